@@ -1,0 +1,6 @@
+//! Pure values that every room shares: they do no I/O and import nothing of ours.
+
+pub mod duration;
+pub mod labels;
+
+pub use labels::{Label, Labels};

@@ -1,0 +1,1 @@
+//! The time syntaxes of Thanos' flags and files.

@@ -1,0 +1,166 @@
+//! The bucket: where blocks go.
+//!
+//! [`Bucket`] is what the rest of the house sees; [`Error`] tells by [`ErrorKind`] what went wrong, on which key, and
+//! what the operator can do. A put that returns `Ok` was acknowledged by the store with the size and the checksum that
+//! were sent; a put that fails or is dropped leaves no visible half object (on S3 an object appears whole or not at
+//! all, the local directory writes to a temporary name and renames).
+
+use std::{fmt, fs::File, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// One object of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// The key, without the configured prefix, e.g. `01H.../chunks/000001`.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A local file to be sent, held by an open descriptor: it stays readable when its name is unlinked.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The descriptor; read by position only, so that parts can be read side by side.
+    pub file: Arc<File>,
+    /// Its name when it was opened, for messages.
+    pub path: PathBuf,
+    /// Its length in bytes when it was opened; fewer bytes at reading time are an error.
+    pub len: u64,
+}
+
+/// What one object store can do for a shipper. Keys are relative to the configured prefix.
+///
+/// Every call ends: a request without progress for the configured time fails with [`ErrorKind::Stalled`]. Dropping a
+/// future cancels the request; what must then be cleaned up (an open multipart upload) goes on in the background until
+/// [`Bucket::settle`].
+#[async_trait]
+pub trait Bucket: Send + Sync + fmt::Debug + 'static {
+    /// The value of the `bucket` label of `thanos_objstore_*` metrics: the bucket's name, or `fs: <directory>`.
+    fn name(&self) -> &str;
+
+    /// Which place this is, without secrets: `s3://<host>/<bucket>/<prefix>` or `file://<directory>/<prefix>`.
+    /// Two configurations with one identity see the same objects.
+    fn identity(&self) -> &str;
+
+    /// Sends a whole file; in parts when it is large. At most the configured number of requests run at once.
+    async fn put_file(&self, key: &str, source: &Source) -> Result<(), Error>;
+
+    /// Sends a small object from memory.
+    async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error>;
+
+    /// Reads a small object; more than `limit` bytes are an error of kind [`ErrorKind::TooLarge`].
+    async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error>;
+
+    /// All objects below the directory `dir` (no slash at the end), at any depth, sorted by key.
+    async fn list(&self, dir: &str) -> Result<Vec<Object>, Error>;
+
+    /// Names of the directories at the top of the bucket that sort after `after`, sorted.
+    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error>;
+
+    /// Aborts multipart uploads that an earlier life left open below `dir`. Best effort: a store that cannot list them
+    /// or forbids it is not an error.
+    async fn abort_stale(&self, dir: &str) -> Result<(), Error>;
+
+    /// Waits until clean-up that dropped puts left behind is through; call it before the process ends, under a deadline.
+    async fn settle(&self);
+}
+
+/// What was attempted; the `operation` label of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// A listing.
+    Iter,
+    /// Reading an object.
+    Get,
+    /// Sending an object.
+    Upload,
+    /// Removing something (multipart uploads of our own only).
+    Delete,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Op::Iter => "list",
+            Op::Get => "read",
+            Op::Upload => "upload",
+            Op::Delete => "delete",
+        })
+    }
+}
+
+/// Why an operation failed. Which of these can heal by themselves is told by [`ErrorKind::is_transient`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// No such object.
+    NotFound,
+    /// No such bucket.
+    NoBucket,
+    /// The store refuses these credentials (unknown key, bad signature, expired token), or none were found.
+    Credentials,
+    /// The credentials are good but lack a permission.
+    Forbidden,
+    /// The bucket lives in another region.
+    Region,
+    /// The clocks of this host and of the store differ too much.
+    Clock,
+    /// The store asks to slow down (503 `SlowDown`, 429).
+    Throttled,
+    /// The store failed (other 5xx).
+    Server,
+    /// The store could not be reached, or the connection broke.
+    Network,
+    /// No byte moved for the stall timeout, or no answer came in time. Whether the store acted is unknown.
+    Stalled,
+    /// The store holds, or acknowledged, something else than what was sent: wrong checksum or size.
+    Integrity,
+    /// The local file could not be read, or is shorter than it was when opened.
+    Local,
+    /// An object is larger than the caller accepts.
+    TooLarge,
+    /// The store refused the request for another reason (4xx).
+    Refused,
+}
+
+impl ErrorKind {
+    /// Whether a later try can succeed without anybody changing anything.
+    pub fn is_transient(self) -> bool {
+        use ErrorKind::*;
+        matches!(self, Throttled | Server | Network | Stalled | Integrity)
+    }
+
+    /// Whether a write that failed so may nevertheless have been carried out.
+    pub fn is_ambiguous(self) -> bool {
+        use ErrorKind::*;
+        matches!(self, Throttled | Server | Network | Stalled)
+    }
+}
+
+/// A failed operation on the bucket. The text says what failed, on which key and store, why, and what helps.
+#[derive(Debug)]
+pub struct Error {
+    /// What was attempted.
+    pub op: Op,
+    /// On which key, with the bucket's identity in front.
+    pub key: String,
+    /// What kind of failure it is.
+    pub kind: ErrorKind,
+    /// What the store or the system said, and what the operator can do about it.
+    pub detail: String,
+    /// The error below, if there is one whose text `detail` does not already hold.
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}: {}", self.op, self.key, self.detail)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
