@@ -1,0 +1,166 @@
+//! What the shipper tells: Thanos' `thanos_shipper_*`, and ours, from which an operator reads off what is safe.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{counter::Counter, family::Family, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Seconds from the rename that seals a block to its commit.
+const SEAL_TO_DURABLE: [f64; 13] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0];
+
+/// A reason, short and stable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Reason {
+    pub(crate) reason: String,
+}
+
+/// The shipper's metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub(crate) dir_syncs: Counter,
+    pub(crate) dir_sync_failures: Counter,
+    pub(crate) uploads: Counter,
+    pub(crate) upload_failures: Counter,
+    pub(crate) corrupted_blocks: Counter,
+    pub(crate) upload_compacted_done: Gauge,
+    pub(crate) seal_to_durable: Histogram,
+    pub(crate) durable_until: Gauge<f64, AtomicU64>,
+    pub(crate) unuploaded: Gauge,
+    pub(crate) quarantined: Family<Reason, Gauge>,
+    pub(crate) vanished: Counter,
+    pub(crate) ledger_failures: Counter,
+    pub(crate) oldest: OldestUnuploaded,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            dir_syncs: Counter::default(),
+            dir_sync_failures: Counter::default(),
+            uploads: Counter::default(),
+            upload_failures: Counter::default(),
+            corrupted_blocks: Counter::default(),
+            upload_compacted_done: Gauge::default(),
+            seal_to_durable: Histogram::new(SEAL_TO_DURABLE),
+            durable_until: Gauge::default(),
+            unuploaded: Gauge::default(),
+            quarantined: Family::default(),
+            vanished: Counter::default(),
+            ledger_failures: Counter::default(),
+            oldest: OldestUnuploaded::default(),
+        };
+        metrics.register_thanos(registry);
+        metrics.register_ours(registry);
+        metrics
+    }
+
+    fn register_thanos(&self, registry: &mut Registry) {
+        let thanos = registry.sub_registry_with_prefix("thanos_shipper");
+        thanos.register("dir_syncs", "Passes over the data directory that were completed", self.dir_syncs.clone());
+        thanos.register(
+            "dir_sync_failures",
+            "Passes over the data directory that were cut short by a failure",
+            self.dir_sync_failures.clone(),
+        );
+        thanos.register("uploads", "Blocks made durable in the bucket", self.uploads.clone());
+        thanos.register("upload_failures", "Tries to ship a block that failed", self.upload_failures.clone());
+        thanos.register(
+            "corrupted_blocks",
+            "Broken blocks met, counted once for each time they are checked",
+            self.corrupted_blocks.clone(),
+        );
+        thanos.register(
+            "upload_compacted_done",
+            "1 if a clean pass shipped compacted blocks too, 0 if it was not asked to",
+            self.upload_compacted_done.clone(),
+        );
+    }
+
+    fn register_ours(&self, registry: &mut Registry) {
+        let ours = registry.sub_registry_with_prefix("narthex");
+        ours.register(
+            "seal_to_durable_seconds",
+            "Seconds from the rename that seals a block to its commit in the bucket",
+            self.seal_to_durable.clone(),
+        );
+        ours.register(
+            "durable_until_timestamp_seconds",
+            "All samples of local blocks before this time are durable in the bucket; 0 if unknown",
+            self.durable_until.clone(),
+        );
+        ours.register("unuploaded_blocks", "Local blocks that are not yet durable in the bucket", self.unuploaded.clone());
+        ours.register(
+            "quarantined_blocks",
+            "Broken local blocks that are left out, by reason; the log names them",
+            self.quarantined.clone(),
+        );
+        ours.register("vanished_blocks", "Blocks that were deleted locally before they were durable", self.vanished.clone());
+        ours.register("ledger_write_failures", "Writes of the ledger that failed", self.ledger_failures.clone());
+        registry.register_collector(Box::new(self.oldest.clone()));
+    }
+}
+
+/// The age of the oldest block that is not durable, computed when it is asked for: it must not stand still while a pass
+/// hangs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OldestUnuploaded(Arc<AtomicI64>);
+
+impl OldestUnuploaded {
+    /// Sets when the oldest block was made (ms since 1970), or that there is none.
+    pub(crate) fn set(&self, created_ms: Option<i64>) {
+        self.0.store(created_ms.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn age_seconds(&self, now: SystemTime) -> f64 {
+        let created = self.0.load(Ordering::Relaxed);
+        if created == 0 {
+            return 0.0;
+        }
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        (i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(created)).max(0) as f64 / 1000.0
+    }
+}
+
+impl Collector for OldestUnuploaded {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let gauge = ConstGauge::new(self.age_seconds(SystemTime::now()));
+        let help = "Age of the oldest local block that is not yet durable in the bucket; 0 if there is none";
+        let encoder = encoder.encode_descriptor(
+            "narthex_oldest_unuploaded_block_age_seconds",
+            help,
+            None,
+            gauge.metric_type(),
+        )?;
+        gauge.encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_age_grows_with_the_clock_and_is_zero_without_a_block() {
+        let oldest = OldestUnuploaded::default();
+        let now = UNIX_EPOCH + Duration::from_secs(1_000);
+        assert_eq!(oldest.age_seconds(now), 0.0);
+        oldest.set(Some(990_500));
+        assert_eq!(oldest.age_seconds(now), 9.5);
+        assert_eq!(oldest.age_seconds(UNIX_EPOCH), 0.0);
+        oldest.set(None);
+        assert_eq!(oldest.age_seconds(now), 0.0);
+    }
+}

@@ -1,0 +1,171 @@
+//! What is to be done with each local block, and why: a pure function of what was scanned and what is known.
+//!
+//! The order of the rules is the contract's (`shipper`, one pass), with two more: a quarantined block waits for its next
+//! check, and a block that did not arrive by a rename waits until nothing writes to it any more.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use crate::{
+    shipper::Ledger,
+    tsdb::{Block, BlockId},
+};
+
+/// How long (wall time) a block that was copied in must be left alone before it is taken.
+pub const QUIET: Duration = Duration::from_secs(10);
+
+/// What the operator wants shipped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// Ship blocks that Prometheus has compacted (level above 1), too.
+    pub upload_compacted: bool,
+    /// Go on with later blocks when one fails.
+    pub allow_out_of_order: bool,
+}
+
+/// What is known of single blocks beside the scan.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// For how long nothing was written to blocks that were not seen to arrive by a rename.
+    pub quiet: HashMap<BlockId, Duration>,
+    /// Blocks that are broken, with the reason, and are not yet due to be looked at again.
+    pub quarantined: HashMap<BlockId, String>,
+}
+
+/// What happens with one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to the bucket.
+    Ship,
+    /// It is in the ledger: durable.
+    Shipped,
+    /// It is not for the bucket.
+    Skip(Skip),
+    /// Not now.
+    Wait(Wait),
+}
+
+/// Why a block is never shipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// It holds no sample.
+    Empty,
+    /// Prometheus compacted it from blocks that are shipped themselves; its level.
+    Compacted(u64),
+}
+
+/// Why a block is not shipped yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It is broken, for the reason given.
+    Quarantined(String),
+    /// It was copied in and somebody wrote to it this short a time ago.
+    Arriving(Duration),
+}
+
+/// One block and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The block.
+    pub block: Block,
+    /// What happens with it.
+    pub verdict: Verdict,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Ship => f.write_str("to be shipped"),
+            Verdict::Shipped => f.write_str("durable, in the ledger"),
+            Verdict::Skip(Skip::Empty) => f.write_str("skipped: it holds no sample"),
+            Verdict::Skip(Skip::Compacted(level)) => {
+                write!(f, "skipped: compaction level {level}, and --shipper.upload-compacted is off")
+            }
+            Verdict::Wait(Wait::Quarantined(reason)) => write!(f, "quarantined: {reason}"),
+            Verdict::Wait(Wait::Arriving(quiet)) => {
+                write!(f, "still arriving: written to {} s ago", quiet.as_secs())
+            }
+        }
+    }
+}
+
+/// Decides about every block of `blocks`, in their order.
+pub fn plan(blocks: &[Block], ledger: &Ledger, facts: &Facts, policy: &Policy) -> Vec<Decision> {
+    blocks
+        .iter()
+        .map(|block| Decision { block: block.clone(), verdict: verdict(block, ledger, facts, policy) })
+        .collect()
+}
+
+fn verdict(block: &Block, ledger: &Ledger, facts: &Facts, policy: &Policy) -> Verdict {
+    if ledger.contains(block.id) {
+        return Verdict::Shipped;
+    }
+    if block.meta.num_samples == 0 {
+        return Verdict::Skip(Skip::Empty);
+    }
+    if block.meta.level > 1 && !policy.upload_compacted {
+        return Verdict::Skip(Skip::Compacted(block.meta.level));
+    }
+    if let Some(reason) = facts.quarantined.get(&block.id) {
+        return Verdict::Wait(Wait::Quarantined(reason.clone()));
+    }
+    match facts.quiet.get(&block.id) {
+        Some(quiet) if *quiet < QUIET => Verdict::Wait(Wait::Arriving(*quiet)),
+        _ => Verdict::Ship,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Labels, tsdb::Meta};
+
+    fn block(n: u32, level: u64, samples: u64) -> Block {
+        let id = BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap();
+        let meta = format!(
+            r#"{{"ulid":"{id}","minTime":{n},"maxTime":{},"stats":{{"numSamples":{samples}}},"compaction":{{"level":{level}}},"version":1}}"#,
+            n + 1
+        );
+        Block { id, dir: "data".into(), meta: Meta::parse(meta.as_bytes()).unwrap() }
+    }
+
+    fn one(block: &Block, facts: &Facts, policy: &Policy) -> Verdict {
+        let (ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b");
+        plan(std::slice::from_ref(block), &ledger, facts, policy).remove(0).verdict
+    }
+
+    #[test]
+    fn the_first_rule_that_applies_decides() {
+        let none = Facts::default();
+        let plain = Policy::default();
+        let compacted = Policy { upload_compacted: true, ..plain };
+        assert_eq!(one(&block(1, 1, 5), &none, &plain), Verdict::Ship);
+        assert_eq!(one(&block(1, 1, 0), &none, &plain), Verdict::Skip(Skip::Empty));
+        assert_eq!(one(&block(1, 2, 0), &none, &plain), Verdict::Skip(Skip::Empty));
+        assert_eq!(one(&block(1, 3, 5), &none, &plain), Verdict::Skip(Skip::Compacted(3)));
+        assert_eq!(one(&block(1, 3, 5), &none, &compacted), Verdict::Ship);
+    }
+
+    #[test]
+    fn what_the_ledger_lists_is_done_whatever_else_holds() {
+        let block = block(1, 3, 0);
+        let (mut ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b");
+        ledger.record(block.id, &Labels::default());
+        let decisions = plan(&[block], &ledger, &Facts::default(), &Policy::default());
+        assert_eq!(decisions[0].verdict, Verdict::Shipped);
+    }
+
+    #[test]
+    fn quarantined_and_arriving_blocks_wait() {
+        let block = block(1, 1, 5);
+        let mut facts = Facts::default();
+        facts.quiet.insert(block.id, Duration::from_secs(3));
+        assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Wait(Wait::Arriving(Duration::from_secs(3))));
+        facts.quiet.insert(block.id, QUIET);
+        assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Ship);
+        facts.quarantined.insert(block.id, "index is cut".into());
+        let quarantined = Verdict::Wait(Wait::Quarantined("index is cut".into()));
+        assert_eq!(one(&block, &facts, &Policy::default()), quarantined);
+        assert_eq!(quarantined.to_string(), "quarantined: index is cut");
+    }
+}
