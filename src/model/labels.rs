@@ -17,26 +17,17 @@ pub struct Labels(Arc<[Label]>);
 
 impl Labels {
     /// Sorts `pairs`; of two pairs with one name the later wins.
-    pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(
-        pairs: impl IntoIterator<Item = (N, V)>,
-    ) -> Self {
+    pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
         let map: std::collections::BTreeMap<Box<str>, Box<str>> = pairs
             .into_iter()
             .map(|(name, value)| (name.as_ref().into(), value.as_ref().into()))
             .collect();
-        Self(
-            map.into_iter()
-                .map(|(name, value)| Label { name, value })
-                .collect(),
-        )
+        Self(map.into_iter().map(|(name, value)| Label { name, value }).collect())
     }
 
     /// The value of `name`, if the set has it.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let at = self
-            .0
-            .binary_search_by(|label| (*label.name).cmp(name))
-            .ok()?;
+        let at = self.0.binary_search_by(|label| (*label.name).cmp(name)).ok()?;
         Some(&self.0[at].value)
     }
 
