@@ -60,6 +60,11 @@ impl BucketIndex {
         Ok(())
     }
 
+    /// Whether `id` itself is there, with a readable `meta.json`.
+    pub(crate) fn contains(&self, id: BlockId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// The block of the bucket into which `id` was merged.
     pub(crate) fn merged_into(&self, id: BlockId) -> Option<BlockId> {
         self.entries.iter().find(|(other, entry)| **other != id && entry.sources.contains(&id)).map(|(other, _)| *other)

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeSet,
     fs::Permissions,
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -48,6 +48,7 @@ pub struct Ledger {
     shipped: BTreeSet<BlockId>,
     order: Vec<BlockId>,
     written: Option<String>,
+    seen: Option<(u64, u64, i64, u32)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,6 +77,7 @@ impl Ledger {
             shipped: BTreeSet::new(),
             order: Vec::new(),
             written: None,
+            seen: None,
         };
         let found = ledger.load();
         (ledger, found)
@@ -107,6 +109,7 @@ impl Ledger {
         self.shipped = order.iter().copied().collect();
         self.order = order;
         self.written = Some(text);
+        self.seen = self.stamp().filter(|(_, _, _, mode)| mode & 0o444 == 0o444);
         Found::Ours
     }
 
@@ -146,7 +149,7 @@ impl Ledger {
     /// again.
     pub fn save(&mut self) -> io::Result<()> {
         let text = self.text()?;
-        if self.written.as_ref() == Some(&text) {
+        if self.written.as_ref() == Some(&text) && self.stands() {
             return Ok(());
         }
         let mut name = self.path.clone().into_os_string();
@@ -162,7 +165,19 @@ impl Ledger {
             fs_err::File::open(dir)?.sync_all()?;
         }
         self.written = Some(text);
+        self.seen = self.stamp();
         Ok(())
+    }
+
+    /// Whether the file is still the one that was read or written: one that somebody removed, replaced or hid from other
+    /// users is written again.
+    fn stands(&self) -> bool {
+        self.seen.is_some() && self.stamp() == self.seen
+    }
+
+    fn stamp(&self) -> Option<(u64, u64, i64, u32)> {
+        let file = fs_err::metadata(&self.path).ok()?;
+        Some((file.ino(), file.len(), file.mtime_nsec(), file.mode()))
     }
 
     fn text(&self) -> io::Result<String> {
@@ -179,6 +194,23 @@ impl Ledger {
         file.serialize(&mut serde_json::Serializer::with_formatter(&mut out, tabs))?;
         out.push(b'\n');
         String::from_utf8(out).map_err(io::Error::other)
+    }
+}
+
+/// Says what was found in the place of the ledger.
+pub(super) fn tell(path: &Path, found: &Found) {
+    let ledger = path.display();
+    let then = "starting with an empty one; every local block is looked up in the bucket before anything is sent";
+    match found {
+        Found::Ours => tracing::debug!(%ledger, "read the ledger"),
+        Found::Missing => tracing::info!(%ledger, "there is no ledger yet; {then}"),
+        Found::Unidentified => {
+            tracing::info!(%ledger, "the ledger does not say which bucket it speaks of (Thanos wrote it); {then}");
+        }
+        Found::OtherBucket(other) => {
+            tracing::warn!(%ledger, other, "the ledger speaks of another bucket; {then}");
+        }
+        Found::Bad(why) => tracing::error!(%ledger, why, "the ledger cannot be used; {then}"),
     }
 }
 
