@@ -111,12 +111,7 @@ pub struct Shipper {
 impl Shipper {
     /// Opens the ledger in `settings.dir` and writes it if it is missing or of no use: Prometheus must find one before
     /// it plans its first compaction. Failures are told in the log and by metric, and tried again in every pass.
-    pub fn new(
-        settings: Settings,
-        bucket: Arc<dyn Bucket>,
-        origin: watch::Receiver<Origin>,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(settings: Settings, bucket: Arc<dyn Bucket>, origin: watch::Receiver<Origin>, metrics: Metrics) -> Self {
         let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity());
         ledger::tell(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);

@@ -50,7 +50,9 @@ impl Courier {
     }
 
     async fn put_meta(&self, key: &str, meta: Bytes) -> Result<(), objstore::Error> {
-        let Err(error) = self.bucket.put_bytes(key, meta.clone()).await else { return Ok(()) };
+        let Err(error) = self.bucket.put_bytes(key, meta.clone()).await else {
+            return Ok(());
+        };
         if !error.kind.is_ambiguous() && error.kind != ErrorKind::Integrity {
             return Err(error);
         }
@@ -72,7 +74,12 @@ fn unchanged(block: &Block, cargo: &Cargo, before: &[(u64, SystemTime)]) -> Resu
             return Err(Error::Changed(file.path.display().to_string()));
         }
     }
-    let segments = cargo.pinned.files.iter().filter(|file| file.rel_path.starts_with("chunks/")).count();
+    let segments = cargo
+        .pinned
+        .files
+        .iter()
+        .filter(|file| file.rel_path.starts_with("chunks/"))
+        .count();
     match count(&block.dir.join("chunks")) {
         Some(there) if there > segments => Err(Error::Changed(block.dir.join("chunks").display().to_string())),
         _ => Ok(()),

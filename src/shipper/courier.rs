@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     objstore::{self, Bucket, Object, Source},
-    tsdb::{Block, BlockId, BucketFile, Broken, PinError, Pinned, PinnedFile, Reason, check},
+    tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
 };
 
 /// Blocks that are read for a check at the same time.
@@ -84,7 +84,9 @@ pub(super) enum Error {
     #[error("{0} changed while the block was sent; it starts over")]
     Changed(String),
     /// The block cannot bear the labels.
-    #[error("Prometheus has no external labels any more, and a block without labels cannot be committed; set global.external_labels")]
+    #[error(
+        "Prometheus has no external labels any more, and a block without labels cannot be committed; set global.external_labels"
+    )]
     NoLabels,
 }
 
@@ -107,7 +109,12 @@ pub(super) struct Courier {
 
 impl Courier {
     pub(super) fn new(bucket: Arc<dyn Bucket>, sha256: bool) -> Self {
-        Self { bucket, sha256, checks: Semaphore::new(CHECKS_AT_ONCE), memory: Mutex::default() }
+        Self {
+            bucket,
+            sha256,
+            checks: Semaphore::new(CHECKS_AT_ONCE),
+            memory: Mutex::default(),
+        }
     }
 
     /// Forgets blocks that need no more carrying.
@@ -125,14 +132,22 @@ impl Courier {
             Err(carried) => return Ok(carried),
         };
         let dir = id.to_string();
-        let there = if job.fresh { Vec::new() } else { self.bucket.list(&dir).await? };
+        let there = if job.fresh {
+            Vec::new()
+        } else {
+            self.bucket.list(&dir).await?
+        };
         if !job.fresh {
             self.bucket.abort_stale(&dir).await?;
         }
         self.send(job, &pinned, &there).await?;
         let files = self.describe(&pinned).await?;
         self.prove(id, &pinned).await?;
-        Ok(Carried::Ready(Cargo { pinned, files, resumed: !there.is_empty() }))
+        Ok(Carried::Ready(Cargo {
+            pinned,
+            files,
+            resumed: !there.is_empty(),
+        }))
     }
 
     /// Opens and checks the block.
@@ -141,7 +156,9 @@ impl Courier {
         let checked = self.remember(block.id, |memory| memory.checked.clone());
         let block = block.clone();
         let id = block.id;
-        let found = tokio::task::spawn_blocking(move || open(&block, checked.as_deref())).await.map_err(io::Error::other)?;
+        let found = tokio::task::spawn_blocking(move || open(&block, checked.as_deref()))
+            .await
+            .map_err(io::Error::other)?;
         Ok(match found {
             Ok((pinned, stamps)) => {
                 self.remember(id, |memory| memory.checked = Some(stamps));
@@ -150,9 +167,10 @@ impl Courier {
             Err(PinError::Vanished) => Err(Carried::Vanished),
             Err(PinError::Broken { reason, detail }) => Err(Carried::Broken(Broken { reason, detail })),
             Err(PinError::Io(error)) if exhausted(&error) => return Err(Error::Local(error)),
-            Err(PinError::Io(error)) => {
-                Err(Carried::Broken(Broken { reason: Reason::Unreadable, detail: error.to_string() }))
-            }
+            Err(PinError::Io(error)) => Err(Carried::Broken(Broken {
+                reason: Reason::Unreadable,
+                detail: error.to_string(),
+            })),
         })
     }
 
@@ -166,13 +184,20 @@ impl Courier {
         });
         let sends = missing.map(|file| async {
             let key = format!("{dir}/{}", file.rel_path);
-            let source = Source { file: Arc::clone(&file.file), path: file.path.clone(), len: file.len };
+            let source = Source {
+                file: Arc::clone(&file.file),
+                path: file.path.clone(),
+                len: file.len,
+            };
             self.bucket.put_file(&key, &source).await?;
             self.remember(job.block.id, |memory| memory.acknowledged.insert(key));
             Ok::<_, Error>(())
         });
         // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
-        stream::iter(sends.collect::<Vec<_>>()).buffer_unordered(64).try_collect::<Vec<()>>().await?;
+        stream::iter(sends.collect::<Vec<_>>())
+            .buffer_unordered(64)
+            .try_collect::<Vec<()>>()
+            .await?;
         Ok(())
     }
 
@@ -186,7 +211,11 @@ impl Courier {
             } else {
                 None
             };
-            files.push(BucketFile { rel_path: file.rel_path.clone(), size: Some(file.len), sha256 });
+            files.push(BucketFile {
+                rel_path: file.rel_path.clone(),
+                size: Some(file.len),
+                sha256,
+            });
         }
         Ok(files)
     }
@@ -233,7 +262,10 @@ fn compare<'a>(dir: &str, files: &[PinnedFile], listed: &'a [Object]) -> (Vec<St
             None => wrong.push(format!("{} is missing", file.rel_path)),
         }
     }
-    let foreign = there.into_keys().filter(|name| *name != "meta.json" && !MARKERS.contains(name)).collect();
+    let foreign = there
+        .into_keys()
+        .filter(|name| *name != "meta.json" && !MARKERS.contains(name))
+        .collect();
     (wrong, foreign)
 }
 
@@ -249,7 +281,11 @@ fn open(block: &Block, checked: Option<&[(u64, SystemTime)]>) -> Result<(Pinned,
 
 /// Length and time of change of each file, as of now.
 pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<(u64, SystemTime)>> {
-    pinned.files.iter().map(|file| file.file.metadata().and_then(|now| Ok((now.len(), now.modified()?)))).collect()
+    pinned
+        .files
+        .iter()
+        .map(|file| file.file.metadata().and_then(|now| Ok((now.len(), now.modified()?))))
+        .collect()
 }
 
 /// Whether this host has run out of something that comes back by itself: no fault of the block.
@@ -266,7 +302,10 @@ fn sha256(file: &File, len: u64) -> io::Result<String> {
     while at < len {
         let read = file.read_at(&mut buffer, at)?;
         if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("cut at {at} of {len} bytes")));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("cut at {at} of {len} bytes"),
+            ));
         }
         digest.update(&buffer[..read]);
         at += read as u64;
@@ -280,7 +319,12 @@ mod tests {
 
     fn file(rel_path: &str, len: u64) -> PinnedFile {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        PinnedFile { rel_path: rel_path.into(), path: rel_path.into(), file, len }
+        PinnedFile {
+            rel_path: rel_path.into(),
+            path: rel_path.into(),
+            file,
+            len,
+        }
     }
 
     fn object(key: &str, size: u64) -> Object {
@@ -293,7 +337,11 @@ mod tests {
         let whole = [object("A/chunks/000001", 8), object("A/index", 5)];
         let good = (Vec::new(), Vec::new());
         assert_eq!(compare("A", &files, &whole), good);
-        let marked = [&whole[..], &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)]].concat();
+        let marked = [
+            &whole[..],
+            &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)],
+        ]
+        .concat();
         assert_eq!(compare("A", &files, &marked), good);
         let (wrong, foreign) = {
             let listed = [object("A/chunks/000001", 7), object("A/chunks/000002", 8)];

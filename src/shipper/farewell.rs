@@ -66,8 +66,13 @@ impl Shipper {
 
     /// Cleans up and tells what was left behind.
     pub(super) async fn part(mut self, in_time: bool) -> Farewell {
-        if tokio::time::timeout(CLEAN_UP, self.courier.bucket.settle()).await.is_err() {
-            tracing::warn!("open multipart uploads could not be aborted in time; a lifecycle rule of the bucket should remove them");
+        if tokio::time::timeout(CLEAN_UP, self.courier.bucket.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "open multipart uploads could not be aborted in time; a lifecycle rule of the bucket should remove them"
+            );
         }
         self.save_ledger();
         if !in_time {
@@ -83,6 +88,9 @@ impl Shipper {
         if self.pending.is_empty() {
             tracing::info!("every sealed block is durable");
         }
-        Farewell { not_durable: self.pending, in_time }
+        Farewell {
+            not_durable: self.pending,
+            in_time,
+        }
     }
 }

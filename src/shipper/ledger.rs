@@ -96,13 +96,17 @@ impl Ledger {
         if file.version != 1 {
             return Found::Bad(format!("version {} instead of 1", file.version));
         }
-        let Some(ours) = file.narthex else { return Found::Unidentified };
+        let Some(ours) = file.narthex else {
+            return Found::Unidentified;
+        };
         if ours.bucket != self.bucket {
             return Found::OtherBucket(ours.bucket);
         }
         let mut order = Vec::new();
         for name in file.uploaded.unwrap_or_default() {
-            let Some(id) = BlockId::parse(&name) else { return Found::Bad(format!("{name:?} is not a block")) };
+            let Some(id) = BlockId::parse(&name) else {
+                return Found::Bad(format!("{name:?} is not a block"));
+            };
             order.push(id);
         }
         self.labels = Labels::from_pairs(ours.labels);
@@ -186,7 +190,11 @@ impl Ledger {
             uploaded: Some(self.order.iter().map(BlockId::to_string).collect()),
             narthex: Some(Ours {
                 bucket: self.bucket.clone(),
-                labels: self.labels.iter().map(|l| (l.name.to_string(), l.value.to_string())).collect(),
+                labels: self
+                    .labels
+                    .iter()
+                    .map(|l| (l.name.to_string(), l.value.to_string()))
+                    .collect(),
             }),
         };
         let mut out = Vec::new();
@@ -298,10 +306,19 @@ mod tests {
             found
         };
         assert_eq!(found("{\"version\":1,\"uploaded\":null}"), Found::Unidentified);
-        assert_eq!(found(&format!("{{\"version\":1,\"uploaded\":[\"{A}\"]}}")), Found::Unidentified);
+        assert_eq!(
+            found(&format!("{{\"version\":1,\"uploaded\":[\"{A}\"]}}")),
+            Found::Unidentified
+        );
         let other = format!("{{\"version\":1,\"uploaded\":[\"{A}\"],\"narthex\":{{\"bucket\":\"s3://h/b\"}}}}");
         assert_eq!(found(&other), Found::OtherBucket("s3://h/b".into()));
-        for bad in ["", "{\"version\":1,\"uplo", "[]", "{\"version\":2,\"uploaded\":[]}", "\0\0\0"] {
+        for bad in [
+            "",
+            "{\"version\":1,\"uplo",
+            "[]",
+            "{\"version\":2,\"uploaded\":[]}",
+            "\0\0\0",
+        ] {
             assert!(matches!(found(bad), Found::Bad(_)), "{bad}");
         }
         let odd = "{\"version\":1,\"uploaded\":[\"x\"],\"narthex\":{\"bucket\":\"file:///bucket\"}}";

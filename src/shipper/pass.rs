@@ -90,7 +90,9 @@ impl Shipper {
             }
         }
         self.metrics.dir_syncs.inc();
-        self.metrics.upload_compacted_done.set(i64::from(self.settings.policy.upload_compacted));
+        self.metrics
+            .upload_compacted_done
+            .set(i64::from(self.settings.policy.upload_compacted));
         if self.said.take().is_some() {
             tracing::info!("shipping goes on");
         }
@@ -103,7 +105,10 @@ impl Shipper {
     /// Says what holds the shipper up, once for as long as it is the same.
     fn say(&mut self, failure: String) {
         if self.said.as_ref() != Some(&failure) {
-            tracing::warn!(error = failure, "shipping is held up; it is tried again with growing waits of up to 30 s");
+            tracing::warn!(
+                error = failure,
+                "shipping is held up; it is tried again with growing waits of up to 30 s"
+            );
             self.said = Some(failure);
         }
     }
@@ -131,15 +136,24 @@ impl Shipper {
         let broken = self.quarantine.take(&scan.corrupt);
         self.metrics.corrupted_blocks.inc_by(broken);
         let ledger = &self.ledger;
-        self.quarantine.retain(|id| present.contains(&id) && !ledger.contains(id));
+        self.quarantine
+            .retain(|id| present.contains(&id) && !ledger.contains(id));
         self.courier.retain(|id| present.contains(&id) && !ledger.contains(id));
-        let facts = Facts { quiet: self.quiet(scan), waiting: self.quarantine.waiting() };
+        let facts = Facts {
+            quiet: self.quiet(scan),
+            waiting: self.quarantine.waiting(),
+        };
         plan::plan(&scan.blocks, &self.ledger, &facts, &self.settings.policy)
     }
 
     /// Blocks that waited and are gone; Prometheus deletes by its retention, whatever is shipped.
     fn count_vanished(&mut self, present: &HashSet<BlockId>) {
-        let gone: Vec<BlockId> = self.pending.keys().filter(|id| !present.contains(id)).copied().collect();
+        let gone: Vec<BlockId> = self
+            .pending
+            .keys()
+            .filter(|id| !present.contains(id))
+            .copied()
+            .collect();
         for id in gone {
             self.pending.remove(&id);
             self.metrics.vanished.inc();
@@ -149,9 +163,13 @@ impl Shipper {
 
     fn quiet(&self, scan: &Scan) -> HashMap<BlockId, Duration> {
         let now = SystemTime::now();
-        let open = scan.blocks.iter().filter(|block| !self.ledger.contains(block.id) && !self.sealed.contains_key(&block.id));
+        let open = scan
+            .blocks
+            .iter()
+            .filter(|block| !self.ledger.contains(block.id) && !self.sealed.contains_key(&block.id));
         // A block that cannot be looked at is reported when it is opened.
-        open.filter_map(|block| Some((block.id, quarantine::quiet(&block.dir, now).ok()?))).collect()
+        open.filter_map(|block| Some((block.id, quarantine::quiet(&block.dir, now).ok()?)))
+            .collect()
     }
 
     async fn ship_due(&mut self, decisions: &[Decision]) -> Result<(), Held> {
@@ -168,12 +186,19 @@ impl Shipper {
         }
         let labels = self.origin.borrow_and_update().labels.clone();
         let Some(labels) = labels.or_else(|| self.labels_of_old()) else {
-            return Err(Held::Unlabelled("the external labels are not known yet: Prometheus has not answered; blocks wait for them"));
+            return Err(Held::Unlabelled(
+                "the external labels are not known yet: Prometheus has not answered; blocks wait for them",
+            ));
         };
         if labels.is_empty() {
-            return Err(Held::Unlabelled("there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label"));
+            return Err(Held::Unlabelled(
+                "there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label",
+            ));
         }
-        let due = self.look_back(due, &labels).await.map_err(|error| Held::Failed(error.to_string()))?;
+        let due = self
+            .look_back(due, &labels)
+            .await
+            .map_err(|error| Held::Failed(error.to_string()))?;
         self.convoy(due).await.map_err(Held::Failed)
     }
 
@@ -181,7 +206,11 @@ impl Shipper {
     async fn look_back(&mut self, due: Vec<(Block, Instant)>, labels: &Labels) -> Result<Vec<Due>, objstore::Error> {
         let compacted = due.iter().any(|(block, _)| block.meta.level > 1);
         let new = |block: &Block| block.meta.level <= 1 && self.sealed.contains_key(&block.id);
-        let doubtful = due.iter().filter(|(block, _)| !new(block)).map(|(block, _)| block.id).min();
+        let doubtful = due
+            .iter()
+            .filter(|(block, _)| !new(block))
+            .map(|(block, _)| block.id)
+            .min();
         if let Some(oldest) = doubtful.map(|id| id.to_string()) {
             // What sorts just before the oldest block, so that the block itself is listed.
             let after = if compacted { "" } else { &oldest[..oldest.len() - 1] };
@@ -197,7 +226,14 @@ impl Shipper {
             let fresh = self.sealed.contains_key(&block.id) && !self.pending.contains_key(&block.id);
             if (fresh && block.meta.level <= 1) || self.wanted(&block, labels) {
                 let committed = self.history.contains(block.id);
-                jobs.push(Due { job: Job { block, fresh, committed }, not_before });
+                jobs.push(Due {
+                    job: Job {
+                        block,
+                        fresh,
+                        committed,
+                    },
+                    not_before,
+                });
             }
         }
         Ok(jobs)
@@ -215,13 +251,22 @@ impl Shipper {
             return false;
         }
         if block.meta.level > 1 && !self.settings.policy.allow_out_of_order {
-            let overlaps = self.history.overlapping(id, labels, block.meta.min_time, block.meta.max_time);
+            let overlaps = self
+                .history
+                .overlapping(id, labels, block.meta.min_time, block.meta.max_time);
             if !overlaps.is_empty() {
                 let detail = format!(
                     "it was compacted by Prometheus and overlaps {} of the same labels in the bucket; shipping it would halt the compactor. Delete one of them, or leave it",
                     overlaps.iter().map(BlockId::to_string).collect::<Vec<_>>().join(", ")
                 );
-                self.quarantine.set_aside(id, Ailment { reason: "overlap", detail }, false);
+                self.quarantine.set_aside(
+                    id,
+                    Ailment {
+                        reason: "overlap",
+                        detail,
+                    },
+                    false,
+                );
                 return false;
             }
         }
@@ -267,31 +312,63 @@ impl Shipper {
             Ok(Carried::Broken(broken)) => return self.set_aside(block, broken.into(), held),
             Ok(Carried::Ready(_)) if due.job.committed => Ok(()),
             Ok(Carried::Ready(cargo)) => {
-                let labels = self.origin.borrow().labels.clone().or_else(|| self.labels_of_old()).unwrap_or_default();
-                let committed =
-                    self.courier.commit(block, &cargo, &labels, &self.settings.source, due.not_before).await;
+                let labels = self
+                    .origin
+                    .borrow()
+                    .labels
+                    .clone()
+                    .or_else(|| self.labels_of_old())
+                    .unwrap_or_default();
+                let committed = self
+                    .courier
+                    .commit(block, &cargo, &labels, &self.settings.source, due.not_before)
+                    .await;
                 committed.map(|()| self.shipped(block, cargo.pinned.files.iter().map(|file| file.len).sum()))
             }
             Err(error) => Err(error),
         };
         match result {
             Ok(()) => {
-                let labels = self.origin.borrow().labels.clone().unwrap_or_else(|| self.ledger.labels().clone());
+                let labels = self
+                    .origin
+                    .borrow()
+                    .labels
+                    .clone()
+                    .unwrap_or_else(|| self.ledger.labels().clone());
                 self.ledger.record(block.id, &labels);
                 self.sealed.remove(&block.id);
                 self.save_ledger();
                 Ok(())
             }
-            Err(Error::Bucket(error)) if error.kind == ErrorKind::Local => {
-                self.set_aside(block, Ailment { reason: "unreadable", detail: error.to_string() }, held)
-            }
+            Err(Error::Bucket(error)) if error.kind == ErrorKind::Local => self.set_aside(
+                block,
+                Ailment {
+                    reason: "unreadable",
+                    detail: error.to_string(),
+                },
+                held,
+            ),
             Err(Error::Foreign(names)) => {
                 let detail = format!("in the bucket, {names} stands in its directory and is not of it; move that away");
-                self.set_aside(block, Ailment { reason: "foreign_object", detail }, false)
+                self.set_aside(
+                    block,
+                    Ailment {
+                        reason: "foreign_object",
+                        detail,
+                    },
+                    false,
+                )
             }
             Err(Error::Changed(file)) => {
                 let detail = format!("{file} is being written");
-                self.set_aside(block, Ailment { reason: "changing", detail }, true)
+                self.set_aside(
+                    block,
+                    Ailment {
+                        reason: "changing",
+                        detail,
+                    },
+                    true,
+                )
             }
             Err(error) => Err(error),
         }
@@ -329,18 +406,41 @@ impl Shipper {
     pub(super) fn measure(&mut self, decisions: &[Decision], scan: &Scan) {
         let waits = |verdict: &Verdict| matches!(verdict, Verdict::Ship(_) | Verdict::Wait(_));
         let open: Vec<&Decision> = decisions.iter().filter(|decision| waits(&decision.verdict)).collect();
-        let corrupt = scan.corrupt.iter().map(|corrupt| (corrupt.id, format!("quarantined: {}", corrupt.detail)));
-        self.pending =
-            open.iter().map(|open| (open.block.id, open.verdict.to_string())).chain(corrupt).collect::<BTreeMap<_, _>>();
-        self.metrics.unuploaded.set(i64::try_from(self.pending.len()).unwrap_or(i64::MAX));
-        self.metrics.oldest.set(self.pending.keys().map(|id| id.timestamp_ms()).min().and_then(|ms| i64::try_from(ms).ok()));
+        let corrupt = scan
+            .corrupt
+            .iter()
+            .map(|corrupt| (corrupt.id, format!("quarantined: {}", corrupt.detail)));
+        self.pending = open
+            .iter()
+            .map(|open| (open.block.id, open.verdict.to_string()))
+            .chain(corrupt)
+            .collect::<BTreeMap<_, _>>();
+        self.metrics
+            .unuploaded
+            .set(i64::try_from(self.pending.len()).unwrap_or(i64::MAX));
+        self.metrics.oldest.set(
+            self.pending
+                .keys()
+                .map(|id| id.timestamp_ms())
+                .min()
+                .and_then(|ms| i64::try_from(ms).ok()),
+        );
         self.metrics.quarantined.clear();
         for (reason, count) in self.quarantine.by_reason() {
-            self.metrics.quarantined.get_or_create(&Reason { reason: reason.into() }).set(count);
+            self.metrics
+                .quarantined
+                .get_or_create(&Reason { reason: reason.into() })
+                .set(count);
         }
         let durable = decisions.iter().filter(|decision| decision.verdict == Verdict::Shipped);
         let until = durable.map(|decision| decision.block.meta.max_time).max();
-        let first_open = open.iter().map(|open| open.block.meta.min_time).min().unwrap_or(i64::MAX);
-        self.metrics.durable_until.set(until.map_or(0.0, |until| until.min(first_open) as f64 / 1000.0));
+        let first_open = open
+            .iter()
+            .map(|open| open.block.meta.min_time)
+            .min()
+            .unwrap_or(i64::MAX);
+        self.metrics
+            .durable_until
+            .set(until.map_or(0.0, |until| until.min(first_open) as f64 / 1000.0));
     }
 }

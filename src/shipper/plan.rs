@@ -75,11 +75,18 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Verdict::Ship(Duration::ZERO) => f.write_str("to be shipped"),
-            Verdict::Ship(hold) => write!(f, "to be shipped; it was copied in, so it must be left alone for {} s", hold.as_secs()),
+            Verdict::Ship(hold) => write!(
+                f,
+                "to be shipped; it was copied in, so it must be left alone for {} s",
+                hold.as_secs()
+            ),
             Verdict::Shipped => f.write_str("durable, in the ledger"),
             Verdict::Skip(Skip::Empty) => f.write_str("skipped: it holds no sample"),
             Verdict::Skip(Skip::Compacted(level)) => {
-                write!(f, "skipped: compaction level {level}, and --shipper.upload-compacted is off")
+                write!(
+                    f,
+                    "skipped: compaction level {level}, and --shipper.upload-compacted is off"
+                )
             }
             Verdict::Wait(Wait::Quarantined(reason)) => write!(f, "quarantined: {reason}"),
             Verdict::Wait(Wait::Arriving(missing)) => write!(f, "still arriving: {missing}"),
@@ -91,7 +98,10 @@ impl fmt::Display for Verdict {
 pub fn plan(blocks: &[Block], ledger: &Ledger, facts: &Facts, policy: &Policy) -> Vec<Decision> {
     blocks
         .iter()
-        .map(|block| Decision { block: block.clone(), verdict: verdict(block, ledger, facts, policy) })
+        .map(|block| Decision {
+            block: block.clone(),
+            verdict: verdict(block, ledger, facts, policy),
+        })
         .collect()
 }
 
@@ -108,7 +118,12 @@ fn verdict(block: &Block, ledger: &Ledger, facts: &Facts, policy: &Policy) -> Ve
     if let Some(wait) = facts.waiting.get(&block.id) {
         return Verdict::Wait(wait.clone());
     }
-    Verdict::Ship(facts.quiet.get(&block.id).map_or(Duration::ZERO, |quiet| QUIET.saturating_sub(*quiet)))
+    Verdict::Ship(
+        facts
+            .quiet
+            .get(&block.id)
+            .map_or(Duration::ZERO, |quiet| QUIET.saturating_sub(*quiet)),
+    )
 }
 
 #[cfg(test)]
@@ -122,19 +137,28 @@ mod tests {
             r#"{{"ulid":"{id}","minTime":{n},"maxTime":{},"stats":{{"numSamples":{samples}}},"compaction":{{"level":{level}}},"version":1}}"#,
             n + 1
         );
-        Block { id, dir: "data".into(), meta: Meta::parse(meta.as_bytes()).unwrap() }
+        Block {
+            id,
+            dir: "data".into(),
+            meta: Meta::parse(meta.as_bytes()).unwrap(),
+        }
     }
 
     fn one(block: &Block, facts: &Facts, policy: &Policy) -> Verdict {
         let (ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b");
-        plan(std::slice::from_ref(block), &ledger, facts, policy).remove(0).verdict
+        plan(std::slice::from_ref(block), &ledger, facts, policy)
+            .remove(0)
+            .verdict
     }
 
     #[test]
     fn the_first_rule_that_applies_decides() {
         let none = Facts::default();
         let plain = Policy::default();
-        let compacted = Policy { upload_compacted: true, ..plain };
+        let compacted = Policy {
+            upload_compacted: true,
+            ..plain
+        };
         assert_eq!(one(&block(1, 1, 5), &none, &plain), Verdict::Ship(Duration::ZERO));
         assert_eq!(one(&block(1, 1, 0), &none, &plain), Verdict::Skip(Skip::Empty));
         assert_eq!(one(&block(1, 2, 0), &none, &plain), Verdict::Skip(Skip::Empty));
@@ -156,7 +180,10 @@ mod tests {
         let block = block(1, 1, 5);
         let mut facts = Facts::default();
         facts.quiet.insert(block.id, Duration::from_secs(3));
-        assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Ship(QUIET - Duration::from_secs(3)));
+        assert_eq!(
+            one(&block, &facts, &Policy::default()),
+            Verdict::Ship(QUIET - Duration::from_secs(3))
+        );
         facts.quiet.insert(block.id, QUIET);
         assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Ship(Duration::ZERO));
         facts.waiting.insert(block.id, Wait::Quarantined("index is cut".into()));

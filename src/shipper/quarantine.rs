@@ -30,7 +30,10 @@ pub(super) struct Ailment {
 
 impl From<Broken> for Ailment {
     fn from(broken: Broken) -> Self {
-        Self { reason: broken.reason.as_str(), detail: broken.detail }
+        Self {
+            reason: broken.reason.as_str(),
+            detail: broken.detail,
+        }
     }
 }
 
@@ -52,14 +55,24 @@ pub(super) struct Quarantine {
 impl Quarantine {
     /// Sets `id` aside; says so when the reason is new. Returns whether it counts as broken.
     pub(super) fn set_aside(&mut self, id: BlockId, ailment: Ailment, arriving: bool) -> bool {
-        let known = self.cases.get(&id).is_some_and(|case| case.ailment == ailment && case.arriving == arriving);
+        let known = self
+            .cases
+            .get(&id)
+            .is_some_and(|case| case.ailment == ailment && case.arriving == arriving);
         if !known && arriving {
             tracing::info!(block = %id, missing = ailment.detail, "a block is being copied in; it is taken when it is whole and left alone");
         } else if !known {
             warn(id, &ailment);
         }
         let wait = if arriving { LOOK_SOON } else { LOOK_AGAIN };
-        self.cases.insert(id, Case { ailment, arriving, look_again: Instant::now() + wait });
+        self.cases.insert(
+            id,
+            Case {
+                ailment,
+                arriving,
+                look_again: Instant::now() + wait,
+            },
+        );
         !arriving
     }
 
@@ -68,7 +81,10 @@ impl Quarantine {
         let mut fresh = 0;
         let mut now = BTreeMap::new();
         for corrupt in corrupt {
-            let ailment = Ailment { reason: corrupt.reason.as_str(), detail: corrupt.detail.clone() };
+            let ailment = Ailment {
+                reason: corrupt.reason.as_str(),
+                detail: corrupt.detail.clone(),
+            };
             if self.corrupt.get(&corrupt.id) != Some(&ailment) {
                 warn(corrupt.id, &ailment);
                 fresh += 1;
@@ -103,7 +119,11 @@ impl Quarantine {
     /// How many blocks are broken, by reason.
     pub(super) fn by_reason(&self) -> BTreeMap<&'static str, i64> {
         let mut counts = BTreeMap::new();
-        let cases = self.cases.values().filter(|case| !case.arriving).map(|case| &case.ailment);
+        let cases = self
+            .cases
+            .values()
+            .filter(|case| !case.arriving)
+            .map(|case| &case.ailment);
         for ailment in cases.chain(self.corrupt.values()) {
             *counts.entry(ailment.reason).or_default() += 1;
         }
@@ -150,7 +170,10 @@ mod tests {
     }
 
     fn broken(detail: &str) -> Ailment {
-        Ailment { reason: "index", detail: detail.into() }
+        Ailment {
+            reason: "index",
+            detail: detail.into(),
+        }
     }
 
     #[test]
@@ -158,7 +181,11 @@ mod tests {
         let mut quarantine = Quarantine::default();
         assert!(quarantine.set_aside(id(1), broken("cut"), false));
         assert!(!quarantine.set_aside(id(2), broken("short"), true));
-        let corrupt = [Corrupt { id: id(3), reason: Reason::Meta, detail: "empty".into() }];
+        let corrupt = [Corrupt {
+            id: id(3),
+            reason: Reason::Meta,
+            detail: "empty".into(),
+        }];
         assert_eq!(quarantine.take(&corrupt), 1);
         assert_eq!(quarantine.take(&corrupt), 0);
         let counts: Vec<_> = quarantine.by_reason().into_iter().collect();
@@ -179,7 +206,10 @@ mod tests {
         file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         let now = SystemTime::now() + Duration::from_secs(7);
         let quiet = quiet(dir.path(), now).unwrap();
-        assert!(quiet >= Duration::from_secs(6) && quiet < Duration::from_secs(60), "{quiet:?}");
+        assert!(
+            quiet >= Duration::from_secs(6) && quiet < Duration::from_secs(60),
+            "{quiet:?}"
+        );
     }
 
     #[test]
