@@ -1,1 +1,3 @@
+//! The integration tests: one binary, so that the house is linked once.
 
+mod ops;
