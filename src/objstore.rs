@@ -5,6 +5,9 @@
 //! were sent; a put that fails or is dropped leaves no visible half object (on S3 an object appears whole or not at
 //! all, the local directory writes to a temporary name and renames).
 
+pub mod config;
+mod s3;
+
 use std::{fmt, fs::File, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
