@@ -69,8 +69,8 @@ pub struct S3Config {
     pub trace: bool,
     /// Which listing call to use.
     pub list_version: ListVersion,
-    /// Send `Content-MD5` with every object and part.
-    pub send_content_md5: bool,
+    /// Send `Content-MD5` with every object and part. `None`: not said, what the store verifies anyway is enough.
+    pub send_content_md5: Option<bool>,
     /// Send large objects in parts; `false`: always in one request.
     pub multipart: bool,
     /// Bytes: objects above it are sent in parts of this size; 5 MiB to 5 GiB.

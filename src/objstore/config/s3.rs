@@ -128,7 +128,7 @@ impl S3Yaml {
             http: self.http_config.unwrap_or_default().check(warnings)?,
             trace: self.trace.and_then(|trace| trace.enable).unwrap_or(false),
             list_version: list_version(self.list_objects_version)?,
-            send_content_md5: self.send_content_md5.unwrap_or(true),
+            send_content_md5: self.send_content_md5,
             multipart: !self.disable_multipart.unwrap_or(false),
             part_size: part_size(self.part_size)?,
             sse: self.sse_config.unwrap_or_default().check(warnings)?,
