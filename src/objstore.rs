@@ -29,7 +29,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests_at_once: 4, stall: Duration::from_secs(30) }
+        Self {
+            requests_at_once: 4,
+            stall: Duration::from_secs(30),
+        }
     }
 }
 

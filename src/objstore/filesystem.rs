@@ -62,7 +62,11 @@ impl Filesystem {
     /// empty bucket, and is made with the first object.
     pub(super) fn new(config: &FilesystemConfig, prefix: &str, limits: &Limits) -> Self {
         let directory = config.directory.display();
-        let root = if prefix.is_empty() { config.directory.clone() } else { config.directory.join(prefix) };
+        let root = if prefix.is_empty() {
+            config.directory.clone()
+        } else {
+            config.directory.join(prefix)
+        };
         let cleanup = TaskTracker::new();
         // A tracker that is closed can be waited for; tasks may still be added.
         cleanup.close();
@@ -77,13 +81,27 @@ impl Filesystem {
     }
 
     fn place(&self, key: &str) -> String {
-        if key.is_empty() { self.identity.clone() } else { format!("{}/{key}", self.identity) }
+        if key.is_empty() {
+            self.identity.clone()
+        } else {
+            format!("{}/{key}", self.identity)
+        }
     }
 
     fn error(&self, op: Op, key: &str, error: &io::Error) -> Error {
         let (kind, help) = classify(op, error);
-        let detail = if help.is_empty() { error.to_string() } else { format!("{error}; {help}") };
-        Error { op, key: self.place(key), kind, detail, source: None }
+        let detail = if help.is_empty() {
+            error.to_string()
+        } else {
+            format!("{error}; {help}")
+        };
+        Error {
+            op,
+            key: self.place(key),
+            kind,
+            detail,
+            source: None,
+        }
     }
 
     /// Where a key lives. Keys that would leave the directory, or that name a directory, have no place.
@@ -93,12 +111,22 @@ impl Filesystem {
             return Ok(self.root.join(key));
         }
         let detail = "this key cannot be the name of a file".to_owned();
-        Err(Error { op, key: self.place(key), kind: ErrorKind::Refused, detail, source: None })
+        Err(Error {
+            op,
+            key: self.place(key),
+            kind: ErrorKind::Refused,
+            detail,
+            source: None,
+        })
     }
 
     /// The directory of a listing; the root for an empty one.
     fn dir(&self, op: Op, dir: &str) -> Result<PathBuf, Error> {
-        if dir.is_empty() { Ok(self.root.clone()) } else { self.path(op, dir) }
+        if dir.is_empty() {
+            Ok(self.root.clone())
+        } else {
+            self.path(op, dir)
+        }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -108,12 +136,16 @@ impl Filesystem {
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let done = self.cleanup.spawn_blocking(work).await;
-        done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| self.error(op, key, &error))
+        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|error| self.error(op, key, &error))
     }
 
     async fn put(&self, key: &str, content: Content) -> Result<(), Error> {
         let target = self.path(Op::Upload, key)?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let cancelled = Arc::new(AtomicBool::new(false));
         let _cancel = CancelOnDrop(Arc::clone(&cancelled));
         let live = Arc::clone(&self.live);
@@ -121,12 +153,21 @@ impl Filesystem {
             let _permit = permit;
             write(&target, &content, live, &cancelled)
         });
-        match done.await.unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error)))) {
+        match done
+            .await
+            .unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error))))
+        {
             Ok(()) => Ok(()),
             Err(Failed::Store(error)) => Err(self.error(Op::Upload, key, &error)),
             Err(Failed::Source(detail)) => {
                 let kind = ErrorKind::Local;
-                Err(Error { op: Op::Upload, key: self.place(key), kind, detail, source: None })
+                Err(Error {
+                    op: Op::Upload,
+                    key: self.place(key),
+                    kind,
+                    detail,
+                    source: None,
+                })
             }
         }
     }
@@ -155,13 +196,23 @@ impl Bucket for Filesystem {
         let read = self.blocking(Op::Get, key, move || read(&path, limit)).await?;
         read.map(Bytes::from).ok_or_else(|| {
             let detail = format!("the object has more than the {limit} bytes that are read at most");
-            Error { op: Op::Get, key: self.place(key), kind: ErrorKind::TooLarge, detail, source: None }
+            Error {
+                op: Op::Get,
+                key: self.place(key),
+                kind: ErrorKind::TooLarge,
+                detail,
+                source: None,
+            }
         })
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
         let path = self.dir(Op::Iter, dir)?;
-        let base = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let base = if dir.is_empty() {
+            String::new()
+        } else {
+            format!("{dir}/")
+        };
         let mut objects = self
             .blocking(Op::Iter, dir, move || {
                 let mut objects = Vec::new();
@@ -207,12 +258,16 @@ fn classify(op: Op, error: &io::Error) -> (ErrorKind, &'static str) {
     use io::ErrorKind as Io;
     match error.kind() {
         Io::NotFound if op == Op::Get => (ErrorKind::NotFound, ""),
-        Io::PermissionDenied => (ErrorKind::Forbidden, "this process needs to read and write the directory"),
+        Io::PermissionDenied => (
+            ErrorKind::Forbidden,
+            "this process needs to read and write the directory",
+        ),
         Io::ReadOnlyFilesystem => (ErrorKind::Forbidden, "the directory must be writable"),
         Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Server, "free some space; nothing half-written is kept"),
-        Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename | Io::InvalidInput => {
-            (ErrorKind::Refused, "something else has the object's name, or its name cannot be a file's")
-        }
+        Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename | Io::InvalidInput => (
+            ErrorKind::Refused,
+            "something else has the object's name, or its name cannot be a file's",
+        ),
         _ => (ErrorKind::Server, ""),
     }
 }
@@ -239,9 +294,14 @@ struct Temp {
 impl Temp {
     fn create(dir: &Path, name: &str, live: Live) -> io::Result<(Self, fs_err::File)> {
         let path = dir.join(format!(".{name}.narthex-{:016x}.tmp", rand::random::<u64>()));
-        live.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(path.clone());
+        live.lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .insert(path.clone());
         let temp = Self { path, live };
-        let file = fs_err::OpenOptions::new().write(true).create_new(true).open(&temp.path)?;
+        let file = fs_err::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temp.path)?;
         Ok((temp, file))
     }
 }
@@ -250,7 +310,10 @@ impl Drop for Temp {
     fn drop(&mut self) {
         // After the rename there is nothing left to remove; a file that cannot be removed goes with `abort_stale`.
         let _ = fs_err::remove_file(&self.path);
-        self.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&self.path);
+        self.live
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .remove(&self.path);
     }
 }
 
@@ -294,7 +357,10 @@ fn copy(source: &Source, target: &mut fs_err::File, cancelled: &AtomicBool) -> R
             let path = source.path.display();
             Failed::Source(match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
-                    format!("{path} is shorter than the {} bytes it had when it was opened", source.len)
+                    format!(
+                        "{path} is shorter than the {} bytes it had when it was opened",
+                        source.len
+                    )
                 }
                 _ => format!("reading {path} failed: {error}"),
             })
@@ -306,7 +372,11 @@ fn copy(source: &Source, target: &mut fs_err::File, cancelled: &AtomicBool) -> R
 }
 
 fn still_wanted(cancelled: &AtomicBool) -> io::Result<()> {
-    if cancelled.load(Ordering::Relaxed) { Err(io::Error::other("cancelled")) } else { Ok(()) }
+    if cancelled.load(Ordering::Relaxed) {
+        Err(io::Error::other("cancelled"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes a directory and what is missing above it, each of them lasting.
@@ -337,7 +407,10 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let file = fs_err::File::open(path)?;
     if file.metadata()?.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is a directory", path.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{} is a directory", path.display()),
+        ));
     }
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -373,7 +446,12 @@ fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
             Err(error) if missing(&error) => continue,
             Err(error) => return Err(error),
         };
-        entries.push(Entry { is_temp: !is_dir && is_temp(&name), name, is_dir, len });
+        entries.push(Entry {
+            is_temp: !is_dir && is_temp(&name),
+            name,
+            is_dir,
+            len,
+        });
     }
     Ok(entries)
 }
@@ -411,7 +489,12 @@ fn remove_stale(dir: &Path, live: &Live) -> io::Result<()> {
         let path = dir.join(&entry.name);
         if entry.is_dir {
             remove_stale(&path, live)?;
-        } else if entry.is_temp && !live.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(&path) {
+        } else if entry.is_temp
+            && !live
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .contains(&path)
+        {
             match fs_err::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => tracing::info!(file = %path.display(), "removed a temporary file that was left behind"),

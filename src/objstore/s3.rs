@@ -19,10 +19,7 @@ mod put;
 use std::{
     collections::HashSet,
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use async_trait::async_trait;
@@ -83,7 +80,10 @@ enum Encryption {
     None,
     S3,
     /// `context` is base64 of JSON.
-    Kms { key_id: String, context: String },
+    Kms {
+        key_id: String,
+        context: String,
+    },
     Customer(CustomerKey),
 }
 
@@ -134,7 +134,10 @@ fn encryption(sse: &Sse) -> Result<Encryption, ConfigError> {
         Sse::Kms { key_id, context } => {
             let json = serde_json::to_string(context)
                 .map_err(|error| ConfigError::new("config.sse_config.kms_encryption_context", error.to_string()))?;
-            Encryption::Kms { key_id: key_id.clone(), context: STANDARD.encode(json) }
+            Encryption::Kms {
+                key_id: key_id.clone(),
+                context: STANDARD.encode(json),
+            }
         }
         Sse::Customer { key_file } => {
             let problem = |problem| ConfigError::new("config.sse_config.encryption_key", problem);
@@ -146,7 +149,10 @@ fn encryption(sse: &Sse) -> Result<Encryption, ConfigError> {
                 )));
             }
             let key_md5 = Secret::new(STANDARD.encode(Md5::digest(&key)));
-            Encryption::Customer(CustomerKey { key: Secret::new(STANDARD.encode(&key)), key_md5 })
+            Encryption::Customer(CustomerKey {
+                key: Secret::new(STANDARD.encode(&key)),
+                key_md5,
+            })
         }
     })
 }
@@ -162,11 +168,21 @@ impl Store {
 
     /// A key for messages.
     fn place(&self, key: &str) -> String {
-        if key.is_empty() { self.identity.clone() } else { format!("{}/{key}", self.identity) }
+        if key.is_empty() {
+            self.identity.clone()
+        } else {
+            format!("{}/{key}", self.identity)
+        }
     }
 
     fn error(&self, op: Op, key: &str, kind: ErrorKind, detail: String) -> Error {
-        Error { op, key: self.place(key), kind, detail, source: None }
+        Error {
+            op,
+            key: self.place(key),
+            kind,
+            detail,
+            source: None,
+        }
     }
 
     fn sdk_error<E>(&self, op: Op, key: &str, error: SdkError<E, errors::HttpResponse>) -> Error

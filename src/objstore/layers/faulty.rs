@@ -45,14 +45,24 @@ pub struct Faulty {
 impl Faulty {
     /// A bucket that does what `inner` does, until told otherwise.
     pub fn new(inner: Arc<dyn Bucket>) -> Arc<Self> {
-        Arc::new(Self { inner, rules: Mutex::default(), log: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            rules: Mutex::default(),
+            log: Mutex::default(),
+        })
     }
 
     /// Lets those calls fail, counted from 1, that do `op` on a key (or directory) which contains `key`: `1..=1` is the
     /// first one, `..` all of them. Of several rules that apply to a call the one that was given first wins.
     pub fn on(&self, op: Op, key: &str, calls: impl RangeBounds<u32>, fault: Fault) {
         let calls = (calls.start_bound().cloned(), calls.end_bound().cloned());
-        lock(&self.rules).push(Rule { op, key: key.to_owned(), calls, seen: 0, fault });
+        lock(&self.rules).push(Rule {
+            op,
+            key: key.to_owned(),
+            calls,
+            seen: 0,
+            fault,
+        });
     }
 
     /// From now on nothing fails.
@@ -69,7 +79,10 @@ impl Faulty {
     fn fault(&self, op: Op, key: &str) -> Option<Fault> {
         lock(&self.log).push((op, key.to_owned()));
         let mut found = None;
-        for rule in lock(&self.rules).iter_mut().filter(|rule| rule.op == op && key.contains(&rule.key)) {
+        for rule in lock(&self.rules)
+            .iter_mut()
+            .filter(|rule| rule.op == op && key.contains(&rule.key))
+        {
             rule.seen += 1;
             if rule.calls.contains(&rule.seen) {
                 found = found.or(Some(rule.fault));
@@ -80,7 +93,13 @@ impl Faulty {
 
     fn error(&self, op: Op, key: &str, kind: ErrorKind) -> Error {
         let detail = "a fault that a test asked for".to_owned();
-        Error { op, key: format!("{}/{key}", self.identity()), kind, detail, source: None }
+        Error {
+            op,
+            key: format!("{}/{key}", self.identity()),
+            kind,
+            detail,
+            source: None,
+        }
     }
 
     async fn call<T>(&self, op: Op, key: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -125,10 +144,16 @@ impl Bucket for Faulty {
         match self.fault(Op::Upload, key) {
             Some(Fault::Lose) => Ok(()),
             Some(Fault::Truncate) => {
-                let shorter = Source { len: source.len.saturating_sub(1), ..source.clone() };
+                let shorter = Source {
+                    len: source.len.saturating_sub(1),
+                    ..source.clone()
+                };
                 self.inner.put_file(key, &shorter).await
             }
-            fault => self.apply(fault, Op::Upload, key, self.inner.put_file(key, source)).await,
+            fault => {
+                self.apply(fault, Op::Upload, key, self.inner.put_file(key, source))
+                    .await
+            }
         }
     }
 
@@ -139,7 +164,10 @@ impl Bucket for Faulty {
                 let shorter = body.slice(..body.len().saturating_sub(1));
                 self.inner.put_bytes(key, shorter).await
             }
-            fault => self.apply(fault, Op::Upload, key, self.inner.put_bytes(key, body)).await,
+            fault => {
+                self.apply(fault, Op::Upload, key, self.inner.put_bytes(key, body))
+                    .await
+            }
         }
     }
 

@@ -30,7 +30,9 @@ const OPERATIONS: [&str; 7] = ["iter", "get", "get_range", "exists", "upload", "
 /// Those that move an object's bytes.
 const TRANSFERS: [&str; 3] = ["get", "get_range", "upload"];
 
-const DURATIONS: [f64; 14] = [0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0];
+const DURATIONS: [f64; 14] = [
+    0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0,
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
@@ -91,13 +93,29 @@ impl Metrics {
         registry.register("operations", "Operations begun on the bucket", operations);
         registry.register("operation_failures", "Operations on the bucket that failed", failures);
         let fetched = metrics.fetched.clone();
-        registry.register("operation_fetched_bytes", "Bytes read from objects of the bucket", fetched);
+        registry.register(
+            "operation_fetched_bytes",
+            "Bytes read from objects of the bucket",
+            fetched,
+        );
         let transferred = metrics.transferred.clone();
-        registry.register("operation_transferred_bytes", "Sizes of the objects read and sent", transferred);
+        registry.register(
+            "operation_transferred_bytes",
+            "Sizes of the objects read and sent",
+            transferred,
+        );
         let durations = metrics.durations.clone();
-        registry.register("operation_duration_seconds", "Seconds that operations on the bucket took", durations);
+        registry.register(
+            "operation_duration_seconds",
+            "Seconds that operations on the bucket took",
+            durations,
+        );
         let last_upload = metrics.last_upload.clone();
-        registry.register("last_successful_upload_time", "When an object was last sent, in Unix seconds", last_upload);
+        registry.register(
+            "last_successful_upload_time",
+            "When an object was last sent, in Unix seconds",
+            last_upload,
+        );
         metrics
     }
 }
@@ -127,7 +145,10 @@ impl Metered {
         let result = work.await;
         let local = matches!(&result, Err(error) if error.kind == ErrorKind::Local);
         if !local {
-            self.metrics.durations.get_or_create(&operation).observe(start.elapsed().as_secs_f64());
+            self.metrics
+                .durations
+                .get_or_create(&operation)
+                .observe(start.elapsed().as_secs_f64());
         }
         if matches!(&result, Err(error) if error.kind != ErrorKind::NotFound) {
             self.metrics.failures.get_or_create(&operation).inc();
@@ -136,7 +157,10 @@ impl Metered {
     }
 
     fn sent(&self, len: u64) {
-        self.metrics.transferred.get_or_create(&Operation { operation: "upload" }).observe(len as f64);
+        self.metrics
+            .transferred
+            .get_or_create(&Operation { operation: "upload" })
+            .observe(len as f64);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.metrics.last_upload.set(now.as_secs_f64());
     }
@@ -168,8 +192,14 @@ impl Bucket for Metered {
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let bytes = self.measure("get", self.inner.get(key, limit)).await?;
         let operation = Operation { operation: "get" };
-        self.metrics.fetched.get_or_create(&operation).inc_by(bytes.len() as u64);
-        self.metrics.transferred.get_or_create(&operation).observe(bytes.len() as f64);
+        self.metrics
+            .fetched
+            .get_or_create(&operation)
+            .inc_by(bytes.len() as u64);
+        self.metrics
+            .transferred
+            .get_or_create(&operation)
+            .observe(bytes.len() as f64);
         Ok(bytes)
     }
 

@@ -43,7 +43,11 @@ impl fmt::Debug for Frames {
 impl Frames {
     fn take(&self) -> Lease {
         let idle = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
-        Lease { buffer: idle.unwrap_or_else(|| vec![0; FRAME]), filled: 0, home: self.clone() }
+        Lease {
+            buffer: idle.unwrap_or_else(|| vec![0; FRAME]),
+            filled: 0,
+            home: self.clone(),
+        }
     }
 }
 
@@ -90,7 +94,11 @@ pub(super) struct Slice {
 impl Slice {
     /// The whole file.
     pub(super) fn whole(source: &Source) -> Self {
-        Self { source: source.clone(), offset: 0, len: source.len }
+        Self {
+            source: source.clone(),
+            offset: 0,
+            len: source.len,
+        }
     }
 
     /// A body that can be sent more than once, and where its reading errors will be told.
@@ -98,7 +106,12 @@ impl Slice {
         let failure = Failure::default();
         let (slice, frames, told) = (self.clone(), frames.clone(), failure.clone());
         let body = SdkBody::retryable(move || {
-            SdkBody::from_body_1_x(FileBody { slice: slice.clone(), sent: 0, frames: frames.clone(), failure: told.clone() })
+            SdkBody::from_body_1_x(FileBody {
+                slice: slice.clone(),
+                sent: 0,
+                frames: frames.clone(),
+                failure: told.clone(),
+            })
         });
         (ByteStream::new(body), failure)
     }
@@ -106,13 +119,16 @@ impl Slice {
     /// Fills `buffer` from `at` bytes into the slice, or says why not.
     fn read(&self, buffer: &mut [u8], at: u64) -> Result<(), String> {
         let path = self.source.path.display();
-        self.source.file.read_exact_at(buffer, self.offset + at).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => format!(
-                "{path} is shorter than the {} bytes it had when it was opened; was it truncated?",
-                self.source.len
-            ),
-            _ => format!("reading {path} failed: {error}"),
-        })
+        self.source
+            .file
+            .read_exact_at(buffer, self.offset + at)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => format!(
+                    "{path} is shorter than the {} bytes it had when it was opened; was it truncated?",
+                    self.source.len
+                ),
+                _ => format!("reading {path} failed: {error}"),
+            })
     }
 
     /// Reads the slice once and returns its checksum. Blocks no async thread; when dropped it stops after a few MiB.
@@ -248,7 +264,11 @@ mod tests {
         file.write_all(content).unwrap();
         let path = file.path().to_owned();
         let file = Arc::new(fs_err::File::open(&path).unwrap().into_parts().0);
-        Source { file, path, len: content.len() as u64 }
+        Source {
+            file,
+            path,
+            len: content.len() as u64,
+        }
     }
 
     fn content(len: usize) -> Vec<u8> {
@@ -258,7 +278,11 @@ mod tests {
     #[tokio::test]
     async fn sends_exactly_the_slice_of_an_unlinked_file_and_can_do_so_again() {
         let content = content(FRAME * 2 + 77);
-        let slice = Slice { source: source(&content), offset: 5, len: (FRAME + 70) as u64 };
+        let slice = Slice {
+            source: source(&content),
+            offset: 5,
+            len: (FRAME + 70) as u64,
+        };
         let frames = Frames::default();
         let (body, failure) = slice.body(&frames);
         let body = body.into_inner();
@@ -278,8 +302,17 @@ mod tests {
         let slice = Slice::whole(&source);
         let (body, failure) = slice.body(&Frames::default());
         assert!(body.into_inner().collect().await.is_err());
-        assert!(failure.get().unwrap().contains("shorter than the 10 bytes"), "{failure:?}");
-        assert!(slice.digest(Hasher::crc32c(), &Frames::default()).await.unwrap_err().contains("shorter"));
+        assert!(
+            failure.get().unwrap().contains("shorter than the 10 bytes"),
+            "{failure:?}"
+        );
+        assert!(
+            slice
+                .digest(Hasher::crc32c(), &Frames::default())
+                .await
+                .unwrap_err()
+                .contains("shorter")
+        );
     }
 
     #[tokio::test]
@@ -292,7 +325,18 @@ mod tests {
         let md5 = slice.digest(Hasher::md5(), &frames).await.unwrap();
         assert_eq!(md5, Checksum::Md5(STANDARD.encode(Md5::digest(&content))));
         let nothing = Slice { len: 0, ..slice };
-        assert_eq!(nothing.digest(Hasher::crc32c(), &frames).await.unwrap().crc32c().unwrap(), "AAAAAA==");
-        assert_eq!(nothing.digest(Hasher::md5(), &frames).await.unwrap().md5().unwrap(), "1B2M2Y8AsgTpgAmY7PhCfg==");
+        assert_eq!(
+            nothing
+                .digest(Hasher::crc32c(), &frames)
+                .await
+                .unwrap()
+                .crc32c()
+                .unwrap(),
+            "AAAAAA=="
+        );
+        assert_eq!(
+            nothing.digest(Hasher::md5(), &frames).await.unwrap().md5().unwrap(),
+            "1B2M2Y8AsgTpgAmY7PhCfg=="
+        );
     }
 }

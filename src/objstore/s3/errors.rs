@@ -36,7 +36,11 @@ pub(super) struct Answer {
 
 impl Answer {
     fn new(response: &HttpResponse, code: Option<&str>, message: Option<&str>) -> Self {
-        let body = response.body().bytes().and_then(|body| std::str::from_utf8(body).ok()).unwrap_or_default();
+        let body = response
+            .body()
+            .bytes()
+            .and_then(|body| std::str::from_utf8(body).ok())
+            .unwrap_or_default();
         let header = |name: &str| response.headers().get(name).map(str::to_owned);
         let told = |name: &str| element(body, name).map(tidy);
         Self {
@@ -56,7 +60,11 @@ impl Answer {
         let mut said = format!("the store answered {}", self.status);
         for part in [&self.code, &self.message] {
             if !part.is_empty() {
-                said.push_str(if said.ends_with(|c: char| c.is_ascii_digit()) { " " } else { ": " });
+                said.push_str(if said.ends_with(|c: char| c.is_ascii_digit()) {
+                    " "
+                } else {
+                    ": "
+                });
                 said.push_str(part);
             }
         }
@@ -76,7 +84,11 @@ fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
 
 /// One line of bounded length: stores and proxies answer all sorts of things.
 fn tidy(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_LIMIT).collect();
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MESSAGE_LIMIT)
+        .collect();
     line.trim().to_owned()
 }
 
@@ -98,17 +110,42 @@ fn kind(op: Op, answer: &Answer) -> ErrorKind {
         "NoSuchKey" => NotFound,
         // Another try opens a new upload.
         "NoSuchUpload" | "InvalidPart" | "OperationAborted" | "ConditionalRequestConflict" => Server,
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "ExpiredTokenException" | "InvalidToken"
-        | "TokenRefreshRequired" | "InvalidSecurity" | "InvalidClientTokenId" | "UnrecognizedClientException"
-        | "AuthFailure" | "MissingAuthenticationToken" | "NotSignedUp" | "UnauthorizedAccess" => Credentials,
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "InvalidSecurity"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "AuthFailure"
+        | "MissingAuthenticationToken"
+        | "NotSignedUp"
+        | "UnauthorizedAccess" => Credentials,
         "AuthorizationHeaderMalformed" if answer.region.is_none() && !answer.message.contains("region") => Credentials,
-        "AuthorizationHeaderMalformed" | "PermanentRedirect" | "TemporaryRedirect" | "Redirect"
-        | "IllegalLocationConstraintException" | "IncorrectEndpoint" => Region,
+        "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "Redirect"
+        | "IllegalLocationConstraintException"
+        | "IncorrectEndpoint" => Region,
         "RequestTimeTooSkewed" | "RequestExpired" => Clock,
-        "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "Throttling" | "ThrottlingException"
-        | "ThrottledException" | "RequestThrottled" | "RequestLimitExceeded" | "TooManyRequests"
-        | "TooManyRequestsException" | "BandwidthLimitExceeded" => Throttled,
-        "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch"
+        "SlowDown"
+        | "SlowDownRead"
+        | "SlowDownWrite"
+        | "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestLimitExceeded"
+        | "TooManyRequests"
+        | "TooManyRequestsException"
+        | "BandwidthLimitExceeded" => Throttled,
+        "BadDigest"
+        | "InvalidDigest"
+        | "XAmzContentSHA256Mismatch"
+        | "XAmzContentChecksumMismatch"
         | "ContentSHA256Mismatch" => Integrity,
         "RequestTimeout" | "IncompleteBody" => Network,
         "InternalError" => Server,
@@ -164,9 +201,11 @@ fn help(op: Op, kind: ErrorKind, answer: &Answer) -> Option<String> {
 
 fn forbidden(op: Op) -> String {
     match op {
-        Op::Upload => "the credentials need s3:PutObject here (with SSE-KMS also kms:GenerateDataKey and kms:Decrypt); \
+        Op::Upload => {
+            "the credentials need s3:PutObject here (with SSE-KMS also kms:GenerateDataKey and kms:Decrypt); \
                        without any credentials requests go out unsigned and end here too"
-            .to_owned(),
+                .to_owned()
+        }
         Op::Get => "the credentials need s3:GetObject, and s3:ListBucket on the bucket: without it a missing object \
                     is answered like a forbidden one"
             .to_owned(),
@@ -177,7 +216,9 @@ fn forbidden(op: Op) -> String {
 
 fn region(answer: &Answer) -> String {
     match (&answer.region, &answer.endpoint) {
-        (Some(region), _) => format!("the bucket lives in region {region:?}: set `region`, and `endpoint` if it names one"),
+        (Some(region), _) => {
+            format!("the bucket lives in region {region:?}: set `region`, and `endpoint` if it names one")
+        }
         (None, Some(endpoint)) => format!("the bucket must be addressed at {endpoint:?}: set `endpoint`"),
         (None, None) => "the bucket lives in another region: set `region`, and `endpoint` if it names one".to_owned(),
     }
@@ -217,7 +258,11 @@ where
             if !status.is_success() {
                 return classify(op, &Answer::new(broken.raw(), None, None));
             }
-            let detail = format!("the answer ({}) is cut or is not that of an S3 store: {}", status.as_u16(), below(error));
+            let detail = format!(
+                "the answer ({}) is cut or is not that of an S3 store: {}",
+                status.as_u16(),
+                below(error)
+            );
             (ErrorKind::Network, detail)
         }
         SdkError::TimeoutError(_) => (ErrorKind::Stalled, format!("no answer in time: {}", below(error))),
@@ -225,7 +270,10 @@ where
             (ErrorKind::Stalled, format!("no answer in time: {}", below(error)))
         }
         SdkError::DispatchFailure(_) => (ErrorKind::Network, format!("no answer: {}", below(error))),
-        _ => (ErrorKind::Refused, format!("the request cannot be made: {}", below(error))),
+        _ => (
+            ErrorKind::Refused,
+            format!("the request cannot be made: {}", below(error)),
+        ),
     }
 }
 
@@ -294,36 +342,79 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, code: &str, message: &str) -> Answer {
-        Answer { status, code: code.into(), message: message.into(), ..Answer::default() }
+        Answer {
+            status,
+            code: code.into(),
+            message: message.into(),
+            ..Answer::default()
+        }
     }
 
     #[test]
     fn answers_become_kinds_with_help() {
         use ErrorKind::*;
         use Op::*;
-        let region = |status, code: &str| Answer { region: Some("eu-west-1".into()), ..answer(status, code, "") };
+        let region = |status, code: &str| Answer {
+            region: Some("eu-west-1".into()),
+            ..answer(status, code, "")
+        };
         for (op, answer, kind, help) in [
             (Get, answer(404, "NoSuchKey", ""), NotFound, "404 NoSuchKey"),
             (Get, answer(404, "", ""), NotFound, "404"),
             (Get, answer(404, "NoSuchBucket", ""), NoBucket, "create the bucket"),
             (Upload, answer(404, "", ""), NoBucket, "create the bucket"),
             (Upload, answer(404, "NoSuchUpload", ""), Server, "NoSuchUpload"),
-            (Upload, answer(403, "SignatureDoesNotMatch", ""), Credentials, "secret key does not fit"),
-            (Iter, answer(403, "InvalidAccessKeyId", ""), Credentials, "check the access key"),
+            (
+                Upload,
+                answer(403, "SignatureDoesNotMatch", ""),
+                Credentials,
+                "secret key does not fit",
+            ),
+            (
+                Iter,
+                answer(403, "InvalidAccessKeyId", ""),
+                Credentials,
+                "check the access key",
+            ),
             (Iter, answer(400, "ExpiredToken", ""), Credentials, "have expired"),
             (Iter, answer(401, "", ""), Credentials, "check"),
-            (Upload, answer(403, "AccessDenied", "Access Denied"), Forbidden, "s3:PutObject"),
+            (
+                Upload,
+                answer(403, "AccessDenied", "Access Denied"),
+                Forbidden,
+                "s3:PutObject",
+            ),
             (Get, answer(403, "", ""), Forbidden, "s3:ListBucket"),
             (Iter, answer(403, "AccessDenied", ""), Forbidden, "s3:ListBucket"),
-            (Delete, answer(403, "AccessDenied", ""), Forbidden, "s3:AbortMultipartUpload"),
+            (
+                Delete,
+                answer(403, "AccessDenied", ""),
+                Forbidden,
+                "s3:AbortMultipartUpload",
+            ),
             (Iter, region(301, "PermanentRedirect"), Region, "region \"eu-west-1\""),
             (Iter, region(301, ""), Region, "region \"eu-west-1\""),
-            (Iter, region(400, "AuthorizationHeaderMalformed"), Region, "region \"eu-west-1\""),
+            (
+                Iter,
+                region(400, "AuthorizationHeaderMalformed"),
+                Region,
+                "region \"eu-west-1\"",
+            ),
             (Iter, region(400, ""), Region, "region \"eu-west-1\""),
-            (Iter, answer(400, "AuthorizationHeaderMalformed", "bad date"), Credentials, "check"),
+            (
+                Iter,
+                answer(400, "AuthorizationHeaderMalformed", "bad date"),
+                Credentials,
+                "check",
+            ),
             (Iter, answer(307, "TemporaryRedirect", ""), Region, "another region"),
             (Upload, answer(403, "RequestTimeTooSkewed", ""), Clock, "this host says"),
-            (Upload, answer(503, "SlowDown", "Please reduce your request rate."), Throttled, "reduce your request rate"),
+            (
+                Upload,
+                answer(503, "SlowDown", "Please reduce your request rate."),
+                Throttled,
+                "reduce your request rate",
+            ),
             (Upload, answer(503, "", ""), Throttled, "503"),
             (Upload, answer(429, "", ""), Throttled, "429"),
             (Upload, answer(500, "InternalError", ""), Server, "500"),
@@ -334,7 +425,12 @@ mod tests {
             (Upload, answer(400, "RequestTimeout", ""), Network, "RequestTimeout"),
             (Upload, answer(400, "EntityTooLarge", ""), Refused, "part_size"),
             (Upload, answer(400, "KMS.DisabledException", ""), Refused, "kms_key_id"),
-            (Upload, answer(400, "InvalidArgument", "what is this"), Refused, "InvalidArgument: what is this"),
+            (
+                Upload,
+                answer(400, "InvalidArgument", "what is this"),
+                Refused,
+                "InvalidArgument: what is this",
+            ),
         ] {
             let (got, detail) = classify(op, &answer);
             assert_eq!(got, kind, "{op:?} {answer:?}");
@@ -350,17 +446,36 @@ mod tests {
             ..answer(403, "RequestTimeTooSkewed", "The difference is too large.")
         };
         let (_, detail) = classify(Op::Upload, &answer);
-        assert!(detail.contains("20260101T000000Z") && detail.contains("2026-01-01T01:00:00Z"), "{detail}");
+        assert!(
+            detail.contains("20260101T000000Z") && detail.contains("2026-01-01T01:00:00Z"),
+            "{detail}"
+        );
     }
 
     #[test]
     fn only_words_about_checksums_lead_to_md5() {
         for (asks, answer) in [
-            (true, answer(400, "InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required")),
-            (true, answer(400, "InvalidArgument", "unsupported header x-amz-checksum-crc32c")),
-            (true, answer(501, "NotImplemented", "A header you provided is not implemented")),
+            (
+                true,
+                answer(
+                    400,
+                    "InvalidRequest",
+                    "Content-MD5 OR x-amz-checksum- HTTP header is required",
+                ),
+            ),
+            (
+                true,
+                answer(400, "InvalidArgument", "unsupported header x-amz-checksum-crc32c"),
+            ),
+            (
+                true,
+                answer(501, "NotImplemented", "A header you provided is not implemented"),
+            ),
             (true, answer(400, "MissingContentMD5", "")),
-            (false, answer(400, "BadDigest", "The CRC32C you specified did not match")),
+            (
+                false,
+                answer(400, "BadDigest", "The CRC32C you specified did not match"),
+            ),
             (false, answer(400, "InvalidArgument", "Invalid storage class")),
             (false, answer(403, "AccessDenied", "checksum")),
             (false, answer(500, "InternalError", "checksum")),

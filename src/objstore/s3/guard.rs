@@ -108,7 +108,10 @@ struct Guard<T> {
 impl HttpClient for Guard<SharedHttpClient> {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         let inner = self.inner.http_connector(settings, components);
-        SharedHttpConnector::new(Guard { inner, stall: self.stall })
+        SharedHttpConnector::new(Guard {
+            inner,
+            stall: self.stall,
+        })
     }
 
     fn validate_base_client_config(
@@ -137,7 +140,10 @@ impl HttpConnector for Guard<SharedHttpConnector> {
         let total = body.content_length().unwrap_or(0);
         *request.body_mut() = match total {
             0 => body,
-            _ => SdkBody::from_body_1_x(WatchedRequest { inner: body, progress: Arc::clone(&progress) }),
+            _ => SdkBody::from_body_1_x(WatchedRequest {
+                inner: body,
+                progress: Arc::clone(&progress),
+            }),
         };
         let (call, stall) = (self.inner.call(request), self.stall);
         HttpConnectorFuture::new(async move {
@@ -175,9 +181,12 @@ fn watched_response(mut response: HttpResponse, stall: Duration) -> HttpResponse
     let inner = response.take_body();
     *response.body_mut() = match inner.bytes() {
         Some(_) => inner,
-        None => {
-            SdkBody::from_body_1_x(WatchedResponse { inner, stall, timer: None, failed: false })
-        }
+        None => SdkBody::from_body_1_x(WatchedResponse {
+            inner,
+            stall,
+            timer: None,
+            failed: false,
+        }),
     };
     response
 }
@@ -196,7 +205,11 @@ struct Taken {
 impl Progress {
     fn new() -> Self {
         let now = Instant::now();
-        Self(Mutex::new(Taken { bytes: 0, start: now, last: now }))
+        Self(Mutex::new(Taken {
+            bytes: 0,
+            start: now,
+            last: now,
+        }))
     }
 
     fn took(&self, bytes: u64) {
@@ -209,11 +222,23 @@ impl Progress {
     fn deadline(&self, total: u64, stall: Duration, patience: u32) -> (Instant, Duration, &'static str) {
         let taken = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if total > 0 && taken.bytes < total {
-            let doing = if taken.bytes == 0 { "connecting" } else { "sending the body" };
+            let doing = if taken.bytes == 0 {
+                "connecting"
+            } else {
+                "sending the body"
+            };
             return (taken.last + stall, stall, doing);
         }
         let limit = stall * patience + drain_time(total, taken.last.duration_since(taken.start));
-        (taken.last + limit, limit, if total == 0 { "connecting or waiting for the answer" } else { "waiting for the answer" })
+        (
+            taken.last + limit,
+            limit,
+            if total == 0 {
+                "connecting or waiting for the answer"
+            } else {
+                "waiting for the answer"
+            },
+        )
     }
 }
 
@@ -277,10 +302,15 @@ impl Body for WatchedResponse {
             this.timer = None;
             return Poll::Ready(frame);
         }
-        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.stall)));
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(this.stall)));
         ready!(timer.as_mut().poll(cx));
         this.failed = true;
-        Poll::Ready(Some(Err(Box::new(Stall { doing: "reading the answer", waited: this.stall }))))
+        Poll::Ready(Some(Err(Box::new(Stall {
+            doing: "reading the answer",
+            waited: this.stall,
+        }))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -305,7 +335,12 @@ mod tests {
             (128 << 10, secs(0), secs(1), "a small body, at the assumed rate"),
             (4 * MIB, secs(0), secs(32), "all of it may sit in buffers"),
             (64 * MIB, secs(1), secs(32), "fast: the assumed rate is the longer"),
-            (16 * MIB, secs(1200), secs(400), "12 MiB took 20 minutes, so 4 MiB take a third of that"),
+            (
+                16 * MIB,
+                secs(1200),
+                secs(400),
+                "12 MiB took 20 minutes, so 4 MiB take a third of that",
+            ),
         ] {
             assert_eq!(drain_time(total, elapsed), expected, "{why}");
         }

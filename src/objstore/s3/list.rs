@@ -34,9 +34,18 @@ struct Query<'a> {
 impl Store {
     /// All objects below `dir`.
     pub(super) async fn list_below(&self, dir: &str) -> Result<Vec<Object>, Error> {
-        let prefix = if dir.is_empty() { self.prefix.clone() } else { self.full(&format!("{dir}/")) };
+        let prefix = if dir.is_empty() {
+            self.prefix.clone()
+        } else {
+            self.full(&format!("{dir}/"))
+        };
         let mut objects = Vec::new();
-        let query = Query { dir, prefix, delimiter: None, after: None };
+        let query = Query {
+            dir,
+            prefix,
+            delimiter: None,
+            after: None,
+        };
         self.pages(&query, |page| objects.extend(page.objects)).await?;
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         objects.dedup_by(|a, b| a.key == b.key);
@@ -47,7 +56,12 @@ impl Store {
     pub(super) async fn list_dirs(&self, after: &str) -> Result<Vec<String>, Error> {
         // Starting right after the bare name loses nothing that sorts after it, and the rest is sorted out below.
         let start = (!after.is_empty()).then(|| self.full(after));
-        let query = Query { dir: "", prefix: self.prefix.clone(), delimiter: Some("/"), after: start };
+        let query = Query {
+            dir: "",
+            prefix: self.prefix.clone(),
+            delimiter: Some("/"),
+            after: start,
+        };
         let mut dirs = Vec::new();
         self.pages(&query, |page| dirs.extend(page.dirs)).await?;
         dirs.retain(|dir| !dir.is_empty() && dir.as_str() > after);
@@ -144,13 +158,20 @@ impl Store {
         let objects = objects.into_iter().filter_map(|object| {
             let key = self.relative(object.key.as_deref()?)?;
             let size = u64::try_from(object.size.unwrap_or(0)).unwrap_or(0);
-            (!key.is_empty() && !key.ends_with('/')).then(|| Object { key: key.to_owned(), size })
+            (!key.is_empty() && !key.ends_with('/')).then(|| Object {
+                key: key.to_owned(),
+                size,
+            })
         });
         let dirs = dirs.into_iter().filter_map(|dir| {
             let dir = self.relative(dir.prefix.as_deref()?)?;
             Some(dir.strip_suffix('/')?.to_owned())
         });
-        Page { objects: objects.collect(), dirs: dirs.collect(), next }
+        Page {
+            objects: objects.collect(),
+            dirs: dirs.collect(),
+            next,
+        }
     }
 
     /// Reads a small object.
@@ -164,7 +185,10 @@ impl Store {
                     .sse_customer_key(customer.key.expose())
                     .sse_customer_key_md5(customer.key_md5.expose());
             }
-            let answer = request.send().await.map_err(|error| self.sdk_error(Op::Get, key, error))?;
+            let answer = request
+                .send()
+                .await
+                .map_err(|error| self.sdk_error(Op::Get, key, error))?;
             match self.read_body(key, limit, answer).await {
                 // The SDK retries up to the head of the answer; what breaks off later is ours.
                 Err(error) if reads < READS && error.kind == ErrorKind::Network => {
@@ -192,7 +216,11 @@ impl Store {
                     Some(_) => ErrorKind::Stalled,
                     None => ErrorKind::Network,
                 };
-                let detail = format!("the answer broke off after {} bytes: {}", body.len(), errors::chain(&error));
+                let detail = format!(
+                    "the answer broke off after {} bytes: {}",
+                    body.len(),
+                    errors::chain(&error)
+                );
                 self.error(Op::Get, key, kind, detail)
             })?;
             if (body.len() + piece.len()) as u64 > limit {

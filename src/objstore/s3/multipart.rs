@@ -50,7 +50,11 @@ pub(super) enum Plan {
 /// Up to `part_size` bytes travel in one request, more in parts of that size. Parts grow by whole MiB where a huge
 /// object would need more than 10 000 of them.
 pub(super) fn plan(len: u64, part_size: u64, multipart: bool) -> Result<Plan, String> {
-    let size = if part_size == 0 { DEFAULT_PART } else { part_size.clamp(MIN_PART, MAX_REQUEST) };
+    let size = if part_size == 0 {
+        DEFAULT_PART
+    } else {
+        part_size.clamp(MIN_PART, MAX_REQUEST)
+    };
     if !multipart || len <= size {
         if len > MAX_REQUEST {
             return Err(format!(
@@ -60,10 +64,15 @@ pub(super) fn plan(len: u64, part_size: u64, multipart: bool) -> Result<Plan, St
         return Ok(Plan::Whole);
     }
     if len > MAX_OBJECT {
-        return Err(format!("{len} bytes are more than the 5 TiB that an S3 object can have"));
+        return Err(format!(
+            "{len} bytes are more than the 5 TiB that an S3 object can have"
+        ));
     }
     let size = size.max(len.div_ceil(MAX_PARTS).next_multiple_of(MIB));
-    Ok(Plan::Parts { count: len.div_ceil(size), size })
+    Ok(Plan::Parts {
+        count: len.div_ceil(size),
+        size,
+    })
 }
 
 /// An open multipart upload. Dropped before it is complete, it is aborted.
@@ -132,11 +141,18 @@ impl Store {
             .bucket(&self.bucket)
             .key(self.full(key))
             .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C));
-        let request = self.dress_multipart(request).customize().mutate_request(self.extra_headers());
+        let request = self
+            .dress_multipart(request)
+            .customize()
+            .mutate_request(self.extra_headers());
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
-                let checksum = if crc32c { Checksum::Crc32c(0) } else { Checksum::Md5(String::new()) };
+                let checksum = if crc32c {
+                    Checksum::Crc32c(0)
+                } else {
+                    Checksum::Md5(String::new())
+                };
                 return self.refused(key, &checksum, &Failure::default(), error);
             }
         };
@@ -146,11 +162,19 @@ impl Store {
         };
         self.remember(id);
         let (store, key, id) = (Arc::clone(self), key.to_owned(), id.to_owned());
-        Ok(Sent::Done(Upload { store, key, id, crc32c, complete: false }))
+        Ok(Sent::Done(Upload {
+            store,
+            key,
+            id,
+            crc32c,
+            complete: false,
+        }))
     }
 
     fn dress_multipart(&self, request: CreateMultipartUploadFluentBuilder) -> CreateMultipartUploadFluentBuilder {
-        let request = request.set_metadata(self.metadata()).set_storage_class(self.storage_class());
+        let request = request
+            .set_metadata(self.metadata())
+            .set_storage_class(self.storage_class());
         match &self.encryption {
             Encryption::None => request,
             Encryption::S3 => request.server_side_encryption(ServerSideEncryption::Aes256),
@@ -167,8 +191,13 @@ impl Store {
 
     /// Aborts an upload. Best effort: what stays is named in the log.
     async fn abort(&self, key: &str, id: &str) {
-        let request =
-            self.client.abort_multipart_upload().bucket(&self.bucket).key(self.full(key)).upload_id(id).send();
+        let request = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .upload_id(id)
+            .send();
         let why = match tokio::time::timeout(ABORT_DEADLINE, request).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) if errors::code(&error) == Some("NoSuchUpload") => return,
@@ -206,11 +235,15 @@ impl Store {
                 }
             };
             for upload in page.uploads() {
-                let (Some(key), Some(id)) = (upload.key().and_then(|key| self.relative(key)), upload.upload_id()) else {
+                let (Some(key), Some(id)) = (upload.key().and_then(|key| self.relative(key)), upload.upload_id())
+                else {
                     continue;
                 };
                 if !self.is_open(id) {
-                    tracing::info!(object = self.place(key), "aborting a multipart upload that was left open");
+                    tracing::info!(
+                        object = self.place(key),
+                        "aborting a multipart upload that was left open"
+                    );
                     self.abort(key, id).await;
                 }
             }
@@ -282,7 +315,11 @@ impl Upload {
                     let detail = format!("the store took part {number} without giving it an ETag");
                     return Err(store.error(Op::Upload, key, ErrorKind::Server, detail));
                 };
-                Ok(Sent::Done(Part { number, e_tag, checksum }))
+                Ok(Sent::Done(Part {
+                    number,
+                    e_tag,
+                    checksum,
+                }))
             })
             .await
     }
@@ -297,7 +334,9 @@ impl Upload {
                 .e_tag(part.e_tag)
                 .build()
         });
-        let completed = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
+        let completed = CompletedMultipartUpload::builder()
+            .set_parts(Some(completed.collect()))
+            .build();
         let mut request = self
             .store
             .client
@@ -312,7 +351,10 @@ impl Upload {
                 .sse_customer_key(customer.key.expose())
                 .sse_customer_key_md5(customer.key_md5.expose());
         }
-        let answer = request.send().await.map_err(|error| self.store.sdk_error(Op::Upload, &self.key, error))?;
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| self.store.sdk_error(Op::Upload, &self.key, error))?;
         self.complete = true;
         match (composite, answer.checksum_crc32_c()) {
             (Some(ours), Some(theirs)) if theirs.contains('-') && theirs != ours => {
@@ -362,7 +404,11 @@ mod tests {
             (160 * GIB, 16 * MIB, true, parts(9638, 17 * MIB)),
             (MAX_OBJECT, 5 * MIB, true, parts(9987, 525 * MIB)),
         ] {
-            assert_eq!(plan(len, part_size, multipart), expected, "{len} {part_size} {multipart}");
+            assert_eq!(
+                plan(len, part_size, multipart),
+                expected,
+                "{len} {part_size} {multipart}"
+            );
         }
         assert!(plan(5 * GIB + 1, 0, false).unwrap_err().contains("disable_multipart"));
         assert!(plan(MAX_OBJECT + 1, 0, true).unwrap_err().contains("5 TiB"));
@@ -371,7 +417,9 @@ mod tests {
     #[test]
     fn parts_cover_every_byte_once_and_are_never_too_many() {
         for len in [16 * MIB + 1, 100 * MIB, 10 * GIB + 12_345, 170 * GIB, 5 << 40] {
-            let Plan::Parts { count, size } = plan(len, 16 * MIB, true).unwrap() else { panic!("{len} in one") };
+            let Plan::Parts { count, size } = plan(len, 16 * MIB, true).unwrap() else {
+                panic!("{len} in one")
+            };
             assert!(count <= MAX_PARTS && size <= MAX_REQUEST);
             assert!((count - 1) * size < len && len <= count * size);
         }
@@ -379,7 +427,11 @@ mod tests {
 
     #[test]
     fn the_composite_is_the_checksum_of_the_raw_checksums() {
-        let part = |number, crc| Part { number, e_tag: String::new(), checksum: Checksum::Crc32c(crc) };
+        let part = |number, crc| Part {
+            number,
+            e_tag: String::new(),
+            checksum: Checksum::Crc32c(crc),
+        };
         let ours = composite(&[part(1, 0x0102_0304), part(2, 0xfffe_fdfc)]).unwrap();
         let raw = crc32c::crc32c(&[1, 2, 3, 4, 0xff, 0xfe, 0xfd, 0xfc]);
         assert_eq!(ours, format!("{}-2", STANDARD.encode(raw.to_be_bytes())));

@@ -45,7 +45,11 @@ impl Store {
 
     /// The checksum to use now.
     pub(super) fn hasher(&self) -> Hasher {
-        if self.md5.load(Ordering::Relaxed) { Hasher::md5() } else { Hasher::crc32c() }
+        if self.md5.load(Ordering::Relaxed) {
+            Hasher::md5()
+        } else {
+            Hasher::crc32c()
+        }
     }
 
     /// Runs `send` until it does not ask for MD5 any more.
@@ -159,12 +163,7 @@ impl Store {
     }
 
     /// Compares what the store says it received with what was sent.
-    pub(super) fn acknowledged(
-        &self,
-        key: &str,
-        checksum: &Checksum,
-        told: Option<&str>,
-    ) -> Result<Sent<()>, Error> {
+    pub(super) fn acknowledged(&self, key: &str, checksum: &Checksum, told: Option<&str>) -> Result<Sent<()>, Error> {
         let Some(ours) = checksum.crc32c() else {
             return Ok(Sent::Done(()));
         };
@@ -177,9 +176,9 @@ impl Store {
                 );
                 Err(self.error(Op::Upload, key, ErrorKind::Integrity, detail))
             }
-            None if self.md5_on_silence => {
-                Ok(Sent::WantsMd5("the store does not acknowledge CRC32C checksums".to_owned()))
-            }
+            None if self.md5_on_silence => Ok(Sent::WantsMd5(
+                "the store does not acknowledge CRC32C checksums".to_owned(),
+            )),
             None => Ok(Sent::Done(())),
         }
     }
