@@ -1,6 +1,8 @@
 //! The code under `src/pb/` is what `proto/` says: this test generates it anew and compares. `UPDATE=1` writes it
 //! instead (`make proto`). Nothing but cargo is needed: the compiler for `.proto` files is a library.
 
+#![allow(clippy::unwrap_used, reason = "a test: what fails is told by the panic")]
+
 use std::{collections::BTreeMap, path::Path};
 
 use prost_types::FileDescriptorSet;
