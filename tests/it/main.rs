@@ -1,3 +1,4 @@
-//! The integration tests: one binary, so that the house is linked once.
+//! The integration tests: one binary, so that the program is linked once. Each file beside this one is a module of it.
 
+mod codegen;
 mod ops;
