@@ -1,1 +1,4 @@
+//! The one integration binary: every test against real programs is a module of it.
 
+mod rig;
+mod rig_test;
