@@ -2,3 +2,5 @@
 
 mod codegen;
 mod ops;
+mod rig;
+mod rig_test;

@@ -1,0 +1,22 @@
+//! What the tests and the demonstration stand on: real programs on free ports of 127.0.0.1, and eyes on the bucket that
+//! share no code with the program under test.
+//!
+//! Whatever is started here ends with the value that stands for it, with a panic, and with the process, even when that
+//! is killed: see [`process::Process`]. Nothing waits without a bound, and what did not come in time is told together
+//! with the end of the log of the program that should have done it.
+
+#![allow(dead_code, reason = "each binary that includes the rig uses a part of it")]
+#![allow(unused_imports, reason = "each binary that includes the rig uses a part of it")]
+#![allow(clippy::print_stderr, reason = "logs of the programs are shown when a test fails")]
+
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod prometheus;
+pub(crate) mod tools;
+pub(crate) mod wait;
+
+pub(crate) use self::{
+    prometheus::Prometheus,
+    tools::{Leg, Tools},
+    wait::wait_until,
+};

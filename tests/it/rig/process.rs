@@ -1,0 +1,164 @@
+//! A child process that cannot outlive us.
+
+use std::{
+    collections::BTreeSet,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Mutex,
+    time::Duration,
+};
+
+use fs_err as fs;
+
+use super::wait::try_until;
+
+/// Kills the child and removes its files when the pipe on its standard input closes, which also happens when the process
+/// that holds the other end is killed. Signals of the terminal go to the whole group and must not end it before its work.
+const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/null; [ -z "$2" ] || rm -rf "$2""#;
+
+/// A running program, with everything that it prints kept in a log file.
+///
+/// It is killed when this value is dropped, and by a watchdog (a shell that waits on a pipe) when the process that
+/// started it ends in whatever way. The end of its log is shown when a test panics.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    watchdog: Child,
+    log: PathBuf,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command`, adding what it prints to the file `log`. `sweep` is a directory that the watchdog removes when
+    /// this process ends without having dropped the value.
+    pub(crate) fn spawn(name: &str, command: &mut Command, log: &Path, sweep: Option<&Path>) -> Process {
+        let out = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the log file can be opened");
+        let err = out.try_clone().expect("a descriptor can be duplicated");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.into_parts().0)
+            .stderr(err.into_parts().0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog", &child.id().to_string()])
+            .arg(sweep.unwrap_or(Path::new("")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh can be started");
+        Process {
+            name: name.to_owned(),
+            child,
+            watchdog,
+            log: log.to_owned(),
+            status: None,
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, e.g. `TERM`.
+    pub(crate) fn signal(&mut self, signal: &str) {
+        if self.exited().is_none() {
+            // Not reaped yet, so that the number cannot be somebody else's.
+            let script = format!("kill -{signal} {}", self.child.id());
+            Command::new("sh")
+                .args(["-c", &script])
+                .status()
+                .expect("sh can be started");
+        }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("a child can be waited for");
+        }
+        self.status
+    }
+
+    /// Waits for its end; panics with the end of the log when it takes longer than `within`.
+    pub(crate) async fn wait(&mut self, within: Duration) -> ExitStatus {
+        match try_until(within, async || self.exited()).await {
+            Some(status) => status,
+            None => panic!(
+                "{} did not end within {within:?}; its log:\n{}",
+                self.name,
+                self.log_tail()
+            ),
+        }
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) async fn stop(&mut self, within: Duration) -> ExitStatus {
+        self.signal("TERM");
+        self.wait(within).await
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub(crate) fn kill(&mut self) -> ExitStatus {
+        if self.exited().is_none() {
+            self.child.kill().expect("a child can be killed");
+            self.status = Some(self.child.wait().expect("a child can be waited for"));
+        }
+        self.status.expect("was just set")
+    }
+
+    /// All that it has printed.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The last lines that it has printed.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        // Before its pipe closes, or it would kill whoever has got the number by then.
+        self.watchdog.kill().expect("a child can be killed");
+        self.watchdog.wait().expect("a child can be waited for");
+        if std::thread::panicking() {
+            eprintln!("---- end of the log of {}:\n{}\n----", self.name, self.log_tail());
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that is free now, never given out before by this process. Somebody else may be faster, so whoever
+/// starts a program on it tries again with another one.
+pub(crate) fn free_port() -> u16 {
+    free_port_where(|_| true)
+}
+
+/// A free port below 55536 for which the port 10000 above is free too.
+pub(crate) fn free_port_pair() -> u16 {
+    free_port_where(|port| port < 55536 && TcpListener::bind(("127.0.0.1", port + 10000)).is_ok())
+}
+
+fn free_port_where(good: impl Fn(u16) -> bool) -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for _ in 0..1000 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+        let port = listener.local_addr().expect("a listener has an address").port();
+        if good(port) && GIVEN.lock().expect("nobody panics in here").insert(port) {
+            return port;
+        }
+    }
+    panic!("no free port found");
+}

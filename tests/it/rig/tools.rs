@@ -1,0 +1,82 @@
+//! The programs that `scripts/setup` fetched, and where test files may be written.
+
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use tempfile::TempDir;
+
+/// One version of Prometheus.
+#[derive(Clone, Debug)]
+pub(crate) struct Leg {
+    /// E.g. `2.42.0`.
+    pub version: String,
+    pub prometheus: PathBuf,
+    pub promtool: PathBuf,
+}
+
+/// The programs at hand.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    /// The Prometheus versions, the oldest (2.42) first.
+    pub legs: Vec<Leg>,
+}
+
+impl Tools {
+    /// What `scripts/setup` found; panics when it has not run.
+    pub(crate) fn find() -> Tools {
+        let legs: Vec<Leg> = list("prometheus.list")
+            .lines()
+            .map(|line| {
+                let mut fields = line.split('\t');
+                let mut field = || fields.next().expect("a line of prometheus.list has three fields");
+                let version = field().to_owned();
+                Leg {
+                    version,
+                    prometheus: program(field()),
+                    promtool: program(field()),
+                }
+            })
+            .collect();
+        assert!(!legs.is_empty(), "no Prometheus at hand: run scripts/setup test");
+        Tools { legs }
+    }
+
+    /// The Prometheus that every test runs with: 2.42.
+    pub(crate) fn oldest() -> Leg {
+        Tools::find().legs.swap_remove(0)
+    }
+
+    /// SeaweedFS, the separate S3 server.
+    pub(crate) fn weed() -> PathBuf {
+        program(list("weed.list").trim())
+    }
+}
+
+fn list(name: &str) -> String {
+    let path = target_dir().join("tools").join(name);
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("run scripts/setup test ({error})"))
+}
+
+fn program(path: &str) -> PathBuf {
+    assert!(Path::new(path).is_file(), "{path} is gone: run scripts/setup test");
+    path.into()
+}
+
+/// Cargo's target directory.
+pub(crate) fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => dir.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
+    }
+}
+
+/// A fresh directory below the target directory, removed when dropped. All of them are on one file system.
+pub(crate) fn temp_dir(name: &str) -> TempDir {
+    let parent = target_dir().join("tmp");
+    fs::create_dir_all(&parent).expect("the target directory can be written");
+    let parent = fs::canonicalize(parent).expect("the directory was just made");
+    tempfile::Builder::new()
+        .prefix(&format!("{name}-"))
+        .tempdir_in(parent)
+        .expect("the target directory can be written")
+}
