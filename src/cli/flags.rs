@@ -119,7 +119,7 @@ pub struct Common {
 pub struct Http {
     /// Serve metrics and probes here
     ///
-    /// A missing host, 0.0.0.0 and [::] all mean every interface, IPv4 and IPv6.
+    /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6.
     #[arg(
          id = "http-address", long = "http-address", value_name = "host:port", value_parser = Address::parse,
         default_value = "0.0.0.0:10902"
@@ -283,7 +283,7 @@ impl Prometheus {
 #[group(skip)]
 pub struct Tsdb {
     /// Prometheus' data directory
-    #[arg(long = "tsdb.path", value_name = "dir", default_value = "./data")]
+    #[arg(long = "tsdb.path", value_name = "dir", value_parser = value::dir_parser(), default_value = "./data")]
     pub path: PathBuf,
 }
 

@@ -239,6 +239,7 @@ fn an_argument_file_stands_for_its_lines() {
 #[test]
 fn what_is_asked_for_is_printed() {
     let root = printed(&[], false, 0);
+    assert!(root.starts_with("Ship Prometheus' blocks to object storage"), "{root}");
     assert!(root.contains("sidecar") && root.contains("--log.level"), "{root}");
     for words in [
         &["--help"][..],

@@ -125,7 +125,7 @@ fn bad_values_show_the_usage_and_exit_2() {
             "--prometheus.url: expected a URL such as",
         ),
         (&["sidecar", "--prometheus.url="], "--prometheus.url"),
-        (&["sidecar", "--tsdb.path="], "--tsdb.path"),
+        (&["sidecar", "--tsdb.path="], "--tsdb.path: expected a directory"),
         (
             &["sidecar", "--shipper.meta-file-name=../x"],
             "--shipper.meta-file-name",
