@@ -1,5 +1,6 @@
 //! The integration tests: one binary, so that the program is linked once. Each file beside this one is a module of it.
 
+mod cli;
 mod codegen;
 mod ops;
 mod rig;
