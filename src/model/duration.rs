@@ -7,7 +7,8 @@
 //! | a moment, or an offset from now | `2026-01-01T00:00:00Z`, `-2h`, `30d` | `--min-time` |
 //!
 //! Each is read as Thanos reads it, with its limits: Go counts nanoseconds in 64 bits, some 292 years. An offset
-//! without a minus lies in the future, as in Thanos.
+//! without a minus lies in the future, as in Thanos. The one difference: the hour of a time has two digits, as RFC 3339
+//! has it, where Go is content with one.
 
 use std::time::Duration;
 
