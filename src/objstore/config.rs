@@ -238,7 +238,11 @@ pub struct ConfigError {
 impl ConfigError {
     /// A problem with the value of `key` (dotted from the top, e.g. `config.sse_config.type`).
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { line: None, key: key.into(), problem: problem.into() }
+        Self {
+            line: None,
+            key: key.into(),
+            problem: problem.into(),
+        }
     }
 
     /// On which line of the YAML text it is.
@@ -301,24 +305,37 @@ pub fn parse(text: &str) -> Result<BucketConfig, ConfigError> {
     let mut warnings = Vec::new();
     let provider = match kind.value.to_uppercase().as_str() {
         "S3" => {
-            let raw = yaml::first_document::<Envelope<s3::S3Yaml>>(text)?.config.unwrap_or_default();
+            let raw = yaml::first_document::<Envelope<s3::S3Yaml>>(text)?
+                .config
+                .unwrap_or_default();
             Provider::S3(Box::new(raw.check(&mut warnings)?))
         }
         "FILESYSTEM" => Provider::Filesystem(filesystem(yaml::first_document(text)?)?),
         other => {
-            let known = if ELSEWHERE.contains(&other) { "not supported" } else { "unknown" };
+            let known = if ELSEWHERE.contains(&other) {
+                "not supported"
+            } else {
+                "unknown"
+            };
             let problem = format!("type {:?} is {known}; supported are S3 and FILESYSTEM", kind.value);
             return Err(ConfigError::new("type", problem).on_line(kind.referenced.line()));
         }
     };
     let prefix = outer.prefix.unwrap_or_default().trim_matches('/').to_owned();
-    Ok(BucketConfig { provider, prefix, warnings })
+    Ok(BucketConfig {
+        provider,
+        prefix,
+        warnings,
+    })
 }
 
 fn filesystem(raw: Envelope<FilesystemYaml>) -> Result<FilesystemConfig, ConfigError> {
     let key = "config.directory";
     let Some(directory) = raw.config.and_then(|c| c.directory).filter(|d| !d.value.is_empty()) else {
-        return Err(ConfigError::new(key, "is missing: the directory that is to be the bucket"));
+        return Err(ConfigError::new(
+            key,
+            "is missing: the directory that is to be the bucket",
+        ));
     };
     let absolute = std::path::absolute(&directory.value).map_err(|error| {
         let problem = format!("cannot make {:?} absolute: {error}", directory.value);

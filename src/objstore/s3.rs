@@ -1,1 +1,4 @@
 //! STUB.
+#![allow(dead_code)]
+mod credentials;
+mod transport;

@@ -85,7 +85,8 @@ struct TlsYaml {
 
 /// The value and its line, when it is there and not empty.
 fn given(text: Text) -> Option<(String, u64)> {
-    text.map(|text| (text.value, text.referenced.line())).filter(|(value, _)| !value.is_empty())
+    text.map(|text| (text.value, text.referenced.line()))
+        .filter(|(value, _)| !value.is_empty())
 }
 
 fn value(text: Text) -> Option<String> {
@@ -111,7 +112,11 @@ impl S3Yaml {
         }
         let credentials = credentials(
             self.aws_sdk_auth,
-            [given(self.access_key), given(self.secret_key), given(self.session_token)],
+            [
+                given(self.access_key),
+                given(self.secret_key),
+                given(self.session_token),
+            ],
             warnings,
         )?;
         let sts_endpoint = sts_endpoint(self.sts_endpoint, &credentials, warnings)?;
@@ -148,14 +153,21 @@ fn endpoint(text: Text) -> Result<String, ConfigError> {
     }
     let host = endpoint.strip_suffix('/').unwrap_or(&endpoint);
     if host.contains(['/', '?', '#', '@', '\\']) || host.contains(char::is_whitespace) {
-        return wrong(key, line, "must be host or host:port, nothing else: no path, no user, no spaces");
+        return wrong(
+            key,
+            line,
+            "must be host or host:port, nothing else: no path, no user, no spaces",
+        );
     }
     let url = match Url::parse(&format!("https://{host}")) {
         Ok(url) => url,
         Err(error) => return wrong(key, line, format!("{host:?} is not host or host:port: {error}")),
     };
     let name = url.host_str().unwrap_or_default();
-    let doubled = [(".s3.amazonaws.com", "s3.amazonaws.com"), (".storage.googleapis.com", "storage.googleapis.com")];
+    let doubled = [
+        (".s3.amazonaws.com", "s3.amazonaws.com"),
+        (".storage.googleapis.com", "storage.googleapis.com"),
+    ];
     for (suffix, wanted) in doubled {
         if name.ends_with(suffix) {
             let problem = format!("must be {wanted} (or a regional name): the bucket's name goes into `bucket`");
@@ -185,7 +197,11 @@ fn credentials(
         (None, Some((_, line))) => wrong("secret_key", line, "is set but access_key is not: set both or neither"),
         (None, None) => {
             warnings.extend(token.map(|_| no_effect.to_owned()));
-            Ok(if sdk.is_some() { Credentials::Sdk } else { Credentials::Chain })
+            Ok(if sdk.is_some() {
+                Credentials::Sdk
+            } else {
+                Credentials::Chain
+            })
         }
     }
 }
@@ -195,10 +211,18 @@ fn sts_endpoint(
     credentials: &Credentials,
     warnings: &mut Vec<String>,
 ) -> Result<Option<String>, ConfigError> {
-    let Some((text, line)) = given(text) else { return Ok(None) };
+    let Some((text, line)) = given(text) else {
+        return Ok(None);
+    };
     match Url::parse(&text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {}
-        _ => return wrong("sts_endpoint", line, "must be a URL, e.g. https://sts.eu-west-1.amazonaws.com"),
+        _ => {
+            return wrong(
+                "sts_endpoint",
+                line,
+                "must be a URL, e.g. https://sts.eu-west-1.amazonaws.com",
+            );
+        }
     }
     if *credentials != Credentials::Chain {
         let problem = "config.sts_endpoint has no effect with access_key or aws_sdk_auth";
@@ -214,7 +238,11 @@ fn lookup(text: Text) -> Result<Lookup, ConfigError> {
             "auto" => Ok(Lookup::Auto),
             "virtual-hosted" => Ok(Lookup::VirtualHosted),
             "path" => Ok(Lookup::Path),
-            other => wrong("bucket_lookup_type", line, format!("{other:?} is none of auto, virtual-hosted, path")),
+            other => wrong(
+                "bucket_lookup_type",
+                line,
+                format!("{other:?} is none of auto, virtual-hosted, path"),
+            ),
         },
     }
 }
@@ -236,7 +264,10 @@ fn part_size(size: Option<Spanned<u64>>) -> Result<u64, ConfigError> {
         Some(size) if size.value == 0 => Ok(16 * MIB),
         Some(size) if (5 * MIB..=5 * 1024 * MIB).contains(&size.value) => Ok(size.value),
         Some(size) => {
-            let problem = format!("{} bytes: S3 takes parts from 5242880 (5 MiB) to 5368709120 (5 GiB)", size.value);
+            let problem = format!(
+                "{} bytes: S3 takes parts from 5242880 (5 MiB) to 5368709120 (5 GiB)",
+                size.value
+            );
             wrong("part_size", size.referenced.line(), problem)
         }
     }
@@ -270,10 +301,7 @@ const NOT_METADATA: [&str; 11] = [
     "x-amz-website-redirect-location",
 ];
 
-fn user_metadata(
-    given: BTreeMap<String, Text>,
-    warnings: &mut Vec<String>,
-) -> Result<UserMetadata, ConfigError> {
+fn user_metadata(given: BTreeMap<String, Text>, warnings: &mut Vec<String>) -> Result<UserMetadata, ConfigError> {
     let mut sorted = UserMetadata::default();
     for (name, text) in given {
         let (value, line) = text.map_or((String::new(), 0), |text| (text.value, text.referenced.line()));
@@ -286,15 +314,25 @@ fn user_metadata(
             return wrong(&key, line, "its value cannot be sent in a header");
         }
         if NOT_METADATA.contains(&lower.as_str()) || lower.starts_with("x-minio-") {
-            return wrong(&key, line, "is a header with a meaning of its own, it cannot be user metadata");
+            return wrong(
+                &key,
+                line,
+                "is a header with a meaning of its own, it cannot be user metadata",
+            );
         }
         if lower.starts_with("x-amz-server-side-encryption") {
             return wrong(&key, line, "cannot be set here: use sse_config");
         }
         if lower == "x-amz-checksum-algorithm" || lower == "x-amz-sdk-checksum-algorithm" {
-            warnings.push(format!("config.{key} has no effect: every object is sent with a CRC32C checksum"));
+            warnings.push(format!(
+                "config.{key} has no effect: every object is sent with a CRC32C checksum"
+            ));
         } else if lower.starts_with("x-amz-checksum-") {
-            return wrong(&key, line, "cannot be the same for every object; checksums are computed and sent anyway");
+            return wrong(
+                &key,
+                line,
+                "cannot be the same for every object; checksums are computed and sent anyway",
+            );
         } else if lower == "x-amz-storage-class" {
             sorted.storage_class = Some(value).filter(|class| !class.is_empty());
         } else if lower == "x-amz-acl" || lower.starts_with("x-amz-grant-") {
@@ -320,7 +358,9 @@ impl SseYaml {
             ("encryption_key", "SSE-C", key_file.is_some() && !customer),
         ];
         for (key, only, _) in idle.iter().filter(|(.., idle)| *idle) {
-            warnings.push(format!("config.sse_config.{key} has no effect: it belongs to type {only}"));
+            warnings.push(format!(
+                "config.sse_config.{key} has no effect: it belongs to type {only}"
+            ));
         }
         let Some((kind, line)) = kind else { return Ok(Sse::None) };
         match kind.as_str() {
@@ -328,17 +368,27 @@ impl SseYaml {
             "SSE-KMS" => match key_id {
                 Some(key_id) => Ok(Sse::Kms {
                     key_id,
-                    context: context.into_iter().map(|(name, text)| (name, text.unwrap_or_default())).collect(),
+                    context: context
+                        .into_iter()
+                        .map(|(name, text)| (name, text.unwrap_or_default()))
+                        .collect(),
                 }),
                 None => missing("sse_config.kms_key_id", "is missing: type SSE-KMS needs the key's id"),
             },
             "SSE-C" => match key_file {
-                Some(path) => Ok(Sse::Customer { key_file: PathBuf::from(path) }),
-                None => missing("sse_config.encryption_key", "is missing: type SSE-C needs the path of a key file"),
+                Some(path) => Ok(Sse::Customer {
+                    key_file: PathBuf::from(path),
+                }),
+                None => missing(
+                    "sse_config.encryption_key",
+                    "is missing: type SSE-C needs the path of a key file",
+                ),
             },
-            other => {
-                wrong("sse_config.type", line, format!("{other:?} is none of SSE-S3, SSE-KMS, SSE-C (in capitals)"))
-            }
+            other => wrong(
+                "sse_config.type",
+                line,
+                format!("{other:?} is none of SSE-S3, SSE-KMS, SSE-C (in capitals)"),
+            ),
         }
     }
 }
@@ -348,7 +398,10 @@ impl HttpYaml {
         let defaults = HttpConfig::default();
         let tls = self.tls_config.unwrap_or_default();
         let insecure_skip_verify = self.insecure_skip_verify.unwrap_or(false);
-        if tls.insecure_skip_verify.is_some_and(|inner| inner != insecure_skip_verify) {
+        if tls
+            .insecure_skip_verify
+            .is_some_and(|inner| inner != insecure_skip_verify)
+        {
             let problem = "config.http_config.tls_config.insecure_skip_verify has no effect: \
                            config.http_config.insecure_skip_verify decides";
             warnings.push(problem.into());
@@ -363,12 +416,24 @@ impl HttpYaml {
         }
         let client_cert = match (value(tls.cert_file), value(tls.key_file)) {
             (None, None) => None,
-            (Some(cert), Some(key)) => Some(ClientCert { cert_file: cert.into(), key_file: key.into() }),
-            _ => return missing("http_config.tls_config", "cert_file and key_file go together: set both or neither"),
+            (Some(cert), Some(key)) => Some(ClientCert {
+                cert_file: cert.into(),
+                key_file: key.into(),
+            }),
+            _ => {
+                return missing(
+                    "http_config.tls_config",
+                    "cert_file and key_file go together: set both or neither",
+                );
+            }
         };
         let limit = |given: Option<i64>| given.map(|n| usize::try_from(n).unwrap_or(0));
         // Zero idle connections in all means no limit; zero for one host means what Go's transport takes, two.
-        let total = if self.max_idle_conns == Some(0) { usize::MAX } else { limit(self.max_idle_conns).unwrap_or(100) };
+        let total = if self.max_idle_conns == Some(0) {
+            usize::MAX
+        } else {
+            limit(self.max_idle_conns).unwrap_or(100)
+        };
         let per_host = match self.max_idle_conns_per_host {
             None => defaults.max_idle_per_host,
             Some(0) => 2,
@@ -398,10 +463,16 @@ impl HttpYaml {
 }
 
 fn server_name(text: Text) -> Result<Option<String>, ConfigError> {
-    let Some((name, line)) = given(text) else { return Ok(None) };
+    let Some((name, line)) = given(text) else {
+        return Ok(None);
+    };
     match rustls::pki_types::ServerName::try_from(name.as_str()) {
         Ok(_) => Ok(Some(name)),
-        Err(_) => wrong("http_config.tls_config.server_name", line, format!("{name:?} is not a host name")),
+        Err(_) => wrong(
+            "http_config.tls_config.server_name",
+            line,
+            format!("{name:?} is not a host name"),
+        ),
     }
 }
 

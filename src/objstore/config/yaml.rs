@@ -21,13 +21,20 @@ pub(super) fn first_document<T: DeserializeOwned>(text: &str) -> Result<T, Confi
 }
 
 fn explain(error: &Error, text: &str) -> ConfigError {
-    let location = error.location().map(|at| (at.line(), at.column())).filter(|at| at.0 > 0);
+    let location = error
+        .location()
+        .map(|at| (at.line(), at.column()))
+        .filter(|at| at.0 > 0);
     let (key, problem) = match error.without_snippet() {
         Error::SerdeUnknownField { field, expected, .. } => (name(field), unknown(expected)),
-        Error::DuplicateMappingKey { key, .. } => {
-            (key.as_deref().map(name).unwrap_or_default(), "this key occurs twice".to_owned())
-        }
-        _ => (location.and_then(|at| key_at(text, at)).unwrap_or_default(), plain(error)),
+        Error::DuplicateMappingKey { key, .. } => (
+            key.as_deref().map(name).unwrap_or_default(),
+            "this key occurs twice".to_owned(),
+        ),
+        _ => (
+            location.and_then(|at| key_at(text, at)).unwrap_or_default(),
+            plain(error),
+        ),
     };
     let found = ConfigError::new(key, problem);
     match location {
