@@ -1,4 +1,5 @@
 //! STUB.
 #![allow(dead_code)]
+mod client;
 mod credentials;
 mod transport;

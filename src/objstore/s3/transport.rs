@@ -51,7 +51,7 @@ use self::{
 use crate::objstore::config::{ConfigError, HttpConfig};
 
 /// How long dialling may take, unless the SDK asks for less (metadata services: one second).
-const DIAL: Duration = Duration::from_secs(30);
+pub(super) const DIAL: Duration = Duration::from_secs(30);
 
 type Pool = Client<Connector, Outgoing>;
 
