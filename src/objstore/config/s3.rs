@@ -1,18 +1,16 @@
 //! `type: S3`: the keys as they are written, and what is made of them.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use url::Url;
 
 use super::{
-    ClientCert, ConfigError, Credentials, HttpConfig, ListVersion, Lookup, S3Config, Secret, Sse, UserMetadata,
+    ConfigError, Credentials, ListVersion, Lookup, S3Config, Secret, Sse, UserMetadata,
+    field::{Text, given, missing, value, wrong},
+    http::HttpYaml,
 };
-use crate::model::duration::parse_prometheus;
-
-/// A text that can be absent or null, with its place.
-type Text = Option<Spanned<String>>;
 
 const MIB: u64 = 1 << 20;
 
@@ -58,6 +56,7 @@ struct SseYaml {
     encryption_key: Text,
 }
 
+<<<<<<< HEAD
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HttpYaml {
@@ -101,6 +100,8 @@ fn missing<T>(key: &str, problem: &str) -> Result<T, ConfigError> {
     wrong(key, 0, problem)
 }
 
+=======
+>>>>>>> h-objcfg
 impl S3Yaml {
     pub(super) fn check(self, warnings: &mut Vec<String>) -> Result<S3Config, ConfigError> {
         let Some(bucket) = value(self.bucket) else {
@@ -120,13 +121,20 @@ impl S3Yaml {
             warnings,
         )?;
         let sts_endpoint = sts_endpoint(self.sts_endpoint, &credentials, warnings)?;
+        let lookup = lookup(self.bucket_lookup_type)?;
+        let insecure = self.insecure.unwrap_or(false);
+        if lookup == Lookup::VirtualHosted && !insecure && bucket.contains('.') {
+            let problem = "config.bucket_lookup_type has no effect: with TLS a bucket with a dot in its name is \
+                           addressed in the path, since no wildcard certificate fits its host name";
+            warnings.push(problem.into());
+        }
         Ok(S3Config {
             bucket,
             endpoint,
-            insecure: self.insecure.unwrap_or(false),
-            region: value(self.region),
+            insecure,
+            region: region(self.region)?,
             dualstack: !self.disable_dualstack.unwrap_or(false),
-            lookup: lookup(self.bucket_lookup_type)?,
+            lookup,
             credentials,
             sts_endpoint,
             user_metadata: user_metadata(self.put_user_metadata.unwrap_or_default(), warnings)?,
@@ -152,7 +160,11 @@ fn endpoint(text: Text) -> Result<String, ConfigError> {
         return wrong(key, line, problem);
     }
     let host = endpoint.strip_suffix('/').unwrap_or(&endpoint);
+<<<<<<< HEAD
     if host.contains(['/', '?', '#', '@', '\\']) || host.contains(char::is_whitespace) {
+=======
+    if host.contains(['/', '?', '#', '@', '\\']) || host.contains(char::is_whitespace) || host.ends_with(':') {
+>>>>>>> h-objcfg
         return wrong(
             key,
             line,
@@ -175,6 +187,18 @@ fn endpoint(text: Text) -> Result<String, ConfigError> {
         }
     }
     Ok(host.to_owned())
+}
+
+/// A region becomes part of signatures, and of host names.
+fn region(text: Text) -> Result<Option<String>, ConfigError> {
+    match given(text) {
+        Some((text, line)) if !text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') => wrong(
+            "region",
+            line,
+            format!("{text:?} cannot be a region: letters, digits and hyphens only"),
+        ),
+        given => Ok(given.map(|(text, _)| text)),
+    }
 }
 
 fn credentials(
@@ -307,10 +331,10 @@ fn user_metadata(given: BTreeMap<String, Text>, warnings: &mut Vec<String>) -> R
         let (value, line) = text.map_or((String::new(), 0), |text| (text.value, text.referenced.line()));
         let key = format!("put_user_metadata.{name}");
         let lower = name.to_ascii_lowercase();
-        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        if ::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             return wrong(&key, line, "is not a name that a header can have");
         }
-        if http::HeaderValue::from_str(&value).is_err() {
+        if ::http::HeaderValue::from_str(&value).is_err() {
             return wrong(&key, line, "its value cannot be sent in a header");
         }
         if NOT_METADATA.contains(&lower.as_str()) || lower.starts_with("x-minio-") {
@@ -392,6 +416,7 @@ impl SseYaml {
         }
     }
 }
+<<<<<<< HEAD
 
 impl HttpYaml {
     fn check(self, warnings: &mut Vec<String>) -> Result<HttpConfig, ConfigError> {
@@ -481,3 +506,5 @@ fn duration(key: &str, text: Text, default: Duration) -> Result<Duration, Config
     parse_prometheus(&text.value)
         .or_else(|error| wrong(&format!("http_config.{key}"), text.referenced.line(), error.to_string()))
 }
+=======
+>>>>>>> h-objcfg
