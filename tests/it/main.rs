@@ -1,1 +1,3 @@
+//! The one integration binary: every test against real programs is a module of it.
 
+mod objstore;
