@@ -11,11 +11,13 @@
 
 mod body;
 mod client;
+mod credentials;
 mod errors;
 mod guard;
 mod list;
 mod multipart;
 mod put;
+mod transport;
 
 use std::{
     collections::HashSet,

@@ -120,13 +120,20 @@ impl S3Yaml {
             warnings,
         )?;
         let sts_endpoint = sts_endpoint(self.sts_endpoint, &credentials, warnings)?;
+        let lookup = lookup(self.bucket_lookup_type)?;
+        let insecure = self.insecure.unwrap_or(false);
+        if lookup == Lookup::VirtualHosted && !insecure && bucket.contains('.') {
+            let problem = "config.bucket_lookup_type has no effect: with TLS a bucket with a dot in its name is \
+                           addressed in the path, since no wildcard certificate fits its host name";
+            warnings.push(problem.into());
+        }
         Ok(S3Config {
             bucket,
             endpoint,
-            insecure: self.insecure.unwrap_or(false),
-            region: value(self.region),
+            insecure,
+            region: region(self.region)?,
             dualstack: !self.disable_dualstack.unwrap_or(false),
-            lookup: lookup(self.bucket_lookup_type)?,
+            lookup,
             credentials,
             sts_endpoint,
             user_metadata: user_metadata(self.put_user_metadata.unwrap_or_default(), warnings)?,
@@ -175,6 +182,18 @@ fn endpoint(text: Text) -> Result<String, ConfigError> {
         }
     }
     Ok(host.to_owned())
+}
+
+/// A region becomes part of signatures, and of host names.
+fn region(text: Text) -> Result<Option<String>, ConfigError> {
+    match given(text) {
+        Some((text, line)) if !text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') => wrong(
+            "region",
+            line,
+            format!("{text:?} cannot be a region: letters, digits and hyphens only"),
+        ),
+        given => Ok(given.map(|(text, _)| text)),
+    }
 }
 
 fn credentials(
