@@ -1,4 +1,7 @@
 <<<<<<< HEAD
+<<<<<<< HEAD
+=======
+>>>>>>> h-objops
 //! The S3 bucket.
 //!
 //! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
@@ -11,11 +14,14 @@
 //! background ([`Bucket::settle`]). On retry: sending an object again replaces it.
 
 mod body;
+mod client;
+mod credentials;
 mod errors;
 mod guard;
 mod list;
 mod multipart;
 mod put;
+mod transport;
 
 use std::{
     collections::HashSet,
@@ -96,9 +102,15 @@ struct CustomerKey {
 }
 
 impl S3Bucket {
+    /// Opens the bucket of a configuration.
+    pub(super) async fn open(config: &S3Config, prefix: &str, limits: &Limits) -> Result<Self, ConfigError> {
+        let client = client::client(config).await?;
+        Self::new(&client, config, prefix, limits)
+    }
+
     /// Opens a bucket through a client; reads the customer's key, if there is one, and sends nothing. Must be called
     /// within a runtime: clean-up goes on there.
-    pub(super) fn new(client: &Client, config: &S3Config, prefix: &str, limits: &Limits) -> Result<Self, ConfigError> {
+    fn new(client: &Client, config: &S3Config, prefix: &str, limits: &Limits) -> Result<Self, ConfigError> {
         let place = format!("s3://{}/{}", config.endpoint, config.bucket);
         let (identity, prefix) = match prefix {
             "" => (place, String::new()),
@@ -255,6 +267,7 @@ impl Bucket for S3Bucket {
         self.0.cleanup.wait().await;
     }
 }
+<<<<<<< HEAD
 
 // Stand-in.
 pub(super) async fn client(_config: &S3Config) -> Result<Client, ConfigError> {
@@ -267,3 +280,5 @@ mod client;
 mod credentials;
 mod transport;
 >>>>>>> h-objcfg
+=======
+>>>>>>> h-objops

@@ -2,6 +2,7 @@
 
 mod cli;
 mod codegen;
+mod objstore;
 mod ops;
 mod rig;
 mod rig_test;
