@@ -5,10 +5,53 @@
 //! were sent; a put that fails or is dropped leaves no visible half object (on S3 an object appears whole or not at
 //! all, the local directory writes to a temporary name and renames).
 
-use std::{fmt, fs::File, path::PathBuf, sync::Arc};
+pub mod config;
+mod filesystem;
+pub mod layers;
+mod s3;
+
+use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use prometheus_client::registry::Registry;
+
+use self::config::{BucketConfig, ConfigError, Provider};
+
+/// How hard a bucket may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many requests with a body run at once, over all objects and their parts; at least 1.
+    pub requests_at_once: usize,
+    /// How long a request may make no progress at all (30 s).
+    pub stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_at_once: 4,
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Opens the bucket of a configuration, with its metrics in `registry`. Files that the configuration names (keys,
+/// certificates) are read; the store is not spoken to. Clean-up of dropped uploads runs on the current runtime.
+pub async fn open(
+    config: &BucketConfig,
+    limits: &Limits,
+    registry: &mut Registry,
+) -> Result<Arc<dyn Bucket>, ConfigError> {
+    let bucket: Arc<dyn Bucket> = match &config.provider {
+        Provider::Filesystem(directory) => Arc::new(filesystem::Filesystem::new(directory, &config.prefix, limits)),
+        Provider::S3(s3) => {
+            let client = s3::client(s3).await?;
+            Arc::new(s3::S3Bucket::new(&client, s3, &config.prefix, limits)?)
+        }
+    };
+    Ok(Arc::new(layers::Metered::new(bucket, registry)))
+}
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]

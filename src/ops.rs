@@ -1,1 +1,25 @@
-//! See the map in the crate's documentation.
+//! What every subcommand needs to live as a good process: probes, an HTTP server, metrics of the process, logging,
+//! signals and tasks.
+//!
+//! Guaranteed here:
+//! - readiness and liveness answer with the exact bodies that Thanos answers with, and say why in a header and in the
+//!   log ([`probe`]);
+//! - the port is bound before anything else starts, and no client, slow or idle, can keep others from the probes
+//!   ([`http`]);
+//! - a log line is one line, whatever the text in it ([`telemetry`]);
+//! - the first task that ends stops all, each within its own grace period, and a second signal ends the process at
+//!   once ([`supervisor`]).
+//!
+//! Nothing here is kept on disk, so a crash costs nothing but the connections that are open. Nothing here ticks: an idle
+//! process sleeps until a connection, a signal or a task wakes it.
+
+pub mod http;
+pub mod listen;
+pub mod probe;
+pub mod process;
+pub mod supervisor;
+pub mod telemetry;
+
+mod connection;
+mod exposition;
+mod log_line;

@@ -1,1 +1,205 @@
-//! See the map in the crate's documentation.
+//! A block's way to the bucket, and the ledger of those that arrived.
+//!
+//! **Guarantees.** If `<ULID>/meta.json` is in the bucket, every file that it lists is there, whole: each object's size
+//! and checksum was acknowledged by the store and its size listed again before `meta.json` was sent. A block enters the
+//! ledger only after that. Commits happen oldest first (by `minTime`), unless the operator allows otherwise. Nothing of
+//! Prometheus is modified or linked; blocks are read through open descriptors, which survive deletion. Nothing in the
+//! bucket is deleted.
+//!
+//! **Crash.** Nothing but the ledger is kept on disk. Whatever was sent of an uncommitted block is invisible to readers
+//! without its `meta.json`, and is sent again. A block that was committed but not recorded is found in the bucket.
+//!
+//! **Retry.** A failed pass is tried again with backoff and full jitter; objects that were acknowledged in this process'
+//! life, and are still listed with their size, are not sent twice. A broken block is quarantined and holds nobody up.
+//!
+//! **Cancel.** When told to stop, the shipper goes on until everything sealed is durable and Prometheus is gone, or the
+//! grace period is over; then what runs is dropped, open multipart uploads are aborted, and what is not durable is told.
+
+mod backoff;
+mod bucket_index;
+mod commit;
+mod courier;
+mod farewell;
+mod ledger;
+mod metrics;
+mod pass;
+mod plan;
+mod quarantine;
+mod watcher;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use farewell::Farewell;
+pub use ledger::{Found, Ledger};
+pub use metrics::Metrics;
+pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
+
+use crate::{
+    model::Labels,
+    objstore::Bucket,
+    tsdb::{BlockId, Scanner},
+};
+
+/// What the shipper is to do; checked by whoever makes it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data directory of Prometheus (`--tsdb.path`).
+    pub dir: PathBuf,
+    /// The ledger's name in it (`--shipper.meta-file-name`).
+    pub ledger_name: String,
+    /// Which blocks are shipped, and whether in order.
+    pub policy: Policy,
+    /// Whether a SHA-256 of each file goes into `meta.json` (`--hash-func`).
+    pub sha256: bool,
+    /// What `meta.json` names as the source, `sidecar` for the sidecar.
+    pub source: String,
+    /// The time between two scans when nothing hints at a new block.
+    pub scan_interval: Duration,
+}
+
+/// Whether Prometheus may still seal a block; asked for only when the shipper is told to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Neighbour {
+    /// It answers, as far as we know.
+    #[default]
+    Up,
+    /// It answers that it is not ready: it is stopping, or starting.
+    Stopping,
+    /// Nobody listens any more.
+    Gone,
+}
+
+/// What the shipper must know of Prometheus.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The external labels, once they are known; an empty set is known, too, and nothing can be shipped under it.
+    pub labels: Option<Labels>,
+    /// Whether it still runs.
+    pub neighbour: Neighbour,
+}
+
+/// The shipper of one data directory.
+#[derive(Debug)]
+pub struct Shipper {
+    settings: Settings,
+    courier: Arc<courier::Courier>,
+    origin: watch::Receiver<Origin>,
+    metrics: Metrics,
+    ledger: Ledger,
+    scanner: Scanner,
+    watcher: watcher::Watcher,
+    hints: mpsc::Receiver<watcher::Sealed>,
+    /// When blocks were seen to be sealed; such a block is new to the bucket, and whole.
+    sealed: HashMap<BlockId, SystemTime>,
+    quarantine: quarantine::Quarantine,
+    history: bucket_index::BucketIndex,
+    backoff: backoff::Backoff,
+    /// What is not durable, and why, as of the last pass.
+    pending: BTreeMap<BlockId, String>,
+    /// What was complained of last, so that it is said once.
+    said: Option<String>,
+}
+
+impl Shipper {
+    /// Opens the ledger in `settings.dir` and writes it if it is missing or of no use: Prometheus must find one before
+    /// it plans its first compaction. Failures are told in the log and by metric, and tried again in every pass.
+    pub fn new(settings: Settings, bucket: Arc<dyn Bucket>, origin: watch::Receiver<Origin>, metrics: Metrics) -> Self {
+        let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity());
+        ledger::tell(ledger.path(), &found);
+        let (watcher, hints) = watcher::Watcher::new(&settings.dir);
+        let mut shipper = Self {
+            courier: Arc::new(courier::Courier::new(bucket, settings.sha256)),
+            scanner: Scanner::default(),
+            origin,
+            metrics,
+            ledger,
+            watcher,
+            hints,
+            sealed: HashMap::new(),
+            quarantine: quarantine::Quarantine::default(),
+            history: bucket_index::BucketIndex::default(),
+            backoff: backoff::Backoff::default(),
+            pending: BTreeMap::new(),
+            said: None,
+            settings,
+        };
+        shipper.save_ledger();
+        shipper
+    }
+
+    /// Ships until `stop` is cancelled, and then for at most `grace` more; tells what was left behind.
+    pub async fn run(mut self, stop: CancellationToken, grace: Duration) -> Farewell {
+        let deadline = async {
+            stop.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        let in_time = tokio::select! {
+            biased;
+            () = self.ship(&stop) => true,
+            () = deadline => false,
+        };
+        self.part(in_time).await
+    }
+
+    async fn ship(&mut self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let wait = self.pass_and_wait().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+                hint = self.hints.recv() => self.note(hint),
+                () = changed(&mut self.origin) => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    /// One pass; how long to rest after it when nothing happens.
+    async fn pass_and_wait(&mut self) -> Duration {
+        match self.pass().await {
+            pass::Outcome::Clean | pass::Outcome::Unlabelled => {
+                self.backoff.reset();
+                self.settings.scan_interval
+            }
+            pass::Outcome::Arriving(rest) => {
+                self.backoff.reset();
+                rest.min(self.settings.scan_interval)
+            }
+            pass::Outcome::Failed => self.backoff.next(),
+        }
+    }
+
+    /// Notes every hint that is waiting.
+    fn note(&mut self, hint: Option<watcher::Sealed>) {
+        let mut hint = hint;
+        while let Some(sealed) = hint {
+            self.sealed.insert(sealed.id, sealed.at);
+            hint = self.hints.try_recv().ok();
+        }
+    }
+
+    fn save_ledger(&mut self) {
+        if let Err(error) = self.ledger.save() {
+            self.metrics.ledger_failures.inc();
+            tracing::error!(
+                ledger = %self.ledger.path().display(), %error,
+                "cannot write the ledger; Prometheus may compact blocks that are not durable. Make the directory writable and check its space; it is tried again in every pass"
+            );
+        }
+    }
+}
+
+/// Waits for news of Prometheus; for ever when nobody can send any more.
+async fn changed(origin: &mut watch::Receiver<Origin>) {
+    if origin.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -44,10 +44,16 @@ impl BucketIndex {
     pub(crate) async fn refresh(&mut self, bucket: &dyn Bucket, oldest: &str) -> Result<(), objstore::Error> {
         let names = bucket.list_top(oldest).await?;
         let present: BTreeSet<BlockId> = names.iter().filter_map(|name| BlockId::parse(name)).collect();
-        self.entries.retain(|id, _| id.to_string().as_str() <= oldest || present.contains(id));
+        self.entries
+            .retain(|id, _| id.to_string().as_str() <= oldest || present.contains(id));
         self.unreadable.clear();
-        let missing: Vec<BlockId> = present.into_iter().filter(|id| !self.entries.contains_key(id)).collect();
-        let mut read = stream::iter(missing).map(|id| read(bucket, id)).buffer_unordered(AT_ONCE);
+        let missing: Vec<BlockId> = present
+            .into_iter()
+            .filter(|id| !self.entries.contains_key(id))
+            .collect();
+        let mut read = stream::iter(missing)
+            .map(|id| read(bucket, id))
+            .buffer_unordered(AT_ONCE);
         while let Some((id, found)) = read.try_next().await? {
             match found {
                 Found::Entry(entry) => {
@@ -60,9 +66,17 @@ impl BucketIndex {
         Ok(())
     }
 
+    /// Whether `id` itself is there, with a readable `meta.json`.
+    pub(crate) fn contains(&self, id: BlockId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// The block of the bucket into which `id` was merged.
     pub(crate) fn merged_into(&self, id: BlockId) -> Option<BlockId> {
-        self.entries.iter().find(|(other, entry)| **other != id && entry.sources.contains(&id)).map(|(other, _)| *other)
+        self.entries
+            .iter()
+            .find(|(other, entry)| **other != id && entry.sources.contains(&id))
+            .map(|(other, _)| *other)
     }
 
     /// Blocks of `labels` that overlap `[min_time, max_time)` with the resolution of a fresh block.
@@ -70,7 +84,11 @@ impl BucketIndex {
         let overlaps = |entry: &Entry| {
             entry.resolution == 0 && entry.labels == *labels && entry.min_time < max_time && min_time < entry.max_time
         };
-        self.entries.iter().filter(|(other, entry)| **other != id && overlaps(entry)).map(|(other, _)| *other).collect()
+        self.entries
+            .iter()
+            .filter(|(other, entry)| **other != id && overlaps(entry))
+            .map(|(other, _)| *other)
+            .collect()
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     collections::BTreeSet,
     fs::Permissions,
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -48,6 +48,7 @@ pub struct Ledger {
     shipped: BTreeSet<BlockId>,
     order: Vec<BlockId>,
     written: Option<String>,
+    seen: Option<(u64, u64, i64, u32)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,6 +77,7 @@ impl Ledger {
             shipped: BTreeSet::new(),
             order: Vec::new(),
             written: None,
+            seen: None,
         };
         let found = ledger.load();
         (ledger, found)
@@ -94,19 +96,24 @@ impl Ledger {
         if file.version != 1 {
             return Found::Bad(format!("version {} instead of 1", file.version));
         }
-        let Some(ours) = file.narthex else { return Found::Unidentified };
+        let Some(ours) = file.narthex else {
+            return Found::Unidentified;
+        };
         if ours.bucket != self.bucket {
             return Found::OtherBucket(ours.bucket);
         }
         let mut order = Vec::new();
         for name in file.uploaded.unwrap_or_default() {
-            let Some(id) = BlockId::parse(&name) else { return Found::Bad(format!("{name:?} is not a block")) };
+            let Some(id) = BlockId::parse(&name) else {
+                return Found::Bad(format!("{name:?} is not a block"));
+            };
             order.push(id);
         }
         self.labels = Labels::from_pairs(ours.labels);
         self.shipped = order.iter().copied().collect();
         self.order = order;
         self.written = Some(text);
+        self.seen = self.stamp().filter(|(_, _, _, mode)| mode & 0o444 == 0o444);
         Found::Ours
     }
 
@@ -146,7 +153,7 @@ impl Ledger {
     /// again.
     pub fn save(&mut self) -> io::Result<()> {
         let text = self.text()?;
-        if self.written.as_ref() == Some(&text) {
+        if self.written.as_ref() == Some(&text) && self.stands() {
             return Ok(());
         }
         let mut name = self.path.clone().into_os_string();
@@ -162,7 +169,19 @@ impl Ledger {
             fs_err::File::open(dir)?.sync_all()?;
         }
         self.written = Some(text);
+        self.seen = self.stamp();
         Ok(())
+    }
+
+    /// Whether the file is still the one that was read or written: one that somebody removed, replaced or hid from other
+    /// users is written again.
+    fn stands(&self) -> bool {
+        self.seen.is_some() && self.stamp() == self.seen
+    }
+
+    fn stamp(&self) -> Option<(u64, u64, i64, u32)> {
+        let file = fs_err::metadata(&self.path).ok()?;
+        Some((file.ino(), file.len(), file.mtime_nsec(), file.mode()))
     }
 
     fn text(&self) -> io::Result<String> {
@@ -171,7 +190,11 @@ impl Ledger {
             uploaded: Some(self.order.iter().map(BlockId::to_string).collect()),
             narthex: Some(Ours {
                 bucket: self.bucket.clone(),
-                labels: self.labels.iter().map(|l| (l.name.to_string(), l.value.to_string())).collect(),
+                labels: self
+                    .labels
+                    .iter()
+                    .map(|l| (l.name.to_string(), l.value.to_string()))
+                    .collect(),
             }),
         };
         let mut out = Vec::new();
@@ -179,6 +202,23 @@ impl Ledger {
         file.serialize(&mut serde_json::Serializer::with_formatter(&mut out, tabs))?;
         out.push(b'\n');
         String::from_utf8(out).map_err(io::Error::other)
+    }
+}
+
+/// Says what was found in the place of the ledger.
+pub(super) fn tell(path: &Path, found: &Found) {
+    let ledger = path.display();
+    let then = "starting with an empty one; every local block is looked up in the bucket before anything is sent";
+    match found {
+        Found::Ours => tracing::debug!(%ledger, "read the ledger"),
+        Found::Missing => tracing::info!(%ledger, "there is no ledger yet; {then}"),
+        Found::Unidentified => {
+            tracing::info!(%ledger, "the ledger does not say which bucket it speaks of (Thanos wrote it); {then}");
+        }
+        Found::OtherBucket(other) => {
+            tracing::warn!(%ledger, other, "the ledger speaks of another bucket; {then}");
+        }
+        Found::Bad(why) => tracing::error!(%ledger, why, "the ledger cannot be used; {then}"),
     }
 }
 
@@ -266,10 +306,19 @@ mod tests {
             found
         };
         assert_eq!(found("{\"version\":1,\"uploaded\":null}"), Found::Unidentified);
-        assert_eq!(found(&format!("{{\"version\":1,\"uploaded\":[\"{A}\"]}}")), Found::Unidentified);
+        assert_eq!(
+            found(&format!("{{\"version\":1,\"uploaded\":[\"{A}\"]}}")),
+            Found::Unidentified
+        );
         let other = format!("{{\"version\":1,\"uploaded\":[\"{A}\"],\"narthex\":{{\"bucket\":\"s3://h/b\"}}}}");
         assert_eq!(found(&other), Found::OtherBucket("s3://h/b".into()));
-        for bad in ["", "{\"version\":1,\"uplo", "[]", "{\"version\":2,\"uploaded\":[]}", "\0\0\0"] {
+        for bad in [
+            "",
+            "{\"version\":1,\"uplo",
+            "[]",
+            "{\"version\":2,\"uploaded\":[]}",
+            "\0\0\0",
+        ] {
             assert!(matches!(found(bad), Found::Bad(_)), "{bad}");
         }
         let odd = "{\"version\":1,\"uploaded\":[\"x\"],\"narthex\":{\"bucket\":\"file:///bucket\"}}";

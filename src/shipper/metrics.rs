@@ -16,7 +16,9 @@ use prometheus_client::{
 };
 
 /// Seconds from the rename that seals a block to its commit.
-const SEAL_TO_DURABLE: [f64; 13] = [0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0];
+const SEAL_TO_DURABLE: [f64; 13] = [
+    0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0,
+];
 
 /// A reason, short and stable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,14 +69,22 @@ impl Metrics {
 
     fn register_thanos(&self, registry: &mut Registry) {
         let thanos = registry.sub_registry_with_prefix("thanos_shipper");
-        thanos.register("dir_syncs", "Passes over the data directory that were completed", self.dir_syncs.clone());
+        thanos.register(
+            "dir_syncs",
+            "Passes over the data directory that were completed",
+            self.dir_syncs.clone(),
+        );
         thanos.register(
             "dir_sync_failures",
             "Passes over the data directory that were cut short by a failure",
             self.dir_sync_failures.clone(),
         );
         thanos.register("uploads", "Blocks made durable in the bucket", self.uploads.clone());
-        thanos.register("upload_failures", "Tries to ship a block that failed", self.upload_failures.clone());
+        thanos.register(
+            "upload_failures",
+            "Tries to ship a block that failed",
+            self.upload_failures.clone(),
+        );
         thanos.register(
             "corrupted_blocks",
             "Broken blocks met, counted once for each time they are checked",
@@ -99,14 +109,26 @@ impl Metrics {
             "All samples of local blocks before this time are durable in the bucket; 0 if unknown",
             self.durable_until.clone(),
         );
-        ours.register("unuploaded_blocks", "Local blocks that are not yet durable in the bucket", self.unuploaded.clone());
+        ours.register(
+            "unuploaded_blocks",
+            "Local blocks that are not yet durable in the bucket",
+            self.unuploaded.clone(),
+        );
         ours.register(
             "quarantined_blocks",
             "Broken local blocks that are left out, by reason; the log names them",
             self.quarantined.clone(),
         );
-        ours.register("vanished_blocks", "Blocks that were deleted locally before they were durable", self.vanished.clone());
-        ours.register("ledger_write_failures", "Writes of the ledger that failed", self.ledger_failures.clone());
+        ours.register(
+            "vanished_blocks",
+            "Blocks that were deleted locally before they were durable",
+            self.vanished.clone(),
+        );
+        ours.register(
+            "ledger_write_failures",
+            "Writes of the ledger that failed",
+            self.ledger_failures.clone(),
+        );
         registry.register_collector(Box::new(self.oldest.clone()));
     }
 }

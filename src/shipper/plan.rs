@@ -1,7 +1,7 @@
 //! What is to be done with each local block, and why: a pure function of what was scanned and what is known.
 //!
-//! The order of the rules is the contract's (`shipper`, one pass), with two more: a quarantined block waits for its next
-//! check, and a block that did not arrive by a rename waits until nothing writes to it any more.
+//! The order of the rules is the contract's (`shipper`, one pass), with two more: a broken block waits for its next
+//! check, and a block that did not arrive by a rename is committed only after nothing has written to it for a while.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     tsdb::{Block, BlockId},
 };
 
-/// How long (wall time) a block that was copied in must be left alone before it is taken.
+/// How long (wall time) a block that did not arrive by a rename must be left alone before it is committed.
 pub const QUIET: Duration = Duration::from_secs(10);
 
 /// What the operator wants shipped.
@@ -27,15 +27,15 @@ pub struct Policy {
 pub struct Facts {
     /// For how long nothing was written to blocks that were not seen to arrive by a rename.
     pub quiet: HashMap<BlockId, Duration>,
-    /// Blocks that are broken, with the reason, and are not yet due to be looked at again.
-    pub quarantined: HashMap<BlockId, String>,
+    /// Blocks that are broken or incomplete, and are not yet due to be looked at again.
+    pub waiting: HashMap<BlockId, Wait>,
 }
 
 /// What happens with one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to the bucket.
-    Ship,
+    /// It goes to the bucket, and is committed no sooner than this from now.
+    Ship(Duration),
     /// It is in the ledger: durable.
     Shipped,
     /// It is not for the bucket.
@@ -58,8 +58,8 @@ pub enum Skip {
 pub enum Wait {
     /// It is broken, for the reason given.
     Quarantined(String),
-    /// It was copied in and somebody wrote to it this short a time ago.
-    Arriving(Duration),
+    /// Something is missing, and it was written to a moment ago: somebody copies it in.
+    Arriving(String),
 }
 
 /// One block and what becomes of it.
@@ -74,16 +74,22 @@ pub struct Decision {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Ship => f.write_str("to be shipped"),
+            Verdict::Ship(Duration::ZERO) => f.write_str("to be shipped"),
+            Verdict::Ship(hold) => write!(
+                f,
+                "to be shipped; it was copied in, so it must be left alone for {} s",
+                hold.as_secs()
+            ),
             Verdict::Shipped => f.write_str("durable, in the ledger"),
             Verdict::Skip(Skip::Empty) => f.write_str("skipped: it holds no sample"),
             Verdict::Skip(Skip::Compacted(level)) => {
-                write!(f, "skipped: compaction level {level}, and --shipper.upload-compacted is off")
+                write!(
+                    f,
+                    "skipped: compaction level {level}, and --shipper.upload-compacted is off"
+                )
             }
             Verdict::Wait(Wait::Quarantined(reason)) => write!(f, "quarantined: {reason}"),
-            Verdict::Wait(Wait::Arriving(quiet)) => {
-                write!(f, "still arriving: written to {} s ago", quiet.as_secs())
-            }
+            Verdict::Wait(Wait::Arriving(missing)) => write!(f, "still arriving: {missing}"),
         }
     }
 }
@@ -92,7 +98,10 @@ impl fmt::Display for Verdict {
 pub fn plan(blocks: &[Block], ledger: &Ledger, facts: &Facts, policy: &Policy) -> Vec<Decision> {
     blocks
         .iter()
-        .map(|block| Decision { block: block.clone(), verdict: verdict(block, ledger, facts, policy) })
+        .map(|block| Decision {
+            block: block.clone(),
+            verdict: verdict(block, ledger, facts, policy),
+        })
         .collect()
 }
 
@@ -106,13 +115,15 @@ fn verdict(block: &Block, ledger: &Ledger, facts: &Facts, policy: &Policy) -> Ve
     if block.meta.level > 1 && !policy.upload_compacted {
         return Verdict::Skip(Skip::Compacted(block.meta.level));
     }
-    if let Some(reason) = facts.quarantined.get(&block.id) {
-        return Verdict::Wait(Wait::Quarantined(reason.clone()));
+    if let Some(wait) = facts.waiting.get(&block.id) {
+        return Verdict::Wait(wait.clone());
     }
-    match facts.quiet.get(&block.id) {
-        Some(quiet) if *quiet < QUIET => Verdict::Wait(Wait::Arriving(*quiet)),
-        _ => Verdict::Ship,
-    }
+    Verdict::Ship(
+        facts
+            .quiet
+            .get(&block.id)
+            .map_or(Duration::ZERO, |quiet| QUIET.saturating_sub(*quiet)),
+    )
 }
 
 #[cfg(test)]
@@ -126,24 +137,33 @@ mod tests {
             r#"{{"ulid":"{id}","minTime":{n},"maxTime":{},"stats":{{"numSamples":{samples}}},"compaction":{{"level":{level}}},"version":1}}"#,
             n + 1
         );
-        Block { id, dir: "data".into(), meta: Meta::parse(meta.as_bytes()).unwrap() }
+        Block {
+            id,
+            dir: "data".into(),
+            meta: Meta::parse(meta.as_bytes()).unwrap(),
+        }
     }
 
     fn one(block: &Block, facts: &Facts, policy: &Policy) -> Verdict {
         let (ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b");
-        plan(std::slice::from_ref(block), &ledger, facts, policy).remove(0).verdict
+        plan(std::slice::from_ref(block), &ledger, facts, policy)
+            .remove(0)
+            .verdict
     }
 
     #[test]
     fn the_first_rule_that_applies_decides() {
         let none = Facts::default();
         let plain = Policy::default();
-        let compacted = Policy { upload_compacted: true, ..plain };
-        assert_eq!(one(&block(1, 1, 5), &none, &plain), Verdict::Ship);
+        let compacted = Policy {
+            upload_compacted: true,
+            ..plain
+        };
+        assert_eq!(one(&block(1, 1, 5), &none, &plain), Verdict::Ship(Duration::ZERO));
         assert_eq!(one(&block(1, 1, 0), &none, &plain), Verdict::Skip(Skip::Empty));
         assert_eq!(one(&block(1, 2, 0), &none, &plain), Verdict::Skip(Skip::Empty));
         assert_eq!(one(&block(1, 3, 5), &none, &plain), Verdict::Skip(Skip::Compacted(3)));
-        assert_eq!(one(&block(1, 3, 5), &none, &compacted), Verdict::Ship);
+        assert_eq!(one(&block(1, 3, 5), &none, &compacted), Verdict::Ship(Duration::ZERO));
     }
 
     #[test]
@@ -156,16 +176,19 @@ mod tests {
     }
 
     #[test]
-    fn quarantined_and_arriving_blocks_wait() {
+    fn broken_blocks_wait_and_copied_ones_are_held() {
         let block = block(1, 1, 5);
         let mut facts = Facts::default();
         facts.quiet.insert(block.id, Duration::from_secs(3));
-        assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Wait(Wait::Arriving(Duration::from_secs(3))));
+        assert_eq!(
+            one(&block, &facts, &Policy::default()),
+            Verdict::Ship(QUIET - Duration::from_secs(3))
+        );
         facts.quiet.insert(block.id, QUIET);
-        assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Ship);
-        facts.quarantined.insert(block.id, "index is cut".into());
-        let quarantined = Verdict::Wait(Wait::Quarantined("index is cut".into()));
-        assert_eq!(one(&block, &facts, &Policy::default()), quarantined);
+        assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Ship(Duration::ZERO));
+        facts.waiting.insert(block.id, Wait::Quarantined("index is cut".into()));
+        let quarantined = one(&block, &facts, &Policy::default());
+        assert_eq!(quarantined, Verdict::Wait(Wait::Quarantined("index is cut".into())));
         assert_eq!(quarantined.to_string(), "quarantined: index is cut");
     }
 }

@@ -44,7 +44,15 @@ impl Watcher {
     /// A watch on `dir`, not yet set, and where its hints come out.
     pub(crate) fn new(dir: &Path) -> (Self, mpsc::Receiver<Sealed>) {
         let (send, receive) = mpsc::channel(QUEUE);
-        (Self { dir: dir.to_owned(), watch: None, send, complained: false }, receive)
+        (
+            Self {
+                dir: dir.to_owned(),
+                watch: None,
+                send,
+                complained: false,
+            },
+            receive,
+        )
     }
 
     /// Sets the watch if there is none on the directory that now bears the name. Call it before each scan.
@@ -73,7 +81,10 @@ impl Watcher {
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             for id in event.iter().flat_map(sealed) {
                 // A full queue loses nothing: the scan that is due finds the block.
-                let _ = send.try_send(Sealed { id, at: SystemTime::now() });
+                let _ = send.try_send(Sealed {
+                    id,
+                    at: SystemTime::now(),
+                });
             }
         })?;
         watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
@@ -83,7 +94,9 @@ impl Watcher {
 
 /// The blocks that `event` says were renamed into place.
 fn sealed(event: &Event) -> Option<BlockId> {
-    let EventKind::Modify(ModifyKind::Name(RenameMode::To)) = event.kind else { return None };
+    let EventKind::Modify(ModifyKind::Name(RenameMode::To)) = event.kind else {
+        return None;
+    };
     BlockId::parse(event.paths.last()?.file_name()?.to_str()?)
 }
 
@@ -103,18 +116,28 @@ mod tests {
         watcher.ensure();
         fs_err::create_dir(dir.path().join(B)).unwrap();
         fs_err::write(dir.path().join("thanos.shipper.json.tmp"), "x").unwrap();
-        fs_err::rename(dir.path().join("thanos.shipper.json.tmp"), dir.path().join("thanos.shipper.json")).unwrap();
+        fs_err::rename(
+            dir.path().join("thanos.shipper.json.tmp"),
+            dir.path().join("thanos.shipper.json"),
+        )
+        .unwrap();
         let building = dir.path().join(format!("{A}.tmp-for-creation"));
         fs_err::create_dir(&building).unwrap();
         fs_err::rename(&building, dir.path().join(A)).unwrap();
-        let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv()).await.unwrap().unwrap();
+        let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(hint.id.to_string(), A);
         fs_err::rename(dir.path().join(A), dir.path().join(format!("{A}.tmp-for-deletion"))).unwrap();
         fs_err::create_dir(dir.path().join("again")).unwrap();
         fs_err::rename(dir.path().join("again"), dir.path().join(B).join("in")).unwrap();
         fs_err::create_dir(&building).unwrap();
         fs_err::rename(&building, dir.path().join(A)).unwrap();
-        let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv()).await.unwrap().unwrap();
+        let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(hint.id.to_string(), A);
         assert!(hints.try_recv().is_err());
     }
@@ -130,10 +153,19 @@ mod tests {
             watcher.ensure();
             fs_err::create_dir(dir.join("x")).unwrap();
             fs_err::rename(dir.join("x"), dir.join(A)).unwrap();
-            let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv()).await.unwrap().unwrap();
+            let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv())
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!(hint.id.to_string(), A);
             // The old directory keeps its inode number while it exists, so that the new one cannot have it.
-            fs_err::rename(&dir, parent.path().join(format!("old-{}", fs_err::metadata(&dir).unwrap().ino()))).unwrap();
+            fs_err::rename(
+                &dir,
+                parent
+                    .path()
+                    .join(format!("old-{}", fs_err::metadata(&dir).unwrap().ino())),
+            )
+            .unwrap();
             watcher.ensure();
         }
     }

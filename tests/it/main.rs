@@ -1,4 +1,6 @@
-//! The one integration binary: every test against real programs is a module of it.
+//! The integration tests: one binary, so that the program is linked once. Each file beside this one is a module of it.
 
+mod codegen;
+mod ops;
 mod rig;
 mod rig_test;

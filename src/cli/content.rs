@@ -1,0 +1,158 @@
+//! Flag pairs `--x` (YAML on the command line) and `--x-file` (YAML in a file), and `$(NAME)` in such YAML.
+//!
+//! A file is read once, when asked for; nothing is cached or watched.
+
+use std::path::Path;
+
+/// Looks a variable of the environment up; `None` if it is not set.
+pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// The variables of this process; one that is not UTF-8 counts as not set.
+pub fn process_env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Why the content of a flag pair cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// Both flags of a pair were given.
+    #[error("--{flag} and --{flag}-file are both set: give only one of them")]
+    Both {
+        /// The first flag of the pair.
+        flag: String,
+    },
+    /// The file cannot be read; the source names it.
+    #[error("--{flag}-file cannot be read")]
+    Read {
+        /// The first flag of the pair.
+        flag: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A variable is not set.
+    #[error(
+        "--{flag}{suffix} refers to $({name}), but the environment variable {name} is not set: set it (it may be empty)"
+    )]
+    Unset {
+        /// The first flag of the pair.
+        flag: String,
+        /// `-file` if the text came from the file.
+        suffix: &'static str,
+        /// The variable's name.
+        name: String,
+    },
+}
+
+/// The text of a flag pair: `inline` (the value of `--flag`) or what the file of `--flag-file` holds; empty if neither
+/// is given. With `env`, each `$(NAME)` is replaced, once: a value that holds `$(OTHER)` is left as it is.
+pub fn content(flag: &str, inline: &str, file: Option<&Path>, env: Option<&Env<'_>>) -> Result<String, ContentError> {
+    let file = file.filter(|path| !path.as_os_str().is_empty());
+    let (text, suffix) = match file {
+        Some(_) if !inline.is_empty() => return Err(ContentError::Both { flag: flag.to_owned() }),
+        Some(path) => {
+            let read = fs_err::read_to_string(path);
+            (
+                read.map_err(|source| ContentError::Read {
+                    flag: flag.to_owned(),
+                    source,
+                })?,
+                "-file",
+            )
+        }
+        None => (inline.to_owned(), ""),
+    };
+    let Some(env) = env else { return Ok(text) };
+    expand(&text, env).map_err(|name| ContentError::Unset {
+        flag: flag.to_owned(),
+        suffix,
+        name,
+    })
+}
+
+/// Replaces `$(NAME)`, where NAME is made of ASCII letters, digits and `_`; the error is the name that is not set.
+fn expand(text: &str, env: &Env<'_>) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("$(") {
+        let (before, reference) = rest.split_at(at);
+        out.push_str(before);
+        let name_len = reference[2..]
+            .bytes()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+            .count();
+        let end = 2 + name_len;
+        if name_len > 0 && reference[end..].starts_with(')') {
+            let name = &reference[2..end];
+            out.push_str(&env(name).ok_or(name)?);
+            rest = &reference[end + 1..];
+        } else {
+            out.push_str("$(");
+            rest = &reference[2..];
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(name: &str) -> Option<String> {
+        let value = match name {
+            "KEY" => "secret",
+            "NESTED" => "$(KEY)",
+            "EMPTY" => "",
+            "1" => "one",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    #[test]
+    fn replaces_names_in_parentheses_once() {
+        let table = [
+            ("a: $(KEY)", "a: secret"),
+            ("$(KEY)$(KEY)", "secretsecret"),
+            ("$(NESTED)", "$(KEY)"),
+            ("[$(EMPTY)]", "[]"),
+            ("$(1)", "one"),
+            ("$KEY ${KEY} $() $(A-B) $(KEY $ $(", "$KEY ${KEY} $() $(A-B) $(KEY $ $("),
+            ("$$(KEY)", "$secret"),
+            ("$($(KEY))", "$(secret)"),
+            ("ü$(KEY)ü", "üsecretü"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(content("f", text, None, Some(&env)).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_the_variable_that_is_not_set() {
+        let message = content("objstore.config", "a: $(NOPE)", None, Some(&env))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("--objstore.config refers to $(NOPE)"), "{message}");
+    }
+
+    #[test]
+    fn without_an_environment_nothing_is_replaced() {
+        assert_eq!(content("f", "$(NOPE)", None, None).unwrap(), "$(NOPE)");
+    }
+
+    #[test]
+    fn takes_the_flag_or_the_file_but_not_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bucket.yml");
+        fs_err::write(&path, "key: $(KEY)\n").unwrap();
+        assert_eq!(content("f", "", Some(&path), Some(&env)).unwrap(), "key: secret\n");
+        assert_eq!(content("f", "x", Some(Path::new("")), None).unwrap(), "x");
+        assert_eq!(content("f", "", None, None).unwrap(), "");
+        let both = content("f", "x", Some(&path), None).unwrap_err().to_string();
+        assert!(both.contains("--f and --f-file are both set"), "{both}");
+        let missing = content("f", "", Some(&dir.path().join("no.yml")), None).unwrap_err();
+        assert_eq!(missing.to_string(), "--f-file cannot be read");
+        let source = std::error::Error::source(&missing).unwrap().to_string();
+        assert!(source.contains("no.yml"), "{source}");
+    }
+}

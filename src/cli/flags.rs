@@ -1,0 +1,462 @@
+//! The flags, one struct per group. A field's documentation is the flag's help: the first line briefly, for `--help`
+//! and the tables; what follows a blank line only for `--help-long` and the manual page.
+//!
+//! All names and defaults are those of the Thanos sidecar unless a flag is said to be narthex' own.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand};
+use url::Url;
+
+use super::{
+    content::{ContentError, Env, content},
+    value::{self, Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod, TlsVersion},
+};
+use crate::model::{Label, Labels, duration::TimeOrDuration};
+
+/// What narthex is asked to do.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Command {
+    /// Run beside one Prometheus and ship its blocks to object storage
+    ///
+    /// Every block that Prometheus has sealed under --tsdb.path is uploaded, checked and then made visible in the
+    /// bucket. Prometheus' own files are only read.
+    Sidecar(Box<Sidecar>),
+}
+
+impl Command {
+    /// The flags that every command has.
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Sidecar(sidecar) => &sidecar.common,
+        }
+    }
+}
+
+/// The flags of `narthex sidecar`.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Sidecar {
+    /// Logging, tracing and the process.
+    #[command(flatten)]
+    pub common: Common,
+    /// The HTTP server.
+    #[command(flatten)]
+    pub http: Http,
+    /// The gRPC server.
+    #[command(flatten)]
+    pub grpc: Grpc,
+    /// The Prometheus next door.
+    #[command(flatten)]
+    pub prometheus: Prometheus,
+    /// Its data directory.
+    #[command(flatten)]
+    pub tsdb: Tsdb,
+    /// The bucket.
+    #[command(flatten)]
+    pub objstore: Objstore,
+    /// How blocks are shipped.
+    #[command(flatten)]
+    pub shipper: Shipper,
+    /// The reloader.
+    #[command(flatten)]
+    pub reloader: Reloader,
+    /// What queries may ask for.
+    #[command(flatten)]
+    pub store: Store,
+}
+
+/// Flags that every command has.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Logging and process")]
+#[group(skip)]
+pub struct Common {
+    /// Write log lines of this level and above
+    #[arg(long = "log.level", value_name = "level", default_value = "info")]
+    pub log_level: LogLevel,
+
+    /// How log lines are written
+    ///
+    /// logfmt and json go to stderr, journald to systemd's journal.
+    #[arg(long = "log.format", value_name = "format", default_value = "logfmt")]
+    pub log_format: LogFormat,
+
+    /// Add this name to every log line
+    #[arg(
+        long = "debug.name",
+        value_name = "name",
+        default_value = "",
+        hide_default_value = true,
+        hide = true
+    )]
+    pub debug_name: String,
+
+    /// Tracing set-up as YAML (not yet: refused)
+    #[arg(
+        long = "tracing.config", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
+        hide_default_value = true
+    )]
+    pub tracing_config: InlineYaml,
+
+    /// File with the tracing set-up (not yet: refused)
+    #[arg(long = "tracing.config-file", value_name = "file", value_parser = value::path_parser())]
+    pub tracing_config_file: Option<PathBuf>,
+
+    /// Accepted and without effect: there is no Go runtime to tune
+    #[arg(long = "enable-auto-gomemlimit")]
+    pub enable_auto_gomemlimit: bool,
+
+    /// Checked and without effect; above 0, at most 1
+    #[arg(
+        long = "auto-gomemlimit.ratio", value_name = "ratio", value_parser = value::float, default_value = "0.9"
+    )]
+    pub auto_gomemlimit_ratio: f64,
+}
+
+/// The HTTP server: metrics and probes.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "HTTP")]
+#[group(skip)]
+pub struct Http {
+    /// Serve metrics and probes here
+    ///
+    /// A missing host, 0.0.0.0 and [::] all mean every interface, IPv4 and IPv6.
+    #[arg(
+        id = "http.address", long = "http-address", value_name = "host:port", value_parser = Address::parse,
+        default_value = "0.0.0.0:10902"
+    )]
+    pub address: Address,
+
+    /// How long requests under way may still take after a signal to stop; 0 cuts them off
+    ///
+    /// A Prometheus duration: whole numbers with units, 1m30s.
+    #[arg(
+        id = "http.grace_period", long = "http-grace-period", value_name = "duration",
+        value_parser = value::prometheus_duration, default_value = "2m"
+    )]
+    pub grace_period: Duration,
+
+    /// File with TLS and passwords for the HTTP server (not yet: refused)
+    #[arg(id = "http.config", long = "http.config", value_name = "file", value_parser = value::path_parser())]
+    pub config: Option<PathBuf>,
+}
+
+/// The gRPC server, which comes with the StoreAPI: until then its address and times are only checked.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "gRPC")]
+#[group(skip)]
+pub struct Grpc {
+    /// Serve the StoreAPI here (not yet: checked, nothing listens)
+    #[arg(
+        id = "grpc.address", long = "grpc-address", value_name = "host:port", value_parser = Address::parse,
+        default_value = "0.0.0.0:10901"
+    )]
+    pub address: Address,
+
+    /// How long calls under way may still take after a signal to stop (not yet: checked only)
+    #[arg(
+        id = "grpc.grace_period", long = "grpc-grace-period", value_name = "duration",
+        value_parser = value::go_duration, default_value = "2m"
+    )]
+    pub grace_period: Duration,
+
+    /// Close a connection at this age, so that clients spread anew (not yet: checked only)
+    #[arg(
+        long = "grpc-server-max-connection-age", value_name = "duration", value_parser = value::go_duration,
+        default_value = "60m"
+    )]
+    pub max_connection_age: Duration,
+
+    /// File with the server's certificate (not yet: refused)
+    #[arg(long = "grpc-server-tls-cert", value_name = "file", value_parser = value::path_parser())]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with the key of the server's certificate (not yet: refused)
+    #[arg(long = "grpc-server-tls-key", value_name = "file", value_parser = value::path_parser())]
+    pub tls_key: Option<PathBuf>,
+
+    /// File with the CA that clients' certificates must come from (not yet: refused)
+    #[arg(long = "grpc-server-tls-client-ca", value_name = "file", value_parser = value::path_parser())]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Lowest TLS version; without a certificate it has no effect
+    #[arg(long = "grpc-server-tls-min-version", value_name = "version", default_value = "1.3")]
+    pub tls_min_version: TlsVersion,
+
+    /// Cipher suite to offer; may be repeated; without a certificate it has no effect
+    #[arg(long = "grpc-server-tls-ciphers", value_name = "name")]
+    pub tls_ciphers: Vec<String>,
+
+    /// Curve to offer; may be repeated; without a certificate it has no effect
+    #[arg(long = "grpc-server-tls-curves", value_name = "name")]
+    pub tls_curves: Vec<String>,
+
+    /// Which calls are logged, as YAML (not yet: refused)
+    #[arg(
+        long = "request.logging-config", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
+        hide_default_value = true
+    )]
+    pub request_logging: InlineYaml,
+
+    /// File that says which calls are logged (not yet: refused)
+    #[arg(long = "request.logging-config-file", value_name = "file", value_parser = value::path_parser())]
+    pub request_logging_file: Option<PathBuf>,
+}
+
+/// The Prometheus next door.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Prometheus")]
+#[group(skip)]
+pub struct Prometheus {
+    /// Where Prometheus answers; a path prefix is kept
+    #[arg(
+        long = "prometheus.url", value_name = "url", value_parser = value::url,
+        default_value = "http://localhost:9090"
+    )]
+    pub url: Url,
+
+    /// After this time without external labels, say so as an error; shipping still starts once they appear
+    #[arg(
+        long = "prometheus.ready_timeout", value_name = "duration", value_parser = value::go_duration,
+        default_value = "10m"
+    )]
+    pub ready_timeout: Duration,
+
+    /// How often Prometheus is asked for its labels and flags
+    ///
+    /// Must be above 0.
+    #[arg(
+        long = "prometheus.get_config_interval", value_name = "duration", value_parser = value::go_duration,
+        default_value = "30s"
+    )]
+    pub get_config_interval: Duration,
+
+    /// How long one such question may take
+    ///
+    /// Must be above 0.
+    #[arg(
+        long = "prometheus.get_config_timeout", value_name = "duration", value_parser = value::go_duration,
+        default_value = "30s"
+    )]
+    pub get_config_timeout: Duration,
+
+    /// Passwords, TLS and proxy for talking to Prometheus, as YAML
+    ///
+    /// Environment variables in it are not replaced.
+    #[arg(
+        long = "prometheus.http-client", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
+        hide_default_value = true
+    )]
+    pub http_client: InlineYaml,
+
+    /// File with passwords, TLS and proxy for talking to Prometheus
+    #[arg(long = "prometheus.http-client-file", value_name = "file", value_parser = value::path_parser())]
+    pub http_client_file: Option<PathBuf>,
+
+    /// Set this external label over those of Prometheus; may be repeated (narthex' own)
+    ///
+    /// The value may stand in double quotes. A label set here wins over one of the same name in Prometheus'
+    /// configuration.
+    #[arg(long = "label", value_name = "name=value", value_parser = value::label)]
+    pub label: Vec<Label>,
+}
+
+impl Prometheus {
+    /// The YAML of `--prometheus.http-client` or its file, empty if neither is given; variables are not replaced.
+    pub fn http_client(&self) -> Result<String, ContentError> {
+        content(
+            "prometheus.http-client",
+            self.http_client.as_str(),
+            self.http_client_file.as_deref(),
+            None,
+        )
+    }
+
+    /// The labels of `--label`, to be laid over those of Prometheus.
+    pub fn labels(&self) -> Labels {
+        Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))
+    }
+}
+
+/// The data directory.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Blocks")]
+#[group(skip)]
+pub struct Tsdb {
+    /// Prometheus' data directory
+    #[arg(long = "tsdb.path", value_name = "dir", default_value = "./data")]
+    pub path: PathBuf,
+}
+
+/// The bucket.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Blocks")]
+#[group(skip)]
+pub struct Objstore {
+    /// The bucket, as YAML; without one nothing is shipped
+    ///
+    /// $(NAME) is replaced by the environment variable NAME, which must be set.
+    #[arg(
+        long = "objstore.config", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
+        hide_default_value = true
+    )]
+    pub config: InlineYaml,
+
+    /// File that describes the bucket; without one nothing is shipped
+    ///
+    /// $(NAME) is replaced by the environment variable NAME, which must be set.
+    #[arg(long = "objstore.config-file", value_name = "file", value_parser = value::path_parser())]
+    pub config_file: Option<PathBuf>,
+}
+
+impl Objstore {
+    /// The YAML of `--objstore.config` or its file with `$(NAME)` replaced; empty means that nothing is shipped.
+    pub fn content(&self, env: &Env<'_>) -> Result<String, ContentError> {
+        content(
+            "objstore.config",
+            self.config.as_str(),
+            self.config_file.as_deref(),
+            Some(env),
+        )
+    }
+}
+
+/// How blocks are shipped.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Blocks")]
+#[group(skip)]
+pub struct Shipper {
+    /// Also ship blocks that Prometheus has compacted
+    ///
+    /// For a first upload of old data: compaction must be off in Prometheus meanwhile.
+    #[arg(long = "shipper.upload-compacted")]
+    pub upload_compacted: bool,
+
+    /// Ship although Prometheus compacts blocks locally
+    #[arg(long = "shipper.ignore-unequal-block-size", hide = true)]
+    pub ignore_unequal_block_size: bool,
+
+    /// Let a younger block be visible before an older one whose upload failed
+    #[arg(long = "shipper.allow-out-of-order-uploads", hide = true)]
+    pub allow_out_of_order_uploads: bool,
+
+    /// Without effect: a broken block never holds the others up
+    #[arg(long = "shipper.skip-corrupted-blocks", hide = true)]
+    pub skip_corrupted_blocks: bool,
+
+    /// Hash to record of each uploaded file: SHA256 or nothing
+    #[arg(
+        long = "hash-func", value_name = "name", value_parser = value::hash_func, default_value = "",
+        hide_default_value = true
+    )]
+    pub hash_func: HashFunc,
+
+    /// Name of the file in --tsdb.path that lists what is shipped
+    ///
+    /// Prometheus' --storage.tsdb.delay-compact-file.path must name the same file.
+    #[arg(
+        long = "shipper.meta-file-name", value_name = "name", value_parser = value::file_name,
+        default_value = "thanos.shipper.json"
+    )]
+    pub meta_file_name: String,
+
+    /// Requests to the bucket at once; 0 or less means 4
+    #[arg(
+        long = "shipper.upload-concurrency", value_name = "n", value_parser = value::concurrency, default_value = "0"
+    )]
+    pub upload_concurrency: i64,
+
+    /// How long shipping may go on after a signal to stop; 0 stops at once (narthex' own)
+    ///
+    /// Within this time the blocks that are sealed already are finished. Keep it below the grace period of the pod
+    /// or unit.
+    #[arg(
+        id = "shipper.grace_period", long = "shipper.grace-period", value_name = "duration",
+        value_parser = value::go_duration, default_value = "4m"
+    )]
+    pub grace_period: Duration,
+}
+
+/// Requests at once when `--shipper.upload-concurrency` leaves it to narthex.
+pub const REQUESTS_AT_ONCE: usize = 4;
+
+impl Shipper {
+    /// How many requests to the bucket may be under way at once, at least 1.
+    pub fn requests_at_once(&self) -> usize {
+        match usize::try_from(self.upload_concurrency) {
+            Ok(0) | Err(_) => REQUESTS_AT_ONCE,
+            Ok(n) => n,
+        }
+    }
+}
+
+/// The reloader, which comes later.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Reloader")]
+#[group(skip)]
+pub struct Reloader {
+    /// Reload Prometheus when this file changes (not yet: refused)
+    #[arg(long = "reloader.config-file", value_name = "file", value_parser = value::path_parser())]
+    pub config_file: Option<PathBuf>,
+
+    /// Write that file here with variables replaced; without --reloader.config-file it has no effect
+    #[arg(long = "reloader.config-envsubst-file", value_name = "file", value_parser = value::path_parser())]
+    pub envsubst_file: Option<PathBuf>,
+
+    /// Reload Prometheus when a file in this directory changes; may be repeated (not yet: refused)
+    #[arg(long = "reloader.rule-dir", value_name = "dir", value_parser = value::path_parser())]
+    pub rule_dirs: Vec<PathBuf>,
+
+    /// How often files are read again (not yet: checked only)
+    #[arg(
+        long = "reloader.watch-interval", value_name = "duration", value_parser = value::go_duration,
+        default_value = "3m"
+    )]
+    pub watch_interval: Duration,
+
+    /// How soon a failed reload is tried again (not yet: checked only)
+    #[arg(
+        long = "reloader.retry-interval", value_name = "duration", value_parser = value::go_duration,
+        default_value = "5s"
+    )]
+    pub retry_interval: Duration,
+
+    /// How Prometheus is told to reload (not yet: checked only)
+    #[arg(long = "reloader.method", value_name = "method", default_value = "http")]
+    pub method: ReloadMethod,
+
+    /// Name of the process that the signal method looks for (not yet: without effect)
+    #[arg(long = "reloader.process-name", value_name = "name", default_value = "prometheus")]
+    pub process_name: String,
+}
+
+/// What queries may ask for; it comes with the StoreAPI.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Queries")]
+#[group(skip)]
+pub struct Store {
+    /// Most series in one answer; 0 means no limit (not yet: any other value is refused)
+    #[arg(
+        long = "store.limits.request-series", value_name = "n", value_parser = value::uint, default_value = "0"
+    )]
+    pub request_series: u64,
+
+    /// Most samples in one answer; 0 means no limit (not yet: any other value is refused)
+    #[arg(
+        long = "store.limits.request-samples", value_name = "n", value_parser = value::uint, default_value = "0"
+    )]
+    pub request_samples: u64,
+
+    /// Serve nothing older than this; uploads are not affected (not yet: any other value is refused)
+    ///
+    /// A time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago, 1d (no minus) a day ahead.
+    #[arg(
+        long = "min-time", value_name = "time", value_parser = value::time_or_duration,
+        default_value = MIN_TIME
+    )]
+    pub min_time: TimeOrDuration,
+}
+
+/// The default of `--min-time`: the year 0.
+const MIN_TIME: &str = "0000-01-01T00:00:00Z";
+/// The same in milliseconds since 1970.
+pub(super) const MIN_TIME_MS: i64 = -62_167_219_200_000;

@@ -1,0 +1,419 @@
+//! What a flag's text is turned into. Everything here is pure: no file, no network, no environment.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use url::Url;
+
+use crate::model::{
+    Label,
+    duration::{self, DurationError, TimeOrDuration},
+};
+
+/// Why a flag's value cannot be used, in words for the operator; it never repeats a value that may hold a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+fn error<T>(text: impl Into<String>) -> Result<T, ValueError> {
+    Err(ValueError(text.into()))
+}
+
+/// Which log lines are written: those of this level and of the more serious ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Only what failed.
+    Error,
+    /// Also what may become a failure.
+    Warn,
+    /// Also what was done.
+    Info,
+    /// Also how.
+    Debug,
+}
+
+impl LogLevel {
+    /// The level as the flag spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// `key=value` pairs on stderr.
+    Logfmt,
+    /// One JSON object a line on stderr.
+    Json,
+    /// Fields sent to systemd's journal.
+    Journald,
+}
+
+/// The lowest TLS version that the gRPC server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum TlsVersion {
+    /// TLS 1.0.
+    #[value(name = "1.0")]
+    V1_0,
+    /// TLS 1.1.
+    #[value(name = "1.1")]
+    V1_1,
+    /// TLS 1.2.
+    #[value(name = "1.2")]
+    V1_2,
+    /// TLS 1.3.
+    #[value(name = "1.3")]
+    V1_3,
+}
+
+/// How Prometheus is told to reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReloadMethod {
+    /// By a request to its HTTP port.
+    Http,
+    /// By a signal to its process.
+    Signal,
+}
+
+/// Which hash of each uploaded file goes into `meta.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashFunc {
+    /// None.
+    Off,
+    /// SHA-256.
+    Sha256,
+}
+
+pub(super) fn hash_func(text: &str) -> Result<HashFunc, ValueError> {
+    match text {
+        "" => Ok(HashFunc::Off),
+        "SHA256" => Ok(HashFunc::Sha256),
+        other => error(format!("expected SHA256 or nothing, got {other:?}")),
+    }
+}
+
+/// YAML given on the command line; it may hold passwords, so `Debug` hides it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct InlineYaml(String);
+
+impl InlineYaml {
+    /// The text as given, `$(NAME)` not replaced; empty if the flag was not used.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether nothing was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&str> for InlineYaml {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for InlineYaml {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "" } else { "<redacted>" })
+    }
+}
+
+pub(super) fn inline_yaml(text: &str) -> Result<InlineYaml, ValueError> {
+    Ok(InlineYaml::from(text))
+}
+
+/// Where a server listens: a host or nothing, and a port number.
+///
+/// As with Thanos, every way to write "all interfaces" (`:10902`, `0.0.0.0:10902`, `[::]:10902`) means IPv6 and IPv4.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    All,
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+    Name(String),
+}
+
+impl Address {
+    /// Reads `host:port`, `:port`, `1.2.3.4:port` or `[v6]:port`; port 0 lets the system choose one.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return error(format!(
+                "{text:?} has no port, expected host:port such as 0.0.0.0:10902"
+            ));
+        };
+        if port.is_empty() || !port.bytes().all(|digit| digit.is_ascii_digit()) {
+            return error(format!("{text:?} needs a port number after the last colon"));
+        }
+        let Ok(port) = port.parse() else {
+            return error(format!("port {port} of {text:?} is above 65535"));
+        };
+        Ok(Self {
+            host: Host::parse(host, text)?,
+            port,
+        })
+    }
+
+    /// The port; 0 means any free one.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What to bind to first, in the syntax that `TcpListener::bind` and resolvers take. For all interfaces that is
+    /// `[::]:port`, which on Linux takes IPv4 connections too.
+    pub fn to_socket(&self) -> String {
+        let port = self.port;
+        match &self.host {
+            Host::All => format!("[::]:{port}"),
+            Host::V4(ip) => format!("{ip}:{port}"),
+            Host::V6(ip) => format!("[{ip}]:{port}"),
+            Host::Name(name) => format!("{name}:{port}"),
+        }
+    }
+
+    /// What to bind to when [`to_socket`](Self::to_socket) fails because the host has no IPv6.
+    pub fn fallback(&self) -> Option<String> {
+        matches!(self.host, Host::All).then(|| format!("0.0.0.0:{}", self.port))
+    }
+}
+
+impl Host {
+    fn parse(host: &str, whole: &str) -> Result<Self, ValueError> {
+        if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return match inner.parse::<Ipv6Addr>() {
+                Ok(ip) if ip.is_unspecified() => Ok(Self::All),
+                Ok(ip) => Ok(Self::V6(ip)),
+                Err(_) => error(format!(
+                    "{inner:?} in {whole:?} is no IPv6 address (zones are not supported)"
+                )),
+            };
+        }
+        if host.contains([':', '[', ']']) {
+            return error(format!(
+                "{whole:?} has too many colons, write an IPv6 address as [::1]:10902"
+            ));
+        }
+        match host.parse::<Ipv4Addr>() {
+            Ok(ip) if ip.is_unspecified() => Ok(Self::All),
+            Ok(ip) => Ok(Self::V4(ip)),
+            Err(_) if host.is_empty() => Ok(Self::All),
+            Err(_) if host.contains(|c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c)) => {
+                error(format!("{host:?} in {whole:?} is no host name"))
+            }
+            Err(_) => Ok(Self::Name(host.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_socket())
+    }
+}
+
+/// A Go+ duration; one below zero counts as zero, as a timer would take it.
+pub(super) fn go_duration(text: &str) -> Result<Duration, DurationError> {
+    let nanos = duration::parse_go(text)?;
+    Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+}
+
+pub(super) fn prometheus_duration(text: &str) -> Result<Duration, DurationError> {
+    duration::parse_prometheus(text)
+}
+
+pub(super) fn time_or_duration(text: &str) -> Result<TimeOrDuration, DurationError> {
+    TimeOrDuration::parse(text)
+}
+
+pub(super) fn url(text: &str) -> Result<Url, ValueError> {
+    let hint = "expected a URL such as http://localhost:9090";
+    match Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+            error(format!("{hint}, starting with http:// or https://"))
+        }
+        Ok(url) => Ok(url),
+        Err(cause) => error(format!("{hint}: {cause}")),
+    }
+}
+
+/// A whole number; as with Thanos a fraction is cut off (`4.0`, `1e1`).
+pub(super) fn int(text: &str) -> Result<i64, ValueError> {
+    if let Ok(int) = text.parse() {
+        return Ok(int);
+    }
+    match text.parse::<f64>() {
+        Ok(float) if float.is_finite() => Ok(float as i64),
+        _ => error(format!("expected a number, got {text:?}")),
+    }
+}
+
+/// [`int`], bounded so that a typing error does not turn into thousands of open requests.
+pub(super) fn concurrency(text: &str) -> Result<i64, ValueError> {
+    match int(text)? {
+        n if n > MOST_REQUESTS_AT_ONCE => error(format!("{n} is more than {MOST_REQUESTS_AT_ONCE}, the most at once")),
+        n => Ok(n),
+    }
+}
+
+const MOST_REQUESTS_AT_ONCE: i64 = 1024;
+
+pub(super) fn uint(text: &str) -> Result<u64, ValueError> {
+    text.parse()
+        .or_else(|_| error(format!("expected a number from 0 up, got {text:?}")))
+}
+
+pub(super) fn float(text: &str) -> Result<f64, ValueError> {
+    text.parse()
+        .or_else(|_| error(format!("expected a number, got {text:?}")))
+}
+
+pub(super) fn file_name(text: &str) -> Result<String, ValueError> {
+    if text.is_empty() || matches!(text, "." | "..") || text.contains(['/', '\0']) {
+        return error(format!(
+            "expected the name of a file inside --tsdb.path, without a directory, got {text:?}"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// `name=value` or `name="value"`; inside quotes a backslash keeps the next character (`\n` and `\t` as usual).
+pub(super) fn label(text: &str) -> Result<Label, ValueError> {
+    let Some((name, value)) = text.split_once('=') else {
+        return error(format!("{text:?} has no =, expected name=value"));
+    };
+    let legal = |(i, c): (usize, char)| c.is_ascii_alphabetic() || c == '_' || (i > 0 && c.is_ascii_digit());
+    if name.is_empty() || !name.chars().enumerate().all(legal) {
+        return error(format!(
+            "{name:?} is no label name, expected letters, digits and _, not starting with a digit"
+        ));
+    }
+    let value = if value.starts_with('"') {
+        unquote(value)?
+    } else {
+        value.to_owned()
+    };
+    if value.is_empty() {
+        return error(format!(
+            "label {name} has an empty value, which is the same as no label: give a value or drop it"
+        ));
+    }
+    Ok(Label {
+        name: name.into(),
+        value: value.into(),
+    })
+}
+
+fn unquote(quoted: &str) -> Result<String, ValueError> {
+    let unclosed = || ValueError(format!("{quoted} does not end with the quote that it starts with"));
+    let mut value = String::new();
+    let mut chars = quoted.chars().skip(1);
+    loop {
+        match chars.next().ok_or_else(unclosed)? {
+            '"' => break,
+            '\\' => value.push(match chars.next().ok_or_else(unclosed)? {
+                'n' => '\n',
+                't' => '\t',
+                plain => plain,
+            }),
+            plain => value.push(plain),
+        }
+    }
+    match chars.next() {
+        None => Ok(value),
+        Some(_) => error(format!("{quoted} goes on after its closing quote")),
+    }
+}
+
+/// Any path, the empty one included, which stands for "not given".
+pub(super) fn path_parser() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{OsStringValueParser, TypedValueParser as _};
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_mean_what_they_mean_to_thanos() {
+        let table = [
+            (":10901", "[::]:10901", Some("0.0.0.0:10901")),
+            ("0.0.0.0:10902", "[::]:10902", Some("0.0.0.0:10902")),
+            ("[::]:10902", "[::]:10902", Some("0.0.0.0:10902")),
+            ("localhost:10902", "localhost:10902", None),
+            ("127.0.0.1:0", "127.0.0.1:0", None),
+            ("[::1]:10902", "[::1]:10902", None),
+        ];
+        for (text, socket, fallback) in table {
+            let address = Address::parse(text).unwrap();
+            assert_eq!(address.to_socket(), socket, "{text}");
+            assert_eq!(address.fallback().as_deref(), fallback, "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_addresses_are_named() {
+        let bad = [
+            "",
+            "10902",
+            "host",
+            "host:",
+            "host:http",
+            "host:+80",
+            "::1:80",
+            "[::1:80",
+            "[x]:1",
+            "h:70000",
+            "a b:1",
+        ];
+        for text in bad {
+            assert!(Address::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn labels_may_be_quoted() {
+        let table = [
+            ("cluster=eu", "eu"),
+            ("cluster=\"eu\"", "eu"),
+            (r#"cluster="a\"b\\c""#, r#"a"b\c"#),
+            ("cluster=a=b", "a=b"),
+            ("cluster=it's", "it's"),
+        ];
+        for (text, value) in table {
+            assert_eq!(&*label(text).unwrap().value, value, "{text}");
+        }
+        for text in [
+            "cluster", "=x", "1a=x", "a-b=x", "a=", "a=\"", "a=\"x\"y", "a=\"x\\", "a=\"\"",
+        ] {
+            assert!(label(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_follow_the_original() {
+        for (text, n) in [("4", 4), ("-1", -1), ("4.9", 4), ("1e1", 10)] {
+            assert_eq!(int(text).unwrap(), n);
+        }
+        for text in ["", "four", "inf", "NaN"] {
+            assert!(int(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Counts and times what is done with a bucket, under the names of Thanos.
+//!
+//! A call that is dropped (shutdown) counts as an operation, not as a failure, and its time is not observed. An object
+//! that is not found is an answer, not a failure. Clean-up of our own uploads is not counted: nothing is deleted.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use tokio::time::Instant;
+
+use crate::objstore::{Bucket, Error, ErrorKind, Object, Source};
+
+/// Every value of the label `operation`; all of them are shown from the start.
+const OPERATIONS: [&str; 7] = ["iter", "get", "get_range", "exists", "upload", "delete", "attributes"];
+
+/// Those that move an object's bytes.
+const TRANSFERS: [&str; 3] = ["get", "get_range", "upload"];
+
+const DURATIONS: [f64; 14] = [
+    0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug)]
+struct Durations;
+
+impl MetricConstructor<Histogram> for Durations {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(DURATIONS)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Sizes;
+
+impl MetricConstructor<Histogram> for Sizes {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(exponential_buckets(32_768.0, 2.0, 16))
+    }
+}
+
+#[derive(Debug)]
+struct Metrics {
+    operations: Family<Operation, Counter>,
+    failures: Family<Operation, Counter>,
+    fetched: Family<Operation, Counter>,
+    transferred: Family<Operation, Histogram, Sizes>,
+    durations: Family<Operation, Histogram, Durations>,
+    last_upload: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry, bucket: &str) -> Self {
+        let metrics = Self {
+            operations: Family::default(),
+            failures: Family::default(),
+            fetched: Family::default(),
+            transferred: Family::new_with_constructor(Sizes),
+            durations: Family::new_with_constructor(Durations),
+            last_upload: Gauge::default(),
+        };
+        for operation in OPERATIONS.map(|operation| Operation { operation }) {
+            drop(metrics.operations.get_or_create(&operation));
+            drop(metrics.failures.get_or_create(&operation));
+            drop(metrics.durations.get_or_create(&operation));
+        }
+        for operation in TRANSFERS.map(|operation| Operation { operation }) {
+            drop(metrics.fetched.get_or_create(&operation));
+            drop(metrics.transferred.get_or_create(&operation));
+        }
+        let registry = registry
+            .sub_registry_with_prefix("thanos_objstore_bucket")
+            .sub_registry_with_label(("bucket".into(), bucket.to_owned().into()));
+        let (operations, failures) = (metrics.operations.clone(), metrics.failures.clone());
+        registry.register("operations", "Operations begun on the bucket", operations);
+        registry.register("operation_failures", "Operations on the bucket that failed", failures);
+        let fetched = metrics.fetched.clone();
+        registry.register(
+            "operation_fetched_bytes",
+            "Bytes read from objects of the bucket",
+            fetched,
+        );
+        let transferred = metrics.transferred.clone();
+        registry.register(
+            "operation_transferred_bytes",
+            "Sizes of the objects read and sent",
+            transferred,
+        );
+        let durations = metrics.durations.clone();
+        registry.register(
+            "operation_duration_seconds",
+            "Seconds that operations on the bucket took",
+            durations,
+        );
+        let last_upload = metrics.last_upload.clone();
+        registry.register(
+            "last_successful_upload_time",
+            "When an object was last sent, in Unix seconds",
+            last_upload,
+        );
+        metrics
+    }
+}
+
+/// A bucket with metrics.
+#[derive(Debug)]
+pub struct Metered {
+    inner: Arc<dyn Bucket>,
+    metrics: Metrics,
+}
+
+impl Metered {
+    /// Puts the metrics around a bucket and registers them with its name as the label `bucket`.
+    pub fn new(inner: Arc<dyn Bucket>, registry: &mut Registry) -> Self {
+        let metrics = Metrics::register(registry, inner.name());
+        Self { inner, metrics }
+    }
+
+    async fn measure<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let operation = Operation { operation };
+        self.metrics.operations.get_or_create(&operation).inc();
+        let start = Instant::now();
+        let result = work.await;
+        let local = matches!(&result, Err(error) if error.kind == ErrorKind::Local);
+        if !local {
+            self.metrics
+                .durations
+                .get_or_create(&operation)
+                .observe(start.elapsed().as_secs_f64());
+        }
+        if matches!(&result, Err(error) if error.kind != ErrorKind::NotFound) {
+            self.metrics.failures.get_or_create(&operation).inc();
+        }
+        result
+    }
+
+    fn sent(&self, len: u64) {
+        self.metrics
+            .transferred
+            .get_or_create(&Operation { operation: "upload" })
+            .observe(len as f64);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics.last_upload.set(now.as_secs_f64());
+    }
+}
+
+#[async_trait]
+impl Bucket for Metered {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn identity(&self) -> &str {
+        self.inner.identity()
+    }
+
+    async fn put_file(&self, key: &str, source: &Source) -> Result<(), Error> {
+        self.measure("upload", self.inner.put_file(key, source)).await?;
+        self.sent(source.len);
+        Ok(())
+    }
+
+    async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error> {
+        let len = body.len() as u64;
+        self.measure("upload", self.inner.put_bytes(key, body)).await?;
+        self.sent(len);
+        Ok(())
+    }
+
+    async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
+        let bytes = self.measure("get", self.inner.get(key, limit)).await?;
+        let operation = Operation { operation: "get" };
+        self.metrics
+            .fetched
+            .get_or_create(&operation)
+            .inc_by(bytes.len() as u64);
+        self.metrics
+            .transferred
+            .get_or_create(&operation)
+            .observe(bytes.len() as f64);
+        Ok(bytes)
+    }
+
+    async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
+        self.measure("iter", self.inner.list(dir)).await
+    }
+
+    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
+        self.measure("iter", self.inner.list_top(after)).await
+    }
+
+    async fn abort_stale(&self, dir: &str) -> Result<(), Error> {
+        self.inner.abort_stale(dir).await
+    }
+
+    async fn settle(&self) {
+        self.inner.settle().await;
+    }
+}

@@ -1,0 +1,261 @@
+//! The S3 bucket.
+//!
+//! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
+//! answer's checksum, where there is one, is compared with ours. At most `requests_at_once` requests with a body run
+//! at once, over all files. Each attempt of a request ends when nothing moves for the stall time; what can heal is
+//! retried as often as the configuration says.
+//!
+//! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next life, or a
+//! lifecycle rule. On cancel: dropping a future closes its connection at once; open uploads are aborted in the
+//! background ([`Bucket::settle`]). On retry: sending an object again replaces it.
+
+mod body;
+mod errors;
+mod guard;
+mod list;
+mod multipart;
+mod put;
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use async_trait::async_trait;
+use aws_sdk_s3::{Client, error::ProvideErrorMetadata};
+use aws_smithy_runtime_api::client::result::SdkError;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    body::{Frames, Slice},
+    multipart::Plan,
+};
+use super::{
+    Bucket, Error, ErrorKind, Limits, Object, Op, Source,
+    config::{ConfigError, ListVersion, S3Config, Secret, Sse, UserMetadata},
+};
+
+/// A bucket in an S3 store.
+#[derive(Debug)]
+pub(super) struct S3Bucket(Arc<Store>);
+
+/// What all requests share.
+struct Store {
+    client: Client,
+    bucket: String,
+    identity: String,
+    /// What every key starts with: empty, or with a slash at its end.
+    prefix: String,
+    encryption: Encryption,
+    object_headers: UserMetadata,
+    list_version: ListVersion,
+    multipart: bool,
+    part_size: u64,
+    permits: Semaphore,
+    frames: Frames,
+    /// Send MD5 in place of CRC32C.
+    md5: AtomicBool,
+    /// Whether to go over to MD5 when the store does not acknowledge CRC32C.
+    md5_on_silence: bool,
+    /// Multipart uploads of this life that are not through.
+    open: Mutex<HashSet<String>>,
+    cleanup: TaskTracker,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.identity).finish()
+    }
+}
+
+/// Encryption by the store, as the requests want it.
+#[derive(Clone, Debug)]
+enum Encryption {
+    None,
+    S3,
+    /// `context` is base64 of JSON.
+    Kms {
+        key_id: String,
+        context: String,
+    },
+    Customer(CustomerKey),
+}
+
+/// A key of the customer's and its MD5, in base64.
+#[derive(Clone, Debug)]
+struct CustomerKey {
+    key: Secret,
+    key_md5: Secret,
+}
+
+impl S3Bucket {
+    /// Opens a bucket through a client; reads the customer's key, if there is one, and sends nothing. Must be called
+    /// within a runtime: clean-up goes on there.
+    pub(super) fn new(client: &Client, config: &S3Config, prefix: &str, limits: &Limits) -> Result<Self, ConfigError> {
+        let place = format!("s3://{}/{}", config.endpoint, config.bucket);
+        let (identity, prefix) = match prefix {
+            "" => (place, String::new()),
+            prefix => (format!("{place}/{prefix}"), format!("{prefix}/")),
+        };
+        let cleanup = TaskTracker::new();
+        // A tracker that is closed can be waited for; tasks may still be added.
+        cleanup.close();
+        Ok(Self(Arc::new(Store {
+            client: guard::guarded(client, limits.stall),
+            bucket: config.bucket.clone(),
+            identity,
+            prefix,
+            encryption: encryption(&config.sse)?,
+            object_headers: config.user_metadata.clone(),
+            list_version: config.list_version,
+            multipart: config.multipart,
+            part_size: config.part_size,
+            permits: Semaphore::new(limits.requests_at_once.max(1)),
+            frames: Frames::default(),
+            md5: AtomicBool::new(config.send_content_md5 == Some(true)),
+            md5_on_silence: config.send_content_md5.is_none(),
+            open: Mutex::default(),
+            cleanup,
+            runtime: Handle::current(),
+        })))
+    }
+}
+
+fn encryption(sse: &Sse) -> Result<Encryption, ConfigError> {
+    Ok(match sse {
+        Sse::None => Encryption::None,
+        Sse::S3 => Encryption::S3,
+        Sse::Kms { key_id, context } => {
+            let json = serde_json::to_string(context)
+                .map_err(|error| ConfigError::new("config.sse_config.kms_encryption_context", error.to_string()))?;
+            Encryption::Kms {
+                key_id: key_id.clone(),
+                context: STANDARD.encode(json),
+            }
+        }
+        Sse::Customer { key_file } => {
+            let problem = |problem| ConfigError::new("config.sse_config.encryption_key", problem);
+            let key = fs_err::read(key_file).map_err(|error| problem(error.to_string()))?;
+            if key.len() != 32 {
+                let (path, len) = (key_file.display(), key.len());
+                return Err(problem(format!(
+                    "{path} has {len} bytes, but a key is exactly 32 raw bytes (no newline at the end)"
+                )));
+            }
+            let key_md5 = Secret::new(STANDARD.encode(Md5::digest(&key)));
+            Encryption::Customer(CustomerKey {
+                key: Secret::new(STANDARD.encode(&key)),
+                key_md5,
+            })
+        }
+    })
+}
+
+impl Store {
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn relative<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.strip_prefix(&self.prefix)
+    }
+
+    /// A key for messages.
+    fn place(&self, key: &str) -> String {
+        if key.is_empty() {
+            self.identity.clone()
+        } else {
+            format!("{}/{key}", self.identity)
+        }
+    }
+
+    fn error(&self, op: Op, key: &str, kind: ErrorKind, detail: String) -> Error {
+        Error {
+            op,
+            key: self.place(key),
+            kind,
+            detail,
+            source: None,
+        }
+    }
+
+    fn sdk_error<E>(&self, op: Op, key: &str, error: SdkError<E, errors::HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let (kind, detail) = errors::explain(op, &error);
+        self.error(op, key, kind, detail)
+    }
+
+    fn open_uploads(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn remember(&self, upload: &str) {
+        self.open_uploads().insert(upload.to_owned());
+    }
+
+    fn forget(&self, upload: &str) {
+        self.open_uploads().remove(upload);
+    }
+
+    fn is_open(&self, upload: &str) -> bool {
+        self.open_uploads().contains(upload)
+    }
+}
+
+#[async_trait]
+impl Bucket for S3Bucket {
+    fn name(&self) -> &str {
+        &self.0.bucket
+    }
+
+    fn identity(&self) -> &str {
+        &self.0.identity
+    }
+
+    async fn put_file(&self, key: &str, source: &Source) -> Result<(), Error> {
+        let store = &self.0;
+        let plan = multipart::plan(source.len, store.part_size, store.multipart)
+            .map_err(|reason| store.error(Op::Upload, key, ErrorKind::Refused, reason))?;
+        match plan {
+            Plan::Whole => store.put_whole(key, &Slice::whole(source)).await,
+            Plan::Parts { count, size } => store.put_parts(key, source, (count, size)).await,
+        }
+    }
+
+    async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error> {
+        self.0.put_memory(key, &body).await
+    }
+
+    async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
+        self.0.read(key, limit).await
+    }
+
+    async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
+        self.0.list_below(dir).await
+    }
+
+    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
+        self.0.list_dirs(after).await
+    }
+
+    async fn abort_stale(&self, dir: &str) -> Result<(), Error> {
+        self.0.abort_stale_below(dir).await
+    }
+
+    async fn settle(&self) {
+        self.0.cleanup.wait().await;
+    }
+}
+
+// Stand-in.
+pub(super) async fn client(_config: &S3Config) -> Result<Client, ConfigError> {
+    Err(ConfigError::new("", "stand-in"))
+}

@@ -1,0 +1,342 @@
+//! A range of an open file as a request body, and its checksum.
+//!
+//! The file is read by position from the descriptor that the caller holds: it may be unlinked meanwhile, ranges of it
+//! can travel side by side, and a retry reads it again. A file that is shorter than it was, or cannot be read, fails
+//! the request with the reason kept for [`Failure`]; it is never padded. Memory: a few frames per request, reused.
+
+use std::{
+    fmt, io,
+    os::unix::fs::FileExt,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock},
+    task::{Context, Poll},
+};
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use md5::{Digest, Md5};
+
+use crate::objstore::Source;
+
+/// How much is read from the file and handed to the transport at once. 64 KiB to 1 MiB cost the same CPU; this keeps
+/// what a slow connection holds in memory small.
+const FRAME: usize = 128 * 1024;
+
+/// How many idle frames are kept for the next request.
+const IDLE_FRAMES: usize = 32;
+
+/// How much is checksummed before looking whether anybody still wants the result.
+const DIGEST_STEP: u64 = 8 << 20;
+
+/// Frames that are used again, so that a transfer of any length allocates a few of them only.
+#[derive(Clone, Default)]
+pub(super) struct Frames(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Frames")
+    }
+}
+
+impl Frames {
+    fn take(&self) -> Lease {
+        let idle = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
+        Lease {
+            buffer: idle.unwrap_or_else(|| vec![0; FRAME]),
+            filled: 0,
+            home: self.clone(),
+        }
+    }
+}
+
+/// A frame on loan; it goes home when the last holder lets go of it.
+struct Lease {
+    buffer: Vec<u8>,
+    filled: usize,
+    home: Frames,
+}
+
+impl AsRef<[u8]> for Lease {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut idle = self.home.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if idle.len() < IDLE_FRAMES {
+            idle.push(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
+/// Why the local file could not be read, told to whoever started the request: the transport swallows it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Failure(Arc<OnceLock<String>>);
+
+impl Failure {
+    pub(super) fn get(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
+/// A range of an open file.
+#[derive(Clone, Debug)]
+pub(super) struct Slice {
+    pub(super) source: Source,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+impl Slice {
+    /// The whole file.
+    pub(super) fn whole(source: &Source) -> Self {
+        Self {
+            source: source.clone(),
+            offset: 0,
+            len: source.len,
+        }
+    }
+
+    /// A body that can be sent more than once, and where its reading errors will be told.
+    pub(super) fn body(&self, frames: &Frames) -> (ByteStream, Failure) {
+        let failure = Failure::default();
+        let (slice, frames, told) = (self.clone(), frames.clone(), failure.clone());
+        let body = SdkBody::retryable(move || {
+            SdkBody::from_body_1_x(FileBody {
+                slice: slice.clone(),
+                sent: 0,
+                frames: frames.clone(),
+                failure: told.clone(),
+            })
+        });
+        (ByteStream::new(body), failure)
+    }
+
+    /// Fills `buffer` from `at` bytes into the slice, or says why not.
+    fn read(&self, buffer: &mut [u8], at: u64) -> Result<(), String> {
+        let path = self.source.path.display();
+        self.source
+            .file
+            .read_exact_at(buffer, self.offset + at)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => format!(
+                    "{path} is shorter than the {} bytes it had when it was opened; was it truncated?",
+                    self.source.len
+                ),
+                _ => format!("reading {path} failed: {error}"),
+            })
+    }
+
+    /// Reads the slice once and returns its checksum. Blocks no async thread; when dropped it stops after a few MiB.
+    pub(super) async fn digest(&self, mut hasher: Hasher, frames: &Frames) -> Result<Checksum, String> {
+        let mut at = 0;
+        while at < self.len {
+            let end = self.len.min(at + DIGEST_STEP);
+            let (slice, frames) = (self.clone(), frames.clone());
+            let step = tokio::task::spawn_blocking(move || slice.digest_step(hasher, at, end, &frames)).await;
+            hasher = step.map_err(|error| format!("computing the checksum was cut short: {error}"))??;
+            at = end;
+        }
+        Ok(hasher.finish())
+    }
+
+    fn digest_step(&self, mut hasher: Hasher, mut at: u64, end: u64, frames: &Frames) -> Result<Hasher, String> {
+        let mut frame = frames.take();
+        while at < end {
+            let take = usize::try_from(end - at).map_or(FRAME, |left| left.min(FRAME));
+            self.read(&mut frame.buffer[..take], at)?;
+            hasher.update(&frame.buffer[..take]);
+            at += take as u64;
+        }
+        Ok(hasher)
+    }
+}
+
+/// The body itself: one positioned read per frame that the transport asks for.
+struct FileBody {
+    slice: Slice,
+    sent: u64,
+    frames: Frames,
+    failure: Failure,
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = self.get_mut();
+        let left = this.slice.len - this.sent;
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut frame = this.frames.take();
+        let take = usize::try_from(left).map_or(FRAME, |left| left.min(FRAME));
+        if let Err(reason) = this.slice.read(&mut frame.buffer[..take], this.sent) {
+            let _ = this.failure.0.set(reason.clone());
+            return Poll::Ready(Some(Err(io::Error::other(reason))));
+        }
+        frame.filled = take;
+        this.sent += take as u64;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(frame)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sent == self.slice.len
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.slice.len - self.sent)
+    }
+}
+
+/// A checksum in the making.
+#[derive(Clone)]
+pub(super) enum Hasher {
+    Crc32c(u32),
+    Md5(Md5),
+}
+
+impl Hasher {
+    pub(super) fn crc32c() -> Self {
+        Hasher::Crc32c(0)
+    }
+
+    pub(super) fn md5() -> Self {
+        Hasher::Md5(Md5::new())
+    }
+
+    pub(super) fn update(&mut self, data: &[u8]) {
+        match self {
+            Hasher::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, data),
+            Hasher::Md5(md5) => md5.update(data),
+        }
+    }
+
+    pub(super) fn finish(self) -> Checksum {
+        match self {
+            Hasher::Crc32c(crc) => Checksum::Crc32c(crc),
+            Hasher::Md5(md5) => Checksum::Md5(STANDARD.encode(md5.finalize())),
+        }
+    }
+}
+
+/// What a request carries as proof of its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Checksum {
+    Crc32c(u32),
+    /// In base64, as `Content-MD5` wants it.
+    Md5(String),
+}
+
+impl Checksum {
+    /// The value of `x-amz-checksum-crc32c`, if it is one.
+    pub(super) fn crc32c(&self) -> Option<String> {
+        match self {
+            Checksum::Crc32c(crc) => Some(STANDARD.encode(crc.to_be_bytes())),
+            Checksum::Md5(_) => None,
+        }
+    }
+
+    /// The value of `Content-MD5`, if it is one.
+    pub(super) fn md5(&self) -> Option<String> {
+        match self {
+            Checksum::Crc32c(_) => None,
+            Checksum::Md5(md5) => Some(md5.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn source(content: &[u8]) -> Source {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        let path = file.path().to_owned();
+        let file = Arc::new(fs_err::File::open(&path).unwrap().into_parts().0);
+        Source {
+            file,
+            path,
+            len: content.len() as u64,
+        }
+    }
+
+    fn content(len: usize) -> Vec<u8> {
+        (0..len).map(|i| (i * 31 % 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn sends_exactly_the_slice_of_an_unlinked_file_and_can_do_so_again() {
+        let content = content(FRAME * 2 + 77);
+        let slice = Slice {
+            source: source(&content),
+            offset: 5,
+            len: (FRAME + 70) as u64,
+        };
+        let frames = Frames::default();
+        let (body, failure) = slice.body(&frames);
+        let body = body.into_inner();
+        assert_eq!(body.content_length(), Some(slice.len));
+        let again = body.try_clone().unwrap();
+        for body in [body, again] {
+            assert_eq!(body.collect().await.unwrap().to_bytes(), &content[5..5 + FRAME + 70]);
+        }
+        assert!(failure.get().is_none());
+        assert!(frames.0.lock().unwrap().len() <= 4, "frames go home and are used again");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_shorter_is_an_error_and_is_not_padded() {
+        let mut source = source(b"short");
+        source.len = 10;
+        let slice = Slice::whole(&source);
+        let (body, failure) = slice.body(&Frames::default());
+        assert!(body.into_inner().collect().await.is_err());
+        assert!(
+            failure.get().unwrap().contains("shorter than the 10 bytes"),
+            "{failure:?}"
+        );
+        assert!(
+            slice
+                .digest(Hasher::crc32c(), &Frames::default())
+                .await
+                .unwrap_err()
+                .contains("shorter")
+        );
+    }
+
+    #[tokio::test]
+    async fn checksums_are_those_of_the_slice() {
+        let content = content((DIGEST_STEP + 12_345) as usize);
+        let slice = Slice::whole(&source(&content));
+        let frames = Frames::default();
+        let crc = slice.digest(Hasher::crc32c(), &frames).await.unwrap();
+        assert_eq!(crc, Checksum::Crc32c(crc32c::crc32c(&content)));
+        let md5 = slice.digest(Hasher::md5(), &frames).await.unwrap();
+        assert_eq!(md5, Checksum::Md5(STANDARD.encode(Md5::digest(&content))));
+        let nothing = Slice { len: 0, ..slice };
+        assert_eq!(
+            nothing
+                .digest(Hasher::crc32c(), &frames)
+                .await
+                .unwrap()
+                .crc32c()
+                .unwrap(),
+            "AAAAAA=="
+        );
+        assert_eq!(
+            nothing.digest(Hasher::md5(), &frames).await.unwrap().md5().unwrap(),
+            "1B2M2Y8AsgTpgAmY7PhCfg=="
+        );
+    }
+}

@@ -1,0 +1,348 @@
+//! The watch over every request: it ends when nothing moves.
+//!
+//! Wrapped around the transport, below the SDK's retries, so that each attempt is watched by itself and the pauses
+//! between attempts are not mistaken for a stall. What counts as progress: the transport takes a piece of the body, the
+//! head of the answer arrives, a piece of the answer arrives. However slow an upload is, it is not cut while it moves.
+//! A stalled attempt fails at once with [`Stall`] and is not retried here: callers decide (a part is tried once more).
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use aws_sdk_s3::{
+    Client,
+    config::{
+        ConfigBag, HttpClient, RequestChecksumCalculation, ResponseChecksumValidation, RuntimeComponents,
+        SharedHttpClient, StalledStreamProtectionConfig,
+    },
+    primitives::SdkBody,
+};
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{
+        connector_metadata::ConnectorMetadata,
+        http::{HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+        interceptors::context::InterceptorContext,
+        orchestrator::{HttpRequest, HttpResponse},
+        result::ConnectorError,
+        retries::classifiers::{ClassifyRetry, RetryAction},
+        runtime_components::RuntimeComponentsBuilder,
+    },
+};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+/// What the kernel and proxies on the way may still hold when the transport has taken the last byte.
+const IN_FLIGHT: u64 = 4 << 20;
+
+/// The slowest connection, in bytes per second, for which that is taken into account when its real speed is unknown.
+const ASSUMED_RATE: u64 = 128 << 10;
+
+/// Putting parts together may take a store longer than answering anything else, and it is silent meanwhile.
+const COMPLETION_PATIENCE: u32 = 4;
+
+/// Statuses that are worth a retry beside those that the SDK knows (5xx): time-out, too many requests, and two that
+/// proxies use for connections that were closed or an origin that failed.
+const MORE_TRANSIENT_STATUSES: [u16; 4] = [408, 429, 499, 520];
+
+/// The client with the watch around its transport, and with what this program relies on: no checksums but ours (the
+/// SDK's own would turn a plain PUT into a chunked one with a trailer), no second watch.
+pub(super) fn guarded(client: &Client, stall: Duration) -> Client {
+    let config = client.config();
+    let mut builder = config
+        .to_builder()
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .retry_classifier(MoreStatuses);
+    if let Some(inner) = config.http_client() {
+        builder = builder.http_client(Guard { inner, stall });
+    }
+    Client::from_conf(builder.build())
+}
+
+/// Nothing moved for too long.
+#[derive(Debug)]
+pub(super) struct Stall {
+    doing: &'static str,
+    waited: Duration,
+}
+
+impl fmt::Display for Stall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no progress for {:?} while {}", self.waited, self.doing)
+    }
+}
+
+impl StdError for Stall {}
+
+#[derive(Debug)]
+struct MoreStatuses;
+
+impl ClassifyRetry for MoreStatuses {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.response().map(|response| response.status().as_u16()) {
+            Some(status) if MORE_TRANSIENT_STATUSES.contains(&status) => RetryAction::transient_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "more transient statuses"
+    }
+}
+
+#[derive(Debug)]
+struct Guard<T> {
+    inner: T,
+    stall: Duration,
+}
+
+impl HttpClient for Guard<SharedHttpClient> {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        let inner = self.inner.http_connector(settings, components);
+        SharedHttpConnector::new(Guard {
+            inner,
+            stall: self.stall,
+        })
+    }
+
+    fn validate_base_client_config(
+        &self,
+        components: &RuntimeComponentsBuilder,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        HttpClient::validate_base_client_config(&self.inner, components, config)
+    }
+
+    fn validate_final_config(&self, components: &RuntimeComponents, config: &ConfigBag) -> Result<(), BoxError> {
+        HttpClient::validate_final_config(&self.inner, components, config)
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.inner.connector_metadata()
+    }
+}
+
+impl HttpConnector for Guard<SharedHttpConnector> {
+    fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
+        let progress = Arc::new(Progress::new());
+        let completion = request.method() == "POST" && request.uri().contains("uploadId=");
+        let patience = if completion { COMPLETION_PATIENCE } else { 1 };
+        let body = request.take_body();
+        let total = body.content_length().unwrap_or(0);
+        *request.body_mut() = match total {
+            0 => body,
+            _ => SdkBody::from_body_1_x(WatchedRequest {
+                inner: body,
+                progress: Arc::clone(&progress),
+            }),
+        };
+        let (call, stall) = (self.inner.call(request), self.stall);
+        HttpConnectorFuture::new(async move {
+            let response = watch(call, &progress, total, stall, patience).await?;
+            Ok(watched_response(response, stall))
+        })
+    }
+}
+
+/// Runs one attempt up to the head of its answer.
+async fn watch(
+    call: HttpConnectorFuture,
+    progress: &Progress,
+    total: u64,
+    stall: Duration,
+    patience: u32,
+) -> Result<HttpResponse, ConnectorError> {
+    let mut call = std::pin::pin!(call);
+    loop {
+        let (deadline, limit, doing) = progress.deadline(total, stall, patience);
+        tokio::select! {
+            biased;
+            answer = &mut call => return answer,
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        // The transport may have moved on meanwhile; it tells without waking us, for it does so very often.
+        if progress.deadline(total, stall, patience).0 <= Instant::now() {
+            let stall = Stall { doing, waited: limit };
+            return Err(ConnectorError::other(Box::new(stall), None));
+        }
+    }
+}
+
+fn watched_response(mut response: HttpResponse, stall: Duration) -> HttpResponse {
+    let inner = response.take_body();
+    *response.body_mut() = match inner.bytes() {
+        Some(_) => inner,
+        None => SdkBody::from_body_1_x(WatchedResponse {
+            inner,
+            stall,
+            timer: None,
+            failed: false,
+        }),
+    };
+    response
+}
+
+/// How far one request has come.
+#[derive(Debug)]
+struct Progress(Mutex<Taken>);
+
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    bytes: u64,
+    start: Instant,
+    last: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self(Mutex::new(Taken {
+            bytes: 0,
+            start: now,
+            last: now,
+        }))
+    }
+
+    fn took(&self, bytes: u64) {
+        let mut taken = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        taken.bytes += bytes;
+        taken.last = Instant::now();
+    }
+
+    /// When the request is taken for stalled if nothing moves until then, how long that is, and what it is waiting for.
+    fn deadline(&self, total: u64, stall: Duration, patience: u32) -> (Instant, Duration, &'static str) {
+        let taken = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if total > 0 && taken.bytes < total {
+            let doing = if taken.bytes == 0 {
+                "connecting"
+            } else {
+                "sending the body"
+            };
+            return (taken.last + stall, stall, doing);
+        }
+        let limit = stall * patience + drain_time(total, taken.last.duration_since(taken.start));
+        (
+            taken.last + limit,
+            limit,
+            if total == 0 {
+                "connecting or waiting for the answer"
+            } else {
+                "waiting for the answer"
+            },
+        )
+    }
+}
+
+/// How long bytes that the transport has taken may still be on their way, when `total` bytes were taken within
+/// `elapsed`: a slow connection behind a large buffer must not be cut for its silence.
+fn drain_time(total: u64, elapsed: Duration) -> Duration {
+    let buffered = total.min(IN_FLIGHT);
+    let assumed = Duration::from_millis(buffered * 1000 / ASSUMED_RATE);
+    if total < 2 * IN_FLIGHT {
+        return assumed;
+    }
+    // The first bytes vanish into the buffer at once; what came after them shows the real speed.
+    let measured = elapsed.mul_f64(buffered as f64 / (total - IN_FLIGHT) as f64);
+    assumed.max(measured)
+}
+
+struct WatchedRequest {
+    inner: SdkBody,
+    progress: Arc<Progress>,
+}
+
+impl Body for WatchedRequest {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.progress.took(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        Body::is_end_stream(&self.inner)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(&self.inner)
+    }
+}
+
+struct WatchedResponse {
+    inner: SdkBody,
+    stall: Duration,
+    /// Runs only while somebody waits: a reader that takes its time is no stall of the store.
+    timer: Option<Pin<Box<Sleep>>>,
+    failed: bool,
+}
+
+impl Body for WatchedResponse {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            this.timer = None;
+            return Poll::Ready(frame);
+        }
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(this.stall)));
+        ready!(timer.as_mut().poll(cx));
+        this.failed = true;
+        Poll::Ready(Some(Err(Box::new(Stall {
+            doing: "reading the answer",
+            waited: this.stall,
+        }))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        Body::is_end_stream(&self.inner)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(&self.inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_buffered_gets_time_to_drain() {
+        const MIB: u64 = 1 << 20;
+        let secs = Duration::from_secs;
+        for (total, elapsed, expected, why) in [
+            (0, secs(0), secs(0), "nothing was sent"),
+            (128 << 10, secs(0), secs(1), "a small body, at the assumed rate"),
+            (4 * MIB, secs(0), secs(32), "all of it may sit in buffers"),
+            (64 * MIB, secs(1), secs(32), "fast: the assumed rate is the longer"),
+            (
+                16 * MIB,
+                secs(1200),
+                secs(400),
+                "12 MiB took 20 minutes, so 4 MiB take a third of that",
+            ),
+        ] {
+            assert_eq!(drain_time(total, elapsed), expected, "{why}");
+        }
+    }
+}

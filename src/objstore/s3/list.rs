@@ -1,0 +1,239 @@
+//! Reading: listings, page by page, and small objects.
+
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use bytes::{Bytes, BytesMut};
+
+use super::{Encryption, Store, errors, guard::Stall};
+use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion};
+
+/// How often a small object is read when its answer breaks off in the middle.
+const READS: u32 = 3;
+
+/// What one page of a listing holds, whichever call it came from.
+struct Page {
+    objects: Vec<Object>,
+    dirs: Vec<String>,
+    /// Where the next page starts; `None` at the end.
+    next: Option<Next>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Next {
+    Token(String),
+    Marker(String),
+}
+
+/// What to list, with full keys.
+struct Query<'a> {
+    dir: &'a str,
+    prefix: String,
+    delimiter: Option<&'static str>,
+    after: Option<String>,
+}
+
+impl Store {
+    /// All objects below `dir`.
+    pub(super) async fn list_below(&self, dir: &str) -> Result<Vec<Object>, Error> {
+        let prefix = if dir.is_empty() {
+            self.prefix.clone()
+        } else {
+            self.full(&format!("{dir}/"))
+        };
+        let mut objects = Vec::new();
+        let query = Query {
+            dir,
+            prefix,
+            delimiter: None,
+            after: None,
+        };
+        self.pages(&query, |page| objects.extend(page.objects)).await?;
+        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        objects.dedup_by(|a, b| a.key == b.key);
+        Ok(objects)
+    }
+
+    /// The directories at the top that sort after `after`.
+    pub(super) async fn list_dirs(&self, after: &str) -> Result<Vec<String>, Error> {
+        // Starting right after the bare name loses nothing that sorts after it, and the rest is sorted out below.
+        let start = (!after.is_empty()).then(|| self.full(after));
+        let query = Query {
+            dir: "",
+            prefix: self.prefix.clone(),
+            delimiter: Some("/"),
+            after: start,
+        };
+        let mut dirs = Vec::new();
+        self.pages(&query, |page| dirs.extend(page.dirs)).await?;
+        dirs.retain(|dir| !dir.is_empty() && dir.as_str() > after);
+        dirs.sort_unstable();
+        dirs.dedup();
+        Ok(dirs)
+    }
+
+    async fn pages(&self, query: &Query<'_>, mut each: impl FnMut(Page)) -> Result<(), Error> {
+        let mut next = None;
+        loop {
+            let page = match self.list_version {
+                ListVersion::V1 => self.page_v1(query, next.as_ref()).await?,
+                ListVersion::V2 => self.page_v2(query, next.as_ref()).await?,
+            };
+            let following = page.next.clone();
+            each(page);
+            match following {
+                None => return Ok(()),
+                // A store that does not move on would be asked for ever.
+                same if same == next => {
+                    let detail = "the store's listing does not advance from page to page".to_owned();
+                    return Err(self.error(Op::Iter, query.dir, ErrorKind::Refused, detail));
+                }
+                following => next = following,
+            }
+        }
+    }
+
+    async fn page_v2(&self, query: &Query<'_>, next: Option<&Next>) -> Result<Page, Error> {
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(&query.prefix)
+            .set_delimiter(query.delimiter.map(str::to_owned))
+            .set_start_after(query.after.clone());
+        let token = match next {
+            Some(Next::Token(token) | Next::Marker(token)) => Some(token.clone()),
+            None => None,
+        };
+        let answer = request.set_continuation_token(token).send().await;
+        let answer = answer.map_err(|error| self.sdk_error(Op::Iter, query.dir, error))?;
+        let next = match (answer.is_truncated, answer.next_continuation_token) {
+            (Some(true), Some(token)) => Some(Next::Token(token)),
+            (Some(true), None) => return Err(self.cut_listing(query.dir)),
+            _ => None,
+        };
+        let objects = answer.contents.unwrap_or_default();
+        let dirs = answer.common_prefixes.unwrap_or_default();
+        Ok(self.page(objects, dirs, next))
+    }
+
+    async fn page_v1(&self, query: &Query<'_>, next: Option<&Next>) -> Result<Page, Error> {
+        let marker = match next {
+            Some(Next::Marker(marker) | Next::Token(marker)) => Some(marker.clone()),
+            None => query.after.clone(),
+        };
+        let answer = self
+            .client
+            .list_objects()
+            .bucket(&self.bucket)
+            .prefix(&query.prefix)
+            .set_delimiter(query.delimiter.map(str::to_owned))
+            .set_marker(marker)
+            .send()
+            .await
+            .map_err(|error| self.sdk_error(Op::Iter, query.dir, error))?;
+        let objects = answer.contents.unwrap_or_default();
+        let dirs = answer.common_prefixes.unwrap_or_default();
+        // Without a delimiter the store tells no marker: it is the last key then.
+        let last_key = objects.last().and_then(|object| object.key.clone());
+        let last_dir = dirs.last().and_then(|dir| dir.prefix.clone());
+        let next = match (answer.is_truncated, answer.next_marker.or(last_key.max(last_dir))) {
+            (Some(true), Some(marker)) => Some(Next::Marker(marker)),
+            (Some(true), None) => return Err(self.cut_listing(query.dir)),
+            _ => None,
+        };
+        Ok(self.page(objects, dirs, next))
+    }
+
+    fn cut_listing(&self, dir: &str) -> Error {
+        let detail = "the store's listing breaks off without saying how to go on".to_owned();
+        self.error(Op::Iter, dir, ErrorKind::Server, detail)
+    }
+
+    /// Keys without the prefix. Marks that some tools set for directories are no objects.
+    fn page(
+        &self,
+        objects: Vec<aws_sdk_s3::types::Object>,
+        dirs: Vec<aws_sdk_s3::types::CommonPrefix>,
+        next: Option<Next>,
+    ) -> Page {
+        let objects = objects.into_iter().filter_map(|object| {
+            let key = self.relative(object.key.as_deref()?)?;
+            let size = u64::try_from(object.size.unwrap_or(0)).unwrap_or(0);
+            (!key.is_empty() && !key.ends_with('/')).then(|| Object {
+                key: key.to_owned(),
+                size,
+            })
+        });
+        let dirs = dirs.into_iter().filter_map(|dir| {
+            let dir = self.relative(dir.prefix.as_deref()?)?;
+            Some(dir.strip_suffix('/')?.to_owned())
+        });
+        Page {
+            objects: objects.collect(),
+            dirs: dirs.collect(),
+            next,
+        }
+    }
+
+    /// Reads a small object.
+    pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
+        let mut reads = 1;
+        loop {
+            let mut request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
+            if let Encryption::Customer(customer) = &self.encryption {
+                request = request
+                    .sse_customer_algorithm("AES256")
+                    .sse_customer_key(customer.key.expose())
+                    .sse_customer_key_md5(customer.key_md5.expose());
+            }
+            let answer = request
+                .send()
+                .await
+                .map_err(|error| self.sdk_error(Op::Get, key, error))?;
+            match self.read_body(key, limit, answer).await {
+                // The SDK retries up to the head of the answer; what breaks off later is ours.
+                Err(error) if reads < READS && error.kind == ErrorKind::Network => {
+                    reads += 1;
+                    tracing::debug!(%error, "reading once more");
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn read_body(&self, key: &str, limit: u64, mut answer: GetObjectOutput) -> Result<Bytes, Error> {
+        let expected = answer.content_length.and_then(|len| u64::try_from(len).ok());
+        let too_large = || {
+            let detail = format!("the object has more than the {limit} bytes that are read at most");
+            self.error(Op::Get, key, ErrorKind::TooLarge, detail)
+        };
+        if expected.is_some_and(|len| len > limit) {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::with_capacity(expected.and_then(|len| usize::try_from(len).ok()).unwrap_or(0));
+        while let Some(piece) = answer.body.next().await {
+            let piece = piece.map_err(|error| {
+                let kind = match errors::find::<Stall>(&error) {
+                    Some(_) => ErrorKind::Stalled,
+                    None => ErrorKind::Network,
+                };
+                let detail = format!(
+                    "the answer broke off after {} bytes: {}",
+                    body.len(),
+                    errors::chain(&error)
+                );
+                self.error(Op::Get, key, kind, detail)
+            })?;
+            if (body.len() + piece.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&piece);
+        }
+        match expected {
+            Some(expected) if expected != body.len() as u64 => {
+                let detail = format!("the answer has {} bytes where {expected} were announced", body.len());
+                Err(self.error(Op::Get, key, ErrorKind::Network, detail))
+            }
+            _ => Ok(body.freeze()),
+        }
+    }
+}

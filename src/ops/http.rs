@@ -1,0 +1,352 @@
+//! The HTTP server: `/metrics`, `/-/healthy`, `/-/ready`, and 404 for the rest.
+//!
+//! - The port is bound by [`bind`], early; [`Server::serve`] answers on it.
+//! - Any method is answered, as in Thanos; a request's body is never read, and closes the connection.
+//! - Nobody can keep others out: a request's head must come within a limit, an answer must be read within another, and
+//!   when there are too many connections the one that was idle for longest makes room.
+//! - On the token the probe turns not ready, the port closes, running answers get the grace period, and then the probe
+//!   turns not healthy. Dropping the future of `serve` closes everything at once.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io::{self, Write as _},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName},
+};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, Id, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    connection::{Activity, Guarded},
+    exposition::{self, Format},
+    listen::{self, BindError},
+    probe::Probe,
+};
+
+/// Says why a probe fails; the body must stay as Thanos' is.
+const REASON: HeaderName = HeaderName::from_static("x-narthex-reason");
+/// The longest reason that goes into the header, in bytes.
+const REASON_MAX: usize = 512;
+/// The longest head of a request, in bytes.
+const HEAD_MAX: usize = 16 * 1024;
+/// An answer shorter than this is not worth being compressed.
+const GZIP_FROM: usize = 1024;
+/// How long to wait after the kernel refused us a connection, as when there are no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What clients may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the first byte of a request's head to its last.
+    pub head: Duration,
+    /// How long an answer may make no progress.
+    pub stall: Duration,
+    /// How long a connection may stay open without a request.
+    pub idle: Duration,
+    /// Connections at once.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            // Longer than common scrape intervals, so that a scraper keeps its connection.
+            idle: Duration::from_secs(150),
+            connections: 512,
+        }
+    }
+}
+
+/// A bound port that does not answer yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// What the server tells its clients; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// The state behind the probes.
+    pub probe: Probe,
+    /// The metrics; complete before the server starts.
+    pub registry: Arc<Registry>,
+}
+
+/// Binds `address` (`host:port`; an empty host means all addresses); the error names it and `flag`.
+pub async fn bind(address: &str, flag: &'static str) -> Result<Server, BindError> {
+    let (listener, address) = listen::listen(address, flag).await?;
+    Ok(Server { listener, address })
+}
+
+impl Server {
+    /// The address that is bound: with the real port where 0 was asked for.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Turns the probe healthy and answers until `token` is cancelled, then for at most `grace` more (0 closes at once).
+    pub async fn serve(self, pages: Pages, limits: Limits, token: CancellationToken, grace: Duration) {
+        let Self { listener, address } = self;
+        info!(%address, "serving HTTP");
+        pages.probe.set_healthy(Ok(()));
+        let probe = pages.probe.clone();
+        let mut connections = Connections::new(pages, limits);
+        loop {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => break,
+                Some(ended) = connections.tasks.join_next_with_id() => connections.forget(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => connections.take(stream, peer),
+                    Err(error) => {
+                        warn!(%error, "cannot accept a connection; trying again");
+                        connections.evict();
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        probe.shutdown();
+        drop(listener);
+        if !connections.drain(grace).await {
+            warn!(
+                grace_seconds = grace.as_secs_f64(),
+                "cutting HTTP connections that did not end within the grace period"
+            );
+        }
+        probe.stopped();
+    }
+}
+
+/// The connections that are open.
+struct Connections {
+    pages: Pages,
+    limits: Limits,
+    born: Instant,
+    tasks: JoinSet<()>,
+    open: HashMap<Id, (AbortHandle, Activity)>,
+    closing: CancellationToken,
+}
+
+impl Connections {
+    fn new(pages: Pages, limits: Limits) -> Self {
+        Self {
+            pages,
+            limits,
+            born: Instant::now(),
+            tasks: JoinSet::new(),
+            open: HashMap::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    fn take(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if self.open.len() >= self.limits.connections {
+            self.evict();
+        }
+        let activity = Activity::new(self.born);
+        let connection = converse(
+            stream,
+            peer,
+            activity.clone(),
+            self.pages.clone(),
+            self.limits,
+            self.closing.clone(),
+        );
+        let handle = self.tasks.spawn(connection);
+        self.open.insert(handle.id(), (handle, activity));
+    }
+
+    /// Closes the connection that was of no use for longest.
+    fn evict(&mut self) {
+        let oldest = self
+            .open
+            .iter()
+            .min_by_key(|(_, (_, activity))| activity.last_ms())
+            .map(|(id, _)| *id);
+        if let Some((handle, _)) = oldest.and_then(|id| self.open.remove(&id)) {
+            handle.abort();
+        }
+    }
+
+    fn forget(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => {
+                if error.is_panic() {
+                    warn!(%error, "answering an HTTP request panicked");
+                }
+                error.id()
+            }
+        };
+        self.open.remove(&id);
+    }
+
+    /// Ends all connections, each after the answer that it is giving; whether that was done within `grace`.
+    async fn drain(&mut self, grace: Duration) -> bool {
+        self.closing.cancel();
+        let ended = timeout(grace, async { while self.tasks.join_next().await.is_some() {} })
+            .await
+            .is_ok();
+        self.tasks.abort_all();
+        ended
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    activity: Activity,
+    pages: Pages,
+    limits: Limits,
+    closing: CancellationToken,
+) {
+    let guarded = Guarded::new(stream, activity.clone(), limits.head, limits.stall);
+    let service = service_fn(move |request: Request<Incoming>| {
+        activity.request();
+        let answer = pages.answer(request.uri().path(), request.headers());
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Runs from the moment a connection has nothing to do; the head's own limit is in `Guarded`.
+        .header_read_timeout(limits.idle)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(guarded), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Port scans, cut clients, slow ones: nobody's mistake here.
+        debug!(%peer, error = &error as &dyn std::error::Error, "an HTTP connection ended early");
+    }
+}
+
+impl Pages {
+    fn answer(&self, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        match path {
+            "/metrics" => self.metrics(headers),
+            "/-/healthy" => verdict(self.probe.healthy()),
+            "/-/ready" => verdict(self.probe.ready()),
+            _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let mut openmetrics = String::new();
+        if prometheus_client::encoding::text::encode(&mut openmetrics, &self.registry).is_err() {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written\n");
+        }
+        let format = exposition::negotiate(joined(headers, ACCEPT).as_deref());
+        let mut body = exposition::render(&openmetrics, format).into_bytes();
+        let zipped = (body.len() > GZIP_FROM && exposition::accepts_gzip(joined(headers, ACCEPT_ENCODING).as_deref()))
+            .then(|| gzip(&body).ok())
+            .flatten();
+        let encoding = zipped.is_some().then_some(HeaderValue::from_static("gzip"));
+        if let Some(zipped) = zipped {
+            body = zipped;
+        }
+        let mut response = respond(StatusCode::OK, format, body);
+        if let Some(encoding) = encoding {
+            response.headers_mut().insert(CONTENT_ENCODING, encoding);
+        }
+        response
+    }
+}
+
+fn verdict(state: Result<(), String>) -> Response<Full<Bytes>> {
+    match state {
+        Ok(()) => plain(StatusCode::OK, "OK"),
+        Err(reason) => {
+            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "NOT OK\n");
+            response.headers_mut().insert(REASON, header_text(&reason));
+            response
+        }
+    }
+}
+
+/// `text` as a header can carry it: one line of printable ASCII, cut at [`REASON_MAX`].
+fn header_text(text: &str) -> HeaderValue {
+    let clean: String = text
+        .chars()
+        .map(|c| if matches!(c, ' '..='~') { c } else { '?' })
+        .take(REASON_MAX)
+        .collect();
+    HeaderValue::from_str(&clean).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// All headers of one name as one list.
+fn joined(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let values: Vec<&str> = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+/// Fast rather than small: the page is short, and whoever scrapes is near.
+fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()
+}
+
+fn plain(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_fits_into_a_header_whatever_it_says() {
+        assert_eq!(
+            header_text("prometheus: connection refused"),
+            "prometheus: connection refused"
+        );
+        assert_eq!(header_text("a\r\nSet-Cookie: b\u{fc}"), "a??Set-Cookie: b?");
+        assert_eq!(header_text(&"x".repeat(5000)).len(), REASON_MAX);
+    }
+}

@@ -1,0 +1,91 @@
+//! The commit: `meta.json`, sent last, makes a block visible.
+//!
+//! An answer that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the
+//! object back. A crash after the commit is found by the next life, which lists the block and reads its `meta.json`.
+
+use std::{path::Path, time::SystemTime};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    model::Labels,
+    objstore::{self, ErrorKind},
+    shipper::{
+        bucket_index::LARGEST_META,
+        courier::{Cargo, Courier, Error, stamps},
+    },
+    tsdb::{Block, Stamp},
+};
+
+impl Courier {
+    /// Waits until nobody has written to the block until `not_before`, and makes it visible under `labels`.
+    pub(super) async fn commit(
+        &self,
+        block: &Block,
+        cargo: &Cargo,
+        labels: &Labels,
+        source: &str,
+        not_before: Instant,
+    ) -> Result<(), Error> {
+        let before = stamps(&cargo.pinned)?;
+        tokio::time::sleep_until(not_before).await;
+        unchanged(block, cargo, &before)?;
+        if labels.is_empty() && block.meta.thanos_labels.as_ref().is_none_or(Labels::is_empty) {
+            return Err(Error::NoLabels);
+        }
+        let stamp = Stamp {
+            labels: labels.clone(),
+            source: source.to_owned(),
+            files: cargo.files.clone(),
+            upload_time: SystemTime::now(),
+        };
+        let meta = Bytes::from(block.meta.for_bucket(&stamp));
+        self.put_meta(&format!("{}/meta.json", block.id), meta).await?;
+        if cargo.resumed {
+            // Whoever clears away old tries may have listed the block before it became visible.
+            self.prove(block.id, &cargo.pinned).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_meta(&self, key: &str, meta: Bytes) -> Result<(), objstore::Error> {
+        let Err(error) = self.bucket.put_bytes(key, meta.clone()).await else {
+            return Ok(());
+        };
+        if !error.kind.is_ambiguous() && error.kind != ErrorKind::Integrity {
+            return Err(error);
+        }
+        match self.bucket.get(key, LARGEST_META).await {
+            Ok(there) if there == meta => {
+                tracing::info!(key, %error, "the commit failed, but the bucket has it");
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+/// Whether the files are still as long and as old as they were, and still the block's (or gone altogether).
+fn unchanged(block: &Block, cargo: &Cargo, before: &[(u64, SystemTime)]) -> Result<(), Error> {
+    let now = stamps(&cargo.pinned)?;
+    for ((file, before), now) in cargo.pinned.files.iter().zip(before).zip(&now) {
+        if before != now || now.0 != file.len {
+            return Err(Error::Changed(file.path.display().to_string()));
+        }
+    }
+    let segments = cargo
+        .pinned
+        .files
+        .iter()
+        .filter(|file| file.rel_path.starts_with("chunks/"))
+        .count();
+    match count(&block.dir.join("chunks")) {
+        Some(there) if there > segments => Err(Error::Changed(block.dir.join("chunks").display().to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn count(dir: &Path) -> Option<usize> {
+    Some(fs_err::read_dir(dir).ok()?.count())
+}

@@ -1,0 +1,365 @@
+//! Carries the data of one block to the bucket, and proves that it is there.
+//!
+//! What is done before anything counts as carried: every file is opened, the block is checked, each file is sent and
+//! acknowledged with its checksum, and one listing shows exactly these objects with exactly these sizes. Dropping the
+//! future stops the requests; what was acknowledged by then is remembered for this process' life and not sent again while
+//! the listing still shows it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::{
+    objstore::{self, Bucket, Object, Source},
+    tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
+};
+
+/// Blocks that are read for a check at the same time.
+const CHECKS_AT_ONCE: usize = 2;
+/// How often a listing that does not show what was sent is asked for again, for stores that lag.
+const LISTINGS: u32 = 3;
+/// The wait between two such listings.
+const LISTING_WAIT: Duration = Duration::from_millis(300);
+/// Objects of others that may stand beside a block's own.
+const MARKERS: [&str; 3] = ["deletion-mark.json", "no-compact-mark.json", "no-downsample-mark.json"];
+
+/// One block to be carried.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) block: Block,
+    /// It was seen to be sealed in this process' life and not tried yet: nothing of it can be in the bucket.
+    pub(super) fresh: bool,
+    /// Its `meta.json` is in the bucket and readable.
+    pub(super) committed: bool,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub(super) enum Carried {
+    /// All data is in the bucket.
+    Ready(Cargo),
+    /// The block is broken.
+    Broken(Broken),
+    /// It was deleted locally before all of it was opened.
+    Vanished,
+}
+
+/// A block whose data is in the bucket.
+#[derive(Debug)]
+pub(super) struct Cargo {
+    pub(super) pinned: Pinned,
+    pub(super) files: Vec<BucketFile>,
+    /// Objects of an earlier try were there: somebody who clears away old tries may be at work.
+    pub(super) resumed: bool,
+}
+
+/// Why the data of a block, or its commit, is not proven to be in the bucket.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The bucket failed.
+    #[error(transparent)]
+    Bucket(#[from] objstore::Error),
+    /// This host failed.
+    #[error("cannot read the block: {0}")]
+    Local(#[from] io::Error),
+    /// The bucket acknowledged everything, and shows something else.
+    #[error(
+        "the bucket acknowledged every object of the block but lists something else ({0}); nothing was committed, and it \
+         is sent again. If this stays, another program writes to this block's directory, or the store loses writes"
+    )]
+    Unproven(String),
+    /// Objects that are not of the block stand in its directory in the bucket.
+    #[error("{0} in the bucket does not belong to the block")]
+    Foreign(String),
+    /// The files changed while they were sent.
+    #[error("{0} changed while the block was sent; it starts over")]
+    Changed(String),
+    /// The block cannot bear the labels.
+    #[error(
+        "Prometheus has no external labels any more, and a block without labels cannot be committed; set global.external_labels"
+    )]
+    NoLabels,
+}
+
+/// What the process remembers of a block that it tried to carry.
+#[derive(Debug, Default)]
+struct Memory {
+    /// The files that were checked, by length and time of change.
+    checked: Option<Vec<(u64, SystemTime)>>,
+    acknowledged: HashSet<String>,
+}
+
+/// The carrier of all blocks to one bucket.
+#[derive(Debug)]
+pub(super) struct Courier {
+    pub(super) bucket: Arc<dyn Bucket>,
+    sha256: bool,
+    checks: Semaphore,
+    memory: Mutex<HashMap<BlockId, Memory>>,
+}
+
+impl Courier {
+    pub(super) fn new(bucket: Arc<dyn Bucket>, sha256: bool) -> Self {
+        Self {
+            bucket,
+            sha256,
+            checks: Semaphore::new(CHECKS_AT_ONCE),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Forgets blocks that need no more carrying.
+    pub(super) fn retain(&self, keep: impl Fn(BlockId) -> bool) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.retain(|id, _| keep(*id));
+        memory.shrink_to_fit();
+    }
+
+    /// Carries all data of a block, but not its `meta.json`.
+    pub(super) async fn carry(&self, job: &Job) -> Result<Carried, Error> {
+        let id = job.block.id;
+        let pinned = match self.pin(&job.block).await? {
+            Ok(pinned) => pinned,
+            Err(carried) => return Ok(carried),
+        };
+        let dir = id.to_string();
+        let there = if job.fresh {
+            Vec::new()
+        } else {
+            self.bucket.list(&dir).await?
+        };
+        if !job.fresh {
+            self.bucket.abort_stale(&dir).await?;
+        }
+        self.send(job, &pinned, &there).await?;
+        let files = self.describe(&pinned).await?;
+        self.prove(id, &pinned).await?;
+        Ok(Carried::Ready(Cargo {
+            pinned,
+            files,
+            resumed: !there.is_empty(),
+        }))
+    }
+
+    /// Opens and checks the block.
+    async fn pin(&self, block: &Block) -> Result<Result<Pinned, Carried>, Error> {
+        let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
+        let checked = self.remember(block.id, |memory| memory.checked.clone());
+        let block = block.clone();
+        let id = block.id;
+        let found = tokio::task::spawn_blocking(move || open(&block, checked.as_deref()))
+            .await
+            .map_err(io::Error::other)?;
+        Ok(match found {
+            Ok((pinned, stamps)) => {
+                self.remember(id, |memory| memory.checked = Some(stamps));
+                Ok(pinned)
+            }
+            Err(PinError::Vanished) => Err(Carried::Vanished),
+            Err(PinError::Broken { reason, detail }) => Err(Carried::Broken(Broken { reason, detail })),
+            Err(PinError::Io(error)) if exhausted(&error) => return Err(Error::Local(error)),
+            Err(PinError::Io(error)) => Err(Carried::Broken(Broken {
+                reason: Reason::Unreadable,
+                detail: error.to_string(),
+            })),
+        })
+    }
+
+    async fn send(&self, job: &Job, pinned: &Pinned, there: &[Object]) -> Result<(), Error> {
+        let dir = job.block.id.to_string();
+        let there: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
+        let missing = pinned.files.iter().filter(|file| {
+            let key = format!("{dir}/{}", file.rel_path);
+            let proven = job.committed || self.remember(job.block.id, |memory| memory.acknowledged.contains(&key));
+            !(proven && there.get(key.as_str()) == Some(&file.len))
+        });
+        let sends = missing.map(|file| async {
+            let key = format!("{dir}/{}", file.rel_path);
+            let source = Source {
+                file: Arc::clone(&file.file),
+                path: file.path.clone(),
+                len: file.len,
+            };
+            self.bucket.put_file(&key, &source).await?;
+            self.remember(job.block.id, |memory| memory.acknowledged.insert(key));
+            Ok::<_, Error>(())
+        });
+        // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
+        stream::iter(sends.collect::<Vec<_>>())
+            .buffer_unordered(64)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+
+    async fn describe(&self, pinned: &Pinned) -> Result<Vec<BucketFile>, Error> {
+        let mut files = Vec::with_capacity(pinned.files.len());
+        for file in &pinned.files {
+            let sha256 = if self.sha256 {
+                let (descriptor, len) = (Arc::clone(&file.file), file.len);
+                let digest = tokio::task::spawn_blocking(move || sha256(&descriptor, len)).await;
+                Some(digest.map_err(io::Error::other)??)
+            } else {
+                None
+            };
+            files.push(BucketFile {
+                rel_path: file.rel_path.clone(),
+                size: Some(file.len),
+                sha256,
+            });
+        }
+        Ok(files)
+    }
+
+    /// Lists the block in the bucket: exactly its files, with exactly their sizes.
+    pub(super) async fn prove(&self, id: BlockId, pinned: &Pinned) -> Result<(), Error> {
+        let dir = id.to_string();
+        let mut tries = 0;
+        loop {
+            let listed = self.bucket.list(&dir).await?;
+            let (wrong, foreign) = compare(&dir, &pinned.files, &listed);
+            if !foreign.is_empty() {
+                return Err(Error::Foreign(foreign.join(", ")));
+            }
+            if wrong.is_empty() {
+                return Ok(());
+            }
+            tries += 1;
+            if tries == LISTINGS {
+                self.remember(id, |memory| memory.acknowledged.clear());
+                return Err(Error::Unproven(wrong.join(", ")));
+            }
+            tokio::time::sleep(LISTING_WAIT).await;
+        }
+    }
+
+    fn remember<T>(&self, id: BlockId, f: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        f(memory.entry(id).or_default())
+    }
+}
+
+/// What differs between the files of a block and the objects listed for it, and which objects are not of it.
+fn compare<'a>(dir: &str, files: &[PinnedFile], listed: &'a [Object]) -> (Vec<String>, Vec<&'a str>) {
+    let mut there: BTreeMap<&'a str, u64> = listed
+        .iter()
+        .filter_map(|object| Some((object.key.strip_prefix(dir)?.strip_prefix('/')?, object.size)))
+        .collect();
+    let mut wrong = Vec::new();
+    for file in files {
+        match there.remove(file.rel_path.as_str()) {
+            Some(size) if size == file.len => {}
+            Some(size) => wrong.push(format!("{} has {size} bytes instead of {}", file.rel_path, file.len)),
+            None => wrong.push(format!("{} is missing", file.rel_path)),
+        }
+    }
+    let foreign = there
+        .into_keys()
+        .filter(|name| *name != "meta.json" && !MARKERS.contains(name))
+        .collect();
+    (wrong, foreign)
+}
+
+/// Opens the block and checks it, unless exactly these files were checked before.
+fn open(block: &Block, checked: Option<&[(u64, SystemTime)]>) -> Result<(Pinned, Vec<(u64, SystemTime)>), PinError> {
+    let pinned = Pinned::open(block)?;
+    let stamps = stamps(&pinned)?;
+    if checked != Some(&stamps[..]) {
+        check::quick(&pinned)?;
+    }
+    Ok((pinned, stamps))
+}
+
+/// Length and time of change of each file, as of now.
+pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<(u64, SystemTime)>> {
+    pinned
+        .files
+        .iter()
+        .map(|file| file.file.metadata().and_then(|now| Ok((now.len(), now.modified()?))))
+        .collect()
+}
+
+/// Whether this host has run out of something that comes back by itself: no fault of the block.
+fn exhausted(error: &io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
+fn sha256(file: &File, len: u64) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    while at < len {
+        let read = file.read_at(&mut buffer, at)?;
+        if read == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("cut at {at} of {len} bytes"),
+            ));
+        }
+        digest.update(&buffer[..read]);
+        at += read as u64;
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(rel_path: &str, len: u64) -> PinnedFile {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        PinnedFile {
+            rel_path: rel_path.into(),
+            path: rel_path.into(),
+            file,
+            len,
+        }
+    }
+
+    fn object(key: &str, size: u64) -> Object {
+        Object { key: key.into(), size }
+    }
+
+    #[test]
+    fn a_listing_must_show_exactly_the_files() {
+        let files = [file("chunks/000001", 8), file("index", 5)];
+        let whole = [object("A/chunks/000001", 8), object("A/index", 5)];
+        let good = (Vec::new(), Vec::new());
+        assert_eq!(compare("A", &files, &whole), good);
+        let marked = [
+            &whole[..],
+            &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)],
+        ]
+        .concat();
+        assert_eq!(compare("A", &files, &marked), good);
+        let (wrong, foreign) = {
+            let listed = [object("A/chunks/000001", 7), object("A/chunks/000002", 8)];
+            let (wrong, foreign) = compare("A", &files, &listed);
+            (wrong, foreign.join(","))
+        };
+        assert_eq!(wrong, ["chunks/000001 has 7 bytes instead of 8", "index is missing"]);
+        assert_eq!(foreign, "chunks/000002");
+    }
+
+    #[test]
+    fn sha256_is_the_one_of_the_standard_and_a_short_file_is_an_error() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"abc").unwrap();
+        // FIPS 180-2, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(&file, 3).unwrap(), expected);
+        assert_eq!(sha256(&file, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,96 @@
+//! The end: a block that is sealed while Prometheus stops is shipped, too, and what is not durable is told.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    shipper::{Neighbour, Shipper, pass::Outcome},
+    tsdb::BlockId,
+};
+
+/// How long a Prometheus that answers as ever is watched after we were told to stop: if it was told so, too, it needs a
+/// moment to show it.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long after Prometheus is gone a block may still be renamed into place.
+const SETTLED: Duration = Duration::from_secs(1);
+/// How often the data directory is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long aborting what was dropped may take.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
+/// What was left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Farewell {
+    /// The blocks that are not durable, and why.
+    pub not_durable: BTreeMap<BlockId, String>,
+    /// Whether the grace period was enough.
+    pub in_time: bool,
+}
+
+impl Shipper {
+    /// Ships until everything sealed is durable and no more can come. Ends by itself; the caller bounds it.
+    pub(super) async fn finish(&mut self) {
+        tracing::info!("stopping: finishing what is sealed");
+        let told = Instant::now();
+        let mut gone_since = None;
+        loop {
+            let outcome = self.pass().await;
+            if outcome == Outcome::Failed {
+                let wait = self.backoff.next();
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            self.backoff.reset();
+            let neighbour = self.origin.borrow_and_update().neighbour;
+            if neighbour == Neighbour::Gone {
+                gone_since.get_or_insert_with(Instant::now);
+            } else {
+                gone_since = None;
+            }
+            let settled = match neighbour {
+                Neighbour::Up | Neighbour::Stopping if outcome == Outcome::Unlabelled => told.elapsed() >= LINGER,
+                Neighbour::Up => told.elapsed() >= LINGER,
+                Neighbour::Stopping => false,
+                Neighbour::Gone => gone_since.is_some_and(|since| since.elapsed() >= SETTLED),
+            };
+            if settled && !matches!(outcome, Outcome::Arriving(_)) {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                hint = self.hints.recv() => self.note(hint),
+            }
+        }
+    }
+
+    /// Cleans up and tells what was left behind.
+    pub(super) async fn part(mut self, in_time: bool) -> Farewell {
+        if tokio::time::timeout(CLEAN_UP, self.courier.bucket.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "open multipart uploads could not be aborted in time; a lifecycle rule of the bucket should remove them"
+            );
+        }
+        self.save_ledger();
+        if !in_time {
+            // The pass was dropped, so what it knew is old: look once more, without the bucket.
+            if let Ok(scan) = self.scan().await {
+                let decisions = self.decide(&scan);
+                self.measure(&decisions, &scan);
+            }
+        }
+        for (block, why) in &self.pending {
+            tracing::error!(%block, why, "not durable: this block is only on the local disk");
+        }
+        if self.pending.is_empty() {
+            tracing::info!("every sealed block is durable");
+        }
+        Farewell {
+            not_durable: self.pending,
+            in_time,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Broken blocks, and blocks that are still being copied in: set aside, so that they hold nobody up.
+//!
+//! A block is set aside with the reason when it is found broken, and looked at again after a while: a copy may have gone
+//! on, an operator may have mended it. Nothing is kept on disk; a restart looks at everything anew.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::{
+    shipper::plan::{QUIET, Wait},
+    tsdb::{BlockId, Broken, Corrupt},
+};
+
+/// When a broken block is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// When a block that is still being copied in is looked at again.
+pub(super) const LOOK_SOON: Duration = Duration::from_secs(2);
+
+/// What is wrong: a short and stable reason for the metric, and the whole story.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ailment {
+    pub(super) reason: &'static str,
+    pub(super) detail: String,
+}
+
+impl From<Broken> for Ailment {
+    fn from(broken: Broken) -> Self {
+        Self {
+            reason: broken.reason.as_str(),
+            detail: broken.detail,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Case {
+    ailment: Ailment,
+    arriving: bool,
+    look_again: Instant,
+}
+
+/// The blocks that are set aside.
+#[derive(Debug, Default)]
+pub(super) struct Quarantine {
+    cases: BTreeMap<BlockId, Case>,
+    /// Blocks whose `meta.json` already is no good, as of the last scan.
+    corrupt: BTreeMap<BlockId, Ailment>,
+}
+
+impl Quarantine {
+    /// Sets `id` aside; says so when the reason is new. Returns whether it counts as broken.
+    pub(super) fn set_aside(&mut self, id: BlockId, ailment: Ailment, arriving: bool) -> bool {
+        let known = self
+            .cases
+            .get(&id)
+            .is_some_and(|case| case.ailment == ailment && case.arriving == arriving);
+        if !known && arriving {
+            tracing::info!(block = %id, missing = ailment.detail, "a block is being copied in; it is taken when it is whole and left alone");
+        } else if !known {
+            warn(id, &ailment);
+        }
+        let wait = if arriving { LOOK_SOON } else { LOOK_AGAIN };
+        self.cases.insert(
+            id,
+            Case {
+                ailment,
+                arriving,
+                look_again: Instant::now() + wait,
+            },
+        );
+        !arriving
+    }
+
+    /// Takes over what the scan found; returns how many broken blocks are new.
+    pub(super) fn take(&mut self, corrupt: &[Corrupt]) -> u64 {
+        let mut fresh = 0;
+        let mut now = BTreeMap::new();
+        for corrupt in corrupt {
+            let ailment = Ailment {
+                reason: corrupt.reason.as_str(),
+                detail: corrupt.detail.clone(),
+            };
+            if self.corrupt.get(&corrupt.id) != Some(&ailment) {
+                warn(corrupt.id, &ailment);
+                fresh += 1;
+            }
+            now.insert(corrupt.id, ailment);
+        }
+        self.corrupt = now;
+        fresh
+    }
+
+    /// Forgets the case of a block that was found good, and of all that are gone.
+    pub(super) fn retain(&mut self, keep: impl Fn(BlockId) -> bool) {
+        self.cases.retain(|id, _| keep(*id));
+    }
+
+    /// The blocks that are not yet due to be looked at again.
+    pub(super) fn waiting(&self) -> HashMap<BlockId, Wait> {
+        let now = Instant::now();
+        let not_due = self.cases.iter().filter(|(_, case)| case.look_again > now);
+        let wait = |case: &Case| match case.arriving {
+            true => Wait::Arriving(case.ailment.detail.clone()),
+            false => Wait::Quarantined(case.ailment.detail.clone()),
+        };
+        not_due.map(|(id, case)| (*id, wait(case))).collect()
+    }
+
+    /// Whether a block is on its way in.
+    pub(super) fn any_arriving(&self) -> bool {
+        self.cases.values().any(|case| case.arriving)
+    }
+
+    /// How many blocks are broken, by reason.
+    pub(super) fn by_reason(&self) -> BTreeMap<&'static str, i64> {
+        let mut counts = BTreeMap::new();
+        let cases = self
+            .cases
+            .values()
+            .filter(|case| !case.arriving)
+            .map(|case| &case.ailment);
+        for ailment in cases.chain(self.corrupt.values()) {
+            *counts.entry(ailment.reason).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn warn(id: BlockId, ailment: &Ailment) {
+    tracing::error!(
+        block = %id, reason = ailment.reason, detail = ailment.detail,
+        "a block is broken and is left out; the others go on. Restore it from a copy, or delete it; it is looked at again every minute"
+    );
+}
+
+/// For how long nothing was written to the files of the block in `dir`. A copy keeps old times of change but not of the
+/// inode, so the later of both counts.
+pub(super) fn quiet(dir: &Path, now: SystemTime) -> io::Result<Duration> {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut newest = Duration::ZERO;
+    for dir in [dir.to_owned(), dir.join("chunks")] {
+        for entry in fs_err::read_dir(dir)? {
+            let file = entry?.metadata()?;
+            if file.is_file() {
+                newest = newest.max(since_1970(file.mtime(), file.mtime_nsec()));
+                newest = newest.max(since_1970(file.ctime(), file.ctime_nsec()));
+            }
+        }
+    }
+    // A time in the future (another host's clock) would hold the block for as long as the clocks differ.
+    Ok(if newest > now { QUIET } else { now - newest })
+}
+
+fn since_1970(seconds: i64, nanos: i64) -> Duration {
+    Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tsdb::Reason;
+
+    fn id(n: u32) -> BlockId {
+        BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap()
+    }
+
+    fn broken(detail: &str) -> Ailment {
+        Ailment {
+            reason: "index",
+            detail: detail.into(),
+        }
+    }
+
+    #[test]
+    fn broken_blocks_count_and_arriving_ones_do_not() {
+        let mut quarantine = Quarantine::default();
+        assert!(quarantine.set_aside(id(1), broken("cut"), false));
+        assert!(!quarantine.set_aside(id(2), broken("short"), true));
+        let corrupt = [Corrupt {
+            id: id(3),
+            reason: Reason::Meta,
+            detail: "empty".into(),
+        }];
+        assert_eq!(quarantine.take(&corrupt), 1);
+        assert_eq!(quarantine.take(&corrupt), 0);
+        let counts: Vec<_> = quarantine.by_reason().into_iter().collect();
+        assert_eq!(counts, [("index", 1), ("meta", 1)]);
+        assert!(quarantine.any_arriving());
+        let waiting = quarantine.waiting();
+        assert_eq!(waiting[&id(1)], Wait::Quarantined("cut".into()));
+        assert_eq!(waiting[&id(2)], Wait::Arriving("short".into()));
+        quarantine.retain(|other| other == id(1));
+        assert!(!quarantine.any_arriving());
+    }
+
+    #[test]
+    fn a_block_is_quiet_since_its_last_change_even_when_the_copy_kept_old_times() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::create_dir(dir.path().join("chunks")).unwrap();
+        let file = fs_err::File::create(dir.path().join("chunks/000001")).unwrap();
+        file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let now = SystemTime::now() + Duration::from_secs(7);
+        let quiet = quiet(dir.path(), now).unwrap();
+        assert!(
+            quiet >= Duration::from_secs(6) && quiet < Duration::from_secs(60),
+            "{quiet:?}"
+        );
+    }
+
+    #[test]
+    fn a_vanished_block_is_an_error() {
+        assert!(quiet(Path::new("/nowhere/at/all"), SystemTime::now()).is_err());
+    }
+}

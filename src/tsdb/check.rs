@@ -1,0 +1,184 @@
+//! Whether a block is whole, as far as one can tell without reading its samples.
+//!
+//! [`quick`] reads the index once from end to end and a few bytes of each chunk segment. What it proves:
+//!
+//! - the index is whole: its header, its table of contents, its symbols and its postings table are sound (what
+//!   Prometheus itself looks at when it opens a block), and so is every series, each by its own checksum;
+//! - the segments that the series refer to are there, from 1 without a gap, and each has its header;
+//! - the last chunk that any series refers to in each segment lies wholly inside it and is sound, so that no segment was
+//!   cut off, and none ends in the zeros of a file that was never written.
+//!
+//! What it does not prove: that each sample is right (the chunks between are not read), and that the postings lists are
+//! sound. Memory is bounded whatever the files say: a window of 256 KiB, and 16 bytes per segment.
+
+use std::{fmt, io, os::unix::fs::FileExt};
+
+use super::{Pinned, PinnedFile};
+
+mod index;
+mod window;
+
+use window::Window;
+
+/// Every segment begins with it.
+const SEGMENT_MAGIC: [u8; 4] = 0x85BD_40DD_u32.to_be_bytes();
+/// The only version of segments.
+const SEGMENT_VERSION: u8 = 1;
+/// How long a segment's header is (bytes); the first chunk follows.
+const SEGMENT_HEADER: u64 = 8;
+
+/// What kind of thing is wrong with a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// `meta.json` is missing or says nonsense.
+    Meta,
+    /// The index is missing, cut off or damaged.
+    Index,
+    /// A chunk segment, or all of them, is missing.
+    MissingSegment,
+    /// A chunk segment is shorter than the index says.
+    ShortSegment,
+    /// A chunk segment is damaged.
+    Segment,
+    /// A file is there and cannot be read: rights, or the disk.
+    Unreadable,
+}
+
+impl Reason {
+    /// The reason as the value of a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Meta => "meta",
+            Reason::Index => "index",
+            Reason::MissingSegment => "missing_segment",
+            Reason::ShortSegment => "short_segment",
+            Reason::Segment => "segment",
+            Reason::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is wrong with a block.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Broken {
+    /// For a metric.
+    pub reason: Reason,
+    /// For the operator: which file, where in it, and what.
+    pub detail: String,
+}
+
+impl Broken {
+    pub(super) fn new(reason: Reason, detail: impl fmt::Display) -> Self {
+        Self {
+            reason,
+            detail: detail.to_string(),
+        }
+    }
+
+    fn unreadable(file: &PinnedFile, error: &io::Error) -> Self {
+        Self::new(
+            Reason::Unreadable,
+            format_args!("{} cannot be read: {error}", file.path.display()),
+        )
+    }
+}
+
+/// Proves that `block` is whole; see the module for what that means. Blocks on the disk for as long as it takes to read
+/// the index once.
+pub fn quick(block: &Pinned) -> Result<(), Broken> {
+    let segments: Vec<&PinnedFile> = block.segments().collect();
+    for (i, segment) in segments.iter().enumerate() {
+        let due = format!("chunks/{:06}", i + 1);
+        if segment.rel_path != due {
+            let next = &segment.rel_path;
+            return Err(Broken::new(
+                Reason::MissingSegment,
+                format_args!("{due} is missing, and {next} is there"),
+            ));
+        }
+        segment_header(segment)?;
+    }
+    let index = block
+        .index()
+        .ok_or_else(|| Broken::new(Reason::Index, "index is missing"))?;
+    let last_chunks = index::last_chunks(index, segments.len())?;
+    for (segment, offset) in segments.iter().zip(last_chunks) {
+        if let Some(offset) = offset {
+            chunk(segment, offset)?;
+        }
+    }
+    Ok(())
+}
+
+fn segment_header(segment: &PinnedFile) -> Result<(), Broken> {
+    let name = &segment.rel_path;
+    if segment.len < SEGMENT_HEADER {
+        let what = format_args!("{name} has {} bytes, fewer than its header", segment.len);
+        return Err(Broken::new(Reason::ShortSegment, what));
+    }
+    let mut header = [0; SEGMENT_HEADER as usize];
+    segment
+        .file
+        .read_exact_at(&mut header, 0)
+        .map_err(|error| Broken::unreadable(segment, &error))?;
+    if header[..4] != SEGMENT_MAGIC {
+        return Err(Broken::new(
+            Reason::Segment,
+            format_args!("{name} does not begin as a chunk segment"),
+        ));
+    }
+    if header[4] != SEGMENT_VERSION {
+        let what = format_args!(
+            "{name} has the format {}, and only {SEGMENT_VERSION} can be read",
+            header[4]
+        );
+        return Err(Broken::new(Reason::Segment, what));
+    }
+    Ok(())
+}
+
+/// Checks the chunk at `offset`: length, one byte for the encoding, data, checksum over the latter two.
+fn chunk(segment: &PinnedFile, offset: u32) -> Result<(), Broken> {
+    let name = &segment.rel_path;
+    let start = u64::from(offset);
+    let mut window = Window::new(segment);
+    let bytes = window.at(start, window::LONGEST_UVARINT)?;
+    let Some((len, head)) = window::uvarint(bytes) else {
+        let reason = if bytes.len() < window::LONGEST_UVARINT {
+            Reason::ShortSegment
+        } else {
+            Reason::Segment
+        };
+        return Err(Broken::new(
+            reason,
+            format_args!("{name} has no chunk at byte {offset}, as the index says"),
+        ));
+    };
+    let body = start + head as u64;
+    let end = body.checked_add(1 + 4).and_then(|end| end.checked_add(len));
+    let Some(end) = end.filter(|end| *end <= segment.len) else {
+        let what = format_args!(
+            "{name} has {} bytes, and ends within its chunk at byte {offset}",
+            segment.len
+        );
+        return Err(Broken::new(Reason::ShortSegment, what));
+    };
+    if !window.is_sound(body, end)? {
+        return Err(Broken::new(
+            Reason::Segment,
+            format_args!("{name} is damaged: wrong checksum of its chunk at byte {offset}"),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

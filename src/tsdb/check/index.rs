@@ -1,0 +1,202 @@
+//! The index: what of it Prometheus needs to open a block, and a walk through all series.
+//!
+//! Layout: header of 5 bytes (magic, version), symbols, series, further tables, and at the end the table of contents:
+//! the offsets of the sections and a checksum. Series stand one after another, in version 2 each at a multiple of 16;
+//! a series is `uvarint length | labels, chunks | CRC-32C of the latter`. Of its chunks the first has its reference in
+//! full and the others the difference to the one before; a reference is `segment << 32 | offset`.
+
+use super::{
+    super::{PinnedFile, Reason},
+    Broken, SEGMENT_HEADER,
+    window::{CHECKSUM, LONGEST_UVARINT, Window, uvarint, varint},
+};
+
+const MAGIC: [u8; 4] = 0xBAAA_D700_u32.to_be_bytes();
+const HEADER: u64 = 5;
+/// The table of contents: six offsets and their checksum (bytes).
+const TOC: u64 = 6 * 8 + CHECKSUM;
+/// Where a series may stand in version 2.
+const ALIGNMENT: u64 = 16;
+/// No series is longer (bytes): it would have more than a million chunks.
+const LONGEST_SERIES: u64 = 16 << 20;
+
+/// Where the sections begin that are needed here, and where the series end.
+struct Toc {
+    symbols: u64,
+    series: u64,
+    series_end: u64,
+    postings_table: u64,
+}
+
+/// For each of `segments` segments, the offset of the last chunk that a series refers to; every series is checked.
+pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<Vec<Option<u32>>, Broken> {
+    let mut window = Window::new(file);
+    let version = version(file, &mut window)?;
+    let toc = toc(file, &mut window)?;
+    section(file, &mut window, toc.symbols, "symbols")?;
+    section(file, &mut window, toc.postings_table, "postings table")?;
+    let mut last = vec![None; segments];
+    let alignment = if version == 1 { 1 } else { ALIGNMENT };
+    let mut at = toc.series.next_multiple_of(alignment);
+    while at < toc.series_end {
+        at = series(&mut window, at, toc.series_end, &mut last)?.next_multiple_of(alignment);
+    }
+    Ok(last)
+}
+
+fn version(file: &PinnedFile, window: &mut Window<'_>) -> Result<u8, Broken> {
+    if file.len < HEADER + TOC {
+        return Err(bad(format_args!("index has {} bytes, too few for any index", file.len)));
+    }
+    let header = window.at(0, HEADER as usize)?;
+    if !header.starts_with(&MAGIC) {
+        return Err(bad("index does not begin as one"));
+    }
+    match header[4] {
+        version @ (1 | 2) => Ok(version),
+        other => Err(bad(format_args!(
+            "index has the format {other}, and only 1 and 2 can be read"
+        ))),
+    }
+}
+
+fn toc(file: &PinnedFile, window: &mut Window<'_>) -> Result<Toc, Broken> {
+    let start = file.len - TOC;
+    if !window.is_sound(start, file.len)? {
+        return Err(bad(
+            "index is cut off or damaged: wrong checksum of its table of contents",
+        ));
+    }
+    let bytes = window.at(start, TOC as usize)?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut offsets = [0; 6];
+    for (offset, word) in offsets.iter_mut().zip(words) {
+        *offset = u64::from_be_bytes(*word);
+    }
+    // 0 stands for a table that is not there.
+    if let Some(outside) = offsets
+        .iter()
+        .find(|offset| **offset != 0 && !(HEADER..=start).contains(*offset))
+    {
+        return Err(bad(format_args!(
+            "index has a section at byte {outside}, outside of its {} bytes",
+            file.len
+        )));
+    }
+    let [symbols, series, .., postings_table] = offsets;
+    if symbols == 0 || series == 0 || postings_table == 0 {
+        return Err(bad("index has no symbols, no series or no postings table"));
+    }
+    let series_end = offsets
+        .into_iter()
+        .filter(|offset| *offset > series)
+        .min()
+        .unwrap_or(start);
+    Ok(Toc {
+        symbols,
+        series,
+        series_end,
+        postings_table,
+    })
+}
+
+/// Checks a section that is `length (4 bytes) | content | CRC-32C of the content`.
+fn section(file: &PinnedFile, window: &mut Window<'_>, start: u64, name: &str) -> Result<(), Broken> {
+    let limit = file.len - TOC;
+    let head = window.at(start, 4)?;
+    let len = head
+        .first_chunk()
+        .map_or(u64::MAX, |len| u64::from(u32::from_be_bytes(*len)));
+    let end = start
+        .checked_add(4 + CHECKSUM)
+        .and_then(|end| end.checked_add(len))
+        .filter(|end| *end <= limit);
+    match end {
+        Some(end) if window.is_sound(start + 4, end)? => Ok(()),
+        Some(_) => Err(bad(format_args!(
+            "index is damaged: wrong checksum of its {name} at byte {start}"
+        ))),
+        None => Err(bad(format_args!(
+            "index is damaged: its {name} at byte {start} do not end inside it"
+        ))),
+    }
+}
+
+/// Checks the series at `start`, notes its chunks in `last`, and returns where it ends.
+fn series(window: &mut Window<'_>, start: u64, limit: u64, last: &mut [Option<u32>]) -> Result<u64, Broken> {
+    let (len, head) = uvarint(window.at(start, LONGEST_UVARINT)?).ok_or_else(|| damaged(start))?;
+    let body = start + head as u64;
+    let room = limit.saturating_sub(body);
+    if len == 0 || len > LONGEST_SERIES || len + CHECKSUM > room {
+        return Err(damaged(start));
+    }
+    let bytes = window.at(body, (len + CHECKSUM) as usize)?;
+    let (Some(content), Some(sum)) = (bytes.get(..len as usize), bytes.get(len as usize..)) else {
+        return Err(damaged(start));
+    };
+    if !sum.starts_with(&crc32c::crc32c(content).to_be_bytes()) {
+        return Err(bad(format_args!(
+            "index is damaged: wrong checksum of its series at byte {start}"
+        )));
+    }
+    let mut missing = None;
+    chunks(content, |reference| {
+        let (segment, offset) = ((reference >> 32) as usize, reference as u32);
+        match last.get_mut(segment) {
+            Some(highest) => *highest = (*highest).max(Some(offset)),
+            None => missing = missing.max(Some(segment)),
+        }
+        u64::from(offset) >= SEGMENT_HEADER
+    })
+    .ok_or_else(|| damaged(start))?;
+    if let Some(missing) = missing {
+        let what = format_args!("chunks/{:06} is missing: the index refers to it", missing + 1);
+        return Err(Broken::new(Reason::MissingSegment, what));
+    }
+    Ok(body + len + CHECKSUM)
+}
+
+/// Hands the reference of each chunk of a series to `note`, until it says that one is wrong. `None` if the series does
+/// not make sense.
+fn chunks(content: &[u8], mut note: impl FnMut(u64) -> bool) -> Option<()> {
+    let mut rest = content;
+    let labels = number(&mut rest)?;
+    for _ in 0..labels {
+        number(&mut rest)?;
+        number(&mut rest)?;
+    }
+    let count = number(&mut rest)?;
+    let mut reference = 0;
+    for i in 0..count {
+        // The start, or its distance to the end before; its first form is signed, and takes the same bytes.
+        number(&mut rest)?;
+        number(&mut rest)?;
+        reference = if i == 0 {
+            number(&mut rest)?
+        } else {
+            let (delta, len) = varint(rest)?;
+            rest = &rest[len..];
+            u64::checked_add_signed(reference, delta)?
+        };
+        if !note(reference) {
+            return None;
+        }
+    }
+    Some(())
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let (value, len) = uvarint(bytes)?;
+    *bytes = &bytes[len..];
+    Some(value)
+}
+
+fn damaged(start: u64) -> Broken {
+    bad(format_args!(
+        "index is damaged: there is no series at byte {start}, where one is due"
+    ))
+}
+
+fn bad(detail: impl std::fmt::Display) -> Broken {
+    Broken::new(Reason::Index, detail)
+}
