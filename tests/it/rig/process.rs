@@ -15,7 +15,9 @@ use super::wait::try_until;
 
 /// Kills the child and removes its files when the pipe on its standard input closes, which also happens when the process
 /// that holds the other end is killed. Signals of the terminal go to the whole group and must not end it before its work.
-const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/null; [ -z "$2" ] || rm -rf "$2""#;
+/// The child may still write while it dies, hence the second try.
+const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/null
+[ -z "$2" ] || rm -rf "$2" 2>/dev/null || { sleep 1; rm -rf "$2"; }"#;
 
 /// A running program, with everything that it prints kept in a log file.
 ///
