@@ -2,6 +2,7 @@
 
 mod cli;
 mod codegen;
+mod house;
 mod objstore;
 mod ops;
 mod rig;
