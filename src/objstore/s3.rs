@@ -1,7 +1,3 @@
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
->>>>>>> h-objops
 //! The S3 bucket.
 //!
 //! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
@@ -267,18 +263,3 @@ impl Bucket for S3Bucket {
         self.0.cleanup.wait().await;
     }
 }
-<<<<<<< HEAD
-
-// Stand-in.
-pub(super) async fn client(_config: &S3Config) -> Result<Client, ConfigError> {
-    Err(ConfigError::new("", "stand-in"))
-}
-=======
-//! STUB.
-#![allow(dead_code)]
-mod client;
-mod credentials;
-mod transport;
->>>>>>> h-objcfg
-=======
->>>>>>> h-objops

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use std::{collections::BTreeMap, num::NonZeroUsize, path::Path, time::Duration};
 
 use proptest::prelude::*;
@@ -489,4 +486,3 @@ proptest! {
         let _ = parse(&format!("type: S3\nconfig: {{bucket: b, endpoint: '{quoted}'}}"));
     }
 }
->>>>>>> h-objcfg
