@@ -2,5 +2,6 @@
 
 mod codegen;
 mod ops;
+mod peer;
 mod rig;
 mod rig_test;
