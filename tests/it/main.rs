@@ -1,6 +1,9 @@
 //! The integration tests: one binary, so that the program is linked once. Each file beside this one is a module of it.
 
+mod cli;
 mod codegen;
+mod house;
+mod objstore;
 mod ops;
 mod peer;
 mod rig;

@@ -1,17 +1,293 @@
 //! The rig itself: what the other tests stand on does what it says.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use crate::rig::{Prometheus, Tools, prometheus::Options};
+use crate::rig::{
+    BucketView, Fault, Keeper, Metrics, Prometheus, Rule, S3Server, Tools, Weed, assert_all_shipped, blocks,
+    blocks::Spec,
+    process::Process,
+    prometheus::{Options, sealed},
+    tools::temp_dir,
+};
 
 #[tokio::test]
-async fn every_prometheus_seals_blocks_in_seconds() {
+async fn every_prometheus_seals_blocks_in_seconds_and_the_keeper_keeps_them() {
     let mut all = Vec::new();
     for leg in Tools::find().legs {
-        all.push(Prometheus::start(&leg, Options::default()).await);
+        // Retention is relative to the newest block, and looked at each time a block is sealed.
+        let args = vec!["--storage.tsdb.retention.time=6s".to_owned()];
+        let prometheus = Prometheus::start(
+            &leg,
+            Options {
+                args,
+                ..Options::default()
+            },
+        )
+        .await;
+        let keeper = Keeper::watch(prometheus.data());
+        all.push((prometheus, keeper));
     }
-    for prometheus in &mut all {
-        prometheus.wait_for_blocks(2, Duration::from_secs(60)).await;
+    for (prometheus, keeper) in &all {
+        let first = prometheus.wait_for_blocks(1, Duration::from_secs(60)).await.remove(0);
+        let gone = async || (!prometheus.blocks().contains(&first)).then_some(());
+        crate::rig::wait_until(Duration::from_secs(60), "retention deletes the first block", gone).await;
+        assert!(
+            keeper
+                .block(&first)
+                .is_some_and(|copy| copy.join("chunks/000001").is_file())
+        );
         assert!(prometheus.stop().await.success(), "{}", prometheus.version());
     }
+}
+
+/// Puts, reads, lists and removes through the rig's own client.
+async fn store_and_look(bucket: BucketView) {
+    let bucket = bucket.below("a b/ü");
+    assert!(bucket.list().await.is_empty());
+    let mut expected = std::collections::BTreeMap::new();
+    for (key, size) in [("01A/index", 1 << 20), ("01A/meta.json", 2), ("x+y & <z>", 0)] {
+        bucket.put(key, vec![b'7'; size]).await;
+        expected.insert(key.to_owned(), size as u64);
+    }
+    assert_eq!(bucket.list().await, expected);
+    assert_eq!(bucket.list_below("01A/").await.len(), 2);
+    assert_eq!(bucket.read("01A/meta.json").await.as_deref(), Some(&b"77"[..]));
+    assert_eq!(bucket.read("01A/none").await, None);
+
+    let dir = temp_dir("same");
+    let file = dir.path().join("file");
+    for (size, differs, wrong) in [
+        (1 << 20, None, None),
+        ((1 << 20) + 1, None, Some("the file is longer")),
+        ((1 << 20) - 1, None, Some("longer than the file")),
+        (1 << 20, Some(70_000), Some("byte 70000 differs")),
+    ] {
+        let mut bytes = vec![b'7'; size];
+        if let Some(at) = differs {
+            bytes[at] = b'8';
+        }
+        fs_err::write(&file, bytes).expect("the directory can be written");
+        match (bucket.same("01A/index", &file).await, wrong) {
+            (Ok(()), None) => {}
+            (Err(error), Some(wrong)) => assert!(error.contains(wrong), "{error}"),
+            (other, _) => panic!("{other:?}, expected {wrong:?}"),
+        }
+    }
+    bucket.delete("01A/index").await;
+    assert_eq!(bucket.list().await.len(), 2);
+}
+
+#[tokio::test]
+async fn looks_into_a_directory() {
+    let dir = temp_dir("bucket");
+    store_and_look(BucketView::dir(&dir.path().join("not yet there"))).await;
+}
+
+#[tokio::test]
+async fn looks_into_seaweedfs() {
+    let bucket = Weed::shared().await.bucket("look").await;
+    assert!(bucket.open_uploads().await.is_empty());
+    store_and_look(bucket).await;
+}
+
+#[tokio::test]
+async fn looks_into_the_server_in_process() {
+    let server = S3Server::start();
+    store_and_look(server.bucket("look")).await;
+}
+
+#[tokio::test]
+async fn faults_do_what_they_are_named_for() {
+    let server = S3Server::start();
+    let bucket = server.bucket("faults");
+    let client = crate::rig::S3Client::new(format!("http://{}", server.host()), "faults");
+    let body = || vec![1; 1 << 20];
+
+    server.fault(Rule::on("PUT", "a/*", Fault::Answer(503, "SlowDown")).skip(1).times(1));
+    client.put("a/1", body()).await.unwrap();
+    let error = client.put("a/2", body()).await.unwrap_err();
+    assert!(error.contains("503") && error.contains("SlowDown"), "{error}");
+    client.put("a/3", body()).await.unwrap();
+
+    for (key, fault, stored) in [
+        ("b/cut", Fault::CutBody(1000), false),
+        ("b/lose", Fault::LoseAnswer, true),
+        ("b/done", Fault::DoneBut(500, "InternalError"), true),
+    ] {
+        server.fault(Rule::on("PUT", key, fault));
+        client.put(key, body()).await.unwrap_err();
+        assert_eq!(bucket.read(key).await.is_some(), stored, "{key}");
+    }
+
+    server.fault(Rule::on("PUT", "b/swallow", Fault::Swallow));
+    client.put("b/swallow", body()).await.unwrap();
+    assert_eq!(bucket.read("b/swallow").await, None);
+
+    server.fault(Rule::on("GET", "a/1", Fault::CutAnswer(1000)).times(1));
+    let mut answer = client.get("a/1").await.unwrap().unwrap();
+    let mut seen = 0;
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        seen += chunk.len();
+    }
+    assert_eq!(seen, 1000);
+    assert_eq!(bucket.read("a/1").await, Some(body()));
+
+    for (key, fault) in [("c/hang", Fault::Hang), ("c/stall", Fault::StallBody(1000))] {
+        server.fault(Rule::on("PUT", key, fault));
+        tokio::time::timeout(Duration::from_millis(300), client.put(key, body()))
+            .await
+            .unwrap_err();
+    }
+    server.heal();
+    client.put("c/hang", body()).await.unwrap();
+
+    server.down();
+    let refused = async || client.put("d", Vec::new()).await.err();
+    crate::rig::wait_until(Duration::from_secs(10), "the server refuses", refused).await;
+    server.up();
+    let serves = async || client.put("d", Vec::new()).await.ok();
+    crate::rig::wait_until(Duration::from_secs(10), "the server serves again", serves).await;
+    assert!(
+        server
+            .seen()
+            .iter()
+            .any(|seen| seen.key == "a/2" && seen.length == 1 << 20 && seen.fault.is_some())
+    );
+}
+
+#[tokio::test]
+async fn whole_blocks_pass_and_others_do_not() {
+    let (data, store) = (temp_dir("data"), temp_dir("bucket"));
+    let keeper = Keeper::watch(data.path());
+    let block = blocks::generate(Spec::small(0));
+    let ids = [
+        blocks::place(&block, data.path()),
+        blocks::place_anew(&block, data.path()),
+    ];
+    crate::rig::wait_until(Duration::from_secs(10), "two blocks", async || {
+        (keeper.blocks().len() == 2).then_some(())
+    })
+    .await;
+
+    let bucket = BucketView::dir(store.path());
+    for id in &ids {
+        let source = data.path().join(id);
+        let mut meta: serde_json::Value =
+            serde_json::from_slice(&fs_err::read(source.join("meta.json")).unwrap()).unwrap();
+        let mut files = Vec::new();
+        for name in ["chunks/000001", "index"] {
+            let bytes = fs_err::read(source.join(name)).unwrap();
+            files.push(serde_json::json!({"rel_path": name, "size_bytes": bytes.len()}));
+            bucket.put(&format!("{id}/{name}"), bytes).await;
+        }
+        files.push(serde_json::json!({"rel_path": "meta.json"}));
+        meta["thanos"] = serde_json::json!({ "files": files });
+        bucket
+            .put(&format!("{id}/meta.json"), meta.to_string().into_bytes())
+            .await;
+    }
+    assert_all_shipped(&bucket, &keeper).await;
+
+    let mut index = bucket.read(&format!("{}/index", ids[0])).await.unwrap();
+    index[1000] ^= 1;
+    bucket.put(&format!("{}/index", ids[0]), index).await;
+    let (view, checked) = (
+        bucket.clone(),
+        tokio::spawn(async move { assert_all_shipped(&bucket, &keeper).await }),
+    );
+    let panic = checked.await.unwrap_err().into_panic();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(text.contains("byte 1000 differs"), "{text}");
+    assert_eq!(view.visible().await.len(), 2);
+}
+
+#[test]
+fn a_sparse_block_is_legal_and_small_on_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let (dir, block) = blocks::sparse(3 << 30);
+    let files = fs_err::read_dir(block.join("chunks"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap());
+    let (bytes, disk) = files.fold((0, 0), |(bytes, disk), file| {
+        (bytes + file.len(), disk + file.blocks() * 512)
+    });
+    assert!(bytes > 3 << 30 && disk < 4 << 20, "{bytes} bytes take {disk}");
+    // Prometheus' own tool opens the block and walks its index and chunks.
+    let id = sealed(dir.path()).remove(0);
+    let done = Command::new(Tools::oldest().promtool)
+        .args(["tsdb", "analyze"])
+        .arg(dir.path())
+        .arg(id)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && text.contains("\nSeries: 100\n"), "{done:?}");
+}
+
+/// Set for the process that [`a_child_ends_with_the_process_that_started_it`] starts.
+const ORPHAN: &str = "NARTHEX_RIG_ORPHAN";
+
+#[test]
+fn a_child_ends_with_the_process_that_started_it() {
+    // This very program once more, to be killed.
+    let dir = temp_dir("orphan");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "rig_test::becomes_a_parent", "--nocapture"])
+        .env(ORPHAN, dir.path());
+    let parent = Process::spawn("parent", &mut command, &dir.path().join("log"), None);
+    let end = Instant::now() + Duration::from_secs(60);
+    let child = loop {
+        if let Ok(id) = fs_err::read_to_string(dir.path().join("id")) {
+            break id;
+        }
+        assert!(Instant::now() < end, "the parent has no child");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let runs = || Path::new(&format!("/proc/{child}")).is_dir();
+    assert!(runs());
+    parent.kill();
+    while runs() {
+        assert!(Instant::now() < end, "the child goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The watchdog removes the directory a moment after the kill.
+    while dir.path().join("sweep").is_dir() {
+        assert!(Instant::now() < end, "the child's files stay");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn becomes_a_parent() {
+    let Some(dir) = std::env::var_os(ORPHAN).map(PathBuf::from) else {
+        return;
+    };
+    let sweep = dir.join("sweep");
+    fs_err::create_dir_all(&sweep).unwrap();
+    let child = Process::spawn(
+        "sleep",
+        Command::new("sleep").arg("600"),
+        &sweep.join("log"),
+        Some(&sweep),
+    );
+    fs_err::write(dir.join("half"), child.id().to_string()).unwrap();
+    fs_err::rename(dir.join("half"), dir.join("id")).unwrap();
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+#[test]
+fn metrics_are_read() {
+    let page = "# HELP a b\na 1\nb{x=\"1\",y=\"q\\\"u\\\\o\\nte,}\"} 2.5\nb{x=\"2\"} 1e3 1234\nc{le=\"+Inf\"} +Inf\n";
+    let metrics = Metrics::parse(page);
+    assert_eq!(metrics.value("a", &[]), Some(1.0));
+    assert_eq!(metrics.value("b", &[]), Some(1002.5));
+    assert_eq!(metrics.value("b", &[("y", "q\"u\\o\nte,}")]), Some(2.5));
+    assert_eq!(metrics.value("c", &[("le", "+Inf")]), Some(f64::INFINITY));
+    assert_eq!(metrics.value("d", &[]), None);
+    assert!(metrics.has("b") && !metrics.has("e"));
 }

@@ -9,14 +9,31 @@
 #![allow(unused_imports, reason = "each binary that includes the rig uses a part of it")]
 #![allow(clippy::print_stderr, reason = "logs of the programs are shown when a test fails")]
 
+pub(crate) mod blocks;
+pub(crate) mod bucket;
+pub(crate) mod fault;
 pub(crate) mod http;
+pub(crate) mod keeper;
+pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod prometheus;
+pub(crate) mod s3_client;
+pub(crate) mod s3_server;
+pub(crate) mod sidecar;
 pub(crate) mod tools;
 pub(crate) mod wait;
+pub(crate) mod weed;
 
 pub(crate) use self::{
+    bucket::{BucketView, assert_all_shipped, assert_whole},
+    fault::{Fault, Rule},
+    keeper::Keeper,
+    metrics::Metrics,
     prometheus::Prometheus,
+    s3_client::S3Client,
+    s3_server::S3Server,
+    sidecar::Sidecar,
     tools::{Leg, Tools},
     wait::wait_until,
+    weed::Weed,
 };

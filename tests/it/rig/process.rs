@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +15,9 @@ use super::wait::try_until;
 
 /// Kills the child and removes its files when the pipe on its standard input closes, which also happens when the process
 /// that holds the other end is killed. Signals of the terminal go to the whole group and must not end it before its work.
-const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/null; [ -z "$2" ] || rm -rf "$2""#;
+/// The child may still write while it dies, hence the second try.
+const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/null
+[ -z "$2" ] || rm -rf "$2" 2>/dev/null || { sleep 1; rm -rf "$2"; }"#;
 
 /// A running program, with everything that it prints kept in a log file.
 ///
@@ -24,10 +26,10 @@ const WATCHDOG: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "$1" 2>/dev/n
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
-    child: Child,
+    id: u32,
+    child: Mutex<Child>,
     watchdog: Child,
     log: PathBuf,
-    status: Option<ExitStatus>,
 }
 
 impl Process {
@@ -56,23 +58,23 @@ impl Process {
             .expect("sh can be started");
         Process {
             name: name.to_owned(),
-            child,
+            id: child.id(),
+            child: Mutex::new(child),
             watchdog,
             log: log.to_owned(),
-            status: None,
         }
     }
 
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.id
     }
 
-    /// Sends a signal by name, e.g. `TERM`.
-    pub(crate) fn signal(&mut self, signal: &str) {
+    /// Sends a signal by name, e.g. `TERM`; nothing happens when it has ended already.
+    pub(crate) fn signal(&self, signal: &str) {
         if self.exited().is_none() {
             // Not reaped yet, so that the number cannot be somebody else's.
-            let script = format!("kill -{signal} {}", self.child.id());
+            let script = format!("kill -{signal} {} 2>/dev/null", self.id);
             Command::new("sh")
                 .args(["-c", &script])
                 .status()
@@ -81,15 +83,16 @@ impl Process {
     }
 
     /// How it ended, if it did.
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
-        if self.status.is_none() {
-            self.status = self.child.try_wait().expect("a child can be waited for");
-        }
-        self.status
+    pub(crate) fn exited(&self) -> Option<ExitStatus> {
+        self.child().try_wait().expect("a child can be waited for")
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for its end; panics with the end of the log when it takes longer than `within`.
-    pub(crate) async fn wait(&mut self, within: Duration) -> ExitStatus {
+    pub(crate) async fn wait(&self, within: Duration) -> ExitStatus {
         match try_until(within, async || self.exited()).await {
             Some(status) => status,
             None => panic!(
@@ -101,18 +104,40 @@ impl Process {
     }
 
     /// Sends SIGTERM and waits for the end.
-    pub(crate) async fn stop(&mut self, within: Duration) -> ExitStatus {
+    pub(crate) async fn stop(&self, within: Duration) -> ExitStatus {
         self.signal("TERM");
         self.wait(within).await
     }
 
     /// Sends SIGKILL and waits for the end.
-    pub(crate) fn kill(&mut self) -> ExitStatus {
-        if self.exited().is_none() {
-            self.child.kill().expect("a child can be killed");
-            self.status = Some(self.child.wait().expect("a child can be waited for"));
+    pub(crate) fn kill(&self) -> ExitStatus {
+        let mut child = self.child();
+        if child.try_wait().expect("a child can be waited for").is_none() {
+            child.kill().expect("a child can be killed");
         }
-        self.status.expect("was just set")
+        child.wait().expect("a child can be waited for")
+    }
+
+    /// The most memory that it has held at once so far, in bytes (`VmHWM`).
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id)).expect("the process runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("the kernel tells VmHWM");
+        let kib: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("VmHWM is a number of kB");
+        kib * 1024
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id))
+            .expect("the process runs")
+            .count()
     }
 
     /// All that it has printed.
@@ -146,17 +171,18 @@ pub(crate) fn free_port() -> u16 {
     free_port_where(|_| true)
 }
 
-/// A free port below 55536 for which the port 10000 above is free too.
+/// A free port for which the port 10000 above is free too.
 pub(crate) fn free_port_pair() -> u16 {
-    free_port_where(|port| port < 55536 && TcpListener::bind(("127.0.0.1", port + 10000)).is_ok())
+    free_port_where(|port| TcpListener::bind(("127.0.0.1", port + 10000)).is_ok())
 }
 
 fn free_port_where(good: impl Fn(u16) -> bool) -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     for _ in 0..1000 {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
-        let port = listener.local_addr().expect("a listener has an address").port();
-        if good(port) && GIVEN.lock().expect("nobody panics in here").insert(port) {
+        // Below the range that the kernel takes the ports of outgoing connections from.
+        let port = rand::random_range(15000..32000);
+        let free = TcpListener::bind(("127.0.0.1", port)).is_ok() && good(port);
+        if free && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return port;
         }
     }

@@ -13,7 +13,7 @@ use super::{
     http,
     process::{Process, free_port},
     tools::{Leg, temp_dir},
-    wait::{try_until, wait_until},
+    wait::try_until,
 };
 
 /// How a Prometheus is to run.
@@ -65,8 +65,8 @@ impl Prometheus {
             let port = free_port();
             fs::write(dir.path().join("prometheus.yml"), config(&options, port))
                 .expect("a new directory can be written");
-            let mut process = spawn(leg, &options, port, &data, dir.path());
-            if ready(&mut process, port).await {
+            let process = spawn(leg, &options, port, &data, dir.path());
+            if ready(&process, port).await {
                 return Prometheus {
                     leg: leg.clone(),
                     options,
@@ -136,17 +136,17 @@ impl Prometheus {
     }
 
     /// Ends it with SIGTERM; the head is not sealed by that.
-    pub(crate) async fn stop(&mut self) -> ExitStatus {
+    pub(crate) async fn stop(&self) -> ExitStatus {
         self.process.stop(Duration::from_secs(30)).await
     }
 
     /// Ends it with SIGKILL.
-    pub(crate) fn kill(&mut self) -> ExitStatus {
+    pub(crate) fn kill(&self) -> ExitStatus {
         self.process.kill()
     }
 
     /// Sends a signal by name, e.g. `STOP` and `CONT`.
-    pub(crate) fn signal(&mut self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         self.process.signal(signal);
     }
 
@@ -155,7 +155,7 @@ impl Prometheus {
         self.process.kill();
         self.process = spawn(&self.leg, &self.options, self.port, &self.data, self.dir.path());
         assert!(
-            ready(&mut self.process, self.port).await,
+            ready(&self.process, self.port).await,
             "not ready again; the log:\n{}",
             self.process.log_tail()
         );
@@ -190,7 +190,7 @@ fn spawn(leg: &Leg, options: &Options, port: u16, data: &Path, dir: &Path) -> Pr
     Process::spawn("prometheus", &mut command, &dir.join("prometheus.log"), Some(dir))
 }
 
-async fn ready(process: &mut Process, port: u16) -> bool {
+async fn ready(process: &Process, port: u16) -> bool {
     let url = format!("http://127.0.0.1:{port}/-/ready");
     let probe = async || match process.exited() {
         Some(_) => Some(false),

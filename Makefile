@@ -1,0 +1,42 @@
+# Everything a developer or CI runs. Needs Rust and a C compiler; scripts/setup fetches the rest below target/tools.
+#
+# All builds take the dev-dependencies in (--all-targets, an example, a test), so that cargo resolves the same features
+# each time and compiles the S3 client once.
+CARGO ?= cargo
+IMAGE ?= narthex
+BUILDER ?= $(shell command -v docker || command -v podman || echo buildah)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+.PHONY: help demo test check bench image flags proto
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+demo: ## Prometheus, narthex and a local bucket for a minute: watch blocks arrive, compared byte by byte
+	@scripts/setup demo
+	@$(CARGO) build --locked --quiet --bin narthex --example demo
+	@$(CARGO) run --locked --quiet --example demo
+
+test: ## Every test, also those against real Prometheus versions and a real S3 server
+	scripts/setup test
+	$(CARGO) test --locked
+
+check: ## What must hold before a commit: format, lints, one TLS provider
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if $(CARGO) tree --locked -e normal,build,dev -i ring 2>/dev/null | grep .; then \
+	  echo "ring has come in beside aws-lc-rs: see the features of what is listed above" >&2; exit 1; fi
+
+bench: ## The benchmarks; figures, no verdicts
+	scripts/setup test
+	$(CARGO) bench --locked
+
+image: ## The container image
+	$(BUILDER) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE):$(VERSION) .
+
+flags: ## Writes the recorded help texts anew, after a change of the flags
+	UPDATE=1 $(CARGO) test --locked --test it cli
+
+proto: ## Generates src/pb from proto
+	UPDATE=1 $(CARGO) test --locked --test it codegen

@@ -1,0 +1,210 @@
+//! The house is built as the map in `src/lib.rs` says: which rooms there are, who imports whom, and how large a file may
+//! get.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use fs_err as fs;
+
+/// The most lines that a file may have; generated ones are free.
+const LINES: usize = 500;
+
+/// Which rooms a room may import.
+#[derive(Debug)]
+enum May {
+    Everything,
+    Only(BTreeSet<String>),
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The table of the map: `| [`room`] | what lives there | may import |`.
+fn map(text: &str) -> BTreeMap<String, May> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | [`"));
+    let row = |row: &str| {
+        let (room, rest) = row.split_once("`]").expect("a room is a link");
+        let imports = rest
+            .trim_end_matches([' ', '|'])
+            .rsplit('|')
+            .next()
+            .unwrap_or_default()
+            .trim();
+        let may = match imports {
+            "everything" => May::Everything,
+            "nothing" => May::Only(BTreeSet::new()),
+            list => May::Only(
+                list.split(',')
+                    .map(|room| room.trim().trim_matches('`').to_owned())
+                    .collect(),
+            ),
+        };
+        (room.to_owned(), may)
+    };
+    rows.map(row).collect()
+}
+
+/// Every Rust file below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(dir) else { return found };
+    for entry in entries {
+        let path = entry.expect("the sources can be read").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The rooms that a text names by `crate::room` or `crate::{room, room::thing}`, outside of comments.
+fn named(text: &str, root: &str) -> BTreeSet<String> {
+    let code: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect();
+    let code = code.join("\n");
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices(root) {
+        let rest = &code[at + root.len()..];
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|char| char.is_alphanumeric() || char == '_' || char == '$') {
+            continue;
+        }
+        match rest.strip_prefix('{') {
+            Some(group) => found.extend(first_names(group)),
+            None => found.extend(word(rest)),
+        }
+    }
+    found
+}
+
+/// The first name of each member of a group, whose opening brace is already behind us.
+fn first_names(group: &str) -> Vec<String> {
+    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
+    for (at, char) in group.char_indices() {
+        match char {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.extend(word(group[start..at].trim_start()));
+                start = at + 1;
+                if char == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn word(text: &str) -> Option<String> {
+    let word: String = text
+        .chars()
+        .take_while(|char| char.is_ascii_alphanumeric() || *char == '_')
+        .collect();
+    (!word.is_empty()).then_some(word)
+}
+
+#[test]
+fn rooms_import_only_what_the_map_allows() {
+    let map = map(&fs::read_to_string(source().join("lib.rs")).unwrap());
+    assert!(
+        map.len() >= 5,
+        "the table in src/lib.rs is not what this test can read: {map:?}"
+    );
+    let mut wrong = Vec::new();
+    for path in files(&source()) {
+        let inside = path.strip_prefix(source()).unwrap();
+        let room = inside
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs");
+        let text = fs::read_to_string(&path).unwrap();
+        let (names, may) = match room {
+            "lib" => continue,
+            "main" => (
+                named(&text, "narthex::"),
+                &May::Only(BTreeSet::from(["cli".to_owned(), "cmd".to_owned()])),
+            ),
+            _ => (
+                named(&text, "crate::"),
+                map.get(room).unwrap_or_else(|| panic!("{room} is not on the map")),
+            ),
+        };
+        for name in names {
+            let good = match may {
+                May::Everything => true,
+                May::Only(rooms) => name == room || rooms.contains(&name) || !map.contains_key(&name),
+            };
+            if !good {
+                wrong.push(format!("src/{} imports {name}", inside.display()));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "the map in src/lib.rs does not allow:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn the_map_shows_every_room() {
+    let text = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let rooms: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned))
+        .collect();
+    let map = map(&text);
+    assert_eq!(
+        map.keys().cloned().collect::<BTreeSet<_>>(),
+        rooms,
+        "the map and the modules of src/lib.rs differ"
+    );
+    for (room, may) in &map {
+        if let May::Only(others) = may {
+            let unknown: Vec<_> = others.iter().filter(|other| !map.contains_key(*other)).collect();
+            assert!(
+                unknown.is_empty(),
+                "{room} may import rooms that are not there: {unknown:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_stay_small() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut large = Vec::new();
+    for dir in ["src", "tests", "examples", "benches"] {
+        for path in files(&root.join(dir)) {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            if lines > LINES && !path.starts_with(source().join("pb")) {
+                large.push(format!(
+                    "{} has {lines} lines",
+                    path.strip_prefix(root).unwrap().display()
+                ));
+            }
+        }
+    }
+    assert!(large.is_empty(), "more than {LINES} lines:\n{}", large.join("\n"));
+}
+
+#[test]
+fn names_are_found_in_every_form() {
+    let text = "use crate::{\n    b::{self, x, y},\n    c,\n};\nuse crate::a::z;\nlet d = crate::d::new();\n// crate::e\n\
+                mycrate::f::g(); $crate::h!();\npub(in crate::i) fn j() {}";
+    let found: Vec<String> = named(text, "crate::").into_iter().collect();
+    assert_eq!(found, ["a", "b", "c", "d", "i"]);
+}
