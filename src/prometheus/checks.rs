@@ -78,7 +78,7 @@ pub fn validate(
              --shipper.meta-file-name so that both texts are the same (both containers need the same mount path)"
         )));
     }
-    let remedy = (delay.is_none()).then(|| Remedy { ledger, ignore_unequal });
+    let remedy = delay.is_none().then_some(Remedy { ledger, ignore_unequal });
     check_durations(flags, remedy, &mut findings);
     for switch in SWITCHES {
         if let Some(value) = flags

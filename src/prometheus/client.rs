@@ -3,7 +3,7 @@
 //! Each call has a deadline for everything: connecting, the answer's head, its body. Answers are bounded in size. Dropping
 //! the call's future drops the request.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
@@ -32,12 +32,17 @@ pub enum Alive {
 }
 
 /// One Prometheus; a clone shares the connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.inner.shown)
+    }
+}
+
 struct Inner {
     /// What is asked, with credentials if the user gave them there; its path ends without a slash.
     base: Url,

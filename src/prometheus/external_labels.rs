@@ -132,11 +132,14 @@ impl Section {
         } else if self.phase == Phase::Inside || self.line.starts_with(b"global:") {
             return Err(ErrorKind::TooLarge { limit: KEPT });
         }
-        if escaped && byte == b'n' {
-            self.end_line()
-        } else {
-            Ok(())
+        if self.phase == Phase::Inside && self.line.len() == 2 && !continues_section(&self.line) {
+            self.phase = Phase::After;
+            return Ok(());
         }
+        if escaped && byte == b'n' {
+            self.end_line()?;
+        }
+        Ok(())
     }
 
     fn end_line(&mut self) -> Result<(), ErrorKind> {

@@ -7,5 +7,6 @@ mod codegen;
 mod house;
 mod objstore;
 mod ops;
+mod peer;
 mod rig;
 mod rig_test;

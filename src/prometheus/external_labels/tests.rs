@@ -121,6 +121,9 @@ fn is_bounded() {
     };
     large(&answer(&format!("global:\n{}", "  x: y\n".repeat(KEPT / 6))));
     large(&answer(&format!("global: {}", "x".repeat(KEPT + 1))));
+    let long_line = format!("global:\n  external_labels:\n    a: b\nx: {}", "x".repeat(KEPT));
+    let labels = scan(&answer(&long_line), 1 << 16).unwrap();
+    assert_eq!(labels, Labels::from_pairs([("a", "b")]));
     large(format!("[{}", " ".repeat(KEPT + 1)).as_bytes());
 }
 
