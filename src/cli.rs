@@ -1,7 +1,7 @@
 //! The command line: flags, their syntax and their checks.
 //!
-//! [`parse`] turns a command line into a [`Command`] of typed values or into a text to print; it does no I/O but reading
-//! the files of `@file` words, never exits and never prints. Flags that take YAML in a file are read by whoever builds
+//! [`parse`] turns a command line into a [`Command`] of typed values or into a text to print; it never exits or prints,
+//! and does no I/O but reading the files of `@file` words. Flags that take YAML in a file are read by whoever builds
 //! the configuration, through [`content()`]. Nobody outside needs to know that clap is at work inside.
 
 use std::ffi::OsString;

@@ -45,10 +45,7 @@ pub async fn open(
 ) -> Result<Arc<dyn Bucket>, ConfigError> {
     let bucket: Arc<dyn Bucket> = match &config.provider {
         Provider::Filesystem(directory) => Arc::new(filesystem::Filesystem::new(directory, &config.prefix, limits)),
-        Provider::S3(s3) => {
-            let client = s3::client(s3).await?;
-            Arc::new(s3::S3Bucket::new(&client, s3, &config.prefix, limits)?)
-        }
+        Provider::S3(s3) => Arc::new(s3::S3Bucket::open(s3, &config.prefix, limits).await?),
     };
     Ok(Arc::new(layers::Metered::new(bucket, registry)))
 }

@@ -1,1 +1,28 @@
-//! See the map in the crate's documentation.
+//! One Prometheus over HTTP: what it is (labels, version, flags), whether it is there, and whether its flags fit.
+//!
+//! - [`client`] asks: one request, one deadline, an answer of bounded size, an error that says what to do.
+//! - [`http_client`] reads the YAML of `--prometheus.http-client`: credentials, TLS, proxy, connection pool.
+//! - [`checks`] compares Prometheus' flags with ours; pure.
+//! - [`peer`] is the heartbeat: it asks again and again and publishes a [`Snapshot`] through a watch channel.
+//!
+//! **Guarantees.** No trouble of Prometheus ends this process or blocks it: each call ends after its deadline, memory is
+//! bounded whatever is answered, and the last labels that were read stay known. Secrets are neither logged nor part of
+//! an error: of Prometheus' configuration only the `global` section is ever kept. Nothing is written anywhere, so that
+//! a crash leaves nothing behind; a dropped call (cancelled, or past its deadline) drops its connection with it.
+
+pub mod checks;
+pub mod client;
+pub mod http_client;
+pub mod peer;
+
+mod answer;
+mod error;
+mod external_labels;
+mod secret;
+mod tls;
+mod transport;
+
+pub use client::{Alive, Client};
+pub use error::{Error, ErrorKind, SetupError};
+pub use http_client::HttpClientConfig;
+pub use peer::{Peer, Snapshot};

@@ -24,7 +24,8 @@ compdef _narthex narthex
 
 /// How the last word may go on, one a line: values of a flag, flags, or commands.
 pub(super) fn candidates(root: &clap::Command, words: &Words, args: &[OsString]) -> String {
-    let last = args.last().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let last = args.last().filter(|word| *word != "--completion-bash");
+    let last = last.map(|word| word.to_string_lossy()).unwrap_or_default();
     let before = args
         .iter()
         .rev()
@@ -61,9 +62,8 @@ pub(super) fn candidates(root: &clap::Command, words: &Words, args: &[OsString])
     } else {
         Vec::new()
     };
-    let typed = if last == "--completion-bash" { "" } else { &*last };
     all.iter()
-        .filter(|word| word.starts_with(typed))
+        .filter(|word| word.starts_with(&*last))
         .map(|word| format!("{word}\n"))
         .collect()
 }

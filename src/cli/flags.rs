@@ -119,9 +119,9 @@ pub struct Common {
 pub struct Http {
     /// Serve metrics and probes here
     ///
-    /// A missing host, 0.0.0.0 and [::] all mean every interface, IPv4 and IPv6.
+    /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6.
     #[arg(
-        id = "http.address", long = "http-address", value_name = "host:port", value_parser = Address::parse,
+         id = "http-address", long = "http-address", value_name = "host:port", value_parser = Address::parse,
         default_value = "0.0.0.0:10902"
     )]
     pub address: Address,
@@ -130,7 +130,7 @@ pub struct Http {
     ///
     /// A Prometheus duration: whole numbers with units, 1m30s.
     #[arg(
-        id = "http.grace_period", long = "http-grace-period", value_name = "duration",
+         id = "http-grace-period", long = "http-grace-period", value_name = "duration",
         value_parser = value::prometheus_duration, default_value = "2m"
     )]
     pub grace_period: Duration,
@@ -147,14 +147,14 @@ pub struct Http {
 pub struct Grpc {
     /// Serve the StoreAPI here (not yet: checked, nothing listens)
     #[arg(
-        id = "grpc.address", long = "grpc-address", value_name = "host:port", value_parser = Address::parse,
+         id = "grpc-address", long = "grpc-address", value_name = "host:port", value_parser = Address::parse,
         default_value = "0.0.0.0:10901"
     )]
     pub address: Address,
 
     /// How long calls under way may still take after a signal to stop (not yet: checked only)
     #[arg(
-        id = "grpc.grace_period", long = "grpc-grace-period", value_name = "duration",
+         id = "grpc-grace-period", long = "grpc-grace-period", value_name = "duration",
         value_parser = value::go_duration, default_value = "2m"
     )]
     pub grace_period: Duration,
@@ -283,7 +283,7 @@ impl Prometheus {
 #[group(skip)]
 pub struct Tsdb {
     /// Prometheus' data directory
-    #[arg(long = "tsdb.path", value_name = "dir", default_value = "./data")]
+    #[arg(long = "tsdb.path", value_name = "dir", value_parser = value::dir_parser(), default_value = "./data")]
     pub path: PathBuf,
 }
 
@@ -296,15 +296,18 @@ pub struct Objstore {
     ///
     /// $(NAME) is replaced by the environment variable NAME, which must be set.
     #[arg(
-        long = "objstore.config", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
-        hide_default_value = true
+        id = "objstore.config", long = "objstore.config", value_name = "yaml",
+        value_parser = value::inline_yaml, default_value = "", hide_default_value = true
     )]
     pub config: InlineYaml,
 
     /// File that describes the bucket; without one nothing is shipped
     ///
     /// $(NAME) is replaced by the environment variable NAME, which must be set.
-    #[arg(long = "objstore.config-file", value_name = "file", value_parser = value::path_parser())]
+    #[arg(
+        id = "objstore.config-file", long = "objstore.config-file", value_name = "file",
+        value_parser = value::path_parser()
+    )]
     pub config_file: Option<PathBuf>,
 }
 
@@ -370,7 +373,7 @@ pub struct Shipper {
     /// Within this time the blocks that are sealed already are finished. Keep it below the grace period of the pod
     /// or unit.
     #[arg(
-        id = "shipper.grace_period", long = "shipper.grace-period", value_name = "duration",
+         id = "shipper.grace-period", long = "shipper.grace-period", value_name = "duration",
         value_parser = value::go_duration, default_value = "4m"
     )]
     pub grace_period: Duration,
@@ -395,7 +398,10 @@ impl Shipper {
 #[group(skip)]
 pub struct Reloader {
     /// Reload Prometheus when this file changes (not yet: refused)
-    #[arg(long = "reloader.config-file", value_name = "file", value_parser = value::path_parser())]
+    #[arg(
+        id = "reloader.config-file", long = "reloader.config-file", value_name = "file",
+        value_parser = value::path_parser()
+    )]
     pub config_file: Option<PathBuf>,
 
     /// Write that file here with variables replaced; without --reloader.config-file it has no effect

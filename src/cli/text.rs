@@ -9,7 +9,10 @@ const HELP: &str = "Help";
 
 /// The definition as it is shown: with the common flags at the root, and everywhere the flags that only print.
 pub(super) fn definition() -> clap::Command {
-    let root = Common::augment_args(Cli::command()).args(printing());
+    let root = Cli::command();
+    let about = root.get_about().cloned().unwrap_or_default();
+    // Laying arguments over a command also lays their documentation over the command's.
+    let root = Common::augment_args(root).about(about).args(printing());
     let names: Vec<String> = root
         .get_subcommands()
         .map(|command| command.get_name().to_owned())
@@ -129,7 +132,7 @@ pub(super) fn manual(root: clap::Command) -> String {
                 .unwrap_or_default();
             page.push_str(&format!(".TP\n\\fB{}\\fR\n{}\n", roff(&signature(arg)), roff(&help)));
             if let Some(default) = shown_default(arg) {
-                page.push_str(&format!("Default: {}.\n", roff(&default)));
+                page.push_str(&format!(".br\nDefault: {}.\n", roff(&default)));
             }
         }
     }
@@ -140,7 +143,7 @@ pub(super) fn manual(root: clap::Command) -> String {
 fn roff(text: &str) -> String {
     let escaped = text.replace('\\', "\\e").replace('-', "\\-");
     let lines = escaped.lines().map(|line| match line {
-        "" => ".PP".to_owned(),
+        "" => ".sp".to_owned(),
         line if line.starts_with(['.', '\'']) => format!("\\&{line}"),
         line => line.to_owned(),
     });

@@ -347,6 +347,15 @@ pub(super) fn path_parser() -> impl clap::builder::TypedValueParser<Value = Path
     OsStringValueParser::new().map(PathBuf::from)
 }
 
+/// A path that must be given.
+pub(super) fn dir_parser() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
+    use clap::builder::{OsStringValueParser, TypedValueParser as _};
+    OsStringValueParser::new().try_map(|text| match text.is_empty() {
+        true => error("expected a directory, got nothing"),
+        false => Ok(PathBuf::from(text)),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

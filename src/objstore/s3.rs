@@ -10,11 +10,14 @@
 //! background ([`Bucket::settle`]). On retry: sending an object again replaces it.
 
 mod body;
+mod client;
+mod credentials;
 mod errors;
 mod guard;
 mod list;
 mod multipart;
 mod put;
+mod transport;
 
 use std::{
     collections::HashSet,
@@ -95,9 +98,15 @@ struct CustomerKey {
 }
 
 impl S3Bucket {
+    /// Opens the bucket of a configuration.
+    pub(super) async fn open(config: &S3Config, prefix: &str, limits: &Limits) -> Result<Self, ConfigError> {
+        let client = client::client(config).await?;
+        Self::new(&client, config, prefix, limits)
+    }
+
     /// Opens a bucket through a client; reads the customer's key, if there is one, and sends nothing. Must be called
     /// within a runtime: clean-up goes on there.
-    pub(super) fn new(client: &Client, config: &S3Config, prefix: &str, limits: &Limits) -> Result<Self, ConfigError> {
+    fn new(client: &Client, config: &S3Config, prefix: &str, limits: &Limits) -> Result<Self, ConfigError> {
         let place = format!("s3://{}/{}", config.endpoint, config.bucket);
         let (identity, prefix) = match prefix {
             "" => (place, String::new()),
@@ -253,9 +262,4 @@ impl Bucket for S3Bucket {
     async fn settle(&self) {
         self.0.cleanup.wait().await;
     }
-}
-
-// Stand-in.
-pub(super) async fn client(_config: &S3Config) -> Result<Client, ConfigError> {
-    Err(ConfigError::new("", "stand-in"))
 }

@@ -1,7 +1,7 @@
 //! The HTTP server: `/metrics`, `/-/healthy`, `/-/ready`, and 404 for the rest.
 //!
 //! - The port is bound by [`bind`], early; [`Server::serve`] answers on it.
-//! - Any method is answered, as in Thanos; a request's body is never read, and closes the connection.
+//! - Any method is answered, as in Thanos; a request's body is not read: the connection of a long one is closed.
 //! - Nobody can keep others out: a request's head must come within a limit, an answer must be read within another, and
 //!   when there are too many connections the one that was idle for longest makes room.
 //! - On the token the probe turns not ready, the port closes, running answers get the grace period, and then the probe

@@ -107,7 +107,7 @@ impl Probe {
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let (before, after) = {
+        let (before, after, stopping) = {
             let mut state = self.lock();
             let before = (state.ready(), state.healthy.clone());
             change(&mut state);
@@ -115,10 +115,10 @@ impl Probe {
             // Under the lock, or two changes at once could leave the older one in the gauges.
             self.0.ready.set(i64::from(after.0.is_ok()));
             self.0.healthy.set(i64::from(after.1.is_ok()));
-            (before, after)
+            (before, after, state.stopping)
         };
-        log_change("ready", &before.0, &after.0);
-        log_change("healthy", &before.1, &after.1);
+        log_change("ready", stopping, &before.0, &after.0);
+        log_change("healthy", stopping, &before.1, &after.1);
     }
 }
 
@@ -158,15 +158,15 @@ impl State {
     }
 }
 
-fn log_change(check: &'static str, before: &Result<(), String>, after: &Result<(), String>) {
+fn log_change(check: &'static str, stopping: bool, before: &Result<(), String>, after: &Result<(), String>) {
     if before == after {
         return;
     }
     match after {
         Ok(()) => info!(check, "check passes"),
-        // Only the loss is news that may need a hand; that the reason changed is for whoever reads along.
-        Err(reason) if before.is_ok() && reason != "shutting down" => warn!(check, %reason, "check fails"),
-        Err(reason) => info!(check, %reason, "check does not pass yet or any more"),
+        // Only a loss that nobody asked for may need a hand.
+        Err(reason) if before.is_ok() && !stopping => warn!(check, %reason, "check no longer passes"),
+        Err(reason) => info!(check, %reason, "check does not pass"),
     }
 }
 

@@ -208,8 +208,7 @@ impl Supervisor {
 }
 
 impl Outcome {
-    /// Ends the process. Threads that are busy with files are not waited for: a grace period would mean nothing otherwise.
-    #[expect(clippy::exit, reason = "leaving main would wait for threads that a task left behind")]
+    /// Ends the process. To leave `main` would mean to wait for threads that a late task left busy.
     pub fn exit(self) -> ! {
         std::process::exit(self.code)
     }

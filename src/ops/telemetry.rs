@@ -433,7 +433,7 @@ mod tests {
                 .module_path(Some("rustls::conn"))
                 .file(Some("/registry/rustls-0.23.1/src/conn/common.rs"))
                 .line(Some(9))
-                .args(format_args!("bad = {}", 1))
+                .args(format_args!("bad = 1"))
                 .build();
             tracing_log::format_trace(&record).unwrap();
         });

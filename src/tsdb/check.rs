@@ -9,7 +9,8 @@
 //!   cut off, and none ends in the zeros of a file that was never written.
 //!
 //! What it does not prove: that each sample is right (the chunks between are not read), and that the postings lists are
-//! sound. Memory is bounded whatever the files say: a window of 256 KiB, and 16 bytes per segment.
+//! sound. Memory is bounded whatever the files say: a window of 256 KiB, which grows only to the size of a single series
+//! that is larger (16 MiB at most; an ordinary one has some hundred bytes), and 8 bytes per segment.
 
 use std::{fmt, io, os::unix::fs::FileExt};
 

@@ -1,5 +1,7 @@
 //! The HTTP server, asked by real clients: what a scraper, a kubelet and a bad guest see of it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may end the test")]
+
 use std::{sync::Arc, time::Duration};
 
 use narthex::ops::{
@@ -277,6 +279,7 @@ async fn idle_connections_do_not_keep_others_out() {
     };
     let rig = Rig::start(limits, LONG, Vec::new()).await;
     let mut idle = Vec::new();
+    process::raise_open_files().unwrap();
     for _ in 0..600 {
         idle.push(rig.raw().await);
     }

@@ -3,7 +3,8 @@
 //! Wrapped around the transport, below the SDK's retries, so that each attempt is watched by itself and the pauses
 //! between attempts are not mistaken for a stall. What counts as progress: the transport takes a piece of the body, the
 //! head of the answer arrives, a piece of the answer arrives. However slow an upload is, it is not cut while it moves.
-//! A stalled attempt fails at once with [`Stall`] and is not retried here: callers decide (a part is tried once more).
+//! A stalled attempt fails with [`Stall`], and the SDK does not retry it: a store that hangs would hang for many times
+//! the stall time. Callers decide (a body is sent once more, on another connection).
 
 use std::{
     error::Error as StdError,
@@ -39,6 +40,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::errors;
+
 /// What the kernel and proxies on the way may still hold when the transport has taken the last byte.
 const IN_FLIGHT: u64 = 4 << 20;
 
@@ -61,7 +64,7 @@ pub(super) fn guarded(client: &Client, stall: Duration) -> Client {
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .retry_classifier(MoreStatuses);
+        .retry_classifier(Retries);
     if let Some(inner) = config.http_client() {
         builder = builder.http_client(Guard { inner, stall });
     }
@@ -83,11 +86,17 @@ impl fmt::Display for Stall {
 
 impl StdError for Stall {}
 
+/// What the SDK's own rules for retries lack.
 #[derive(Debug)]
-struct MoreStatuses;
+struct Retries;
 
-impl ClassifyRetry for MoreStatuses {
+impl ClassifyRetry for Retries {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        if let Some(Err(error)) = context.output_or_error()
+            && errors::find::<Stall>(error).is_some()
+        {
+            return RetryAction::RetryForbidden;
+        }
         match context.response().map(|response| response.status().as_u16()) {
             Some(status) if MORE_TRANSIENT_STATUSES.contains(&status) => RetryAction::transient_error(),
             _ => RetryAction::NoActionIndicated,
@@ -95,7 +104,7 @@ impl ClassifyRetry for MoreStatuses {
     }
 
     fn name(&self) -> &'static str {
-        "more transient statuses"
+        "more transient statuses, no stalls"
     }
 }
 

@@ -77,15 +77,16 @@ impl<'a> Window<'a> {
 }
 
 /// The number at the start of `bytes` and how many bytes it takes, if there is one.
+#[inline]
 pub(super) fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
-    for (i, byte) in bytes.iter().take(LONGEST_UVARINT).enumerate() {
-        let bits = u64::from(byte & 0x7f);
-        if i == LONGEST_UVARINT - 1 && bits > 1 {
+    for (i, byte) in bytes.iter().enumerate() {
+        // Of the tenth byte only one bit fits.
+        if i == LONGEST_UVARINT - 1 && *byte > 1 {
             return None;
         }
-        value |= bits << (7 * i);
-        if byte & 0x80 == 0 {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if *byte < 0x80 {
             return Some((value, i + 1));
         }
     }
@@ -93,6 +94,7 @@ pub(super) fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// The signed number at the start of `bytes` (zigzag) and how many bytes it takes, if there is one.
+#[inline]
 pub(super) fn varint(bytes: &[u8]) -> Option<(i64, usize)> {
     let (value, len) = uvarint(bytes)?;
     Some(((value >> 1) as i64 ^ -((value & 1) as i64), len))

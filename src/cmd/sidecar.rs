@@ -1,0 +1,334 @@
+//! `narthex sidecar`: the only place where the bucket, Prometheus and the shipper meet.
+//!
+//! [`Config`] holds what was checked, [`build`] binds the port and opens the bucket, [`Sidecar::run`] runs until a signal.
+//! Nothing about Prometheus or the bucket ends the process: it says so in the log, the metrics and its readiness.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli,
+    objstore::{self, Bucket, config::BucketConfig},
+    ops::{
+        http,
+        probe::{Condition, Probe},
+        process,
+        supervisor::{self, Outcome, Supervisor},
+    },
+    prometheus::{
+        client::{Alive, Client, HttpClientConfig},
+        peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
+    },
+    shipper::{Farewell, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
+};
+
+/// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
+const SCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// A request to the bucket that makes no progress for so long is given up.
+const STALL: Duration = Duration::from_secs(30);
+/// How often Prometheus is looked at while we stop.
+const LOOK: Duration = Duration::from_millis(250);
+/// What cleaning up may take beyond a task's own grace period.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// The checked configuration of the sidecar.
+#[derive(Debug)]
+pub struct Config {
+    flags: cli::Sidecar,
+    bucket: Option<BucketConfig>,
+    http_client: HttpClientConfig,
+}
+
+impl Config {
+    /// Checks what the flags name: YAML, files, variables.
+    ///
+    /// # Errors
+    /// The first mistake, with flag, file, key and line.
+    pub fn new(flags: cli::Sidecar) -> Result<Self> {
+        let yaml = flags.objstore.content(&cli::process_env)?;
+        let bucket = match yaml.trim().is_empty() {
+            true => None,
+            false => Some(
+                objstore::config::parse(&yaml)
+                    .context("the object storage configuration (--objstore.config) is wrong")?,
+            ),
+        };
+        let http_client = HttpClientConfig::parse(&flags.prometheus.http_client()?)
+            .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
+        Ok(Self {
+            flags,
+            bucket,
+            http_client,
+        })
+    }
+}
+
+/// A sidecar whose port is bound.
+#[derive(Debug)]
+pub struct Sidecar {
+    flags: cli::Sidecar,
+    server: http::Server,
+    registry: Registry,
+    probe: Probe,
+    client: Client,
+    peer: Peer,
+    shipping: Option<Shipping>,
+}
+
+/// The half that ships.
+#[derive(Debug)]
+struct Shipping {
+    settings: Settings,
+    bucket: Arc<dyn Bucket>,
+    metrics: Metrics,
+}
+
+/// Binds the port, opens the bucket (without speaking to it) and registers all metrics.
+///
+/// # Errors
+/// A port in use; a file that the configuration names and that cannot be used.
+pub async fn build(config: Config) -> Result<Sidecar> {
+    let Config {
+        flags,
+        bucket,
+        http_client,
+    } = config;
+    let server = http::bind(flags.http.address.to_socket().as_str(), "--http-address").await?;
+    let mut registry = Registry::default();
+    process::register(&mut registry);
+    let probe = Probe::register("sidecar", &mut registry);
+    let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
+        .context("--prometheus.url or --prometheus.http-client cannot be used")?;
+    let peer = Peer::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
+    let shipping = match bucket {
+        None => {
+            tracing::info!("no object storage is configured: nothing is shipped");
+            None
+        }
+        Some(bucket) => Some(open(&flags, &bucket, &mut registry).await?),
+    };
+    tracing::warn!(
+        address = flags.grpc.address.to_socket(),
+        "--grpc-address is not served yet: this version ships blocks and answers no queries"
+    );
+    Ok(Sidecar {
+        flags,
+        server,
+        registry,
+        probe,
+        client,
+        peer,
+        shipping,
+    })
+}
+
+fn peer_settings(flags: &cli::Sidecar, uploads: bool) -> PeerSettings {
+    PeerSettings {
+        interval: flags.prometheus.get_config_interval,
+        extra_labels: flags.prometheus.labels(),
+        validation: uploads.then(|| Validation {
+            tsdb_path: flags.tsdb.path.clone(),
+            ledger_name: flags.shipper.meta_file_name.clone(),
+            ignore_unequal: flags.shipper.ignore_unequal_block_size,
+        }),
+    }
+}
+
+async fn open(flags: &cli::Sidecar, config: &BucketConfig, registry: &mut Registry) -> Result<Shipping> {
+    for warning in &config.warnings {
+        tracing::warn!(warning, "object storage configuration");
+    }
+    let limits = objstore::Limits {
+        requests_at_once: flags.shipper.requests_at_once(),
+        stall: STALL,
+    };
+    let bucket = objstore::open(config, &limits, registry)
+        .await
+        .context("the object storage cannot be used")?;
+    tracing::info!(bucket = bucket.identity(), dir = %flags.tsdb.path.display(), "shipping blocks");
+    let settings = Settings {
+        dir: flags.tsdb.path.clone(),
+        ledger_name: flags.shipper.meta_file_name.clone(),
+        policy: Policy {
+            upload_compacted: flags.shipper.upload_compacted,
+            allow_out_of_order: flags.shipper.allow_out_of_order_uploads,
+        },
+        sha256: flags.shipper.hash_func == cli::HashFunc::Sha256,
+        source: "sidecar".to_owned(),
+        scan_interval: SCAN_INTERVAL,
+    };
+    Ok(Shipping {
+        settings,
+        bucket,
+        metrics: Metrics::register(registry),
+    })
+}
+
+impl Sidecar {
+    /// Runs until a signal, or until a part fails.
+    ///
+    /// # Errors
+    /// When signals cannot be listened to.
+    pub async fn run(self) -> Result<Outcome> {
+        let signals = supervisor::signals().context("cannot listen for signals")?;
+        let mut tasks = Supervisor::new();
+        let token = tasks.token();
+        let shipping_grace = self.flags.shipper.grace_period + MARGIN;
+        let http_grace = self.flags.http.grace_period;
+
+        let (origin, origins) = watch::channel(Origin::default());
+        let follower = Follower {
+            snapshots: self.peer.snapshots(),
+            origin,
+            ready: self.probe.condition("prometheus"),
+            client: self.client,
+            patience: self.flags.prometheus.ready_timeout,
+        };
+        tasks.spawn("heartbeat", MARGIN, infallible(self.peer.run(token.clone())));
+        tasks.spawn(
+            "origin",
+            shipping_grace + MARGIN,
+            infallible(follower.run(token.clone())),
+        );
+
+        // Metrics and probes answer until the shipper is through, so that its end can be watched.
+        let serving = CancellationToken::new();
+        tasks.spawn("shipper", shipping_grace, {
+            let (serving, probe, token) = (serving.clone().drop_guard(), self.probe.clone(), token.clone());
+            let shipping = self.shipping.map(|shipping| (shipping, origins));
+            let grace = self.flags.shipper.grace_period;
+            infallible(async move {
+                let ship = async {
+                    if let Some((
+                        Shipping {
+                            settings,
+                            bucket,
+                            metrics,
+                        },
+                        origins,
+                    )) = shipping
+                    {
+                        let shipper = Shipper::new(settings, bucket, origins, metrics);
+                        say_goodbye(&shipper.run(token.clone(), grace).await);
+                    }
+                };
+                let stop = async {
+                    token.cancelled().await;
+                    probe.shutdown();
+                };
+                tokio::join!(ship, stop);
+                drop(serving);
+            })
+        });
+        let pages = http::Pages {
+            probe: self.probe,
+            registry: Arc::new(self.registry),
+        };
+        let serve = self.server.serve(pages, http::Limits::default(), serving, http_grace);
+        tasks.spawn("http", shipping_grace + http_grace + MARGIN, infallible(serve));
+        Ok(tasks.run(signals).await)
+    }
+}
+
+async fn infallible(task: impl Future<Output = ()>) -> Result<(), supervisor::TaskError> {
+    task.await;
+    Ok(())
+}
+
+fn say_goodbye(farewell: &Farewell) {
+    if !farewell.in_time {
+        tracing::warn!("the grace period (--shipper.grace-period) ended before everything was shipped");
+    }
+    if !farewell.not_durable.is_empty() {
+        tracing::error!(
+            blocks = farewell.not_durable.len(),
+            "blocks are left that are not durable; they are shipped when narthex starts again with this data directory"
+        );
+    }
+}
+
+/// Tells the probe and the shipper what the heartbeat learns; once we are to stop, watches whether Prometheus stops, too.
+struct Follower {
+    snapshots: watch::Receiver<Snapshot>,
+    origin: watch::Sender<Origin>,
+    ready: Condition,
+    client: Client,
+    /// After so long without labels it is said aloud.
+    patience: Duration,
+}
+
+impl Follower {
+    async fn run(mut self, token: CancellationToken) {
+        let mut patience = std::pin::pin!(tokio::time::sleep(self.patience));
+        let mut complained = false;
+        while !token.is_cancelled() {
+            let labelled = self.pass_on();
+            tokio::select! {
+                () = token.cancelled() => break,
+                () = &mut patience, if !complained && !labelled => {
+                    complained = true;
+                    tracing::error!(after = ?self.patience, "still no external labels (--prometheus.ready_timeout); blocks wait, and are shipped once there are some");
+                }
+                () = news(&mut self.snapshots) => {}
+            }
+        }
+        self.see_off().await;
+    }
+
+    /// Passes the newest snapshot on; whether there are labels.
+    fn pass_on(&mut self) -> bool {
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        self.ready.set(snapshot.problem.clone().map_or(Ok(()), Err));
+        tell(&self.origin, |origin| {
+            origin.labels = snapshot.seen.then(|| snapshot.labels.clone());
+            origin.neighbour = neighbour(&snapshot);
+        });
+        !snapshot.labels.is_empty()
+    }
+
+    /// Looks whether Prometheus goes, for as long as the shipper cares.
+    async fn see_off(self) {
+        while !self.origin.is_closed() {
+            let alive = self.client.alive().await;
+            tell(&self.origin, |origin| {
+                origin.neighbour = match alive {
+                    Alive::Ready => Neighbour::Up,
+                    Alive::NotReady => Neighbour::Stopping,
+                    Alive::Gone => Neighbour::Gone,
+                };
+            });
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Waits for a new snapshot; for ever when there will be none.
+async fn news(snapshots: &mut watch::Receiver<Snapshot>) {
+    if snapshots.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn neighbour(snapshot: &Snapshot) -> Neighbour {
+    match (snapshot.up, snapshot.gone) {
+        (true, _) => Neighbour::Up,
+        (false, true) => Neighbour::Gone,
+        // Not asked yet is no reason to take old labels.
+        (false, false) if !snapshot.seen && snapshot.problem.is_none() => Neighbour::Up,
+        (false, false) => Neighbour::Stopping,
+    }
+}
+
+fn tell(origin: &watch::Sender<Origin>, change: impl FnOnce(&mut Origin)) {
+    let mut next = origin.borrow().clone();
+    change(&mut next);
+    origin.send_if_modified(|now| {
+        let news = *now != next;
+        *now = next;
+        news
+    });
+}

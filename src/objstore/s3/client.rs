@@ -1,0 +1,157 @@
+//! From the configuration to a client of the SDK.
+//!
+//! Building it reads the TLS files that are named and touches no network. Nothing that the SDK does on its own account
+//! changes what is sent: no checksums but those that the caller gives, no chunked encoding, no time limits but those of
+//! the transport, no second guess at stalled streams. Requests are tried as often as the configuration says, with
+//! pauses of at most a second, drawn at random.
+
+mod region;
+mod site;
+mod told;
+
+use std::time::Duration;
+
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_s3::{
+    Client,
+    config::{
+        AppName, BehaviorVersion, Builder, ConfigBag, Intercept, Region, RequestChecksumCalculation,
+        ResponseChecksumValidation, RuntimeComponents, StalledStreamProtectionConfig,
+        interceptors::BeforeTransmitInterceptorContextMut, retry::RetryConfig, timeout::TimeoutConfig,
+    },
+};
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{
+        interceptors::{context::InterceptorContext, dyn_dispatch_hint},
+        retries::classifiers::{ClassifyRetry, RetryAction},
+    },
+};
+use aws_smithy_types::retry::ErrorKind;
+
+use self::{region::Regions, site::Site};
+use super::{
+    credentials::{self, Cache},
+    transport::{DIAL, Proxies, Transport},
+};
+use crate::objstore::config::{ConfigError, Credentials, S3Config};
+
+/// The longest pause before the second try; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The client that a configuration describes. Reads the files that TLS needs; the store is not asked anything yet.
+pub(super) async fn client(config: &S3Config) -> Result<Client, ConfigError> {
+    let transport = Transport::new(&config.http, config.trace, Proxies::from_env());
+    if !config.insecure {
+        transport.check_tls().await?;
+    }
+    Ok(build(
+        config,
+        transport,
+        credentials::provider(config, credentials::real_env),
+    ))
+}
+
+fn build(config: &S3Config, transport: Transport, provider: SharedCredentialsProvider) -> Client {
+    let cache = Cache::new();
+    let site = Site::of(config);
+    let path_style = site.path_style;
+    let base = || {
+        Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(transport.clone())
+            .credentials_provider(provider.clone())
+            .identity_cache(cache.clone())
+            // Both are replaced by the resolver, which learns the region at the first request.
+            .region(Region::from_static(region::FALLBACK))
+            .use_dual_stack(false)
+            .force_path_style(path_style)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(DIAL).build())
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(config.attempts)
+                    .with_initial_backoff(FIRST_PAUSE)
+                    .with_max_backoff(LONGEST_PAUSE),
+            )
+            .app_name(AppName::new("narthex").expect("these letters may be in an app's name"))
+            .interceptor(Signature)
+    };
+    let regions = Regions::new(&config.bucket, site, base());
+    let corrections = Corrections {
+        regions: regions.clone(),
+        renewable: (!matches!(config.credentials, Credentials::Static { .. })).then_some(cache.clone()),
+    };
+    Client::from_conf(base().endpoint_resolver(regions).retry_classifier(corrections).build())
+}
+
+/// Says who we are, in front of what the SDK says of itself.
+#[derive(Debug)]
+struct Signature;
+
+#[dyn_dispatch_hint]
+impl Intercept for Signature {
+    fn name(&self) -> &'static str {
+        "Signature"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let headers = context.request_mut().headers_mut();
+        let sdk = headers.get("user-agent").unwrap_or_default().to_owned();
+        headers.insert("user-agent", format!("narthex/{} {sdk}", env!("CARGO_PKG_VERSION")));
+        Ok(())
+    }
+}
+
+/// Refusals that another try can heal once something is put right: the region, or credentials that ended early.
+#[derive(Debug)]
+struct Corrections {
+    regions: Regions,
+    /// Where credentials come from a source that may have newer ones.
+    renewable: Option<Cache>,
+}
+
+impl ClassifyRetry for Corrections {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let failed = context.output_or_error().is_some_and(|outcome| outcome.is_err());
+        let Some(answer) = context.response().filter(|_| failed) else {
+            return RetryAction::NoActionIndicated;
+        };
+        let again = RetryAction::retryable_error_with_explicit_delay(ErrorKind::ServerError, Duration::ZERO);
+        if let Some(region) = told::region(answer)
+            && self.regions.correct(&region)
+        {
+            return again;
+        }
+        let Some(cache) = &self.renewable else {
+            return RetryAction::NoActionIndicated;
+        };
+        match told::code(answer).as_deref() {
+            Some("ExpiredToken" | "ExpiredTokenException") => {
+                cache.forget();
+                RetryAction::retryable_error(ErrorKind::ServerError)
+            }
+            // A key may have been replaced at its source; that is seen at the next request.
+            Some("InvalidAccessKeyId" | "InvalidToken") => {
+                cache.forget();
+                RetryAction::NoActionIndicated
+            }
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "Corrections"
+    }
+}
+
+#[cfg(test)]
+mod tests;

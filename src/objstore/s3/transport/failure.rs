@@ -1,0 +1,128 @@
+//! Why an exchange failed, as the SDK's retries want to know it.
+
+use std::{error::Error, fmt, io, time::Duration};
+
+use aws_smithy_runtime_api::{box_error::BoxError, client::result::ConnectorError};
+
+/// Something took longer than it may.
+#[derive(Debug)]
+pub(super) struct Slow {
+    what: &'static str,
+    limit: Duration,
+}
+
+impl Slow {
+    pub(super) fn new(what: &'static str, limit: Duration) -> Self {
+        Self { what, limit }
+    }
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "waited {:?} for {}", self.limit, self.what)
+    }
+}
+
+impl Error for Slow {}
+
+/// A TLS handshake that failed.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    pub(super) host: String,
+    pub(super) source: io::Error,
+}
+
+impl fmt::Display for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no TLS connection with {}", self.host)?;
+        let help = match tls_error(&self.source) {
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                "its certificate is not trusted, see http_config.tls_config.ca_file and server_name"
+            }
+            Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS here, see `insecure`",
+            Some(rustls::Error::AlertReceived(_)) => "it refused us, see http_config.tls_config.cert_file",
+            _ => return Ok(()),
+        };
+        write!(f, " ({help})")
+    }
+}
+
+impl Error for Handshake {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// rustls' own error, where tokio-rustls put it.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+enum Kind {
+    Timeout,
+    Io,
+    /// Our side: the body could not be read.
+    User,
+    /// Another try ends the same way.
+    Final,
+}
+
+/// Sorts a failure for the SDK; its chain of sources is kept.
+pub(super) fn connector_error(error: BoxError, dialling: bool) -> ConnectorError {
+    let sorted = match kind(&*error) {
+        Kind::Timeout => ConnectorError::timeout(error),
+        Kind::Io => ConnectorError::io(error),
+        Kind::User => ConnectorError::user(error),
+        Kind::Final => ConnectorError::other(error, None),
+    };
+    if dialling { sorted.never_connected() } else { sorted }
+}
+
+/// The outermost cause that tells decides: what is below a failed body is not about the connection.
+fn kind(error: &(dyn Error + 'static)) -> Kind {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<Slow>() {
+            return Kind::Timeout;
+        }
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return of_io(found);
+        }
+        if let Some(found) = error.downcast_ref::<hyper::Error>() {
+            if found.is_user() {
+                return Kind::User;
+            }
+            if found.is_parse() {
+                return Kind::Final;
+            }
+            if found.is_timeout() {
+                return Kind::Timeout;
+            }
+        }
+        if error.is::<crate::objstore::config::ConfigError>() {
+            return Kind::Final;
+        }
+        next = error.source();
+    }
+    Kind::Io
+}
+
+fn of_io(error: &io::Error) -> Kind {
+    use rustls::Error as Tls;
+    match tls_error(error) {
+        Some(
+            Tls::InvalidCertificate(_)
+            | Tls::NoCertificatesPresented
+            | Tls::AlertReceived(_)
+            | Tls::InvalidMessage(_)
+            | Tls::PeerIncompatible(_),
+        ) => Kind::Final,
+        Some(_) => Kind::Io,
+        None if error.kind() == io::ErrorKind::TimedOut => Kind::Timeout,
+        None => match error.get_ref() {
+            // An error that was only carried as one of I/O.
+            Some(inner) if inner.is::<Slow>() => Kind::Timeout,
+            _ => Kind::Io,
+        },
+    }
+}

@@ -1,0 +1,313 @@
+//! Whether Prometheus' flags let every block be shipped before it is merged or deleted. Pure: no I/O, no clock.
+//!
+//! Prometheus merges small blocks into larger ones unless its two block durations are equal, or unless it holds blocks
+//! back until our ledger names them. A block merged before it was shipped arrives late, compacted, or never. So a
+//! mismatch is an error that makes us not ready, but it stops nothing: what can be shipped is shipped.
+
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
+
+use crate::model::duration::parse_prometheus;
+
+const MIN: &str = "storage.tsdb.min-block-duration";
+const MAX: &str = "storage.tsdb.max-block-duration";
+const DELAY: &str = "storage.tsdb.delay-compact-file.path";
+
+/// Flags that Prometheus gives as `true` or `false`.
+const SWITCHES: [&str; 2] = ["web.enable-admin-api", "web.enable-lifecycle"];
+
+/// The block duration that readers of the bucket expect.
+const USUAL: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a look.
+    Warning,
+    /// Blocks may be lost or come late: not ready until it is changed.
+    Error,
+}
+
+/// Something about Prometheus' flags that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong and what to change.
+    pub text: String,
+}
+
+impl Finding {
+    fn error(text: String) -> Self {
+        let severity = Severity::Error;
+        Self { severity, text }
+    }
+
+    fn warning(text: String) -> Self {
+        let severity = Severity::Warning;
+        Self { severity, text }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Compares Prometheus' `flags` (`None`: it does not tell them) with ours: the data directory as `--tsdb.path` spells
+/// it, the ledger's file name, and whether unequal block durations are accepted.
+pub fn validate(
+    flags: Option<&BTreeMap<String, String>>,
+    tsdb_path: &Path,
+    ledger_name: &str,
+    ignore_unequal: bool,
+) -> Vec<Finding> {
+    let Some(flags) = flags else {
+        return vec![Finding::warning(format!(
+            "Prometheus does not tell its flags (404), so nobody checks that blocks are shipped before they are merged: \
+             make sure that its --{MIN} and --{MAX} are equal"
+        ))];
+    };
+    let mut findings = Vec::new();
+    let ledger = join(&tsdb_path.to_string_lossy(), ledger_name);
+    let delay = flags.get(DELAY).map(String::as_str).filter(|path| !path.is_empty());
+    if let Some(delay) = delay.filter(|delay| clean(delay) != ledger) {
+        findings.push(Finding::error(format!(
+            "Prometheus waits for {delay} before it merges blocks, but shipped blocks are recorded in {ledger}, so it \
+             may merge blocks that are not shipped: set its --{DELAY}={ledger}, or change --tsdb.path and \
+             --shipper.meta-file-name so that both texts are the same (both containers need the same mount path)"
+        )));
+    }
+    let remedy = (delay.is_none()).then(|| Remedy { ledger, ignore_unequal });
+    check_durations(flags, remedy, &mut findings);
+    for switch in SWITCHES {
+        if let Some(value) = flags
+            .get(switch)
+            .filter(|value| !matches!(value.as_str(), "true" | "false"))
+        {
+            findings.push(Finding::warning(format!(
+                "Prometheus tells {switch}={value:?}, which is neither true nor false"
+            )));
+        }
+    }
+    findings
+}
+
+/// What to say of a Prometheus that merges blocks without waiting for us.
+struct Remedy {
+    ledger: String,
+    ignore_unequal: bool,
+}
+
+impl Remedy {
+    fn finding(&self, min: &str, max: &str) -> Finding {
+        if self.ignore_unequal {
+            return Finding::warning(format!(
+                "Prometheus merges blocks (--{MIN}={min}, --{MAX}={max}), and --shipper.ignore-unequal-block-size \
+                 accepts that it may do so before they are shipped"
+            ));
+        }
+        let ledger = &self.ledger;
+        Finding::error(format!(
+            "Prometheus merges blocks (--{MIN}={min}, --{MAX}={max}) and may do so before they are shipped: set its \
+             --{MAX}={min}, or from Prometheus 3.9 on set its --{DELAY}={ledger}"
+        ))
+    }
+}
+
+fn check_durations(flags: &BTreeMap<String, String>, remedy: Option<Remedy>, findings: &mut Vec<Finding>) {
+    let (Some(min_text), Some(max_text)) = (flags.get(MIN), flags.get(MAX)) else {
+        findings.push(Finding::warning(format!(
+            "Prometheus does not tell {MIN} and {MAX}, so nobody checks that blocks are shipped before they are merged"
+        )));
+        return;
+    };
+    let mut parse = |name: &str, text: &str| match parse_prometheus(text) {
+        Ok(duration) => Some(duration),
+        Err(error) => {
+            findings.push(Finding::error(format!(
+                "Prometheus tells {name}={text:?}, which cannot be read ({error}): set its --{name} to one like 2h"
+            )));
+            None
+        }
+    };
+    let (min, max) = (parse(MIN, min_text), parse(MAX, max_text));
+    let (Some(min), Some(max)) = (min, max) else { return };
+    if let Some(remedy) = remedy.filter(|_| min != max) {
+        findings.push(remedy.finding(min_text, max_text));
+    }
+    if min != USUAL {
+        findings.push(Finding::warning(format!(
+            "Prometheus runs with --{MIN}={min_text}, but compactors and dashboards expect 2h: set it to 2h"
+        )));
+    }
+}
+
+/// `dir` and `name` as one clean path.
+fn join(dir: &str, name: &str) -> String {
+    match (dir, name) {
+        ("", "") => String::new(),
+        ("", one) | (one, "") => clean(one),
+        (dir, name) => clean(&format!("{dir}/{name}")),
+    }
+}
+
+/// The shortest equal path by text alone, as Go's `path.Clean` gives it: no empty and no `.` elements, no `..` except
+/// at the start of a relative path, no final slash; an empty path is `.`.
+fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut kept: Vec<&str> = Vec::new();
+    for element in path.split('/') {
+        match element {
+            "" | "." => {}
+            ".." if kept.last().is_some_and(|&last| last != "..") => {
+                kept.pop();
+            }
+            ".." if rooted => {}
+            element => kept.push(element),
+        }
+    }
+    match (rooted, kept.is_empty()) {
+        (true, _) => format!("/{}", kept.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => kept.join("/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn cleans_paths_as_go_does() {
+        for (path, want) in [
+            ("", "."),
+            (".", "."),
+            ("./", "."),
+            ("/", "/"),
+            ("//", "/"),
+            ("/.", "/"),
+            ("/..", "/"),
+            ("/../a", "/a"),
+            ("abc", "abc"),
+            ("abc/def/", "abc/def"),
+            ("/prometheus//thanos.shipper.json", "/prometheus/thanos.shipper.json"),
+            ("/prometheus/./x", "/prometheus/x"),
+            ("./data/x", "data/x"),
+            ("abc/def/ghi/../jkl", "abc/def/jkl"),
+            ("abc/def/../../..", ".."),
+            ("/abc/def/../../..", "/"),
+            ("../../abc", "../../abc"),
+            ("..", ".."),
+            ("../a/..", ".."),
+            ("a/..", "."),
+            ("abc/./../def", "def"),
+            ("abc//./../def", "def"),
+            ("...", "..."),
+            ("a/..b", "a/..b"),
+            ("//abc", "/abc"),
+        ] {
+            assert_eq!(clean(path), want, "{path:?}");
+        }
+        assert_eq!(join("", "x/../y"), "y");
+        assert_eq!(join("/data/", "x"), "/data/x");
+    }
+
+    fn flags(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    /// Severity and a part of the text of each finding.
+    fn check(pairs: &[(&str, &str)], ignore_unequal: bool, want: &[(Severity, &str)]) {
+        let findings = validate(
+            Some(&flags(pairs)),
+            Path::new("/prometheus"),
+            "thanos.shipper.json",
+            ignore_unequal,
+        );
+        let fits = |(finding, (severity, part)): (&Finding, &(Severity, &str))| {
+            finding.severity == *severity && finding.text.contains(part)
+        };
+        assert!(
+            findings.len() == want.len() && findings.iter().zip(want).all(fits),
+            "{pairs:?}: {findings:#?}"
+        );
+    }
+
+    #[test]
+    fn finds_what_the_contract_lists() {
+        use Severity::{Error, Warning};
+        let ours = "/prometheus/thanos.shipper.json";
+        // 1: no flags.
+        let findings = validate(None, Path::new("/prometheus"), "thanos.shipper.json", false);
+        assert_eq!((findings.len(), findings[0].severity), (1, Warning));
+        // 2: unreadable.
+        check(&[(MIN, "2 hours"), (MAX, "2h")], false, &[(Error, "2 hours")]);
+        check(&[(MIN, ""), (MAX, "1.5h")], true, &[(Error, MIN), (Error, "1.5h")]);
+        check(
+            &[(MIN, "2h"), (MAX, "2h"), (SWITCHES[0], "maybe")],
+            false,
+            &[(Warning, "maybe")],
+        );
+        // 3: it waits for another file.
+        check(
+            &[(MIN, "2h"), (MAX, "2h"), (DELAY, "/other/thanos.shipper.json")],
+            false,
+            &[(Error, ours)],
+        );
+        check(
+            &[(MIN, "2h"), (MAX, "1d12h"), (DELAY, "thanos.shipper.json")],
+            true,
+            &[(Error, ours)],
+        );
+        // 4, 5: unequal.
+        check(&[(MIN, "2h"), (MAX, "1d12h")], false, &[(Error, ours)]);
+        check(&[(MIN, "2h"), (MAX, "1d12h"), (DELAY, "")], false, &[(Error, "1d12h")]);
+        check(&[(MIN, "2h"), (MAX, "1d12h")], true, &[(Warning, "ignore-unequal")]);
+        // 6: unequal, but delayed by our file.
+        check(
+            &[
+                (MIN, "2h"),
+                (MAX, "1d12h"),
+                (DELAY, "/prometheus//./thanos.shipper.json"),
+            ],
+            false,
+            &[],
+        );
+        // 7: unusual.
+        check(&[(MIN, "1h"), (MAX, "1h")], false, &[(Warning, "2h")]);
+        check(&[(MIN, "1h"), (MAX, "2h")], false, &[(Error, MAX), (Warning, "2h")]);
+        // All well, however it is spelled.
+        check(
+            &[
+                (MIN, "2h"),
+                (MAX, "120m"),
+                (SWITCHES[0], "true"),
+                (SWITCHES[1], "false"),
+            ],
+            false,
+            &[],
+        );
+        check(&[], false, &[(Warning, MIN)]);
+    }
+
+    proptest! {
+        #[test]
+        fn cleaning_twice_changes_nothing(path in "[/.a]{0,12}") {
+            let once = clean(&path);
+            prop_assert_eq!(clean(&once), once.clone());
+            prop_assert!(once == "/" || !once.ends_with('/'));
+            prop_assert_eq!(once.starts_with('/'), path.starts_with('/'));
+        }
+
+        #[test]
+        fn any_flags_are_judged(min in "\\PC{0,8}", max in "[0-9hms]{0,4}", delay in "[/.a]{0,6}") {
+            validate(Some(&flags(&[(MIN, &min), (MAX, &max), (DELAY, &delay)])), Path::new(""), "", false);
+        }
+    }
+}

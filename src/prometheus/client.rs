@@ -1,0 +1,179 @@
+//! Questions to one Prometheus.
+//!
+//! Each call has a deadline for everything: connecting, the answer's head, its body. Answers are bounded in size. Dropping
+//! the call's future drops the request.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use url::Url;
+
+pub use super::http_client::HttpClientConfig;
+use super::{
+    answer,
+    error::{Error, ErrorKind, SetupError},
+    external_labels::{self, Scan},
+    transport::Transport,
+};
+use crate::model::Labels;
+
+/// How long [`Client::alive`] waits: it is asked while the process shuts down.
+const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Whether Prometheus still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alive {
+    /// It serves.
+    Ready,
+    /// It is there, or may be: starting, stopping, slow, or something on the way does not answer.
+    NotReady,
+    /// Nothing listens at its address: it has ended.
+    Gone,
+}
+
+/// One Prometheus; a clone shares the connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// What is asked, with credentials if the user gave them there; its path ends without a slash.
+    base: Url,
+    /// The base as it may be shown.
+    shown: Url,
+    transport: Transport,
+    timeout: Duration,
+}
+
+impl Client {
+    /// A client for the Prometheus at `url`, whose path is kept as a prefix. `timeout` is for each call as a whole. It
+    /// does not connect.
+    ///
+    /// # Errors
+    /// A URL that is not http(s), or files named by `http` that cannot be used.
+    pub fn new(url: &Url, http: &HttpClientConfig, timeout: Duration) -> Result<Self, SetupError> {
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            let text = "expected an address that starts with http:// or https://, e.g. http://localhost:9090";
+            return Err(SetupError::Url(text.to_owned()));
+        }
+        let mut base = url.clone();
+        base.set_fragment(None);
+        let prefix = base.path().trim_end_matches('/').to_owned();
+        base.set_path(&prefix);
+        let mut shown = base.clone();
+        // Both can only fail for URLs without a host.
+        let _ = shown.set_username("");
+        let _ = shown.set_password(None);
+        shown.set_query(None);
+        let transport = Transport::new(&mut base, http)?;
+        let inner = Inner {
+            base,
+            shown,
+            transport,
+            timeout,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The address, without credentials.
+    pub fn url(&self) -> &str {
+        self.inner.shown.as_str()
+    }
+
+    /// Prometheus' flags by name; `None` if it does not tell them (404).
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn flags(&self) -> Result<Option<BTreeMap<String, String>>, Error> {
+        let ask = async |url| {
+            let mut response = self.inner.transport.get(url).await?;
+            match response.status().as_u16() {
+                200 => {}
+                404 => return Ok(None),
+                _ => return Err(answer::refusal(response).await),
+            }
+            let body = answer::collect(&mut response, answer::SMALL).await?;
+            answer::data(&body, "an object with the flags as texts in data").map(Some)
+        };
+        self.call("/api/v1/status/flags", self.inner.timeout, ask).await
+    }
+
+    /// Prometheus' version; `0` if it does not tell (404, 405).
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn build_version(&self) -> Result<String, Error> {
+        #[derive(Deserialize)]
+        struct BuildInfo {
+            version: String,
+        }
+        let ask = async |url| {
+            let mut response = self.inner.transport.get(url).await?;
+            match response.status().as_u16() {
+                200 => {}
+                404 | 405 => return Ok("0".to_owned()),
+                _ => return Err(answer::refusal(response).await),
+            }
+            let body = answer::collect(&mut response, answer::SMALL).await?;
+            let info: BuildInfo = answer::data(&body, "an object with a text in data.version")?;
+            Ok(info.version)
+        };
+        self.call("/api/v1/status/buildinfo", self.inner.timeout, ask).await
+    }
+
+    /// The external labels of Prometheus' configuration; empty if it has none.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]. The configuration may hold secrets: no part of it is in an error.
+    pub async fn external_labels(&self) -> Result<Labels, Error> {
+        let ask = async |url| {
+            let mut response = self.inner.transport.get(url).await?;
+            if response.status().as_u16() != 200 {
+                return Err(answer::refusal(response).await);
+            }
+            let mut scan = Scan::default();
+            answer::each_chunk(&mut response, external_labels::LIMIT, |chunk| scan.push(chunk)).await?;
+            scan.finish()
+        };
+        self.call("/api/v1/status/config", self.inner.timeout, ask).await
+    }
+
+    /// Whether Prometheus still runs; answers within 2 s.
+    pub async fn alive(&self) -> Alive {
+        let ask = async |url| {
+            let response = self.inner.transport.get(url).await?;
+            Ok(response.status().is_success())
+        };
+        let limit = self.inner.timeout.min(ALIVE_DEADLINE);
+        match self.call("/-/ready", limit, ask).await {
+            Ok(true) => Alive::Ready,
+            Err(error) if error.is_refused() => Alive::Gone,
+            Ok(false) | Err(_) => Alive::NotReady,
+        }
+    }
+
+    /// Asks `path` with one deadline for everything.
+    async fn call<T>(
+        &self,
+        path: &str,
+        limit: Duration,
+        ask: impl AsyncFnOnce(Url) -> Result<T, ErrorKind>,
+    ) -> Result<T, Error> {
+        let below = |base: &Url| {
+            let mut url = base.clone();
+            url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+            url
+        };
+        let asked = async {
+            let _slot = self.inner.transport.slot().await;
+            ask(below(&self.inner.base)).await
+        };
+        let result = tokio::time::timeout(limit, asked).await;
+        result.unwrap_or(Err(ErrorKind::Timeout(limit))).map_err(|kind| {
+            let url = below(&self.inner.shown).into();
+            Error { url, kind }
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! What can go wrong, by kind, with what to do about it.
+
+use std::{error::Error as _, io, path::PathBuf, time::Duration};
+
+/// How much of an error answer's body is shown, in characters.
+const SHOWN_CHARS: usize = 200;
+
+/// A call to Prometheus that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("GET {url}: {kind}")]
+pub struct Error {
+    /// The address, without credentials.
+    pub url: String,
+    /// What went wrong.
+    pub kind: ErrorKind,
+}
+
+impl Error {
+    /// Whether nothing listens at the address.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.kind, ErrorKind::Refused)
+    }
+}
+
+/// What went wrong in a call to Prometheus.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Nothing listens at the address.
+    #[error("connection refused: Prometheus is not running there, or --prometheus.url is wrong")]
+    Refused,
+    /// No connection for another reason (name, route, TLS), or it broke before an answer came.
+    #[error("no connection ({0}): check --prometheus.url and --prometheus.http-client")]
+    Unreachable(String),
+    /// The answer was not complete in time.
+    #[error("no complete answer within {0:?}: Prometheus is overloaded, or the time limit is too short")]
+    Timeout(Duration),
+    /// An answer other than 200.
+    #[error("status {code}{}: {}", shown_body(.body), hint(*.code))]
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// The first 200 characters of the body, on one line.
+        body: String,
+    },
+    /// The connection broke within the answer.
+    #[error("the answer was cut short ({0})")]
+    Cut(String),
+    /// The answer is larger than is plausible.
+    #[error("the answer is larger than {limit} bytes: this is not Prometheus' answer; check --prometheus.url")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The answer is not JSON.
+    #[error("the answer is not JSON (line {line}, column {column}): check that --prometheus.url leads to Prometheus")]
+    NotJson {
+        /// The line of the first bad character.
+        line: usize,
+        /// Its column.
+        column: usize,
+    },
+    /// The answer is JSON, but not of the shape that Prometheus gives; never holds parts of the answer.
+    #[error("the answer is not understood ({0}): check that --prometheus.url leads to Prometheus")]
+    NotUnderstood(String),
+    /// A file of `--prometheus.http-client` cannot be used now.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+/// A setting that cannot be turned into a client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// `--prometheus.url` is no address that can be asked.
+    #[error("--prometheus.url: {0}")]
+    Url(String),
+    /// A file that `--prometheus.http-client` names cannot be read.
+    #[error("--prometheus.http-client: {key}: {source}")]
+    File {
+        /// The key in the YAML.
+        key: &'static str,
+        /// Why; names the file.
+        source: io::Error,
+    },
+    /// A file that `--prometheus.http-client` names does not hold what it should.
+    #[error("--prometheus.http-client: {key}: {}: {problem}", .path.display())]
+    Content {
+        /// The key in the YAML.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without the content.
+        problem: String,
+    },
+    /// Settings of `--prometheus.http-client` that do not go together with each other or with the URL.
+    #[error("--prometheus.http-client: {0}")]
+    Settings(String),
+}
+
+impl ErrorKind {
+    /// The kind of an error answer.
+    pub(super) fn status(code: u16, body: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(body);
+        let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let body = words.join(" ").chars().take(SHOWN_CHARS).collect();
+        Self::Status { code, body }
+    }
+
+    /// The kind of a failure before the answer's head was there.
+    pub(super) fn from_send(error: reqwest::Error, connect_limit: Duration) -> Self {
+        if error.is_timeout() {
+            return Self::Timeout(connect_limit);
+        }
+        let refused = |source: &(dyn std::error::Error + 'static)| {
+            let io = source.downcast_ref::<io::Error>();
+            io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if std::iter::successors(error.source(), |&source| source.source()).any(refused) {
+            return Self::Refused;
+        }
+        Self::Unreachable(innermost(error))
+    }
+
+    /// The kind of a failure within the answer's body.
+    pub(super) fn from_body(error: reqwest::Error) -> Self {
+        Self::Cut(innermost(error))
+    }
+
+    /// The kind of a text that is not the JSON of `expected`; serde's own message could quote the answer.
+    pub(super) fn from_json(error: &serde_json::Error, expected: &str) -> Self {
+        if error.is_data() {
+            return Self::NotUnderstood(format!("expected {expected}"));
+        }
+        let (line, column) = (error.line(), error.column());
+        Self::NotJson { line, column }
+    }
+}
+
+/// The cause below reqwest's own general words, which would repeat the URL.
+fn innermost(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let causes = std::iter::successors(error.source(), |&source| source.source());
+    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn shown_body(body: &str) -> String {
+    if body.is_empty() {
+        return String::new();
+    }
+    format!(" ({body})")
+}
+
+fn hint(code: u16) -> &'static str {
+    match code {
+        300..=399 => "it redirects elsewhere; give the final address as --prometheus.url",
+        401 | 403 | 407 => "it wants other credentials; check --prometheus.http-client",
+        404 | 405 => "not found; check --prometheus.url, including the path prefix of Prometheus' --web.external-url",
+        503 => "Prometheus is starting, replaying its write-ahead log or shutting down",
+        _ => "see Prometheus' log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_little_of_the_body_on_one_line() {
+        let body = format!("Service\r\n\tUnavailable\u{1b}[0m {}", "x".repeat(500));
+        let kind = ErrorKind::status(503, body.as_bytes());
+        let ErrorKind::Status { body, .. } = &kind else {
+            panic!("{kind:?}")
+        };
+        assert!(body.starts_with("Service Unavailable [0m xxx"), "{body}");
+        assert_eq!(body.chars().count(), 200);
+        assert!(kind.to_string().contains("write-ahead log"), "{kind}");
+        assert_eq!(
+            ErrorKind::status(500, b"").to_string(),
+            "status 500: see Prometheus' log"
+        );
+    }
+
+    #[test]
+    fn never_quotes_an_answer_that_is_not_understood() {
+        let error = serde_json::from_str::<Vec<u8>>(r#""hunter2""#).expect_err("a string is no list");
+        assert!(error.to_string().contains("hunter2"));
+        let kind = ErrorKind::from_json(&error, "a list").to_string();
+        assert!(
+            kind.contains("(expected a list)") && !kind.contains("hunter2"),
+            "{kind}"
+        );
+    }
+}

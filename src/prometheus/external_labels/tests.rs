@@ -1,0 +1,151 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn scan(answer: &[u8], piece: usize) -> Result<Labels, ErrorKind> {
+    let mut scan = Scan::default();
+    for piece in answer.chunks(piece) {
+        scan.push(piece)?;
+    }
+    scan.finish()
+}
+
+fn answer(yaml: &str) -> Vec<u8> {
+    serde_json::to_vec(&serde_json::json!({"status": "success", "data": {"yaml": yaml}})).unwrap()
+}
+
+fn check(yaml: &str, want: &[(&str, &str)]) {
+    for piece in [1, 7, 1 << 20] {
+        let labels = scan(&answer(yaml), piece).unwrap_or_else(|error| panic!("{yaml}: {error}"));
+        assert_eq!(labels, Labels::from_pairs(want.iter().copied()), "{yaml}");
+    }
+}
+
+#[test]
+fn reads_the_labels_as_the_text_that_prometheus_shows() {
+    check(
+        "global:\n  external_labels:\n    replica: \"0\"\n    cluster: eu\n",
+        &[("cluster", "eu"), ("replica", "0")],
+    );
+    check(
+        "global:\n  external_labels:\n    n: 0\n    x: on\n    y: 1.50\n    z: 007",
+        &[("n", "0"), ("x", "on"), ("y", "1.50"), ("z", "007")],
+    );
+    check(
+        "global:\n  external_labels:\n    a: ~\n    b: \"\"\n    c: d\n",
+        &[("c", "d")],
+    );
+    for without in [
+        "",
+        "global:\n",
+        "global:\n  scrape_interval: 1m\n",
+        "scrape_configs: []\n",
+        "# nothing",
+    ] {
+        check(without, &[]);
+    }
+}
+
+#[test]
+fn finds_the_section_wherever_it_is() {
+    check("global: {external_labels: {a: b}}\nrule_files: []\n", &[("a", "b")]);
+    check("{\"global\": {\"external_labels\": {\"a\": \"b\"}}}", &[("a", "b")]);
+    check("\"global\":\n  external_labels:\n    a: b\nx: y", &[("a", "b")]);
+    check(
+        "rule_files:\n- global:\nx:\n- y: |\n    x\n    global:\nglobal:\n  external_labels:\n    a: \"\\\"\\\\ü\\n\"",
+        &[("a", "\"\\ü\n")],
+    );
+    check(
+        "global:\n\n  scrape_interval: 1m\n# remark\n  external_labels:\n    a: b\nruntime:\n  gogc: 75\n",
+        &[("a", "b")],
+    );
+}
+
+#[test]
+fn understands_escapes_and_spaces_of_other_json_writers() {
+    let answer = b"{ \"data\" : { \"yaml\" : \"global:\\n  external_labels:\\n    a: \\u003cb\\u003e\\n\" } }";
+    assert_eq!(scan(answer, 3).unwrap(), Labels::from_pairs([("a", "<b>")]));
+}
+
+#[test]
+fn keeps_little_of_a_large_configuration() {
+    let jobs = "- job_name: x\n  password: hunter2\n".repeat(40_000);
+    let global = "global:\n  external_labels:\n    a: b\n";
+    let mut scan = Scan::default();
+    scan.push(&answer(&format!("{global}scrape_configs:\n{jobs}"))).unwrap();
+    assert!(scan.section.kept.len() < 100 && scan.envelope.len() < 100);
+    assert!(!scan.section.kept.windows(7).any(|part| part == b"hunter2"));
+    assert_eq!(scan.finish().unwrap(), Labels::from_pairs([("a", "b")]));
+
+    let mut scan = Scan::default();
+    scan.push(&answer(&format!("scrape_configs:\n{jobs}{global}"))).unwrap();
+    assert!(scan.section.kept.capacity() <= WHOLE * 2);
+    assert_eq!(scan.finish().unwrap(), Labels::from_pairs([("a", "b")]));
+}
+
+#[test]
+fn refuses_what_is_no_answer_without_quoting_it() {
+    for (answer, part) in [
+        (&b"<html>hunter2</html>"[..], "not JSON"),
+        (b"", "not JSON"),
+        (b"{\"data\": {\"yaml\": \"hunter2", "not JSON"),
+        (b"{\"data\": \"hunter2\"}", "not understood"),
+        (b"{\"data\": {\"yaml\": [\"hunter2\"]}}", "not understood"),
+        (b"{\"data\": {\"yaml\": null}}", "not understood"),
+        (b"{\"status\": \"error\", \"error\": \"hunter2\"}", "not understood"),
+        (
+            b"{\"data\": {\"yaml\": \"global:\\n  external_labels: hunter2\"}}",
+            "global.external_labels",
+        ),
+        (
+            b"{\"data\": {\"yaml\": \"global:\\n  external_labels:\\n    a: [hunter2]\"}}",
+            "global.external_labels",
+        ),
+        (
+            b"{\"data\": {\"yaml\": \"global:\\n  external_labels: \\xff\"}}",
+            "not JSON",
+        ),
+    ] {
+        let error = scan(answer, 5).unwrap_err().to_string();
+        assert!(error.contains(part) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn is_bounded() {
+    let large = |answer: &[u8]| {
+        assert!(matches!(
+            scan(answer, 1 << 16),
+            Err(ErrorKind::TooLarge { limit: KEPT })
+        ))
+    };
+    large(&answer(&format!("global:\n{}", "  x: y\n".repeat(KEPT / 6))));
+    large(&answer(&format!("global: {}", "x".repeat(KEPT + 1))));
+    large(format!("[{}", " ".repeat(KEPT + 1)).as_bytes());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_value_or_an_error(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        yaml in "\\PC{0,200}|(global:|\n|  |external_labels:|[a-z]: |\"|\\\\|- |#|[^a]){0,40}",
+        piece in 1_usize..40,
+    ) {
+        let _ = scan(&bytes, piece);
+        let _ = scan(&answer(&yaml), piece);
+        let _ = scan(&[b"{\"data\":{\"yaml\":\"", &*bytes, b"\"}}"].concat(), piece);
+    }
+
+    #[test]
+    fn any_labels_come_back(
+        pairs in proptest::collection::btree_map("[a-zA-Z_][a-zA-Z0-9_]{0,9}", "\\PC{1,20}", 0..6),
+        piece in 1_usize..99,
+    ) {
+        let mut yaml = "global:\n  scrape_interval: 1m\n  external_labels:\n".to_owned();
+        for (name, value) in &pairs {
+            yaml.push_str(&format!("    {name}: {}\n", serde_json::to_string(value).unwrap()));
+        }
+        yaml.push_str("rule_files:\n- a: b\n");
+        prop_assert_eq!(scan(&answer(&yaml), piece).unwrap(), Labels::from_pairs(pairs));
+    }
+}

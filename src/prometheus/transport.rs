@@ -1,0 +1,311 @@
+//! The connections to one Prometheus: kept alive, few, with fresh secrets.
+//!
+//! Files are looked at before each request: passwords and tokens are read, and when a certificate file has changed the
+//! connections are made anew with it. While a changed certificate file cannot be used, the old connections stay in
+//! use; a password or token file that cannot be read fails the request.
+
+use std::{
+    io::Read as _,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{
+    HeaderValue,
+    header::{AUTHORIZATION, HOST},
+};
+use reqwest::{
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use url::Url;
+
+use super::{
+    error::{ErrorKind, SetupError},
+    http_client::{Auth, HttpClientConfig, Source},
+    tls,
+};
+
+/// Largest password or token file, in bytes.
+const SECRET_FILE: u64 = 64 << 10;
+
+const USER_AGENT: &str = concat!("narthex/", env!("CARGO_PKG_VERSION"));
+
+/// Sends requests to one Prometheus.
+#[derive(Debug)]
+pub(super) struct Transport {
+    state: Arc<State>,
+    /// Limits connections, if there is a limit.
+    slots: Option<Semaphore>,
+    /// The `Host` header when the URL's host was replaced by `server_name`.
+    host: Option<HeaderValue>,
+}
+
+/// What a change of files changes.
+#[derive(Debug)]
+struct State {
+    config: HttpClientConfig,
+    target: Target,
+    built: Mutex<Built>,
+}
+
+#[derive(Clone, Debug)]
+struct Built {
+    client: reqwest::Client,
+    stamps: Vec<Option<Stamp>>,
+}
+
+/// Where connections go.
+#[derive(Clone, Debug)]
+struct Target {
+    secure: bool,
+    /// The URL's host, if the URL says `server_name` in its place.
+    behind_name: Option<(String, String)>,
+}
+
+/// Tells versions of a file apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl Transport {
+    /// Prepares to talk to the server of `url`, which is changed to say `tls_config.server_name`, if that is set: the
+    /// name is then what is sent and verified in TLS, while the connection and the `Host` header keep the host.
+    pub(super) fn new(url: &mut Url, config: &HttpClientConfig) -> Result<Self, SetupError> {
+        let secure = url.scheme() == "https";
+        let mut host = None;
+        let mut behind_name = None;
+        if let Some(name) = config.tls.server_name.as_ref().filter(|_| secure) {
+            let real = url.host_str().unwrap_or_default().to_owned();
+            host = Some(host_header(url, &real)?);
+            replace_host(url, name, config)?;
+            let real = real.trim_start_matches('[').trim_end_matches(']').to_owned();
+            behind_name = Some((name.to_ascii_lowercase(), real));
+        }
+        let target = Target { secure, behind_name };
+        let stamps = stamps(config);
+        let client = build(config, &target)?;
+        let slots = config.transport.connections.map(Semaphore::new);
+        let built = Mutex::new(Built { client, stamps });
+        let state = Arc::new(State {
+            config: config.clone(),
+            target,
+            built,
+        });
+        Ok(Self { state, slots, host })
+    }
+
+    /// Waits for leave to use a connection; to be held until the answer is read.
+    pub(super) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed, so that an error cannot be.
+        self.slots.as_ref()?.acquire().await.ok()
+    }
+
+    /// Sends a GET and waits for the answer's head.
+    pub(super) async fn get(&self, url: Url) -> Result<reqwest::Response, ErrorKind> {
+        let (client, auth) = self.current().await?;
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        let mut request = client.get(url);
+        if let Some(host) = &self.host {
+            request = request.header(HOST, host.clone());
+        }
+        // As in Go, credentials in the URL come first.
+        if let Some(auth) = auth.filter(|_| !has_credentials) {
+            request = request.header(AUTHORIZATION, auth);
+        }
+        let connect = connect_timeout(&self.state.config, self.state.target.secure).unwrap_or_default();
+        let answer = async {
+            request
+                .send()
+                .await
+                .map_err(|error| ErrorKind::from_send(error, connect))
+        };
+        match self.state.config.transport.response_header_timeout {
+            Some(limit) => tokio::time::timeout(limit, answer)
+                .await
+                .unwrap_or(Err(ErrorKind::Timeout(limit))),
+            None => answer.await,
+        }
+    }
+
+    /// The client and the credentials of now.
+    async fn current(&self) -> Result<(reqwest::Client, Option<HeaderValue>), SetupError> {
+        if !self.state.config.has_files() {
+            return self.state.current();
+        }
+        let state = Arc::clone(&self.state);
+        // A file may be on a slow or dead mount.
+        let current = tokio::task::spawn_blocking(move || state.current()).await;
+        current.map_err(|error| SetupError::Settings(format!("reading its files: {error}")))?
+    }
+}
+
+impl State {
+    fn current(&self) -> Result<(reqwest::Client, Option<HeaderValue>), SetupError> {
+        let auth = header(&self.config.auth)?;
+        let stamps = stamps(&self.config);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        if built.stamps != stamps {
+            match build(&self.config, &self.target) {
+                Ok(client) => {
+                    tracing::info!("certificate files for Prometheus have changed and are in use now");
+                    built.client = client;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "changed certificate files cannot be used; the ones before stay in use");
+                }
+            }
+            built.stamps = stamps;
+        }
+        Ok((built.client.clone(), auth))
+    }
+}
+
+fn stamps(config: &HttpClientConfig) -> Vec<Option<Stamp>> {
+    let identity = config.tls.identity.iter().flat_map(|(cert, key)| [cert, key]);
+    let files: Vec<&PathBuf> = config.tls.ca_file.iter().chain(identity).collect();
+    files.into_iter().map(|path| stamp(path)).collect()
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs_err::metadata(path).ok()?;
+    Some(Stamp {
+        modified: metadata.modified().ok(),
+        length: metadata.len(),
+        inode: metadata.ino(),
+    })
+}
+
+fn host_header(url: &Url, host: &str) -> Result<HeaderValue, SetupError> {
+    let text = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    HeaderValue::from_str(&text).map_err(|_| SetupError::Url(format!("host {host:?} cannot be sent")))
+}
+
+fn replace_host(url: &mut Url, name: &str, config: &HttpClientConfig) -> Result<(), SetupError> {
+    if config.proxy.is_some() {
+        let text = "tls_config.server_name does not go together with proxy_url";
+        return Err(SetupError::Settings(text.to_owned()));
+    }
+    let set = url.set_host(Some(name));
+    match url.host() {
+        Some(url::Host::Domain(_)) if set.is_ok() => Ok(()),
+        _ => {
+            let text = format!("tls_config.server_name: {name:?} is no host name");
+            Err(SetupError::Settings(text))
+        }
+    }
+}
+
+fn build(config: &HttpClientConfig, target: &Target) -> Result<reqwest::Client, SetupError> {
+    let wrong = |error: reqwest::Error| {
+        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        SetupError::Settings(cause)
+    };
+    let transport = &config.transport;
+    let mut builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .referer(false)
+        // The environment's proxies are not for us.
+        .no_proxy()
+        .tls_backend_preconfigured(tls::client_config(&config.tls)?)
+        .pool_max_idle_per_host(transport.idle_connections)
+        .pool_idle_timeout(transport.idle_timeout);
+    if let Some(limit) = connect_timeout(config, target.secure) {
+        builder = builder.connect_timeout(limit);
+    }
+    if let Some(proxy) = &config.proxy {
+        builder = builder.proxy(reqwest::Proxy::all(proxy.0.clone()).map_err(wrong)?);
+    }
+    if let Some((name, host)) = &target.behind_name {
+        // A redirect would carry the wrong `Host` header.
+        builder = builder.redirect(redirect::Policy::none()).dns_resolver(BehindName {
+            name: name.clone(),
+            host: host.clone(),
+        });
+    }
+    builder.build().map_err(wrong)
+}
+
+/// One limit for connecting and TLS: there is none for each.
+fn connect_timeout(config: &HttpClientConfig, secure: bool) -> Option<Duration> {
+    let dial = config.transport.dial_timeout?;
+    if !secure {
+        return Some(dial);
+    }
+    Some(dial.saturating_add(config.transport.tls_handshake_timeout?))
+}
+
+/// Finds the addresses of `host` when asked for `name`.
+struct BehindName {
+    name: String,
+    host: String,
+}
+
+impl Resolve for BehindName {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = if name.as_str() == self.name {
+            self.host.clone()
+        } else {
+            name.as_str().to_owned()
+        };
+        Box::pin(async move {
+            let addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The `Authorization` header of now.
+fn header(auth: &Auth) -> Result<Option<HeaderValue>, SetupError> {
+    let (text, source) = match auth {
+        Auth::None => return Ok(None),
+        Auth::Bearer(source) => (format!("Bearer {}", secret(source)?), source),
+        Auth::Basic { username, password } => {
+            let pair = format!("{username}:{}", secret(password)?);
+            (format!("Basic {}", BASE64_STANDARD.encode(pair)), password)
+        }
+    };
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
+        let problem = "holds characters that cannot be sent".to_owned();
+        match source {
+            Source::File(key, path) => SetupError::Content {
+                key,
+                path: path.clone(),
+                problem,
+            },
+            Source::Inline(_) => SetupError::Settings(format!("bearer_token {problem}")),
+        }
+    })?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// The secret of now, without white space around it.
+fn secret(source: &Source) -> Result<String, SetupError> {
+    let (key, path) = match source {
+        Source::Inline(secret) => return Ok(secret.reveal().to_owned()),
+        Source::File(key, path) => (key, path),
+    };
+    let mut text = String::new();
+    let read = fs_err::File::open(path).and_then(|file| file.take(SECRET_FILE + 1).read_to_string(&mut text));
+    read.map_err(|source| SetupError::File { key, source })?;
+    if text.len() as u64 > SECRET_FILE {
+        let problem = format!("larger than {SECRET_FILE} bytes");
+        return Err(SetupError::Content {
+            key,
+            path: path.clone(),
+            problem,
+        });
+    }
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,89 @@
+//! Buckets over real connections: one suite for all of them, and stores that misbehave.
+
+mod conformance;
+mod faults;
+mod multipart;
+mod scripted;
+mod wire;
+
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use narthex::objstore::{self, Bucket, Limits, Source, config};
+use prometheus_client::registry::Registry;
+use tempfile::TempDir;
+
+const ACCESS_KEY: &str = "test-access-key";
+const SECRET_KEY: &str = "test-secret-key-test-secret-key";
+
+/// A server whose buckets are the directories of `root`; it ends with the runtime of the test.
+async fn s3_server(root: &Path) -> String {
+    let files = s3s_fs::FileSystem::new(root).unwrap();
+    let mut builder = s3s::service::S3ServiceBuilder::new(files);
+    builder.set_auth(s3s::auth::SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    let service = builder.build();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = http.serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    });
+    host
+}
+
+/// The configuration of a bucket at `host`; `more` are further lines of its `config`.
+fn s3_yaml(host: &str, bucket: &str, more: &[&str]) -> String {
+    let mut yaml = format!(
+        "type: S3\nconfig:\n  bucket: {bucket}\n  endpoint: {host}\n  insecure: true\n  region: here\n  \
+         access_key: {ACCESS_KEY}\n  secret_key: {SECRET_KEY}\n"
+    );
+    for line in more {
+        yaml.push_str(&format!("  {line}\n"));
+    }
+    yaml
+}
+
+fn limits() -> Limits {
+    Limits {
+        requests_at_once: 4,
+        stall: Duration::from_secs(30),
+    }
+}
+
+async fn open(yaml: &str, limits: Limits) -> Arc<dyn Bucket> {
+    let config = config::parse(yaml).unwrap();
+    objstore::open(&config, &limits, &mut Registry::default())
+        .await
+        .unwrap()
+}
+
+/// Bytes that differ from place to place.
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+/// A file with this content; its name is gone already.
+fn unlinked(content: &[u8]) -> Source {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content).unwrap();
+    let path = file.path().to_owned();
+    let file = Arc::new(fs_err::File::open(&path).unwrap().into_parts().0);
+    Source {
+        file,
+        path,
+        len: content.len() as u64,
+    }
+}
+
+/// A server with one bucket, `thanos`.
+async fn s3() -> (TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    fs_err::create_dir(dir.path().join("thanos")).unwrap();
+    let host = s3_server(dir.path()).await;
+    (dir, host)
+}

@@ -1,0 +1,296 @@
+//! What every bucket does, whatever stands behind it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use narthex::objstore::{Bucket, ErrorKind, Object, Source};
+
+use super::{content, limits, open, s3, s3_yaml, unlinked};
+
+const ALL: u64 = 64 << 20;
+
+/// The suite. Objects above 5 MiB travel in parts where there are parts.
+async fn conforms(bucket: Arc<dyn Bucket>) {
+    starts_empty(&*bucket).await;
+    puts_and_gets(&*bucket).await;
+    lists(&*bucket).await;
+    lists_the_top(&*bucket).await;
+    sends_large_files(&*bucket).await;
+    stores_nothing_of_a_file_that_became_shorter(&*bucket).await;
+    works_side_by_side(&*bucket).await;
+    shows_nothing_of_a_dropped_put(&*bucket).await;
+    bucket.abort_stale("b").await.unwrap();
+    bucket.settle().await;
+}
+
+async fn starts_empty(bucket: &dyn Bucket) {
+    assert_eq!(bucket.list("b").await.unwrap(), []);
+    assert_eq!(bucket.list_top("").await.unwrap(), Vec::<String>::new());
+    let error = bucket.get("b/missing", ALL).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
+    assert!(
+        error.to_string().contains("/b/missing") && error.to_string().contains(bucket.identity()),
+        "{error}"
+    );
+}
+
+async fn puts_and_gets(bucket: &dyn Bucket) {
+    let text = Bytes::from_static(b"some bytes");
+    for key in ["b/plain", "b/ünï cödé +&=%?#'\"(~)*.txt", "b/deep/er/still"] {
+        bucket.put_bytes(key, text.clone()).await.unwrap();
+        assert_eq!(bucket.get(key, ALL).await.unwrap(), text, "{key}");
+    }
+    bucket.put_bytes("b/plain", Bytes::from_static(b"other")).await.unwrap();
+    assert_eq!(bucket.get("b/plain", 5).await.unwrap(), "other", "the last put counts");
+    let error = bucket.get("b/plain", 4).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
+
+    for (key, len) in [("b/empty", 0), ("b/small", 70_001)] {
+        let content = content(len);
+        bucket.put_file(key, &unlinked(&content)).await.unwrap();
+        assert_eq!(bucket.get(key, ALL).await.unwrap(), content);
+    }
+    bucket.put_bytes("b/nothing", Bytes::new()).await.unwrap();
+    assert_eq!(bucket.get("b/nothing", 0).await.unwrap(), "");
+}
+
+async fn lists(bucket: &dyn Bucket) {
+    for key in ["l/b/2", "l/a", "l/b/10", "l/b.x", "lx/no"] {
+        bucket.put_bytes(key, key.into()).await.unwrap();
+    }
+    let object = |key: &str| Object {
+        key: key.into(),
+        size: key.len() as u64,
+    };
+    let expected = ["l/a", "l/b.x", "l/b/10", "l/b/2"].map(object);
+    assert_eq!(bucket.list("l").await.unwrap(), expected);
+    assert_eq!(bucket.list("l/b").await.unwrap(), expected[2..]);
+    assert_eq!(bucket.list("l/a").await.unwrap(), [], "an object is no directory");
+}
+
+async fn lists_the_top(bucket: &dyn Bucket) {
+    for key in ["t/1", "t-x/1", "t.y/deep/1", "t0/1", "top-object"] {
+        bucket.put_bytes(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    assert_eq!(
+        bucket.list_top("").await.unwrap(),
+        ["b", "l", "lx", "t", "t-x", "t.y", "t0"]
+    );
+    assert_eq!(bucket.list_top("lx").await.unwrap(), ["t", "t-x", "t.y", "t0"]);
+    assert_eq!(bucket.list_top("t").await.unwrap(), ["t-x", "t.y", "t0"]);
+    assert_eq!(bucket.list_top("t.").await.unwrap(), ["t.y", "t0"]);
+    assert_eq!(bucket.list_top("zz").await.unwrap(), Vec::<String>::new());
+}
+
+async fn sends_large_files(bucket: &dyn Bucket) {
+    for len in [5 << 20, (5 << 20) + 1, 17_000_001] {
+        let content = content(len);
+        bucket.put_file("b/large", &unlinked(&content)).await.unwrap();
+        assert!(
+            bucket.get("b/large", ALL).await.unwrap() == content,
+            "{len} bytes came back otherwise"
+        );
+        assert_eq!(bucket.list("b/large").await.unwrap(), []);
+        let all = bucket.list("b").await.unwrap();
+        assert!(
+            all.contains(&Object {
+                key: "b/large".into(),
+                size: len as u64
+            }),
+            "{all:?}"
+        );
+    }
+}
+
+async fn stores_nothing_of_a_file_that_became_shorter(bucket: &dyn Bucket) {
+    for len in [1000, 12 << 20] {
+        let source = Source {
+            len: len + 1,
+            ..unlinked(&content(len as usize))
+        };
+        let error = bucket.put_file("s/short", &source).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Local, "{error}");
+        assert!(error.to_string().contains(&*source.path.to_string_lossy()), "{error}");
+        assert!(error.to_string().contains("shorter"), "{error}");
+    }
+    assert_eq!(bucket.list("s").await.unwrap(), []);
+}
+
+async fn works_side_by_side(bucket: &dyn Bucket) {
+    let content = content(6_000_000);
+    let source = unlinked(&content);
+    let puts = (0..12).map(|i| {
+        let (source, content) = (source.clone(), content.clone());
+        async move {
+            let key = format!("c/{i}");
+            bucket.put_file(&key, &source).await.unwrap();
+            assert!(bucket.get(&key, ALL).await.unwrap() == content, "{key}");
+        }
+    });
+    join_all(puts).await;
+    assert_eq!(bucket.list("c").await.unwrap().len(), 12);
+}
+
+async fn shows_nothing_of_a_dropped_put(bucket: &dyn Bucket) {
+    let len = 60_000_000;
+    let source = unlinked(&content(len));
+    for millis in [0, 2, 10, 40] {
+        let put = bucket.put_file("d/dropped", &source);
+        let _ = tokio::time::timeout(Duration::from_millis(millis), put).await;
+        bucket.settle().await;
+        for object in bucket.list("d").await.unwrap() {
+            assert_eq!(object.size, len as u64, "half an object is visible");
+        }
+    }
+    bucket.put_file("d/dropped", &source).await.unwrap();
+    assert_eq!(
+        bucket.list("d").await.unwrap(),
+        [Object {
+            key: "d/dropped".into(),
+            size: len as u64
+        }]
+    );
+}
+
+#[tokio::test]
+async fn a_directory_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("made/on/demand");
+    let yaml = format!("type: FILESYSTEM\nconfig:\n  directory: {}\n", root.display());
+    let bucket = open(&yaml, limits()).await;
+    assert_eq!(bucket.name(), format!("fs: {}", root.display()));
+    assert_eq!(bucket.identity(), format!("file://{}", root.display()));
+    conforms(bucket).await;
+}
+
+#[tokio::test]
+async fn a_directory_with_a_prefix_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = format!(
+        "type: FILESYSTEM\nconfig:\n  directory: {}\nprefix: /a/b/\n",
+        dir.path().display()
+    );
+    let bucket = open(&yaml, limits()).await;
+    assert_eq!(bucket.name(), format!("fs: {}", dir.path().display()));
+    assert_eq!(bucket.identity(), format!("file://{}/a/b", dir.path().display()));
+    conforms(bucket).await;
+    assert_eq!(fs_err::read(dir.path().join("a/b/l/a")).unwrap(), b"l/a");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_conforms() {
+    let (_dir, host) = s3().await;
+    let bucket = open(&s3_yaml(&host, "thanos", &["part_size: 5242880"]), limits()).await;
+    assert_eq!(
+        (bucket.name(), bucket.identity()),
+        ("thanos", &*format!("s3://{host}/thanos"))
+    );
+    conforms(bucket).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_conforms_with_the_older_listing_a_prefix_and_md5() {
+    let (dir, host) = s3().await;
+    let more = [
+        "part_size: 5242880",
+        "list_objects_version: v1",
+        "send_content_md5: true",
+    ];
+    let yaml = s3_yaml(&host, "thanos", &more) + "prefix: a/b\n";
+    let bucket = open(&yaml, limits()).await;
+    assert_eq!(
+        (bucket.name(), bucket.identity()),
+        ("thanos", &*format!("s3://{host}/thanos/a/b"))
+    );
+    conforms(bucket).await;
+    assert_eq!(fs_err::read(dir.path().join("thanos/a/b/l/a")).unwrap(), b"l/a");
+}
+
+#[tokio::test]
+async fn listings_of_many_objects_come_in_pages() {
+    let (dir, host) = s3().await;
+    let mut keys: Vec<String> = (0..1100).map(|i| format!("m{:04}/{i}", i * 7 % 1100)).collect();
+    for key in &keys {
+        let file = dir.path().join("thanos/p/x").join(key);
+        fs_err::create_dir_all(file.parent().unwrap()).unwrap();
+        fs_err::write(file, "x").unwrap();
+    }
+    keys.sort();
+    for version in ["v1", "v2"] {
+        let more = format!("list_objects_version: {version}");
+        let bucket = open(&(s3_yaml(&host, "thanos", &[&more]) + "prefix: p\n"), limits()).await;
+        let listed = bucket.list("x").await.unwrap().into_iter().map(|object| object.key);
+        assert!(listed.eq(keys.iter().map(|key| format!("x/{key}"))), "{version}");
+        let bucket = open(&(s3_yaml(&host, "thanos", &[&more]) + "prefix: p/x\n"), limits()).await;
+        let dirs = bucket.list_top("m0010").await.unwrap();
+        assert_eq!(dirs.len(), 1089, "{version}");
+        assert_eq!((&*dirs[0], &*dirs[1088]), ("m0011", "m1099"), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_told_from_an_empty_one() {
+    let (_dir, host) = s3().await;
+    let bucket = open(&s3_yaml(&host, "nowhere", &[]), limits()).await;
+    // (This server makes a bucket on the first put.)
+    for error in [
+        bucket.list("b").await.unwrap_err(),
+        bucket.list_top("").await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind, ErrorKind::NoBucket, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_hides_and_removes_what_a_killed_process_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = open(
+        &format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", dir.path().display()),
+        limits(),
+    )
+    .await;
+    bucket.put_bytes("b/chunks/1", Bytes::from_static(b"x")).await.unwrap();
+    let left = dir.path().join("b/chunks/.000001.narthex-0123456789abcdef.tmp");
+    let foreign = dir.path().join("b/chunks/.other.tmp");
+    let only = dir.path().join("c/.000001.narthex-0123456789abcdef.tmp");
+    fs_err::create_dir_all(dir.path().join("c/empty")).unwrap();
+    fs_err::write(&left, "half").unwrap();
+    fs_err::write(&only, "half").unwrap();
+    fs_err::write(&foreign, "not ours").unwrap();
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("b/loop")).unwrap();
+    std::os::unix::fs::symlink("gone", dir.path().join("b/broken")).unwrap();
+
+    let keys = |objects: Vec<Object>| objects.into_iter().map(|object| object.key).collect::<Vec<_>>();
+    assert_eq!(
+        keys(bucket.list("b").await.unwrap()),
+        ["b/chunks/.other.tmp", "b/chunks/1"]
+    );
+    assert_eq!(bucket.list_top("").await.unwrap(), ["b"], "c holds no object");
+    bucket.abort_stale("b").await.unwrap();
+    assert!(!left.try_exists().unwrap() && foreign.try_exists().unwrap());
+    assert!(only.try_exists().unwrap(), "it is not below b");
+}
+
+#[tokio::test]
+async fn a_directory_takes_no_key_that_leads_out_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = open(
+        &format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", dir.path().display()),
+        limits(),
+    )
+    .await;
+    for key in ["../x", "a/../x", "/x", "a//x", "a/", "", "."] {
+        let error = bucket.put_bytes(key, Bytes::new()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Refused, "{key:?}: {error}");
+    }
+    bucket.put_bytes("a", Bytes::new()).await.unwrap();
+    bucket.put_bytes("d/x", Bytes::new()).await.unwrap();
+    assert_eq!(
+        bucket.get("d", ALL).await.unwrap_err().kind,
+        ErrorKind::NotFound,
+        "a directory is no object"
+    );
+    let error = bucket.put_bytes("a/b", Bytes::new()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+}

@@ -1,0 +1,204 @@
+//! What goes out on the wire.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+
+use super::{
+    content, limits, open, s3_yaml,
+    scripted::{Act, Request, Server, ok, take},
+    unlinked,
+};
+
+fn crc32c(data: &[u8]) -> String {
+    STANDARD.encode(crc32c::crc32c(data).to_be_bytes())
+}
+
+fn is_plain(request: &Request, body: &[u8]) {
+    assert_eq!(request.header("content-length"), body.len().to_string());
+    assert!(request.body == body, "the body is changed");
+    for absent in [
+        "transfer-encoding",
+        "content-encoding",
+        "x-amz-trailer",
+        "x-amz-decoded-content-length",
+        "expect",
+    ] {
+        assert_eq!(request.header(absent), "", "{absent}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_goes_out_plain_with_its_checksum() {
+    let server = Server::start(|request, _| take(request)).await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
+    let content = content(300_000);
+    bucket.put_file("01X/chunks/000001", &unlinked(&content)).await.unwrap();
+    bucket
+        .put_bytes("01X/meta.json", Bytes::from_static(b"{}"))
+        .await
+        .unwrap();
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert!(
+        seen[0].target.starts_with("/thanos/01X/chunks/000001"),
+        "{}",
+        seen[0].target
+    );
+    is_plain(&seen[0], &content);
+    is_plain(&seen[1], b"{}");
+    assert_eq!(seen[0].header("x-amz-content-sha256"), "UNSIGNED-PAYLOAD");
+    for (request, body) in [(&seen[0], &content[..]), (&seen[1], b"{}")] {
+        assert_eq!(request.method, "PUT");
+        assert_eq!(request.header("x-amz-checksum-crc32c"), crc32c(body));
+        assert_eq!(request.header("content-md5"), "");
+        assert!(
+            request.header("authorization").contains("x-amz-checksum-crc32c"),
+            "the checksum is not signed"
+        );
+        assert_eq!(
+            request
+                .headers
+                .keys()
+                .filter(|name| name.starts_with("x-amz-checksum"))
+                .count(),
+            1
+        );
+    }
+}
+
+#[tokio::test]
+async fn md5_is_sent_where_the_configuration_asks_for_it() {
+    let server = Server::start(|_, _| ok("etag: \"e\"\r\n", "")).await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", &["send_content_md5: true"]), limits()).await;
+    bucket.put_file("x", &unlinked(b"abc")).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen.len(), 1);
+    is_plain(&seen[0], b"abc");
+    assert_eq!(seen[0].header("content-md5"), "kAFQmDzST7DWlj99KOF/cg==");
+    assert_eq!(seen[0].header("x-amz-checksum-crc32c"), "");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_acknowledge_crc32c_gets_md5_from_then_on() {
+    let server = Server::start(|_, _| ok("etag: \"e\"\r\n", "")).await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
+    bucket.put_file("x", &unlinked(b"abc")).await.unwrap();
+    bucket.put_file("y", &unlinked(b"abc")).await.unwrap();
+    let md5 = server
+        .seen()
+        .iter()
+        .map(|request| !request.header("content-md5").is_empty())
+        .collect::<Vec<_>>();
+    assert_eq!(md5, [false, true, true]);
+
+    let bucket = open(&s3_yaml(&server.host, "thanos", &["send_content_md5: false"]), limits()).await;
+    bucket.put_file("z", &unlinked(b"abc")).await.unwrap();
+    assert_eq!(server.seen().len(), 4, "CRC32C is all that was asked for");
+}
+
+#[tokio::test]
+async fn a_store_that_asks_for_md5_gets_it() {
+    let server = Server::start(|request, _| match request.header("content-md5") {
+        "" => super::scripted::refusal(
+            "400 Bad Request",
+            "InvalidRequest",
+            "Content-MD5 HTTP header is required for Put Object requests with Object Lock parameters",
+        ),
+        _ => ok("etag: \"e\"\r\n", ""),
+    })
+    .await;
+    for more in [&[][..], &["send_content_md5: false"]] {
+        let before = server.seen().len();
+        let bucket = open(&s3_yaml(&server.host, "thanos", more), limits()).await;
+        bucket.put_bytes("x", Bytes::from_static(b"abc")).await.unwrap();
+        bucket.put_bytes("y", Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(server.seen().len() - before, 3, "refused once, then known");
+    }
+}
+
+#[tokio::test]
+async fn configured_headers_go_out_with_every_object() {
+    let server = Server::start(|request, _| take(request)).await;
+    let more = [
+        "put_user_metadata: {owner: me, X-Amz-Acl: private, X-Amz-Storage-Class: STANDARD_IA}",
+        "sse_config: {type: SSE-KMS, kms_key_id: the-key, kms_encryption_context: {a: b}}",
+    ];
+    let bucket = open(&s3_yaml(&server.host, "thanos", &more), limits()).await;
+    bucket.put_bytes("x", Bytes::from_static(b"abc")).await.unwrap();
+    let seen = &server.seen()[0];
+    for (name, value) in [
+        ("x-amz-meta-owner", "me"),
+        ("x-amz-acl", "private"),
+        ("x-amz-storage-class", "STANDARD_IA"),
+        ("x-amz-server-side-encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "the-key"),
+        (
+            "x-amz-server-side-encryption-context",
+            &*STANDARD.encode(r#"{"a":"b"}"#),
+        ),
+    ] {
+        assert_eq!(seen.header(name), value, "{name}");
+        assert!(seen.header("authorization").contains(name), "{name} is not signed");
+    }
+}
+
+#[tokio::test]
+async fn a_customers_key_goes_out_with_objects_and_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    fs_err::write(&file, [7_u8; 32]).unwrap();
+    let sse = format!("sse_config: {{type: SSE-C, encryption_key: {}}}", file.display());
+    let server = Server::start(|request, _| match request.method.as_str() {
+        "GET" => ok("", "abc"),
+        _ => take(request),
+    })
+    .await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[&sse]), limits()).await;
+    bucket.put_bytes("x", Bytes::from_static(b"abc")).await.unwrap();
+    bucket.get("x", 10).await.unwrap();
+    for request in server.seen() {
+        assert_eq!(
+            request.header("x-amz-server-side-encryption-customer-algorithm"),
+            "AES256"
+        );
+        assert_eq!(
+            request.header("x-amz-server-side-encryption-customer-key"),
+            STANDARD.encode([7_u8; 32])
+        );
+        assert_ne!(request.header("x-amz-server-side-encryption-customer-key-md5"), "");
+    }
+}
+
+#[tokio::test]
+async fn at_most_so_many_requests_run_at_once() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let peak = Arc::clone(&most);
+    let server = Server::start(move |request, _| {
+        // The reading of a body takes a while, and ends just before the next request is seen.
+        peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let running = Arc::clone(&running);
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+            running.fetch_sub(1, Ordering::SeqCst);
+        });
+        let Act::Answer(answer) = take(request) else {
+            unreachable!()
+        };
+        Act::Slowly(1 << 20, std::time::Duration::from_millis(50), answer)
+    })
+    .await;
+    let limits = narthex::objstore::Limits {
+        requests_at_once: 3,
+        ..limits()
+    };
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits).await;
+    let source = unlinked(&content(1000));
+    let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+    let puts = keys.iter().map(|key| bucket.put_file(key, &source));
+    futures_util::future::try_join_all(puts).await.unwrap();
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
