@@ -1,5 +1,7 @@
 //! The integration tests: one binary, so that the program is linked once. Each file beside this one is a module of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
+
 mod cli;
 mod codegen;
 mod house;
