@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::rig::{
-    BucketView, Fault, Keeper, Metrics, Prometheus, Rule, S3Server, Tools, Weed, assert_all_shipped, blocks,
+    BucketView, Fault, Keeper, Metrics, Prometheus, Rule, S3Server, Sidecar, Tools, Weed, assert_all_shipped, blocks,
     blocks::Spec,
     process::Process,
     prometheus::{Options, sealed},
@@ -226,6 +226,38 @@ fn a_sparse_block_is_legal_and_small_on_disk() {
         .unwrap();
     let text = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && text.contains("\nSeries: 100\n"), "{done:?}");
+}
+
+/// Both S3 servers as narthex sees them: what the rig writes as its configuration is understood.
+#[tokio::test]
+async fn the_sidecar_ships_to_both_s3_servers() {
+    let server = S3Server::start();
+    for bucket in [
+        server.bucket("ship").below("of/ours"),
+        Weed::shared().await.bucket("ship").await,
+    ] {
+        let dir = temp_dir("ship");
+        let data = dir.path().join("data");
+        fs_err::create_dir_all(&data).unwrap();
+        let keeper = Keeper::watch(&data);
+        let options = Options {
+            data: Some(data.clone()),
+            scrape: false,
+            ..Options::default()
+        };
+        let prometheus = Prometheus::start(&Tools::oldest(), options).await;
+        for slot in 0..2 {
+            blocks::place(&blocks::generate(Spec::small(slot)), &data);
+        }
+        let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &bucket.config()));
+        sidecar.wait_ready(Duration::from_secs(60)).await;
+        let shipped = async || (bucket.visible().await.len() == 2).then_some(());
+        sidecar
+            .wait_until(Duration::from_secs(60), "both blocks in the bucket", shipped)
+            .await;
+        assert!(sidecar.stop().await.success(), "{}", sidecar.log());
+        assert_all_shipped(&bucket, &keeper).await;
+    }
 }
 
 /// Set for the process that [`a_child_ends_with_the_process_that_started_it`] starts.
