@@ -49,7 +49,7 @@ pub(super) async fn client(config: &S3Config) -> Result<Client, ConfigError> {
     Ok(build(
         config,
         transport,
-        credentials::provider(config, credentials::real_env),
+        credentials::provider(config, credentials::real_env()),
     ))
 }
 
@@ -126,8 +126,11 @@ impl ClassifyRetry for Corrections {
             return RetryAction::NoActionIndicated;
         };
         let again = RetryAction::retryable_error_with_explicit_delay(ErrorKind::ServerError, Duration::ZERO);
-        if let Some(region) = told::region(answer)
-            && self.regions.correct(&region)
+        // The SDK may ask more than once about one answer: what the request says must decide, not what we know by now.
+        let signed = context.request().and_then(told::signed_region);
+        if let (Some(told), Some(signed)) = (told::region(answer), signed)
+            && told != signed
+            && self.regions.correct(&told)
         {
             return again;
         }
