@@ -116,7 +116,7 @@ impl S3Bucket {
         // A tracker that is closed can be waited for; tasks may still be added.
         cleanup.close();
         Ok(Self(Arc::new(Store {
-            client: guard::guarded(client, limits.stall),
+            client: guard::guarded(client, limits.stall, config.http.max_conns_per_host),
             bucket: config.bucket.clone(),
             identity,
             prefix,
