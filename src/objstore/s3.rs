@@ -171,6 +171,15 @@ impl Store {
         format!("{}{key}", self.prefix)
     }
 
+    /// What the full keys below a directory start with.
+    fn below(&self, dir: &str) -> String {
+        if dir.is_empty() {
+            self.prefix.clone()
+        } else {
+            format!("{}{dir}/", self.prefix)
+        }
+    }
+
     fn relative<'a>(&self, key: &'a str) -> Option<&'a str> {
         key.strip_prefix(&self.prefix)
     }
