@@ -6,14 +6,14 @@
 //! them. On cancel the copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for
 //! that. Memory: one small buffer per object on its way.
 
+mod walk;
+mod write;
+
 use std::{
-    collections::HashSet,
-    ffi::OsStr,
-    io::{self, Read, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,10 +23,11 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use self::{
+    walk::{Step, entries, holds_objects, is_temp, read, remove_stale, walk},
+    write::{Content, Failed, Live, write},
+};
 use super::{Bucket, Error, ErrorKind, Limits, Object, Op, Source, config::FilesystemConfig};
-
-/// How much is copied at once.
-const BUFFER: usize = 256 * 1024;
 
 /// A directory as a bucket.
 #[derive(Debug)]
@@ -39,14 +40,6 @@ pub(super) struct Filesystem {
     live: Live,
     cleanup: TaskTracker,
 }
-
-/// What is to become an object.
-enum Content {
-    File(Source),
-    Memory(Bytes),
-}
-
-type Live = Arc<Mutex<HashSet<PathBuf>>>;
 
 /// Tells the blocking half that nobody waits for it any more.
 struct CancelOnDrop(Arc<AtomicBool>);
@@ -270,236 +263,4 @@ fn classify(op: Op, error: &io::Error) -> (ErrorKind, &'static str) {
         ),
         _ => (ErrorKind::Server, ""),
     }
-}
-
-/// Why an object was not written.
-#[derive(Debug)]
-enum Failed {
-    Store(io::Error),
-    Source(String),
-}
-
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        Failed::Store(error)
-    }
-}
-
-/// A temporary file; it goes when it is dropped.
-struct Temp {
-    path: PathBuf,
-    live: Live,
-}
-
-impl Temp {
-    fn create(dir: &Path, name: &str, live: Live) -> io::Result<(Self, fs_err::File)> {
-        let path = dir.join(format!(".{name}.narthex-{:016x}.tmp", rand::random::<u64>()));
-        live.lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .insert(path.clone());
-        let temp = Self { path, live };
-        let file = fs_err::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temp.path)?;
-        Ok((temp, file))
-    }
-}
-
-impl Drop for Temp {
-    fn drop(&mut self) {
-        // After the rename there is nothing left to remove; a file that cannot be removed goes with `abort_stale`.
-        let _ = fs_err::remove_file(&self.path);
-        self.live
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .remove(&self.path);
-    }
-}
-
-fn is_temp(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(".tmp") && name.contains(".narthex-")
-}
-
-fn write(target: &Path, content: &Content, live: Live, cancelled: &AtomicBool) -> Result<(), Failed> {
-    let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
-        return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
-    };
-    create_dirs(dir)?;
-    let (temp, mut file) = Temp::create(dir, name, live)?;
-    let len = match content {
-        Content::Memory(bytes) => {
-            file.write_all(bytes)?;
-            bytes.len() as u64
-        }
-        Content::File(source) => {
-            copy(source, &mut file, cancelled)?;
-            source.len
-        }
-    };
-    file.sync_all()?;
-    let written = file.metadata()?.len();
-    if written != len {
-        return Err(io::Error::other(format!("{written} bytes are on disk where {len} were written")).into());
-    }
-    still_wanted(cancelled)?;
-    fs_err::rename(&temp.path, target)?;
-    sync_dir(dir)?;
-    Ok(())
-}
-
-fn copy(source: &Source, target: &mut fs_err::File, cancelled: &AtomicBool) -> Result<(), Failed> {
-    let (mut buffer, mut at) = (vec![0; BUFFER], 0);
-    while at < source.len {
-        still_wanted(cancelled)?;
-        let take = usize::try_from(source.len - at).map_or(BUFFER, |left| left.min(BUFFER));
-        source.file.read_exact_at(&mut buffer[..take], at).map_err(|error| {
-            let path = source.path.display();
-            Failed::Source(match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    format!(
-                        "{path} is shorter than the {} bytes it had when it was opened",
-                        source.len
-                    )
-                }
-                _ => format!("reading {path} failed: {error}"),
-            })
-        })?;
-        target.write_all(&buffer[..take])?;
-        at += take as u64;
-    }
-    Ok(())
-}
-
-fn still_wanted(cancelled: &AtomicBool) -> io::Result<()> {
-    if cancelled.load(Ordering::Relaxed) {
-        Err(io::Error::other("cancelled"))
-    } else {
-        Ok(())
-    }
-}
-
-/// Makes a directory and what is missing above it, each of them lasting.
-fn create_dirs(dir: &Path) -> io::Result<()> {
-    match fs_err::create_dir(dir) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_dirs(dir.parent().ok_or(error)?)?;
-            match fs_err::create_dir(dir) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-        }
-        Err(error) => return Err(error),
-    }
-    match dir.parent() {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    fs_err::File::open(dir)?.sync_all()
-}
-
-/// Up to `limit` bytes; `None` if there are more.
-fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = fs_err::File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("{} is a directory", path.display()),
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= limit).then_some(bytes))
-}
-
-/// One name in a directory.
-struct Entry {
-    name: String,
-    is_dir: bool,
-    is_temp: bool,
-    len: u64,
-}
-
-/// The directories and files in a directory. Links to files count as files, links to directories are left out, and so
-/// is what has vanished meanwhile. A directory that does not exist is empty.
-fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
-    let missing = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    let listing = match fs_err::read_dir(dir) {
-        Err(error) if missing(&error) => return Ok(Vec::new()),
-        listing => listing?,
-    };
-    let mut entries = Vec::new();
-    for entry in listing {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let is_dir = entry.file_type()?.is_dir();
-        let len = match fs_err::metadata(entry.path()) {
-            Ok(metadata) if is_dir || metadata.is_file() => metadata.len(),
-            Ok(_) => continue,
-            Err(error) if missing(&error) => continue,
-            Err(error) => return Err(error),
-        };
-        entries.push(Entry {
-            is_temp: !is_dir && is_temp(&name),
-            name,
-            is_dir,
-            len,
-        });
-    }
-    Ok(entries)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
-    GoOn,
-    Stop,
-}
-
-/// Shows every object below a directory, in no order, until told to stop.
-fn walk(dir: &Path, base: &str, each: &mut dyn FnMut(String, &Entry) -> Step) -> io::Result<Step> {
-    for entry in entries(dir)? {
-        let key = format!("{base}{}", entry.name);
-        let step = if entry.is_dir {
-            walk(&dir.join(&entry.name), &format!("{key}/"), each)?
-        } else if entry.is_temp {
-            Step::GoOn
-        } else {
-            each(key, &entry)
-        };
-        if step == Step::Stop {
-            return Ok(Step::Stop);
-        }
-    }
-    Ok(Step::GoOn)
-}
-
-fn holds_objects(dir: &Path) -> io::Result<bool> {
-    Ok(walk(dir, "", &mut |_, _| Step::Stop)? == Step::Stop)
-}
-
-fn remove_stale(dir: &Path, live: &Live) -> io::Result<()> {
-    for entry in entries(dir)? {
-        let path = dir.join(&entry.name);
-        if entry.is_dir {
-            remove_stale(&path, live)?;
-        } else if entry.is_temp
-            && !live
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .contains(&path)
-        {
-            match fs_err::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => tracing::info!(file = %path.display(), "removed a temporary file that was left behind"),
-            }
-        }
-    }
-    Ok(())
 }

@@ -116,7 +116,7 @@ impl S3Bucket {
         // A tracker that is closed can be waited for; tasks may still be added.
         cleanup.close();
         Ok(Self(Arc::new(Store {
-            client: guard::guarded(client, limits.stall),
+            client: guard::guarded(client, limits.stall, config.http.max_conns_per_host),
             bucket: config.bucket.clone(),
             identity,
             prefix,
@@ -169,6 +169,15 @@ fn encryption(sse: &Sse) -> Result<Encryption, ConfigError> {
 impl Store {
     fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
+    }
+
+    /// What the full keys below a directory start with.
+    fn below(&self, dir: &str) -> String {
+        if dir.is_empty() {
+            self.prefix.clone()
+        } else {
+            format!("{}{dir}/", self.prefix)
+        }
     }
 
     fn relative<'a>(&self, key: &'a str) -> Option<&'a str> {

@@ -334,7 +334,7 @@ pub(super) fn chain(error: &dyn StdError) -> String {
 
 /// The chain below the SDK's own, empty words.
 fn below<E: StdError + 'static>(error: &SdkError<E, HttpResponse>) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| chain(source))
+    error.source().map_or_else(|| error.to_string(), chain)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::{
     error::Error as StdError,
     fmt,
     future::Future,
+    num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -38,7 +39,10 @@ use aws_smithy_runtime_api::{
 };
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep},
+};
 
 use super::errors;
 
@@ -57,7 +61,9 @@ const MORE_TRANSIENT_STATUSES: [u16; 4] = [408, 429, 499, 520];
 
 /// The client with the watch around its transport, and with what this program relies on: no checksums but ours (the
 /// SDK's own would turn a plain PUT into a chunked one with a trailer), no second watch.
-pub(super) fn guarded(client: &Client, stall: Duration) -> Client {
+///
+/// `connections`: where the transport limits them, waiting for one must not be taken for a stall, and so is done here.
+pub(super) fn guarded(client: &Client, stall: Duration, connections: Option<NonZeroUsize>) -> Client {
     let config = client.config();
     let mut builder = config
         .to_builder()
@@ -66,7 +72,12 @@ pub(super) fn guarded(client: &Client, stall: Duration) -> Client {
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_classifier(Retries);
     if let Some(inner) = config.http_client() {
-        builder = builder.http_client(Guard { inner, stall });
+        let connections = connections.map(|limit| Arc::new(Semaphore::new(limit.get())));
+        builder = builder.http_client(Guard {
+            inner,
+            stall,
+            connections,
+        });
     }
     Client::from_conf(builder.build())
 }
@@ -112,6 +123,7 @@ impl ClassifyRetry for Retries {
 struct Guard<T> {
     inner: T,
     stall: Duration,
+    connections: Option<Arc<Semaphore>>,
 }
 
 impl HttpClient for Guard<SharedHttpClient> {
@@ -120,6 +132,7 @@ impl HttpClient for Guard<SharedHttpClient> {
         SharedHttpConnector::new(Guard {
             inner,
             stall: self.stall,
+            connections: self.connections.clone(),
         })
     }
 
@@ -142,22 +155,26 @@ impl HttpClient for Guard<SharedHttpClient> {
 
 impl HttpConnector for Guard<SharedHttpConnector> {
     fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
-        let progress = Arc::new(Progress::new());
-        let completion = request.method() == "POST" && request.uri().contains("uploadId=");
-        let patience = if completion { COMPLETION_PATIENCE } else { 1 };
-        let body = request.take_body();
-        let total = body.content_length().unwrap_or(0);
-        *request.body_mut() = match total {
-            0 => body,
-            _ => SdkBody::from_body_1_x(WatchedRequest {
-                inner: body,
-                progress: Arc::clone(&progress),
-            }),
-        };
-        let (call, stall) = (self.inner.call(request), self.stall);
+        let (inner, stall, connections) = (self.inner.clone(), self.stall, self.connections.clone());
         HttpConnectorFuture::new(async move {
-            let response = watch(call, &progress, total, stall, patience).await?;
-            Ok(watched_response(response, stall))
+            let permit = match connections {
+                Some(connections) => connections.acquire_owned().await.ok(),
+                None => None,
+            };
+            let progress = Arc::new(Progress::new());
+            let completion = request.method() == "POST" && request.uri().contains("uploadId=");
+            let patience = if completion { COMPLETION_PATIENCE } else { 1 };
+            let body = request.take_body();
+            let total = body.content_length().unwrap_or(0);
+            *request.body_mut() = match total {
+                0 => body,
+                _ => SdkBody::from_body_1_x(WatchedRequest {
+                    inner: body,
+                    progress: Arc::clone(&progress),
+                }),
+            };
+            let response = watch(inner.call(request), &progress, total, stall, patience).await?;
+            Ok(watched_response(response, stall, permit))
         })
     }
 }
@@ -186,7 +203,7 @@ async fn watch(
     }
 }
 
-fn watched_response(mut response: HttpResponse, stall: Duration) -> HttpResponse {
+fn watched_response(mut response: HttpResponse, stall: Duration, permit: Option<OwnedSemaphorePermit>) -> HttpResponse {
     let inner = response.take_body();
     *response.body_mut() = match inner.bytes() {
         Some(_) => inner,
@@ -195,6 +212,7 @@ fn watched_response(mut response: HttpResponse, stall: Duration) -> HttpResponse
             stall,
             timer: None,
             failed: false,
+            _permit: permit,
         }),
     };
     response
@@ -296,6 +314,7 @@ struct WatchedResponse {
     /// Runs only while somebody waits: a reader that takes its time is no stall of the store.
     timer: Option<Pin<Box<Sleep>>>,
     failed: bool,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Body for WatchedResponse {

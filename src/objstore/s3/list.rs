@@ -34,11 +34,7 @@ struct Query<'a> {
 impl Store {
     /// All objects below `dir`.
     pub(super) async fn list_below(&self, dir: &str) -> Result<Vec<Object>, Error> {
-        let prefix = if dir.is_empty() {
-            self.prefix.clone()
-        } else {
-            self.full(&format!("{dir}/"))
-        };
+        let prefix = self.below(dir);
         let mut objects = Vec::new();
         let query = Query {
             dir,

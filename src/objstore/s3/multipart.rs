@@ -220,7 +220,7 @@ impl Store {
                 .client
                 .list_multipart_uploads()
                 .bucket(&self.bucket)
-                .prefix(self.full(&format!("{dir}/")))
+                .prefix(self.below(dir))
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(id_marker);
             let page = match request.send().await {

@@ -1,0 +1,114 @@
+//! What is on disk: objects, and what only looks like them.
+
+use std::{
+    io::{self, Read},
+    path::Path,
+};
+
+use super::write::Live;
+
+/// Whether a file of this name is one of our own that is not an object yet.
+pub(super) fn is_temp(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp") && name.contains(".narthex-")
+}
+
+/// Up to `limit` bytes; `None` if there are more.
+pub(super) fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = fs_err::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{} is a directory", path.display()),
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+/// One name in a directory.
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) is_dir: bool,
+    pub(super) is_temp: bool,
+    pub(super) len: u64,
+}
+
+/// The directories and files in a directory. Links to files count as files, links to directories are left out, and so
+/// is what has vanished meanwhile. A directory that does not exist is empty.
+pub(super) fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
+    let missing = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let listing = match fs_err::read_dir(dir) {
+        Err(error) if missing(&error) => return Ok(Vec::new()),
+        listing => listing?,
+    };
+    let mut entries = Vec::new();
+    for entry in listing {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let is_dir = entry.file_type()?.is_dir();
+        let len = match fs_err::metadata(entry.path()) {
+            Ok(metadata) if is_dir || metadata.is_file() => metadata.len(),
+            Ok(_) => continue,
+            Err(error) if missing(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        entries.push(Entry {
+            is_temp: !is_dir && is_temp(&name),
+            name,
+            is_dir,
+            len,
+        });
+    }
+    Ok(entries)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    GoOn,
+    Stop,
+}
+
+/// Shows every object below a directory, in no order, until told to stop.
+pub(super) fn walk(dir: &Path, base: &str, each: &mut dyn FnMut(String, &Entry) -> Step) -> io::Result<Step> {
+    for entry in entries(dir)? {
+        let key = format!("{base}{}", entry.name);
+        let step = if entry.is_dir {
+            walk(&dir.join(&entry.name), &format!("{key}/"), each)?
+        } else if entry.is_temp {
+            Step::GoOn
+        } else {
+            each(key, &entry)
+        };
+        if step == Step::Stop {
+            return Ok(Step::Stop);
+        }
+    }
+    Ok(Step::GoOn)
+}
+
+pub(super) fn holds_objects(dir: &Path) -> io::Result<bool> {
+    Ok(walk(dir, "", &mut |_, _| Step::Stop)? == Step::Stop)
+}
+
+pub(super) fn remove_stale(dir: &Path, live: &Live) -> io::Result<()> {
+    for entry in entries(dir)? {
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            remove_stale(&path, live)?;
+        } else if entry.is_temp
+            && !live
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .contains(&path)
+        {
+            match fs_err::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => tracing::info!(file = %path.display(), "removed a temporary file that was left behind"),
+            }
+        }
+    }
+    Ok(())
+}
