@@ -2,16 +2,62 @@
 
 pub mod sidecar;
 
-use crate::{
-    cli::{Common, LogFormat, LogLevel},
-    ops::telemetry::{self, Format, InitError, Level},
+use std::{
+    io::{Write, stderr},
+    process::ExitCode,
 };
 
-/// Sets up the log as the flags say.
-///
-/// # Errors
-/// When there is no journal to write to.
-pub fn init_log(flags: &Common) -> Result<(), InitError> {
+use crate::{
+    cli::{Command, Common, LogFormat, LogLevel},
+    ops::{
+        process,
+        supervisor::Outcome,
+        telemetry::{self, Format, InitError, Level},
+    },
+};
+
+/// Threads that do the work; one keeps a disk and a network busy, the other answers probes meanwhile.
+const WORKERS: usize = 2;
+/// Threads that wait for the disk.
+const DISK_WORKERS: usize = 8;
+
+/// Runs a command until it is done. It ends the process itself once the command was built: threads that wait for a disk
+/// are not waited for.
+pub fn run(command: Command) -> ExitCode {
+    match start(command) {
+        Ok(outcome) => outcome.exit(),
+        Err(error) => {
+            // Without stderr nobody can be told; the exit code remains.
+            let _ = writeln!(stderr(), "narthex: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<Outcome> {
+    init_log(command.common())?;
+    if let Err(error) = process::raise_open_files() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    // An error says that there is one already: nobody else sets one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime
+        .worker_threads(WORKERS)
+        .max_blocking_threads(DISK_WORKERS)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Sidecar(flags) => {
+                let config = sidecar::Config::new(*flags)?;
+                sidecar::build(config).await?.run().await
+            }
+        }
+    })
+}
+
+fn init_log(flags: &Common) -> Result<(), InitError> {
     let level = match flags.log_level {
         LogLevel::Error => Level::Error,
         LogLevel::Warn => Level::Warn,

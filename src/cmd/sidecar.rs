@@ -101,6 +101,9 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     let mut registry = Registry::default();
     process::register(&mut registry);
     let probe = Probe::register("sidecar", &mut registry);
+    for warning in http_client.warnings() {
+        tracing::warn!(warning, "configuration of the client for Prometheus");
+    }
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
     let peer = Peer::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
