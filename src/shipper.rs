@@ -177,9 +177,9 @@ impl Shipper {
         }
     }
 
-    /// Notes every hint that is waiting.
+    /// Notes `hint` and every other that is waiting.
     fn note(&mut self, hint: Option<watcher::Sealed>) {
-        let mut hint = hint;
+        let mut hint = hint.or_else(|| self.hints.try_recv().ok());
         while let Some(sealed) = hint {
             self.sealed.insert(sealed.id, sealed.at);
             hint = self.hints.try_recv().ok();

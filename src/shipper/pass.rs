@@ -57,7 +57,6 @@ impl Shipper {
     /// One pass. Its failures are logged and counted here.
     pub(super) async fn pass(&mut self) -> Outcome {
         self.watcher.ensure();
-        self.note(None);
         let scan = match self.scan().await {
             Ok(scan) => scan,
             Err(error) => {
@@ -68,6 +67,8 @@ impl Shipper {
                 return Outcome::Failed;
             }
         };
+        // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
+        self.note(None);
         let decisions = self.decide(&scan);
         let result = self.ship_due(&decisions).await;
         self.save_ledger();
