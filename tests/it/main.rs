@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_blocks;
 mod cli;
 mod codegen;
 mod house;
