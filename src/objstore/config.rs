@@ -6,6 +6,8 @@
 //! `directory` is made absolute from the working directory); files that it names are read when the bucket is opened.
 //! Secrets never show in `Debug`, `Display` or error texts.
 
+mod field;
+mod http;
 mod s3;
 mod yaml;
 

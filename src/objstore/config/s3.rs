@@ -1,18 +1,16 @@
 //! `type: S3`: the keys as they are written, and what is made of them.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use url::Url;
 
 use super::{
-    ClientCert, ConfigError, Credentials, HttpConfig, ListVersion, Lookup, S3Config, Secret, Sse, UserMetadata,
+    ConfigError, Credentials, ListVersion, Lookup, S3Config, Secret, Sse, UserMetadata,
+    field::{Text, given, missing, value, wrong},
+    http::HttpYaml,
 };
-use crate::model::duration::parse_prometheus;
-
-/// A text that can be absent or null, with its place.
-type Text = Option<Spanned<String>>;
 
 const MIB: u64 = 1 << 20;
 
@@ -56,49 +54,6 @@ struct SseYaml {
     kms_key_id: Text,
     kms_encryption_context: Option<BTreeMap<String, Option<String>>>,
     encryption_key: Text,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HttpYaml {
-    idle_conn_timeout: Text,
-    response_header_timeout: Text,
-    insecure_skip_verify: Option<bool>,
-    tls_handshake_timeout: Text,
-    expect_continue_timeout: Text,
-    max_idle_conns: Option<i64>,
-    max_idle_conns_per_host: Option<i64>,
-    max_conns_per_host: Option<i64>,
-    tls_config: Option<TlsYaml>,
-    disable_compression: Option<bool>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TlsYaml {
-    ca_file: Text,
-    cert_file: Text,
-    key_file: Text,
-    server_name: Text,
-    insecure_skip_verify: Option<bool>,
-}
-
-/// The value and its line, when it is there and not empty.
-fn given(text: Text) -> Option<(String, u64)> {
-    text.map(|text| (text.value, text.referenced.line()))
-        .filter(|(value, _)| !value.is_empty())
-}
-
-fn value(text: Text) -> Option<String> {
-    given(text).map(|(value, _)| value)
-}
-
-fn wrong<T>(key: &str, line: u64, problem: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError::new(format!("config.{key}"), problem).on_line(line))
-}
-
-fn missing<T>(key: &str, problem: &str) -> Result<T, ConfigError> {
-    wrong(key, 0, problem)
 }
 
 impl S3Yaml {
@@ -159,7 +114,7 @@ fn endpoint(text: Text) -> Result<String, ConfigError> {
         return wrong(key, line, problem);
     }
     let host = endpoint.strip_suffix('/').unwrap_or(&endpoint);
-    if host.contains(['/', '?', '#', '@', '\\']) || host.contains(char::is_whitespace) {
+    if host.contains(['/', '?', '#', '@', '\\']) || host.contains(char::is_whitespace) || host.ends_with(':') {
         return wrong(
             key,
             line,
@@ -326,10 +281,10 @@ fn user_metadata(given: BTreeMap<String, Text>, warnings: &mut Vec<String>) -> R
         let (value, line) = text.map_or((String::new(), 0), |text| (text.value, text.referenced.line()));
         let key = format!("put_user_metadata.{name}");
         let lower = name.to_ascii_lowercase();
-        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        if ::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             return wrong(&key, line, "is not a name that a header can have");
         }
-        if http::HeaderValue::from_str(&value).is_err() {
+        if ::http::HeaderValue::from_str(&value).is_err() {
             return wrong(&key, line, "its value cannot be sent in a header");
         }
         if NOT_METADATA.contains(&lower.as_str()) || lower.starts_with("x-minio-") {
@@ -410,93 +365,4 @@ impl SseYaml {
             ),
         }
     }
-}
-
-impl HttpYaml {
-    fn check(self, warnings: &mut Vec<String>) -> Result<HttpConfig, ConfigError> {
-        let defaults = HttpConfig::default();
-        let tls = self.tls_config.unwrap_or_default();
-        let insecure_skip_verify = self.insecure_skip_verify.unwrap_or(false);
-        if tls
-            .insecure_skip_verify
-            .is_some_and(|inner| inner != insecure_skip_verify)
-        {
-            let problem = "config.http_config.tls_config.insecure_skip_verify has no effect: \
-                           config.http_config.insecure_skip_verify decides";
-            warnings.push(problem.into());
-        }
-        if self.disable_compression == Some(true) {
-            warnings.push("config.http_config.disable_compression has no effect: nothing is compressed".into());
-        }
-        let one_second = Duration::from_secs(1);
-        if duration("expect_continue_timeout", self.expect_continue_timeout, one_second)? != one_second {
-            let problem = "config.http_config.expect_continue_timeout has no effect: bodies are sent at once";
-            warnings.push(problem.into());
-        }
-        let client_cert = match (value(tls.cert_file), value(tls.key_file)) {
-            (None, None) => None,
-            (Some(cert), Some(key)) => Some(ClientCert {
-                cert_file: cert.into(),
-                key_file: key.into(),
-            }),
-            _ => {
-                return missing(
-                    "http_config.tls_config",
-                    "cert_file and key_file go together: set both or neither",
-                );
-            }
-        };
-        let limit = |given: Option<i64>| given.map(|n| usize::try_from(n).unwrap_or(0));
-        // Zero idle connections in all means no limit; zero for one host means what Go's transport takes, two.
-        let total = if self.max_idle_conns == Some(0) {
-            usize::MAX
-        } else {
-            limit(self.max_idle_conns).unwrap_or(100)
-        };
-        let per_host = match self.max_idle_conns_per_host {
-            None => defaults.max_idle_per_host,
-            Some(0) => 2,
-            given => limit(given).unwrap_or(0),
-        };
-        Ok(HttpConfig {
-            idle_conn_timeout: duration("idle_conn_timeout", self.idle_conn_timeout, defaults.idle_conn_timeout)?,
-            response_header_timeout: duration(
-                "response_header_timeout",
-                self.response_header_timeout,
-                defaults.response_header_timeout,
-            )?,
-            tls_handshake_timeout: duration(
-                "tls_handshake_timeout",
-                self.tls_handshake_timeout,
-                defaults.tls_handshake_timeout,
-            )?,
-            // One client speaks to one store, so that the limit in all and the one for a host are about the same host.
-            max_idle_per_host: per_host.min(total),
-            max_conns_per_host: limit(self.max_conns_per_host).and_then(NonZeroUsize::new),
-            insecure_skip_verify,
-            ca_file: value(tls.ca_file).map(PathBuf::from),
-            client_cert,
-            server_name: server_name(tls.server_name)?,
-        })
-    }
-}
-
-fn server_name(text: Text) -> Result<Option<String>, ConfigError> {
-    let Some((name, line)) = given(text) else {
-        return Ok(None);
-    };
-    match rustls::pki_types::ServerName::try_from(name.as_str()) {
-        Ok(_) => Ok(Some(name)),
-        Err(_) => wrong(
-            "http_config.tls_config.server_name",
-            line,
-            format!("{name:?} is not a host name"),
-        ),
-    }
-}
-
-fn duration(key: &str, text: Text, default: Duration) -> Result<Duration, ConfigError> {
-    let Some(text) = text else { return Ok(default) };
-    parse_prometheus(&text.value)
-        .or_else(|error| wrong(&format!("http_config.{key}"), text.referenced.line(), error.to_string()))
 }

@@ -47,8 +47,20 @@ fn unknown(expected: &[&str]) -> String {
     format!("unknown key; known here are: {}", expected.join(", "))
 }
 
-/// The library's message; the location that it may append is said by us in front.
+/// What was expected, or the library's message; the location that it may append is said by us in front.
 fn plain(error: &Error) -> String {
+    let expected = match error.without_snippet() {
+        Error::InvalidScalar { ty, .. } | Error::Unexpected { expected: ty, .. } => *ty,
+        _ => "",
+    };
+    match expected {
+        "boolean" | "bool" => return "must be true or false".to_owned(),
+        "u64" => return "must be a whole number, not negative".to_owned(),
+        "i64" => return "must be a whole number".to_owned(),
+        "string scalar" => return "must be a text".to_owned(),
+        "mapping start" => return "must be a mapping (keys with values)".to_owned(),
+        _ => {}
+    }
     let message = error.to_string();
     match message.rfind(" at line ") {
         Some(end) => message[..end].to_owned(),
@@ -67,7 +79,7 @@ fn key_at(text: &str, (line, column): (u64, u64)) -> Option<String> {
     let width = usize::try_from(column).ok()?.saturating_sub(1);
     let line = text.lines().nth(index)?;
     let before: String = line.chars().take(width).collect();
-    let (head, _) = before.rsplit_once(':').or_else(|| line.split_once(':'))?;
+    let (head, _) = before.rsplit_once(':')?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let key = head.trim_end_matches(['"', '\'', ' ']).rsplit(|c| !is_name(c)).next()?;
     (!key.is_empty()).then(|| key.to_owned())

@@ -17,7 +17,9 @@ use aws_sdk_s3::{
     config::{
         AppName, BehaviorVersion, Builder, ConfigBag, Intercept, Region, RequestChecksumCalculation,
         ResponseChecksumValidation, RuntimeComponents, StalledStreamProtectionConfig,
-        interceptors::BeforeTransmitInterceptorContextMut, retry::RetryConfig, timeout::TimeoutConfig,
+        interceptors::{BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextMut},
+        retry::RetryConfig,
+        timeout::TimeoutConfig,
     },
 };
 use aws_smithy_runtime_api::{
@@ -27,7 +29,10 @@ use aws_smithy_runtime_api::{
         retries::classifiers::{ClassifyRetry, RetryAction},
     },
 };
-use aws_smithy_types::retry::ErrorKind;
+use aws_smithy_types::{
+    config_bag::{Storable, StoreReplace},
+    retry::ErrorKind,
+};
 
 use self::{region::Regions, site::Site};
 use super::{
@@ -49,7 +54,7 @@ pub(super) async fn client(config: &S3Config) -> Result<Client, ConfigError> {
     Ok(build(
         config,
         transport,
-        credentials::provider(config, credentials::real_env),
+        credentials::provider(config, credentials::real_env()),
     ))
 }
 
@@ -88,9 +93,17 @@ fn build(config: &S3Config, transport: Transport, provider: SharedCredentialsPro
     Client::from_conf(base().endpoint_resolver(regions).retry_classifier(corrections).build())
 }
 
-/// Says who we are, in front of what the SDK says of itself.
+/// Says who we are, in front of what the SDK says of itself; and ties to each answer which region was signed for.
 #[derive(Debug)]
 struct Signature;
+
+/// The region that a request was signed for.
+#[derive(Clone, Debug)]
+struct SignedFor(String);
+
+impl Storable for SignedFor {
+    type Storer = StoreReplace<Self>;
+}
 
 #[dyn_dispatch_hint]
 impl Intercept for Signature {
@@ -102,11 +115,26 @@ impl Intercept for Signature {
         &self,
         context: &mut BeforeTransmitInterceptorContextMut<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        if let Some(region) = told::signed_region(context.request()) {
+            bag.interceptor_state().store_put(SignedFor(region));
+        }
         let headers = context.request_mut().headers_mut();
         let sdk = headers.get("user-agent").unwrap_or_default().to_owned();
         headers.insert("user-agent", format!("narthex/{} {sdk}", env!("CARGO_PKG_VERSION")));
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(signed) = bag.load::<SignedFor>() {
+            context.response_mut().add_extension(signed.clone());
+        }
         Ok(())
     }
 }
@@ -126,8 +154,10 @@ impl ClassifyRetry for Corrections {
             return RetryAction::NoActionIndicated;
         };
         let again = RetryAction::retryable_error_with_explicit_delay(ErrorKind::ServerError, Duration::ZERO);
-        if let Some(region) = told::region(answer)
-            && self.regions.correct(&region)
+        // The SDK asks more than once about one answer: what the request said must decide, not what we know by now.
+        if let (Some(told), Some(SignedFor(signed))) = (told::region(answer), answer.extension())
+            && told != *signed
+            && self.regions.correct(&told)
         {
             return again;
         }

@@ -49,10 +49,11 @@ const REREAD: Duration = Duration::from_secs(15 * 60);
 const CALM: Duration = Duration::from_secs(5);
 
 /// Reads an environment variable; empty counts as not set.
-pub(super) type Env = fn(&str) -> Option<String>;
+pub(super) type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-pub(super) fn real_env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+/// The environment of this process.
+pub(super) fn real_env() -> Env {
+    Arc::new(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
 /// The provider that a configuration asks for. Asks nobody yet.
@@ -65,7 +66,7 @@ pub(super) fn provider(config: &S3Config, env: Env) -> SharedCredentialsProvider
         } => {
             let token = session_token.as_ref().map(|token| token.expose().to_owned());
             let keys = Credentials::new(access_key.expose(), secret_key.expose(), token, None, "configuration");
-            SharedCredentialsProvider::new(keys)
+            SharedCredentialsProvider::new(Fixed(keys))
         }
         config::Credentials::Sdk => SharedCredentialsProvider::new(SdkChain {
             region: config.region.clone(),
@@ -82,6 +83,24 @@ pub(super) fn provider(config: &S3Config, env: Env) -> SharedCredentialsProvider
 
 fn transport() -> Transport {
     Transport::new(&HttpConfig::default(), false, Proxies::from_env())
+}
+
+/// Keys of the configuration. The SDK's own type shows the access key in `Debug`.
+struct Fixed(Credentials);
+
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fixed(<redacted>)")
+    }
+}
+
+impl ProvideCredentials for Fixed {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::ready(Ok(self.0.clone()))
+    }
 }
 
 /// `aws_sdk_auth`: what the SDK does by itself. Built at first use, since finding the region may ask the network.
@@ -409,7 +428,8 @@ pub(super) struct Cache(Arc<Renewable>);
 #[derive(Debug)]
 struct Renewable {
     cache: ArcSwap<SharedIdentityCache>,
-    since: Mutex<Instant>,
+    /// When it was last told to forget.
+    forgot: Mutex<Option<Instant>>,
 }
 
 fn fresh() -> Arc<SharedIdentityCache> {
@@ -426,15 +446,15 @@ impl Cache {
     pub(super) fn new() -> Self {
         Self(Arc::new(Renewable {
             cache: ArcSwap::new(fresh()),
-            since: Mutex::new(Instant::now()),
+            forgot: Mutex::default(),
         }))
     }
 
     /// The next request asks the source again, unless it was asked just now.
     pub(super) fn forget(&self) {
-        let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.elapsed() >= CALM {
-            *since = Instant::now();
+        let mut forgot = self.0.forgot.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgot.is_none_or(|then| then.elapsed() >= CALM) {
+            *forgot = Some(Instant::now());
             self.0.cache.store(fresh());
         }
     }

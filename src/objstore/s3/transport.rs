@@ -13,6 +13,8 @@
 
 mod connect;
 mod failure;
+#[cfg(test)]
+pub(super) mod testing;
 mod tls;
 
 use std::{

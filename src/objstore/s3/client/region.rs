@@ -5,7 +5,11 @@
 //! trouble on the way, the request goes out for the fall-back region, and fails or not by itself: the question is put
 //! again next time.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwapOption;
 use aws_sdk_s3::{
@@ -14,6 +18,7 @@ use aws_sdk_s3::{
         Builder,
         endpoint::{DefaultResolver, Endpoint, EndpointFuture, Params, ResolveEndpoint},
         retry::RetryConfig,
+        timeout::TimeoutConfig,
     },
 };
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -29,6 +34,11 @@ pub(super) const FALLBACK: &str = "us-east-1";
 
 /// How often the question is put before the request goes out without an answer.
 const ATTEMPTS: u32 = 3;
+const ATTEMPT: Duration = Duration::from_secs(10);
+const ALL: Duration = Duration::from_secs(30);
+
+/// For so long it is not put again after it failed: the SDK resolves a host more than once for one request.
+const CALM: Duration = Duration::from_secs(1);
 
 /// The SDK's rules, with the host and the region put in their place.
 #[derive(Debug)]
@@ -90,8 +100,8 @@ struct Inner {
     bucket: String,
     asker: Client,
     found: ArcSwapOption<String>,
-    /// Held while the store is asked.
-    asking: Mutex<()>,
+    /// Held while the store is asked; when that failed last.
+    asking: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Regions {
@@ -115,6 +125,12 @@ impl Regions {
         let asker = base
             .force_path_style(path_style)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(ATTEMPT)
+                    .operation_timeout(ALL)
+                    .build(),
+            )
             .endpoint_resolver(Asking(Arc::clone(&rules)))
             .build();
         Self(Arc::new(Inner {
@@ -122,18 +138,20 @@ impl Regions {
             bucket: bucket.to_owned(),
             asker: Client::from_conf(asker),
             found: ArcSwapOption::empty(),
-            asking: Mutex::new(()),
+            asking: Mutex::new(None),
         }))
     }
 
-    /// A store says that this is the bucket's region. Tells whether that is news that another try can use.
+    /// A store says that this is the bucket's region. Tells whether another try will be signed for it.
     pub(super) fn correct(&self, region: &str) -> bool {
         let inner = &*self.0;
-        if inner.rules.site.region.is_some() || inner.found.load().as_ref().is_some_and(|found| **found == region) {
+        if inner.rules.site.region.is_some() {
             return false;
         }
-        tracing::info!(bucket = inner.bucket, region, "the store names the bucket's region");
-        inner.found.store(Some(Arc::new(region.to_owned())));
+        if inner.found.load().as_ref().is_none_or(|found| **found != region) {
+            tracing::info!(bucket = inner.bucket, region, "the store names the bucket's region");
+            inner.found.store(Some(Arc::new(region.to_owned())));
+        }
         true
     }
 
@@ -146,9 +164,12 @@ impl Regions {
         if let Some(region) = known() {
             return region;
         }
-        let _asking = inner.asking.lock().await;
+        let mut failed = inner.asking.lock().await;
         if let Some(region) = known() {
             return region;
+        }
+        if failed.is_some_and(|then| then.elapsed() < CALM) {
+            return FALLBACK.to_owned();
         }
         match inner.ask().await {
             Some(region) => {
@@ -156,7 +177,10 @@ impl Regions {
                 inner.found.store(Some(Arc::new(region.clone())));
                 region
             }
-            None => FALLBACK.to_owned(),
+            None => {
+                *failed = Some(Instant::now());
+                FALLBACK.to_owned()
+            }
         }
     }
 }

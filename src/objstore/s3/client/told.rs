@@ -1,6 +1,6 @@
-//! What a refusal says beside its status: in a header, or in the flat XML of S3's errors.
+//! What a refusal says beside its status: in a header, or in the flat XML of S3's errors; and what it was about.
 
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 
 /// The region that the bucket is in, or that the request should have been signed for.
 pub(super) fn region(answer: &HttpResponse) -> Option<String> {
@@ -13,6 +13,13 @@ pub(super) fn region(answer: &HttpResponse) -> Option<String> {
 /// The error's code.
 pub(super) fn code(answer: &HttpResponse) -> Option<String> {
     element(answer, "Code")
+}
+
+/// The region that a request was signed for.
+pub(super) fn signed_region(request: &HttpRequest) -> Option<String> {
+    let (_, scope) = request.headers().get("authorization")?.split_once("Credential=")?;
+    // Key, day, region, service.
+    scope.split('/').nth(2).map(str::to_owned)
 }
 
 /// What a signature's scope and a host name can hold.

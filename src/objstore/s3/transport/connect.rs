@@ -63,7 +63,7 @@ impl Proxies {
         Self(Matcher::builder().http(http).https(https).no(direct.to_owned()).build())
     }
 
-    fn of(&self, uri: &Uri) -> Option<Intercept> {
+    pub(super) fn of(&self, uri: &Uri) -> Option<Intercept> {
         let host = uri.host()?.trim_matches(['[', ']']);
         let near = match host.parse() {
             Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local(),
