@@ -1,3 +1,4 @@
 //! The one integration binary: every test against real programs is a module of it.
 
+#[cfg(test)]
 mod objstore;
