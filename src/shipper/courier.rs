@@ -6,7 +6,7 @@
 //! the listing still shows it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -60,6 +60,8 @@ pub(super) enum Carried {
 #[derive(Debug)]
 pub(super) struct Cargo {
     pub(super) pinned: Pinned,
+    /// The files as they were before the first byte of them was read.
+    pub(super) stamps: Vec<Stamp>,
     pub(super) files: Vec<BucketFile>,
     /// Objects of an earlier try were there: somebody who clears away old tries may be at work.
     pub(super) resumed: bool,
@@ -93,12 +95,16 @@ pub(super) enum Error {
     NoLabels,
 }
 
+/// Length and time of change of a file. (Not that of its inode, which changes too when a block is linked or deleted.)
+pub(super) type Stamp = (u64, SystemTime);
+
 /// What the process remembers of a block that it tried to carry.
 #[derive(Debug, Default)]
 struct Memory {
-    /// The files that were checked, by length and time of change.
-    checked: Option<Vec<(u64, SystemTime)>>,
-    acknowledged: HashSet<String>,
+    /// The files that were checked.
+    checked: Option<Vec<Stamp>>,
+    /// The objects that were acknowledged, with the file as it was before it was sent.
+    acknowledged: HashMap<String, Stamp>,
 }
 
 /// The carrier of all blocks to one bucket.
@@ -132,7 +138,7 @@ impl Courier {
     /// Carries all data of a block, but not its `meta.json`.
     pub(super) async fn carry(&self, job: &Job) -> Result<Carried, Error> {
         let id = job.block.id;
-        let pinned = match self.pin(&job.block).await? {
+        let (pinned, stamps) = match self.pin(&job.block).await? {
             Ok(pinned) => pinned,
             Err(carried) => return Ok(carried),
         };
@@ -146,19 +152,20 @@ impl Courier {
             self.bucket.abort_stale(&dir).await?;
         }
         let permit = self.sends.acquire().await.map_err(io::Error::other)?;
-        self.send(job, &pinned, &there).await?;
+        self.send(job, &pinned, &stamps, &there).await?;
         drop(permit);
         let files = self.describe(&pinned).await?;
         self.prove(id, &pinned).await?;
         Ok(Carried::Ready(Cargo {
             pinned,
+            stamps,
             files,
             resumed: !there.is_empty(),
         }))
     }
 
     /// Opens and checks the block.
-    async fn pin(&self, block: &Block) -> Result<Result<Pinned, Carried>, Error> {
+    async fn pin(&self, block: &Block) -> Result<Result<(Pinned, Vec<Stamp>), Carried>, Error> {
         let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
         let checked = self.remember(block.id, |memory| memory.checked.clone());
         let block = block.clone();
@@ -168,8 +175,8 @@ impl Courier {
             .map_err(io::Error::other)?;
         Ok(match found {
             Ok((pinned, stamps)) => {
-                self.remember(id, |memory| memory.checked = Some(stamps));
-                Ok(pinned)
+                self.remember(id, |memory| memory.checked = Some(stamps.clone()));
+                Ok((pinned, stamps))
             }
             Err(PinError::Vanished) => Err(Carried::Vanished),
             Err(PinError::Broken { reason, detail }) => Err(Carried::Broken(Broken { reason, detail })),
@@ -181,15 +188,15 @@ impl Courier {
         })
     }
 
-    async fn send(&self, job: &Job, pinned: &Pinned, there: &[Object]) -> Result<(), Error> {
+    async fn send(&self, job: &Job, pinned: &Pinned, stamps: &[Stamp], there: &[Object]) -> Result<(), Error> {
         let dir = job.block.id.to_string();
         let there: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
-        let missing = pinned.files.iter().filter(|file| {
+        let missing = pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
             let key = format!("{dir}/{}", file.rel_path);
-            let proven = job.committed || self.remember(job.block.id, |memory| memory.acknowledged.contains(&key));
-            !(proven && there.get(key.as_str()) == Some(&file.len))
+            let acknowledged = self.remember(job.block.id, |memory| memory.acknowledged.get(&key) == Some(stamp));
+            !((job.committed || acknowledged) && there.get(key.as_str()) == Some(&file.len))
         });
-        let sends = missing.map(|file| async {
+        let sends = missing.map(|(file, stamp)| async {
             let key = format!("{dir}/{}", file.rel_path);
             let source = Source {
                 file: Arc::clone(&file.file),
@@ -197,7 +204,7 @@ impl Courier {
                 len: file.len,
             };
             self.bucket.put_file(&key, &source).await?;
-            self.remember(job.block.id, |memory| memory.acknowledged.insert(key));
+            self.remember(job.block.id, |memory| memory.acknowledged.insert(key, *stamp));
             Ok::<_, Error>(())
         });
         // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
@@ -277,7 +284,7 @@ fn compare<'a>(dir: &str, files: &[PinnedFile], listed: &'a [Object]) -> (Vec<St
 }
 
 /// Opens the block and checks it, unless exactly these files were checked before.
-fn open(block: &Block, checked: Option<&[(u64, SystemTime)]>) -> Result<(Pinned, Vec<(u64, SystemTime)>), PinError> {
+fn open(block: &Block, checked: Option<&[Stamp]>) -> Result<(Pinned, Vec<Stamp>), PinError> {
     let pinned = Pinned::open(block)?;
     let stamps = stamps(&pinned)?;
     if checked != Some(&stamps[..]) {
@@ -286,8 +293,8 @@ fn open(block: &Block, checked: Option<&[(u64, SystemTime)]>) -> Result<(Pinned,
     Ok((pinned, stamps))
 }
 
-/// Length and time of change of each file, as of now.
-pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<(u64, SystemTime)>> {
+/// The stamp of each file, as of now.
+pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<Stamp>> {
     pinned
         .files
         .iter()

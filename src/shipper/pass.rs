@@ -14,7 +14,7 @@ use crate::{
     model::Labels,
     objstore::{self, ErrorKind},
     shipper::{
-        Decision, Facts, Shipper, Verdict,
+        Decision, Facts, QUIET, Shipper, Verdict, Wait,
         courier::{Carried, Error, Job},
         metrics::Reason,
         plan,
@@ -57,7 +57,6 @@ impl Shipper {
     /// One pass. Its failures are logged and counted here.
     pub(super) async fn pass(&mut self) -> Outcome {
         self.watcher.ensure();
-        self.note(None);
         let scan = match self.scan().await {
             Ok(scan) => scan,
             Err(error) => {
@@ -68,6 +67,8 @@ impl Shipper {
                 return Outcome::Failed;
             }
         };
+        // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
+        self.note(None);
         let decisions = self.decide(&scan);
         let result = self.ship_due(&decisions).await;
         self.save_ledger();
@@ -133,7 +134,12 @@ impl Shipper {
         // A hint may come before the scan sees the block; keep it for a while.
         let recent = SystemTime::now() - Duration::from_secs(300);
         self.sealed.retain(|id, at| present.contains(id) || *at > recent);
-        let broken = self.quarantine.take(&scan.corrupt);
+        let (now, dir, sealed) = (SystemTime::now(), &self.settings.dir, &self.sealed);
+        let arriving = |id: BlockId| {
+            !sealed.contains_key(&id)
+                && quarantine::quiet(&dir.join(id.to_string()), now).is_ok_and(|quiet| quiet < QUIET)
+        };
+        let broken = self.quarantine.take(&scan.corrupt, arriving);
         self.metrics.corrupted_blocks.inc_by(broken);
         let ledger = &self.ledger;
         self.quarantine
@@ -406,10 +412,13 @@ impl Shipper {
     pub(super) fn measure(&mut self, decisions: &[Decision], scan: &Scan) {
         let waits = |verdict: &Verdict| matches!(verdict, Verdict::Ship(_) | Verdict::Wait(_));
         let open: Vec<&Decision> = decisions.iter().filter(|decision| waits(&decision.verdict)).collect();
-        let corrupt = scan
-            .corrupt
-            .iter()
-            .map(|corrupt| (corrupt.id, format!("quarantined: {}", corrupt.detail)));
+        let corrupt = scan.corrupt.iter().map(|corrupt| {
+            let wait = match self.quarantine.is_arriving(corrupt.id) {
+                true => Wait::Arriving(corrupt.detail.clone()),
+                false => Wait::Quarantined(corrupt.detail.clone()),
+            };
+            (corrupt.id, Verdict::Wait(wait).to_string())
+        });
         self.pending = open
             .iter()
             .map(|open| (open.block.id, open.verdict.to_string()))

@@ -16,8 +16,6 @@ use crate::{
     tsdb::{BlockId, Broken, Corrupt},
 };
 
-/// When a broken block is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// When a block that is still being copied in is looked at again.
 pub(super) const LOOK_SOON: Duration = Duration::from_secs(2);
 
@@ -45,14 +43,25 @@ struct Case {
 }
 
 /// The blocks that are set aside.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Quarantine {
+    /// After which time a broken block is looked at again.
+    look_again: Duration,
     cases: BTreeMap<BlockId, Case>,
     /// Blocks whose `meta.json` already is no good, as of the last scan.
     corrupt: BTreeMap<BlockId, Ailment>,
 }
 
 impl Quarantine {
+    /// Nothing is set aside yet.
+    pub(super) fn new(look_again: Duration) -> Self {
+        Self {
+            look_again,
+            cases: BTreeMap::new(),
+            corrupt: BTreeMap::new(),
+        }
+    }
+
     /// Sets `id` aside; says so when the reason is new. Returns whether it counts as broken.
     pub(super) fn set_aside(&mut self, id: BlockId, ailment: Ailment, arriving: bool) -> bool {
         let known = self
@@ -64,7 +73,7 @@ impl Quarantine {
         } else if !known {
             warn(id, &ailment);
         }
-        let wait = if arriving { LOOK_SOON } else { LOOK_AGAIN };
+        let wait = if arriving { LOOK_SOON } else { self.look_again };
         self.cases.insert(
             id,
             Case {
@@ -76,8 +85,8 @@ impl Quarantine {
         !arriving
     }
 
-    /// Takes over what the scan found; returns how many broken blocks are new.
-    pub(super) fn take(&mut self, corrupt: &[Corrupt]) -> u64 {
+    /// Takes over what the scan found, some of which may still be `arriving`; returns how many broken blocks are new.
+    pub(super) fn take(&mut self, corrupt: &[Corrupt], arriving: impl Fn(BlockId) -> bool) -> u64 {
         let mut fresh = 0;
         let mut now = BTreeMap::new();
         for corrupt in corrupt {
@@ -85,6 +94,11 @@ impl Quarantine {
                 reason: corrupt.reason.as_str(),
                 detail: corrupt.detail.clone(),
             };
+            if arriving(corrupt.id) {
+                self.set_aside(corrupt.id, ailment, true);
+                continue;
+            }
+            self.cases.remove(&corrupt.id);
             if self.corrupt.get(&corrupt.id) != Some(&ailment) {
                 warn(corrupt.id, &ailment);
                 fresh += 1;
@@ -109,6 +123,11 @@ impl Quarantine {
             false => Wait::Quarantined(case.ailment.detail.clone()),
         };
         not_due.map(|(id, case)| (*id, wait(case))).collect()
+    }
+
+    /// Whether this block is on its way in.
+    pub(super) fn is_arriving(&self, id: BlockId) -> bool {
+        self.cases.get(&id).is_some_and(|case| case.arriving)
     }
 
     /// Whether a block is on its way in.
@@ -138,12 +157,19 @@ fn warn(id: BlockId, ailment: &Ailment) {
     );
 }
 
-/// For how long nothing was written to the files of the block in `dir`. A copy keeps old times of change but not of the
-/// inode, so the later of both counts.
+/// For how long nothing was written to the block in `dir`: neither to its files nor to the lists of them. A copy keeps old
+/// times of change but not of the inode, so of a file the later of both counts.
 pub(super) fn quiet(dir: &Path, now: SystemTime) -> io::Result<Duration> {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut newest = Duration::ZERO;
     for dir in [dir.to_owned(), dir.join("chunks")] {
+        let listed = match fs_err::metadata(&dir) {
+            Ok(listed) if listed.is_dir() => listed,
+            // A copy may begin with another file.
+            _ if dir.ends_with("chunks") => continue,
+            other => other?,
+        };
+        newest = newest.max(since_1970(listed.mtime(), listed.mtime_nsec()));
         for entry in fs_err::read_dir(dir)? {
             let file = entry?.metadata()?;
             if file.is_file() {
@@ -178,7 +204,7 @@ mod tests {
 
     #[test]
     fn broken_blocks_count_and_arriving_ones_do_not() {
-        let mut quarantine = Quarantine::default();
+        let mut quarantine = Quarantine::new(Duration::from_secs(60));
         assert!(quarantine.set_aside(id(1), broken("cut"), false));
         assert!(!quarantine.set_aside(id(2), broken("short"), true));
         let corrupt = [Corrupt {
@@ -186,8 +212,11 @@ mod tests {
             reason: Reason::Meta,
             detail: "empty".into(),
         }];
-        assert_eq!(quarantine.take(&corrupt), 1);
-        assert_eq!(quarantine.take(&corrupt), 0);
+        assert_eq!(quarantine.take(&corrupt, |_| true), 0);
+        assert!(quarantine.is_arriving(id(3)));
+        assert_eq!(quarantine.take(&corrupt, |_| false), 1);
+        assert!(!quarantine.is_arriving(id(3)));
+        assert_eq!(quarantine.take(&corrupt, |_| false), 0);
         let counts: Vec<_> = quarantine.by_reason().into_iter().collect();
         assert_eq!(counts, [("index", 1), ("meta", 1)]);
         assert!(quarantine.any_arriving());
@@ -205,11 +234,13 @@ mod tests {
         let file = fs_err::File::create(dir.path().join("chunks/000001")).unwrap();
         file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         let now = SystemTime::now() + Duration::from_secs(7);
-        let quiet = quiet(dir.path(), now).unwrap();
-        assert!(
-            quiet >= Duration::from_secs(6) && quiet < Duration::from_secs(60),
-            "{quiet:?}"
-        );
+        let recent = |quiet| quiet >= Duration::from_secs(6) && quiet < Duration::from_secs(60);
+        let long = quiet(dir.path(), now).unwrap();
+        assert!(recent(long), "{long:?}");
+        // The first moment of a copy: nothing is in it yet.
+        let empty = tempfile::tempdir().unwrap();
+        let long = quiet(empty.path(), now).unwrap();
+        assert!(recent(long), "{long:?}");
     }
 
     #[test]
