@@ -12,3 +12,4 @@ mod ops;
 mod peer;
 mod rig;
 mod rig_test;
+mod shipping;
