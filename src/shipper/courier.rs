@@ -25,6 +25,9 @@ use crate::{
 
 /// Blocks that are read for a check at the same time.
 const CHECKS_AT_ONCE: usize = 2;
+/// Blocks whose files are sent at the same time: enough to keep every request slot busy, and few, so that the oldest block
+/// does not share the line with all others.
+const SENDS_AT_ONCE: usize = 2;
 /// How often a listing that does not show what was sent is asked for again, for stores that lag.
 const LISTINGS: u32 = 3;
 /// The wait between two such listings.
@@ -110,6 +113,7 @@ pub(super) struct Courier {
     pub(super) bucket: Arc<dyn Bucket>,
     sha256: bool,
     checks: Semaphore,
+    sends: Semaphore,
     memory: Mutex<HashMap<BlockId, Memory>>,
 }
 
@@ -119,6 +123,7 @@ impl Courier {
             bucket,
             sha256,
             checks: Semaphore::new(CHECKS_AT_ONCE),
+            sends: Semaphore::new(SENDS_AT_ONCE),
             memory: Mutex::default(),
         }
     }
@@ -146,7 +151,9 @@ impl Courier {
         if !job.fresh {
             self.bucket.abort_stale(&dir).await?;
         }
+        let permit = self.sends.acquire().await.map_err(io::Error::other)?;
         self.send(job, &pinned, &stamps, &there).await?;
+        drop(permit);
         let files = self.describe(&pinned).await?;
         self.prove(id, &pinned).await?;
         Ok(Carried::Ready(Cargo {

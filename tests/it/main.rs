@@ -13,3 +13,4 @@ mod ops;
 mod peer;
 mod rig;
 mod rig_test;
+mod shipping;
