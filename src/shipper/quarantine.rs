@@ -178,8 +178,12 @@ pub(super) fn quiet(dir: &Path, now: SystemTime) -> io::Result<Duration> {
             }
         }
     }
-    // A time in the future (another host's clock) would hold the block for as long as the clocks differ.
-    Ok(if newest > now { QUIET } else { now - newest })
+    // A time in the far future (another host's clock) would hold the block for as long as the clocks differ. One in the
+    // near future is that of a write since `now` was asked for.
+    Ok(match newest > now + QUIET {
+        true => QUIET,
+        false => now.saturating_sub(newest),
+    })
 }
 
 fn since_1970(seconds: i64, nanos: i64) -> Duration {
@@ -241,6 +245,14 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let long = quiet(empty.path(), now).unwrap();
         assert!(recent(long), "{long:?}");
+    }
+
+    #[test]
+    fn what_is_written_right_now_is_not_quiet_and_a_wrong_clock_holds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let ago = |seconds| quiet(dir.path(), SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+        assert_eq!(ago(1), Duration::ZERO);
+        assert_eq!(ago(60), QUIET);
     }
 
     #[test]
