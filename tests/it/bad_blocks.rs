@@ -235,7 +235,7 @@ async fn bad_chunks_hold_nobody_up() {
 }
 
 fn hidden(path: &Path) {
-    fs::set_permissions(path, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o000)).unwrap();
 }
 
 #[tokio::test]
