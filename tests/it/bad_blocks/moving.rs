@@ -205,7 +205,7 @@ async fn a_copied_block_that_changes_while_it_is_held_starts_over() {
     let key = format!("{id}/chunks/000001");
     let carried = async || {
         let listed = stage.bucket.list_below(&format!("{id}/")).await;
-        (listed.len() == 2).then_some(())
+        (listed.contains_key(&key) && listed.contains_key(&format!("{id}/index"))).then_some(())
     };
     stage
         .sidecar

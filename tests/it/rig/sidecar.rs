@@ -230,7 +230,8 @@ fn spawn(
             None => command.arg(format!("{flag}127.0.0.1:{port}")),
         };
     }
-    command.args(args.iter().filter(|arg| !arg.contains("-address=")));
+    let address = |arg: &&String| arg.starts_with("--http-address=") || arg.starts_with("--grpc-address=");
+    command.args(args.iter().filter(|arg| !address(arg)));
     // What this machine's owner has configured for himself must not change what a test sees.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_ascii_uppercase();
