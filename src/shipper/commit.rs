@@ -1,9 +1,9 @@
 //! The commit: `meta.json`, sent last, makes a block visible.
 //!
 //! An answer that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the
-//! object back. A crash after the commit is found by the next life, which lists the block and reads its `meta.json`.
+//! object back. What was committed is listed once more before it counts. A crash after the commit is found by the next life, which lists the block and reads its `meta.json`.
 
-use std::{path::Path, time::SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use crate::{
         bucket_index::LARGEST_META,
         courier::{Cargo, Courier, Error, stamps},
     },
-    tsdb::{Block, Stamp},
+    tsdb::{Block, Stamp, count_segments},
 };
 
 impl Courier {
@@ -28,9 +28,8 @@ impl Courier {
         source: &str,
         not_before: Instant,
     ) -> Result<(), Error> {
-        let before = stamps(&cargo.pinned)?;
         tokio::time::sleep_until(not_before).await;
-        unchanged(block, cargo, &before)?;
+        unchanged(block, cargo)?;
         if labels.is_empty() && block.meta.thanos_labels.as_ref().is_none_or(Labels::is_empty) {
             return Err(Error::NoLabels);
         }
@@ -41,11 +40,12 @@ impl Courier {
             upload_time: SystemTime::now(),
         };
         let meta = Bytes::from(block.meta.for_bucket(&stamp));
+        let len = meta.len() as u64;
+        self.set_unsettled(block.id, true);
         self.put_meta(&format!("{}/meta.json", block.id), meta).await?;
-        if cargo.resumed {
-            // Whoever clears away old tries may have listed the block before it became visible.
-            self.prove(block.id, &cargo.pinned).await?;
-        }
+        // A store may lose what it acknowledged, and who clears away old tries may have looked before the commit.
+        self.prove(block.id, &cargo.pinned, Some(len)).await?;
+        self.set_unsettled(block.id, false);
         Ok(())
     }
 
@@ -66,26 +66,18 @@ impl Courier {
     }
 }
 
-/// Whether the files are still as long and as old as they were, and still the block's (or gone altogether).
-fn unchanged(block: &Block, cargo: &Cargo, before: &[(u64, SystemTime)]) -> Result<(), Error> {
+/// Whether the files are what they were before they were read, and still the block's (or gone altogether).
+fn unchanged(block: &Block, cargo: &Cargo) -> Result<(), Error> {
     let now = stamps(&cargo.pinned)?;
-    for ((file, before), now) in cargo.pinned.files.iter().zip(before).zip(&now) {
-        if before != now || now.0 != file.len {
+    for ((file, before), now) in cargo.pinned.files.iter().zip(&cargo.stamps).zip(&now) {
+        if before != now || now.len != file.len {
             return Err(Error::Changed(file.path.display().to_string()));
         }
     }
-    let segments = cargo
-        .pinned
-        .files
-        .iter()
-        .filter(|file| file.rel_path.starts_with("chunks/"))
-        .count();
-    match count(&block.dir.join("chunks")) {
-        Some(there) if there > segments => Err(Error::Changed(block.dir.join("chunks").display().to_string())),
+    let segments = cargo.pinned.segments().count();
+    match count_segments(&block.dir) {
+        Ok(there) if there > segments => Err(Error::Changed(block.dir.join("chunks").display().to_string())),
+        // What cannot be looked at any more was deleted.
         _ => Ok(()),
     }
-}
-
-fn count(dir: &Path) -> Option<usize> {
-    Some(fs_err::read_dir(dir).ok()?.count())
 }

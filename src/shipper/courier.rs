@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -58,8 +58,8 @@ pub(super) enum Carried {
 pub(super) struct Cargo {
     pub(super) pinned: Pinned,
     pub(super) files: Vec<BucketFile>,
-    /// Objects of an earlier try were there: somebody who clears away old tries may be at work.
-    pub(super) resumed: bool,
+    /// What the files were before the first byte was read.
+    pub(super) stamps: Vec<Stamp>,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
@@ -73,8 +73,8 @@ pub(super) enum Error {
     Local(#[from] io::Error),
     /// The bucket acknowledged everything, and shows something else.
     #[error(
-        "the bucket acknowledged every object of the block but lists something else ({0}); nothing was committed, and it \
-         is sent again. If this stays, another program writes to this block's directory, or the store loses writes"
+        "the bucket acknowledged every object of the block but lists something else ({0}); it does not count as durable, \
+         and is sent again. If this stays, another program writes to this block's directory, or the store loses writes"
     )]
     Unproven(String),
     /// Objects that are not of the block stand in its directory in the bucket.
@@ -90,12 +90,22 @@ pub(super) enum Error {
     NoLabels,
 }
 
+/// Tells a file from one that took its place, and from itself after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    pub(super) len: u64,
+    modified: SystemTime,
+}
+
 /// What the process remembers of a block that it tried to carry.
 #[derive(Debug, Default)]
 struct Memory {
-    /// The files that were checked, by length and time of change.
-    checked: Option<Vec<(u64, SystemTime)>>,
+    /// The files that were checked; what follows is of exactly these.
+    checked: Option<Vec<Stamp>>,
     acknowledged: HashSet<String>,
+    /// `meta.json` was sent, and whether it is there is not known.
+    unsettled: bool,
 }
 
 /// The carrier of all blocks to one bucket.
@@ -124,10 +134,20 @@ impl Courier {
         memory.shrink_to_fit();
     }
 
+    /// Whether the block may be in the bucket without our knowing.
+    pub(super) fn is_unsettled(&self, id: BlockId) -> bool {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.get(&id).is_some_and(|memory| memory.unsettled)
+    }
+
+    pub(super) fn set_unsettled(&self, id: BlockId, unsettled: bool) {
+        self.remember(id, |memory| memory.unsettled = unsettled);
+    }
+
     /// Carries all data of a block, but not its `meta.json`.
     pub(super) async fn carry(&self, job: &Job) -> Result<Carried, Error> {
         let id = job.block.id;
-        let pinned = match self.pin(&job.block).await? {
+        let (pinned, stamps) = match self.pin(&job.block).await? {
             Ok(pinned) => pinned,
             Err(carried) => return Ok(carried),
         };
@@ -142,27 +162,41 @@ impl Courier {
         }
         self.send(job, &pinned, &there).await?;
         let files = self.describe(&pinned).await?;
-        self.prove(id, &pinned).await?;
-        Ok(Carried::Ready(Cargo {
-            pinned,
-            files,
-            resumed: !there.is_empty(),
-        }))
+        self.prove(id, &pinned, None).await?;
+        Ok(Carried::Ready(Cargo { pinned, files, stamps }))
+    }
+
+    /// What is wrong with the block, as far as one can see from here.
+    pub(super) async fn find_broken(&self, block: &Block) -> Option<Broken> {
+        match self.pin(block).await {
+            Ok(Err(Carried::Broken(broken))) => Some(broken),
+            // Whatever else it is shows when the block is carried.
+            _ => None,
+        }
     }
 
     /// Opens and checks the block.
-    async fn pin(&self, block: &Block) -> Result<Result<Pinned, Carried>, Error> {
+    async fn pin(&self, block: &Block) -> Result<Result<(Pinned, Vec<Stamp>), Carried>, Error> {
         let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
         let checked = self.remember(block.id, |memory| memory.checked.clone());
         let block = block.clone();
         let id = block.id;
         let found = tokio::task::spawn_blocking(move || open(&block, checked.as_deref()))
             .await
-            .map_err(io::Error::other)?;
+            .map_err(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => io::Error::other(error),
+            })?;
         Ok(match found {
             Ok((pinned, stamps)) => {
-                self.remember(id, |memory| memory.checked = Some(stamps));
-                Ok(pinned)
+                self.remember(id, |memory| {
+                    if memory.checked.as_ref() != Some(&stamps) {
+                        // Objects that were sent of other files may have the same size, and are not these.
+                        memory.acknowledged.clear();
+                        memory.checked = Some(stamps.clone());
+                    }
+                });
+                Ok((pinned, stamps))
             }
             Err(PinError::Vanished) => Err(Carried::Vanished),
             Err(PinError::Broken { reason, detail }) => Err(Carried::Broken(Broken { reason, detail })),
@@ -220,13 +254,14 @@ impl Courier {
         Ok(files)
     }
 
-    /// Lists the block in the bucket: exactly its files, with exactly their sizes.
-    pub(super) async fn prove(&self, id: BlockId, pinned: &Pinned) -> Result<(), Error> {
+    /// Lists the block in the bucket: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
+    /// once that was sent.
+    pub(super) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
         let dir = id.to_string();
         let mut tries = 0;
         loop {
             let listed = self.bucket.list(&dir).await?;
-            let (wrong, foreign) = compare(&dir, &pinned.files, &listed);
+            let (wrong, foreign) = compare(&dir, &pinned.files, meta, &listed);
             if !foreign.is_empty() {
                 return Err(Error::Foreign(foreign.join(", ")));
             }
@@ -249,17 +284,23 @@ impl Courier {
 }
 
 /// What differs between the files of a block and the objects listed for it, and which objects are not of it.
-fn compare<'a>(dir: &str, files: &[PinnedFile], listed: &'a [Object]) -> (Vec<String>, Vec<&'a str>) {
+fn compare<'a>(
+    dir: &str,
+    files: &[PinnedFile],
+    meta: Option<u64>,
+    listed: &'a [Object],
+) -> (Vec<String>, Vec<&'a str>) {
     let mut there: BTreeMap<&'a str, u64> = listed
         .iter()
         .filter_map(|object| Some((object.key.strip_prefix(dir)?.strip_prefix('/')?, object.size)))
         .collect();
     let mut wrong = Vec::new();
-    for file in files {
-        match there.remove(file.rel_path.as_str()) {
-            Some(size) if size == file.len => {}
-            Some(size) => wrong.push(format!("{} has {size} bytes instead of {}", file.rel_path, file.len)),
-            None => wrong.push(format!("{} is missing", file.rel_path)),
+    let due = files.iter().map(|file| (file.rel_path.as_str(), file.len));
+    for (name, len) in due.chain(meta.map(|len| ("meta.json", len))) {
+        match there.remove(name) {
+            Some(size) if size == len => {}
+            Some(size) => wrong.push(format!("{name} has {size} bytes instead of {len}")),
+            None => wrong.push(format!("{name} is missing")),
         }
     }
     let foreign = there
@@ -270,7 +311,7 @@ fn compare<'a>(dir: &str, files: &[PinnedFile], listed: &'a [Object]) -> (Vec<St
 }
 
 /// Opens the block and checks it, unless exactly these files were checked before.
-fn open(block: &Block, checked: Option<&[(u64, SystemTime)]>) -> Result<(Pinned, Vec<(u64, SystemTime)>), PinError> {
+fn open(block: &Block, checked: Option<&[Stamp]>) -> Result<(Pinned, Vec<Stamp>), PinError> {
     let pinned = Pinned::open(block)?;
     let stamps = stamps(&pinned)?;
     if checked != Some(&stamps[..]) {
@@ -279,12 +320,19 @@ fn open(block: &Block, checked: Option<&[(u64, SystemTime)]>) -> Result<(Pinned,
     Ok((pinned, stamps))
 }
 
-/// Length and time of change of each file, as of now.
-pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<(u64, SystemTime)>> {
+/// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.
+pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<Stamp>> {
+    let stamp = |now: std::fs::Metadata| {
+        Ok(Stamp {
+            inode: now.ino(),
+            len: now.len(),
+            modified: now.modified()?,
+        })
+    };
     pinned
         .files
         .iter()
-        .map(|file| file.file.metadata().and_then(|now| Ok((now.len(), now.modified()?))))
+        .map(|file| file.file.metadata().and_then(stamp))
         .collect()
 }
 
@@ -336,16 +384,20 @@ mod tests {
         let files = [file("chunks/000001", 8), file("index", 5)];
         let whole = [object("A/chunks/000001", 8), object("A/index", 5)];
         let good = (Vec::new(), Vec::new());
-        assert_eq!(compare("A", &files, &whole), good);
+        assert_eq!(compare("A", &files, None, &whole), good);
         let marked = [
             &whole[..],
             &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)],
         ]
         .concat();
-        assert_eq!(compare("A", &files, &marked), good);
+        assert_eq!(compare("A", &files, None, &marked), good);
+        assert_eq!(compare("A", &files, Some(3), &marked), good);
+        let (wrong, _) = compare("A", &files, Some(4), &marked);
+        assert_eq!(wrong, ["meta.json has 3 bytes instead of 4"]);
+        assert_eq!(compare("A", &files, Some(3), &whole).0, ["meta.json is missing"]);
         let (wrong, foreign) = {
             let listed = [object("A/chunks/000001", 7), object("A/chunks/000002", 8)];
-            let (wrong, foreign) = compare("A", &files, &listed);
+            let (wrong, foreign) = compare("A", &files, None, &listed);
             (wrong, foreign.join(","))
         };
         assert_eq!(wrong, ["chunks/000001 has 7 bytes instead of 8", "index is missing"]);

@@ -132,12 +132,15 @@ impl Ledger {
         self.shipped.contains(&id)
     }
 
-    /// Notes that `id` is durable in the bucket; call [`Ledger::save`] at once.
+    /// Notes that `id` is durable in the bucket; call [`Ledger::save`] at once. An empty set of labels is not noted: it
+    /// could not be shipped under.
     pub fn record(&mut self, id: BlockId, labels: &Labels) {
         if self.shipped.insert(id) {
             self.order.push(id);
         }
-        self.labels = labels.clone();
+        if !labels.is_empty() {
+            self.labels = labels.clone();
+        }
     }
 
     /// Forgets the blocks that are no longer there; `local` holds those that are, in the order to list them in.

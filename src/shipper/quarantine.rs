@@ -8,11 +8,13 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
+use tokio::time::Instant;
+
 use crate::{
-    shipper::plan::{QUIET, Wait},
+    shipper::plan::Wait,
     tsdb::{BlockId, Broken, Corrupt},
 };
 
@@ -21,11 +23,22 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// When a block that is still being copied in is looked at again.
 pub(super) const LOOK_SOON: Duration = Duration::from_secs(2);
 
+/// The reason of a compacted block that overlaps what is in the bucket.
+pub(super) const OVERLAP: &str = "overlap";
+/// The reason of a block in whose directory in the bucket something else stands.
+pub(super) const FOREIGN: &str = "foreign_object";
+
 /// What is wrong: a short and stable reason for the metric, and the whole story.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ailment {
     pub(super) reason: &'static str,
     pub(super) detail: String,
+}
+
+impl Ailment {
+    pub(super) fn new(reason: &'static str, detail: String) -> Self {
+        Self { reason, detail }
+    }
 }
 
 impl From<Broken> for Ailment {
@@ -111,6 +124,18 @@ impl Quarantine {
         not_due.map(|(id, case)| (*id, wait(case))).collect()
     }
 
+    /// Whether `id` was set aside before.
+    pub(super) fn has(&self, id: BlockId) -> bool {
+        self.cases.contains_key(&id)
+    }
+
+    /// Whether a block was set aside for what the bucket holds.
+    pub(super) fn looks_at_bucket(&self) -> bool {
+        self.cases
+            .values()
+            .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN))
+    }
+
     /// Whether a block is on its way in.
     pub(super) fn any_arriving(&self) -> bool {
         self.cases.values().any(|case| case.arriving)
@@ -139,12 +164,17 @@ fn warn(id: BlockId, ailment: &Ailment) {
 }
 
 /// For how long nothing was written to the files of the block in `dir`. A copy keeps old times of change but not of the
-/// inode, so the later of both counts.
-pub(super) fn quiet(dir: &Path, now: SystemTime) -> io::Result<Duration> {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+/// inode, so the later of both counts. A time in the future (of another host's clock, or of a write while this looks)
+/// counts as now: the block is then held for the whole time, which is watched by our own clock.
+pub(super) fn quiet(dir: &Path) -> io::Result<Duration> {
     let mut newest = Duration::ZERO;
     for dir in [dir.to_owned(), dir.join("chunks")] {
-        for entry in fs_err::read_dir(dir)? {
+        let entries = match fs_err::read_dir(&dir) {
+            // A copy may not have come to the chunks yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.ends_with("chunks") => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let file = entry?.metadata()?;
             if file.is_file() {
                 newest = newest.max(since_1970(file.mtime(), file.mtime_nsec()));
@@ -152,8 +182,8 @@ pub(super) fn quiet(dir: &Path, now: SystemTime) -> io::Result<Duration> {
             }
         }
     }
-    // A time in the future (another host's clock) would hold the block for as long as the clocks differ.
-    Ok(if newest > now { QUIET } else { now - newest })
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Ok(now.saturating_sub(newest))
 }
 
 fn since_1970(seconds: i64, nanos: i64) -> Duration {
@@ -204,16 +234,22 @@ mod tests {
         fs_err::create_dir(dir.path().join("chunks")).unwrap();
         let file = fs_err::File::create(dir.path().join("chunks/000001")).unwrap();
         file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        let now = SystemTime::now() + Duration::from_secs(7);
-        let quiet = quiet(dir.path(), now).unwrap();
-        assert!(
-            quiet >= Duration::from_secs(6) && quiet < Duration::from_secs(60),
-            "{quiet:?}"
-        );
+        let changed = fs_err::metadata(dir.path().join("chunks/000001")).unwrap().ctime();
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(changed as u64);
+        assert!(quiet(dir.path()).unwrap() <= since.elapsed().unwrap());
+    }
+
+    #[test]
+    fn a_block_from_the_future_or_without_chunks_yet_was_written_to_just_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs_err::File::create(dir.path().join("index")).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        file.file().set_modified(later).unwrap();
+        assert_eq!(quiet(dir.path()).unwrap(), Duration::ZERO);
     }
 
     #[test]
     fn a_vanished_block_is_an_error() {
-        assert!(quiet(Path::new("/nowhere/at/all"), SystemTime::now()).is_err());
+        assert!(quiet(Path::new("/nowhere/at/all")).is_err());
     }
 }
