@@ -23,6 +23,8 @@ mod farewell;
 mod ledger;
 mod measure;
 mod metrics;
+#[cfg(test)]
+mod model;
 mod pass;
 mod plan;
 mod quarantine;
