@@ -70,6 +70,8 @@ pub struct Settings {
     pub source: String,
     /// The time between two scans when nothing hints at a new block.
     pub scan_interval: Duration,
+    /// After which time a broken block is looked at again.
+    pub look_again: Duration,
 }
 
 /// Whether Prometheus may still seal a block; asked for only when the shipper is told to stop.
@@ -135,7 +137,7 @@ impl Shipper {
             watcher,
             hints,
             sealed: HashMap::new(),
-            quarantine: quarantine::Quarantine::default(),
+            quarantine: quarantine::Quarantine::new(settings.look_again),
             history: bucket_index::BucketIndex::default(),
             backoff: backoff::Backoff::default(),
             pending: BTreeMap::new(),
@@ -190,7 +192,7 @@ impl Shipper {
         }
     }
 
-    /// Notes `hint`, and every one that is waiting.
+    /// Notes `hint` and every other that is waiting.
     fn note(&mut self, hint: Option<watcher::Sealed>) {
         let mut hint = hint.or_else(|| self.hints.try_recv().ok());
         while let Some(sealed) = hint {

@@ -28,6 +28,8 @@ use crate::{
 
 /// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// A broken block is looked at again after this time: a copy may have been mended.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// A request to the bucket that makes no progress for so long is given up.
 const STALL: Duration = Duration::from_secs(30);
 /// How often Prometheus is looked at while we stop.
@@ -163,6 +165,7 @@ async fn open(flags: &cli::Sidecar, config: &BucketConfig, registry: &mut Regist
         sha256: flags.shipper.hash_func == cli::HashFunc::Sha256,
         source: "sidecar".to_owned(),
         scan_interval: SCAN_INTERVAL,
+        look_again: LOOK_AGAIN,
     };
     Ok(Shipping {
         settings,

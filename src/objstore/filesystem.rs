@@ -4,7 +4,8 @@
 //! disk, checked for its size and renamed; then its directory, and every directory that was made for it, is flushed
 //! too. On a crash at most temporary files stay: they are hidden from listings, and [`Bucket::abort_stale`] removes
 //! them. On cancel the copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for
-//! that. Memory: one small buffer per object on its way.
+//! that. Memory: one small buffer per object on its way. There is no stall timeout: a directory on a network file system
+//! that hangs lets the calls hang.
 
 mod walk;
 mod write;

@@ -15,7 +15,7 @@ use crate::{
         bucket_index::LARGEST_META,
         courier::{Cargo, Courier, Error, stamps},
     },
-    tsdb::{Block, Stamp, count_segments},
+    tsdb::{Block, Pinned, Stamp},
 };
 
 impl Courier {
@@ -66,7 +66,8 @@ impl Courier {
     }
 }
 
-/// Whether the files are what they were before they were read, and still the block's (or gone altogether).
+/// Whether the files are still as long and as old as they were before they were read, and still all that the block has
+/// (or gone altogether).
 fn unchanged(block: &Block, cargo: &Cargo) -> Result<(), Error> {
     let now = stamps(&cargo.pinned)?;
     for ((file, before), now) in cargo.pinned.files.iter().zip(&cargo.stamps).zip(&now) {
@@ -74,10 +75,10 @@ fn unchanged(block: &Block, cargo: &Cargo) -> Result<(), Error> {
             return Err(Error::Changed(file.path.display().to_string()));
         }
     }
-    let segments = cargo.pinned.segments().count();
-    match count_segments(&block.dir) {
-        Ok(there) if there > segments => Err(Error::Changed(block.dir.join("chunks").display().to_string())),
-        // What cannot be looked at any more was deleted.
+    match Pinned::segments_now(&block.dir) {
+        Some(there) if there > cargo.pinned.segments().count() => {
+            Err(Error::Changed(block.dir.join("chunks").display().to_string()))
+        }
         _ => Ok(()),
     }
 }

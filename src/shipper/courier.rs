@@ -6,7 +6,7 @@
 //! the listing still shows it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
@@ -25,6 +25,9 @@ use crate::{
 
 /// Blocks that are read for a check at the same time.
 const CHECKS_AT_ONCE: usize = 2;
+/// Blocks whose files are sent at the same time: enough to keep every request slot busy, and few, so that the oldest block
+/// does not share the line with all others.
+const SENDS_AT_ONCE: usize = 2;
 /// How often a listing that does not show what was sent is asked for again, for stores that lag.
 const LISTINGS: u32 = 3;
 /// The wait between two such listings.
@@ -57,9 +60,9 @@ pub(super) enum Carried {
 #[derive(Debug)]
 pub(super) struct Cargo {
     pub(super) pinned: Pinned,
-    pub(super) files: Vec<BucketFile>,
-    /// What the files were before the first byte was read.
+    /// The files as they were before the first byte of them was read.
     pub(super) stamps: Vec<Stamp>,
+    pub(super) files: Vec<BucketFile>,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
@@ -101,9 +104,10 @@ pub(super) struct Stamp {
 /// What the process remembers of a block that it tried to carry.
 #[derive(Debug, Default)]
 struct Memory {
-    /// The files that were checked; what follows is of exactly these.
+    /// The files that were checked.
     checked: Option<Vec<Stamp>>,
-    acknowledged: HashSet<String>,
+    /// The objects that were acknowledged, with the file as it was before it was sent.
+    acknowledged: HashMap<String, Stamp>,
     /// `meta.json` was sent, and whether it is there is not known.
     unsettled: bool,
 }
@@ -114,6 +118,7 @@ pub(super) struct Courier {
     pub(super) bucket: Arc<dyn Bucket>,
     sha256: bool,
     checks: Semaphore,
+    sends: Semaphore,
     memory: Mutex<HashMap<BlockId, Memory>>,
 }
 
@@ -123,6 +128,7 @@ impl Courier {
             bucket,
             sha256,
             checks: Semaphore::new(CHECKS_AT_ONCE),
+            sends: Semaphore::new(SENDS_AT_ONCE),
             memory: Mutex::default(),
         }
     }
@@ -160,10 +166,12 @@ impl Courier {
         if !job.fresh {
             self.bucket.abort_stale(&dir).await?;
         }
-        self.send(job, &pinned, &there).await?;
+        let permit = self.sends.acquire().await.map_err(io::Error::other)?;
+        self.send(job, &pinned, &stamps, &there).await?;
+        drop(permit);
         let files = self.describe(&pinned).await?;
         self.prove(id, &pinned, None).await?;
-        Ok(Carried::Ready(Cargo { pinned, files, stamps }))
+        Ok(Carried::Ready(Cargo { pinned, stamps, files }))
     }
 
     /// What is wrong with the block, as far as one can see from here.
@@ -189,13 +197,7 @@ impl Courier {
             })?;
         Ok(match found {
             Ok((pinned, stamps)) => {
-                self.remember(id, |memory| {
-                    if memory.checked.as_ref() != Some(&stamps) {
-                        // Objects that were sent of other files may have the same size, and are not these.
-                        memory.acknowledged.clear();
-                        memory.checked = Some(stamps.clone());
-                    }
-                });
+                self.remember(id, |memory| memory.checked = Some(stamps.clone()));
                 Ok((pinned, stamps))
             }
             Err(PinError::Vanished) => Err(Carried::Vanished),
@@ -208,15 +210,15 @@ impl Courier {
         })
     }
 
-    async fn send(&self, job: &Job, pinned: &Pinned, there: &[Object]) -> Result<(), Error> {
+    async fn send(&self, job: &Job, pinned: &Pinned, stamps: &[Stamp], there: &[Object]) -> Result<(), Error> {
         let dir = job.block.id.to_string();
         let there: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
-        let missing = pinned.files.iter().filter(|file| {
+        let missing = pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
             let key = format!("{dir}/{}", file.rel_path);
-            let proven = job.committed || self.remember(job.block.id, |memory| memory.acknowledged.contains(&key));
-            !(proven && there.get(key.as_str()) == Some(&file.len))
+            let acknowledged = self.remember(job.block.id, |memory| memory.acknowledged.get(&key) == Some(stamp));
+            !((job.committed || acknowledged) && there.get(key.as_str()) == Some(&file.len))
         });
-        let sends = missing.map(|file| async {
+        let sends = missing.map(|(file, stamp)| async {
             let key = format!("{dir}/{}", file.rel_path);
             let source = Source {
                 file: Arc::clone(&file.file),
@@ -224,7 +226,7 @@ impl Courier {
                 len: file.len,
             };
             self.bucket.put_file(&key, &source).await?;
-            self.remember(job.block.id, |memory| memory.acknowledged.insert(key));
+            self.remember(job.block.id, |memory| memory.acknowledged.insert(key, *stamp));
             Ok::<_, Error>(())
         });
         // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.

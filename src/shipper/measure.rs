@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    shipper::{Decision, Shipper, Skip, Verdict, metrics::Reason},
+    shipper::{Decision, Shipper, Skip, Verdict, Wait, metrics::Reason},
     tsdb::{Block, BlockId, Scan},
 };
 
@@ -41,7 +41,13 @@ impl Shipper {
         let open = view.decisions.iter().filter(|decision| self.is_open(decision));
         let open = open.map(|open| (open.block.id, open.verdict.to_string()));
         let corrupt = view.scan.corrupt.iter();
-        let corrupt = corrupt.map(|corrupt| (corrupt.id, format!("quarantined: {}", corrupt.detail)));
+        let corrupt = corrupt.map(|corrupt| {
+            let wait = match self.quarantine.is_arriving(corrupt.id) {
+                true => Wait::Arriving(corrupt.detail.clone()),
+                false => Wait::Quarantined(corrupt.detail.clone()),
+            };
+            (corrupt.id, Verdict::Wait(wait).to_string())
+        });
         let corrupt = corrupt.filter(|(id, _)| !self.ledger.contains(*id));
         self.pending = open.chain(corrupt).collect();
     }

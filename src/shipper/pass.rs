@@ -14,7 +14,7 @@ use crate::{
     model::Labels,
     objstore::{self, ErrorKind},
     shipper::{
-        Decision, Facts, Neighbour, Shipper, Verdict,
+        Decision, Facts, Neighbour, QUIET, Shipper, Verdict,
         courier::{Cargo, Carried, Error, Job},
         measure::View,
         plan,
@@ -70,7 +70,7 @@ impl Shipper {
                 return Outcome::Failed;
             }
         };
-        // After the scan: what it found was renamed before, so that its hint is here.
+        // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
         self.note(None);
         let decisions = self.decide(&scan);
         let view = View {
@@ -142,7 +142,6 @@ impl Shipper {
     }
 
     pub(super) fn decide(&mut self, scan: &Scan) -> Vec<Decision> {
-        let whole: HashSet<BlockId> = scan.blocks.iter().map(|block| block.id).collect();
         let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
         // A block that cannot be read at the moment is not less durable.
         let local: Vec<BlockId> = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
@@ -152,10 +151,15 @@ impl Shipper {
         // A hint may come before the scan sees the block; keep it for a while.
         let recent = SystemTime::now() - Duration::from_secs(300);
         self.sealed.retain(|id, at| present.contains(id) || *at > recent);
-        let broken = self.quarantine.take(&scan.corrupt);
+        let (dir, sealed) = (&self.settings.dir, &self.sealed);
+        let arriving = |id: BlockId| {
+            !sealed.contains_key(&id) && quarantine::quiet(&dir.join(id.to_string())).is_ok_and(|quiet| quiet < QUIET)
+        };
+        let broken = self.quarantine.take(&scan.corrupt, arriving);
         self.metrics.corrupted_blocks.inc_by(broken);
         let ledger = &self.ledger;
-        self.quarantine.retain(|id| whole.contains(&id) && !ledger.contains(id));
+        self.quarantine
+            .retain(|id| present.contains(&id) && !ledger.contains(id));
         self.courier.retain(|id| present.contains(&id) && !ledger.contains(id));
         let facts = Facts {
             quiet: self.quiet(scan),

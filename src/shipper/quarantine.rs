@@ -14,12 +14,10 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    shipper::plan::Wait,
+    shipper::plan::{QUIET, Wait},
     tsdb::{BlockId, Broken, Corrupt},
 };
 
-/// When a broken block is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// When a block that is still being copied in is looked at again.
 pub(super) const LOOK_SOON: Duration = Duration::from_secs(2);
 
@@ -58,14 +56,25 @@ struct Case {
 }
 
 /// The blocks that are set aside.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Quarantine {
+    /// After which time a broken block is looked at again.
+    look_again: Duration,
     cases: BTreeMap<BlockId, Case>,
     /// Blocks whose `meta.json` already is no good, as of the last scan.
     corrupt: BTreeMap<BlockId, Ailment>,
 }
 
 impl Quarantine {
+    /// Nothing is set aside yet.
+    pub(super) fn new(look_again: Duration) -> Self {
+        Self {
+            look_again,
+            cases: BTreeMap::new(),
+            corrupt: BTreeMap::new(),
+        }
+    }
+
     /// Sets `id` aside; says so when the reason is new. Returns whether it counts as broken.
     pub(super) fn set_aside(&mut self, id: BlockId, ailment: Ailment, arriving: bool) -> bool {
         let known = self
@@ -77,7 +86,7 @@ impl Quarantine {
         } else if !known {
             warn(id, &ailment);
         }
-        let wait = if arriving { LOOK_SOON } else { LOOK_AGAIN };
+        let wait = if arriving { LOOK_SOON } else { self.look_again };
         self.cases.insert(
             id,
             Case {
@@ -89,8 +98,8 @@ impl Quarantine {
         !arriving
     }
 
-    /// Takes over what the scan found; returns how many broken blocks are new.
-    pub(super) fn take(&mut self, corrupt: &[Corrupt]) -> u64 {
+    /// Takes over what the scan found, some of which may still be `arriving`; returns how many broken blocks are new.
+    pub(super) fn take(&mut self, corrupt: &[Corrupt], arriving: impl Fn(BlockId) -> bool) -> u64 {
         let mut fresh = 0;
         let mut now = BTreeMap::new();
         for corrupt in corrupt {
@@ -98,6 +107,11 @@ impl Quarantine {
                 reason: corrupt.reason.as_str(),
                 detail: corrupt.detail.clone(),
             };
+            if arriving(corrupt.id) {
+                self.set_aside(corrupt.id, ailment, true);
+                continue;
+            }
+            self.cases.remove(&corrupt.id);
             if self.corrupt.get(&corrupt.id) != Some(&ailment) {
                 warn(corrupt.id, &ailment);
                 fresh += 1;
@@ -136,6 +150,11 @@ impl Quarantine {
             .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN))
     }
 
+    /// Whether this block is on its way in.
+    pub(super) fn is_arriving(&self, id: BlockId) -> bool {
+        self.cases.get(&id).is_some_and(|case| case.arriving)
+    }
+
     /// Whether a block is on its way in.
     pub(super) fn any_arriving(&self) -> bool {
         self.cases.values().any(|case| case.arriving)
@@ -163,18 +182,19 @@ fn warn(id: BlockId, ailment: &Ailment) {
     );
 }
 
-/// For how long nothing was written to the files of the block in `dir`. A copy keeps old times of change but not of the
-/// inode, so the later of both counts. A time in the future (of another host's clock, or of a write while this looks)
-/// counts as now: the block is then held for the whole time, which is watched by our own clock.
+/// For how long nothing was written to the block in `dir`: neither to its files nor to the lists of them. A copy keeps old
+/// times of change but not of the inode, so of a file the later of both counts.
 pub(super) fn quiet(dir: &Path) -> io::Result<Duration> {
     let mut newest = Duration::ZERO;
     for dir in [dir.to_owned(), dir.join("chunks")] {
-        let entries = match fs_err::read_dir(&dir) {
-            // A copy may not have come to the chunks yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.ends_with("chunks") => continue,
-            entries => entries?,
+        let listed = match fs_err::metadata(&dir) {
+            Ok(listed) if listed.is_dir() => listed,
+            // A copy may begin with another file.
+            _ if dir.ends_with("chunks") => continue,
+            other => other?,
         };
-        for entry in entries {
+        newest = newest.max(since_1970(listed.mtime(), listed.mtime_nsec()));
+        for entry in fs_err::read_dir(dir)? {
             let file = entry?.metadata()?;
             if file.is_file() {
                 newest = newest.max(since_1970(file.mtime(), file.mtime_nsec()));
@@ -182,8 +202,13 @@ pub(super) fn quiet(dir: &Path) -> io::Result<Duration> {
             }
         }
     }
+    // Asked last: what is written meanwhile was written just now.
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Ok(now.saturating_sub(newest))
+    Ok(match newest.checked_sub(now) {
+        // Another host's clock; it would hold the block for as long as the clocks differ.
+        Some(ahead) if ahead > QUIET => QUIET,
+        _ => now.saturating_sub(newest),
+    })
 }
 
 fn since_1970(seconds: i64, nanos: i64) -> Duration {
@@ -208,7 +233,7 @@ mod tests {
 
     #[test]
     fn broken_blocks_count_and_arriving_ones_do_not() {
-        let mut quarantine = Quarantine::default();
+        let mut quarantine = Quarantine::new(Duration::from_secs(60));
         assert!(quarantine.set_aside(id(1), broken("cut"), false));
         assert!(!quarantine.set_aside(id(2), broken("short"), true));
         let corrupt = [Corrupt {
@@ -216,8 +241,11 @@ mod tests {
             reason: Reason::Meta,
             detail: "empty".into(),
         }];
-        assert_eq!(quarantine.take(&corrupt), 1);
-        assert_eq!(quarantine.take(&corrupt), 0);
+        assert_eq!(quarantine.take(&corrupt, |_| true), 0);
+        assert!(quarantine.is_arriving(id(3)));
+        assert_eq!(quarantine.take(&corrupt, |_| false), 1);
+        assert!(!quarantine.is_arriving(id(3)));
+        assert_eq!(quarantine.take(&corrupt, |_| false), 0);
         let counts: Vec<_> = quarantine.by_reason().into_iter().collect();
         assert_eq!(counts, [("index", 1), ("meta", 1)]);
         assert!(quarantine.any_arriving());
@@ -231,21 +259,25 @@ mod tests {
     #[test]
     fn a_block_is_quiet_since_its_last_change_even_when_the_copy_kept_old_times() {
         let dir = tempfile::tempdir().unwrap();
+        // The first moment of a copy: nothing is in it yet.
+        let begun = SystemTime::now();
+        let since = |quiet: Duration| quiet <= begun.elapsed().unwrap() + Duration::from_secs(1);
+        assert!(since(quiet(dir.path()).unwrap()));
         fs_err::create_dir(dir.path().join("chunks")).unwrap();
         let file = fs_err::File::create(dir.path().join("chunks/000001")).unwrap();
         file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        let changed = fs_err::metadata(dir.path().join("chunks/000001")).unwrap().ctime();
-        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(changed as u64);
-        assert!(quiet(dir.path()).unwrap() <= since.elapsed().unwrap());
+        assert!(since(quiet(dir.path()).unwrap()));
     }
 
     #[test]
-    fn a_block_from_the_future_or_without_chunks_yet_was_written_to_just_now() {
+    fn a_time_in_the_future_is_a_write_of_now_unless_it_is_of_another_clock() {
         let dir = tempfile::tempdir().unwrap();
         let file = fs_err::File::create(dir.path().join("index")).unwrap();
-        let later = SystemTime::now() + Duration::from_secs(3600);
-        file.file().set_modified(later).unwrap();
+        let later = |seconds| SystemTime::now() + Duration::from_secs(seconds);
+        file.file().set_modified(later(5)).unwrap();
         assert_eq!(quiet(dir.path()).unwrap(), Duration::ZERO);
+        file.file().set_modified(later(3600)).unwrap();
+        assert_eq!(quiet(dir.path()).unwrap(), QUIET);
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl World {
             sha256: false,
             source: "sidecar".into(),
             scan_interval: Duration::from_secs(30),
+            look_again: Duration::from_secs(60),
         };
         let bucket = Arc::clone(&self.bucket);
         Shipper::new(settings, bucket, self.origin.subscribe(), self.metrics.clone())

@@ -133,21 +133,6 @@ async fn a_durable_block_that_cannot_be_read_stays_listed_and_is_not_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_whose_meta_went_bad_while_it_was_copied_is_not_waited_for() {
-    let world = World::new().await;
-    let mut shipper = world.shipper();
-    let dir = world.copy_in(&Made::new(&name(1), 0));
-    fs_err::remove_file(dir.join("index")).unwrap();
-    assert!(matches!(shipper.pass().await, Outcome::Arriving(_)));
-    fs_err::write(dir.join("meta.json"), "{").unwrap();
-    assert_eq!(shipper.pass().await, Outcome::Clean);
-    assert_eq!(
-        shipper.quarantine.by_reason().into_iter().collect::<Vec<_>>(),
-        [("meta", 1)]
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn nothing_is_claimed_that_an_unreadable_block_may_disprove() {
     let world = World::new().await;
     let mut shipper = world.shipper();

@@ -84,6 +84,11 @@ impl Pinned {
         })
     }
 
+    /// How many chunk segments the block in `dir` has now; `None` if it is gone or cannot be looked at.
+    pub fn segments_now(dir: &Path) -> Option<usize> {
+        segment_names(dir).ok().map(|names| names.len())
+    }
+
     /// The chunk segments, by name.
     pub fn segments(&self) -> impl Iterator<Item = &PinnedFile> {
         self.files.iter().filter(|file| file.rel_path.starts_with(CHUNKS))

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_blocks;
+mod bad_data_dir;
 mod cli;
 mod codegen;
 mod house;
@@ -10,3 +12,4 @@ mod ops;
 mod peer;
 mod rig;
 mod rig_test;
+mod shipping;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
 mod client;
-mod fake;
+pub(crate) mod fake;
 mod tls;
 
 use std::time::Duration;

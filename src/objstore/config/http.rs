@@ -69,18 +69,6 @@ impl HttpYaml {
                 );
             }
         };
-        let limit = |given: Option<i64>| given.map(|n| usize::try_from(n).unwrap_or(0));
-        // Zero idle connections in all means no limit; zero for one host means what Go's transport takes, two.
-        let total = if self.max_idle_conns == Some(0) {
-            usize::MAX
-        } else {
-            limit(self.max_idle_conns).unwrap_or(100)
-        };
-        let per_host = match self.max_idle_conns_per_host {
-            None => defaults.max_idle_per_host,
-            Some(0) => 2,
-            given => limit(given).unwrap_or(0),
-        };
         Ok(HttpConfig {
             idle_conn_timeout: duration("idle_conn_timeout", self.idle_conn_timeout, defaults.idle_conn_timeout)?,
             response_header_timeout: duration(
@@ -93,15 +81,39 @@ impl HttpYaml {
                 self.tls_handshake_timeout,
                 defaults.tls_handshake_timeout,
             )?,
-            // One client speaks to one store, so that the limit in all and the one for a host are about the same host.
-            max_idle_per_host: per_host.min(total),
-            max_conns_per_host: limit(self.max_conns_per_host).and_then(NonZeroUsize::new),
+            max_idle_per_host: idle(
+                self.max_idle_conns,
+                self.max_idle_conns_per_host,
+                defaults.max_idle_per_host,
+            ),
+            max_conns_per_host: self.max_conns_per_host.map(limit).and_then(NonZeroUsize::new),
             insecure_skip_verify,
             ca_file: value(tls.ca_file).map(PathBuf::from),
             client_cert,
             server_name: server_name(tls.server_name)?,
         })
     }
+}
+
+/// Negative stands for none.
+fn limit(given: i64) -> usize {
+    usize::try_from(given).unwrap_or(0)
+}
+
+/// How many idle connections one host may keep. One client speaks to one store, so that the limit in all and the one for
+/// a host are about the same host. Zero in all means no limit; zero for a host means two, as in Go's transport.
+fn idle(total: Option<i64>, per_host: Option<i64>, default: usize) -> usize {
+    let total = match total {
+        None => default,
+        Some(0) => usize::MAX,
+        Some(total) => limit(total),
+    };
+    let per_host = match per_host {
+        None => default,
+        Some(0) => 2,
+        Some(per_host) => limit(per_host),
+    };
+    per_host.min(total)
 }
 
 fn server_name(text: Text) -> Result<Option<String>, ConfigError> {

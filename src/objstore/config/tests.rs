@@ -29,10 +29,9 @@ fn texts<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
         .collect()
 }
 
-#[test]
-fn every_key_arrives() {
-    let (config, warnings) = s3(FULL);
-    let expected = S3Config {
+/// What the full configuration says.
+fn everything() -> S3Config {
+    S3Config {
         bucket: "metrics".into(),
         endpoint: "s3.example.com:9000".into(),
         insecure: true,
@@ -77,8 +76,13 @@ fn every_key_arrives() {
             context: texts([("app", "thanos")]),
         },
         attempts: 3,
-    };
-    assert_eq!(config, expected);
+    }
+}
+
+#[test]
+fn every_key_arrives() {
+    let (config, warnings) = s3(FULL);
+    assert_eq!(config, everything());
     assert_eq!(parse(FULL).unwrap().prefix, "tenant/a");
     let of_no_effect = [
         "signature_version2",
@@ -232,130 +236,132 @@ fn mistakes_name_their_line_their_key_and_the_reason() {
     }
 }
 
+/// As above, of what follows the first four lines.
+const MISTAKES_IN_S3: &[(&str, u64, &str, &str)] = &[
+    ("bukket: b", 5, "bukket", "unknown key"),
+    ("region: a\nregion: b", 6, "region", "twice"),
+    ("region: a_b", 5, "config.region", "letters, digits and hyphens"),
+    ("insecure: maybe", 5, "insecure", "true or false"),
+    ("part_size: 64MB", 5, "part_size", "whole number"),
+    ("part_size: 5242879", 5, "config.part_size", "5 MiB"),
+    ("part_size: 5368709121", 5, "config.part_size", "5 GiB"),
+    ("max_retries: many", 5, "max_retries", "whole number"),
+    ("access_key: a", 5, "config.access_key", "both or neither"),
+    ("secret_key: a", 5, "config.secret_key", "both or neither"),
+    (
+        "aws_sdk_auth: true\naccess_key: a\nsecret_key: b",
+        6,
+        "config.access_key",
+        "excludes",
+    ),
+    ("list_objects_version: v3", 5, "config.list_objects_version", "v1, v2"),
+    (
+        "bucket_lookup_type: Path",
+        5,
+        "config.bucket_lookup_type",
+        "auto, virtual-hosted, path",
+    ),
+    (
+        "sts_endpoint: sts.amazonaws.com",
+        5,
+        "config.sts_endpoint",
+        "must be a URL",
+    ),
+    ("sse_config: {type: sse-s3}", 5, "config.sse_config.type", "in capitals"),
+    (
+        "sse_config: {type: SSE-KMS}",
+        0,
+        "config.sse_config.kms_key_id",
+        "is missing",
+    ),
+    (
+        "sse_config: {type: SSE-C}",
+        0,
+        "config.sse_config.encryption_key",
+        "is missing",
+    ),
+    ("sse_config: {kind: SSE-C}", 5, "kind", "unknown key"),
+    ("trace: {enable: true, level: 2}", 5, "level", "unknown key"),
+    (
+        "put_user_metadata: {Content-Type: a}",
+        5,
+        "config.put_user_metadata.Content-Type",
+        "meaning of its own",
+    ),
+    (
+        "put_user_metadata: {X-Minio-Foo: a}",
+        5,
+        "config.put_user_metadata.X-Minio-Foo",
+        "meaning of its own",
+    ),
+    (
+        "put_user_metadata:\n  x-amz-server-side-encryption: a",
+        6,
+        "config.put_user_metadata.x-amz-server-side-encryption",
+        "sse_config",
+    ),
+    (
+        "put_user_metadata: {x-amz-checksum-crc32: a}",
+        5,
+        "config.put_user_metadata.x-amz-checksum-crc32",
+        "same",
+    ),
+    (
+        "put_user_metadata: {a b: c}",
+        5,
+        "config.put_user_metadata.a b",
+        "header",
+    ),
+    (
+        "put_user_metadata: {a: \"c\\n\"}",
+        5,
+        "config.put_user_metadata.a",
+        "header",
+    ),
+    ("put_user_metadata: {a: 1, a: 2}", 5, "a", "twice"),
+    (
+        "http_config: {idle_conn_timeout: 1.5m}",
+        5,
+        "config.http_config.idle_conn_timeout",
+        "",
+    ),
+    (
+        "http_config:\n  tls_handshake_timeout: 90",
+        6,
+        "config.http_config.tls_handshake_timeout",
+        "",
+    ),
+    ("http_config: {max_idle_conns: a}", 5, "max_idle_conns", ""),
+    (
+        "http_config: {tls_config: {cert_file: a}}",
+        0,
+        "config.http_config.tls_config",
+        "both or neither",
+    ),
+    (
+        "http_config: {tls_config: {key_file: a}}",
+        0,
+        "config.http_config.tls_config",
+        "both or neither",
+    ),
+    (
+        "http_config: {tls_config: {server_name: 'a b'}}",
+        5,
+        "config.http_config.tls_config.server_name",
+        "host name",
+    ),
+    (
+        "http_config: {tls_config: {min_version: TLS13}}",
+        5,
+        "min_version",
+        "unknown key",
+    ),
+    ("http_config: {proxy_url: x}", 5, "proxy_url", "unknown key"),
+];
+
 #[test]
 fn mistakes_in_s3_name_their_line_their_key_and_the_reason() {
-    let table: &[(&str, u64, &str, &str)] = &[
-        ("bukket: b", 5, "bukket", "unknown key"),
-        ("region: a\nregion: b", 6, "region", "twice"),
-        ("region: a_b", 5, "config.region", "letters, digits and hyphens"),
-        ("insecure: maybe", 5, "insecure", "true or false"),
-        ("part_size: 64MB", 5, "part_size", "whole number"),
-        ("part_size: 5242879", 5, "config.part_size", "5 MiB"),
-        ("part_size: 5368709121", 5, "config.part_size", "5 GiB"),
-        ("max_retries: many", 5, "max_retries", "whole number"),
-        ("access_key: a", 5, "config.access_key", "both or neither"),
-        ("secret_key: a", 5, "config.secret_key", "both or neither"),
-        (
-            "aws_sdk_auth: true\naccess_key: a\nsecret_key: b",
-            6,
-            "config.access_key",
-            "excludes",
-        ),
-        ("list_objects_version: v3", 5, "config.list_objects_version", "v1, v2"),
-        (
-            "bucket_lookup_type: Path",
-            5,
-            "config.bucket_lookup_type",
-            "auto, virtual-hosted, path",
-        ),
-        (
-            "sts_endpoint: sts.amazonaws.com",
-            5,
-            "config.sts_endpoint",
-            "must be a URL",
-        ),
-        ("sse_config: {type: sse-s3}", 5, "config.sse_config.type", "in capitals"),
-        (
-            "sse_config: {type: SSE-KMS}",
-            0,
-            "config.sse_config.kms_key_id",
-            "is missing",
-        ),
-        (
-            "sse_config: {type: SSE-C}",
-            0,
-            "config.sse_config.encryption_key",
-            "is missing",
-        ),
-        ("sse_config: {kind: SSE-C}", 5, "kind", "unknown key"),
-        ("trace: {enable: true, level: 2}", 5, "level", "unknown key"),
-        (
-            "put_user_metadata: {Content-Type: a}",
-            5,
-            "config.put_user_metadata.Content-Type",
-            "meaning of its own",
-        ),
-        (
-            "put_user_metadata: {X-Minio-Foo: a}",
-            5,
-            "config.put_user_metadata.X-Minio-Foo",
-            "meaning of its own",
-        ),
-        (
-            "put_user_metadata:\n  x-amz-server-side-encryption: a",
-            6,
-            "config.put_user_metadata.x-amz-server-side-encryption",
-            "sse_config",
-        ),
-        (
-            "put_user_metadata: {x-amz-checksum-crc32: a}",
-            5,
-            "config.put_user_metadata.x-amz-checksum-crc32",
-            "same",
-        ),
-        (
-            "put_user_metadata: {a b: c}",
-            5,
-            "config.put_user_metadata.a b",
-            "header",
-        ),
-        (
-            "put_user_metadata: {a: \"c\\n\"}",
-            5,
-            "config.put_user_metadata.a",
-            "header",
-        ),
-        ("put_user_metadata: {a: 1, a: 2}", 5, "a", "twice"),
-        (
-            "http_config: {idle_conn_timeout: 1.5m}",
-            5,
-            "config.http_config.idle_conn_timeout",
-            "",
-        ),
-        (
-            "http_config:\n  tls_handshake_timeout: 90",
-            6,
-            "config.http_config.tls_handshake_timeout",
-            "",
-        ),
-        ("http_config: {max_idle_conns: a}", 5, "max_idle_conns", ""),
-        (
-            "http_config: {tls_config: {cert_file: a}}",
-            0,
-            "config.http_config.tls_config",
-            "both or neither",
-        ),
-        (
-            "http_config: {tls_config: {key_file: a}}",
-            0,
-            "config.http_config.tls_config",
-            "both or neither",
-        ),
-        (
-            "http_config: {tls_config: {server_name: 'a b'}}",
-            5,
-            "config.http_config.tls_config.server_name",
-            "host name",
-        ),
-        (
-            "http_config: {tls_config: {min_version: TLS13}}",
-            5,
-            "min_version",
-            "unknown key",
-        ),
-        ("http_config: {proxy_url: x}", 5, "proxy_url", "unknown key"),
-    ];
-    for (lines, line, key, reason) in table {
+    for (lines, line, key, reason) in MISTAKES_IN_S3 {
         fails(&with(lines), *line, key, reason);
     }
 }

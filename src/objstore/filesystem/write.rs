@@ -100,6 +100,7 @@ pub(super) fn write(target: &Path, content: &Content, live: Live, cancelled: &At
     Ok(())
 }
 
+/// Reads by position: others may read the same descriptor at the same time.
 fn copy(source: &Source, target: &mut fs_err::File, cancelled: &AtomicBool) -> Result<(), Failed> {
     let (mut buffer, mut at) = (vec![0; BUFFER], 0);
     while at < source.len {

@@ -270,7 +270,7 @@ pub(crate) async fn assert_all_shipped(bucket: &BucketView, sources: &Keeper) {
 }
 
 /// Compares a visible block with its source.
-async fn check(bucket: &BucketView, id: &str, source: &Path) -> Result<(), String> {
+pub(crate) async fn check(bucket: &BucketView, id: &str, source: &Path) -> Result<(), String> {
     let meta = bucket.read_json(&format!("{id}/meta.json")).await;
     let original = fs::read(source.join("meta.json")).map_err(|error| error.to_string())?;
     let original: Value = serde_json::from_slice(&original).map_err(|error| error.to_string())?;

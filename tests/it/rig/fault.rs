@@ -106,6 +106,11 @@ impl Script {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn count(&self, such: impl Fn(&Seen) -> bool) -> usize {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|seen| such(seen)).count()
+    }
+
     /// Records a request and tells what is to happen to it: what the first rule says that fits and is not used up.
     pub(crate) fn meet<B>(&self, request: &http::Request<B>) -> Option<Fault> {
         let query = request.uri().query().unwrap_or_default().to_owned();

@@ -112,6 +112,11 @@ impl S3Server {
         self.script.seen()
     }
 
+    /// How many of the requests so far are such.
+    pub(crate) fn count(&self, such: impl Fn(&Seen) -> bool) -> usize {
+        self.script.count(such)
+    }
+
     /// Cuts all connections and refuses new ones, until [`S3Server::up`].
     pub(crate) fn down(&self) {
         self.state.send_replace(State::Down);

@@ -28,6 +28,7 @@ pub(crate) struct Sidecar {
     program: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    under: Vec<String>,
     http: u16,
     grpc: u16,
     process: Process,
@@ -66,12 +67,22 @@ impl Sidecar {
 
     /// As [`Sidecar::start`], with further environment variables.
     pub(crate) fn start_in(args: Vec<String>, env: Vec<(String, String)>) -> Sidecar {
+        Sidecar::launch(Vec::new(), args, env)
+    }
+
+    /// As [`Sidecar::start`], below a program that changes its own surroundings and then becomes narthex, e.g. `setpriv`.
+    pub(crate) fn start_under(under: Vec<String>, args: Vec<String>) -> Sidecar {
+        Sidecar::launch(under, args, Vec::new())
+    }
+
+    fn launch(under: Vec<String>, args: Vec<String>, env: Vec<(String, String)>) -> Sidecar {
         let (program, http, grpc, dir) = (Sidecar::program(), free_port(), free_port(), temp_dir("sidecar"));
-        let process = spawn(&program, &args, &env, (http, grpc), dir.path());
+        let process = spawn(&program, &under, &args, &env, (http, grpc), dir.path());
         Sidecar {
             program,
             args,
             env,
+            under,
             http,
             grpc,
             process,
@@ -84,11 +95,17 @@ impl Sidecar {
         self.process.kill();
         self.process = spawn(
             &self.program,
+            &self.under,
             &self.args,
             &self.env,
             (self.http, self.grpc),
             self.dir.path(),
         );
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The address of its HTTP server, e.g. `http://127.0.0.1:1234`.
@@ -189,13 +206,31 @@ impl Sidecar {
     }
 }
 
-fn spawn(program: &Path, args: &[String], env: &[(String, String)], (http, grpc): (u16, u16), dir: &Path) -> Process {
-    let mut command = Command::new(program);
-    command.arg("sidecar").args([
-        format!("--http-address=127.0.0.1:{http}"),
-        format!("--grpc-address=127.0.0.1:{grpc}"),
-    ]);
-    command.args(args);
+fn spawn(
+    program: &Path,
+    under: &[String],
+    args: &[String],
+    env: &[(String, String)],
+    (http, grpc): (u16, u16),
+    dir: &Path,
+) -> Process {
+    let mut command = match under {
+        [] => Command::new(program),
+        [outer, more @ ..] => {
+            let mut command = Command::new(outer);
+            command.args(more).arg(program);
+            command
+        }
+    };
+    // The flags may say themselves where on its ports it listens.
+    command.arg("sidecar");
+    for (flag, port) in [("--http-address=", http), ("--grpc-address=", grpc)] {
+        match args.iter().find_map(|arg| arg.strip_prefix(flag)) {
+            Some(form) => command.arg(format!("{flag}{}", form.replace("PORT", &port.to_string()))),
+            None => command.arg(format!("{flag}127.0.0.1:{port}")),
+        };
+    }
+    command.args(args.iter().filter(|arg| !arg.contains("-address=")));
     // What this machine's owner has configured for himself must not change what a test sees.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_ascii_uppercase();

@@ -18,6 +18,7 @@ use aws_sdk_s3::{
         Builder,
         endpoint::{DefaultResolver, Endpoint, EndpointFuture, Params, ResolveEndpoint},
         retry::RetryConfig,
+        timeout::TimeoutConfig,
     },
 };
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -33,6 +34,8 @@ pub(super) const FALLBACK: &str = "us-east-1";
 
 /// How often the question is put before the request goes out without an answer.
 const ATTEMPTS: u32 = 3;
+const ATTEMPT: Duration = Duration::from_secs(10);
+const ALL: Duration = Duration::from_secs(30);
 
 /// For so long it is not put again after it failed: the SDK resolves a host more than once for one request.
 const CALM: Duration = Duration::from_secs(1);
@@ -122,6 +125,12 @@ impl Regions {
         let asker = base
             .force_path_style(path_style)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .operation_attempt_timeout(ATTEMPT)
+                    .operation_timeout(ALL)
+                    .build(),
+            )
             .endpoint_resolver(Asking(Arc::clone(&rules)))
             .build();
         Self(Arc::new(Inner {

@@ -132,8 +132,8 @@ impl Tls {
             .map_err(|error| failed("config.http_config.tls_config", error))?;
         let verifier: Arc<dyn ServerCertVerifier> = if self.verify {
             Arc::new(match &files.ca {
-                Some(pem) => Trust::new(self.from_file(pem)?, &self.provider)?,
-                None => Trust::new(from_system()?, &self.provider)?,
+                Some(pem) => Trust::new(self.named(pem)?, &self.provider)?,
+                None => Trust::new(systems()?, &self.provider)?,
             })
         } else {
             Arc::new(AnyCertificate(Arc::clone(&self.provider)))
@@ -152,7 +152,7 @@ impl Tls {
         Ok(config)
     }
 
-    fn from_file(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    fn named(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
         let path = self.ca_file.clone().unwrap_or_default();
         let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         let certs = certs.map_err(|error| not_pem(CA, &path, &error))?;
@@ -187,7 +187,7 @@ fn not_pem(key: &str, path: &std::path::Path, error: &dyn std::fmt::Display) -> 
 }
 
 /// The authorities of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-fn from_system() -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+fn systems() -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let loaded = rustls_native_certs::load_native_certs();
     if loaded.certs.is_empty() {
         let reasons: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();

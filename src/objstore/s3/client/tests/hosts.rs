@@ -3,85 +3,86 @@
 use super::*;
 use crate::objstore::s3::transport::testing::{Authority, proxy};
 
+/// Bucket, endpoint, other keys; host and port that are connected to, and the path.
+const CASES: [(&str, &str, &str, &str); 12] = [
+    (
+        "bucket",
+        "s3.amazonaws.com",
+        "region: eu-west-1",
+        "bucket.s3.dualstack.eu-west-1.amazonaws.com:443 /k",
+    ),
+    (
+        "bucket",
+        "s3.eu-west-3.amazonaws.com",
+        "",
+        "bucket.s3.dualstack.eu-west-3.amazonaws.com:443 /k",
+    ),
+    (
+        "bucket",
+        "s3.eu-west-3.amazonaws.com",
+        "disable_dualstack: true",
+        "bucket.s3.eu-west-3.amazonaws.com:443 /k",
+    ),
+    (
+        "bucket",
+        "s3.eu-west-3.amazonaws.com",
+        "bucket_lookup_type: path",
+        "s3.dualstack.eu-west-3.amazonaws.com:443 /bucket/k",
+    ),
+    (
+        "a.b",
+        "s3.eu-west-3.amazonaws.com",
+        "",
+        "s3.dualstack.eu-west-3.amazonaws.com:443 /a.b/k",
+    ),
+    (
+        "bucket",
+        "s3.cn-north-1.amazonaws.com.cn",
+        "",
+        "bucket.s3.dualstack.cn-north-1.amazonaws.com.cn:443 /k",
+    ),
+    (
+        "bucket",
+        "s3-fips.us-east-2.amazonaws.com",
+        "",
+        "bucket.s3-fips.us-east-2.amazonaws.com:443 /k",
+    ),
+    (
+        "bucket",
+        "bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com",
+        "",
+        "bucket.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com:443 /k",
+    ),
+    (
+        "bucket",
+        "storage.googleapis.com",
+        "",
+        "bucket.storage.googleapis.com:443 /k",
+    ),
+    (
+        "bucket",
+        "oss-cn-beijing.aliyuncs.com",
+        "region: oss-cn-beijing",
+        "bucket.oss-cn-beijing.aliyuncs.com:443 /k",
+    ),
+    (
+        "bucket",
+        "minio.example:9000",
+        "region: us-east-1",
+        "minio.example:9000 /bucket/k",
+    ),
+    (
+        "bucket",
+        "minio.example:9000",
+        "region: us-east-1\nbucket_lookup_type: virtual-hosted",
+        "bucket.minio.example:9000 /k",
+    ),
+];
+
 /// Which host a bucket `bucket` (or `a.b`) of an endpoint is asked at, and by which path.
 #[tokio::test]
 async fn hosts_are_chosen_as_thanos_chooses_them() {
-    let vpce = "bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com";
-    let cases = [
-        (
-            "bucket",
-            "s3.amazonaws.com",
-            "region: eu-west-1",
-            "bucket.s3.dualstack.eu-west-1.amazonaws.com:443 /k",
-        ),
-        (
-            "bucket",
-            "s3.eu-west-3.amazonaws.com",
-            "",
-            "bucket.s3.dualstack.eu-west-3.amazonaws.com:443 /k",
-        ),
-        (
-            "bucket",
-            "s3.eu-west-3.amazonaws.com",
-            "disable_dualstack: true",
-            "bucket.s3.eu-west-3.amazonaws.com:443 /k",
-        ),
-        (
-            "bucket",
-            "s3.eu-west-3.amazonaws.com",
-            "bucket_lookup_type: path",
-            "s3.dualstack.eu-west-3.amazonaws.com:443 /bucket/k",
-        ),
-        (
-            "a.b",
-            "s3.eu-west-3.amazonaws.com",
-            "",
-            "s3.dualstack.eu-west-3.amazonaws.com:443 /a.b/k",
-        ),
-        (
-            "bucket",
-            "s3.cn-north-1.amazonaws.com.cn",
-            "",
-            "bucket.s3.dualstack.cn-north-1.amazonaws.com.cn:443 /k",
-        ),
-        (
-            "bucket",
-            "s3-fips.us-east-2.amazonaws.com",
-            "",
-            "bucket.s3-fips.us-east-2.amazonaws.com:443 /k",
-        ),
-        (
-            "bucket",
-            vpce,
-            "",
-            "bucket.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com:443 /k",
-        ),
-        (
-            "bucket",
-            "storage.googleapis.com",
-            "",
-            "bucket.storage.googleapis.com:443 /k",
-        ),
-        (
-            "bucket",
-            "oss-cn-beijing.aliyuncs.com",
-            "region: oss-cn-beijing",
-            "bucket.oss-cn-beijing.aliyuncs.com:443 /k",
-        ),
-        (
-            "bucket",
-            "minio.example:9000",
-            "region: us-east-1",
-            "minio.example:9000 /bucket/k",
-        ),
-        (
-            "bucket",
-            "minio.example:9000",
-            "region: us-east-1\nbucket_lookup_type: virtual-hosted",
-            "bucket.minio.example:9000 /k",
-        ),
-    ];
-    for (bucket, endpoint, lines, expected) in cases {
+    for (bucket, endpoint, lines, expected) in CASES {
         let authority = Authority::new("any");
         let target = serve(Some(authority.sign("any").server(None)), |seen: Seen| async move {
             answer(200, seen.head.uri.path().to_owned())

@@ -215,3 +215,45 @@ async fn plain_text_where_tls_is_expected_is_final_and_so_is_the_reverse() {
     let error = get(&plain(&http), format!("http://{address}/")).await.unwrap_err();
     assert!(error.is_other() && error.as_other().is_none(), "{error:?}");
 }
+
+/// The system's authorities are found through the environment of the process: this runs in a child with another one.
+#[tokio::test]
+#[ignore = "runs in a child process"]
+async fn child_with_authorities() {
+    let port: u16 = std::env::var("TEST_PORT").unwrap().parse().unwrap();
+    let answer = https(HttpConfig::default(), SocketAddr::from(([127, 0, 0, 1], port))).await;
+    println!("got {answer:?}");
+    println!("checked {:?}", plain(&HttpConfig::default()).check_tls().await);
+}
+
+#[tokio::test]
+async fn the_system_s_authorities_come_from_where_the_environment_says() {
+    let dir = tempdir().unwrap();
+    let ours = Authority::new("ours");
+    let address = serve(Some(ours.sign("localhost").server(None)), |_| async {
+        answer(200, "hello")
+    })
+    .await;
+    for (name, pem, expected) in [
+        ("good.pem", ours.pem.as_str(), "got Ok((200, \"hello\"))"),
+        ("none.pem", "", "SSL_CERT_FILE"),
+    ] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child
+            .args([
+                "--exact",
+                "objstore::s3::transport::tests::tls::child_with_authorities",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env_clear()
+            .env("SSL_CERT_FILE", file(dir.path(), name, pem))
+            .env("TEST_PORT", address.port().to_string());
+        let output = tokio::task::spawn_blocking(move || child.output())
+            .await
+            .unwrap()
+            .unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.contains(expected), "{name}: {told}");
+    }
+}
