@@ -54,10 +54,7 @@ impl Config {
         let yaml = flags.objstore.content(&cli::process_env)?;
         let bucket = match yaml.trim().is_empty() {
             true => None,
-            false => Some(
-                objstore::config::parse(&yaml)
-                    .context("the object storage configuration (--objstore.config) is wrong")?,
-            ),
+            false => Some(objstore::config::parse(&yaml).with_context(|| wrong(&flags.objstore))?),
         };
         let http_client = HttpClientConfig::parse(&flags.prometheus.http_client()?)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
@@ -66,6 +63,14 @@ impl Config {
             bucket,
             http_client,
         })
+    }
+}
+
+/// Where the wrong YAML came from: the mistake itself is told with its line, and wants a file beside that.
+fn wrong(flags: &cli::Objstore) -> String {
+    match &flags.config_file {
+        Some(path) if !path.as_os_str().is_empty() => format!("--objstore.config-file={} is wrong", path.display()),
+        _ => "--objstore.config is wrong".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_blocks;
+mod bad_config;
 mod bad_data_dir;
 mod cli;
 mod codegen;

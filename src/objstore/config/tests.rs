@@ -110,6 +110,9 @@ fn what_the_documentation_shows_is_the_default() {
     let (mut bare, _) = s3("type: S3\nconfig: {bucket: example, endpoint: s3.us-east-1.amazonaws.com}\n");
     assert_eq!(bare.send_content_md5, None);
     bare.send_content_md5 = Some(true);
+    // Two defaults of our own.
+    assert_eq!(bare.part_size, 16 << 20);
+    bare.part_size = 64 << 20;
     assert_eq!(documented, bare);
     assert_eq!(documented.part_size, 64 << 20);
     assert_eq!(documented.attempts, 10);
@@ -154,7 +157,7 @@ fn values_are_read_as_go_reads_them() {
     assert_eq!(config("region: ~").region, None);
     assert_eq!(config("region:").region, None);
     assert_eq!(config("part_size: 0").part_size, 16 << 20);
-    assert_eq!(config("part_size:").part_size, 64 << 20);
+    assert_eq!(config("part_size:").part_size, 16 << 20);
     assert_eq!(config("max_retries: 1").attempts, 1);
     assert_eq!(config("max_retries: -4").attempts, 10);
     assert_eq!(config("access_key: 12345\nsecret_key: 1e3").credentials, {
