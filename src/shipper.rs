@@ -21,14 +21,21 @@ mod commit;
 mod courier;
 mod farewell;
 mod ledger;
+mod measure;
 mod metrics;
+#[cfg(test)]
+mod model;
 mod pass;
 mod plan;
 mod quarantine;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -106,6 +113,10 @@ pub struct Shipper {
     backoff: backoff::Backoff,
     /// What is not durable, and why, as of the last pass.
     pending: BTreeMap<BlockId, String>,
+    /// Blocks that were deleted before they were durable, as long as a local block says that it was compacted of them.
+    lost: BTreeSet<BlockId>,
+    /// How many blocks travel at the same time.
+    blocks_at_once: usize,
     /// What was complained of last, so that it is said once.
     said: Option<String>,
 }
@@ -130,6 +141,8 @@ impl Shipper {
             history: bucket_index::BucketIndex::default(),
             backoff: backoff::Backoff::default(),
             pending: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            blocks_at_once: pass::BLOCKS_AT_ONCE,
             said: None,
             settings,
         };

@@ -31,6 +31,6 @@ pub(crate) mod testing;
 pub use check::{Broken, Reason};
 pub use id::BlockId;
 pub use meta::{Meta, MetaError};
-pub use pinned::{PinError, Pinned, PinnedFile};
+pub use pinned::{PinError, Pinned, PinnedFile, count_segments};
 pub use scan::{Block, Corrupt, LARGEST_META, Scan, Scanner, scan};
 pub use stamp::{BucketFile, Stamp};

@@ -329,7 +329,7 @@ fn neighbour(snapshot: &Snapshot) -> Neighbour {
         (true, _) => Neighbour::Up,
         (false, true) => Neighbour::Gone,
         // Not asked yet is no reason to take old labels.
-        (false, false) if !snapshot.seen && snapshot.problem.is_none() => Neighbour::Up,
+        (false, false) if !snapshot.asked => Neighbour::Up,
         (false, false) => Neighbour::Stopping,
     }
 }
@@ -342,4 +342,29 @@ fn tell(origin: &watch::Sender<Origin>, change: impl FnOnce(&mut Origin)) {
         *now = next;
         news
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_labels_count_only_once_prometheus_was_asked_and_does_not_answer() {
+        let unasked = Snapshot {
+            labels: crate::model::Labels::default(),
+            version: String::new(),
+            flags: Default::default(),
+            up: false,
+            problem: Some("it was not asked yet".into()),
+            asked: false,
+            seen: false,
+            gone: false,
+        };
+        assert_eq!(neighbour(&unasked), Neighbour::Up);
+        let asked = Snapshot { asked: true, ..unasked };
+        assert_eq!(neighbour(&asked), Neighbour::Stopping);
+        let gone = Snapshot { gone: true, ..asked };
+        assert_eq!(neighbour(&gone), Neighbour::Gone);
+        assert_eq!(neighbour(&Snapshot { up: true, ..gone }), Neighbour::Up);
+    }
 }

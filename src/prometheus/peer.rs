@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub up: bool,
     /// Why we are not ready, in words for logs and probes; `None` when we are.
     pub problem: Option<String>,
+    /// It was asked at least once, whatever came of it.
+    pub asked: bool,
     /// Its configuration was read at least once, so that `labels` are its own.
     pub seen: bool,
     /// At the last try nothing listened at its address.
@@ -84,6 +86,7 @@ impl Snapshot {
             flags: BTreeMap::new(),
             up: false,
             problem: Some(format!("Prometheus at {url} was not asked yet")),
+            asked: false,
             seen: false,
             gone: false,
         }
@@ -275,6 +278,7 @@ fn answered(reading: Reading, findings: &[Finding], settings: &Settings) -> Snap
         flags: reading.flags.unwrap_or_default(),
         up: true,
         problem: (!errors.is_empty()).then(|| errors.join("; ")),
+        asked: true,
         seen: true,
         gone: false,
     }
@@ -285,6 +289,7 @@ fn failed(old: &Snapshot, error: &Error) -> Snapshot {
     Snapshot {
         up: false,
         problem: Some(error.to_string()),
+        asked: true,
         gone: error.is_refused(),
         ..old.clone()
     }

@@ -117,3 +117,82 @@ async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<(BlockId, Found), objs
     };
     Ok((id, found))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::Index};
+
+    use super::*;
+    use crate::shipper::testing::{Made, World, id, name};
+
+    fn put(world: &World, block: &str, bytes: &[u8]) {
+        let dir = world.store.path().join(block);
+        fs_err::create_dir_all(&dir).unwrap();
+        fs_err::write(dir.join("meta.json"), bytes).unwrap();
+    }
+
+    fn merged(of: &[&str], into: &str) -> Made {
+        let mut made = Made::new(into, 0);
+        made.sources = of.iter().map(ToString::to_string).collect();
+        made
+    }
+
+    #[tokio::test]
+    async fn reads_each_meta_once_and_forgets_what_is_gone() {
+        let world = World::new().await;
+        let (a, b, c) = (name(1), name(2), name(3));
+        put(&world, &c, merged(&[&a, &b], &c).meta().as_bytes());
+        put(&world, &a, b"{");
+        let half = world.store.path().join(&b);
+        fs_err::create_dir(&half).unwrap();
+        fs_err::write(half.join("index"), "x").unwrap();
+        let mut index = BucketIndex::default();
+        index.refresh(world.bucket.as_ref(), "").await.unwrap();
+        assert!(index.contains(id(&c)) && !index.contains(id(&a)) && !index.contains(id(&b)));
+        assert_eq!(index.merged_into(id(&a)), Some(id(&c)));
+        assert_eq!(index.merged_into(id(&c)), None, "its own name is no merge");
+        assert_eq!(index.unreadable.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [id(&a)]);
+        let before = world.bucket.calls().len();
+        index.refresh(world.bucket.as_ref(), &a).await.unwrap();
+        let calls: Vec<String> = world
+            .bucket
+            .calls()
+            .split_off(before)
+            .into_iter()
+            .map(|call| call.1)
+            .collect();
+        assert_eq!(
+            calls,
+            [String::new(), format!("{b}/meta.json")],
+            "only what is not known"
+        );
+        fs_err::remove_dir_all(world.store.path().join(&c)).unwrap();
+        index.refresh(world.bucket.as_ref(), &a).await.unwrap();
+        assert_eq!(index.merged_into(id(&a)), None);
+    }
+
+    proptest! {
+        /// The metas of others are not ours to trust.
+        #[test]
+        fn no_meta_in_the_bucket_is_too_strange(
+            bytes in any::<Vec<u8>>(), from in any::<Index>(), to in any::<Index>(), whole in any::<bool>(),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (a, b, c) = (name(1), name(2), name(3));
+            let good = merged(&[&a], &b).meta().into_bytes();
+            let (from, to) = (from.index(good.len() + 1), to.index(good.len() + 1));
+            let (from, to) = (from.min(to), from.max(to));
+            let strange = if whole { bytes } else { [&good[..from], &bytes, &good[to..]].concat() };
+            let found = runtime.block_on(async {
+                let world = World::new().await;
+                put(&world, &b, &strange);
+                put(&world, &c, merged(&[&a], &c).meta().as_bytes());
+                let mut index = BucketIndex::default();
+                index.refresh(world.bucket.as_ref(), "").await.unwrap();
+                (index.contains(id(&b)), index.unreadable.len(), index.contains(id(&c)))
+            });
+            prop_assert_eq!(usize::from(found.0) + found.1, 1);
+            prop_assert!(found.2, "one bad meta hides no other");
+        }
+    }
+}

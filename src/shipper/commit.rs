@@ -1,7 +1,7 @@
 //! The commit: `meta.json`, sent last, makes a block visible.
 //!
 //! An answer that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the
-//! object back. A crash after the commit is found by the next life, which lists the block and reads its `meta.json`.
+//! object back. What was committed is listed once more before it counts. A crash after the commit is found by the next life, which lists the block and reads its `meta.json`.
 
 use std::time::SystemTime;
 
@@ -40,11 +40,12 @@ impl Courier {
             upload_time: SystemTime::now(),
         };
         let meta = Bytes::from(block.meta.for_bucket(&stamp));
+        let len = meta.len() as u64;
+        self.set_unsettled(block.id, true);
         self.put_meta(&format!("{}/meta.json", block.id), meta).await?;
-        if cargo.resumed {
-            // Whoever clears away old tries may have listed the block before it became visible.
-            self.prove(block.id, &cargo.pinned).await?;
-        }
+        // A store may lose what it acknowledged, and who clears away old tries may have looked before the commit.
+        self.prove(block.id, &cargo.pinned, Some(len)).await?;
+        self.set_unsettled(block.id, false);
         Ok(())
     }
 
@@ -70,7 +71,7 @@ impl Courier {
 fn unchanged(block: &Block, cargo: &Cargo) -> Result<(), Error> {
     let now = stamps(&cargo.pinned)?;
     for ((file, before), now) in cargo.pinned.files.iter().zip(&cargo.stamps).zip(&now) {
-        if before != now || now.0 != file.len {
+        if before != now || now.len != file.len {
             return Err(Error::Changed(file.path.display().to_string()));
         }
     }

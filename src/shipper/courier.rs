@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -63,8 +63,6 @@ pub(super) struct Cargo {
     /// The files as they were before the first byte of them was read.
     pub(super) stamps: Vec<Stamp>,
     pub(super) files: Vec<BucketFile>,
-    /// Objects of an earlier try were there: somebody who clears away old tries may be at work.
-    pub(super) resumed: bool,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
@@ -78,8 +76,8 @@ pub(super) enum Error {
     Local(#[from] io::Error),
     /// The bucket acknowledged everything, and shows something else.
     #[error(
-        "the bucket acknowledged every object of the block but lists something else ({0}); nothing was committed, and it \
-         is sent again. If this stays, another program writes to this block's directory, or the store loses writes"
+        "the bucket acknowledged every object of the block but lists something else ({0}); it does not count as durable, \
+         and is sent again. If this stays, another program writes to this block's directory, or the store loses writes"
     )]
     Unproven(String),
     /// Objects that are not of the block stand in its directory in the bucket.
@@ -95,8 +93,13 @@ pub(super) enum Error {
     NoLabels,
 }
 
-/// Length and time of change of a file. (Not that of its inode, which changes too when a block is linked or deleted.)
-pub(super) type Stamp = (u64, SystemTime);
+/// Tells a file from one that took its place, and from itself after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    pub(super) len: u64,
+    modified: SystemTime,
+}
 
 /// What the process remembers of a block that it tried to carry.
 #[derive(Debug, Default)]
@@ -105,6 +108,8 @@ struct Memory {
     checked: Option<Vec<Stamp>>,
     /// The objects that were acknowledged, with the file as it was before it was sent.
     acknowledged: HashMap<String, Stamp>,
+    /// `meta.json` was sent, and whether it is there is not known.
+    unsettled: bool,
 }
 
 /// The carrier of all blocks to one bucket.
@@ -135,6 +140,16 @@ impl Courier {
         memory.shrink_to_fit();
     }
 
+    /// Whether the block may be in the bucket without our knowing.
+    pub(super) fn is_unsettled(&self, id: BlockId) -> bool {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.get(&id).is_some_and(|memory| memory.unsettled)
+    }
+
+    pub(super) fn set_unsettled(&self, id: BlockId, unsettled: bool) {
+        self.remember(id, |memory| memory.unsettled = unsettled);
+    }
+
     /// Carries all data of a block, but not its `meta.json`.
     pub(super) async fn carry(&self, job: &Job) -> Result<Carried, Error> {
         let id = job.block.id;
@@ -155,13 +170,17 @@ impl Courier {
         self.send(job, &pinned, &stamps, &there).await?;
         drop(permit);
         let files = self.describe(&pinned).await?;
-        self.prove(id, &pinned).await?;
-        Ok(Carried::Ready(Cargo {
-            pinned,
-            stamps,
-            files,
-            resumed: !there.is_empty(),
-        }))
+        self.prove(id, &pinned, None).await?;
+        Ok(Carried::Ready(Cargo { pinned, stamps, files }))
+    }
+
+    /// What is wrong with the block, as far as one can see from here.
+    pub(super) async fn find_broken(&self, block: &Block) -> Option<Broken> {
+        match self.pin(block).await {
+            Ok(Err(Carried::Broken(broken))) => Some(broken),
+            // Whatever else it is shows when the block is carried.
+            _ => None,
+        }
     }
 
     /// Opens and checks the block.
@@ -172,7 +191,10 @@ impl Courier {
         let id = block.id;
         let found = tokio::task::spawn_blocking(move || open(&block, checked.as_deref()))
             .await
-            .map_err(io::Error::other)?;
+            .map_err(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => io::Error::other(error),
+            })?;
         Ok(match found {
             Ok((pinned, stamps)) => {
                 self.remember(id, |memory| memory.checked = Some(stamps.clone()));
@@ -234,13 +256,14 @@ impl Courier {
         Ok(files)
     }
 
-    /// Lists the block in the bucket: exactly its files, with exactly their sizes.
-    pub(super) async fn prove(&self, id: BlockId, pinned: &Pinned) -> Result<(), Error> {
+    /// Lists the block in the bucket: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
+    /// once that was sent.
+    pub(super) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
         let dir = id.to_string();
         let mut tries = 0;
         loop {
             let listed = self.bucket.list(&dir).await?;
-            let (wrong, foreign) = compare(&dir, &pinned.files, &listed);
+            let (wrong, foreign) = compare(&dir, &pinned.files, meta, &listed);
             if !foreign.is_empty() {
                 return Err(Error::Foreign(foreign.join(", ")));
             }
@@ -263,17 +286,23 @@ impl Courier {
 }
 
 /// What differs between the files of a block and the objects listed for it, and which objects are not of it.
-fn compare<'a>(dir: &str, files: &[PinnedFile], listed: &'a [Object]) -> (Vec<String>, Vec<&'a str>) {
+fn compare<'a>(
+    dir: &str,
+    files: &[PinnedFile],
+    meta: Option<u64>,
+    listed: &'a [Object],
+) -> (Vec<String>, Vec<&'a str>) {
     let mut there: BTreeMap<&'a str, u64> = listed
         .iter()
         .filter_map(|object| Some((object.key.strip_prefix(dir)?.strip_prefix('/')?, object.size)))
         .collect();
     let mut wrong = Vec::new();
-    for file in files {
-        match there.remove(file.rel_path.as_str()) {
-            Some(size) if size == file.len => {}
-            Some(size) => wrong.push(format!("{} has {size} bytes instead of {}", file.rel_path, file.len)),
-            None => wrong.push(format!("{} is missing", file.rel_path)),
+    let due = files.iter().map(|file| (file.rel_path.as_str(), file.len));
+    for (name, len) in due.chain(meta.map(|len| ("meta.json", len))) {
+        match there.remove(name) {
+            Some(size) if size == len => {}
+            Some(size) => wrong.push(format!("{name} has {size} bytes instead of {len}")),
+            None => wrong.push(format!("{name} is missing")),
         }
     }
     let foreign = there
@@ -293,12 +322,19 @@ fn open(block: &Block, checked: Option<&[Stamp]>) -> Result<(Pinned, Vec<Stamp>)
     Ok((pinned, stamps))
 }
 
-/// The stamp of each file, as of now.
+/// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.
 pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<Stamp>> {
+    let stamp = |now: std::fs::Metadata| {
+        Ok(Stamp {
+            inode: now.ino(),
+            len: now.len(),
+            modified: now.modified()?,
+        })
+    };
     pinned
         .files
         .iter()
-        .map(|file| file.file.metadata().and_then(|now| Ok((now.len(), now.modified()?))))
+        .map(|file| file.file.metadata().and_then(stamp))
         .collect()
 }
 
@@ -350,16 +386,20 @@ mod tests {
         let files = [file("chunks/000001", 8), file("index", 5)];
         let whole = [object("A/chunks/000001", 8), object("A/index", 5)];
         let good = (Vec::new(), Vec::new());
-        assert_eq!(compare("A", &files, &whole), good);
+        assert_eq!(compare("A", &files, None, &whole), good);
         let marked = [
             &whole[..],
             &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)],
         ]
         .concat();
-        assert_eq!(compare("A", &files, &marked), good);
+        assert_eq!(compare("A", &files, None, &marked), good);
+        assert_eq!(compare("A", &files, Some(3), &marked), good);
+        let (wrong, _) = compare("A", &files, Some(4), &marked);
+        assert_eq!(wrong, ["meta.json has 3 bytes instead of 4"]);
+        assert_eq!(compare("A", &files, Some(3), &whole).0, ["meta.json is missing"]);
         let (wrong, foreign) = {
             let listed = [object("A/chunks/000001", 7), object("A/chunks/000002", 8)];
-            let (wrong, foreign) = compare("A", &files, &listed);
+            let (wrong, foreign) = compare("A", &files, None, &listed);
             (wrong, foreign.join(","))
         };
         assert_eq!(wrong, ["chunks/000001 has 7 bytes instead of 8", "index is missing"]);

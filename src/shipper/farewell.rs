@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    shipper::{Neighbour, Shipper, pass::Outcome},
+    shipper::{Neighbour, Shipper, measure::View, pass::Outcome},
     tsdb::BlockId,
 };
 
@@ -35,6 +35,7 @@ impl Shipper {
         let told = Instant::now();
         let mut gone_since = None;
         loop {
+            let started = Instant::now();
             let outcome = self.pass().await;
             if outcome == Outcome::Failed {
                 let wait = self.backoff.next();
@@ -48,13 +49,14 @@ impl Shipper {
             } else {
                 gone_since = None;
             }
+            // Counted to the beginning of the pass: what is sealed during a long one is only in the next scan.
+            let lingered = started.saturating_duration_since(told) >= LINGER;
             let settled = match neighbour {
-                Neighbour::Up | Neighbour::Stopping if outcome == Outcome::Unlabelled => told.elapsed() >= LINGER,
-                Neighbour::Up => told.elapsed() >= LINGER,
-                Neighbour::Stopping => false,
-                Neighbour::Gone => gone_since.is_some_and(|since| since.elapsed() >= SETTLED),
+                Neighbour::Up => lingered,
+                Neighbour::Stopping => lingered && outcome == Outcome::Unlabelled,
+                Neighbour::Gone => gone_since.is_some_and(|since| started.saturating_duration_since(since) >= SETTLED),
             };
-            if settled && !matches!(outcome, Outcome::Arriving(_)) {
+            if settled && !matches!(outcome, Outcome::Arriving(_)) && self.hints.is_empty() {
                 return;
             }
             tokio::select! {
@@ -79,7 +81,10 @@ impl Shipper {
             // The pass was dropped, so what it knew is old: look once more, without the bucket.
             if let Ok(scan) = self.scan().await {
                 let decisions = self.decide(&scan);
-                self.measure(&decisions, &scan);
+                self.remember(View {
+                    decisions: &decisions,
+                    scan: &scan,
+                });
             }
         }
         for (block, why) in &self.pending {

@@ -132,12 +132,15 @@ impl Ledger {
         self.shipped.contains(&id)
     }
 
-    /// Notes that `id` is durable in the bucket; call [`Ledger::save`] at once.
+    /// Notes that `id` is durable in the bucket; call [`Ledger::save`] at once. An empty set of labels is not noted: it
+    /// could not be shipped under.
     pub fn record(&mut self, id: BlockId, labels: &Labels) {
         if self.shipped.insert(id) {
             self.order.push(id);
         }
-        self.labels = labels.clone();
+        if !labels.is_empty() {
+            self.labels = labels.clone();
+        }
     }
 
     /// Forgets the blocks that are no longer there; `local` holds those that are, in the order to list them in.
@@ -234,6 +237,8 @@ fn read_bounded(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::*, sample::Index};
+
     use super::*;
 
     const A: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
@@ -338,5 +343,41 @@ mod tests {
         let (again, found) = opened(dir.path());
         assert_eq!(found, Found::Ours);
         assert!(again.contains(id(A)) && !again.contains(id(B)));
+    }
+
+    /// Bytes, and ledgers with a piece of them replaced.
+    fn anything() -> impl Strategy<Value = Vec<u8>> {
+        let good = format!(
+            "{{\"version\":1,\"uploaded\":[\"{A}\",\"{B}\"],\"narthex\":{{\"bucket\":\"file:///bucket\",\"labels\":{{\"a\":\"b\"}}}}}}"
+        );
+        let piece = prop_oneof![
+            any::<Vec<u8>>(),
+            "(null|-?[0-9]{1,30}|\"[a-z]{0,3}\"|\\{\\}|\\[|\\]|,|:){0,3}".prop_map(String::into_bytes),
+        ];
+        let mended = (any::<Index>(), any::<Index>(), piece).prop_map(move |(from, to, piece)| {
+            let (from, to) = (from.index(good.len() + 1), to.index(good.len() + 1));
+            let (from, to) = (from.min(to), from.max(to));
+            [&good.as_bytes()[..from], &piece, &good.as_bytes()[to..]].concat()
+        });
+        prop_oneof![any::<Vec<u8>>(), mended]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_the_next_ledger_is_a_good_one(bytes in anything()) {
+            let dir = tempfile::tempdir().unwrap();
+            fs_err::write(dir.path().join("thanos.shipper.json"), &bytes).unwrap();
+            let (mut ledger, found) = opened(dir.path());
+            let ours = found == Found::Ours;
+            // Nothing but what the file says, and only if it is ours.
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            for block in [A, B] {
+                prop_assert!(!ledger.contains(id(block)) || ours && text.contains(block));
+            }
+            ledger.save().unwrap();
+            let (again, found) = opened(dir.path());
+            prop_assert_eq!(found, Found::Ours);
+            prop_assert_eq!(again.contains(id(A)), ledger.contains(id(A)));
+        }
     }
 }

@@ -106,7 +106,7 @@ impl Metrics {
         );
         ours.register(
             "durable_until_timestamp_seconds",
-            "All samples of local blocks before this time are durable in the bucket; 0 if unknown",
+            "All samples of local blocks before this time are durable in the bucket; 0 if unknown, as with an unreadable block",
             self.durable_until.clone(),
         );
         ours.register(

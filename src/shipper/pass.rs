@@ -1,22 +1,22 @@
 //! One pass over the data directory: scan, plan, carry, commit in order, record.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures_util::{StreamExt, stream};
-use tokio::time::Instant;
+use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     model::Labels,
     objstore::{self, ErrorKind},
     shipper::{
-        Decision, Facts, QUIET, Shipper, Verdict, Wait,
-        courier::{Carried, Error, Job},
-        metrics::Reason,
+        Decision, Facts, Neighbour, QUIET, Shipper, Verdict,
+        courier::{Cargo, Carried, Error, Job},
+        measure::View,
         plan,
         quarantine::{self, Ailment},
     },
@@ -24,7 +24,10 @@ use crate::{
 };
 
 /// Blocks that are opened and travel at the same time; the bucket limits the requests of all of them together.
-const BLOCKS_AT_ONCE: usize = 8;
+pub(super) const BLOCKS_AT_ONCE: usize = 8;
+/// A block that is renamed into place later than this after it was made did not come from Prometheus' hands: it may have
+/// been shipped, and merged, long ago.
+const YOUNG: Duration = Duration::from_secs(3600);
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +73,28 @@ impl Shipper {
         // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
         self.note(None);
         let decisions = self.decide(&scan);
-        let result = self.ship_due(&decisions).await;
+        let view = View {
+            decisions: &decisions,
+            scan: &scan,
+        };
+        self.measure(view);
+        let result = self.ship_due(view).await;
         self.save_ledger();
         self.finish_pass(&scan, result)
     }
 
     fn finish_pass(&mut self, scan: &Scan, result: Result<(), Held>) -> Outcome {
         let decisions = self.decide(scan);
-        self.measure(&decisions, scan);
+        self.remember(View {
+            decisions: &decisions,
+            scan,
+        });
         match result {
-            Ok(()) => {}
+            Ok(()) => {
+                if !self.quarantine.looks_at_bucket() {
+                    self.history = Default::default();
+                }
+            }
             Err(Held::Unlabelled(why)) => {
                 self.say(why.to_owned());
                 return Outcome::Unlabelled;
@@ -127,17 +142,18 @@ impl Shipper {
     }
 
     pub(super) fn decide(&mut self, scan: &Scan) -> Vec<Decision> {
-        let local: Vec<BlockId> = scan.blocks.iter().map(|block| block.id).collect();
-        let present: HashSet<BlockId> = local.iter().copied().chain(scan.corrupt.iter().map(|c| c.id)).collect();
+        let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
+        // A block that cannot be read at the moment is not less durable.
+        let local: Vec<BlockId> = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
+        let present: HashSet<BlockId> = local.iter().copied().collect();
         self.ledger.retain(&local);
-        self.count_vanished(&present);
+        self.count_vanished(scan, &present);
         // A hint may come before the scan sees the block; keep it for a while.
         let recent = SystemTime::now() - Duration::from_secs(300);
         self.sealed.retain(|id, at| present.contains(id) || *at > recent);
-        let (now, dir, sealed) = (SystemTime::now(), &self.settings.dir, &self.sealed);
+        let (dir, sealed) = (&self.settings.dir, &self.sealed);
         let arriving = |id: BlockId| {
-            !sealed.contains_key(&id)
-                && quarantine::quiet(&dir.join(id.to_string()), now).is_ok_and(|quiet| quiet < QUIET)
+            !sealed.contains_key(&id) && quarantine::quiet(&dir.join(id.to_string())).is_ok_and(|quiet| quiet < QUIET)
         };
         let broken = self.quarantine.take(&scan.corrupt, arriving);
         self.metrics.corrupted_blocks.inc_by(broken);
@@ -152,35 +168,20 @@ impl Shipper {
         plan::plan(&scan.blocks, &self.ledger, &facts, &self.settings.policy)
     }
 
-    /// Blocks that waited and are gone; Prometheus deletes by its retention, whatever is shipped.
-    fn count_vanished(&mut self, present: &HashSet<BlockId>) {
-        let gone: Vec<BlockId> = self
-            .pending
-            .keys()
-            .filter(|id| !present.contains(id))
-            .copied()
-            .collect();
-        for id in gone {
-            self.pending.remove(&id);
-            self.metrics.vanished.inc();
-            tracing::warn!(block = %id, "a block was deleted before it was durable: by retention, by compaction into a larger block, or by hand");
-        }
-    }
-
     fn quiet(&self, scan: &Scan) -> HashMap<BlockId, Duration> {
-        let now = SystemTime::now();
         let open = scan
             .blocks
             .iter()
             .filter(|block| !self.ledger.contains(block.id) && !self.sealed.contains_key(&block.id));
         // A block that cannot be looked at is reported when it is opened.
-        open.filter_map(|block| Some((block.id, quarantine::quiet(&block.dir, now).ok()?)))
+        open.filter_map(|block| Some((block.id, quarantine::quiet(&block.dir).ok()?)))
             .collect()
     }
 
-    async fn ship_due(&mut self, decisions: &[Decision]) -> Result<(), Held> {
+    async fn ship_due(&mut self, view: View<'_>) -> Result<(), Held> {
         let now = Instant::now();
-        let due: Vec<(Block, Instant)> = decisions
+        let due: Vec<(Block, Instant)> = view
+            .decisions
             .iter()
             .filter_map(|decision| match decision.verdict {
                 Verdict::Ship(hold) => Some((decision.block.clone(), now + hold)),
@@ -190,8 +191,8 @@ impl Shipper {
         if due.is_empty() {
             return Ok(());
         }
-        let labels = self.origin.borrow_and_update().labels.clone();
-        let Some(labels) = labels.or_else(|| self.labels_of_old()) else {
+        self.origin.mark_unchanged();
+        let Some(labels) = self.labels() else {
             return Err(Held::Unlabelled(
                 "the external labels are not known yet: Prometheus has not answered; blocks wait for them",
             ));
@@ -201,20 +202,46 @@ impl Shipper {
                 "there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label",
             ));
         }
+        let due = self.look_again(due).await;
         let due = self
             .look_back(due, &labels)
             .await
             .map_err(|error| Held::Failed(error.to_string()))?;
-        self.convoy(due).await.map_err(Held::Failed)
+        self.convoy(due, view).await.map_err(Held::Failed)
+    }
+
+    /// Leaves out the blocks that were set aside and still are broken: they must not cost a look into the bucket each
+    /// time.
+    async fn look_again(&mut self, due: Vec<(Block, Instant)>) -> Vec<(Block, Instant)> {
+        let mut whole = Vec::new();
+        for (block, not_before) in due {
+            let broken = match self.quarantine.has(block.id) {
+                true => self.courier.find_broken(&block).await,
+                false => None,
+            };
+            match broken {
+                Some(broken) => self.set_aside(&block, broken.into(), not_before > Instant::now()),
+                None => whole.push((block, not_before)),
+            }
+        }
+        whole
+    }
+
+    /// Whether the block was seen to come from Prometheus' hands and was not committed since: nobody else can have
+    /// shipped it, or merged it.
+    fn is_new(&self, block: &Block) -> bool {
+        let made = SystemTime::UNIX_EPOCH + Duration::from_millis(block.id.timestamp_ms());
+        let sealed = self.sealed.get(&block.id);
+        let young = sealed.is_some_and(|at| at.duration_since(made).is_ok_and(|age| age < YOUNG));
+        young && block.meta.level <= 1 && !self.courier.is_unsettled(block.id)
     }
 
     /// Settles what the bucket already tells about blocks whose history this process does not know.
     async fn look_back(&mut self, due: Vec<(Block, Instant)>, labels: &Labels) -> Result<Vec<Due>, objstore::Error> {
         let compacted = due.iter().any(|(block, _)| block.meta.level > 1);
-        let new = |block: &Block| block.meta.level <= 1 && self.sealed.contains_key(&block.id);
         let doubtful = due
             .iter()
-            .filter(|(block, _)| !new(block))
+            .filter(|(block, _)| !self.is_new(block))
             .map(|(block, _)| block.id)
             .min();
         if let Some(oldest) = doubtful.map(|id| id.to_string()) {
@@ -224,14 +251,12 @@ impl Shipper {
             for (id, why) in &self.history.unreadable {
                 tracing::warn!(block = %id, why, "a block in the bucket has an unreadable meta.json; if it is ours it is committed anew");
             }
-        } else {
-            self.history = Default::default();
         }
         let mut jobs = Vec::new();
         for (block, not_before) in due {
-            let fresh = self.sealed.contains_key(&block.id) && !self.pending.contains_key(&block.id);
-            if (fresh && block.meta.level <= 1) || self.wanted(&block, labels) {
-                let committed = self.history.contains(block.id);
+            let fresh = self.is_new(&block) && !self.pending.contains_key(&block.id);
+            if fresh || self.wanted(&block, labels) {
+                let committed = !fresh && self.history.contains(block.id);
                 jobs.push(Due {
                     job: Job {
                         block,
@@ -265,14 +290,8 @@ impl Shipper {
                     "it was compacted by Prometheus and overlaps {} of the same labels in the bucket; shipping it would halt the compactor. Delete one of them, or leave it",
                     overlaps.iter().map(BlockId::to_string).collect::<Vec<_>>().join(", ")
                 );
-                self.quarantine.set_aside(
-                    id,
-                    Ailment {
-                        reason: "overlap",
-                        detail,
-                    },
-                    false,
-                );
+                self.quarantine
+                    .set_aside(id, Ailment::new(quarantine::OVERLAP, detail), false);
                 return false;
             }
         }
@@ -280,23 +299,31 @@ impl Shipper {
     }
 
     /// Carries the blocks side by side, and commits them in their order.
-    async fn convoy(&mut self, due: Vec<Due>) -> Result<(), String> {
+    async fn convoy(&mut self, due: Vec<Due>, view: View<'_>) -> Result<(), String> {
         let courier = Arc::clone(&self.courier);
         let carried = stream::iter(due).map(|due| {
-            let courier = Arc::clone(&courier);
+            let (courier, job) = (Arc::clone(&courier), due.job.clone());
             // A task of its own each, so that it goes on while another block is committed.
-            let task = tokio::spawn(async move {
-                let carried = courier.carry(&due.job).await;
-                (due, carried)
-            });
-            AbortOnDropHandle::new(task)
+            let task = AbortOnDropHandle::new(tokio::spawn(async move { courier.carry(&job).await }));
+            async move { (due, task.await) }
         });
-        let mut carried = std::pin::pin!(carried.buffered(BLOCKS_AT_ONCE));
+        let mut carried = std::pin::pin!(carried.buffered(self.blocks_at_once));
         let mut failed = None;
-        while let Some(done) = carried.next().await {
-            let (due, carried) = done.map_err(|error| format!("carrying a block failed: {error}"))?;
+        while let Some((due, carried)) = carried.next().await {
             let id = due.job.block.id;
-            if let Err(error) = self.arrive(&due, carried).await {
+            let arrived = match carried {
+                Ok(carried) => self.arrive(&due, carried).await,
+                Err(error) => {
+                    self.set_aside(&due.job.block, panicked(&error), false);
+                    Ok(())
+                }
+            };
+            self.measure(view);
+            if let Err(error) = arrived {
+                // Eight blocks may need more descriptors than there are; one may not.
+                if matches!(error, Error::Local(_)) {
+                    self.blocks_at_once = 1;
+                }
                 self.metrics.upload_failures.inc();
                 let failure = format!("block {id}: {error}");
                 if !self.settings.policy.allow_out_of_order {
@@ -305,6 +332,9 @@ impl Shipper {
                 failed = Some(failure);
             }
         }
+        if failed.is_none() {
+            self.blocks_at_once = BLOCKS_AT_ONCE;
+        }
         failed.map_or(Ok(()), Err)
     }
 
@@ -312,79 +342,58 @@ impl Shipper {
     async fn arrive(&mut self, due: &Due, carried: Result<Carried, Error>) -> Result<(), Error> {
         let block = &due.job.block;
         let held = due.not_before > Instant::now();
+        // Taken once: what is recorded is what was stamped.
+        let labels = self.labels().unwrap_or_default();
         let result = match carried {
             // The next scan no longer has it, and says so.
             Ok(Carried::Vanished) => return Ok(()),
-            Ok(Carried::Broken(broken)) => return self.set_aside(block, broken.into(), held),
-            Ok(Carried::Ready(_)) if due.job.committed => Ok(()),
-            Ok(Carried::Ready(cargo)) => {
-                let labels = self
-                    .origin
-                    .borrow()
-                    .labels
-                    .clone()
-                    .or_else(|| self.labels_of_old())
-                    .unwrap_or_default();
-                let committed = self
-                    .courier
-                    .commit(block, &cargo, &labels, &self.settings.source, due.not_before)
-                    .await;
-                committed.map(|()| self.shipped(block, cargo.pinned.files.iter().map(|file| file.len).sum()))
+            Ok(Carried::Broken(broken)) => {
+                self.set_aside(block, broken.into(), held);
+                return Ok(());
             }
+            Ok(Carried::Ready(cargo)) => self.commit(due, &cargo, &labels).await,
             Err(error) => Err(error),
         };
-        match result {
+        let (ailment, arriving) = match result {
             Ok(()) => {
-                let labels = self
-                    .origin
-                    .borrow()
-                    .labels
-                    .clone()
-                    .unwrap_or_else(|| self.ledger.labels().clone());
                 self.ledger.record(block.id, &labels);
                 self.sealed.remove(&block.id);
                 self.save_ledger();
-                Ok(())
+                return Ok(());
             }
-            Err(Error::Bucket(error)) if error.kind == ErrorKind::Local => self.set_aside(
-                block,
-                Ailment {
-                    reason: "unreadable",
-                    detail: error.to_string(),
-                },
-                held,
-            ),
+            Err(Error::Bucket(error)) if error.kind == ErrorKind::Local => {
+                (Ailment::new("unreadable", error.to_string()), held)
+            }
             Err(Error::Foreign(names)) => {
                 let detail = format!("in the bucket, {names} stands in its directory and is not of it; move that away");
-                self.set_aside(
-                    block,
-                    Ailment {
-                        reason: "foreign_object",
-                        detail,
-                    },
-                    false,
-                )
+                (Ailment::new(quarantine::FOREIGN, detail), false)
             }
-            Err(Error::Changed(file)) => {
-                let detail = format!("{file} is being written");
-                self.set_aside(
-                    block,
-                    Ailment {
-                        reason: "changing",
-                        detail,
-                    },
-                    true,
-                )
-            }
-            Err(error) => Err(error),
-        }
+            Err(Error::Changed(file)) => (Ailment::new("changing", format!("{file} is being written")), true),
+            Err(error) => return Err(error),
+        };
+        self.set_aside(block, ailment, arriving);
+        Ok(())
     }
 
-    fn set_aside(&mut self, block: &Block, ailment: Ailment, arriving: bool) -> Result<(), Error> {
+    /// Makes a block visible that was carried, unless it is.
+    async fn commit(&mut self, due: &Due, cargo: &Cargo, labels: &Labels) -> Result<(), Error> {
+        let block = &due.job.block;
+        if !due.job.committed {
+            self.courier
+                .commit(block, cargo, labels, &self.settings.source, due.not_before)
+                .await?;
+        } else if !self.courier.is_unsettled(block.id) {
+            // Shipped in an earlier life, or by another.
+            return Ok(());
+        }
+        self.shipped(block, cargo.pinned.files.iter().map(|file| file.len).sum());
+        Ok(())
+    }
+
+    fn set_aside(&mut self, block: &Block, ailment: Ailment, arriving: bool) {
         if self.quarantine.set_aside(block.id, ailment, arriving) {
             self.metrics.corrupted_blocks.inc();
         }
-        Ok(())
     }
 
     fn shipped(&mut self, block: &Block, bytes: u64) {
@@ -403,53 +412,18 @@ impl Shipper {
         );
     }
 
-    /// The labels of the last commit, for blocks found while Prometheus cannot be asked: it stopped, or replays its WAL.
-    fn labels_of_old(&self) -> Option<Labels> {
-        let known = self.ledger.labels();
-        (!known.is_empty() && self.origin.borrow().neighbour != super::Neighbour::Up).then(|| known.clone())
+    /// The external labels of now; those of the last commit for blocks found while Prometheus, which was not yet heard
+    /// of, cannot be asked: it stopped, or replays its WAL.
+    fn labels(&self) -> Option<Labels> {
+        // Cloned, not held: a second borrow while somebody waits to write would wait for ever.
+        let origin = self.origin.borrow().clone();
+        let old = self.ledger.labels();
+        let usable = !old.is_empty() && origin.neighbour != Neighbour::Up;
+        origin.labels.or_else(|| usable.then(|| old.clone()))
     }
+}
 
-    pub(super) fn measure(&mut self, decisions: &[Decision], scan: &Scan) {
-        let waits = |verdict: &Verdict| matches!(verdict, Verdict::Ship(_) | Verdict::Wait(_));
-        let open: Vec<&Decision> = decisions.iter().filter(|decision| waits(&decision.verdict)).collect();
-        let corrupt = scan.corrupt.iter().map(|corrupt| {
-            let wait = match self.quarantine.is_arriving(corrupt.id) {
-                true => Wait::Arriving(corrupt.detail.clone()),
-                false => Wait::Quarantined(corrupt.detail.clone()),
-            };
-            (corrupt.id, Verdict::Wait(wait).to_string())
-        });
-        self.pending = open
-            .iter()
-            .map(|open| (open.block.id, open.verdict.to_string()))
-            .chain(corrupt)
-            .collect::<BTreeMap<_, _>>();
-        self.metrics
-            .unuploaded
-            .set(i64::try_from(self.pending.len()).unwrap_or(i64::MAX));
-        self.metrics.oldest.set(
-            self.pending
-                .keys()
-                .map(|id| id.timestamp_ms())
-                .min()
-                .and_then(|ms| i64::try_from(ms).ok()),
-        );
-        self.metrics.quarantined.clear();
-        for (reason, count) in self.quarantine.by_reason() {
-            self.metrics
-                .quarantined
-                .get_or_create(&Reason { reason: reason.into() })
-                .set(count);
-        }
-        let durable = decisions.iter().filter(|decision| decision.verdict == Verdict::Shipped);
-        let until = durable.map(|decision| decision.block.meta.max_time).max();
-        let first_open = open
-            .iter()
-            .map(|open| open.block.meta.min_time)
-            .min()
-            .unwrap_or(i64::MAX);
-        self.metrics
-            .durable_until
-            .set(until.map_or(0.0, |until| until.min(first_open) as f64 / 1000.0));
-    }
+fn panicked(error: &JoinError) -> Ailment {
+    let detail = format!("carrying it failed, which is a bug in narthex: {error}");
+    Ailment::new("panic", detail)
 }

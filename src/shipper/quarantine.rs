@@ -8,8 +8,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
+
+use tokio::time::Instant;
 
 use crate::{
     shipper::plan::{QUIET, Wait},
@@ -19,11 +21,22 @@ use crate::{
 /// When a block that is still being copied in is looked at again.
 pub(super) const LOOK_SOON: Duration = Duration::from_secs(2);
 
+/// The reason of a compacted block that overlaps what is in the bucket.
+pub(super) const OVERLAP: &str = "overlap";
+/// The reason of a block in whose directory in the bucket something else stands.
+pub(super) const FOREIGN: &str = "foreign_object";
+
 /// What is wrong: a short and stable reason for the metric, and the whole story.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ailment {
     pub(super) reason: &'static str,
     pub(super) detail: String,
+}
+
+impl Ailment {
+    pub(super) fn new(reason: &'static str, detail: String) -> Self {
+        Self { reason, detail }
+    }
 }
 
 impl From<Broken> for Ailment {
@@ -125,6 +138,18 @@ impl Quarantine {
         not_due.map(|(id, case)| (*id, wait(case))).collect()
     }
 
+    /// Whether `id` was set aside before.
+    pub(super) fn has(&self, id: BlockId) -> bool {
+        self.cases.contains_key(&id)
+    }
+
+    /// Whether a block was set aside for what the bucket holds.
+    pub(super) fn looks_at_bucket(&self) -> bool {
+        self.cases
+            .values()
+            .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN))
+    }
+
     /// Whether this block is on its way in.
     pub(super) fn is_arriving(&self, id: BlockId) -> bool {
         self.cases.get(&id).is_some_and(|case| case.arriving)
@@ -159,8 +184,7 @@ fn warn(id: BlockId, ailment: &Ailment) {
 
 /// For how long nothing was written to the block in `dir`: neither to its files nor to the lists of them. A copy keeps old
 /// times of change but not of the inode, so of a file the later of both counts.
-pub(super) fn quiet(dir: &Path, now: SystemTime) -> io::Result<Duration> {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+pub(super) fn quiet(dir: &Path) -> io::Result<Duration> {
     let mut newest = Duration::ZERO;
     for dir in [dir.to_owned(), dir.join("chunks")] {
         let listed = match fs_err::metadata(&dir) {
@@ -178,11 +202,12 @@ pub(super) fn quiet(dir: &Path, now: SystemTime) -> io::Result<Duration> {
             }
         }
     }
-    // A time in the far future (another host's clock) would hold the block for as long as the clocks differ. One in the
-    // near future is that of a write since `now` was asked for.
-    Ok(match newest > now + QUIET {
-        true => QUIET,
-        false => now.saturating_sub(newest),
+    // Asked last: what is written meanwhile was written just now.
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Ok(match newest.checked_sub(now) {
+        // Another host's clock; it would hold the block for as long as the clocks differ.
+        Some(ahead) if ahead > QUIET => QUIET,
+        _ => now.saturating_sub(newest),
     })
 }
 
@@ -234,29 +259,29 @@ mod tests {
     #[test]
     fn a_block_is_quiet_since_its_last_change_even_when_the_copy_kept_old_times() {
         let dir = tempfile::tempdir().unwrap();
+        // The first moment of a copy: nothing is in it yet.
+        let begun = SystemTime::now();
+        let since = |quiet: Duration| quiet <= begun.elapsed().unwrap() + Duration::from_secs(1);
+        assert!(since(quiet(dir.path()).unwrap()));
         fs_err::create_dir(dir.path().join("chunks")).unwrap();
         let file = fs_err::File::create(dir.path().join("chunks/000001")).unwrap();
         file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        let now = SystemTime::now() + Duration::from_secs(7);
-        let recent = |quiet| quiet >= Duration::from_secs(6) && quiet < Duration::from_secs(60);
-        let long = quiet(dir.path(), now).unwrap();
-        assert!(recent(long), "{long:?}");
-        // The first moment of a copy: nothing is in it yet.
-        let empty = tempfile::tempdir().unwrap();
-        let long = quiet(empty.path(), now).unwrap();
-        assert!(recent(long), "{long:?}");
+        assert!(since(quiet(dir.path()).unwrap()));
     }
 
     #[test]
-    fn what_is_written_right_now_is_not_quiet_and_a_wrong_clock_holds_nothing() {
+    fn a_time_in_the_future_is_a_write_of_now_unless_it_is_of_another_clock() {
         let dir = tempfile::tempdir().unwrap();
-        let ago = |seconds| quiet(dir.path(), SystemTime::now() - Duration::from_secs(seconds)).unwrap();
-        assert_eq!(ago(1), Duration::ZERO);
-        assert_eq!(ago(60), QUIET);
+        let file = fs_err::File::create(dir.path().join("index")).unwrap();
+        let later = |seconds| SystemTime::now() + Duration::from_secs(seconds);
+        file.file().set_modified(later(5)).unwrap();
+        assert_eq!(quiet(dir.path()).unwrap(), Duration::ZERO);
+        file.file().set_modified(later(3600)).unwrap();
+        assert_eq!(quiet(dir.path()).unwrap(), QUIET);
     }
 
     #[test]
     fn a_vanished_block_is_an_error() {
-        assert!(quiet(Path::new("/nowhere/at/all"), SystemTime::now()).is_err());
+        assert!(quiet(Path::new("/nowhere/at/all")).is_err());
     }
 }

@@ -112,6 +112,14 @@ fn open_all(block: &Block) -> Result<Pinned, PinError> {
     Ok(Pinned { id: block.id, files })
 }
 
+/// How many chunk segments the block in `dir` has now.
+///
+/// # Errors
+/// As for [`Pinned::open`]; a block without `chunks/` is [`PinError::Broken`].
+pub fn count_segments(dir: &Path) -> Result<usize, PinError> {
+    Ok(segment_names(dir)?.len())
+}
+
 /// The names in `chunks/` that are those of segments, sorted. What else lies there is not part of the block.
 fn segment_names(dir: &Path) -> Result<Vec<String>, PinError> {
     let entries = fs_err::read_dir(dir.join(CHUNKS)).map_err(|error| absent(error, CHUNKS, Reason::MissingSegment))?;

@@ -19,6 +19,8 @@ pub enum Fault {
     FailAfter(ErrorKind),
     /// Nothing is done, and the call never ends.
     Hang,
+    /// Nothing is done, and the call panics.
+    Panic,
     /// Nothing is stored, and the call succeeds (uploads only).
     Lose,
     /// The object is stored without its last byte, and the call succeeds (uploads only).
@@ -122,6 +124,7 @@ impl Faulty {
                 Err(self.error(op, key, kind))
             }
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Panic) => panic!("a panic that a test asked for"),
         }
     }
 }

@@ -95,7 +95,13 @@ impl Stage {
 
     /// Waits until `good` holds for the sum of the series of this name that carry these labels.
     pub(crate) async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], good: impl Fn(f64) -> bool) {
-        let probe = async || self.metrics().await.value(name, labels).filter(|value| good(*value));
+        let probe = async || {
+            self.sidecar
+                .metrics()
+                .await?
+                .value(name, labels)
+                .filter(|value| good(*value))
+        };
         self.sidecar
             .wait_until(PATIENCE, format!("{name}{labels:?}"), probe)
             .await;

@@ -1,0 +1,161 @@
+//! A shipper with a directory as its bucket and faults on the way there, for tests of whole passes.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
+
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use super::{Metrics, Neighbour, Origin, Policy, Settings, Shipper};
+use crate::{
+    model::Labels,
+    objstore::{self, Limits, layers::Faulty},
+    tsdb::{
+        BlockId,
+        testing::{Shape, write_block},
+    },
+};
+
+/// A data directory, a bucket and what Prometheus says.
+pub(super) struct World {
+    pub(super) data: tempfile::TempDir,
+    pub(super) store: tempfile::TempDir,
+    pub(super) bucket: Arc<Faulty>,
+    pub(super) origin: watch::Sender<Origin>,
+    pub(super) policy: Policy,
+    pub(super) metrics: Metrics,
+}
+
+/// What a block is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    pub(super) name: String,
+    pub(super) range: (i64, i64),
+    pub(super) level: u64,
+    pub(super) sources: Vec<String>,
+    pub(super) shape: Shape,
+}
+
+/// The name of the `n`th block of a test; they are a little older than the test.
+pub(super) fn name(n: u32) -> String {
+    static BEGUN: OnceLock<u64> = OnceLock::new();
+    let begun = *BEGUN.get_or_init(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 - 60_000);
+    ulid::Ulid::from_parts(begun + u64::from(n), u128::from(n)).to_string()
+}
+
+/// A directory in memory, if there are such and `TMPDIR` asks for no other place: much is flushed to it.
+fn memory_dir() -> tempfile::TempDir {
+    match std::env::var_os("TMPDIR") {
+        Some(_) => tempfile::tempdir().unwrap(),
+        None => tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap()),
+    }
+}
+
+pub(super) fn id(name: &str) -> BlockId {
+    BlockId::parse(name).unwrap()
+}
+
+impl Made {
+    pub(super) fn new(name: &str, min: i64) -> Self {
+        Self {
+            name: name.into(),
+            range: (min, min + 10),
+            level: 1,
+            sources: vec![name.into()],
+            shape: Shape::default(),
+        }
+    }
+
+    pub(super) fn meta(&self) -> String {
+        let sources = self.sources.join("\",\"");
+        format!(
+            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"stats":{{"numSamples":5}},"compaction":{{"level":{},"sources":["{sources}"]}},"version":1}}"#,
+            self.name, self.range.0, self.range.1, self.level
+        )
+    }
+}
+
+impl World {
+    pub(super) async fn new() -> Self {
+        let (data, store) = (memory_dir(), memory_dir());
+        let yaml = format!("type: FILESYSTEM\nconfig:\n  directory: {:?}\n", store.path());
+        let config = objstore::config::parse(&yaml).unwrap();
+        let mut registry = Registry::default();
+        let bucket = objstore::open(&config, &Limits::default(), &mut registry)
+            .await
+            .unwrap();
+        let labels = Some(Labels::from_pairs([("replica", "a")]));
+        let neighbour = Neighbour::Up;
+        Self {
+            data,
+            store,
+            bucket: Faulty::new(bucket),
+            origin: watch::Sender::new(Origin { labels, neighbour }),
+            policy: Policy::default(),
+            metrics: Metrics::register(&mut registry),
+        }
+    }
+
+    /// A new life of the shipper.
+    pub(super) fn shipper(&self) -> Shipper {
+        let settings = Settings {
+            dir: self.data.path().into(),
+            ledger_name: "thanos.shipper.json".into(),
+            policy: self.policy,
+            sha256: false,
+            source: "sidecar".into(),
+            scan_interval: Duration::from_secs(30),
+            look_again: Duration::from_secs(60),
+        };
+        let bucket = Arc::clone(&self.bucket);
+        Shipper::new(settings, bucket, self.origin.subscribe(), self.metrics.clone())
+    }
+
+    pub(super) fn label(&self, value: &str) {
+        let labels = Labels::from_pairs([("replica", value)]);
+        self.origin.send_modify(|origin| origin.labels = Some(labels));
+    }
+
+    /// Makes a block in place, as a copy does: nobody is told.
+    pub(super) fn copy_in(&self, made: &Made) -> PathBuf {
+        let block = write_block(self.data.path(), &made.name, made.shape);
+        fs_err::write(block.dir.join("meta.json"), made.meta()).unwrap();
+        block.dir
+    }
+
+    /// Makes a block as Prometheus does; the shipper that is running learns of it at once.
+    pub(super) fn seal(&self, shipper: &mut Shipper, made: &Made) -> PathBuf {
+        let aside = tempfile::tempdir_in(self.data.path()).unwrap();
+        let block = write_block(aside.path(), &made.name, made.shape);
+        fs_err::write(block.dir.join("meta.json"), made.meta()).unwrap();
+        let dir = self.data.path().join(&made.name);
+        fs_err::rename(&block.dir, &dir).unwrap();
+        shipper.sealed.insert(id(&made.name), SystemTime::now());
+        dir
+    }
+
+    /// An object of the bucket, if it is there.
+    pub(super) fn object(&self, key: &str) -> Option<Vec<u8>> {
+        fs_err::read(self.store.path().join(key)).ok()
+    }
+
+    /// The labels with which a block was committed.
+    pub(super) fn stamped(&self, name: &str) -> Option<serde_json::Value> {
+        let meta = self.object(&format!("{name}/meta.json"))?;
+        let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+        Some(meta["thanos"]["labels"].clone())
+    }
+
+    /// The ledger on disk.
+    pub(super) fn ledger(&self) -> serde_json::Value {
+        let text = fs_err::read_to_string(self.data.path().join("thanos.shipper.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub(super) fn listed(&self) -> Vec<String> {
+        serde_json::from_value(self.ledger()["uploaded"].clone()).unwrap()
+    }
+}
