@@ -1,7 +1,8 @@
 //! The commit: `meta.json`, sent last, makes a block visible.
 //!
 //! An answer that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the
-//! object back. What was committed is listed once more before it counts. A crash after the commit is found by the next life, which lists the block and reads its `meta.json`.
+//! object back. What was committed is listed once more before it counts. A crash after the commit is found by the next
+//! life, which lists the block and reads its `meta.json`.
 
 use std::time::SystemTime;
 

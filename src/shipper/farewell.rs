@@ -79,6 +79,7 @@ impl Shipper {
         self.save_ledger();
         if !in_time {
             // The pass was dropped, so what it knew is old: look once more, without the bucket.
+            self.note(None);
             if let Ok(scan) = self.scan().await {
                 let decisions = self.decide(&scan);
                 self.remember(View {

@@ -96,7 +96,7 @@ impl Shipper {
                 }
             }
             Err(Held::Unlabelled(why)) => {
-                self.say(why.to_owned());
+                self.say_waiting(why);
                 return Outcome::Unlabelled;
             }
             Err(Held::Failed(failure)) => {
@@ -126,6 +126,18 @@ impl Shipper {
                 "shipping is held up; it is tried again with growing waits of up to 30 s"
             );
             self.said = Some(failure);
+        }
+    }
+
+    /// As [`Self::say`], for blocks that wait for labels. That nobody has told them yet is the way of things for a moment
+    /// at each start; when it lasts, `--prometheus.ready_timeout` says so aloud.
+    fn say_waiting(&mut self, why: &str) {
+        if self.said.as_deref() != Some(why) {
+            match self.labels() {
+                None => tracing::info!(why, "blocks wait"),
+                Some(_) => tracing::warn!(why, "blocks wait"),
+            }
+            self.said = Some(why.to_owned());
         }
     }
 

@@ -1,1 +1,115 @@
-//! x
+//! kill -9 at random moments, many times over: never a visible block with a missing or wrong object, never a bad ledger,
+//! and everything is there in the end.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::scene::{LEDGER, LedgerWatch, PATIENCE, all_listed, all_quiet, flags, idle, json, listed, seal};
+use crate::rig::{BucketView, Sidecar, Weed, bucket::check, prometheus::sealed, tools::temp_dir};
+
+/// The smallest part that S3 takes, in bytes: each block's larger segment is sent in two of them.
+const PARTS: &str = "part_size: 5242880\n";
+const SEGMENT: usize = 6 << 20;
+
+/// What lies in wait before the first kill; more is sealed when all of it has arrived.
+const BACKLOG: usize = 30;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_fifty_times_on_the_way_to_s3() {
+    let bucket = Weed::shared().await.bucket("killed").await;
+    let config = bucket.config_with(PARTS);
+    kill_again_and_again(&bucket, &config, None, 50).await;
+    assert_eq!(bucket.open_uploads().await, [""; 0], "multipart uploads are left open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_twenty_five_times_on_the_way_to_a_directory() {
+    let dir = temp_dir("killed");
+    let bucket = BucketView::dir(dir.path());
+    kill_again_and_again(&bucket, &bucket.config(), Some(dir.path()), 25).await;
+}
+
+async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&Path>, kills: usize) {
+    let (dir, mut bytes, mut moments) = (temp_dir("killed"), StdRng::seed_from_u64(1), StdRng::from_os_rng());
+    let data = dir.path();
+    for slot in 0..BACKLOG {
+        seal(data, slot as u64, SEGMENT, &mut bytes);
+    }
+    all_quiet(data).await;
+    let mut sidecar = Sidecar::start(flags(idle().await, data, config));
+    let life = first_life(&sidecar, data).await;
+    let watch = LedgerWatch::start(data.join(LEDGER), local.map(Path::to_owned));
+    let (mut whole, mut half, mut done) = (BTreeSet::new(), 0, 0);
+    while done < kills {
+        sidecar.start_again();
+        if listed(data).len() == sealed(data).len() {
+            seal(data, sealed(data).len() as u64, SEGMENT, &mut bytes);
+        }
+        tokio::time::sleep(life.mul_f64(moments.random_range(0.0..1.5))).await;
+        sidecar.kill9();
+        if listed(data).len() < sealed(data).len() {
+            done += 1;
+        }
+        half += usize::from(holds_after_a_kill(bucket, data, &mut whole).await);
+    }
+    // The moments were such that there was something to see.
+    assert!(half >= kills / 5, "only {half} of {kills} kills left a block half sent");
+    sidecar.start_again();
+    all_listed(&sidecar, data).await;
+    assert!(sidecar.stop().await.success());
+    watch.end();
+    everything_is_there(bucket, data).await;
+}
+
+/// Lets it ship two blocks, then kills it. Tells how long that took.
+async fn first_life(sidecar: &Sidecar, data: &Path) -> Duration {
+    let born = Instant::now();
+    let two = async || (data.join(LEDGER).is_file() && listed(data).len() >= 2).then_some(());
+    sidecar.wait_until(PATIENCE, "two blocks in the ledger", two).await;
+    sidecar.kill9();
+    born.elapsed()
+}
+
+/// What is visible is whole, and what the ledger lists is visible. Whether a block is there in part.
+async fn holds_after_a_kill(bucket: &BucketView, data: &Path, whole: &mut BTreeSet<String>) -> bool {
+    let ledger = json(&data.join(LEDGER));
+    assert_eq!(ledger["version"], 1);
+    let keys = bucket.list().await;
+    let visible: BTreeSet<String> = bucket.visible().await.into_iter().collect();
+    for id in listed(data) {
+        assert!(visible.contains(&id), "{id} is listed, but not visible");
+    }
+    for id in visible.difference(&whole.clone()) {
+        assert_whole(bucket, id, data).await;
+        whole.insert(id.clone());
+    }
+    keys.keys()
+        .any(|key| key.split_once('/').is_some_and(|(id, _)| !visible.contains(id)))
+}
+
+async fn assert_whole(bucket: &BucketView, id: &str, data: &Path) {
+    check(bucket, id, &data.join(id))
+        .await
+        .unwrap_or_else(|wrong| panic!("{id} is visible, but: {wrong}"));
+}
+
+/// Every block is there as if nothing had happened, and nothing else is.
+async fn everything_is_there(bucket: &BucketView, data: &Path) {
+    let blocks = sealed(data);
+    assert_eq!(bucket.visible().await, blocks);
+    for id in &blocks {
+        assert_whole(bucket, id, data).await;
+    }
+    let names = ["chunks/000001", "chunks/000002", "index", "meta.json"];
+    let expected: BTreeSet<String> = blocks
+        .iter()
+        .flat_map(|id| names.map(|name| format!("{id}/{name}")))
+        .collect();
+    let found: BTreeSet<String> = bucket.list().await.into_keys().collect();
+    assert_eq!(found, expected);
+}
