@@ -364,8 +364,8 @@ impl Shipper {
             Err(Error::Bucket(error)) if error.kind == ErrorKind::Local => {
                 (Ailment::new("unreadable", error.to_string()), held)
             }
-            Err(Error::Foreign(names)) => {
-                let detail = format!("in the bucket, {names} stands in its directory and is not of it; move that away");
+            Err(Error::Foreign { place, names }) => {
+                let detail = format!("{names} stands in {place} and is not of the block; move it away");
                 (Ailment::new(quarantine::FOREIGN, detail), false)
             }
             Err(Error::Changed(file)) => (Ailment::new("changing", format!("{file} is being written")), true),
