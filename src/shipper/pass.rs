@@ -51,8 +51,8 @@ enum Held {
 
 /// A failure for the log.
 #[derive(Debug)]
-struct Trouble {
-    told: String,
+pub(super) struct Trouble {
+    pub(super) told: String,
     /// Tells one trouble from another. The words do not: stores number their answers, and of several requests now this
     /// one and now that one fails first.
     same: String,
@@ -159,13 +159,13 @@ impl Shipper {
 
     /// Says what holds the shipper up, once for as long as it is the same.
     fn say(&mut self, trouble: Trouble) {
-        if self.said.as_ref() != Some(&trouble.same) {
+        if self.said.as_ref().is_none_or(|said| said.same != trouble.same) {
             tracing::warn!(
                 error = trouble.told,
                 "shipping is held up; it is tried again with growing waits of up to 30 s"
             );
-            self.said = Some(trouble.same);
         }
+        self.said = Some(trouble);
     }
 
     pub(super) async fn scan(&mut self) -> Result<Scan, String> {
