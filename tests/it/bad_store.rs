@@ -10,7 +10,7 @@ mod sick;
 
 use self::sick::{Case, Sick};
 use crate::{
-    bad_blocks::stage::{PATIENCE, log_line, seal, sound},
+    bad_blocks::stage::{PATIENCE, listed, log_line, seal, sound},
     rig::{Fault, Rule, blocks, fault::Seen},
 };
 
@@ -149,6 +149,31 @@ async fn a_store_that_was_away_gets_all_blocks_in_order() {
 }
 
 #[tokio::test]
+async fn who_is_stopped_while_the_store_is_away_says_what_is_left_and_why() {
+    let sick = Sick::start_as(|config| config, &["--shipper.grace-period=1s"]).await;
+    sick.server.down();
+    let ids = [0, 1].map(|slot| seal(&sound(slot), sick.stage.dir(), |_| {}));
+    sick.fails(&["cannot upload s3://", "no answer", "refused"], &[]).await;
+    sick.stage
+        .wait_for_metric("narthex_unuploaded_blocks", &[], |count| count == 2.0)
+        .await;
+    let exit = sick.stage.sidecar.stop().await;
+    assert_eq!(exit.code(), Some(0), "{}", sick.stage.sidecar.log());
+    for id in &ids {
+        let told = ["level=error", "not durable", "only on the local disk", id];
+        assert!(log_line(&sick.stage.sidecar, &told).is_some(), "{id}");
+    }
+    for told in [
+        &["level=error", "held up to the end", "cannot upload s3://", "refused"][..],
+        &["level=error", "blocks are left", "blocks=2"][..],
+    ] {
+        assert!(log_line(&sick.stage.sidecar, told).is_some(), "{told:?}");
+    }
+    let ledger = sick.stage.dir().join("thanos.shipper.json");
+    assert_eq!(listed(&ledger), Some(Vec::new()));
+}
+
+#[tokio::test]
 async fn a_later_block_waits_for_one_that_the_store_refuses() {
     let sick = Sick::start("").await;
     let first = seal(&sound(0), sick.stage.dir(), |dir| {
@@ -177,7 +202,7 @@ async fn a_region_that_nobody_configured_is_taken_from_the_store() {
         let header = seen.headers["authorization"].to_str().unwrap();
         header.contains(&format!("/{region}/s3/"))
     };
-    let sick = Sick::start_as(|config| config.replace("region: us-east-1", "")).await;
+    let sick = Sick::start_as(|config| config.replace("region: us-east-1", ""), &[]).await;
     let fault = Fault::Elsewhere(400, "AuthorizationHeaderMalformed", "eu-west-1");
     sick.server.fault(Rule::on("PUT", "*/index*", fault).times(1));
     let id = seal(&sound(0), sick.stage.dir(), |_| {});

@@ -34,15 +34,15 @@ impl Sick {
     /// directory.
     pub(super) async fn start(more: &str) -> Sick {
         let more: String = more.lines().map(|line| format!("  {line}\n")).collect();
-        Sick::start_as(|config| format!("{config}{more}")).await
+        Sick::start_as(|config| format!("{config}{more}"), &[]).await
     }
 
-    /// The same with a configuration that `change` changes.
-    pub(super) async fn start_as(change: impl FnOnce(String) -> String) -> Sick {
+    /// The same with a configuration that `change` changes, and with these flags.
+    pub(super) async fn start_as(change: impl FnOnce(String) -> String, flags: &[&str]) -> Sick {
         let (data, server) = (temp_dir("data"), S3Server::start());
         let objstore = change(server.bucket(BUCKET).config());
         let files = BucketView::dir(&server.file(BUCKET, ""));
-        let sidecar = Sidecar::start(args_for(prometheus().await, data.path(), &objstore, &[]));
+        let sidecar = Sidecar::start(args_for(prometheus().await, data.path(), &objstore, flags));
         let stage = Stage::of(data, files, sidecar);
         stage.wait_for_pass().await;
         Sick { stage, server }
