@@ -117,8 +117,8 @@ pub struct Shipper {
     lost: BTreeSet<BlockId>,
     /// How many blocks travel at the same time.
     blocks_at_once: usize,
-    /// What was complained of last, so that it is said once.
-    said: Option<String>,
+    /// What was complained of last, so that it is said once, and once more at the end.
+    said: Option<pass::Trouble>,
 }
 
 impl Shipper {

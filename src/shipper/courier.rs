@@ -76,13 +76,13 @@ pub(super) enum Error {
     Local(#[from] io::Error),
     /// The bucket acknowledged everything, and shows something else.
     #[error(
-        "the bucket acknowledged every object of the block but lists something else ({0}); it does not count as durable, \
-         and is sent again. If this stays, another program writes to this block's directory, or the store loses writes"
+        "the store acknowledged every object of {place} but lists something else ({wrong}); the block does not count as \
+         durable, and is sent again. If this stays, another program writes to this directory, or the store loses writes"
     )]
-    Unproven(String),
+    Unproven { place: String, wrong: String },
     /// Objects that are not of the block stand in its directory in the bucket.
-    #[error("{0} in the bucket does not belong to the block")]
-    Foreign(String),
+    #[error("{names} in {place} does not belong to the block")]
+    Foreign { place: String, names: String },
     /// The files changed while they were sent.
     #[error("{0} changed while the block was sent; it starts over")]
     Changed(String),
@@ -265,7 +265,8 @@ impl Courier {
             let listed = self.bucket.list(&dir).await?;
             let (wrong, foreign) = compare(&dir, &pinned.files, meta, &listed);
             if !foreign.is_empty() {
-                return Err(Error::Foreign(foreign.join(", ")));
+                let (place, names) = (self.place(&dir), foreign.join(", "));
+                return Err(Error::Foreign { place, names });
             }
             if wrong.is_empty() {
                 return Ok(());
@@ -273,10 +274,16 @@ impl Courier {
             tries += 1;
             if tries == LISTINGS {
                 self.remember(id, |memory| memory.acknowledged.clear());
-                return Err(Error::Unproven(wrong.join(", ")));
+                let (place, wrong) = (self.place(&dir), wrong.join(", "));
+                return Err(Error::Unproven { place, wrong });
             }
             tokio::time::sleep(LISTING_WAIT).await;
         }
+    }
+
+    /// Where a directory of the bucket is, for messages.
+    fn place(&self, dir: &str) -> String {
+        format!("{}/{dir}", self.bucket.identity())
     }
 
     fn remember<T>(&self, id: BlockId, f: impl FnOnce(&mut Memory) -> T) -> T {

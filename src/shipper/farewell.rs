@@ -93,6 +93,8 @@ impl Shipper {
         }
         if self.pending.is_empty() {
             tracing::info!("every sealed block is durable");
+        } else if let Some(trouble) = &self.said {
+            tracing::error!(error = trouble.told, "shipping was held up to the end");
         }
         Farewell {
             not_durable: self.pending,

@@ -46,7 +46,46 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 enum Held {
     Unlabelled(&'static str),
-    Failed(String),
+    Failed(Trouble),
+}
+
+/// A failure for the log.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) told: String,
+    /// Tells one trouble from another. The words do not: stores number their answers, and of several requests now this
+    /// one and now that one fails first.
+    same: String,
+}
+
+impl Trouble {
+    /// One whose words do not change while it lasts.
+    fn new(told: String) -> Self {
+        Self {
+            same: told.clone(),
+            told,
+        }
+    }
+
+    fn of_block(id: BlockId, error: &Error) -> Self {
+        let told = format!("block {id}: {error}");
+        match error {
+            Error::Bucket(error) => Self {
+                same: format!("{id} {:?}", error.kind),
+                told,
+            },
+            _ => Self::new(told),
+        }
+    }
+}
+
+impl From<objstore::Error> for Trouble {
+    fn from(error: objstore::Error) -> Self {
+        Self {
+            told: error.to_string(),
+            same: format!("{:?}", error.kind),
+        }
+    }
 }
 
 /// A block that is to be shipped in this pass.
@@ -66,7 +105,7 @@ impl Shipper {
                 self.metrics.dir_sync_failures.inc();
                 self.save_ledger();
                 let dir = self.settings.dir.display().to_string();
-                self.say(format!("cannot read the data directory {dir}: {error}; is --tsdb.path right, mounted and readable? It is tried again"));
+                self.say(Trouble::new(format!("cannot read the data directory {dir}: {error}; is --tsdb.path right, mounted and readable? It is tried again")));
                 return Outcome::Failed;
             }
         };
@@ -96,12 +135,12 @@ impl Shipper {
                 }
             }
             Err(Held::Unlabelled(why)) => {
-                self.say_waiting(why);
+                self.say_waiting(Trouble::new(why.to_owned()));
                 return Outcome::Unlabelled;
             }
-            Err(Held::Failed(failure)) => {
+            Err(Held::Failed(trouble)) => {
                 self.metrics.dir_sync_failures.inc();
-                self.say(failure);
+                self.say(trouble);
                 return Outcome::Failed;
             }
         }
@@ -119,26 +158,26 @@ impl Shipper {
     }
 
     /// Says what holds the shipper up, once for as long as it is the same.
-    fn say(&mut self, failure: String) {
-        if self.said.as_ref() != Some(&failure) {
+    fn say(&mut self, trouble: Trouble) {
+        if self.said.as_ref().is_none_or(|said| said.same != trouble.same) {
             tracing::warn!(
-                error = failure,
+                error = trouble.told,
                 "shipping is held up; it is tried again with growing waits of up to 30 s"
             );
-            self.said = Some(failure);
         }
+        self.said = Some(trouble);
     }
 
     /// As [`Self::say`], for blocks that wait for labels. That nobody has told them yet is the way of things for a moment
     /// at each start; when it lasts, `--prometheus.ready_timeout` says so aloud.
-    fn say_waiting(&mut self, why: &str) {
-        if self.said.as_deref() != Some(why) {
+    fn say_waiting(&mut self, trouble: Trouble) {
+        if self.said.as_ref().is_none_or(|said| said.same != trouble.same) {
             match self.labels() {
-                None => tracing::info!(why, "blocks wait"),
-                Some(_) => tracing::warn!(why, "blocks wait"),
+                None => tracing::info!(why = trouble.told, "blocks wait"),
+                Some(_) => tracing::warn!(why = trouble.told, "blocks wait"),
             }
-            self.said = Some(why.to_owned());
         }
+        self.said = Some(trouble);
     }
 
     pub(super) async fn scan(&mut self) -> Result<Scan, String> {
@@ -218,7 +257,7 @@ impl Shipper {
         let due = self
             .look_back(due, &labels)
             .await
-            .map_err(|error| Held::Failed(error.to_string()))?;
+            .map_err(|error| Held::Failed(error.into()))?;
         self.convoy(due, view).await.map_err(Held::Failed)
     }
 
@@ -311,7 +350,7 @@ impl Shipper {
     }
 
     /// Carries the blocks side by side, and commits them in their order.
-    async fn convoy(&mut self, due: Vec<Due>, view: View<'_>) -> Result<(), String> {
+    async fn convoy(&mut self, due: Vec<Due>, view: View<'_>) -> Result<(), Trouble> {
         let courier = Arc::clone(&self.courier);
         let carried = stream::iter(due).map(|due| {
             let (courier, job) = (Arc::clone(&courier), due.job.clone());
@@ -337,11 +376,11 @@ impl Shipper {
                     self.blocks_at_once = 1;
                 }
                 self.metrics.upload_failures.inc();
-                let failure = format!("block {id}: {error}");
+                let trouble = Trouble::of_block(id, &error);
                 if !self.settings.policy.allow_out_of_order {
-                    return Err(failure);
+                    return Err(trouble);
                 }
-                failed = Some(failure);
+                failed = Some(trouble);
             }
         }
         if failed.is_none() {
@@ -376,8 +415,8 @@ impl Shipper {
             Err(Error::Bucket(error)) if error.kind == ErrorKind::Local => {
                 (Ailment::new("unreadable", error.to_string()), held)
             }
-            Err(Error::Foreign(names)) => {
-                let detail = format!("in the bucket, {names} stands in its directory and is not of it; move that away");
+            Err(Error::Foreign { place, names }) => {
+                let detail = format!("{names} stands in {place} and is not of the block; move it away");
                 (Ailment::new(quarantine::FOREIGN, detail), false)
             }
             Err(Error::Changed(file)) => (Ailment::new("changing", format!("{file} is being written")), true),

@@ -5,6 +5,7 @@
 mod bad_blocks;
 mod bad_config;
 mod bad_data_dir;
+mod bad_store;
 mod cli;
 mod codegen;
 mod house;

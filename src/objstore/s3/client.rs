@@ -169,8 +169,8 @@ impl ClassifyRetry for Corrections {
                 cache.forget();
                 RetryAction::retryable_error(ErrorKind::ServerError)
             }
-            // A key may have been replaced at its source; that is seen at the next request.
-            Some("InvalidAccessKeyId" | "InvalidToken") => {
+            // A key, or its secret, may have been replaced at its source; that is seen at the next request.
+            Some("InvalidAccessKeyId" | "InvalidToken" | "SignatureDoesNotMatch") => {
                 cache.forget();
                 RetryAction::NoActionIndicated
             }

@@ -202,9 +202,7 @@ fn help(op: Op, kind: ErrorKind, answer: &Answer) -> Option<String> {
 fn forbidden(op: Op) -> String {
     match op {
         Op::Upload => {
-            "the credentials need s3:PutObject here (with SSE-KMS also kms:GenerateDataKey and kms:Decrypt); \
-                       without any credentials requests go out unsigned and end here too"
-                .to_owned()
+            "the credentials need s3:PutObject here (with SSE-KMS also kms:GenerateDataKey and kms:Decrypt)".to_owned()
         }
         Op::Get => "the credentials need s3:GetObject, and s3:ListBucket on the bucket: without it a missing object \
                     is answered like a forbidden one"

@@ -43,8 +43,8 @@ pub(crate) struct Stage {
     pub(crate) data: TempDir,
     pub(crate) bucket: BucketView,
     pub(crate) sidecar: Sidecar,
-    /// Holds the bucket, when that is a directory.
-    _store: TempDir,
+    /// Holds the bucket, when that is a directory of ours.
+    _store: Option<TempDir>,
 }
 
 impl Stage {
@@ -66,7 +66,17 @@ impl Stage {
             data,
             bucket,
             sidecar,
-            _store: store,
+            _store: Some(store),
+        }
+    }
+
+    /// A sidecar that runs already, beside `data` and before a bucket that others keep.
+    pub(crate) fn of(data: TempDir, bucket: BucketView, sidecar: Sidecar) -> Stage {
+        Stage {
+            data,
+            bucket,
+            sidecar,
+            _store: None,
         }
     }
 
@@ -150,11 +160,16 @@ impl Stage {
 
 /// The flags that point a sidecar at these three.
 pub(crate) fn args(prometheus: &Prometheus, data: &Path, bucket: &BucketView, more: &[&str]) -> Vec<String> {
+    args_for(prometheus, data, &bucket.config(), more)
+}
+
+/// The same with a configuration of the bucket (YAML of `--objstore.config`).
+pub(crate) fn args_for(prometheus: &Prometheus, data: &Path, objstore: &str, more: &[&str]) -> Vec<String> {
     let mut args = vec![
         format!("--prometheus.url={}", prometheus.url()),
         "--prometheus.get_config_interval=1s".to_owned(),
         format!("--tsdb.path={}", data.display()),
-        format!("--objstore.config={}", bucket.config()),
+        format!("--objstore.config={objstore}"),
     ];
     args.extend(more.iter().map(|&flag| flag.to_owned()));
     args

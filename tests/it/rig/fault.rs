@@ -11,6 +11,8 @@ use std::{
 pub(crate) enum Fault {
     /// Answers with this status and S3 error code at once, e.g. 503 `SlowDown`; the body is not read.
     Answer(u16, &'static str),
+    /// As [`Fault::Answer`], and names this region as the bucket's, in a header and in the body.
+    Elsewhere(u16, &'static str, &'static str),
     /// Reads so many bytes of the body, then closes the connection. Nothing is stored.
     CutBody(u64),
     /// Reads so many bytes of the body, then no more, and never answers.

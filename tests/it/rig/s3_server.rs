@@ -193,6 +193,7 @@ impl Front {
                 self.carry_out(request).await
             }
             Some(Fault::Answer(status, code)) => Ok(refusal(status, code)),
+            Some(Fault::Elsewhere(status, code, region)) => Ok(elsewhere(status, code, region)),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::CutBody(bytes)) => {
                 drop(read(request.into_body(), bytes).await?);
@@ -246,8 +247,19 @@ async fn drain(answer: Answer) -> Result<(), io::Error> {
 }
 
 fn refusal(status: u16, code: &str) -> Answer {
+    refusal_with(status, code, "")
+}
+
+fn elsewhere(status: u16, code: &str, region: &'static str) -> Answer {
+    let mut answer = refusal_with(status, code, &format!("<Region>{region}</Region>"));
+    let name = http::HeaderValue::from_static(region);
+    answer.headers_mut().insert("x-amz-bucket-region", name);
+    answer
+}
+
+fn refusal_with(status: u16, code: &str, more: &str) -> Answer {
     let text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>by the script</Message></Error>"
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>by the script</Message>{more}</Error>"
     );
     let mut answer = Response::new(full(text.into()));
     *answer.status_mut() = StatusCode::from_u16(status).expect("a script names real statuses");

@@ -1,0 +1,154 @@
+//! A real store that does not know us, or not the bucket.
+
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::{PATIENCE, seal, sound};
+use crate::{
+    bad_blocks::stage::{Stage, args_for, listed, prometheus, wait_for_log},
+    rig::{
+        BucketView, S3Client, Sidecar, Weed,
+        tools::temp_dir,
+        weed::{ACCESS_KEY, SECRET_KEY},
+    },
+};
+
+/// A key that nobody has.
+const WRONG: &str = "wrong-wrong-wrong";
+
+/// A bucket of this name at the real store, made or not.
+async fn bucket(name: &str) -> S3Client {
+    S3Client::new(format!("http://{}", Weed::shared().await.host()), name)
+}
+
+/// The log line of a block that is held up at this bucket.
+fn held_up<'a>(place: &'a str, id: &'a str) -> [&'a str; 4] {
+    ["level=warn", "shipping is held up", place, id]
+}
+
+/// Writes a shared credentials file by a rename, as whoever rotates keys does.
+fn write_keys(path: &Path, key: &str, secret: &str) {
+    let half = path.with_extension("half");
+    let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
+    fs::write(&half, text).unwrap();
+    fs::rename(half, path).unwrap();
+}
+
+/// Wrong keys come from a file; the file is mended, and nobody restarts narthex.
+async fn wrong_then_mended(name: &str, key: &str, secret: &str, said: &[&str]) {
+    let client = bucket(name).await;
+    client.create_bucket().await.unwrap();
+    let place = format!("s3://{}/{name}/", client.host());
+    let (data, keys) = (temp_dir("data"), temp_dir("keys"));
+    let file = keys.path().join("credentials");
+    write_keys(&file, key, secret);
+    let view = BucketView::s3(client);
+    let config: String = view
+        .config()
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("_key:"))
+        .collect();
+    let env = vec![("AWS_SHARED_CREDENTIALS_FILE".to_owned(), file.display().to_string())];
+    let sidecar = Sidecar::start_in(args_for(prometheus().await, data.path(), &config, &[]), env);
+    let stage = Stage::of(data, view, sidecar);
+    stage.wait_for_pass().await;
+    let id = seal(&sound(0), stage.dir(), |_| {});
+    let line = stage.wait_for_log(&[&held_up(&place, &id), said].concat()).await;
+    write_keys(&file, ACCESS_KEY, SECRET_KEY);
+    assert!(!line.contains(secret) && !line.contains("Signature="), "{line}");
+    stage.wait_for_ledger(&[&id]).await;
+    stage.assert_shipped(&[&id]).await;
+    assert!(stage.metric("thanos_shipper_upload_failures_total").await >= 1.0);
+}
+
+#[tokio::test]
+async fn wrong_keys_are_told_and_mended_where_they_come_from() {
+    tokio::join!(
+        wrong_then_mended(
+            "wrong-key",
+            WRONG,
+            SECRET_KEY,
+            &["403 InvalidAccessKeyId", "check the access key"]
+        ),
+        wrong_then_mended(
+            "wrong-secret",
+            ACCESS_KEY,
+            WRONG,
+            &[
+                "403 SignatureDoesNotMatch",
+                "the secret key does not fit the access key"
+            ],
+        ),
+    );
+}
+
+#[tokio::test]
+async fn wrong_keys_of_the_configuration_are_told_and_nothing_is_sent() {
+    let client = bucket("wrong-config").await;
+    client.create_bucket().await.unwrap();
+    let view = BucketView::s3(client);
+    let data = temp_dir("data");
+    for (from, said) in [
+        (ACCESS_KEY, ["403 InvalidAccessKeyId", "check the access key"]),
+        (SECRET_KEY, ["403 SignatureDoesNotMatch", "the secret key does not fit"]),
+    ] {
+        let config = view.config().replace(from, WRONG);
+        let sidecar = Sidecar::start(args_for(prometheus().await, data.path(), &config, &[]));
+        sidecar.wait_ready(PATIENCE).await;
+        let id = seal(&sound(0), data.path(), |_| {});
+        // The first one to be looked for may be another of the data directory's blocks.
+        wait_for_log(
+            &sidecar,
+            &[&["level=warn", "shipping is held up", "/wrong-config"], &said[..]].concat(),
+        )
+        .await;
+        assert!(
+            !sidecar.log().contains(SECRET_KEY) && !sidecar.log().contains(WRONG),
+            "{}",
+            sidecar.log()
+        );
+        assert!(view.list().await.is_empty(), "{id}");
+        assert_eq!(listed(&data.path().join("thanos.shipper.json")).unwrap(), [""; 0]);
+        assert!(sidecar.ready().await && sidecar.exited().is_none());
+        let failures = async || (sidecar.metric("thanos_shipper_dir_sync_failures_total").await? >= 1.0).then_some(());
+        sidecar.wait_until(PATIENCE, "a failure is counted", failures).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_missing_is_told_and_may_come_later() {
+    let client = bucket("not-there").await;
+    let place = format!("s3://{}/not-there/", client.host());
+    let view = BucketView::s3(client.clone());
+    let data = temp_dir("data");
+    let sidecar = Sidecar::start(args_for(prometheus().await, data.path(), &view.config(), &[]));
+    let stage = Stage::of(data, view, sidecar);
+    stage.wait_for_pass().await;
+    let id = seal(&sound(0), stage.dir(), |_| {});
+    let said = [
+        "404 NoSuchBucket",
+        "create the bucket, or correct `bucket` and `endpoint`",
+    ];
+    stage.wait_for_log(&[&held_up(&place, &id), &said[..]].concat()).await;
+    assert!(client.list("").await.is_err(), "narthex makes no bucket");
+    assert!(stage.sidecar.ready().await);
+    for (name, labels) in [
+        ("thanos_shipper_upload_failures_total", &[][..]),
+        (
+            "thanos_objstore_bucket_operation_failures_total",
+            &[("operation", "upload")][..],
+        ),
+    ] {
+        assert!(stage.metrics().await.value(name, labels) >= Some(1.0), "{name}");
+    }
+    // Each answer of this store has a number of its own; that is no news.
+    stage
+        .wait_for_metric("thanos_shipper_dir_sync_failures_total", &[], |count| count >= 3.0)
+        .await;
+    let log = stage.sidecar.log();
+    assert_eq!(log.matches("shipping is held up").count(), 1, "{log}");
+    client.create_bucket().await.unwrap();
+    stage.wait_for_ledger(&[&id]).await;
+    stage.assert_shipped(&[&id]).await;
+}
