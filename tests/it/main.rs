@@ -7,6 +7,8 @@ mod bad_config;
 mod bad_data_dir;
 mod cli;
 mod codegen;
+mod corners;
+mod docs;
 mod house;
 mod objstore;
 mod ops;
