@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use criterion::{Criterion, Throughput};
+use criterion::{Criterion, SamplingMode, Throughput};
 use fs_err as fs;
 use narthex::{
     model::Labels,
@@ -104,7 +104,10 @@ fn files(criterion: &mut Criterion, runtime: &Runtime) {
     let view = BucketView::s3(S3Client::new(format!("http://{host}"), "bench"));
     let directory = BucketView::dir(&dir.path().join("bucket"));
     let mut group = criterion.benchmark_group("send 64 MiB");
-    group.sample_size(10).throughput(Throughput::Bytes(SIZE as u64));
+    group
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
+        .throughput(Throughput::Bytes(SIZE as u64));
     for (name, config) in [
         ("S3 with CRC32C, in parts", view.config()),
         ("S3 with CRC32C, whole", view.config_with("disable_multipart: true\n")),
@@ -140,7 +143,10 @@ fn blocks(criterion: &mut Criterion, runtime: &Runtime) {
     // A block that did not arrive by a rename is held until it was left alone for so long.
     std::thread::sleep(QUIET + Duration::from_secs(1));
     let mut group = criterion.benchmark_group("ship a block of 64 MiB");
-    group.sample_size(10).throughput(Throughput::Bytes(SIZE as u64));
+    group
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
+        .throughput(Throughput::Bytes(SIZE as u64));
     group.bench_function("FILESYSTEM", |bencher| {
         bencher.iter_custom(|times| (0..times).map(|_| runtime.block_on(ship(data.path(), &id))).sum());
     });
