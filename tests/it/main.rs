@@ -8,6 +8,7 @@ mod bad_data_dir;
 mod cli;
 mod codegen;
 mod corners;
+mod demo;
 mod docs;
 mod house;
 mod objstore;

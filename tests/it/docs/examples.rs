@@ -156,7 +156,7 @@ fn words(line: &str) -> Result<Vec<String>, String> {
 /// The command lines of a text that start narthex, with what was broken into several lines put together.
 fn commands(text: &str) -> Vec<String> {
     let text = text.replace("\\\n", " ");
-    let starts = |line: &&str| line.trim_start().split_whitespace().next() == Some("narthex");
+    let starts = |line: &&str| line.split_whitespace().next() == Some("narthex");
     text.lines().filter(starts).map(str::to_owned).collect()
 }
 
