@@ -28,8 +28,8 @@ check: ## What must hold before a commit: format, lints, one TLS provider
 	@if $(CARGO) tree --locked -e normal,build,dev -i ring 2>/dev/null | grep .; then \
 	  echo "ring has come in beside aws-lc-rs: see the features of what is listed above" >&2; exit 1; fi
 
-bench: ## The benchmarks; figures, no verdicts
-	scripts/setup test
+bench: ## The benchmarks, in a minute or two after the build; figures, no verdicts
+	scripts/setup demo
 	$(CARGO) bench --locked
 
 image: ## The container image

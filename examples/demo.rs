@@ -1,6 +1,7 @@
 //! `make demo`: a real Prometheus that seals a block every five seconds, a local directory as the bucket, and narthex
 //! between them. Waits for five blocks, compares every byte in the bucket with its source, and cleans up. Exits with 1
-//! when anything is not as it should be; then the files stay below `target/demo` until the next run.
+//! when anything is not as it should be; then the files stay below `target/demo` until the next run. Another directory,
+//! which must not exist yet, can be given as the argument.
 
 #![allow(clippy::print_stdout, reason = "this is for somebody to read")]
 
@@ -10,7 +11,7 @@ mod rig;
 use std::{
     collections::BTreeMap,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -40,11 +41,7 @@ fn main() -> ExitCode {
 async fn demonstrate() {
     let start = Instant::now();
     let step = |text: &str| println!("\n[{:4.1} s] {text}", start.elapsed().as_secs_f64());
-    let dir = tools::target_dir().join("demo");
-    // Of a run that was killed.
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).expect("the target directory can be written");
-    let dir = fs::canonicalize(dir).expect("the directory was just made");
+    let dir = directory();
 
     let leg = Tools::oldest();
     step(&format!(
@@ -129,6 +126,21 @@ async fn demonstrate() {
     drop((sidecar, prometheus, keeper));
     fs::remove_dir_all(&dir).expect("the target directory can be written");
     step("Done. Nothing runs any more; the files of this demonstration are removed.");
+}
+
+/// A new directory for all files.
+fn directory() -> PathBuf {
+    let dir = std::env::args_os().nth(1).map_or_else(
+        || {
+            let dir = tools::target_dir().join("demo");
+            // Of a run that was killed.
+            let _ = fs::remove_dir_all(&dir);
+            dir
+        },
+        PathBuf::from,
+    );
+    fs::create_dir(&dir).expect("the directory can be made, and is not there yet");
+    fs::canonicalize(dir).expect("the directory was just made")
 }
 
 /// Without the directory that everything is in.

@@ -137,6 +137,9 @@ async fn all_other_paths_are_unknown() {
         "/api/v1/query",
         "/metrics/",
         "/debug/pprof/",
+        "/debug/pprof/cmdline",
+        "/debug/pprof/profile",
+        "/debug/fgprof",
         "/-/ready/x",
     ] {
         let answer = client().get(rig.url(path)).send().await.unwrap();

@@ -269,35 +269,3 @@ proptest! {
         prop_assert_eq!(check(&block), Ok(()));
     }
 }
-
-/// Prints how fast the check is: `cargo test --release --lib -- --ignored --nocapture how_fast`.
-#[test]
-#[ignore = "a measurement"]
-fn how_fast() {
-    let data = tempfile::tempdir().unwrap();
-    let dir = std::env::var_os("NARTHEX_BLOCKS").map(std::path::PathBuf::from);
-    let dir = dir.unwrap_or_else(|| {
-        let shape = testing::Shape {
-            series: 4_000_000,
-            chunks: 12,
-            segments: 8,
-            version: 2,
-        };
-        testing::write_block(data.path(), ID, shape);
-        data.path().to_owned()
-    });
-    for block in crate::tsdb::scan(&dir).unwrap().blocks {
-        for round in 0..3 {
-            let pinned = Pinned::open(&block).unwrap();
-            let size = pinned.index().unwrap().len;
-            let start = std::time::Instant::now();
-            let result = quick(&pinned);
-            let took = start.elapsed();
-            let speed = size as f64 / took.as_secs_f64() / 1e6;
-            println!(
-                "{} round {round}: index {size} bytes in {took:?}, {speed:.0} MB/s: {result:?}",
-                block.id
-            );
-        }
-    }
-}

@@ -1,7 +1,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
-use crate::tsdb::testing::{self, Shape};
+use crate::tsdb::testing;
 
 const A: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
 const B: &str = "01K4ABCDEFGHJKMNPQRSTVWXZ0";
@@ -196,22 +196,6 @@ fn the_real_block_is_read() {
         (meta.min_time, &meta.sources, &meta.thanos_labels),
         (1_767_225_600_000, &vec![block.id], &None)
     );
-}
-
-/// Prints how long an idle scan takes: `cargo test --release --lib -- --ignored --nocapture how_long`.
-#[test]
-#[ignore = "a measurement"]
-fn how_long() {
-    let dir = tempfile::tempdir().unwrap();
-    for n in 0..200 {
-        testing::write_block(dir.path(), &format!("01K4ABCDEFGHJKMNPQRST{n:05}"), Shape::default());
-    }
-    let mut scanner = Scanner::default();
-    for round in 0..4 {
-        let start = std::time::Instant::now();
-        let blocks = scanner.scan(dir.path()).unwrap().blocks.len();
-        println!("round {round}: {blocks} blocks in {:?}", start.elapsed());
-    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ async fn a_file_goes_out_plain_with_its_checksum() {
     assert_eq!(seen[0].header("x-amz-content-sha256"), "UNSIGNED-PAYLOAD");
     for (request, body) in [(&seen[0], &content[..]), (&seen[1], b"{}")] {
         assert_eq!(request.method, "PUT");
+        assert_eq!(request.header("content-type"), "application/octet-stream");
         assert_eq!(request.header("x-amz-checksum-crc32c"), crc32c(body));
         assert_eq!(request.header("content-md5"), "");
         assert!(

@@ -1,0 +1,110 @@
+//! What is asked of the disk all day long: the idle scan, the check of an index, `meta.json`. Figures, no verdicts; run by
+//! `make bench`.
+
+#[path = "../tests/it/rig/mod.rs"]
+mod rig;
+
+use std::{
+    hint::black_box,
+    time::{Duration, SystemTime},
+};
+
+use criterion::{Criterion, Throughput};
+use fs_err as fs;
+use narthex::{
+    model::Labels,
+    tsdb::{BucketFile, Meta, Pinned, Scanner, Stamp, check, scan},
+};
+use rig::{
+    blocks::{Spec, generate, place_anew},
+    tools::temp_dir,
+};
+
+/// As many as a Prometheus of a fortnight's retention holds that may not compact.
+const BLOCKS: usize = 200;
+
+/// As many as make an index of some ten MB.
+const SERIES: u64 = 100_000;
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3))
+        .without_plots()
+        .configure_from_args();
+    scans(&mut criterion);
+    checks(&mut criterion);
+    metas(&mut criterion);
+    criterion.final_summary();
+}
+
+/// The first scan reads every `meta.json`; the later ones, of which there is one each 30 s, only ask for their status.
+fn scans(criterion: &mut Criterion) {
+    let (block, data) = (generate(Spec::small(0)), temp_dir("bench"));
+    for _ in 0..BLOCKS {
+        place_anew(&block, data.path());
+    }
+    let mut group = criterion.benchmark_group("scan of 200 blocks");
+    group.throughput(Throughput::Elements(BLOCKS as u64));
+    group.bench_function("first", |bencher| {
+        bencher.iter(|| {
+            let scan = scan(data.path()).expect("the directory can be read");
+            assert_eq!(scan.blocks.len(), BLOCKS);
+            scan
+        });
+    });
+    let mut scanner = Scanner::default();
+    group.bench_function("idle", |bencher| {
+        bencher.iter(|| {
+            let scan = scanner.scan(data.path()).expect("the directory can be read");
+            assert_eq!(scan.blocks.len(), BLOCKS);
+            scan
+        });
+    });
+    group.finish();
+}
+
+/// The check reads the index from end to end, and one chunk of each segment.
+fn checks(criterion: &mut Criterion) {
+    let spec = Spec {
+        series: SERIES,
+        samples: 4,
+        step: 30,
+        slot: 0,
+    };
+    let made = generate(spec);
+    let data = made.parent().expect("a block is in a directory");
+    let block = scan(data).expect("the directory can be read").blocks.remove(0);
+    let pinned = Pinned::open(&block).expect("the block is there");
+    let index = pinned.index().expect("the block has an index");
+    let mut group = criterion.benchmark_group("check of a block of 100000 series");
+    group.throughput(Throughput::Bytes(index.len));
+    group.bench_function("quick", |bencher| {
+        bencher.iter(|| check::quick(&pinned).expect("promtool makes whole blocks"));
+    });
+    group.finish();
+}
+
+fn metas(criterion: &mut Criterion) {
+    let text = fs::read(generate(Spec::small(0)).join("meta.json")).expect("the block has meta.json");
+    let meta = Meta::parse(&text).expect("promtool writes good ones");
+    let file = |name: &str| BucketFile {
+        rel_path: name.to_owned(),
+        size: Some(536_870_912),
+        sha256: None,
+    };
+    let stamp = Stamp {
+        labels: Labels::from_pairs([("cluster", "eu-1"), ("replica", "a")]),
+        source: "sidecar".to_owned(),
+        files: vec![file("chunks/000001"), file("index")],
+        upload_time: SystemTime::now(),
+    };
+    let mut group = criterion.benchmark_group("meta.json");
+    group.bench_function("parse", |bencher| {
+        bencher.iter(|| Meta::parse(black_box(&text)).expect("it was read before"));
+    });
+    group.bench_function("for the bucket", |bencher| {
+        bencher.iter(|| meta.for_bucket(black_box(&stamp)));
+    });
+    group.finish();
+}

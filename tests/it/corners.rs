@@ -1,0 +1,100 @@
+//! Rows of `docs/parity.md` that are nobody else's: what has no meaning for narthex and does nothing to it (signals,
+//! variables and files that mean something to others), and the order of commits when an upload fails.
+
+use std::os::unix::process::ExitStatusExt;
+
+use fs_err as fs;
+
+use crate::{
+    bad_blocks::stage::{PATIENCE, Stage, args, copy, log_line, prometheus, seal, sound},
+    rig::{BucketView, Sidecar, tools::temp_dir},
+};
+
+#[tokio::test]
+async fn surroundings_without_meaning_change_nothing() {
+    let (data, store) = (temp_dir("data"), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    // Somebody else's lock, and neither wal/ nor chunks_head/.
+    fs::write(data.path().join("lock"), "").unwrap();
+    let flags = args(prometheus().await, data.path(), &bucket, &[]);
+    let debug = ("DEBUG".to_owned(), "1".to_owned());
+    let sidecar = Sidecar::start_in(flags, vec![debug]);
+    sidecar.wait_ready(PATIENCE).await;
+    for signal in ["HUP", "PIPE"] {
+        sidecar.signal(signal);
+    }
+    let id = seal(&sound(0), data.path(), |_| {});
+    let visible = async || (bucket.visible().await == [id.as_str()]).then_some(());
+    sidecar.wait_until(PATIENCE, "the block is visible", visible).await;
+    assert!(sidecar.ready().await);
+    for said in ["level=error", "level=debug", "wal/", "/lock"] {
+        assert_eq!(log_line(&sidecar, &[said]), None);
+    }
+    assert!(fs::metadata(data.path().join("lock")).unwrap().is_file());
+    assert!(sidecar.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_quit_ends_it_as_the_system_does() {
+    // Without a core dump, and also where whoever runs the tests ignores the signal.
+    let script = "ulimit -c 0; exec env --default-signal=QUIT \"$0\" \"$@\"";
+    let under = ["sh", "-c", script].map(str::to_owned);
+    let data = temp_dir("data");
+    let flag = format!("--tsdb.path={}", data.path().display());
+    let sidecar = Sidecar::start_under(under.to_vec(), vec![flag]);
+    let answers = async || sidecar.metrics().await;
+    sidecar.wait_until(PATIENCE, "metrics", answers).await;
+    sidecar.signal("QUIT");
+    assert_eq!(sidecar.wait(PATIENCE).await.signal(), Some(3));
+}
+
+#[tokio::test]
+async fn a_journal_is_written_to_or_missed_by_name() {
+    let data = temp_dir("data");
+    let sidecar = Sidecar::start(vec![
+        "--log.format=journald".to_owned(),
+        format!("--tsdb.path={}", data.path().display()),
+    ]);
+    if fs::metadata("/run/systemd/journal/socket").is_ok() {
+        let answers = async || sidecar.metrics().await;
+        sidecar.wait_until(PATIENCE, "metrics", answers).await;
+        assert_eq!(sidecar.log(), "");
+    } else {
+        assert_eq!(sidecar.wait(PATIENCE).await.code(), Some(1));
+        let log = sidecar.log();
+        assert!(
+            log.starts_with("narthex: error: ") && log.contains("journal") && log.contains("--log.format=logfmt"),
+            "{log}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_cannot_be_sent_holds_later_ones_up_unless_that_is_lifted() {
+    for flags in [&[][..], &["--shipper.allow-out-of-order-uploads"]] {
+        let stage = Stage::start(flags).await;
+        // An object in the place of the directory that the older block needs.
+        let older = ulid::Ulid::generate().to_string();
+        stage.bucket.put(&older, b"in the way".to_vec()).await;
+        let half = stage.dir().join(format!("{older}.tmp-for-creation"));
+        copy(&sound(0), &half, &older);
+        fs::rename(half, stage.dir().join(&older)).unwrap();
+        let younger = seal(&sound(1), stage.dir(), |_| {});
+        for name in [
+            "thanos_shipper_upload_failures_total",
+            "thanos_shipper_dir_sync_failures_total",
+        ] {
+            stage.wait_for_metric(name, &[], |failures| failures >= 3.0).await;
+        }
+        if flags.is_empty() {
+            assert_eq!(stage.bucket.visible().await, Vec::<String>::new());
+            assert_eq!(stage.metric("thanos_shipper_uploads_total").await, 0.0);
+        } else {
+            stage.wait_for_ledger(&[&younger]).await;
+            assert_eq!(stage.bucket.visible().await, [younger.as_str()]);
+        }
+        stage.bucket.delete(&older).await;
+        stage.wait_for_ledger(&[&older, &younger]).await;
+        stage.assert_shipped(&[&older, &younger]).await;
+    }
+}
