@@ -50,7 +50,7 @@ async fn without_a_prometheus_blocks_wait_and_the_reason_is_told() {
     seal(&sound(0), data.path(), |_| {});
     let waits = async || (sidecar.metric("narthex_unuploaded_blocks").await? == 1.0).then_some(());
     sidecar.wait_until(PATIENCE, "the block is counted", waits).await;
-    wait_for_log(&sidecar, &["level=warn", "external labels are not known yet"]).await;
+    wait_for_log(&sidecar, &["blocks wait", "external labels are not known yet"]).await;
     assert!(bucket.list().await.is_empty());
     assert_eq!(sidecar.metric("thanos_sidecar_prometheus_up").await, Some(0.0));
     assert!(sidecar.exited().is_none());
