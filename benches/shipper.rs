@@ -8,6 +8,7 @@
 mod rig;
 
 mod drain;
+mod figures;
 
 use std::{
     path::{Path, PathBuf},
@@ -39,11 +40,7 @@ use tokio_util::sync::CancellationToken;
 const SIZE: usize = 64 << 20;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(3))
-        .without_plots()
-        .configure_from_args();
+    let mut criterion = figures::criterion();
     // An error means that somebody in this process was faster, with the same provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()

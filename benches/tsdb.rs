@@ -4,10 +4,9 @@
 #[path = "../tests/it/rig/mod.rs"]
 mod rig;
 
-use std::{
-    hint::black_box,
-    time::{Duration, SystemTime},
-};
+mod figures;
+
+use std::{hint::black_box, time::SystemTime};
 
 use criterion::{Criterion, Throughput};
 use fs_err as fs;
@@ -27,11 +26,7 @@ const BLOCKS: usize = 200;
 const SERIES: u64 = 100_000;
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(3))
-        .without_plots()
-        .configure_from_args();
+    let mut criterion = figures::criterion();
     scans(&mut criterion);
     checks(&mut criterion);
     metas(&mut criterion);

@@ -157,9 +157,13 @@ impl Shipper {
         }
     }
 
+    fn is_news(&self, trouble: &Trouble) -> bool {
+        self.said.as_ref().is_none_or(|said| said.same != trouble.same)
+    }
+
     /// Says what holds the shipper up, once for as long as it is the same.
     fn say(&mut self, trouble: Trouble) {
-        if self.said.as_ref().is_none_or(|said| said.same != trouble.same) {
+        if self.is_news(&trouble) {
             tracing::warn!(
                 error = trouble.told,
                 "shipping is held up; it is tried again with growing waits of up to 30 s"
@@ -171,7 +175,7 @@ impl Shipper {
     /// As [`Self::say`], for blocks that wait for labels. That nobody has told them yet is the way of things for a moment
     /// at each start; when it lasts, `--prometheus.ready_timeout` says so aloud.
     fn say_waiting(&mut self, trouble: Trouble) {
-        if self.said.as_ref().is_none_or(|said| said.same != trouble.same) {
+        if self.is_news(&trouble) {
             match self.labels() {
                 None => tracing::info!(why = trouble.told, "blocks wait"),
                 Some(_) => tracing::warn!(why = trouble.told, "blocks wait"),

@@ -16,16 +16,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_refusal_is_explained_and_heals_without_a_restart() {
-    let put = |fault, said| Case {
-        rule: Rule::on("PUT", "*/index*", fault),
-        operation: Some("upload"),
-        said,
-    };
-    let list = |fault, said| Case {
-        rule: Rule::on("GET", "*list-type=2*", fault),
-        operation: Some("iter"),
-        said,
-    };
+    let put = |fault, said| Case::put("*/index*", fault, said);
     let cases = [
         put(
             Fault::Answer(403, "AccessDenied"),
@@ -36,7 +27,7 @@ async fn a_refusal_is_explained_and_heals_without_a_restart() {
             ],
         ),
         // Everything is sent and nothing can be proven.
-        list(
+        Case::list(
             Fault::Answer(403, "AccessDenied"),
             &[
                 "cannot list",
@@ -67,16 +58,7 @@ async fn a_refusal_is_explained_and_heals_without_a_restart() {
 
 #[tokio::test]
 async fn a_failure_is_explained_and_tried_again() {
-    let put = |fault, said| Case {
-        rule: Rule::on("PUT", "*/chunks/000001*", fault),
-        operation: Some("upload"),
-        said,
-    };
-    let list = |fault, said| Case {
-        rule: Rule::on("GET", "*list-type=2*", fault),
-        operation: Some("iter"),
-        said,
-    };
+    let put = |fault, said| Case::put("*/chunks/000001*", fault, said);
     let cases = [
         put(
             Fault::Answer(500, "InternalError"),
@@ -89,8 +71,8 @@ async fn a_failure_is_explained_and_tried_again() {
         put(Fault::CutBody(1000), &["cannot upload", "/chunks/000001: no answer"]),
         // The object is there, and nobody says so.
         put(Fault::LoseAnswer, &["cannot upload", "/chunks/000001: no answer"]),
-        list(Fault::CutAnswer(100), &["cannot list", "the answer (200) is cut"]),
-        list(
+        Case::list(Fault::CutAnswer(100), &["cannot list", "the answer (200) is cut"]),
+        Case::list(
             Fault::Answer(500, "InternalError"),
             &["cannot list", "500 InternalError"],
         ),

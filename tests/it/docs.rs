@@ -53,6 +53,17 @@ fn pages() -> BTreeMap<String, String> {
     files(".md")
 }
 
+/// The same, with the YAML that is there to be deployed.
+fn pages_and_manifests() -> BTreeMap<String, String> {
+    let mut texts = pages();
+    texts.extend(
+        files(".yaml")
+            .into_iter()
+            .filter(|(path, _)| path.starts_with("deploy")),
+    );
+    texts
+}
+
 /// A piece of code between fences.
 #[derive(Debug)]
 struct Fence {

@@ -50,11 +50,7 @@ async fn a_commit_that_was_carried_out_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_commit_that_was_not_carried_out_is_sent_again() {
-    let put = |fault, said| Case {
-        rule: Rule::on("PUT", "*/meta.json*", fault),
-        operation: Some("upload"),
-        said,
-    };
+    let put = |fault, said| Case::put("*/meta.json*", fault, said);
     let cases = [
         put(Fault::CutBody(10), &["cannot upload", "/meta.json: no answer"]),
         put(

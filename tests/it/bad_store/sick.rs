@@ -7,7 +7,7 @@ use fs_err as fs;
 use super::{PATIENCE, seal, sound};
 use crate::{
     bad_blocks::stage::{Stage, args_for, listed, prometheus},
-    rig::{BucketView, Rule, S3Server, Sidecar, tools::temp_dir, weed::SECRET_KEY},
+    rig::{BucketView, Fault, Rule, S3Server, Sidecar, tools::temp_dir, weed::SECRET_KEY},
 };
 
 /// The bucket's name.
@@ -20,6 +20,26 @@ pub(super) struct Case {
     pub(super) operation: Option<&'static str>,
     /// What the log says of it.
     pub(super) said: &'static [&'static str],
+}
+
+impl Case {
+    /// An upload of what fits the pattern fails.
+    pub(super) fn put(pattern: &str, fault: Fault, said: &'static [&'static str]) -> Case {
+        Case {
+            rule: Rule::on("PUT", pattern, fault),
+            operation: Some("upload"),
+            said,
+        }
+    }
+
+    /// Every listing fails.
+    pub(super) fn list(fault: Fault, said: &'static [&'static str]) -> Case {
+        Case {
+            rule: Rule::on("GET", "*list-type=2*", fault),
+            operation: Some("iter"),
+            said,
+        }
+    }
 }
 
 /// A data directory, a sidecar, and an S3 server with a script. The view of the bucket is on the server's files: it is

@@ -9,7 +9,7 @@ use narthex::{
 };
 use serde_json::Value;
 
-use super::{divided, files, newest, pages, root, spans};
+use super::{divided, files, newest, pages, pages_and_manifests, root, spans};
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
@@ -209,13 +209,7 @@ fn flags_that_are_named_exist() {
     let table = flag_table();
     let known: BTreeSet<String> = named(&table).collect();
     let (mut seen, mut wrong) = (BTreeSet::new(), Vec::new());
-    let mut texts = pages();
-    texts.extend(
-        files(".yaml")
-            .into_iter()
-            .filter(|(path, _)| path.starts_with("deploy")),
-    );
-    for (path, text) in texts {
+    for (path, text) in pages_and_manifests() {
         for flag in named(&text) {
             if FOREIGN.contains(&flag.as_str()) {
                 continue;

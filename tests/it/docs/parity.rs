@@ -7,7 +7,7 @@ use std::{
 
 use fs_err as fs;
 
-use super::{files, pages, root};
+use super::{files, pages_and_manifests, root};
 use crate::{
     bad_blocks::stage::{PATIENCE, Stage, seal, sound},
     rig::http,
@@ -206,13 +206,7 @@ async fn metrics_that_are_named_are_served_and_those_that_are_served_have_a_row(
         }
     }
     let mut wrong = Vec::new();
-    let mut texts = pages();
-    texts.extend(
-        files(".yaml")
-            .into_iter()
-            .filter(|(path, _)| path.starts_with("deploy")),
-    );
-    for (path, text) in texts {
+    for (path, text) in pages_and_manifests() {
         for name in metrics(&text) {
             if is_of(&name, &all) == not_yet.contains(&name) {
                 wrong.push(format!("{path}: {name} is not served, or is and should not be yet"));

@@ -9,8 +9,11 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::scene::{LEDGER, LedgerWatch, PATIENCE, all_listed, all_quiet, flags, idle, json, listed, seal};
-use crate::rig::{BucketView, Sidecar, Weed, bucket::check, prometheus::sealed, tools::temp_dir};
+use super::scene::{LEDGER, LedgerWatch, PATIENCE, all_listed, all_quiet, flags, json, listed, seal};
+use crate::{
+    bad_blocks::stage::prometheus,
+    rig::{BucketView, Sidecar, Weed, bucket::check, prometheus::sealed, tools::temp_dir},
+};
 
 /// The smallest part that S3 takes, in bytes: each block's larger segment is sent in two of them.
 const PARTS: &str = "part_size: 5242880\n";
@@ -41,7 +44,7 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
         seal(data, slot as u64, SEGMENT, &mut bytes);
     }
     all_quiet(data).await;
-    let mut sidecar = Sidecar::start(flags(idle().await, data, config));
+    let mut sidecar = Sidecar::start(flags(prometheus().await, data, config));
     let life = first_life(&sidecar, data).await;
     let watch = LedgerWatch::start(data.join(LEDGER), local.map(Path::to_owned));
     let (mut whole, mut half, mut done) = (BTreeSet::new(), 0, 0);

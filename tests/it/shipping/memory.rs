@@ -1,7 +1,10 @@
 //! Memory does not grow with the size of a block.
 
-use super::scene::{PATIENCE, all_listed, flags, idle};
-use crate::rig::{Sidecar, Weed, blocks, bucket::check};
+use super::scene::{PATIENCE, all_listed, flags};
+use crate::{
+    bad_blocks::stage::prometheus,
+    rig::{Sidecar, Weed, blocks, bucket::check},
+};
 
 /// More than all of it may take, several times over, in bytes.
 const BLOCK: u64 = 400 << 20;
@@ -12,7 +15,7 @@ const MOST: u64 = 48 << 20;
 async fn a_large_block_travels_in_little_memory() {
     let (dir, block) = blocks::sparse(BLOCK);
     let bucket = Weed::shared().await.bucket("large").await;
-    let sidecar = Sidecar::start(flags(idle().await, dir.path(), &bucket.config()));
+    let sidecar = Sidecar::start(flags(prometheus().await, dir.path(), &bucket.config()));
     all_listed(&sidecar, dir.path()).await;
     let peak = sidecar.peak_memory();
     assert!(peak <= MOST, "{peak} bytes for a block of {BLOCK}");

@@ -16,33 +16,14 @@ use fs_err as fs;
 use narthex::shipper::QUIET;
 use rand::{RngCore, rngs::StdRng};
 use serde_json::Value;
-use tokio::sync::OnceCell;
 
-use crate::rig::{
-    BucketView, Prometheus, Sidecar, Tools, blocks,
-    blocks::Spec,
-    prometheus::{Options, sealed},
-    wait_until,
-};
+use crate::rig::{BucketView, Prometheus, Sidecar, blocks, blocks::Spec, prometheus::sealed, wait_until};
 
 /// The name of the ledger unless a flag says otherwise.
 pub(super) const LEDGER: &str = "thanos.shipper.json";
 
 /// The longest that anything here may take on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A Prometheus that has external labels and seals nothing: one for all tests of this process.
-pub(super) async fn idle() -> &'static Prometheus {
-    static IDLE: OnceCell<Prometheus> = OnceCell::const_new();
-    let start = || async {
-        let options = Options {
-            scrape: false,
-            ..Options::default()
-        };
-        Prometheus::start(&Tools::oldest(), options).await
-    };
-    IDLE.get_or_init(start).await
-}
 
 /// The flags for a data directory that no Prometheus writes to, beside one that answers.
 pub(super) fn flags(prometheus: &Prometheus, data: &Path, objstore: &str) -> Vec<String> {
@@ -78,6 +59,18 @@ pub(super) fn seal(data: &Path, slot: u64, extra: usize, rng: &mut StdRng) -> St
     fs::write(half.join("meta.json"), serde_json::to_vec_pretty(&meta).unwrap()).unwrap();
     fs::rename(half, data.join(&id)).unwrap();
     id
+}
+
+/// Waits until it is ready and a first pass is through: what is sealed from now on is seen to be sealed.
+pub(super) async fn watches(sidecar: &Sidecar) {
+    sidecar.wait_ready(PATIENCE).await;
+    let passed = async || {
+        sidecar
+            .metric("thanos_shipper_dir_syncs_total")
+            .await
+            .filter(|passes| *passes >= 1.0)
+    };
+    sidecar.wait_until(PATIENCE, "a first pass", passed).await;
 }
 
 /// A file that must be JSON.

@@ -6,13 +6,16 @@ use std::time::Duration;
 use rand::{SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
-use super::scene::{PATIENCE, all_listed, all_quiet, all_visible, by_time, flags, idle, listed, seal};
-use crate::rig::{
-    BucketView, Fault, Keeper, Prometheus, Rule, S3Server, Sidecar, Tools, assert_all_shipped,
-    bucket::check,
-    prometheus::{Options, sealed},
-    tools::temp_dir,
-    wait_until,
+use super::scene::{PATIENCE, all_listed, all_quiet, all_visible, by_time, flags, listed, seal, watches};
+use crate::{
+    bad_blocks::stage::{prometheus, wait_for_log},
+    rig::{
+        BucketView, Fault, Keeper, Prometheus, Rule, S3Server, Sidecar, Tools, assert_all_shipped,
+        bucket::check,
+        prometheus::{Options, sealed},
+        tools::temp_dir,
+        wait_until,
+    },
 };
 
 /// In two parts of 5 MiB.
@@ -31,7 +34,11 @@ impl Stage {
     async fn start(name: &str, more: &[&str]) -> Stage {
         let (data, server) = (temp_dir(name), S3Server::start());
         let bucket = server.bucket(name);
-        let mut flags = flags(idle().await, data.path(), &bucket.config_with("part_size: 5242880\n"));
+        let mut flags = flags(
+            prometheus().await,
+            data.path(),
+            &bucket.config_with("part_size: 5242880\n"),
+        );
         flags.extend(more.iter().map(|&flag| flag.to_owned()));
         let sidecar = Sidecar::start(flags);
         watches(&sidecar).await;
@@ -55,31 +62,8 @@ impl Stage {
     }
 
     async fn said(&self, words: &[&str]) {
-        said(&self.sidecar, words).await;
+        wait_for_log(&self.sidecar, words).await;
     }
-}
-
-/// Waits until a first pass is through: what is sealed from now on is seen to be sealed.
-async fn watches(sidecar: &Sidecar) {
-    sidecar.wait_ready(PATIENCE).await;
-    let passed = async || {
-        sidecar
-            .metric("thanos_shipper_dir_syncs_total")
-            .await
-            .filter(|passes| *passes >= 1.0)
-    };
-    sidecar.wait_until(PATIENCE, "a first pass", passed).await;
-}
-
-/// Waits for a line of the log with all these words.
-async fn said(sidecar: &Sidecar, words: &[&str]) {
-    let look = async || {
-        let log = sidecar.log();
-        log.lines()
-            .any(|line| words.iter().all(|word| line.contains(word)))
-            .then_some(())
-    };
-    wait_until(PATIENCE, format!("a line with {words:?}"), look).await;
 }
 
 #[tokio::test]
@@ -169,7 +153,7 @@ async fn blocks_that_are_sealed_while_both_stop_are_shipped() {
     prometheus.wait_for_blocks(1, PATIENCE).await;
     // The kubelet tells both containers of a pod at once.
     sidecar.signal("INT");
-    said(&sidecar, &["stopping: finishing what is sealed"]).await;
+    wait_for_log(&sidecar, &["stopping: finishing what is sealed"]).await;
     // Prometheus takes its time, and a block comes up in it.
     let late = seal(prometheus.data(), 0, 0, &mut StdRng::seed_from_u64(1));
     assert!(prometheus.stop().await.success());

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     metrics,
-    scene::{LEDGER, LedgerWatch, PATIENCE, by_time, json, strings},
+    scene::{LEDGER, LedgerWatch, PATIENCE, by_time, json, strings, watches},
 };
 use crate::rig::{
     BucketView, Keeper, Leg, Prometheus, S3Server, Sidecar, Tools, Weed, assert_all_shipped, prometheus::Options,
@@ -121,15 +121,7 @@ fn stand(prometheus: &Prometheus, bucket: BucketView, ledger: &str, local: Optio
 
 /// Waits until it watches the data directory, and sets a watch on its ledger.
 async fn begins(stand: &mut Stand, prometheus: &Prometheus, local: &Path) {
-    stand.sidecar.wait_ready(PATIENCE).await;
-    let passed = async || {
-        stand
-            .sidecar
-            .metric("thanos_shipper_dir_syncs_total")
-            .await
-            .filter(|passes| *passes >= 1.0)
-    };
-    stand.sidecar.wait_until(PATIENCE, "a first pass", passed).await;
+    watches(&stand.sidecar).await;
     stand.early = prometheus.blocks().len();
     let bucket = stand.sha256.then(|| local.to_owned());
     stand.watch = Some(LedgerWatch::start(prometheus.data().join(&stand.ledger), bucket));
