@@ -1,21 +1,24 @@
 //! narthex: one small binary beside each Prometheus.
 //!
-//! It ships every sealed TSDB block to object storage, proven complete before it becomes visible, as a drop-in for
-//! the Thanos sidecar. This page is the map of the house; a room may import only the rooms that its line names
-//! (`tests/it/house.rs` holds the code against this table).
+//! It ships every sealed TSDB block to object storage, proven complete before it becomes visible, and answers the
+//! StoreAPI for what Prometheus still holds, as a drop-in for the Thanos sidecar. This page is the map of the house; a
+//! room may import only the rooms that its line names (`tests/it/house.rs` holds the code against this table).
 //!
 //! | room | what lives there | may import |
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
 //! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | tsdb, objstore, model |
+//! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model |
+//! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model |
 //! | [`ops`] | probes, HTTP server, metrics of the process, logging, signals and tasks | model |
 //! | [`model`] | labels, durations: pure values | nothing |
 //! | [`pb`] | messages and services generated from `proto/` | nothing |
 
+pub mod chunk;
 pub mod cli;
 pub mod cmd;
 pub mod model;
@@ -24,4 +27,5 @@ pub mod ops;
 pub mod pb;
 pub mod prometheus;
 pub mod shipper;
+pub mod storeapi;
 pub mod tsdb;

@@ -2,5 +2,7 @@
 
 pub mod duration;
 pub mod labels;
+pub mod matcher;
 
 pub use labels::{Label, Labels};
+pub use matcher::Matcher;

@@ -354,6 +354,7 @@ mod tests {
             labels: crate::model::Labels::default(),
             version: String::new(),
             flags: Default::default(),
+            lowest_time_ms: 0,
             up: false,
             problem: Some("it was not asked yet".into()),
             asked: false,

@@ -65,6 +65,8 @@ pub struct Snapshot {
     pub version: String,
     /// Its flags as last read; empty if it does not tell them.
     pub flags: BTreeMap<String, String>,
+    /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
+    pub lowest_time_ms: i64,
     /// It answered the last heartbeat.
     pub up: bool,
     /// Why we are not ready, in words for logs and probes; `None` when we are.
@@ -84,6 +86,7 @@ impl Snapshot {
             labels: Labels::default(),
             version: String::new(),
             flags: BTreeMap::new(),
+            lowest_time_ms: 0,
             up: false,
             problem: Some(format!("Prometheus at {url} was not asked yet")),
             asked: false,
@@ -276,6 +279,7 @@ fn answered(reading: Reading, findings: &[Finding], settings: &Settings) -> Snap
         labels: reading.labels.overlaid_with(&settings.extra_labels),
         version: reading.version,
         flags: reading.flags.unwrap_or_default(),
+        lowest_time_ms: 0,
         up: true,
         problem: (!errors.is_empty()).then(|| errors.join("; ")),
         asked: true,

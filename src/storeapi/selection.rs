@@ -1,0 +1,111 @@
+//! What a request selects: its matchers, with those on external labels settled here.
+//!
+//! A matcher on an external label never reaches Prometheus, which may store other values under the same name: the
+//! answer carries the external label's value, whatever is stored.
+
+use tonic::Status;
+
+use crate::{
+    model::{Labels, Matcher, matcher::Op},
+    pb::thanos::{LabelMatcher, label_matcher::Type},
+};
+
+/// What is left to ask Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// An external label contradicts: the answer is empty.
+    Nothing,
+    /// These matchers; none at all selects everything.
+    Matching(Vec<Matcher>),
+}
+
+/// Settles the matchers on `external` labels. One with an empty value is no label for a matcher.
+///
+/// # Errors
+/// `InvalidArgument`: a matcher of an unknown type, or a pattern on an external label that cannot be used.
+pub fn select(matchers: &[LabelMatcher], external: &Labels) -> Result<Selection, Status> {
+    let matchers: Vec<Matcher> = matchers.iter().map(read).collect::<Result<_, _>>()?;
+    let (mut left, mut contradicted) = (Vec::new(), false);
+    for matcher in matchers {
+        match external.get(&matcher.name).filter(|value| !value.is_empty()) {
+            None => left.push(matcher),
+            Some(value) => {
+                let matches = matcher.matches(value);
+                contradicted |= !matches.map_err(|error| Status::invalid_argument(error.to_string()))?;
+            }
+        }
+    }
+    Ok(match contradicted {
+        true => Selection::Nothing,
+        false => Selection::Matching(left),
+    })
+}
+
+/// Reads one matcher of a request.
+///
+/// # Errors
+/// `InvalidArgument`: an unknown type.
+pub fn read(matcher: &LabelMatcher) -> Result<Matcher, Status> {
+    let op = match Type::try_from(matcher.r#type) {
+        Ok(Type::Eq) => Op::Equal,
+        Ok(Type::Neq) => Op::NotEqual,
+        Ok(Type::Re) => Op::Regex,
+        Ok(Type::Nre) => Op::NotRegex,
+        Err(_) => {
+            let text = format!("unrecognized label matcher type {}", matcher.r#type);
+            return Err(Status::invalid_argument(text));
+        }
+    };
+    Ok(Matcher::new(op, &matcher.name, &matcher.value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(op: Type, name: &str, value: &str) -> LabelMatcher {
+        LabelMatcher {
+            r#type: op.into(),
+            name: name.into(),
+            value: value.into(),
+        }
+    }
+
+    fn external() -> Labels {
+        Labels::from_pairs([("cluster", "eu"), ("empty", "")])
+    }
+
+    #[test]
+    fn external_labels_are_settled_here_and_the_rest_keeps_its_order() {
+        let matchers = [
+            asked(Type::Re, "job", "n.*"),
+            asked(Type::Neq, "cluster", "us"),
+            asked(Type::Eq, "empty", "x"),
+            asked(Type::Eq, "__name__", "up"),
+        ];
+        let Selection::Matching(left) = select(&matchers, &external()).unwrap() else {
+            panic!("nothing contradicts");
+        };
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        assert_eq!(left, [r#"job=~"n.*""#, r#"empty="x""#, r#"__name__="up""#]);
+    }
+
+    #[test]
+    fn a_contradiction_is_an_empty_answer_and_a_bad_matcher_is_an_error_even_then() {
+        let no = asked(Type::Eq, "cluster", "us");
+        assert_eq!(
+            select(std::slice::from_ref(&no), &external()).unwrap(),
+            Selection::Nothing
+        );
+        let unknown = LabelMatcher {
+            r#type: 7,
+            ..asked(Type::Eq, "job", "x")
+        };
+        let error = select(&[no.clone(), unknown], &external()).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument);
+        assert_eq!(error.message(), "unrecognized label matcher type 7");
+        let pattern = asked(Type::Re, "cluster", "e(");
+        let error = select(&[no, pattern], &external()).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    }
+}
