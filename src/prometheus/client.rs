@@ -13,7 +13,7 @@ use super::{
     answer,
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
-    transport::Transport,
+    transport::{Posted, Transport},
 };
 use crate::model::Labels;
 
@@ -159,6 +159,24 @@ impl Client {
         }
     }
 
+    /// Sends a POST to `path` and waits for the answer's head; without a deadline.
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        headers: http::HeaderMap,
+        body: bytes::Bytes,
+    ) -> Result<Posted, ErrorKind> {
+        self.inner
+            .transport
+            .post(below(&self.inner.base, path), headers, body)
+            .await
+    }
+
+    /// The address of `path` as it may be shown.
+    pub(super) fn shown(&self, path: &str) -> String {
+        below(&self.inner.shown, path).into()
+    }
+
     /// Asks `path` with one deadline for everything.
     async fn call<T>(
         &self,
@@ -166,19 +184,20 @@ impl Client {
         limit: Duration,
         ask: impl AsyncFnOnce(Url) -> Result<T, ErrorKind>,
     ) -> Result<T, Error> {
-        let below = |base: &Url| {
-            let mut url = base.clone();
-            url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
-            url
-        };
         let asked = async {
             let _slot = self.inner.transport.slot().await;
-            ask(below(&self.inner.base)).await
+            ask(below(&self.inner.base, path)).await
         };
         let result = tokio::time::timeout(limit, asked).await;
         result.unwrap_or(Err(ErrorKind::Timeout(limit))).map_err(|kind| {
-            let url = below(&self.inner.shown).into();
+            let url = self.shown(path);
             Error { url, kind }
         })
     }
+}
+
+fn below(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url
 }
