@@ -182,10 +182,7 @@ mod tests {
         let refused = TcpStream::connect(address).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let taken = reserve(&address.to_string(), "--grpc-address").await.unwrap_err();
-        assert!(
-            taken.to_string().contains("another process holds this port"),
-            "{taken}"
-        );
+        assert!(taken.to_string().contains("another process holds this port"), "{taken}");
         let listener = reserved.listen().unwrap();
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         // The side that closes first keeps the port for a while, which must not hold up a restart.
