@@ -103,9 +103,9 @@ where
     type Future = Answer<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Some(refusal) = no_grpc(&request) {
+        if let Some(status) = no_grpc(&request) {
             self.spawner.next(None);
-            return Answer(State::Foreign(Some(refusal)));
+            return Answer(State::Foreign(status));
         }
         let (deadline, malformed) = match Deadline::of(request.headers()) {
             Ok(deadline) => (deadline, None),
@@ -136,18 +136,15 @@ where
 }
 
 /// The answer to what is no gRPC.
-fn no_grpc(request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
+fn no_grpc(request: &Request<Incoming>) -> Option<StatusCode> {
     let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
-    let status = if request.method() != Method::POST {
-        StatusCode::METHOD_NOT_ALLOWED
+    if request.method() != Method::POST {
+        Some(StatusCode::METHOD_NOT_ALLOWED)
     } else if !request.headers().get(CONTENT_TYPE).is_some_and(is_grpc) {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE
+        Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
     } else {
-        return None;
-    };
-    let mut response = Response::new(AnswerBody::empty());
-    *response.status_mut() = status;
-    Some(response)
+        None
+    }
 }
 
 /// A call, from its request to the end of its answer. Dropped before its end, it ends as Canceled, or as DeadlineExceeded
@@ -239,7 +236,7 @@ pub(super) struct Answer<F>(State<F>);
 
 enum State<F> {
     /// To what is no call.
-    Foreign(Option<Response<AnswerBody>>),
+    Foreign(StatusCode),
     /// The service was not asked.
     Refused(Option<(Call, Status)>),
     Running(Pin<Box<F>>, Option<Call>),
@@ -253,7 +250,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (future, slot) = match &mut self.get_mut().0 {
-            State::Foreign(response) => return Poll::Ready(Ok(response.take().unwrap_or_default())),
+            State::Foreign(status) => {
+                let mut response = Response::new(AnswerBody::empty());
+                *response.status_mut() = *status;
+                return Poll::Ready(Ok(response));
+            }
             State::Refused(slot) => {
                 let refused = slot.take().map(|(call, status)| call.refuse(status));
                 return Poll::Ready(Ok(refused.unwrap_or_default()));
@@ -287,7 +288,7 @@ struct Sending {
     body: Body,
     call: Call,
     messages: Messages,
-    compressor: Option<Box<Compressor>>,
+    compressor: Option<Compressor>,
 }
 
 /// What comes next of a body.
@@ -345,7 +346,7 @@ impl Sending {
         let (data, begun) = match (self.call.codec, &self.call.counted) {
             (Some(codec), _) => self
                 .compressor
-                .get_or_insert_with(|| Box::new(Compressor::new(codec)))
+                .get_or_insert_with(|| Compressor::new(codec))
                 .push(&data)?,
             (None, Some(_)) => {
                 let begun = self.messages.count(&data);

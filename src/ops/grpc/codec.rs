@@ -74,17 +74,23 @@ impl Codec {
     }
 }
 
-#[derive(Debug)]
-enum Encoder {
-    Snappy(snappy::Encoder),
-    Gzip(gzip::Encoder),
+/// Compresses one message after the other.
+trait Encoder: std::fmt::Debug + Send {
+    /// A message begins.
+    fn begin(&mut self, out: &mut BytesMut);
+
+    /// The message goes on with `bytes`.
+    fn write(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Broken>;
+
+    /// The message is complete.
+    fn finish(&mut self, out: &mut BytesMut) -> Result<(), Broken>;
 }
 
 /// Compresses the messages of a body one by one, as their bytes come. It holds the compressed bytes of one message.
 #[derive(Debug)]
 pub(super) struct Compressor {
     messages: Messages,
-    encoder: Encoder,
+    encoder: Box<dyn Encoder>,
     /// Finished messages and, from `begun` on, the one that is not.
     out: BytesMut,
     begun: usize,
@@ -96,8 +102,8 @@ impl Compressor {
         Self {
             messages: Messages::default(),
             encoder: match codec {
-                Codec::Snappy => Encoder::Snappy(snappy::Encoder::new()),
-                Codec::Gzip => Encoder::Gzip(gzip::Encoder::new()),
+                Codec::Snappy => Box::new(snappy::Encoder::new()),
+                Codec::Gzip => Box::new(gzip::Encoder::new()),
             },
             out: BytesMut::new(),
             begun: 0,
@@ -137,29 +143,18 @@ impl Compressor {
             self.begun = self.out.len();
             return Ok(());
         }
-        match &mut self.encoder {
-            Encoder::Snappy(encoder) => encoder.begin(&mut self.out),
-            Encoder::Gzip(encoder) => encoder.begin(&mut self.out),
-        }
+        self.encoder.begin(&mut self.out);
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Status> {
         let failed = |error: Broken| Status::internal(format!("cannot compress the answer: {error}"));
         self.left -= bytes.len();
-        match &mut self.encoder {
-            Encoder::Snappy(encoder) => encoder.write(bytes, &mut self.out),
-            Encoder::Gzip(encoder) => encoder.write(bytes, &mut self.out),
-        }
-        .map_err(failed)?;
+        self.encoder.write(bytes, &mut self.out).map_err(failed)?;
         if self.left > 0 {
             return Ok(());
         }
-        match &mut self.encoder {
-            Encoder::Snappy(encoder) => encoder.finish(&mut self.out),
-            Encoder::Gzip(encoder) => encoder.finish(&mut self.out),
-        }
-        .map_err(failed)?;
+        self.encoder.finish(&mut self.out).map_err(failed)?;
         let length = self.out.len() - self.begun - PREFIX;
         let length = u32::try_from(length).map_err(|_| failed(Broken::TooLarge(u32::MAX as usize)))?;
         self.out[self.begun..self.begun + PREFIX].copy_from_slice(&prefix(COMPRESSED, length));

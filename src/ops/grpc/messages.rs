@@ -74,11 +74,6 @@ impl Messages {
         }
         begun
     }
-
-    /// Whether the body is between two messages.
-    pub(super) fn is_between(&self) -> bool {
-        self.left == 0 && self.have == 0
-    }
 }
 
 #[cfg(test)]
@@ -96,11 +91,11 @@ mod tests {
         for step in 1..body.len() {
             let mut messages = Messages::default();
             let begun: u64 = body.chunks(step).map(|chunk| messages.count(chunk)).sum();
-            assert_eq!((begun, messages.is_between()), (5, true), "in steps of {step}");
+            assert_eq!((begun, messages.left, messages.have), (5, 0, 0), "in steps of {step}");
         }
         let mut messages = Messages::default();
         assert_eq!(messages.count(&body[..body.len() - 1]), 4);
-        assert!(!messages.is_between());
+        assert_eq!(messages.have, PREFIX - 1);
     }
 
     #[test]

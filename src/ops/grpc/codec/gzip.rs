@@ -29,13 +29,25 @@ impl Encoder {
         }
     }
 
-    pub(super) fn begin(&mut self, out: &mut BytesMut) {
+    fn run(&mut self, bytes: &[u8], flush: FlushCompress, out: &mut BytesMut) -> Result<Progress, Broken> {
+        let before = self.deflate.total_out();
+        let progress = self
+            .deflate
+            .compress(bytes, &mut self.room, flush)
+            .map_err(|error| broken(error.to_string()))?;
+        out.put_slice(&self.room[..(self.deflate.total_out() - before) as usize]);
+        Ok(progress)
+    }
+}
+
+impl super::Encoder for Encoder {
+    fn begin(&mut self, out: &mut BytesMut) {
         self.deflate.reset();
         self.crc.reset();
         out.put_slice(HEAD);
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Broken> {
+    fn write(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Broken> {
         self.crc.update(bytes);
         let mut left = bytes;
         while !left.is_empty() {
@@ -47,21 +59,11 @@ impl Encoder {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, out: &mut BytesMut) -> Result<(), Broken> {
+    fn finish(&mut self, out: &mut BytesMut) -> Result<(), Broken> {
         while self.run(&[], FlushCompress::Finish, out)? != Progress::StreamEnd {}
         out.put_u32_le(self.crc.sum());
         out.put_u32_le(self.crc.amount());
         Ok(())
-    }
-
-    fn run(&mut self, bytes: &[u8], flush: FlushCompress, out: &mut BytesMut) -> Result<Progress, Broken> {
-        let before = self.deflate.total_out();
-        let progress = self
-            .deflate
-            .compress(bytes, &mut self.room, flush)
-            .map_err(|error| broken(error.to_string()))?;
-        out.put_slice(&self.room[..(self.deflate.total_out() - before) as usize]);
-        Ok(progress)
     }
 }
 

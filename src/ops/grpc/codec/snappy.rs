@@ -44,12 +44,20 @@ impl Encoder {
         }
     }
 
-    pub(super) fn begin(&mut self, out: &mut BytesMut) {
+    fn chunk_held(&mut self, out: &mut BytesMut) -> Result<(), Broken> {
+        chunk_of(&mut self.raw, &mut self.packed, &self.held, out)?;
+        self.held.clear();
+        Ok(())
+    }
+}
+
+impl super::Encoder for Encoder {
+    fn begin(&mut self, out: &mut BytesMut) {
         self.held.clear();
         out.put_slice(START);
     }
 
-    pub(super) fn write(&mut self, mut bytes: &[u8], out: &mut BytesMut) -> Result<(), Broken> {
+    fn write(&mut self, mut bytes: &[u8], out: &mut BytesMut) -> Result<(), Broken> {
         if !self.held.is_empty() {
             let (now, rest) = bytes.split_at(min(CHUNK - self.held.len(), bytes.len()));
             self.held.extend_from_slice(now);
@@ -67,18 +75,12 @@ impl Encoder {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, out: &mut BytesMut) -> Result<(), Broken> {
+    fn finish(&mut self, out: &mut BytesMut) -> Result<(), Broken> {
         if self.held.is_empty() {
             Ok(())
         } else {
             self.chunk_held(out)
         }
-    }
-
-    fn chunk_held(&mut self, out: &mut BytesMut) -> Result<(), Broken> {
-        chunk_of(&mut self.raw, &mut self.packed, &self.held, out)?;
-        self.held.clear();
-        Ok(())
     }
 }
 
