@@ -4,10 +4,12 @@
 //! anything of its own: a crash costs the calls that run. A call that is dropped drops its request to Prometheus.
 
 pub mod selection;
+pub mod series;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use tonic::service::Routes;
 
 use crate::{
     model::{Labels, duration::TimeOrDuration},
@@ -58,4 +60,28 @@ impl Context {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// All services of the StoreAPI.
+pub fn routes(_context: &Context, series: series::Series) -> Routes {
+    let store = series::StoreService::new(series, Rest);
+    Routes::new(store)
+}
+
+/// Temporary.
+#[derive(Clone, Debug)]
+struct Rest;
+impl tonic::server::NamedService for Rest {
+    const NAME: &'static str = "thanos.Store";
+}
+impl tower_service::Service<http::Request<tonic::body::Body>> for Rest {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, _: http::Request<tonic::body::Body>) -> Self::Future {
+        std::future::ready(Ok(tonic::Status::unimplemented("later").into_http()))
+    }
 }

@@ -12,6 +12,7 @@ pub mod body;
 pub mod budget;
 pub mod convert;
 pub mod encode;
+pub mod fault;
 pub mod limits;
 pub mod metrics;
 pub mod order;
@@ -48,7 +49,7 @@ use self::{
     metrics::Metrics,
     query::Query,
 };
-use super::{Context, View, errors};
+use super::{Context, View};
 use crate::{
     pb::thanos::SeriesRequest,
     prometheus::remote_read::{
@@ -125,7 +126,7 @@ impl Series {
 
     async fn ask(&self, request: &crate::pb::prometheus::ReadRequest) -> Result<remote_read::Answer, Status> {
         let read = self.inner.context.client.remote_read(request).await;
-        read.map_err(|error| errors::read_status(&error))
+        read.map_err(|error| fault::status(&error))
     }
 
     fn stream(&self, query: &Query, streamed: Option<i64>, frames: Box<Frames>, pass: Pass) -> Answer {
@@ -134,7 +135,10 @@ impl Series {
 
     fn plan(&self, query: &Query, streamed: Option<i64>) -> Plan {
         let why = match streamed {
-            Some(_) => format!("series that carry one of the labels {}", query.relabel.touched().join(", ")),
+            Some(_) => format!(
+                "series that carry one of the labels {}",
+                query.relabel.touched().join(", ")
+            ),
             None => "all series of the answer".to_owned(),
         };
         Plan {
@@ -151,7 +155,15 @@ impl Series {
     /// Waits for leave to ask Prometheus.
     async fn turn(&self) -> Result<Pass, Status> {
         let inner = &self.inner;
-        let limit = places(inner.context.snapshots.borrow().flags.get(READ_LIMIT).map(String::as_str));
+        let limit = places(
+            inner
+                .context
+                .snapshots
+                .borrow()
+                .flags
+                .get(READ_LIMIT)
+                .map(String::as_str),
+        );
         inner.gate.set_places(limit);
         let since = Instant::now();
         let pass = inner.gate.enter().await.map_err(|shed| {

@@ -11,17 +11,15 @@ use super::{
     budget::Held,
     convert::Convert,
     encode::OutSeries,
+    fault,
     limits::{Limits, Used},
     metrics::Metrics,
     order::{Disorder, Labelled, Order},
 };
-use crate::{
-    prometheus::remote_read::{
-        Frames,
-        gate::Pass,
-        wire::{Frame, LabelBytes},
-    },
-    storeapi::errors,
+use crate::prometheus::remote_read::{
+    Frames,
+    gate::Pass,
+    wire::{Frame, LabelBytes},
 };
 
 /// How the answer of one call is made.
@@ -59,10 +57,9 @@ pub struct Answer {
 impl Answer {
     /// An answer whose frames are still to come.
     pub fn streaming(plan: Plan, frames: Box<Frames>, pass: Pass) -> Self {
-        Self {
-            frames: Some((frames, pass)),
-            ..Self::empty(plan)
-        }
+        let mut answer = Self::empty(plan);
+        answer.frames = Some((frames, pass));
+        answer
     }
 
     /// An answer of these series, in any order.
@@ -101,7 +98,7 @@ impl Answer {
             };
             let taken = match ready!(frames.poll_frame(cx)) {
                 Some(Ok(frame)) => self.take(frame),
-                Some(Err(error)) => Err(errors::read_status(&error)),
+                Some(Err(error)) => Err(fault::status(&error)),
                 None => self.end(),
             };
             if let Err(status) = taken {
