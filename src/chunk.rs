@@ -1,10 +1,11 @@
 //! The bytes of a chunk as Prometheus writes them: encodings that are written, read and transcoded here. Pure; no input
-//! makes it panic, and none makes it take more memory than a small multiple of the input's size.
+//! makes it panic, and none makes it take more memory than a bounded multiple of the input's size.
 //!
 //! Prometheus numbers the encodings from 1, the StoreAPI from 0, and of the six only the first three are read by every
 //! Thanos Query. The others hold the same samples with start timestamps beside them: [`for_storeapi`] rewrites them.
 
 mod bits;
+pub mod histogram;
 mod st;
 mod value;
 mod varbit;
@@ -143,6 +144,23 @@ pub enum Error {
     /// An encoding that is not known here.
     #[error("the chunk has the encoding {0} of Prometheus, which is not known here")]
     UnknownEncoding(i32),
+}
+
+/// A chunk as Thanos Query can read it: the StoreAPI's number of its encoding, and new data if that had to be rewritten.
+/// `number` is Prometheus'. Samples are kept bit by bit; start timestamps, which Query does not know, are dropped.
+///
+/// # Errors
+/// An unknown number, or data to be rewritten that is no chunk of its encoding. Data that stays is not looked at.
+pub fn for_storeapi(number: i32, data: &[u8]) -> Result<(i32, Option<Vec<u8>>), Error> {
+    let encoding = Encoding::from_prometheus(number).ok_or(Error::UnknownEncoding(number))?;
+    Ok(match encoding {
+        Encoding::Xor => (0, None),
+        Encoding::Histogram => (1, None),
+        Encoding::FloatHistogram => (2, None),
+        Encoding::Xor2 => (0, Some(xor2::transcode_to_xor(data)?)),
+        Encoding::HistogramSt => (1, Some(histogram::transcode(data, histogram::Kind::Integer)?)),
+        Encoding::FloatHistogramSt => (2, Some(histogram::transcode(data, histogram::Kind::Float)?)),
+    })
 }
 
 #[cfg(test)]

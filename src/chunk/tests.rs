@@ -11,6 +11,7 @@ use super::*;
 #[derive(Deserialize)]
 pub(super) struct Vectors {
     floats: Vec<FloatVector>,
+    pub(super) histograms: Vec<histogram::tests::Vector>,
 }
 
 #[derive(Deserialize)]
@@ -99,7 +100,7 @@ fn cut_chunks_and_wrong_counts_are_errors() {
     assert_eq!(text(20), "the chunk is cut: 10 of its 20 samples can be read");
     assert_eq!(
         text(8),
-        "7 bytes follow the last of the 8 samples that the chunk announces"
+        "8 bytes follow the last of the 8 samples that the chunk announces"
     );
 }
 
