@@ -18,6 +18,7 @@ pub mod peer;
 mod answer;
 mod error;
 mod external_labels;
+mod lowest_time;
 mod secret;
 mod tls;
 mod transport;
