@@ -3,11 +3,24 @@
 //! A call uses the labels, the min time and the address of the moment it starts ([`Context::view`]). No service keeps
 //! anything of its own: a crash costs the calls that run. A call that is dropped drops its request to Prometheus.
 
+pub mod errors;
+pub mod exemplars;
+pub mod info;
+pub mod label_calls;
+pub mod metadata;
+pub mod rules;
 pub mod selection;
+pub mod status;
+pub mod targets;
+
+mod label_sets;
+mod times;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
+use tonic::{Response, Status};
 
 use crate::{
     model::{Labels, duration::TimeOrDuration},
@@ -53,6 +66,14 @@ impl Context {
             version: snapshot.version.clone(),
         }
     }
+}
+
+/// The messages of an answer.
+type Messages<T> = BoxStream<'static, Result<T, Status>>;
+
+/// An answer of one message.
+fn one<T: Send + 'static>(message: T) -> Response<Messages<T>> {
+    Response::new(stream::iter([Ok(message)]).boxed())
 }
 
 fn now_ms() -> i64 {
