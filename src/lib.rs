@@ -14,7 +14,7 @@
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model |
-//! | [`ops`] | probes, HTTP server, metrics of the process, logging, signals and tasks | model |
+//! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | model, pb |
 //! | [`model`] | labels, durations: pure values | nothing |
 //! | [`pb`] | messages and services generated from `proto/` | nothing |
 

@@ -37,6 +37,21 @@ pub mod prometheus {
     include!("pb/prometheus.rs");
 }
 
+/// The protocol of gRPC's health checks.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::clone_on_ref_ptr,
+    reason = "generated"
+)]
+pub mod health {
+    include!("pb/grpc.health.v1.rs");
+}
+
+/// The encoded `FileDescriptorSet` of all of the above and of what it imports, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("pb/descriptors.bin");
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;

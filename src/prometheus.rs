@@ -4,6 +4,7 @@
 //! - [`client`] asks: one request, one deadline, an answer of bounded size, an error that says what to do.
 //! - [`http_client`] reads the YAML of `--prometheus.http-client`: credentials, TLS, proxy, connection pool.
 //! - [`checks`] compares Prometheus' flags with ours; pure.
+//! - [`remote_read`] is the way of series: one question, a stream of frames.
 //! - [`peer`] is the heartbeat: it asks again and again and publishes a [`Snapshot`] through a watch channel.
 //!
 //! **Guarantees.** No trouble of Prometheus ends this process or blocks it: each call ends after its deadline, memory is
@@ -16,6 +17,7 @@ pub mod checks;
 pub mod client;
 pub mod http_client;
 pub mod peer;
+pub mod remote_read;
 pub mod version;
 
 mod answer;

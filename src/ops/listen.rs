@@ -1,5 +1,8 @@
 //! Binding a TCP port from a flag, with the meaning that such a flag has in Thanos.
 //!
+//! A port is first reserved, then listened on: a server that is not ready to answer holds its port, so that a clash is
+//! seen at start, and refuses connections.
+//!
 //! `:10902`, `0.0.0.0:10902` and `[::]:10902` all mean every address of the host, IPv4 and IPv6 at once: a cluster that
 //! has only IPv6 works with the default flags.
 
@@ -24,26 +27,90 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// Binds `address` (`host:port`, the host may be empty), and says which address that became; an error names `flag`.
-pub async fn listen(address: &str, flag: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
-    let bound = bind(address).await.and_then(|listener| {
-        let address = listener.local_addr()?;
-        Ok((listener, address))
-    });
-    bound.map_err(|source| BindError {
-        address: address.to_owned(),
-        flag,
-        hint: match source.kind() {
-            io::ErrorKind::AddrInUse => "; another process holds this port: stop it or choose another port",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port",
-            io::ErrorKind::InvalidInput => "; give host:port, such as 0.0.0.0:10902 or :10902",
-            _ => "",
-        },
-        source,
-    })
+/// A port that is ours and refuses connections until [`Reserved::listen`]. Dropping it frees the port.
+#[derive(Debug)]
+pub struct Reserved {
+    socket: Socket,
+    address: SocketAddr,
+    asked: String,
+    flag: &'static str,
 }
 
-async fn bind(address: &str) -> io::Result<TcpListener> {
+/// Reserves `address` (`host:port`, the host may be empty): no other process can bind it, and nobody can connect to it. An
+/// error names `flag`.
+///
+/// # Errors
+/// The address cannot be resolved or bound.
+pub async fn reserve(address: &str, flag: &'static str) -> Result<Reserved, BindError> {
+    let bound = bind(address).await.and_then(|socket| {
+        let address = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or_else(|| io::Error::other("the socket has no IP address"))?;
+        Ok((socket, address))
+    });
+    match bound {
+        Ok((socket, bound)) => Ok(Reserved {
+            socket,
+            address: bound,
+            asked: address.to_owned(),
+            flag,
+        }),
+        Err(source) => Err(BindError::new(address, flag, source)),
+    }
+}
+
+/// Binds `address` and listens, and says which address that became; an error names `flag`.
+///
+/// # Errors
+/// The address cannot be resolved or bound.
+pub async fn listen(address: &str, flag: &'static str) -> Result<(TcpListener, SocketAddr), BindError> {
+    let reserved = reserve(address, flag).await?;
+    let address = reserved.local_address();
+    Ok((reserved.listen()?, address))
+}
+
+impl Reserved {
+    /// The address that is bound: with the real port where 0 was asked for.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes connections from now on, on the Tokio runtime that this is called in.
+    ///
+    /// # Errors
+    /// The kernel refuses. The port being taken is possible only after a restart while old connections were still being
+    /// forgotten.
+    pub fn listen(self) -> Result<TcpListener, BindError> {
+        let Self {
+            socket, asked, flag, ..
+        } = self;
+        // The connections inherit it; without it a restart would have to wait for the old ones to be forgotten.
+        let listening = socket
+            .set_reuse_address(true)
+            .and_then(|()| socket.listen(BACKLOG))
+            .and_then(|()| TcpListener::from_std(socket.into()));
+        listening.map_err(|source| BindError::new(&asked, flag, source))
+    }
+}
+
+impl BindError {
+    fn new(address: &str, flag: &'static str, source: io::Error) -> Self {
+        Self {
+            address: address.to_owned(),
+            flag,
+            hint: match source.kind() {
+                io::ErrorKind::AddrInUse => "; another process holds this port: stop it or choose another port",
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port",
+                io::ErrorKind::InvalidInput => "; give host:port, such as 0.0.0.0:10902 or :10902",
+                _ => "",
+            },
+            source,
+        }
+    }
+}
+
+async fn bind(address: &str) -> io::Result<Socket> {
     let (host, port) = address
         .rsplit_once(':')
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the port is missing"))?;
@@ -56,7 +123,7 @@ async fn bind(address: &str) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for candidate in tokio::net::lookup_host(address).await? {
         match bind_one(candidate, false) {
-            Ok(listener) => return Ok(listener),
+            Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }
     }
@@ -64,24 +131,31 @@ async fn bind(address: &str) -> io::Result<TcpListener> {
 }
 
 /// All addresses of the host; only those of IPv4 where the kernel has no IPv6.
-fn everywhere(port: u16) -> io::Result<TcpListener> {
+fn everywhere(port: u16) -> io::Result<Socket> {
     match bind_one((Ipv6Addr::UNSPECIFIED, port).into(), true) {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind_one((Ipv4Addr::UNSPECIFIED, port).into(), false),
         bound => bound,
     }
 }
 
-fn bind_one(address: SocketAddr, both_families: bool) -> io::Result<TcpListener> {
+/// Two sockets that both reuse addresses can hold the same port until one of them listens. So ours does so only where
+/// old connections of the port are still being forgotten; there a second holder is found out when it listens.
+fn bind_one(address: SocketAddr, both_families: bool) -> io::Result<Socket> {
+    match bind_with(address, both_families, false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind_with(address, both_families, true),
+        bound => bound,
+    }
+}
+
+fn bind_with(address: SocketAddr, both_families: bool, reuse: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // Without it a restart would have to wait for the old connections to be forgotten.
-    socket.set_reuse_address(true)?;
+    socket.set_reuse_address(reuse)?;
     if both_families {
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -99,6 +173,23 @@ mod tests {
                 TcpStream::connect((Ipv6Addr::LOCALHOST, bound.port())).await.unwrap();
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_reserved_port_is_held_and_refuses_until_it_listens() {
+        let reserved = reserve("127.0.0.1:0", "--grpc-address").await.unwrap();
+        let address = reserved.local_address();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let taken = reserve(&address.to_string(), "--grpc-address").await.unwrap_err();
+        assert!(taken.to_string().contains("another process holds this port"), "{taken}");
+        let listener = reserved.listen().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        // The side that closes first keeps the port for a while, which must not hold up a restart.
+        drop(server.unwrap());
+        drop((client.unwrap(), listener));
+        let again = reserve(&address.to_string(), "--grpc-address").await.unwrap();
+        again.listen().unwrap();
     }
 
     #[tokio::test]

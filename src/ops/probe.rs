@@ -2,7 +2,8 @@
 //!
 //! Ready means that every named [`Condition`] is good; with none named yet, the process is still starting and is not
 //! ready. Both states begin as bad. [`Probe::shutdown`] makes the process not ready for good, whatever its conditions say
-//! later; [`Probe::stopped`] makes it not healthy as well. Each change is logged once, with its reasons.
+//! later; [`Probe::stopped`] makes it not healthy as well. Each change is logged once, with its reasons, and told to
+//! whoever asked for [`Probe::readiness`].
 //!
 //! A probe is a handle to shared state: clones are cheap, and no lock is held while anything is awaited or written.
 
@@ -13,6 +14,7 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// The state of readiness and health, shared by all clones.
@@ -26,9 +28,21 @@ pub struct Condition {
     name: &'static str,
 }
 
+/// Readiness, for those who wait for its changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// All conditions are good.
+    Ready,
+    /// Some condition is bad, or there is none yet.
+    NotReady,
+    /// Not ready any more, for good.
+    Stopping,
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    readiness: watch::Sender<Readiness>,
     ready: Gauge,
     healthy: Gauge,
 }
@@ -53,6 +67,7 @@ impl Probe {
         let gauge = |check| status.get_or_create(&Check { component, check }).clone();
         let shared = Shared {
             state: Mutex::new(State::starting()),
+            readiness: watch::Sender::new(Readiness::NotReady),
             ready: gauge("ready"),
             healthy: gauge("healthy"),
         };
@@ -101,6 +116,11 @@ impl Probe {
         self.lock().healthy.clone()
     }
 
+    /// The readiness now and each change of it, but not each reason. It ends when the last handle is gone.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.0.readiness.subscribe()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is a single assignment, so that a panic elsewhere cannot leave half a state behind.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -113,6 +133,14 @@ impl Probe {
             change(&mut state);
             let after = (state.ready(), state.healthy.clone());
             // Under the lock, or two changes at once could leave the older one in the gauges.
+            let readiness = match (state.stopping, after.0.is_ok()) {
+                (true, _) => Readiness::Stopping,
+                (false, true) => Readiness::Ready,
+                (false, false) => Readiness::NotReady,
+            };
+            self.0
+                .readiness
+                .send_if_modified(|told| std::mem::replace(told, readiness) != readiness);
             self.0.ready.set(i64::from(after.0.is_ok()));
             self.0.healthy.set(i64::from(after.1.is_ok()));
             (before, after, state.stopping)
@@ -218,6 +246,23 @@ mod tests {
         assert_eq!(gauges(&registry), (true, true));
         prometheus.clone().set(Err("connection refused".to_owned()));
         assert_eq!(probe.ready(), Err("prometheus: connection refused".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn changes_of_readiness_are_told_but_not_changes_of_the_reason() {
+        let probe = Probe::register("sidecar", &mut Registry::default());
+        let mut told = probe.readiness();
+        assert_eq!(*told.borrow_and_update(), Readiness::NotReady);
+        let prometheus = probe.condition("prometheus");
+        prometheus.set(Err("refused".to_owned()));
+        assert!(!told.has_changed().unwrap());
+        prometheus.set(Ok(()));
+        told.changed().await.unwrap();
+        assert_eq!(*told.borrow_and_update(), Readiness::Ready);
+        probe.shutdown();
+        assert_eq!(*told.borrow_and_update(), Readiness::Stopping);
+        probe.stopped();
+        assert!(!told.has_changed().unwrap());
     }
 
     #[test]

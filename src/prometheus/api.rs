@@ -9,7 +9,6 @@
 
 mod answers;
 mod elements;
-mod label_set;
 mod parameters;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, ops::ControlFlow, time::Duration};
@@ -19,12 +18,9 @@ use serde::{
     de::{DeserializeOwned, MapAccess, Visitor},
 };
 
-pub use self::{
-    answers::{
-        ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, LabelMap, Meta, Rule, RuleGroup, SeriesExemplars,
-        Statistic, Targets, TsdbStatus,
-    },
-    label_set::LabelSet,
+pub use self::answers::{
+    ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, LabelMap, Meta, Rule, RuleGroup, SeriesExemplars,
+    Statistic, Targets, TsdbStatus,
 };
 use self::{
     elements::Elements,
@@ -33,6 +29,7 @@ use self::{
 use super::{
     Client, answer,
     error::{Error, ErrorKind},
+    remote_read::wire::LabelBytes,
     version::at_least,
 };
 use crate::model::{Matcher, matcher::Op};
@@ -44,7 +41,7 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 pub const BUDGET: usize = 256 << 20;
 
 /// What each element costs beside its bytes.
-const OVERHEAD: usize = 32;
+const OVERHEAD: usize = 64;
 
 /// Which series are asked about.
 #[derive(Clone, Copy, Debug)]
@@ -78,25 +75,18 @@ impl Question<'_> {
 type Pairs<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
 impl Client {
-    /// The label sets of series, in Prometheus' order. At most `budget` bytes are collected, [`BUDGET`] if nothing
-    /// speaks against it.
+    /// The label sets of series, in Prometheus' order; each in one piece of memory, as it stands in a message. At most
+    /// `budget` bytes are collected, [`BUDGET`] if nothing speaks against it.
     ///
     /// # Errors
     /// See [`ErrorKind`]; [`ErrorKind::TooMuch`] beyond the budget.
-    pub async fn series(&self, question: &Question<'_>, budget: usize) -> Result<Vec<LabelSet>, Error> {
+    pub async fn series(&self, question: &Question<'_>, budget: usize) -> Result<Vec<LabelBytes>, Error> {
         let mut sets = Vec::new();
         let mut budget = Budget::new(budget);
         self.read_series(question, |pairs| {
-            pairs.sort_by(|one, other| one.0.cmp(&other.0));
-            // Of two values for one name the later wins, as in Go.
-            let mut rest = &**pairs;
-            let last = std::iter::from_fn(|| {
-                let (first, others) = rest.split_first()?;
-                rest = others;
-                Some((first, others.first().is_none_or(|next| next.0 != first.0)))
-            });
-            let labels = last.filter(|(_, last)| *last).map(|(pair, _)| (&*pair.0, &*pair.1));
-            let set = LabelSet::encode(labels);
+            let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            // A copy is as large as it has to be; what was built may be twice that.
+            let set = LabelBytes::from_pairs(pairs).detached();
             budget.spend(set.as_bytes().len())?;
             sets.push(set);
             Ok(ControlFlow::Continue(()))
@@ -122,12 +112,12 @@ impl Client {
     async fn read_series(
         &self,
         question: &Question<'_>,
-        mut take: impl FnMut(&mut Vec<(Cow<'_, str>, Cow<'_, str>)>) -> Result<ControlFlow<()>, ErrorKind>,
+        mut take: impl FnMut(&Pairs<'_>) -> Result<ControlFlow<()>, ErrorKind>,
     ) -> Result<(), Error> {
         let read = |element: &[u8]| {
             let labels: Result<PairList<'_>, _> = serde_json::from_slice(element);
-            let mut labels = labels.map_err(|error| ErrorKind::from_json(&error, "label sets in data"))?;
-            take(&mut labels.0)
+            let labels = labels.map_err(|error| ErrorKind::from_json(&error, "label sets in data"))?;
+            take(&labels.0)
         };
         self.each("/api/v1/series", &question.parameters(), &["data"], read)
             .await

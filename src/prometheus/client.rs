@@ -14,7 +14,7 @@ use super::{
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
     lowest_time,
-    transport::Transport,
+    transport::{Posted, Transport},
 };
 use crate::model::Labels;
 
@@ -181,6 +181,24 @@ impl Client {
         }
     }
 
+    /// Sends a POST to `path` and waits for the answer's head; without a deadline.
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        headers: http::HeaderMap,
+        body: bytes::Bytes,
+    ) -> Result<Posted, ErrorKind> {
+        self.inner
+            .transport
+            .post(below(&self.inner.base, path), headers, body)
+            .await
+    }
+
+    /// The address of `path` as it may be shown.
+    pub(super) fn shown(&self, path: &str) -> String {
+        below(&self.inner.shown, path).into()
+    }
+
     /// Asks `path` with one deadline for everything.
     async fn call<T>(
         &self,
@@ -188,14 +206,13 @@ impl Client {
         limit: Duration,
         ask: impl AsyncFnOnce(Url) -> Result<T, ErrorKind>,
     ) -> Result<T, Error> {
-        let url = below(&self.inner.base, path);
         let asked = async {
             let _slot = self.inner.transport.slot().await;
-            ask(url).await
+            ask(below(&self.inner.base, path)).await
         };
         let result = tokio::time::timeout(limit, asked).await;
         result.unwrap_or(Err(ErrorKind::Timeout(limit))).map_err(|kind| {
-            let url = below(&self.inner.shown, path).into();
+            let url = self.shown(path);
             Error { url, kind }
         })
     }

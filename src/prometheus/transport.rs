@@ -13,20 +13,28 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use http::{
-    HeaderValue,
-    header::{AUTHORIZATION, HOST},
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
+    header::{AUTHORIZATION, HOST, USER_AGENT as USER_AGENT_NAME},
 };
+use http_body_util::Full;
 use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
-use url::Url;
+use rustls::pki_types::ServerName;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::{Position, Url};
 
 use super::{
     error::{ErrorKind, SetupError},
     http_client::{Auth, HttpClientConfig, Source},
+    remote_read::{
+        Body, Way,
+        link::{self, Link},
+    },
     tls,
 };
 
@@ -40,9 +48,17 @@ const USER_AGENT: &str = concat!("narthex/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Transport {
     state: Arc<State>,
     /// Limits connections, if there is a limit.
-    slots: Option<Semaphore>,
+    slots: Option<Arc<Semaphore>>,
     /// The `Host` header when the URL's host was replaced by `server_name`.
     host: Option<HeaderValue>,
+}
+
+/// The answer to a POST, whose head has come.
+#[derive(Debug)]
+pub(super) struct Posted {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
 }
 
 /// What a change of files changes.
@@ -56,6 +72,8 @@ struct State {
 #[derive(Clone, Debug)]
 struct Built {
     client: reqwest::Client,
+    /// For long answers; there is none through a proxy.
+    link: Option<Arc<Link>>,
     stamps: Vec<Option<Stamp>>,
 }
 
@@ -63,6 +81,8 @@ struct Built {
 #[derive(Clone, Debug)]
 struct Target {
     secure: bool,
+    /// Name or address and port, whatever the URL says in its place.
+    address: (String, u16),
     /// The URL's host, if the URL says `server_name` in its place.
     behind_name: Option<(String, String)>,
 }
@@ -80,20 +100,32 @@ impl Transport {
     /// name is then what is sent and verified in TLS, while the connection and the `Host` header keep the host.
     pub(super) fn new(url: &mut Url, config: &HttpClientConfig) -> Result<Self, SetupError> {
         let secure = url.scheme() == "https";
+        let bare = |host: &str| host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let address = (
+            bare(url.host_str().unwrap_or_default()),
+            url.port_or_known_default().unwrap_or_default(),
+        );
         let mut host = None;
         let mut behind_name = None;
         if let Some(name) = config.tls.server_name.as_ref().filter(|_| secure) {
             let real = url.host_str().unwrap_or_default().to_owned();
             host = Some(host_header(url, &real)?);
             replace_host(url, name, config)?;
-            let real = real.trim_start_matches('[').trim_end_matches(']').to_owned();
-            behind_name = Some((name.to_ascii_lowercase(), real));
+            behind_name = Some((name.to_ascii_lowercase(), bare(&real)));
         }
-        let target = Target { secure, behind_name };
+        let target = Target {
+            secure,
+            address,
+            behind_name,
+        };
         let stamps = stamps(config);
         let client = build(config, &target)?;
-        let slots = config.transport.connections.map(Semaphore::new);
-        let built = Mutex::new(Built { client, stamps });
+        let link = link(config, &target)?;
+        let slots = config
+            .transport
+            .connections
+            .map(|number| Arc::new(Semaphore::new(number)));
+        let built = Mutex::new(Built { client, link, stamps });
         let state = Arc::new(State {
             config: config.clone(),
             target,
@@ -103,15 +135,15 @@ impl Transport {
     }
 
     /// Waits for leave to use a connection; to be held until the answer is read.
-    pub(super) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed, so that an error cannot be.
-        self.slots.as_ref()?.acquire().await.ok()
+        Arc::clone(self.slots.as_ref()?).acquire_owned().await.ok()
     }
 
     /// Sends a GET and waits for the answer's head.
     pub(super) async fn get(&self, url: Url) -> Result<reqwest::Response, ErrorKind> {
-        let (client, auth) = self.current().await?;
-        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        let (Built { client, .. }, auth) = self.current().await?;
+        let has_credentials = has_credentials(&url);
         let mut request = client.get(url);
         if let Some(host) = &self.host {
             request = request.header(HOST, host.clone());
@@ -120,13 +152,56 @@ impl Transport {
         if let Some(auth) = auth.filter(|_| !has_credentials) {
             request = request.header(AUTHORIZATION, auth);
         }
-        let connect = connect_timeout(&self.state.config, self.state.target.secure).unwrap_or_default();
-        let answer = async {
-            request
-                .send()
-                .await
-                .map_err(|error| ErrorKind::from_send(error, connect))
+        self.head(async { request.send().await.map_err(|error| self.state.unsent(error)) })
+            .await
+    }
+
+    /// Sends a POST and waits for the answer's head. The body comes over a connection that long answers are cheap on,
+    /// unless a proxy is in between.
+    pub(super) async fn post(&self, url: Url, mut headers: HeaderMap, body: Bytes) -> Result<Posted, ErrorKind> {
+        let permit = self.slot().await;
+        let (Built { client, link, .. }, auth) = self.current().await?;
+        if let Some(auth) = basic(&url).or(auth) {
+            headers.insert(AUTHORIZATION, auth);
+        }
+        let Some(link) = link else {
+            let request = client.post(url).headers(headers).body(body);
+            let send = async { request.send().await.map_err(|error| self.state.unsent(error)) };
+            let response = self.head(send).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let pieces = response.bytes_stream().map_err(ErrorKind::from_body);
+            let body = Body {
+                way: Way::Proxied(Box::pin(pieces)),
+                _permit: permit,
+            };
+            return Ok(Posted { status, headers, body });
         };
+        headers.insert(USER_AGENT_NAME, HeaderValue::from_static(USER_AGENT));
+        let host = match &self.host {
+            Some(host) => host.clone(),
+            None => host_header(&url, url.host_str().unwrap_or_default())?,
+        };
+        headers.insert(HOST, host);
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        let path = &url[Position::BeforePath..Position::AfterQuery];
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|_| SetupError::Url(format!("path {path:?} cannot be sent")))?;
+        *request.headers_mut() = headers;
+        let (head, body) = self.head(link.send(request)).await?;
+        Ok(Posted {
+            status: head.status,
+            headers: head.headers,
+            body: Body {
+                way: Way::Direct(body),
+                _permit: permit,
+            },
+        })
+    }
+
+    /// Waits for the head of an answer as long as the configuration says.
+    async fn head<T>(&self, answer: impl Future<Output = Result<T, ErrorKind>>) -> Result<T, ErrorKind> {
         match self.state.config.transport.response_header_timeout {
             Some(limit) => tokio::time::timeout(limit, answer)
                 .await
@@ -136,7 +211,7 @@ impl Transport {
     }
 
     /// The client and the credentials of now.
-    async fn current(&self) -> Result<(reqwest::Client, Option<HeaderValue>), SetupError> {
+    async fn current(&self) -> Result<(Built, Option<HeaderValue>), SetupError> {
         if !self.state.config.has_files() {
             return self.state.current();
         }
@@ -148,15 +223,18 @@ impl Transport {
 }
 
 impl State {
-    fn current(&self) -> Result<(reqwest::Client, Option<HeaderValue>), SetupError> {
+    fn current(&self) -> Result<(Built, Option<HeaderValue>), SetupError> {
         let auth = header(&self.config.auth)?;
         let stamps = stamps(&self.config);
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         if built.stamps != stamps {
-            match build(&self.config, &self.target) {
-                Ok(client) => {
+            let anew =
+                build(&self.config, &self.target).and_then(|client| Ok((client, link(&self.config, &self.target)?)));
+            match anew {
+                Ok((client, link)) => {
                     tracing::info!("certificate files for Prometheus have changed and are in use now");
                     built.client = client;
+                    built.link = link;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "changed certificate files cannot be used; the ones before stay in use");
@@ -164,8 +242,37 @@ impl State {
             }
             built.stamps = stamps;
         }
-        Ok((built.client.clone(), auth))
+        Ok((built.clone(), auth))
     }
+
+    fn unsent(&self, error: reqwest::Error) -> ErrorKind {
+        let limit = connect_timeout(&self.config, self.target.secure);
+        ErrorKind::from_send(error, limit.unwrap_or_default())
+    }
+}
+
+fn has_credentials(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+/// The credentials of a URL as a header; as in Go, they come before others.
+fn basic(url: &Url) -> Option<HeaderValue> {
+    if !has_credentials(url) {
+        return None;
+    }
+    let plain = |text: &str| {
+        percent_encoding::percent_decode_str(text)
+            .decode_utf8_lossy()
+            .into_owned()
+    };
+    let pair = format!(
+        "{}:{}",
+        plain(url.username()),
+        plain(url.password().unwrap_or_default())
+    );
+    let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn stamps(config: &HttpClientConfig) -> Vec<Option<Stamp>> {
@@ -234,6 +341,31 @@ fn build(config: &HttpClientConfig, target: &Target) -> Result<reqwest::Client, 
         });
     }
     builder.build().map_err(wrong)
+}
+
+/// The connections for long answers.
+fn link(config: &HttpClientConfig, target: &Target) -> Result<Option<Arc<Link>>, SetupError> {
+    if config.proxy.is_some() {
+        return Ok(None);
+    }
+    let (host, port) = target.address.clone();
+    let tls = match target.secure {
+        false => None,
+        true => {
+            let name = target.behind_name.as_ref().map_or(&host, |(name, _)| name).clone();
+            let name = ServerName::try_from(name)
+                .map_err(|error| SetupError::Url(format!("host {host:?} cannot be verified: {error}")))?;
+            Some((Arc::new(tls::client_config(&config.tls)?), name))
+        }
+    };
+    Ok(Some(Arc::new(Link::new(link::Target {
+        host,
+        port,
+        tls,
+        connect_timeout: connect_timeout(config, target.secure),
+        idle_connections: config.transport.idle_connections,
+        idle_timeout: config.transport.idle_timeout,
+    }))))
 }
 
 /// One limit for connecting and TLS: there is none for each.

@@ -2,12 +2,24 @@
 
 use tonic::{Code, Status};
 
-use crate::prometheus::{Error, ErrorKind};
+use crate::prometheus::{
+    Error, ErrorKind,
+    remote_read::{ReadError, ReadErrorKind},
+};
 
 /// The status for a failed call to Prometheus. Its text says what was asked where (without credentials), what went wrong,
 /// and Prometheus' own message.
 pub fn status(error: Error) -> Status {
     Status::new(code(&error.kind), error.to_string())
+}
+
+/// The status for a failed remote read, by the same rules.
+pub fn read_status(error: &ReadError) -> Status {
+    let code = match &error.kind {
+        ReadErrorKind::Http(kind) => code(kind),
+        _ => Code::Internal,
+    };
+    Status::new(code, error.to_string())
 }
 
 fn code(kind: &ErrorKind) -> Code {
@@ -56,6 +68,26 @@ mod tests {
         ] {
             assert_eq!(code(&kind), want, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_remote_read_has_the_same_codes() {
+        let read = |kind| {
+            let url = "http://localhost:9090/api/v1/read".to_owned();
+            read_status(&ReadError { url, kind })
+        };
+        let refused = read(ErrorKind::Refused.into());
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert!(
+            refused
+                .message()
+                .starts_with("POST http://localhost:9090/api/v1/read: "),
+            "{refused}"
+        );
+        assert_eq!(
+            read(ReadErrorKind::ContentType("text/html".to_owned())).code(),
+            Code::Internal
+        );
     }
 
     #[test]

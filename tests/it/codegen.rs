@@ -5,10 +5,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
 /// Every file of `proto/` that is compiled; [`every_proto_file_is_compiled`] keeps the list whole.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
+    "grpc/health.proto",
     "prometheus/remote_read.proto",
     "thanos/exemplars.proto",
     "thanos/info.proto",
@@ -19,6 +21,9 @@ const FILES: [&str; 9] = [
     "thanos/targets.proto",
     "thanos/types.proto",
 ];
+
+/// What reflection answers from: the descriptors of all files and of what they import.
+const DESCRIPTORS: &str = "descriptors.bin";
 
 fn proto_dir() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/proto"))
@@ -54,9 +59,33 @@ fn rust_files(dir: &Path) -> BTreeMap<String, String> {
     for entry in fs_err::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
+        if name == DESCRIPTORS {
+            continue;
+        }
         files.insert(name, fs_err::read_to_string(entry.path()).unwrap());
     }
     files
+}
+
+/// Without comments and positions, which only the generator reads.
+fn descriptors() -> Vec<u8> {
+    let mut descriptors = compile();
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    descriptors.encode_to_vec()
+}
+
+#[test]
+fn descriptors_are_what_proto_says() {
+    let (fresh, path) = (descriptors(), code_dir().join(DESCRIPTORS));
+    if std::env::var_os("UPDATE").is_some() {
+        fs_err::write(&path, &fresh).unwrap();
+    }
+    assert!(
+        fs_err::read(&path).unwrap() == fresh,
+        "src/pb/{DESCRIPTORS} is not what proto/ makes; run `make proto`"
+    );
 }
 
 #[test]

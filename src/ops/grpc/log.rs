@@ -1,0 +1,322 @@
+//! Lines about calls, as `--request.logging-config` asks for them: off unless it is given.
+//!
+//! The YAML is that of Thanos, whose keys for HTTP are checked and have no effect here. Unknown keys are errors. What its
+//! levels are for is only told by Thanos' source: they must be known, and change nothing. A line is at level error when
+//! the call failed in a way that is the server's fault, else at level debug, so that it is seen with `--log.level=debug`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::time::Instant;
+use tonic::Code;
+use tracing::{debug, error};
+
+use super::{
+    deadline::Deadline,
+    metrics::{Kind, code_name},
+};
+
+/// Which calls are logged, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallLog {
+    start: bool,
+    end: bool,
+    /// Service and method; empty means all.
+    only: Vec<(String, String)>,
+}
+
+/// A text is no configuration of the log of requests.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("request logging: {0}")]
+pub struct CallLogError(String);
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    http: Option<Http>,
+    grpc: Option<Grpc>,
+    options: Option<Options>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Http {
+    #[allow(dead_code, reason = "checked only")]
+    config: Option<Vec<HttpEntry>>,
+    options: Option<Options>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(dead_code, reason = "checked only")]
+struct HttpEntry {
+    path: Option<String>,
+    port: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Grpc {
+    config: Option<Vec<GrpcEntry>>,
+    options: Option<Options>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct GrpcEntry {
+    service: String,
+    method: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    level: String,
+    decision: Decision,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Decision {
+    log_start: bool,
+    log_end: bool,
+}
+
+impl Options {
+    fn check(&self, at: &str) -> Result<(), CallLogError> {
+        if !matches!(self.level.as_str(), "" | "INFO" | "DEBUG" | "ERROR" | "WARNING") {
+            return Err(CallLogError(format!(
+                "{at}.level must be INFO, DEBUG, ERROR or WARNING, not {:?}",
+                self.level
+            )));
+        }
+        if self.decision.log_start && !self.decision.log_end {
+            return Err(CallLogError(format!(
+                "{at}.decision: log_start without log_end is not possible"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl CallLog {
+    /// Reads the YAML; `None` when it asks for no line about gRPC. `grpc.options` stand in place of `options`.
+    ///
+    /// # Errors
+    /// Unknown keys or levels, a start that is logged without the end, an entry without its service or method.
+    pub fn parse(yaml: &str) -> Result<Option<Self>, CallLogError> {
+        let config: Option<Config> = serde_saphyr::from_str(yaml).map_err(|error| CallLogError(error.to_string()))?;
+        let config = config.unwrap_or_default();
+        let (http, grpc) = (config.http.unwrap_or_default(), config.grpc.unwrap_or_default());
+        for (at, options) in [
+            ("options", &config.options),
+            ("http.options", &http.options),
+            ("grpc.options", &grpc.options),
+        ] {
+            if let Some(options) = options {
+                options.check(at)?;
+            }
+        }
+        let entries = grpc.config.unwrap_or_default();
+        if entries
+            .iter()
+            .any(|entry| entry.service.is_empty() || entry.method.is_empty())
+        {
+            return Err(CallLogError(
+                "grpc.config: each entry needs service and method".to_owned(),
+            ));
+        }
+        let decision = grpc.options.or(config.options).unwrap_or_default().decision;
+        Ok(decision.log_end.then(|| Self {
+            start: decision.log_start,
+            end: decision.log_end,
+            only: entries.into_iter().map(|entry| (entry.service, entry.method)).collect(),
+        }))
+    }
+
+    /// A call of `path` begins; `None` if it is none to be logged.
+    pub(super) fn begin(
+        &self,
+        path: &str,
+        kind: Option<Kind>,
+        peer: SocketAddr,
+        headers: &HeaderMap,
+        deadline: Option<&Deadline>,
+    ) -> Option<Box<Entry>> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        if !self.only.is_empty() && !self.only.iter().any(|(s, m)| s == service && m == method) {
+            return None;
+        }
+        let now = Timestamp::now();
+        let entry = Entry {
+            end: self.end,
+            kind: kind.unwrap_or_else(|| guess(method)).name(),
+            service: service.to_owned(),
+            method: method.to_owned(),
+            peer,
+            begun: seconds(now),
+            deadline: deadline.and_then(|deadline| {
+                let left = deadline.at().saturating_duration_since(Instant::now());
+                now.checked_add(left).ok().map(seconds)
+            }),
+            request: request_id(headers),
+            trace: trace_id(headers),
+        };
+        if self.start {
+            entry.start();
+        }
+        Some(Box::new(entry))
+    }
+}
+
+/// The kind of methods that are not counted: those of health and reflection.
+fn guess(method: &str) -> Kind {
+    match method {
+        "Watch" => Kind::ServerStream,
+        "ServerReflectionInfo" => Kind::BidiStream,
+        _ => Kind::Unary,
+    }
+}
+
+fn seconds(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
+/// The client's own, if it sent exactly one; else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let mut values = headers.get_all("request-id").iter();
+    match (values.next(), values.next()) {
+        (Some(one), None) => String::from_utf8_lossy(one.as_bytes()).into_owned(),
+        _ => ulid::Ulid::generate().to_string(),
+    }
+}
+
+/// From the header of W3C's trace context.
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let parent = headers.get("traceparent")?.to_str().ok()?;
+    let id = parent.split('-').nth(1)?;
+    (id.len() == 32).then(|| id.to_owned())
+}
+
+/// A call that is logged.
+#[derive(Debug)]
+pub(super) struct Entry {
+    end: bool,
+    kind: &'static str,
+    service: String,
+    method: String,
+    peer: SocketAddr,
+    begun: String,
+    deadline: Option<String>,
+    request: String,
+    trace: Option<String>,
+}
+
+macro_rules! line {
+    ($level:ident, $entry:ident, $($more:tt)*) => {
+        $level!(
+            protocol = "grpc",
+            grpc.component = "server",
+            grpc.service = $entry.service,
+            grpc.method = $entry.method,
+            grpc.method_type = $entry.kind,
+            peer.address = %$entry.peer,
+            grpc.start_time = $entry.begun,
+            grpc.request.deadline = $entry.deadline,
+            requestID = $entry.request,
+            traceID = $entry.trace,
+            $($more)*
+        )
+    };
+}
+
+impl Entry {
+    fn start(&self) {
+        line!(debug, self, "started call");
+    }
+
+    /// The call has ended.
+    pub(super) fn end(&self, code: Code, message: &str, took: Duration) {
+        if !self.end {
+            return;
+        }
+        let text = (code != Code::Ok).then_some(message);
+        let time_ms = took.as_secs_f64() * 1000.0;
+        let name = code_name(code);
+        match code {
+            Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => {
+                line!(
+                    error,
+                    self,
+                    grpc.code = name,
+                    grpc.error = text,
+                    grpc.time_ms = time_ms,
+                    "finished call"
+                );
+            }
+            _ => line!(
+                debug,
+                self,
+                grpc.code = name,
+                grpc.error = text,
+                grpc.time_ms = time_ms,
+                "finished call"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(yaml: &str) -> String {
+        CallLog::parse(yaml).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_yaml_of_thanos_is_read_and_its_mistakes_are_told() {
+        for quiet in [
+            "",
+            "{}",
+            "options:\n  level: INFO\n",
+            "http:\n  options: {decision: {log_end: true}}\n",
+        ] {
+            assert_eq!(CallLog::parse(quiet).unwrap(), None, "{quiet:?}");
+        }
+        let all = "http:\n  config:\n  - path: /a\n    port: 80\noptions:\n  level: DEBUG\n  decision:\n    log_start: \
+                   true\n    log_end: true\n";
+        let log = CallLog::parse(all).unwrap().unwrap();
+        assert!(log.start && log.end && log.only.is_empty());
+        let some = "grpc:\n  options:\n    level: ERROR\n    decision: {log_end: true}\n  config:\n  - service: \
+                    thanos.Store\n    method: Series\noptions:\n  decision: {log_start: true, log_end: true}\n";
+        let log = CallLog::parse(some).unwrap().unwrap();
+        assert!(!log.start && log.end);
+        assert_eq!(log.only, [("thanos.Store".to_owned(), "Series".to_owned())]);
+
+        assert!(refused("options: {level: LOUD}").contains("options.level must be INFO"));
+        assert!(refused("grpc: {options: {decision: {log_start: true}}}").contains("without log_end"));
+        assert!(refused("grpc: {config: [{service: a}]}").contains("needs service and method"));
+        assert!(refused("grpc: {konfig: []}").contains("konfig"));
+    }
+
+    #[test]
+    fn only_the_methods_that_are_named_are_logged() {
+        let log = CallLog {
+            start: false,
+            end: true,
+            only: vec![("thanos.Store".to_owned(), "Series".to_owned())],
+        };
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("request-id", "mine".parse().unwrap());
+        let begin = |path, headers: &HeaderMap| log.begin(path, Some(Kind::ServerStream), peer, headers, None);
+        let entry = begin("/thanos.Store/Series", &headers).unwrap();
+        assert_eq!((entry.request.as_str(), entry.kind), ("mine", "server_stream"));
+        headers.append("request-id", "and mine".parse().unwrap());
+        assert_eq!(begin("/thanos.Store/Series", &headers).unwrap().request.len(), 26);
+        assert!(begin("/thanos.Store/LabelNames", &headers).is_none());
+    }
+}

@@ -1,0 +1,268 @@
+//! What is counted of calls, with the names and labels that Thanos has.
+//!
+//! Only the methods that are given at the start are counted, each from zero: a path that nobody serves makes no series,
+//! and health checks and reflection do not drown the rest. What a call needs of its method is found once, by its path.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+use prost::Message as _;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto};
+use tonic::Code;
+
+/// Upper bounds of `grpc_server_handling_seconds`, in seconds.
+const SECONDS: [f64; 14] = [
+    0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0,
+];
+
+/// The names of the codes, by their numbers.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+/// The name of a code, as Go writes it.
+pub(super) fn code_name(code: Code) -> &'static str {
+    CODES[code as usize]
+}
+
+/// Which side of a call sends many messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Neither.
+    Unary,
+    /// The client.
+    ClientStream,
+    /// The server.
+    ServerStream,
+    /// Both.
+    BidiStream,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unary => "unary",
+            Self::ClientStream => "client_stream",
+            Self::ServerStream => "server_stream",
+            Self::BidiStream => "bidi_stream",
+        }
+    }
+}
+
+/// A method of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Method {
+    /// The service's full name, such as `thanos.Store`.
+    pub service: String,
+    /// The method's name in it, such as `Series`.
+    pub method: String,
+    /// Which side sends many messages.
+    pub kind: Kind,
+}
+
+/// All methods of an encoded `FileDescriptorSet` but gRPC's own (health).
+///
+/// # Errors
+/// `descriptors` is no such set.
+pub fn methods(descriptors: &[u8]) -> Result<Vec<Method>, prost::DecodeError> {
+    let mut found = Vec::new();
+    for file in FileDescriptorSet::decode(descriptors)?.file {
+        if file.package().starts_with("grpc.") {
+            continue;
+        }
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            found.extend(service.method.iter().map(|method| described(&name, method)));
+        }
+    }
+    Ok(found)
+}
+
+fn described(service: &str, method: &MethodDescriptorProto) -> Method {
+    Method {
+        service: service.to_owned(),
+        method: method.name().to_owned(),
+        kind: match (method.client_streaming(), method.server_streaming()) {
+            (false, false) => Kind::Unary,
+            (true, false) => Kind::ClientStream,
+            (false, true) => Kind::ServerStream,
+            (true, true) => Kind::BidiStream,
+        },
+    }
+}
+
+/// The metrics of all calls; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    panics: Counter,
+    methods: HashMap<String, Arc<Counted>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    grpc_type: &'static str,
+    grpc_service: String,
+    grpc_method: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandledLabels {
+    grpc_type: &'static str,
+    grpc_service: String,
+    grpc_method: String,
+    grpc_code: &'static str,
+}
+
+/// One method and its counters.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) method: Method,
+    pub(super) received: Counter,
+    pub(super) sent: Counter,
+    started: Counter,
+    handled: [Counter; CODES.len()],
+    seconds: Histogram,
+}
+
+impl Counted {
+    /// A call has begun.
+    pub(super) fn begin(&self) {
+        self.started.inc();
+    }
+
+    /// A call has ended.
+    pub(super) fn end(&self, code: Code, took: Duration) {
+        self.handled[code as usize].inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
+impl Metrics {
+    /// Registers the metrics of calls of `methods`, all zero.
+    pub fn register(registry: &mut Registry, methods: impl IntoIterator<Item = Method>) -> Self {
+        let (started, received, sent) = (by_method(), by_method(), by_method());
+        let handled = Family::<HandledLabels, Counter>::default();
+        let seconds =
+            Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
+        let panics = Counter::default();
+        let counted = |method: Method| {
+            let labels = MethodLabels {
+                grpc_type: method.kind.name(),
+                grpc_service: method.service.clone(),
+                grpc_method: method.method.clone(),
+            };
+            let counted = Counted {
+                received: received.get_or_create(&labels).clone(),
+                sent: sent.get_or_create(&labels).clone(),
+                started: started.get_or_create(&labels).clone(),
+                handled: CODES.map(|code| handled.get_or_create(&with_code(&labels, code)).clone()),
+                seconds: seconds.get_or_create(&labels).clone(),
+                method,
+            };
+            let path = format!("/{}/{}", counted.method.service, counted.method.method);
+            (path, Arc::new(counted))
+        };
+        let methods = methods.into_iter().map(counted).collect();
+        let grpc = registry.sub_registry_with_prefix("grpc");
+        grpc.register(
+            "req_panics_recovered",
+            "Panics in calls, each of which failed its call",
+            panics.clone(),
+        );
+        let server = grpc.sub_registry_with_prefix("server");
+        server.register("started", "Calls begun", started.clone());
+        server.register("handled", "Calls ended, by their code", handled.clone());
+        server.register("msg_received", "Messages received", received.clone());
+        server.register("msg_sent", "Messages sent", sent.clone());
+        server.register("handling_seconds", "How long calls took, in seconds", seconds.clone());
+        Self(Arc::new(Inner { panics, methods }))
+    }
+
+    /// The method that answers at `path`, if it is one that is counted.
+    pub(super) fn find(&self, path: &str) -> Option<&Arc<Counted>> {
+        self.0.methods.get(path)
+    }
+
+    pub(super) fn panicked(&self) {
+        self.0.panics.inc();
+    }
+}
+
+fn by_method() -> Family<MethodLabels, Counter> {
+    Family::default()
+}
+
+fn with_code(labels: &MethodLabels, grpc_code: &'static str) -> HandledLabels {
+    HandledLabels {
+        grpc_type: labels.grpc_type,
+        grpc_service: labels.grpc_service.clone(),
+        grpc_method: labels.grpc_method.clone(),
+        grpc_code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_there_from_the_start() {
+        let mut registry = Registry::default();
+        let found = methods(crate::pb::FILE_DESCRIPTOR_SET).unwrap();
+        assert_eq!(found.len(), 9);
+        let metrics = Metrics::register(&mut registry, found);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let series = r#"{grpc_type="server_stream",grpc_service="thanos.Store",grpc_method="Series"}"#;
+        for name in [
+            "started_total",
+            "msg_received_total",
+            "msg_sent_total",
+            "handling_seconds_count",
+        ] {
+            assert!(text.contains(&format!("grpc_server_{name}{series} 0\n")), "{text}");
+        }
+        let info = r#"{grpc_type="unary",grpc_service="thanos.info.Info",grpc_method="Info",grpc_code="#;
+        for code in CODES {
+            assert!(
+                text.contains(&format!("grpc_server_handled_total{info}\"{code}\"}} 0\n")),
+                "{text}"
+            );
+        }
+        assert!(text.contains("grpc_req_panics_recovered_total 0\n"), "{text}");
+        assert!(!text.contains("Health"), "{text}");
+        assert!(metrics.find("/thanos.Store/Series").is_some());
+        assert!(metrics.find("/thanos.Store/Info").is_none());
+    }
+
+    #[test]
+    fn codes_have_the_names_of_go() {
+        assert_eq!(code_name(Code::Ok), "OK");
+        assert_eq!(code_name(Code::Cancelled), "Canceled");
+        assert_eq!(code_name(Code::Unauthenticated), "Unauthenticated");
+        assert_eq!(code_name(Code::DataLoss), "DataLoss");
+    }
+}

@@ -1,0 +1,149 @@
+//! The body of a request on its way to the service: messages counted and, where the client compresses, decompressed.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use tonic::Status;
+
+use super::{
+    MESSAGE_MAX,
+    codec::Codec,
+    messages::{COMPRESSED, Messages, PREFIX, length, prefix},
+    metrics::Counted,
+};
+
+/// A request's body; errors of the connection become a status.
+#[derive(Debug)]
+pub(super) struct RequestBody<B> {
+    inner: B,
+    counted: Option<Arc<Counted>>,
+    messages: Messages,
+    compressed: Option<Compressed>,
+}
+
+/// What came of messages that may be compressed, in turn until a message is whole.
+#[derive(Debug)]
+struct Compressed {
+    codec: Codec,
+    held: BytesMut,
+    ended: bool,
+}
+
+impl<B> RequestBody<B> {
+    pub(super) fn new(inner: B, counted: Option<Arc<Counted>>, codec: Option<Codec>) -> Self {
+        let compressed = codec.map(|codec| Compressed {
+            codec,
+            held: BytesMut::new(),
+            ended: false,
+        });
+        Self {
+            inner,
+            counted,
+            messages: Messages::default(),
+            compressed,
+        }
+    }
+
+    fn count(&mut self, data: &[u8]) {
+        if let Some(counted) = &self.counted {
+            let begun = self.messages.count(data);
+            if begun > 0 {
+                counted.received.inc_by(begun);
+            }
+        }
+    }
+}
+
+impl Compressed {
+    /// The next message in plain, if it is here whole.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some(start) = self.held.first_chunk::<PREFIX>() else {
+            return Ok(None);
+        };
+        let (flag, length) = (start[0], length(*start) as usize);
+        if length > MESSAGE_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "a message of the request is larger than {MESSAGE_MAX} bytes"
+            )));
+        }
+        if self.held.len() < PREFIX + length {
+            return Ok(None);
+        }
+        if flag != COMPRESSED {
+            return Ok(Some(self.held.split_to(PREFIX + length).freeze()));
+        }
+        self.held.advance(PREFIX);
+        let message = self.held.split_to(length);
+        let mut plain = BytesMut::zeroed(PREFIX);
+        self.codec.decompress(&message, MESSAGE_MAX, &mut plain)?;
+        // At most MESSAGE_MAX, which fits.
+        let start = prefix(0, (plain.len() - PREFIX) as u32);
+        plain[..PREFIX].copy_from_slice(&start);
+        Ok(Some(plain.freeze()))
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(compressed) = &mut this.compressed {
+                if let Some(message) = compressed.take()? {
+                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                }
+                if compressed.ended {
+                    // The beginning of a message: whoever decodes it says what is wrong.
+                    let rest = compressed.held.split().freeze();
+                    return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
+                }
+            }
+            let frame = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+                None => match &mut this.compressed {
+                    Some(compressed) => {
+                        compressed.ended = true;
+                        continue;
+                    }
+                    None => return Poll::Ready(None),
+                },
+            };
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                // Trailers of a request: gRPC has none.
+                Err(other) => return Poll::Ready(Some(Ok(other))),
+            };
+            this.count(&data);
+            match &mut this.compressed {
+                Some(compressed) => compressed.held.extend_from_slice(&data),
+                None => return Poll::Ready(Some(Ok(Frame::data(data)))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.compressed
+            .as_ref()
+            .is_none_or(|compressed| compressed.held.is_empty())
+            && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.compressed {
+            Some(_) => SizeHint::default(),
+            None => self.inner.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Remote read: one question of several queries, answered as a stream of frames that is read as it comes.
+//!
+//! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
+//! - [`gate`] keeps the calls within what Prometheus allows.
+//! - `link` and `tide` are the connections.
+//!
+//! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
+//! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
+//! No answer makes no progress for longer than [`STALL`]. Nothing is kept beyond a frame and what was read at once.
+
+pub mod frames;
+pub mod gate;
+pub(super) mod link;
+mod tide;
+pub mod wire;
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+use prost::Message;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
+
+use super::{Client, error::ErrorKind, transport::Posted};
+use crate::pb::prometheus::{ReadRequest, ReadResponse};
+use frames::{FrameError, FrameReader};
+use wire::{Frame, WireError};
+
+/// How long Prometheus may say nothing, before the head of the answer and within it.
+pub const STALL: Duration = Duration::from_secs(120);
+/// Longest sampled answer, in bytes, compressed and not.
+const SAMPLED_MAX: usize = 256 << 20;
+/// How much of an error answer is read, in bytes.
+const ERROR_BODY: usize = 4 << 10;
+
+const PATH: &str = "/api/v1/read";
+const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+const SAMPLED: &str = "application/x-protobuf";
+
+/// A remote read that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("POST {url}: {kind}")]
+pub struct ReadError {
+    /// The address, without credentials.
+    pub url: String,
+    /// What went wrong.
+    pub kind: ReadErrorKind,
+}
+
+/// What went wrong in a remote read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadErrorKind {
+    /// The request failed as any other can.
+    #[error(transparent)]
+    Http(#[from] ErrorKind),
+    /// An answer that is neither frames nor samples.
+    #[error("not supported remote read content type: {0:?}; check that --prometheus.url leads to Prometheus")]
+    ContentType(String),
+    /// The frames are not whole.
+    #[error("{0}; nothing of the answer can be trusted")]
+    Frame(#[from] FrameError),
+    /// A frame holds something else.
+    #[error("{0}: check that --prometheus.url leads to Prometheus")]
+    Wire(#[from] WireError),
+    /// A sampled answer that cannot be read.
+    #[error("the sampled answer cannot be read: {0}")]
+    Samples(String),
+}
+
+/// An answer whose head has come.
+#[derive(Debug)]
+pub enum Answer {
+    /// Chunks, frame by frame.
+    Frames(Box<Frames>),
+    /// Samples, all at once: from servers that cannot stream.
+    Samples(ReadResponse),
+}
+
+impl Client {
+    /// Sends `request` and waits for the head of the answer, or for all of it if it is sampled.
+    ///
+    /// # Errors
+    /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
+    pub async fn remote_read(&self, request: &ReadRequest) -> Result<Answer, ReadError> {
+        let url = self.shown(PATH);
+        let asked = async {
+            let body = compress(request)?;
+            let asked = self.post(PATH, headers(), body);
+            let answered = tokio::time::timeout(STALL, asked).await;
+            let Posted { status, headers, body } = answered.unwrap_or(Err(ErrorKind::Timeout(STALL)))?;
+            let mut pieces = Pieces::new(body);
+            if !status.is_success() {
+                return Err(refusal(status.as_u16(), pieces).await.into());
+            }
+            let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+            let content_type = String::from_utf8_lossy(content_type);
+            if content_type.starts_with(SAMPLED) {
+                return Ok(Err(samples(&mut pieces).await?));
+            }
+            match content_type.starts_with(STREAMED) {
+                true => Ok(Ok(pieces)),
+                false => Err(ReadErrorKind::ContentType(content_type.into_owned())),
+            }
+        };
+        match asked.await {
+            Ok(Ok(pieces)) => Ok(Answer::Frames(Box::new(Frames {
+                pieces,
+                reader: FrameReader::default(),
+                url,
+            }))),
+            Ok(Err(samples)) => Ok(Answer::Samples(samples)),
+            Err(kind) => Err(ReadError { url, kind }),
+        }
+    }
+}
+
+fn compress(request: &ReadRequest) -> Result<Bytes, ReadErrorKind> {
+    let compressed = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec());
+    // Only a request of 4 GiB could not be.
+    compressed
+        .map(Bytes::from)
+        .map_err(|error| ReadErrorKind::Samples(format!("the request cannot be compressed: {error}")))
+}
+
+fn headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
+    // Misspelt by everybody; Prometheus does not look at it.
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-stream-protobuf"));
+    headers.insert("x-prometheus-remote-read-version", HeaderValue::from_static("0.1.0"));
+    headers
+}
+
+async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
+    let mut body = Vec::new();
+    while let Some(Ok(piece)) = pieces.next().await {
+        let room = ERROR_BODY - body.len();
+        body.extend_from_slice(&piece[..piece.len().min(room)]);
+        if body.len() == ERROR_BODY {
+            break;
+        }
+    }
+    ErrorKind::status(code, &body)
+}
+
+async fn samples(pieces: &mut Pieces) -> Result<ReadResponse, ReadErrorKind> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = pieces.next().await {
+        body.extend_from_slice(&piece?);
+        if body.len() > SAMPLED_MAX {
+            return Err(ErrorKind::TooLarge { limit: SAMPLED_MAX }.into());
+        }
+    }
+    let unreadable = |what: &str, error: String| ReadErrorKind::Samples(format!("{what}: {error}"));
+    let length = snap::raw::decompress_len(&body).map_err(|error| unreadable("snappy", error.to_string()))?;
+    if length > SAMPLED_MAX {
+        return Err(ErrorKind::TooLarge { limit: SAMPLED_MAX }.into());
+    }
+    let plain = snap::raw::Decoder::new().decompress_vec(&body);
+    let plain = plain.map_err(|error| unreadable("snappy", error.to_string()))?;
+    drop(body);
+    ReadResponse::decode(Bytes::from(plain)).map_err(|error| unreadable("protobuf", error.to_string()))
+}
+
+/// The frames of an answer, as they come.
+#[derive(Debug)]
+pub struct Frames {
+    pieces: Pieces,
+    reader: FrameReader,
+    url: String,
+}
+
+impl Frames {
+    /// The next frame; `None` at the end of a whole answer. After an error there is nothing more.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ReadError>>> {
+        let frame = ready!(self.poll_next(cx)).transpose();
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|kind| ReadError {
+                url: self.url.clone(),
+                kind,
+            })
+        }))
+    }
+
+    /// How many frames have come.
+    pub fn count(&self) -> u64 {
+        self.reader.frames()
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadErrorKind>> {
+        loop {
+            if let Some(payload) = self.reader.next()? {
+                return Poll::Ready(Ok(Some(wire::parse(&payload)?)));
+            }
+            match ready!(self.pieces.poll_piece(cx)) {
+                Some(piece) => self.reader.push(piece?),
+                None => {
+                    self.reader.finish()?;
+                    return Poll::Ready(Ok(None));
+                }
+            }
+        }
+    }
+}
+
+/// A body piece by piece.
+pub(super) type Pieced = Pin<Box<dyn Stream<Item = Result<Bytes, ErrorKind>> + Send>>;
+
+/// The body of an answer, from wherever it comes.
+pub(super) struct Body {
+    pub(super) way: Way,
+    /// Limits the connections.
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
+}
+
+pub(super) enum Way {
+    /// A connection of our own.
+    Direct(link::Body),
+    /// Through a proxy.
+    Proxied(Pieced),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.way {
+            Way::Direct(_) => "Body::Direct",
+            Way::Proxied(_) => "Body::Proxied",
+        })
+    }
+}
+
+/// A body that must go on.
+#[derive(Debug)]
+struct Pieces {
+    body: Body,
+    /// Pieces so far.
+    count: u64,
+    /// Runs while nothing comes; with `count` of when it was wound up.
+    timer: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl Pieces {
+    fn new(body: Body) -> Self {
+        Self {
+            body,
+            count: 0,
+            timer: None,
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
+        let piece = match &mut self.body.way {
+            Way::Direct(body) => body.poll_piece(cx),
+            Way::Proxied(stream) => stream.as_mut().poll_next(cx),
+        };
+        match piece {
+            Poll::Ready(piece) => {
+                self.count += 1;
+                Poll::Ready(piece)
+            }
+            Poll::Pending => self.poll_stall(cx),
+        }
+    }
+
+    /// Fails once nothing came between two looks at the clock; wound up seldom, since most waits are short.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
+        let count = self.count;
+        let (wound, timer) = self
+            .timer
+            .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(STALL))));
+        while timer.as_mut().poll(cx).is_ready() {
+            if *wound == count {
+                return Poll::Ready(Some(Err(ErrorKind::Timeout(STALL))));
+            }
+            *wound = count;
+            timer.as_mut().reset(Instant::now() + STALL);
+        }
+        Poll::Pending
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, ErrorKind>> {
+        std::future::poll_fn(|cx| self.poll_piece(cx)).await
+    }
+}

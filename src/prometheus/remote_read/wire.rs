@@ -1,0 +1,318 @@
+//! The payload of a frame, read where it lies: labels stay the bytes that arrived, chunk data are slices of the frame.
+//!
+//! A label set is kept as the bytes of its `Label` fields ([`LabelBytes`]), which are the same in Prometheus' message and
+//! in the StoreAPI's: what need not change is passed on as it is. Text is not checked to be UTF-8, as in Go.
+
+use std::cmp::Ordering;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Bytes that are no `ChunkedReadResponse`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a frame's payload is no message of remote read")]
+pub struct WireError;
+
+/// One frame of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// The query of the request that this belongs to, counted from 0.
+    pub query_index: i64,
+    /// The series, or a part of one; Prometheus sends one a frame.
+    pub series: Vec<ReadSeries>,
+}
+
+/// A series, or a part of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadSeries {
+    /// Its labels.
+    pub labels: LabelBytes,
+    /// Its chunks, in the order sent.
+    pub chunks: Vec<ReadChunk>,
+}
+
+/// A chunk as it was sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadChunk {
+    /// Time of the first sample, in ms.
+    pub min_ms: i64,
+    /// Time of the last sample, in ms.
+    pub max_ms: i64,
+    /// The encoding's number in Prometheus' message.
+    pub encoding: i32,
+    /// The encoded samples.
+    pub data: Bytes,
+}
+
+/// A label set as the bytes of `repeated Label labels = 1`: sorted by name, names unique, no empty value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelBytes(Bytes);
+
+/// `Label` as a field with number 1.
+const LABEL_TAG: u8 = 0x0a;
+const NAME_TAG: u8 = 0x0a;
+const VALUE_TAG: u8 = 0x12;
+
+impl LabelBytes {
+    /// Encodes pairs that are in order. Pairs with an empty value are left out.
+    pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let mut bytes = BytesMut::new();
+        for (name, value) in pairs {
+            put_label(&mut bytes, name, value);
+        }
+        Self(bytes.freeze())
+    }
+
+    /// Encodes pairs in any order; of several with one name the last counts.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.sort_by_key(|(name, _)| *name);
+        let last = |at: &usize| pairs.get(at + 1).is_none_or(|next| next.0 != pairs[*at].0);
+        Self::from_sorted((0..pairs.len()).filter(last).map(|at| pairs[at]))
+    }
+
+    /// The encoded fields.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Names and values, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let mut label = field(&mut rest, LABEL_TAG)?;
+            Some((
+                field(&mut label, NAME_TAG).unwrap_or_default(),
+                field(&mut label, VALUE_TAG).unwrap_or_default(),
+            ))
+        })
+    }
+
+    /// The same labels with memory of their own, which keeps no frame alive.
+    pub fn detached(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+}
+
+impl Ord for LabelBytes {
+    /// The order of the StoreAPI: pair by pair, name before value, bytewise; the shorter set first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        match self.0 == other.0 {
+            true => Ordering::Equal,
+            false => self.iter().cmp(other.iter()),
+        }
+    }
+}
+
+impl PartialOrd for LabelBytes {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn put_label(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    if value.is_empty() {
+        return;
+    }
+    let length = 2 + length_size(name.len()) + length_size(value.len()) + name.len() + value.len();
+    out.reserve(1 + length_size(length) + length);
+    out.put_u8(LABEL_TAG);
+    prost::encode_length_delimiter(length, out).unwrap_or_default();
+    for (tag, text) in [(NAME_TAG, name), (VALUE_TAG, value)] {
+        out.put_u8(tag);
+        prost::encode_length_delimiter(text.len(), out).unwrap_or_default();
+        out.put_slice(text);
+    }
+}
+
+fn length_size(length: usize) -> usize {
+    prost::length_delimiter_len(length)
+}
+
+/// Takes a length-delimited field off `rest` if it comes next.
+fn field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
+    let (&first, after) = rest.split_first()?;
+    if first != tag {
+        return None;
+    }
+    let (length, size) = uvarint(after)?;
+    let end = size.checked_add(usize::try_from(length).ok()?)?;
+    let text = after.get(size..end)?;
+    *rest = &after[end..];
+    Some(text)
+}
+
+fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let &first = bytes.first()?;
+    if first < 0x80 {
+        return Some((u64::from(first), 1));
+    }
+    let mut value = 0_u64;
+    for (at, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f).checked_shl(7 * at as u32)?;
+        if byte & 0x80 == 0 {
+            return Some((value, at + 1));
+        }
+    }
+    None
+}
+
+/// A field of a message: where its content lies, or its number.
+enum Value {
+    Number(u64),
+    Bytes { start: usize, end: usize },
+    Skipped,
+}
+
+/// Walks over the fields of a message within `bytes`.
+struct Fields<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl Fields<'_> {
+    fn next(&mut self) -> Result<Option<(u64, Value)>, WireError> {
+        if self.at == self.end {
+            return Ok(None);
+        }
+        let key = self.number()?;
+        let value = match key & 7 {
+            0 => Value::Number(self.number()?),
+            2 => {
+                let length = usize::try_from(self.number()?).map_err(|_| WireError)?;
+                let start = self.skip(length)?;
+                Value::Bytes { start, end: self.at }
+            }
+            1 => self.skip(8).map(|_| Value::Skipped)?,
+            5 => self.skip(4).map(|_| Value::Skipped)?,
+            _ => return Err(WireError),
+        };
+        Ok(Some((key >> 3, value)))
+    }
+
+    fn number(&mut self) -> Result<u64, WireError> {
+        let (number, size) = uvarint(&self.bytes[self.at..self.end]).ok_or(WireError)?;
+        self.at += size;
+        Ok(number)
+    }
+
+    /// Goes on by `length`; where it was.
+    fn skip(&mut self, length: usize) -> Result<usize, WireError> {
+        let start = self.at;
+        self.at = start
+            .checked_add(length)
+            .filter(|at| *at <= self.end)
+            .ok_or(WireError)?;
+        Ok(start)
+    }
+}
+
+/// Reads a `ChunkedReadResponse`.
+///
+/// # Errors
+/// Bytes that are no such message.
+pub fn parse(payload: &Bytes) -> Result<Frame, WireError> {
+    let mut frame = Frame::default();
+    let mut fields = Fields {
+        bytes: payload,
+        at: 0,
+        end: payload.len(),
+    };
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Bytes { start, end }) => frame.series.push(parse_series(payload, start, end)?),
+            (2, Value::Number(index)) => frame.query_index = index as i64,
+            _ => {}
+        }
+    }
+    Ok(frame)
+}
+
+fn parse_series(payload: &Bytes, start: usize, end: usize) -> Result<ReadSeries, WireError> {
+    let mut series = ReadSeries::default();
+    let mut fields = Fields {
+        bytes: payload,
+        at: start,
+        end,
+    };
+    // Labels come first, one behind the other, as long as this is as Prometheus sends it.
+    let (mut labels_end, mut plain) = (start, true);
+    let mut before: Option<&[u8]> = None;
+    loop {
+        let at = fields.at;
+        match fields.next()? {
+            None => break,
+            Some((1, Value::Bytes { start: from, end: to })) => {
+                let name = plain_name(&payload[from..to]);
+                plain &= at == labels_end && name.is_some() && before.is_none_or(|before| Some(before) < name);
+                before = name;
+                labels_end = to;
+            }
+            Some((2, Value::Bytes { start, end })) => series.chunks.push(parse_chunk(payload, start, end)?),
+            Some(_) => {}
+        }
+    }
+    series.labels = match plain {
+        true => LabelBytes(payload.slice(start..labels_end)),
+        false => sort_labels(payload, start, end)?,
+    };
+    Ok(series)
+}
+
+/// The name of a label that is written as we would: name, value, nothing else, neither of them empty.
+fn plain_name(mut label: &[u8]) -> Option<&[u8]> {
+    let name = field(&mut label, NAME_TAG)?;
+    let value = field(&mut label, VALUE_TAG)?;
+    (label.is_empty() && !value.is_empty()).then_some(name)
+}
+
+/// Labels that are out of order, doubled, empty or otherwise unusual, written anew.
+fn sort_labels(payload: &Bytes, start: usize, end: usize) -> Result<LabelBytes, WireError> {
+    let mut pairs = Vec::new();
+    let mut fields = Fields {
+        bytes: payload,
+        at: start,
+        end,
+    };
+    while let Some(field) = fields.next()? {
+        if let (1, Value::Bytes { start, end }) = field {
+            let mut pair: (&[u8], &[u8]) = Default::default();
+            let mut label = Fields {
+                bytes: payload,
+                at: start,
+                end,
+            };
+            while let Some(field) = label.next()? {
+                match field {
+                    (1, Value::Bytes { start, end }) => pair.0 = &payload[start..end],
+                    (2, Value::Bytes { start, end }) => pair.1 = &payload[start..end],
+                    _ => {}
+                }
+            }
+            pairs.push(pair);
+        }
+    }
+    Ok(LabelBytes::from_pairs(pairs))
+}
+
+fn parse_chunk(payload: &Bytes, start: usize, end: usize) -> Result<ReadChunk, WireError> {
+    let mut chunk = ReadChunk::default();
+    let mut fields = Fields {
+        bytes: payload,
+        at: start,
+        end,
+    };
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Value::Number(ms)) => chunk.min_ms = ms as i64,
+            (2, Value::Number(ms)) => chunk.max_ms = ms as i64,
+            (3, Value::Number(encoding)) => chunk.encoding = encoding as i32,
+            (4, Value::Bytes { start, end }) => chunk.data = payload.slice(start..end),
+            _ => {}
+        }
+    }
+    Ok(chunk)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The memory for series that have to be collected before they can be sent: one budget for all calls together.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tonic::Status;
+
+/// Bytes that a collected series takes beyond its own.
+const OVERHEAD: usize = 256;
+
+/// The budget; clones share it.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    used: Arc<AtomicUsize>,
+    total: usize,
+}
+
+/// What one call holds of the budget; given back when dropped.
+#[derive(Debug)]
+pub struct Held {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    pub fn new(total: usize) -> Self {
+        Self {
+            used: Arc::default(),
+            total,
+        }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Nothing yet.
+    pub fn hold(&self) -> Held {
+        Held {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+impl Held {
+    /// Takes memory for one series of `size` bytes.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`: there is not so much; `why` says what had to be collected.
+    pub fn add(&mut self, size: usize, why: &str) -> Result<(), Status> {
+        let size = size + OVERHEAD;
+        let before = self.budget.used.fetch_add(size, Ordering::Relaxed);
+        self.bytes += size;
+        if before + size > self.budget.total {
+            return Err(Status::resource_exhausted(format!(
+                "{why} have to be sorted in memory: this call needs more than {} bytes for them, all calls together may \
+                 use {}; select less, or a shorter time",
+                self.bytes, self.budget.total
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_calls_share_it_and_what_a_call_held_comes_back() {
+        let budget = Budget::new(10_000);
+        let (mut one, mut other) = (budget.hold(), budget.hold());
+        one.add(6000, "series").unwrap();
+        let error = other.add(4000, "series that carry cluster").unwrap_err();
+        assert_eq!(error.code(), tonic::Code::ResourceExhausted);
+        assert!(error.message().starts_with("series that carry cluster have"), "{error}");
+        drop((one, other));
+        assert_eq!(budget.used(), 0);
+        budget.hold().add(9000, "series").unwrap();
+    }
+}

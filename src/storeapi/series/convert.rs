@@ -1,0 +1,70 @@
+//! From a series as Prometheus sends it to one as the StoreAPI sends it. Pure.
+
+use tonic::Status;
+
+use super::{
+    encode::{OutChunk, OutSeries},
+    relabel::Relabel,
+    shard::Shard,
+};
+use crate::{
+    chunk::{self, Encoding},
+    prometheus::remote_read::wire::{LabelBytes, ReadChunk, ReadSeries},
+};
+
+/// What happens to each series of one answer.
+#[derive(Clone, Debug)]
+pub struct Convert {
+    relabel: Relabel,
+    shard: Option<Shard>,
+}
+
+impl Convert {
+    /// Changes labels and keeps what belongs to the shard.
+    pub fn new(relabel: Relabel, shard: Option<Shard>) -> Self {
+        Self { relabel, shard }
+    }
+
+    /// The labels to be sent; `None` if the series belongs to another shard.
+    pub fn labels(&mut self, stored: &LabelBytes) -> Option<LabelBytes> {
+        let labels = self.relabel.apply(stored);
+        let keeps = self.shard.as_mut().is_none_or(|shard| shard.keeps(&labels));
+        keeps.then_some(labels)
+    }
+
+    /// The series to be sent; `None` if it belongs to another shard.
+    ///
+    /// # Errors
+    /// `Unknown`: a chunk whose encoding today's queriers cannot read; broken chunk data that had to be read.
+    pub fn series(&mut self, series: ReadSeries) -> Result<Option<OutSeries>, Status> {
+        let Some(labels) = self.labels(&series.labels) else {
+            return Ok(None);
+        };
+        let chunks: Result<Vec<_>, Status> = series.chunks.into_iter().map(|chunk| convert(chunk, &labels)).collect();
+        Ok(Some(OutSeries::new(labels, chunks?)))
+    }
+}
+
+fn convert(chunk: ReadChunk, labels: &LabelBytes) -> Result<OutChunk, Status> {
+    let encoding = Encoding::try_from(chunk.encoding);
+    let (encoding, data) = match encoding.ok().and_then(Encoding::storeapi_number) {
+        Some(number) => (number, chunk.data),
+        None => {
+            let plain = chunk::transcode(chunk.encoding, &chunk.data);
+            let (number, data) = plain.map_err(|error| Status::unknown(format!("series {}: {error}", shown(labels))))?;
+            (number, data.into())
+        }
+    };
+    Ok(OutChunk {
+        min_ms: chunk.min_ms,
+        max_ms: chunk.max_ms,
+        encoding,
+        hash: chunk::hash(&data),
+        data,
+    })
+}
+
+fn shown(labels: &LabelBytes) -> String {
+    let label = |(name, value)| format!("{}={:?}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+    format!("{{{}}}", labels.iter().map(label).collect::<Vec<_>>().join(", "))
+}

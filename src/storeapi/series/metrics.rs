@@ -1,0 +1,144 @@
+//! What is counted of Series calls: Thanos' names and labels, and what we alone have.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::limits::Exceeded;
+
+/// The metrics of the Series service; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dropped: Family<Reason, Counter>,
+    series: Histogram,
+    chunks: Histogram,
+    pending: Gauge,
+    frames: Histogram,
+    wait: Histogram,
+    shed: Counter,
+    stalled: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// Counts a call as pending until it is dropped.
+#[derive(Debug)]
+pub struct Pending(Metrics);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.0.pending.dec();
+    }
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let inner = Inner {
+            dropped: Family::default(),
+            series: Histogram::new([1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6]),
+            chunks: Histogram::new([1.0, 100.0, 1e3, 1e4, 1e5, 1e7, 1e8, 1e9]),
+            pending: Gauge::default(),
+            frames: Histogram::new([10.0, 100.0, 1e3, 1e4, 1e5]),
+            wait: Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0]),
+            shed: Counter::default(),
+            stalled: Counter::default(),
+        };
+        for reason in ["series", "chunks"] {
+            // As in Thanos, the reasons are there from the start.
+            let _ = inner.dropped.get_or_create(&Reason { reason });
+        }
+        registry.register(
+            "thanos_store_selects_dropped",
+            "Series calls that ran into a limit",
+            inner.dropped.clone(),
+        );
+        registry.register(
+            "thanos_store_server_series_requested",
+            "Series in an answer, each part of a split one counted; whole answers only",
+            inner.series.clone(),
+        );
+        registry.register(
+            "thanos_store_server_chunks_requested",
+            "Chunks in an answer; whole answers only",
+            inner.chunks.clone(),
+        );
+        registry.register(
+            "thanos_store_server_pending_series_requests",
+            "Series calls that run or wait",
+            inner.pending.clone(),
+        );
+        registry.register(
+            "prometheus_store_received_frames",
+            "Frames in an answer of Prometheus' remote read",
+            inner.frames.clone(),
+        );
+        registry.register(
+            "narthex_remote_read_wait_seconds",
+            "How long a Series call waited for its turn at Prometheus",
+            inner.wait.clone(),
+        );
+        registry.register(
+            "narthex_remote_reads_shed",
+            "Series calls that were refused because too many waited, or that waited too long",
+            inner.shed.clone(),
+        );
+        registry.register(
+            "narthex_series_clients_stalled",
+            "Series calls that were ended because their client read nothing for too long",
+            inner.stalled.clone(),
+        );
+        Self(Arc::new(inner))
+    }
+
+    /// A call has come; it is pending until the value is dropped.
+    pub fn pending(&self) -> Pending {
+        self.0.pending.inc();
+        Pending(self.clone())
+    }
+
+    /// A whole answer was given.
+    pub fn answered(&self, series: u64, chunks: u64) {
+        self.0.series.observe(series as f64);
+        self.0.chunks.observe(chunks as f64);
+    }
+
+    /// A call ran into a limit.
+    pub fn dropped(&self, exceeded: &Exceeded) {
+        let reason = match exceeded {
+            Exceeded::Series { .. } => "series",
+            Exceeded::Samples { .. } => "chunks",
+        };
+        self.0.dropped.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// An answer of Prometheus has ended after so many frames.
+    pub fn frames(&self, frames: u64) {
+        self.0.frames.observe(frames as f64);
+    }
+
+    /// A call waited so many seconds for its turn.
+    pub fn waited(&self, seconds: f64) {
+        self.0.wait.observe(seconds);
+    }
+
+    /// A call did not get its turn.
+    pub fn shed(&self) {
+        self.0.shed.inc();
+    }
+
+    /// A client read nothing for too long.
+    pub fn stalled(&self) {
+        self.0.stalled.inc();
+    }
+}

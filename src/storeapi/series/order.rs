@@ -1,0 +1,227 @@
+//! The order of the StoreAPI, restored in constant memory. Pure.
+//!
+//! Prometheus sends series sorted by their stored labels. Adding the same external labels to all of them changes the
+//! order of two series only where one stored label set is a prefix of the other, so that a stack of at most as many
+//! series as a series has labels brings them in order. A stored series that already carries one of the labels that are
+//! set or removed moves freely; those are asked for apart ([`super::query`]), come first, are collected and sorted, and
+//! merged in. A last look at each label set finds disorder: it fails the call, and is never sent.
+
+use std::collections::VecDeque;
+
+use crate::prometheus::remote_read::wire::LabelBytes;
+
+/// What has labels to be sorted by.
+pub trait Labelled {
+    /// The labels as they are sent.
+    fn labels(&self) -> &LabelBytes;
+}
+
+/// Series arrived in an order that the way they were asked for rules out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Prometheus sent series out of order; its external labels may just have changed: ask again, and see the log if that \
+     does not help"
+)]
+pub struct Disorder;
+
+/// Puts the series of one answer in order.
+#[derive(Debug)]
+pub struct Order<T> {
+    /// Sorted once `sorted`, and then taken from the front.
+    collected: VecDeque<T>,
+    sorted: bool,
+    stack: Vec<T>,
+    last: Option<LabelBytes>,
+}
+
+impl<T> Default for Order<T> {
+    fn default() -> Self {
+        Self {
+            collected: VecDeque::new(),
+            sorted: false,
+            stack: Vec::new(),
+            last: None,
+        }
+    }
+}
+
+impl<T: Labelled> Order<T> {
+    /// Takes a series that may belong anywhere.
+    ///
+    /// # Errors
+    /// When one came before that may not.
+    pub fn collect(&mut self, series: T) -> Result<(), Disorder> {
+        if self.sorted {
+            return Err(Disorder);
+        }
+        self.collected.push_back(series);
+        Ok(())
+    }
+
+    /// Takes the next series of those that come nearly in order, and puts those whose place is certain into `ready`.
+    ///
+    /// # Errors
+    /// When a series belongs before one that is out already.
+    pub fn push(&mut self, series: T, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
+        self.sort();
+        while let Some(top) = self.stack.pop_if(|top| (*top).labels() <= series.labels()) {
+            self.merge(top, ready)?;
+        }
+        self.stack.push(series);
+        Ok(())
+    }
+
+    /// There are no more: puts the rest into `ready`.
+    ///
+    /// # Errors
+    /// As [`Order::push`].
+    pub fn finish(&mut self, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
+        self.sort();
+        while let Some(top) = self.stack.pop() {
+            self.merge(top, ready)?;
+        }
+        while let Some(series) = self.collected.pop_front() {
+            self.emit(series, ready)?;
+        }
+        Ok(())
+    }
+
+    /// How many series are held back on the stack.
+    pub fn held(&self) -> usize {
+        self.stack.len()
+    }
+
+    fn sort(&mut self) {
+        if !self.sorted {
+            // Stable: the parts of one series stay in order.
+            self.collected.make_contiguous().sort_by(|a, b| a.labels().cmp(b.labels()));
+            self.sorted = true;
+        }
+    }
+
+    fn merge(&mut self, series: T, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
+        while let Some(first) = self.collected.pop_front_if(|first| (*first).labels() < series.labels()) {
+            self.emit(first, ready)?;
+        }
+        self.emit(series, ready)
+    }
+
+    fn emit(&mut self, series: T, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
+        if self.last.as_ref().is_some_and(|last| last > series.labels()) {
+            return Err(Disorder);
+        }
+        self.last = Some(series.labels().clone());
+        ready.push_back(series);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{model::Labels, storeapi::series::relabel::Relabel};
+
+    type Map = BTreeMap<String, String>;
+
+    impl Labelled for LabelBytes {
+        fn labels(&self) -> &LabelBytes {
+            self
+        }
+    }
+
+    fn bytes(pairs: &Map) -> LabelBytes {
+        LabelBytes::from_sorted(pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+    }
+
+    /// Label sets over few names and values, so that prefixes and equal sets are common.
+    fn stored() -> impl Strategy<Value = Vec<Map>> {
+        let set = proptest::collection::btree_map("[a-g]", "[xy]", 0..6);
+        proptest::collection::btree_set(set, 0..30).prop_map(|sets| {
+            let mut sets: Vec<Map> = sets.into_iter().collect();
+            sets.sort_by_key(bytes);
+            sets
+        })
+    }
+
+    fn run(stored: &[Map], relabel: &Relabel) -> (Vec<LabelBytes>, usize) {
+        let (mut order, mut ready, mut most) = (Order::default(), VecDeque::new(), 0);
+        let touched = |set: &&Map| relabel.touched().iter().any(|name| set.contains_key(name));
+        for set in stored.iter().filter(touched) {
+            order.collect(relabel.apply(&bytes(set))).unwrap();
+        }
+        for set in stored.iter().filter(|set| !touched(set)) {
+            order.push(relabel.apply(&bytes(set)), &mut ready).unwrap();
+            most = most.max(order.held());
+        }
+        order.finish(&mut ready).unwrap();
+        (ready.into(), most)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Against a full sort of the final label sets, by the order of the contract: pairs, and the shorter first.
+        #[test]
+        fn equals_a_full_sort_and_holds_few(
+            stored in stored(),
+            external in proptest::collection::btree_map("[a-g]|__x|zz", "[wxyz]?", 0..3),
+            without in proptest::collection::vec("[a-g]|zz", 0..2),
+        ) {
+            let relabel = Relabel::new(&Labels::from_pairs(&external), &without);
+            let mut wanted: Vec<Vec<(String, String)>> = stored.iter().map(|set| {
+                let mut set = set.clone();
+                set.extend(external.clone());
+                set.retain(|name, value| !value.is_empty() && !without.contains(name));
+                set.into_iter().collect()
+            }).collect();
+            wanted.sort();
+            let (found, most) = run(&stored, &relabel);
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            let found: Vec<Vec<(String, String)>> = found.iter()
+                .map(|set| set.iter().map(|(name, value)| (text(name), text(value))).collect()).collect();
+            prop_assert_eq!(found, wanted);
+            // A series has at most 5 labels here, and the empty set is a prefix of all.
+            prop_assert!(most <= 6, "{} held", most);
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_split_series_stay_together_and_in_order() {
+        #[derive(Debug)]
+        struct Part(LabelBytes, usize);
+        impl Labelled for Part {
+            fn labels(&self) -> &LabelBytes {
+                &self.0
+            }
+        }
+        let set = |value: &str| LabelBytes::from_sorted([(&b"a"[..], value.as_bytes())]);
+        let (mut order, mut ready) = (Order::default(), VecDeque::new());
+        for (at, value) in ["y", "x", "y"].into_iter().enumerate() {
+            order.collect(Part(set(value), at)).unwrap();
+        }
+        for (at, value) in ["x", "x", "z", "z"].into_iter().enumerate() {
+            order.push(Part(set(value), 10 + at), &mut ready).unwrap();
+        }
+        order.finish(&mut ready).unwrap();
+        let found: Vec<usize> = ready.iter().map(|part| part.1).collect();
+        assert_eq!(found, [10, 11, 1, 0, 2, 12, 13]);
+    }
+
+    #[test]
+    fn disorder_is_found() {
+        let set = |value: &str| LabelBytes::from_sorted([(&b"a"[..], value.as_bytes())]);
+        let (mut order, mut ready) = (Order::default(), VecDeque::new());
+        order.push(set("x"), &mut ready).unwrap();
+        order.push(set("z"), &mut ready).unwrap();
+        order.push(set("zz"), &mut ready).unwrap();
+        let late = order.push(set("y"), &mut ready).and_then(|()| order.finish(&mut ready));
+        assert_eq!(late, Err(Disorder));
+        let mut order = Order::default();
+        order.push(set("x"), &mut ready).unwrap();
+        assert_eq!(order.collect(set("y")), Err(Disorder));
+    }
+}
