@@ -11,15 +11,17 @@ use super::{
     budget::Held,
     convert::Convert,
     encode::OutSeries,
-    fault,
     limits::{Limits, Used},
     metrics::Metrics,
     order::{Disorder, Labelled, Order},
 };
-use crate::prometheus::remote_read::{
-    Frames,
-    gate::Pass,
-    wire::{Frame, LabelBytes},
+use crate::{
+    prometheus::remote_read::{
+        Frames,
+        gate::Pass,
+        wire::{Frame, LabelBytes},
+    },
+    storeapi::errors,
 };
 
 /// How the answer of one call is made.
@@ -98,7 +100,7 @@ impl Answer {
             };
             let taken = match ready!(frames.poll_frame(cx)) {
                 Some(Ok(frame)) => self.take(frame),
-                Some(Err(error)) => Err(fault::status(&error)),
+                Some(Err(error)) => Err(errors::read_status(&error)),
                 None => self.end(),
             };
             if let Err(status) = taken {
