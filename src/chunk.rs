@@ -112,14 +112,6 @@ pub enum Error {
     /// Not even the beginning is whole.
     #[error("the chunk is shorter than its header")]
     NoHeader,
-    /// There is more data than the announced samples take.
-    #[error("{bytes} bytes follow the last of the {announced} samples that the chunk announces")]
-    Trailing {
-        /// How many.
-        bytes: usize,
-        /// The samples that the chunk's beginning announces.
-        announced: u16,
-    },
     /// The bits of a sample cannot be what they stand for.
     #[error("sample {sample} of the chunk is garbled: {what}")]
     Garbled {

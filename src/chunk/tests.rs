@@ -87,8 +87,7 @@ fn cut_chunks_and_wrong_counts_are_errors() {
                 }
             }
             let more = [&data[..], &[0]].concat();
-            let announced = vector.times.len() as u16;
-            assert_eq!(read(&more), Err(Error::Trailing { bytes: 1, announced }));
+            assert_eq!(read(&more), read(&data), "a spare byte is no sample");
         }
     }
     let long = xor::encode((0..9).map(|n| (n, n as f64 * 0.1))).unwrap();
@@ -98,10 +97,6 @@ fn cut_chunks_and_wrong_counts_are_errors() {
     };
     // The bits that fill up the last byte look like one more sample that is as the last.
     assert_eq!(text(20), "the chunk is cut: 10 of its 20 samples can be read");
-    assert_eq!(
-        text(8),
-        "8 bytes follow the last of the 8 samples that the chunk announces"
-    );
 }
 
 #[test]

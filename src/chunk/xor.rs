@@ -94,8 +94,7 @@ impl Encoder {
 
 /// Reads the samples of a chunk: (Unix milliseconds, value). The iterator ends after its first error.
 ///
-/// Errors: [`Error::NoHeader`], [`Error::Cut`], [`Error::Garbled`], and [`Error::Trailing`] in the place of a sample
-/// behind the last one.
+/// Errors: [`Error::NoHeader`], [`Error::Cut`], [`Error::Garbled`].
 pub fn decode(data: &[u8]) -> Decoder<'_> {
     Decoder {
         samples: Samples::new(data, HEADER),
@@ -208,10 +207,9 @@ impl<'a> Samples<'a> {
         if self.read < announced {
             return Some(Ok(self.read));
         }
+        // What follows is not looked at: chunks of Prometheus' head end with a spare byte now and then.
         self.done = true;
-        // The last byte may be filled up.
-        let bytes = self.reader.left() / 8;
-        (bytes > 0).then_some(Err(Error::Trailing { bytes, announced }))
+        None
     }
 
     /// What reading a sample came to.

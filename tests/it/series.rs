@@ -1,7 +1,6 @@
 //! Store.Series over real Prometheus versions, held against what Prometheus itself answers and what was written.
 
 mod ask;
-mod exact;
 mod labelled;
 mod large;
 mod random;

@@ -115,7 +115,10 @@ pub(super) fn assert_well_formed(got: &Got) {
     }
     for set in &sets {
         assert!(set.windows(2).all(|pair| pair[0].0 < pair[1].0), "names: {set:?}");
-        assert!(set.iter().all(|(_, value)| !value.is_empty()), "an empty value: {set:?}");
+        assert!(
+            set.iter().all(|(_, value)| !value.is_empty()),
+            "an empty value: {set:?}"
+        );
     }
     for series in &got.series {
         for ((min, max), chunk) in raw(series) {
@@ -123,7 +126,10 @@ pub(super) fn assert_well_formed(got: &Got) {
             assert!(!chunk.data.is_empty() && (0..3).contains(&chunk.r#type));
             if chunk.r#type == 0 {
                 let samples = floats(chunk);
-                let ends = (samples.first().map(|sample| sample.0), samples.last().map(|sample| sample.0));
+                let ends = (
+                    samples.first().map(|sample| sample.0),
+                    samples.last().map(|sample| sample.0),
+                );
                 assert_eq!(ends, (Some(min), Some(max)), "{series:?}");
             }
         }

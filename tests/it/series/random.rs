@@ -21,7 +21,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % end
     }
 
@@ -62,7 +65,7 @@ const EXTERNAL: [&[(&str, &str)]; 4] = [
     &[("cluster", "eu"), ("replica", "a")],
     &[("A", "first"), ("zz", "last")],
     &[("aa", "new"), ("job", "x"), ("zone", "y")],
-    &[("0", "digit"), ("zzz", "last")],
+    &[("A0", "capital"), ("zzz", "last")],
 ];
 
 const WITHOUT: [&[&str]; 4] = [&[], &["replica"], &["replica", "b"], &["zz", "A", "__name__"]];
@@ -141,10 +144,16 @@ async fn ask_once(
     let wanted = relabelled(&engine(prometheus, &selector, from, to).await, external, without);
     let mut sets = got.sets();
     sets.dedup();
-    assert_eq!(sets, wanted.keys().cloned().collect::<Vec<_>>(), "{selector} without {without:?}");
+    assert_eq!(
+        sets,
+        wanted.keys().cloned().collect::<Vec<_>>(),
+        "{selector} without {without:?}"
+    );
     // Chunks may reach beyond the range.
     let mut floats = got.floats();
-    floats.values_mut().for_each(|list| list.retain(|(time, _)| (from..=to).contains(time)));
+    floats
+        .values_mut()
+        .for_each(|list| list.retain(|(time, _)| (from..=to).contains(time)));
     assert_eq!(floats, wanted, "{selector} without {without:?}");
     batches(&got.messages, batch, got.series.len());
 }
@@ -155,7 +164,10 @@ fn batches(messages: &[Option<usize>], batch: i64, series: usize) {
         return;
     }
     let batch = batch as usize;
-    let sizes: Vec<usize> = messages.iter().map(|size| size.expect("all messages are batches")).collect();
+    let sizes: Vec<usize> = messages
+        .iter()
+        .map(|size| size.expect("all messages are batches"))
+        .collect();
     assert_eq!(sizes.len(), series.div_ceil(batch));
     assert!(sizes.iter().rev().skip(1).all(|size| *size == batch), "{sizes:?}");
 }

@@ -37,7 +37,10 @@ struct WriteRequest {
 
 /// A set of labels.
 pub(super) fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pairs
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// A whole minute about half an hour ago, in ms: what is written behind it stays in the head.
@@ -55,7 +58,10 @@ pub(super) async fn prometheus(leg: &Leg, external: &[(&str, &str)], args: &[&st
     all.extend(args.iter().map(|&arg| arg.to_owned()));
     let options = Options {
         block: "2h",
-        external_labels: external.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        external_labels: external
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
         args: all,
         scrape: false,
         ..Options::default()
@@ -86,7 +92,9 @@ pub(super) async fn write(prometheus: &Prometheus, series: &[Written]) {
         let request = WriteRequest {
             timeseries: timeseries.collect(),
         };
-        let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap();
+        let body = snap::raw::Encoder::new()
+            .compress_vec(&request.encode_to_vec())
+            .unwrap();
         let answer = http::client()
             .post(format!("{}/api/v1/write", prometheus.url()))
             .header("content-encoding", "snappy")
@@ -141,12 +149,9 @@ impl Stage {
 
 /// `data` of an answer of Prometheus' own API.
 pub(super) async fn api(prometheus: &Prometheus, path: &str, parameters: &[(&str, &str)]) -> Value {
-    let answer = http::client()
-        .get(format!("{}/api/v1/{path}", prometheus.url()))
-        .query(parameters)
-        .send()
-        .await
-        .unwrap();
+    let base = format!("{}/api/v1/{path}", prometheus.url());
+    let url = url::Url::parse_with_params(&base, parameters).unwrap();
+    let answer = http::client().get(url).send().await.unwrap();
     let mut answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
     assert_eq!(answer["status"], "success", "{path} {parameters:?}: {answer}");
     answer["data"].take()
@@ -177,7 +182,9 @@ pub(super) async fn engine(prometheus: &Prometheus, selector: &str, from_ms: i64
             };
             (time, value.to_bits())
         };
-        let floats = series["values"].as_array().map(|values| values.iter().map(sample).collect());
+        let floats = series["values"]
+            .as_array()
+            .map(|values| values.iter().map(sample).collect());
         found.insert(set, floats.unwrap_or_default());
     }
     found
