@@ -18,3 +18,4 @@ mod peer;
 mod rig;
 mod rig_test;
 mod shipping;
+mod storeapi;
