@@ -190,7 +190,9 @@ impl Elements {
         let mut here = &answer;
         for key in self.path {
             match field(here, key) {
-                None | Some(Value::Null) => return Ok(()),
+                Some(Value::Null) => return Ok(()),
+                None if here.is_object() => return Ok(()),
+                None => break,
                 Some(value) => here = value,
             }
         }
@@ -293,6 +295,8 @@ mod tests {
         ] {
             assert!(matches!(error(answer), ErrorKind::NotUnderstood(_)), "{answer}");
         }
+        let groups = read(&["data", "groups"], br#"{"status":"success","data":"x"}"#, 1000);
+        assert!(matches!(groups, Err(ErrorKind::NotUnderstood(_))), "{groups:?}");
         for answer in [
             r#"{"status":"error","error":"no such thing"}"#,
             r#"{"status":"error","data":[1],"Error":"no such thing"}"#,

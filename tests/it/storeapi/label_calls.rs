@@ -130,7 +130,12 @@ async fn names_are_those_of_prometheus_and_of_the_external_labels() {
                 ..request.clone()
             };
             let found = scene.names(request).await.unwrap();
-            assert_eq!(found.len(), limit.min(fewer.len()), "{found:?}");
+            assert_eq!(
+                found.len(),
+                limit.min(fewer.len()),
+                "{limit} on {} {stored:?}: {found:?}",
+                stage.prometheus.version()
+            );
             assert!(
                 found.is_sorted() && found.iter().all(|name| fewer.contains(name)),
                 "{found:?}"
@@ -207,8 +212,9 @@ async fn any_text_can_be_a_value_and_in_prometheus_3_a_name() {
                 assert_eq!(scene.values_with(name, &by_name).await.unwrap(), [value]);
                 assert!(scene.names_with(&by_name).await.unwrap().contains(&name.to_owned()));
             } else {
-                // It refuses to read such a name.
-                assert_eq!(found.unwrap_err().code(), Code::InvalidArgument, "{name}");
+                // It cannot have such a label, and most versions cannot even read the name.
+                let empty = found.map_or_else(|error| error.code() == Code::InvalidArgument, |found| found.is_empty());
+                assert!(empty, "{name}");
             }
         }
     }

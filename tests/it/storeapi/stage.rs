@@ -113,6 +113,8 @@ pub(super) async fn stages() -> &'static [Stage] {
             );
             let options = Options {
                 block: "2h",
+                // Of its own, series would come at any time.
+                scrape: false,
                 args: vec!["--enable-feature=exemplar-storage".to_owned()],
                 scrape_configs,
                 rules: RULES.to_owned(),
