@@ -107,7 +107,8 @@ impl Elements {
             _ => {}
         }
         let ends_list = top && matches!(byte, b']' | b'}');
-        if !ends_list && !(top && byte == b',') {
+        let ends_element = top && byte == b',';
+        if !(ends_list || ends_element) {
             self.hold(byte)?;
             return Ok(ControlFlow::Continue(()));
         }
