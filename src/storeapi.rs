@@ -10,7 +10,9 @@ pub mod label_calls;
 pub mod metadata;
 pub mod rules;
 pub mod selection;
+pub mod series;
 pub mod status;
+pub mod store;
 pub mod targets;
 
 mod label_sets;
@@ -20,11 +22,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
-use tonic::{Response, Status};
+use tonic::{Response, Status, service::Routes};
 
+use self::{
+    exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
+    rules::RulesService, series::Series, status::StatusService, store::StoreService, targets::TargetsService,
+};
 use crate::{
     model::{Labels, duration::TimeOrDuration},
     ops::probe::Probe,
+    pb::thanos::{
+        exemplars_server::ExemplarsServer, info::info_server::InfoServer, metadata_server::MetadataServer,
+        rules_server::RulesServer, status_server::StatusServer, targets_server::TargetsServer,
+    },
     prometheus::{client::Client, peer::Snapshot},
 };
 
@@ -79,4 +89,22 @@ fn one<T: Send + 'static>(message: T) -> Response<Messages<T>> {
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// All services of the StoreAPI; a request has at most `message_max` bytes.
+pub fn routes(context: &Context, series: Series, message_max: usize) -> Routes {
+    let store = StoreService::new(series, LabelCalls::new(context.clone()), message_max);
+    let info = InfoServer::new(InfoService::new(context.clone()));
+    let rules = RulesServer::new(RulesService::new(context.clone()));
+    let targets = TargetsServer::new(TargetsService::new(context.clone()));
+    let metadata = MetadataServer::new(MetadataService::new(context.clone()));
+    let exemplars = ExemplarsServer::new(ExemplarsService::new(context.clone()));
+    let status = StatusServer::new(StatusService::new(context.clone()));
+    Routes::new(store)
+        .add_service(info.max_decoding_message_size(message_max))
+        .add_service(rules.max_decoding_message_size(message_max))
+        .add_service(targets.max_decoding_message_size(message_max))
+        .add_service(metadata.max_decoding_message_size(message_max))
+        .add_service(exemplars.max_decoding_message_size(message_max))
+        .add_service(status.max_decoding_message_size(message_max))
 }

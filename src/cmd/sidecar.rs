@@ -3,6 +3,8 @@
 //! [`Config`] holds what was checked, [`build`] binds the port and opens the bucket, [`Sidecar::run`] runs until a signal.
 //! Nothing about Prometheus or the bucket ends the process: it says so in the log, the metrics and its readiness.
 
+mod queries;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
@@ -24,7 +26,10 @@ use crate::{
         peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
     },
     shipper::{Farewell, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
+    storeapi,
 };
+
+use self::queries::Queries;
 
 /// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
@@ -43,6 +48,7 @@ pub struct Config {
     flags: cli::Sidecar,
     bucket: Option<BucketConfig>,
     http_client: HttpClientConfig,
+    queries: queries::Config,
 }
 
 impl Config {
@@ -58,10 +64,12 @@ impl Config {
         };
         let http_client = HttpClientConfig::parse(&flags.prometheus.http_client()?)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
+        let queries = queries::Config::new(&flags.grpc)?;
         Ok(Self {
             flags,
             bucket,
             http_client,
+            queries,
         })
     }
 }
@@ -83,6 +91,7 @@ pub struct Sidecar {
     probe: Probe,
     client: Client,
     peer: Peer,
+    queries: Queries,
     shipping: Option<Shipping>,
 }
 
@@ -103,6 +112,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         flags,
         bucket,
         http_client,
+        queries,
     } = config;
     let server = http::bind(flags.http.address.to_socket().as_str(), "--http-address").await?;
     let mut registry = Registry::default();
@@ -121,10 +131,16 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         }
         Some(bucket) => Some(open(&flags, &bucket, &mut registry).await?),
     };
-    tracing::warn!(
-        address = flags.grpc.address.to_socket(),
-        "--grpc-address is not served yet: this version ships blocks and answers no queries"
-    );
+    // Connections of its own: they live in the thread that answers queries.
+    let asked = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
+        .context("--prometheus.url or --prometheus.http-client cannot be used")?;
+    let context = storeapi::Context {
+        client: asked,
+        snapshots: peer.snapshots(),
+        probe: probe.clone(),
+        min_time: flags.store.min_time,
+    };
+    let queries = queries::build(&flags, queries, context, &mut registry).await?;
     Ok(Sidecar {
         flags,
         server,
@@ -132,6 +148,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         probe,
         client,
         peer,
+        queries,
         shipping,
     })
 }
@@ -205,6 +222,10 @@ impl Sidecar {
             shipping_grace + MARGIN,
             infallible(follower.run(token.clone())),
         );
+
+        let grpc_grace = self.flags.grpc.grace_period + MARGIN;
+        let queries = self.queries.run(token.clone());
+        tasks.spawn("grpc", grpc_grace, queries);
 
         // Metrics and probes answer until the shipper is through, so that its end can be watched.
         let serving = CancellationToken::new();

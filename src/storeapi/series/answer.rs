@@ -59,10 +59,9 @@ pub struct Answer {
 impl Answer {
     /// An answer whose frames are still to come.
     pub fn streaming(plan: Plan, frames: Box<Frames>, pass: Pass) -> Self {
-        Self {
-            frames: Some((frames, pass)),
-            ..Self::empty(plan)
-        }
+        let mut answer = Self::empty(plan);
+        answer.frames = Some((frames, pass));
+        answer
     }
 
     /// An answer of these series, in any order.

@@ -151,7 +151,12 @@ impl http_body::Body for SeriesBody {
             let filled = self.fill(cx);
             let turns = self.answer.turns.load(Ordering::Relaxed);
             // Up to the next odd number while Prometheus is waited for, up to the next even one for the client.
-            let next = turns + if filled.is_pending() { 1 - turns % 2 } else { 2 - turns % 2 };
+            let next = turns
+                + if filled.is_pending() {
+                    1 - turns % 2
+                } else {
+                    2 - turns % 2
+                };
             self.answer.turns.store(next, Ordering::Relaxed);
             if filled.is_pending() {
                 return Poll::Pending;
@@ -167,7 +172,9 @@ impl http_body::Body for SeriesBody {
         self.done = true;
         let status = self.end.take().unwrap_or_else(|| Status::ok(""));
         let mut trailers = HeaderMap::new();
-        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+        Poll::Ready(Some(
+            status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
+        ))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,5 +1,6 @@
 //! From a series as Prometheus sends it to one as the StoreAPI sends it. Pure.
 
+use bytes::Bytes;
 use tonic::Status;
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
     shard::Shard,
 };
 use crate::{
-    chunk::{self, Encoding},
+    chunk,
     prometheus::remote_read::wire::{LabelBytes, ReadChunk, ReadSeries},
 };
 
@@ -46,15 +47,9 @@ impl Convert {
 }
 
 fn convert(chunk: ReadChunk, labels: &LabelBytes) -> Result<OutChunk, Status> {
-    let encoding = Encoding::try_from(chunk.encoding);
-    let (encoding, data) = match encoding.ok().and_then(Encoding::storeapi_number) {
-        Some(number) => (number, chunk.data),
-        None => {
-            let plain = chunk::transcode(chunk.encoding, &chunk.data);
-            let (number, data) = plain.map_err(|error| Status::unknown(format!("series {}: {error}", shown(labels))))?;
-            (number, data.into())
-        }
-    };
+    let (encoding, anew) = chunk::for_storeapi(chunk.encoding, &chunk.data)
+        .map_err(|error| Status::unknown(format!("series {}: {error}", shown(labels))))?;
+    let data = anew.map_or(chunk.data, Bytes::from);
     Ok(OutChunk {
         min_ms: chunk.min_ms,
         max_ms: chunk.max_ms,

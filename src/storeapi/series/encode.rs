@@ -17,7 +17,7 @@ pub struct OutChunk {
     /// Time of the last sample, in ms.
     pub max_ms: i64,
     /// The encoding's number in the StoreAPI.
-    pub encoding: u32,
+    pub encoding: i32,
     /// The encoded samples.
     pub data: Bytes,
     /// XXH64 of `data`.
@@ -64,7 +64,7 @@ impl OutSeries {
             put_number(out, 1, chunk.min_ms as u64);
             put_number(out, 2, chunk.max_ms as u64);
             put_head(out, 3, chunk.size());
-            put_number(out, 1, u64::from(chunk.encoding));
+            put_number(out, 1, chunk.encoding as u64);
             if !chunk.data.is_empty() {
                 put_head(out, 2, chunk.data.len());
                 out.put_slice(&chunk.data);
@@ -80,7 +80,7 @@ impl OutChunk {
             0 => 0,
             length => field_size(length),
         };
-        number_size(u64::from(self.encoding)) + data + number_size(self.hash)
+        number_size(self.encoding as u64) + data + number_size(self.hash)
     }
 
     fn aggregate_size(&self) -> usize {
@@ -185,8 +185,8 @@ fn field_size(length: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message;
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
     use crate::pb::thanos::{self, SeriesResponse, series_response::Result as Answer};
@@ -264,14 +264,14 @@ mod tests {
         #[test]
         fn any_series_is_written_as_the_generated_code_writes_it(
             labels in proptest::collection::btree_map("[a-z]{1,200}", "[a-z]{1,200}", 0..4),
-            chunks in proptest::collection::vec((any::<i64>(), any::<i64>(), 0..3_u32, proptest::collection::vec(any::<u8>(), 0..300), any::<u64>()), 0..4),
+            chunks in proptest::collection::vec((any::<i64>(), any::<i64>(), 0..3_i32, proptest::collection::vec(any::<u8>(), 0..300), any::<u64>()), 0..4),
         ) {
             let wanted = thanos::Series {
                 labels: labels.iter().map(|(name, value)| thanos::Label { name: name.clone(), value: value.clone() }).collect(),
                 chunks: chunks.iter().map(|(min, max, encoding, data, hash)| thanos::AggrChunk {
                     min_time: *min,
                     max_time: *max,
-                    raw: Some(thanos::Chunk { r#type: *encoding as i32, data: data.clone().into(), hash: *hash }),
+                    raw: Some(thanos::Chunk { r#type: *encoding, data: data.clone().into(), hash: *hash }),
                     ..Default::default()
                 }).collect(),
             };

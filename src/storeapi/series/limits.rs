@@ -89,7 +89,9 @@ mod tests {
         let status = Status::from(used.add(9, limits).unwrap_err());
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert!(
-            status.message().starts_with("failed to send series: limit 2 violated (got 3)"),
+            status
+                .message()
+                .starts_with("failed to send series: limit 2 violated (got 3)"),
             "{status}"
         );
     }
@@ -104,7 +106,9 @@ mod tests {
         assert_eq!(used.add(3, limits), Ok(()));
         let status = Status::from(used.add(1, limits).unwrap_err());
         assert!(
-            status.message().starts_with("failed to send samples: limit 360 violated (got 480)"),
+            status
+                .message()
+                .starts_with("failed to send samples: limit 360 violated (got 480)"),
             "{status}"
         );
     }

@@ -94,7 +94,9 @@ impl<T: Labelled> Order<T> {
     fn sort(&mut self) {
         if !self.sorted {
             // Stable: the parts of one series stay in order.
-            self.collected.make_contiguous().sort_by(|a, b| a.labels().cmp(b.labels()));
+            self.collected
+                .make_contiguous()
+                .sort_by(|a, b| a.labels().cmp(b.labels()));
             self.sorted = true;
         }
     }

@@ -160,8 +160,9 @@ mod tests {
 
     fn texts(request: &ReadRequest) -> Vec<String> {
         let ops = ["=", "!=", "=~", "!~"];
-        let matcher =
-            |matcher: &prometheus::LabelMatcher| format!("{}{}{}", matcher.name, ops[matcher.r#type as usize], matcher.value);
+        let matcher = |matcher: &prometheus::LabelMatcher| {
+            format!("{}{}{}", matcher.name, ops[matcher.r#type as usize], matcher.value)
+        };
         let query = |query: &prometheus::Query| query.matchers.iter().map(matcher).collect::<Vec<_>>().join(",");
         request.queries.iter().map(query).collect()
     }
@@ -170,8 +171,14 @@ mod tests {
     #[test]
     fn a_plain_question_is_that_of_thanos() {
         let query = Query::new(&request(), &view(&[])).unwrap().unwrap();
-        let wanted = "0a2c0880d095ffbc3110e0f7a7ffbc311a0e12085f5f6e616d655f5f1a0275701a0c080212036a6f621a036e2e2a12020100";
-        let found: String = query.plain().encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+        let wanted =
+            "0a2c0880d095ffbc3110e0f7a7ffbc311a0e12085f5f6e616d655f5f1a0275701a0c080212036a6f621a036e2e2a12020100";
+        let found: String = query
+            .plain()
+            .encode_to_vec()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(found, wanted);
         assert_eq!(query.split(), query.plain());
     }
@@ -180,7 +187,9 @@ mod tests {
     fn what_may_belong_anywhere_is_asked_for_apart_and_first() {
         let mut request = request();
         request.without_replica_labels = vec!["replica".to_owned(), "job2".to_owned()];
-        let query = Query::new(&request, &view(&[("cluster", "eu"), ("replica", "a")])).unwrap().unwrap();
+        let query = Query::new(&request, &view(&[("cluster", "eu"), ("replica", "a")]))
+            .unwrap()
+            .unwrap();
         assert_eq!(
             texts(&query.split()),
             [

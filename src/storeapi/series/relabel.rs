@@ -34,6 +34,11 @@ impl Relabel {
         &self.touched
     }
 
+    /// Whether two series can become one.
+    pub fn merges(&self) -> bool {
+        !self.set.is_empty()
+    }
+
     /// The labels to be sent: the same memory, if nothing has to change.
     pub fn apply(&self, stored: &LabelBytes) -> LabelBytes {
         if self.holds(stored) {

@@ -62,7 +62,12 @@ mod tests {
     }
 
     fn up() -> LabelBytes {
-        let pairs = [("__name__", "up"), ("instance", "a:9090"), ("job", "node"), ("region", "eu")];
+        let pairs = [
+            ("__name__", "up"),
+            ("instance", "a:9090"),
+            ("job", "node"),
+            ("region", "eu"),
+        ];
         LabelBytes::from_sorted(pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes())))
     }
 

@@ -1,0 +1,148 @@
+//! The half that answers queries: the StoreAPI over gRPC, in a thread of its own.
+//!
+//! One thread reads Prometheus and writes to the client: a hop between threads for each piece of an answer would cost
+//! more than the work itself. The port is reserved at the start, and opens when the first heartbeat has brought labels: a
+//! server that answered without them would be asked for everything.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use prometheus_client::registry::Registry;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{
+    cli,
+    ops::grpc,
+    pb,
+    prometheus::peer::Snapshot,
+    storeapi::{
+        self, Context,
+        series::{Series, limits::Limits},
+    },
+};
+
+/// The query half, whose port is reserved.
+#[derive(Debug)]
+pub(super) struct Queries {
+    port: grpc::Bound,
+    routes: Routes,
+    settings: grpc::Settings,
+    grace: Duration,
+    snapshots: watch::Receiver<Snapshot>,
+}
+
+/// What the flags of the gRPC server name, read and checked.
+#[derive(Debug)]
+pub(super) struct Config {
+    tls: Option<grpc::Tls>,
+    log: Option<grpc::CallLog>,
+}
+
+impl Config {
+    /// Reads certificates and YAML.
+    ///
+    /// # Errors
+    /// The first mistake, with flag and file.
+    pub(super) fn new(flags: &cli::Grpc) -> Result<Self> {
+        let file = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let tls = grpc::Tls::load(grpc::TlsFlags {
+            cert: file(&flags.tls_cert),
+            key: file(&flags.tls_key),
+            client_ca: file(&flags.tls_client_ca),
+            min_version: match flags.tls_min_version {
+                cli::TlsVersion::V1_0 => grpc::TlsVersion::V1_0,
+                cli::TlsVersion::V1_1 => grpc::TlsVersion::V1_1,
+                cli::TlsVersion::V1_2 => grpc::TlsVersion::V1_2,
+                cli::TlsVersion::V1_3 => grpc::TlsVersion::V1_3,
+            },
+            ciphers: flags.tls_ciphers.clone(),
+            curves: flags.tls_curves.clone(),
+        })?;
+        let yaml = flags.logging(&cli::process_env)?;
+        let log = match yaml.trim().is_empty() {
+            true => None,
+            false => grpc::CallLog::parse(&yaml).context("--request.logging-config is wrong")?,
+        };
+        Ok(Self { tls, log })
+    }
+}
+
+/// Reserves the port and registers the metrics.
+///
+/// # Errors
+/// A port in use.
+pub(super) async fn build(
+    flags: &cli::Sidecar,
+    config: Config,
+    context: Context,
+    registry: &mut Registry,
+) -> Result<Queries> {
+    let port = grpc::bind(flags.grpc.address.to_socket().as_str(), "--grpc-address").await?;
+    let methods = grpc::methods(pb::FILE_DESCRIPTOR_SET).context("the descriptors of the services cannot be read")?;
+    let settings = grpc::Settings {
+        max_connection_age: flags.grpc.max_connection_age,
+        metrics: grpc::Metrics::register(registry, methods),
+        log: config.log,
+        tls: config.tls,
+        limits: grpc::Limits::default(),
+    };
+    let limits = Limits {
+        series: flags.store.request_series,
+        samples: flags.store.request_samples,
+    };
+    let snapshots = context.snapshots.clone();
+    let probe = context.probe.clone();
+    let series = Series::new(context.clone(), limits, registry);
+    let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
+    let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;
+    let routes = routes
+        .add_service(grpc::health(&probe))
+        .add_service(reflection)
+        .add_service(reflection_alpha);
+    Ok(Queries {
+        port,
+        routes,
+        settings,
+        grace: flags.grpc.grace_period,
+        snapshots,
+    })
+}
+
+impl Queries {
+    /// Serves until `token` is cancelled, and for the grace period beyond that.
+    ///
+    /// # Errors
+    /// The port cannot be listened on; the thread cannot be started.
+    pub(super) async fn run(self, token: CancellationToken) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot start the thread for queries")?;
+        let (ended, end) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("queries".to_owned())
+            .spawn(move || {
+                let result = runtime.block_on(self.serve(token));
+                // What still runs there is cut; nobody waits for it.
+                runtime.shutdown_background();
+                // Nobody listens any more when the process ends in haste.
+                let _ = ended.send(result);
+            })
+            .context("cannot start the thread for queries")?;
+        end.await.context("the thread for queries has panicked")?
+    }
+
+    async fn serve(mut self, token: CancellationToken) -> Result<()> {
+        let known = self
+            .snapshots
+            .wait_for(|snapshot| snapshot.seen && !snapshot.labels.is_empty());
+        tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            known = known => {
+                known.context("the heartbeat has ended")?;
+            }
+        }
+        let serve = self.port.serve(self.routes, self.settings, token, self.grace);
+        Ok(serve.await?)
+    }
+}
