@@ -111,6 +111,36 @@ async fn questions_are_written_as_prometheus_reads_them() {
 }
 
 #[tokio::test]
+async fn the_prefix_and_the_query_of_the_address_are_kept() {
+    let fake = Fake::start(|path| {
+        let path = path.strip_prefix("/pre").expect(path);
+        match path.strip_suffix("?x=y") {
+            Some(path) => prometheus(path, YAML, "2h", "2h"),
+            None => success(json!(["x"])),
+        }
+    });
+    let scene = Scene::before(&format!("{}pre/?x=y", fake.url())).await;
+    assert_eq!(names(&scene, "up").await.unwrap(), ["cluster", "replica", "x"]);
+    let asked = asked(&fake);
+    assert!(
+        asked.starts_with("/pre/api/v1/labels?x=y&end=1700000300&limit=3&match%5B%5D="),
+        "{asked}"
+    );
+}
+
+#[tokio::test]
+async fn a_question_may_be_long_but_not_too_long() {
+    let fake = fake("2.42.0", |_| success(json!(["x"])));
+    let scene = Scene::before(fake.url().as_str()).await;
+    let long = "x".repeat(64_000);
+    assert!(names(&scene, &long).await.is_ok());
+    assert!(asked(&fake).contains(&long));
+    let error = names(&scene, &long.repeat(2)).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("use shorter matchers"), "{error}");
+}
+
+#[tokio::test]
 async fn an_old_prometheus_is_asked_for_series_instead() {
     for version in ["2.23.0", "2.24.0-rc.0", "0"] {
         let fake = fake(version, |path| match path {

@@ -22,7 +22,7 @@ async fn tells_the_labels_and_the_oldest_time_of_a_real_prometheus() {
         let scene = stage.scene().await;
         let info = info(&scene).await.unwrap();
         let external = labels(&serde_json::json!({}), &EXTERNAL).unwrap();
-        assert_eq!(info.label_sets, [external.clone()]);
+        assert_eq!(info.label_sets, std::slice::from_ref(&external));
         let store = info.store.unwrap();
         // Since its start, in whole seconds.
         let head = stage.data("/api/v1/status/tsdb").await["headStats"]["minTime"]
