@@ -21,6 +21,9 @@ use crate::model::Labels;
 /// How long [`Client::alive`] waits: it is asked while the process shuts down.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Longest address that can be asked, in bytes; HTTP libraries hold no longer ones.
+const ADDRESS: usize = 65_000;
+
 /// Whether Prometheus still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alive {
@@ -229,6 +232,10 @@ impl Client {
         let ask = async |mut url: Url| {
             if !parameters.is_empty() {
                 url.query_pairs_mut().extend_pairs(parameters);
+            }
+            let (length, limit) = (url.as_str().len(), ADDRESS);
+            if length > limit {
+                return Err(ErrorKind::TooLong { length, limit });
             }
             let response = self.inner.transport.get(url).await?;
             if !response.status().is_success() {

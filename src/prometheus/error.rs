@@ -32,6 +32,14 @@ pub enum ErrorKind {
     /// No connection for another reason (name, route, TLS), or it broke before an answer came.
     #[error("no connection ({0}): check --prometheus.url and --prometheus.http-client")]
     Unreachable(String),
+    /// The question does not fit into an address.
+    #[error("the question has {length} bytes, but an address holds {limit} at most: use shorter matchers")]
+    TooLong {
+        /// The length of the address, in bytes.
+        length: usize,
+        /// The longest that can be asked.
+        limit: usize,
+    },
     /// The answer was not complete in time.
     #[error("no complete answer within {0:?}: Prometheus is overloaded, or the time limit is too short")]
     Timeout(Duration),

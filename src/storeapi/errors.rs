@@ -27,7 +27,7 @@ fn code(kind: &ErrorKind) -> Code {
         ErrorKind::Refused => Code::Unavailable,
         ErrorKind::Timeout(_) => Code::DeadlineExceeded,
         ErrorKind::TooMuch { .. } => Code::ResourceExhausted,
-        ErrorKind::Status { code: 400, .. } => Code::InvalidArgument,
+        ErrorKind::TooLong { .. } | ErrorKind::Status { code: 400, .. } => Code::InvalidArgument,
         ErrorKind::Status { code: 404, .. } => Code::NotFound,
         ErrorKind::Status { code: 499, .. } => Code::Cancelled,
         ErrorKind::Status { code: 503, .. } => Code::Unavailable,
@@ -48,6 +48,7 @@ mod tests {
         for (kind, want) in [
             (ErrorKind::Refused, Code::Unavailable),
             (ErrorKind::Unreachable(text()), Code::Internal),
+            (ErrorKind::TooLong { length: 2, limit: 1 }, Code::InvalidArgument),
             (ErrorKind::Timeout(Duration::ZERO), Code::DeadlineExceeded),
             (refused(302), Code::Internal),
             (refused(400), Code::InvalidArgument),

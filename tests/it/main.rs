@@ -19,3 +19,4 @@ mod rig;
 mod rig_test;
 mod series;
 mod shipping;
+mod storeapi;

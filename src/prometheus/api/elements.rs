@@ -74,9 +74,21 @@ impl Elements {
         bytes: &[u8],
         take: &mut impl FnMut(&[u8]) -> Result<ControlFlow<()>, ErrorKind>,
     ) -> Result<ControlFlow<()>, ErrorKind> {
-        for &byte in bytes {
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
+            if self.in_list && self.in_string && !self.escaped {
+                // Most of an answer is text, which is taken at once.
+                let special = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+                let (text, others) = rest.split_at(special.unwrap_or(rest.len()));
+                if !text.is_empty() {
+                    self.hold(text)?;
+                    rest = others;
+                    continue;
+                }
+            }
+            rest = after;
             let flow = match (self.in_list, self.in_string) {
-                (true, true) => self.hold(byte).map(ControlFlow::Continue),
+                (true, true) => self.hold(&[byte]).map(ControlFlow::Continue),
                 (true, false) => self.within(byte, take),
                 (false, _) => self.beside(byte).map(ControlFlow::Continue),
             };
@@ -107,8 +119,9 @@ impl Elements {
             _ => {}
         }
         let ends_list = top && matches!(byte, b']' | b'}');
-        if !ends_list && !(top && byte == b',') {
-            self.hold(byte)?;
+        let ends_element = top && byte == b',';
+        if !(ends_list || ends_element) {
+            self.hold(&[byte])?;
             return Ok(ControlFlow::Continue(()));
         }
         let mut flow = ControlFlow::Continue(());
@@ -125,11 +138,11 @@ impl Elements {
         Ok(flow)
     }
 
-    fn hold(&mut self, byte: u8) -> Result<(), ErrorKind> {
-        if self.element.len() == ELEMENT {
+    fn hold(&mut self, bytes: &[u8]) -> Result<(), ErrorKind> {
+        if bytes.len() > ELEMENT - self.element.len() {
             return Err(ErrorKind::TooLarge { limit: ELEMENT });
         }
-        self.element.push(byte);
+        self.element.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -190,7 +203,9 @@ impl Elements {
         let mut here = &answer;
         for key in self.path {
             match field(here, key) {
-                None | Some(Value::Null) => return Ok(()),
+                Some(Value::Null) => return Ok(()),
+                None if here.is_object() => return Ok(()),
+                None => break,
                 Some(value) => here = value,
             }
         }
@@ -293,6 +308,8 @@ mod tests {
         ] {
             assert!(matches!(error(answer), ErrorKind::NotUnderstood(_)), "{answer}");
         }
+        let groups = read(&["data", "groups"], br#"{"status":"success","data":"x"}"#, 1000);
+        assert!(matches!(groups, Err(ErrorKind::NotUnderstood(_))), "{groups:?}");
         for answer in [
             r#"{"status":"error","error":"no such thing"}"#,
             r#"{"status":"error","data":[1],"Error":"no such thing"}"#,
