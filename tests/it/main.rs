@@ -17,4 +17,5 @@ mod ops;
 mod peer;
 mod rig;
 mod rig_test;
+mod series_faults;
 mod shipping;

@@ -216,7 +216,11 @@ fn a_query_that_was_not_asked_is_not_answered() {
     let one = (set(&[("a", "x")]), vec![1]);
     let two = (set(&[("a", "y")]), vec![1]);
     let ends = |indexes: [i64; 2], streamed: Option<i64>| {
-        let body = [encode(indexes[0], &[one.clone()]), encode(indexes[1], &[two.clone()])].concat();
+        let body = [
+            encode(indexes[0], std::slice::from_ref(&one)),
+            encode(indexes[1], std::slice::from_ref(&two)),
+        ]
+        .concat();
         read(body.into(), &[9], plan(streamed, metrics()), Relabel::default()).end
     };
     for indexes in [[0, 7], [1, 2], [-1, 1], [1, 0], [i64::MIN, 1], [0, i64::MAX]] {
