@@ -1,5 +1,6 @@
 //! One Prometheus over HTTP: what it is (labels, version, flags), whether it is there, and whether its flags fit.
 //!
+//! - [`api`] are the questions of the StoreAPI in Prometheus' JSON API.
 //! - [`client`] asks: one request, one deadline, an answer of bounded size, an error that says what to do.
 //! - [`http_client`] reads the YAML of `--prometheus.http-client`: credentials, TLS, proxy, connection pool.
 //! - [`checks`] compares Prometheus' flags with ours; pure.
@@ -11,15 +12,18 @@
 //! an error: of Prometheus' configuration only the `global` section is ever kept. Nothing is written anywhere, so that
 //! a crash leaves nothing behind; a dropped call (cancelled, or past its deadline) drops its connection with it.
 
+pub mod api;
 pub mod checks;
 pub mod client;
 pub mod http_client;
 pub mod peer;
 pub mod remote_read;
+pub mod version;
 
 mod answer;
 mod error;
 mod external_labels;
+mod lowest_time;
 mod secret;
 mod tls;
 mod transport;

@@ -3,17 +3,38 @@
 //! A call uses the labels, the min time and the address of the moment it starts ([`Context::view`]). No service keeps
 //! anything of its own: a crash costs the calls that run. A call that is dropped drops its request to Prometheus.
 
+pub mod errors;
+pub mod exemplars;
+pub mod info;
+pub mod label_calls;
+pub mod metadata;
+pub mod rules;
 pub mod selection;
 pub mod series;
+pub mod status;
+pub mod store;
+pub mod targets;
+
+mod label_sets;
+mod times;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
-use tonic::service::Routes;
+use tonic::{Response, Status, service::Routes};
 
+use self::{
+    exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
+    rules::RulesService, series::Series, status::StatusService, store::StoreService, targets::TargetsService,
+};
 use crate::{
     model::{Labels, duration::TimeOrDuration},
     ops::probe::Probe,
+    pb::thanos::{
+        exemplars_server::ExemplarsServer, info::info_server::InfoServer, metadata_server::MetadataServer,
+        rules_server::RulesServer, status_server::StatusServer, targets_server::TargetsServer,
+    },
     prometheus::{client::Client, peer::Snapshot},
 };
 
@@ -57,31 +78,33 @@ impl Context {
     }
 }
 
+/// The messages of an answer.
+type Messages<T> = BoxStream<'static, Result<T, Status>>;
+
+/// An answer of one message.
+fn one<T: Send + 'static>(message: T) -> Response<Messages<T>> {
+    Response::new(stream::iter([Ok(message)]).boxed())
+}
+
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// All services of the StoreAPI.
-pub fn routes(_context: &Context, series: series::Series) -> Routes {
-    let store = series::StoreService::new(series, Rest);
+/// All services of the StoreAPI; a request has at most `message_max` bytes.
+pub fn routes(context: &Context, series: Series, message_max: usize) -> Routes {
+    let store = StoreService::new(series, LabelCalls::new(context.clone()), message_max);
+    let info = InfoServer::new(InfoService::new(context.clone()));
+    let rules = RulesServer::new(RulesService::new(context.clone()));
+    let targets = TargetsServer::new(TargetsService::new(context.clone()));
+    let metadata = MetadataServer::new(MetadataService::new(context.clone()));
+    let exemplars = ExemplarsServer::new(ExemplarsService::new(context.clone()));
+    let status = StatusServer::new(StatusService::new(context.clone()));
     Routes::new(store)
-}
-
-/// Temporary.
-#[derive(Clone, Debug)]
-struct Rest;
-impl tonic::server::NamedService for Rest {
-    const NAME: &'static str = "thanos.Store";
-}
-impl tower_service::Service<http::Request<tonic::body::Body>> for Rest {
-    type Response = http::Response<tonic::body::Body>;
-    type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-    fn call(&mut self, _: http::Request<tonic::body::Body>) -> Self::Future {
-        std::future::ready(Ok(tonic::Status::unimplemented("later").into_http()))
-    }
+        .add_service(info.max_decoding_message_size(message_max))
+        .add_service(rules.max_decoding_message_size(message_max))
+        .add_service(targets.max_decoding_message_size(message_max))
+        .add_service(metadata.max_decoding_message_size(message_max))
+        .add_service(exemplars.max_decoding_message_size(message_max))
+        .add_service(status.max_decoding_message_size(message_max))
 }

@@ -6,17 +6,15 @@
 use std::path::PathBuf;
 
 use super::{
-    flags::{Common, MIN_TIME_MS, Sidecar},
+    flags::{Common, Sidecar},
     value::InlineYaml,
 };
-use crate::model::duration::TimeOrDuration;
 
 /// Everything that stands against running, one line each; empty if nothing does.
 pub(super) fn sidecar(flags: &Sidecar) -> Vec<String> {
     let mut found = Findings(Vec::new());
     common(&flags.common, &mut found);
     servers(flags, &mut found);
-    queries(flags, &mut found);
     found.not_yet(
         given(&flags.reloader.config_file) || !flags.reloader.rule_dirs.is_empty(),
         "reloader.config-file and --reloader.rule-dir",
@@ -54,34 +52,6 @@ fn servers(flags: &Sidecar, found: &mut Findings) {
         "http.config",
         "TLS and passwords on the HTTP server",
         "drop it and listen on an address that only the scraper reaches, or put a proxy in front",
-    );
-    let grpc = &flags.grpc;
-    found.not_yet(
-        given(&grpc.tls_cert) || given(&grpc.tls_key) || given(&grpc.tls_client_ca),
-        "grpc-server-tls-cert, -key and -client-ca",
-        "the gRPC server (StoreAPI)",
-        "drop them",
-    );
-    found.not_yet(
-        set(&grpc.request_logging, &grpc.request_logging_file),
-        "request.logging-config and --request.logging-config-file",
-        "logging of gRPC calls",
-        "drop them",
-    );
-}
-
-fn queries(flags: &Sidecar, found: &mut Findings) {
-    found.not_yet(
-        flags.store.request_series != 0 || flags.store.request_samples != 0,
-        "store.limits.request-series and --store.limits.request-samples",
-        "the StoreAPI that they limit",
-        "drop them or set them to 0",
-    );
-    found.not_yet(
-        !matches!(flags.store.min_time, TimeOrDuration::At(MIN_TIME_MS)),
-        "min-time",
-        "the StoreAPI that it limits",
-        "drop it; uploads never depend on it",
     );
 }
 

@@ -140,41 +140,48 @@ pub struct Http {
     pub config: Option<PathBuf>,
 }
 
-/// The gRPC server, which comes with the StoreAPI: until then its address and times are only checked.
+/// The gRPC server.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "gRPC")]
 #[group(skip)]
 pub struct Grpc {
-    /// Serve the StoreAPI here (not yet: checked, nothing listens)
+    /// Serve the StoreAPI here
+    ///
+    /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6. The port opens once Prometheus' external
+    /// labels are known.
     #[arg(
          id = "grpc-address", long = "grpc-address", value_name = "host:port", value_parser = Address::parse,
         default_value = "0.0.0.0:10901"
     )]
     pub address: Address,
 
-    /// How long calls under way may still take after a signal to stop (not yet: checked only)
+    /// How long calls under way may still take after a signal to stop; 0 cuts them off
     #[arg(
          id = "grpc-grace-period", long = "grpc-grace-period", value_name = "duration",
         value_parser = value::go_duration, default_value = "2m"
     )]
     pub grace_period: Duration,
 
-    /// Close a connection at this age, so that clients spread anew (not yet: checked only)
+    /// Close a connection at this age, give or take 10 %, so that clients spread anew; 0 means never
+    ///
+    /// Calls that run on it may finish.
     #[arg(
         long = "grpc-server-max-connection-age", value_name = "duration", value_parser = value::go_duration,
         default_value = "60m"
     )]
     pub max_connection_age: Duration,
 
-    /// File with the server's certificate (not yet: refused)
+    /// File with the server's certificate; without one TLS is off
+    ///
+    /// This file, the key and the client CA are read again when they change.
     #[arg(long = "grpc-server-tls-cert", value_name = "file", value_parser = value::path_parser())]
     pub tls_cert: Option<PathBuf>,
 
-    /// File with the key of the server's certificate (not yet: refused)
+    /// File with the key of the server's certificate
     #[arg(long = "grpc-server-tls-key", value_name = "file", value_parser = value::path_parser())]
     pub tls_key: Option<PathBuf>,
 
-    /// File with the CA that clients' certificates must come from (not yet: refused)
+    /// File with the CA that clients' certificates must come from; without one clients need none
     #[arg(long = "grpc-server-tls-client-ca", value_name = "file", value_parser = value::path_parser())]
     pub tls_client_ca: Option<PathBuf>,
 
@@ -190,16 +197,32 @@ pub struct Grpc {
     #[arg(long = "grpc-server-tls-curves", value_name = "name")]
     pub tls_curves: Vec<String>,
 
-    /// Which calls are logged, as YAML (not yet: refused)
+    /// Which calls are logged, as YAML
+    ///
+    /// $(NAME) is replaced by the environment variable NAME, which must be set.
     #[arg(
         long = "request.logging-config", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
         hide_default_value = true
     )]
     pub request_logging: InlineYaml,
 
-    /// File that says which calls are logged (not yet: refused)
+    /// File that says which calls are logged
+    ///
+    /// $(NAME) is replaced by the environment variable NAME, which must be set.
     #[arg(long = "request.logging-config-file", value_name = "file", value_parser = value::path_parser())]
     pub request_logging_file: Option<PathBuf>,
+}
+
+impl Grpc {
+    /// The YAML of `--request.logging-config` or its file with `$(NAME)` replaced, empty if neither is given.
+    pub fn logging(&self, env: &Env<'_>) -> Result<String, ContentError> {
+        content(
+            "request.logging-config",
+            self.request_logging.as_str(),
+            self.request_logging_file.as_deref(),
+            Some(env),
+        )
+    }
 }
 
 /// The Prometheus next door.
@@ -435,24 +458,28 @@ pub struct Reloader {
     pub process_name: String,
 }
 
-/// What queries may ask for; it comes with the StoreAPI.
+/// What queries may ask for.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Queries")]
 #[group(skip)]
 pub struct Store {
-    /// Most series in one answer; 0 means no limit (not yet: any other value is refused)
+    /// Most series in one answer; 0 means no limit
+    ///
+    /// A call that goes beyond it fails.
     #[arg(
         long = "store.limits.request-series", value_name = "n", value_parser = value::uint, default_value = "0"
     )]
     pub request_series: u64,
 
-    /// Most samples in one answer; 0 means no limit (not yet: any other value is refused)
+    /// Most samples in one answer, where each chunk counts as 120; 0 means no limit
+    ///
+    /// A call that goes beyond it fails.
     #[arg(
         long = "store.limits.request-samples", value_name = "n", value_parser = value::uint, default_value = "0"
     )]
     pub request_samples: u64,
 
-    /// Serve nothing older than this; uploads are not affected (not yet: any other value is refused)
+    /// Serve nothing older than this; uploads are not affected
     ///
     /// A time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago, 1d (no minus) a day ahead.
     #[arg(
@@ -464,5 +491,3 @@ pub struct Store {
 
 /// The default of `--min-time`: the year 0.
 const MIN_TIME: &str = "0000-01-01T00:00:00Z";
-/// The same in milliseconds since 1970.
-pub(super) const MIN_TIME_MS: i64 = -62_167_219_200_000;

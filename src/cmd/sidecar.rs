@@ -48,6 +48,7 @@ pub struct Config {
     flags: cli::Sidecar,
     bucket: Option<BucketConfig>,
     http_client: HttpClientConfig,
+    queries: queries::Config,
 }
 
 impl Config {
@@ -63,10 +64,12 @@ impl Config {
         };
         let http_client = HttpClientConfig::parse(&flags.prometheus.http_client()?)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
+        let queries = queries::Config::new(&flags.grpc)?;
         Ok(Self {
             flags,
             bucket,
             http_client,
+            queries,
         })
     }
 }
@@ -109,6 +112,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         flags,
         bucket,
         http_client,
+        queries,
     } = config;
     let server = http::bind(flags.http.address.to_socket().as_str(), "--http-address").await?;
     let mut registry = Registry::default();
@@ -136,7 +140,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         probe: probe.clone(),
         min_time: flags.store.min_time,
     };
-    let queries = queries::build(&flags, context, &mut registry).await?;
+    let queries = queries::build(&flags, queries, context, &mut registry).await?;
     Ok(Sidecar {
         flags,
         server,

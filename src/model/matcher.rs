@@ -1,5 +1,9 @@
 //! A label matcher, with the meaning that it has in Prometheus.
 
+pub mod go_regex;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 /// How a matcher compares.
@@ -29,12 +33,23 @@ impl Op {
 
 /// A pattern that cannot be used here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the regular expression {pattern:?} of a matcher cannot be used: {problem}")]
-pub struct PatternError {
-    /// The pattern as it was given.
-    pub pattern: String,
-    /// What is wrong with it.
-    pub problem: String,
+pub enum PatternError {
+    /// It is no regular expression in Go's syntax. Displayed exactly as Go's `regexp` package says it.
+    #[error("error parsing regexp: {problem}")]
+    Invalid {
+        /// The pattern as it was given.
+        pattern: String,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
+    /// Go takes it, but this program cannot match with it.
+    #[error("the regular expression {pattern:?} of a matcher is not supported here: {problem}")]
+    Unsupported {
+        /// The pattern as it was given.
+        pattern: String,
+        /// Why not.
+        problem: String,
+    },
 }
 
 /// A condition on one label. A pattern is compiled only when it is matched here: most are Prometheus' business.
@@ -71,11 +86,30 @@ impl Matcher {
         })
     }
 
-    fn compile(&self) -> Result<regex::Regex, PatternError> {
-        regex::Regex::new(&format!("^(?s:{})$", self.value)).map_err(|error| PatternError {
-            pattern: self.value.clone(),
-            problem: error.to_string(),
-        })
+    /// Whether Prometheus would take the matcher's pattern, found out without compiling it.
+    ///
+    /// # Errors
+    /// A pattern that Go refuses. One that only this program cannot match with is no error: Prometheus may get it.
+    pub fn check(&self) -> Result<(), PatternError> {
+        if matches!(self.op, Op::Equal | Op::NotEqual) || go_regex::is_literals(&self.value) {
+            return Ok(());
+        }
+        match go_regex::translate(&self.value) {
+            Err(refusal @ go_regex::Refusal::Invalid(_)) => Err(self.refused(refusal)),
+            Ok(_) | Err(go_regex::Refusal::Unsupported(_)) => Ok(()),
+        }
+    }
+
+    fn compile(&self) -> Result<go_regex::Pattern, PatternError> {
+        go_regex::Pattern::new(&self.value).map_err(|refusal| self.refused(refusal))
+    }
+
+    fn refused(&self, refusal: go_regex::Refusal) -> PatternError {
+        let pattern = self.value.clone();
+        match refusal {
+            go_regex::Refusal::Invalid(problem) => PatternError::Invalid { pattern, problem },
+            go_regex::Refusal::Unsupported(problem) => PatternError::Unsupported { pattern, problem },
+        }
     }
 }
 

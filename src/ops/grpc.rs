@@ -42,6 +42,7 @@ pub use self::{
     log::{CallLog, CallLogError},
     metrics::{Kind, Method, Metrics, methods},
     reflection::{ReflectionError, reflection},
+    tls::{Tls, TlsError, TlsFlags, TlsVersion},
 };
 
 mod call;
@@ -54,6 +55,8 @@ mod messages;
 mod metrics;
 mod reflection;
 mod request;
+mod stream;
+mod tls;
 
 /// The longest message of a request, in bytes: for `max_decoding_message_size` of the services, and for a compressed
 /// message once it is decompressed.
@@ -93,6 +96,8 @@ impl Default for Limits {
 /// How to serve.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// With TLS, and how; without if `None`.
+    pub tls: Option<Tls>,
     /// When a connection is told to go away; zero means never.
     pub max_connection_age: Duration,
     /// What is counted, and for which methods.

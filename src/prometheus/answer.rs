@@ -7,8 +7,8 @@ use super::error::ErrorKind;
 /// Largest answer that is kept whole, in bytes: flags and build info are a few KiB.
 pub(super) const SMALL: usize = 1 << 20;
 
-/// How much of an error answer is read, in bytes.
-const ERROR_BODY: usize = 4 << 10;
+/// How much of an error answer is read, in bytes: a message can quote a long selector.
+const ERROR_BODY: usize = 64 << 10;
 
 /// Reads a body of at most `limit` bytes.
 pub(super) async fn collect(response: &mut reqwest::Response, limit: usize) -> Result<Vec<u8>, ErrorKind> {
@@ -35,7 +35,7 @@ pub(super) async fn each_chunk(
     Ok(())
 }
 
-/// The error for an answer that is not 200, with the beginning of its body as far as it can be had.
+/// The error for an answer that is not good, with the beginning of its body as far as it can be had.
 pub(super) async fn refusal(mut response: reqwest::Response) -> ErrorKind {
     let code = response.status().as_u16();
     let mut body = Vec::new();

@@ -13,12 +13,16 @@ use super::{
     answer,
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
+    lowest_time,
     transport::{Posted, Transport},
 };
 use crate::model::Labels;
 
 /// How long [`Client::alive`] waits: it is asked while the process shuts down.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Longest address that can be asked, in bytes; HTTP libraries hold no longer ones.
+const ADDRESS: usize = 65_000;
 
 /// Whether Prometheus still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +149,27 @@ impl Client {
         self.call("/api/v1/status/config", self.inner.timeout, ask).await
     }
 
+    /// The oldest time that Prometheus holds, in ms since 1970, as its metrics page tells it: `i64::MIN` if it holds
+    /// nothing, 0 if there is no such page (404) or it does not tell.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn lowest_time_ms(&self) -> Result<i64, Error> {
+        let ask = async |url| {
+            // Nothing but `*/*` is accepted by name, so that the page comes as text.
+            let mut response = self.inner.transport.get(url).await?;
+            match response.status().as_u16() {
+                200 => {}
+                404 => return Ok(0),
+                _ => return Err(answer::refusal(response).await),
+            }
+            let mut scan = lowest_time::Scan::default();
+            answer::each_chunk(&mut response, lowest_time::LIMIT, |chunk| scan.push(chunk)).await?;
+            scan.finish()
+        };
+        self.call("/metrics", self.inner.timeout, ask).await
+    }
+
     /// Whether Prometheus still runs; answers within 2 s.
     pub async fn alive(&self) -> Alive {
         let ask = async |url| {
@@ -193,6 +218,32 @@ impl Client {
             let url = self.shown(path);
             Error { url, kind }
         })
+    }
+
+    /// Asks `path`, whose odd characters are percent-encoded, with parameters and one deadline for everything; hands the
+    /// head of a good answer (2xx) to `read`. An error names the address without the parameters, which can be long.
+    pub(super) async fn query<T>(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+        limit: Duration,
+        read: impl AsyncFnOnce(reqwest::Response) -> Result<T, ErrorKind>,
+    ) -> Result<T, Error> {
+        let ask = async |mut url: Url| {
+            if !parameters.is_empty() {
+                url.query_pairs_mut().extend_pairs(parameters);
+            }
+            let (length, limit) = (url.as_str().len(), ADDRESS);
+            if length > limit {
+                return Err(ErrorKind::TooLong { length, limit });
+            }
+            let response = self.inner.transport.get(url).await?;
+            if !response.status().is_success() {
+                return Err(answer::refusal(response).await);
+            }
+            read(response).await
+        };
+        self.call(path, limit, ask).await
     }
 }
 

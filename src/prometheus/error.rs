@@ -2,8 +2,8 @@
 
 use std::{error::Error as _, io, path::PathBuf, time::Duration};
 
-/// How much of an error answer's body is shown, in characters.
-const SHOWN_CHARS: usize = 200;
+/// How much of an error answer is kept, in characters.
+const KEPT_CHARS: usize = 1000;
 
 /// A call to Prometheus that failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,23 +32,40 @@ pub enum ErrorKind {
     /// No connection for another reason (name, route, TLS), or it broke before an answer came.
     #[error("no connection ({0}): check --prometheus.url and --prometheus.http-client")]
     Unreachable(String),
+    /// The question does not fit into an address.
+    #[error("the question has {length} bytes, but an address holds {limit} at most: use shorter matchers")]
+    TooLong {
+        /// The length of the address, in bytes.
+        length: usize,
+        /// The longest that can be asked.
+        limit: usize,
+    },
     /// The answer was not complete in time.
     #[error("no complete answer within {0:?}: Prometheus is overloaded, or the time limit is too short")]
     Timeout(Duration),
-    /// An answer other than 200.
+    /// An answer that is not good.
     #[error("status {code}{}: {}", shown_body(.body), hint(*.code))]
     Status {
         /// The HTTP status.
         code: u16,
-        /// The first 200 characters of the body, on one line.
+        /// Prometheus' message, or else the body: the first 1000 characters, on one line.
         body: String,
     },
+    /// A good status, but an answer that says that it is an error, with Prometheus' message.
+    #[error("Prometheus says that it failed{}", shown_body(.0))]
+    Failed(String),
     /// The connection broke within the answer.
     #[error("the answer was cut short ({0})")]
     Cut(String),
     /// The answer is larger than is plausible.
     #[error("the answer is larger than {limit} bytes: this is not Prometheus' answer; check --prometheus.url")]
     TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The answer is larger than what may be collected at once.
+    #[error("the answer is larger than the {limit} bytes that are collected at most: ask for less")]
+    TooMuch {
         /// The limit, in bytes.
         limit: usize,
     },
@@ -101,11 +118,20 @@ pub enum SetupError {
 impl ErrorKind {
     /// The kind of an error answer.
     pub(super) fn status(code: u16, body: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(body);
-        let words = text.split(|c: char| c.is_whitespace() || c.is_control());
-        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-        let body = words.join(" ").chars().take(SHOWN_CHARS).collect();
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            error: String,
+        }
+        let body = match serde_json::from_slice(body) {
+            Ok(Answer { error }) => one_line(&error),
+            Err(_) => one_line(&String::from_utf8_lossy(body)),
+        };
         Self::Status { code, body }
+    }
+
+    /// The kind of an answer that says that it is an error.
+    pub(super) fn failed(message: &str) -> Self {
+        Self::Failed(one_line(message))
     }
 
     /// The kind of a failure before the answer's head was there.
@@ -145,6 +171,13 @@ fn innermost(error: reqwest::Error) -> String {
     causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
+/// The beginning of a text, without line breaks and other characters that disturb a log.
+fn one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ").chars().take(KEPT_CHARS).collect()
+}
+
 fn shown_body(body: &str) -> String {
     if body.is_empty() {
         return String::new();
@@ -154,6 +187,7 @@ fn shown_body(body: &str) -> String {
 
 fn hint(code: u16) -> &'static str {
     match code {
+        400 | 422 => "it refuses the question",
         300..=399 => "it redirects elsewhere; give the final address as --prometheus.url",
         401 | 403 | 407 => "it wants other credentials; check --prometheus.http-client",
         404 | 405 => "not found; check --prometheus.url, including the path prefix of Prometheus' --web.external-url",
@@ -168,17 +202,22 @@ mod tests {
 
     #[test]
     fn shows_little_of_the_body_on_one_line() {
-        let body = format!("Service\r\n\tUnavailable\u{1b}[0m {}", "x".repeat(500));
+        let body = format!("Service\r\n\tUnavailable\u{1b}[0m {}", "x".repeat(2000));
         let kind = ErrorKind::status(503, body.as_bytes());
         let ErrorKind::Status { body, .. } = &kind else {
             panic!("{kind:?}")
         };
         assert!(body.starts_with("Service Unavailable [0m xxx"), "{body}");
-        assert_eq!(body.chars().count(), 200);
+        assert_eq!(body.chars().count(), 1000);
         assert!(kind.to_string().contains("write-ahead log"), "{kind}");
         assert_eq!(
             ErrorKind::status(500, b"").to_string(),
             "status 500: see Prometheus' log"
+        );
+        let json = br#"{"status":"error","errorType":"bad_data","error":"no \"end\""}"#;
+        assert_eq!(
+            ErrorKind::status(400, json).to_string(),
+            r#"status 400 (no "end"): it refuses the question"#
         );
     }
 

@@ -147,6 +147,7 @@ struct Reading {
     version: String,
     /// `None` if Prometheus does not tell them.
     flags: Option<BTreeMap<String, String>>,
+    lowest_time_ms: i64,
 }
 
 impl Peer {
@@ -212,8 +213,14 @@ impl Peer {
             flags => flags?,
         };
         let version = self.client.build_version().await?;
+        let lowest_time_ms = self.client.lowest_time_ms().await?;
         let labels = self.client.external_labels().await?;
-        Ok(Reading { labels, version, flags })
+        Ok(Reading {
+            labels,
+            version,
+            flags,
+            lowest_time_ms,
+        })
     }
 
     /// Takes in the result of a heartbeat: metrics, logs, and the snapshot, if it has changed.
@@ -279,7 +286,7 @@ fn answered(reading: Reading, findings: &[Finding], settings: &Settings) -> Snap
         labels: reading.labels.overlaid_with(&settings.extra_labels),
         version: reading.version,
         flags: reading.flags.unwrap_or_default(),
-        lowest_time_ms: 0,
+        lowest_time_ms: reading.lowest_time_ms,
         up: true,
         problem: (!errors.is_empty()).then(|| errors.join("; ")),
         asked: true,

@@ -6,7 +6,10 @@
 use tonic::Status;
 
 use crate::{
-    model::{Labels, Matcher, matcher::Op},
+    model::{
+        Labels, Matcher,
+        matcher::{Op, PatternError},
+    },
     pb::thanos::{LabelMatcher, label_matcher::Type},
 };
 
@@ -22,16 +25,18 @@ pub enum Selection {
 /// Settles the matchers on `external` labels. One with an empty value is no label for a matcher.
 ///
 /// # Errors
-/// `InvalidArgument`: a matcher of an unknown type, or a pattern on an external label that cannot be used.
+/// `InvalidArgument`: a matcher of an unknown type, a pattern that Go refuses, or one on an external label that cannot be
+/// used here.
 pub fn select(matchers: &[LabelMatcher], external: &Labels) -> Result<Selection, Status> {
     let matchers: Vec<Matcher> = matchers.iter().map(read).collect::<Result<_, _>>()?;
     let (mut left, mut contradicted) = (Vec::new(), false);
     for matcher in matchers {
+        matcher.check().map_err(unusable)?;
         match external.get(&matcher.name).filter(|value| !value.is_empty()) {
             None => left.push(matcher),
             Some(value) => {
                 let matches = matcher.matches(value);
-                contradicted |= !matches.map_err(|error| Status::invalid_argument(error.to_string()))?;
+                contradicted |= !matches.map_err(unusable)?;
             }
         }
     }
@@ -39,6 +44,10 @@ pub fn select(matchers: &[LabelMatcher], external: &Labels) -> Result<Selection,
         true => Selection::Nothing,
         false => Selection::Matching(left),
     })
+}
+
+fn unusable(error: PatternError) -> Status {
+    Status::invalid_argument(error.to_string())
 }
 
 /// Reads one matcher of a request.
@@ -104,8 +113,11 @@ mod tests {
         let error = select(&[no.clone(), unknown], &external()).unwrap_err();
         assert_eq!(error.code(), tonic::Code::InvalidArgument);
         assert_eq!(error.message(), "unrecognized label matcher type 7");
-        let pattern = asked(Type::Re, "cluster", "e(");
-        let error = select(&[no, pattern], &external()).unwrap_err();
-        assert_eq!(error.code(), tonic::Code::InvalidArgument);
+        for name in ["cluster", "job"] {
+            let pattern = asked(Type::Re, name, "e(");
+            let error = select(&[no.clone(), pattern], &external()).unwrap_err();
+            assert_eq!(error.code(), tonic::Code::InvalidArgument);
+            assert!(error.message().starts_with("error parsing regexp: "), "{error}");
+        }
     }
 }

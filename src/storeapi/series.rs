@@ -12,7 +12,6 @@ pub mod body;
 pub mod budget;
 pub mod convert;
 pub mod encode;
-pub mod fault;
 pub mod limits;
 pub mod metrics;
 pub mod order;
@@ -20,14 +19,10 @@ pub mod query;
 pub mod relabel;
 pub mod shard;
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context as TaskContext, Poll},
-    time::Instant,
-};
+mod sampled;
+mod skip_chunks;
+
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prometheus_client::registry::Registry;
@@ -35,10 +30,8 @@ use tonic::{
     Status,
     body::Body,
     codec::{BufferSettings, Streaming},
-    server::NamedService,
 };
 use tonic_prost::ProstCodec;
-use tower_service::Service;
 
 use self::{
     answer::{Answer, Plan},
@@ -49,11 +42,14 @@ use self::{
     metrics::Metrics,
     query::Query,
 };
-use super::{Context, View};
+use super::{Context, View, errors};
 use crate::{
-    pb::thanos::SeriesRequest,
+    pb::{
+        prometheus::{ReadRequest, ReadResponse},
+        thanos::SeriesRequest,
+    },
     prometheus::remote_read::{
-        self, Frames, STALL,
+        self, STALL,
         gate::{Gate, Pass, places},
     },
 };
@@ -62,7 +58,6 @@ use crate::{
 const COLLECTED_MAX: usize = 256 << 20;
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 20;
-const PATH: &str = "/thanos.Store/Series";
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 
 /// Answers Series calls; clones share it.
@@ -114,23 +109,51 @@ impl Series {
     }
 
     async fn read(&self, query: &Query, view: &View) -> Result<Answer, Status> {
+        if query.skip_chunks {
+            return self.skip_chunks(query).await;
+        }
         let pass = self.turn().await?;
         let splits = is_prometheus(&view.version);
         let request = if splits { query.split() } else { query.plain() };
-        let streamed = splits.then(|| request.queries.len() as i64 - 1);
-        match self.ask(&request).await? {
-            remote_read::Answer::Frames(frames) => Ok(self.stream(query, streamed, frames, pass)),
-            remote_read::Answer::Samples(_) => Err(Status::unimplemented("sampled answers")),
-        }
+        let queries = request.queries.len();
+        let streamed = splits.then_some(queries as i64 - 1);
+        let samples = match self.ask(&request).await? {
+            remote_read::Answer::Frames(frames) => {
+                return Ok(Answer::streaming(self.plan(query, streamed), frames, pass));
+            }
+            // It knows one query only.
+            remote_read::Answer::Samples(samples) if samples.results.len() != queries && queries > 1 => {
+                match self.ask(&query.plain()).await? {
+                    remote_read::Answer::Frames(frames) => {
+                        return Ok(Answer::streaming(self.plan(query, None), frames, pass));
+                    }
+                    remote_read::Answer::Samples(samples) if samples.results.len() == 1 => samples,
+                    remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
+                }
+            }
+            remote_read::Answer::Samples(samples) if samples.results.len() == queries => samples,
+            remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
+        };
+        pass.finish();
+        let plan = self.plan(query, None);
+        let mut convert = plan.convert.clone();
+        let stored = samples.results.into_iter().flat_map(|result| result.timeseries);
+        Answer::of(
+            plan,
+            stored.filter_map(|series| sampled::series(series, &mut convert).transpose()),
+        )
     }
 
-    async fn ask(&self, request: &crate::pb::prometheus::ReadRequest) -> Result<remote_read::Answer, Status> {
+    async fn skip_chunks(&self, query: &Query) -> Result<Answer, Status> {
+        let mut plan = self.plan(query, None);
+        let client = &self.inner.context.client;
+        let sets = skip_chunks::read(client, query, &mut plan.convert, &mut plan.held).await?;
+        Answer::of(plan, sets.into_iter().map(Ok))
+    }
+
+    async fn ask(&self, request: &ReadRequest) -> Result<remote_read::Answer, Status> {
         let read = self.inner.context.client.remote_read(request).await;
-        read.map_err(|error| fault::status(&error))
-    }
-
-    fn stream(&self, query: &Query, streamed: Option<i64>, frames: Box<Frames>, pass: Pass) -> Answer {
-        Answer::streaming(self.plan(query, streamed), frames, pass)
+        read.map_err(|error| errors::read_status(&error))
     }
 
     fn plan(&self, query: &Query, streamed: Option<i64>) -> Plan {
@@ -174,7 +197,8 @@ impl Series {
         Ok(pass)
     }
 
-    async fn respond(self, request: Request<Body>) -> Response<Body> {
+    /// Answers one call as it comes over HTTP/2.
+    pub(super) async fn respond(self, request: Request<Body>) -> Response<Body> {
         let settings = BufferSettings::default();
         let decoder = ProstCodec::<(), SeriesRequest>::raw_decoder(settings);
         let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(REQUEST_MAX));
@@ -195,47 +219,11 @@ impl Series {
     }
 }
 
+fn unexpected(samples: &ReadResponse) -> Status {
+    Status::unknown(format!("unexpected result size {}", samples.results.len()))
+}
+
 /// Whether this is a Prometheus that answers all queries of one request, as each that tells a version does.
 fn is_prometheus(version: &str) -> bool {
     version.starts_with(|char: char| char.is_ascii_digit()) && version.contains('.')
-}
-
-/// The service `thanos.Store`: Series by us, the rest by the generated server `S`.
-#[derive(Clone, Debug)]
-pub struct StoreService<S> {
-    series: Series,
-    rest: S,
-}
-
-impl<S> StoreService<S> {
-    /// Answers Series with `series` and everything else with `rest`.
-    pub fn new(series: Series, rest: S) -> Self {
-        Self { series, rest }
-    }
-}
-
-impl<S: NamedService> NamedService for StoreService<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> Service<Request<Body>> for StoreService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
-        self.rest.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() == PATH {
-            let series = self.series.clone();
-            return Box::pin(async move { Ok(series.respond(request).await) });
-        }
-        Box::pin(self.rest.call(request))
-    }
 }

@@ -17,5 +17,7 @@ mod ops;
 mod peer;
 mod rig;
 mod rig_test;
+mod series;
 mod series_faults;
 mod shipping;
+mod storeapi;

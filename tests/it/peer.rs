@@ -91,6 +91,7 @@ async fn follows_a_real_prometheus_through_its_life() {
         assert!(up.up && up.seen && !up.gone && up.labels == labels, "{up:?}");
         assert!(up.version.starts_with(&leg.version), "{up:?}");
         assert_eq!(up.flags["storage.tsdb.max-block-duration"], "5s");
+        assert_eq!(up.lowest_time_ms, i64::MIN, "it holds nothing");
         assert_eq!(client(&url, "", LONG).alive().await, narthex::prometheus::Alive::Ready);
 
         server
@@ -161,7 +162,7 @@ async fn one_failed_heartbeat_is_not_believed() {
         let seen = fake.heads().len();
         fake.answer(move |path| faults.pop().unwrap_or_else(|| well(path)));
         crate::rig::wait_until(LONG, "two more heartbeats", async || {
-            (fake.heads().len() > seen + 7).then_some(())
+            (fake.heads().len() > seen + 9).then_some(())
         })
         .await;
         assert!(
@@ -180,7 +181,7 @@ async fn one_failed_heartbeat_is_not_believed() {
     running.snapshots.borrow_and_update();
     let seen = fake.heads().len();
     crate::rig::wait_until(LONG, "more heartbeats", async || {
-        (fake.heads().len() > seen + 3).then_some(())
+        (fake.heads().len() > seen + 4).then_some(())
     })
     .await;
     assert!(

@@ -4,7 +4,7 @@
 //! more than the work itself. The port is reserved at the start, and opens when the first heartbeat has brought labels: a
 //! server that answered without them would be asked for everything.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use prometheus_client::registry::Registry;
@@ -33,17 +33,59 @@ pub(super) struct Queries {
     snapshots: watch::Receiver<Snapshot>,
 }
 
+/// What the flags of the gRPC server name, read and checked.
+#[derive(Debug)]
+pub(super) struct Config {
+    tls: Option<grpc::Tls>,
+    log: Option<grpc::CallLog>,
+}
+
+impl Config {
+    /// Reads certificates and YAML.
+    ///
+    /// # Errors
+    /// The first mistake, with flag and file.
+    pub(super) fn new(flags: &cli::Grpc) -> Result<Self> {
+        let file = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let tls = grpc::Tls::load(grpc::TlsFlags {
+            cert: file(&flags.tls_cert),
+            key: file(&flags.tls_key),
+            client_ca: file(&flags.tls_client_ca),
+            min_version: match flags.tls_min_version {
+                cli::TlsVersion::V1_0 => grpc::TlsVersion::V1_0,
+                cli::TlsVersion::V1_1 => grpc::TlsVersion::V1_1,
+                cli::TlsVersion::V1_2 => grpc::TlsVersion::V1_2,
+                cli::TlsVersion::V1_3 => grpc::TlsVersion::V1_3,
+            },
+            ciphers: flags.tls_ciphers.clone(),
+            curves: flags.tls_curves.clone(),
+        })?;
+        let yaml = flags.logging(&cli::process_env)?;
+        let log = match yaml.trim().is_empty() {
+            true => None,
+            false => grpc::CallLog::parse(&yaml).context("--request.logging-config is wrong")?,
+        };
+        Ok(Self { tls, log })
+    }
+}
+
 /// Reserves the port and registers the metrics.
 ///
 /// # Errors
 /// A port in use.
-pub(super) async fn build(flags: &cli::Sidecar, context: Context, registry: &mut Registry) -> Result<Queries> {
+pub(super) async fn build(
+    flags: &cli::Sidecar,
+    config: Config,
+    context: Context,
+    registry: &mut Registry,
+) -> Result<Queries> {
     let port = grpc::bind(flags.grpc.address.to_socket().as_str(), "--grpc-address").await?;
     let methods = grpc::methods(pb::FILE_DESCRIPTOR_SET).context("the descriptors of the services cannot be read")?;
     let settings = grpc::Settings {
         max_connection_age: flags.grpc.max_connection_age,
         metrics: grpc::Metrics::register(registry, methods),
-        log: None,
+        log: config.log,
+        tls: config.tls,
         limits: grpc::Limits::default(),
     };
     let limits = Limits {
@@ -53,7 +95,7 @@ pub(super) async fn build(flags: &cli::Sidecar, context: Context, registry: &mut
     let snapshots = context.snapshots.clone();
     let probe = context.probe.clone();
     let series = Series::new(context.clone(), limits, registry);
-    let routes = storeapi::routes(&context, series);
+    let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
     let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;
     let routes = routes
         .add_service(grpc::health(&probe))

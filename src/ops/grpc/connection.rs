@@ -3,14 +3,11 @@
 use std::{
     convert::Infallible,
     future::pending,
-    io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -18,16 +15,21 @@ use http::{Request, Response};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, sleep, timeout_at},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower_service::Service;
 use tracing::debug;
 
-use super::{STREAMS, Settings, call::Calls};
+use super::{
+    STREAMS, Settings,
+    call::Calls,
+    stream::{Opening, Stream},
+    tls::Tls,
+};
 
 /// The longest list of headers, in bytes, as in grpc-go.
 const HEADERS_MAX: u32 = 16 << 20;
@@ -38,8 +40,6 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Calls that a client may take back before we have looked at them. More, and it means harm (rapid reset).
 const TAKEN_BACK: usize = 1024;
-/// The opening of HTTP/2 from a client: its fixed text and an empty frame of settings.
-const OPENING: usize = 24 + 9;
 
 /// What a connection and the server tell each other.
 #[derive(Debug)]
@@ -105,6 +105,9 @@ pub(super) async fn converse<S>(
         debug!(%peer, %error, "a gRPC connection ended at once");
         return;
     }
+    let Some(stream) = secured(stream, peer, settings.tls.as_ref(), opened_by).await else {
+        return;
+    };
     let stream = Opening::new(stream, opened_by);
     let connection = builder(&calls, &settings).serve_connection(TokioIo::new(stream), calls);
     tokio::pin!(connection);
@@ -119,6 +122,20 @@ pub(super) async fn converse<S>(
         // Port scans, cut clients, dead ones: nobody's mistake here.
         debug!(%peer, error = &error as &dyn std::error::Error, "a gRPC connection ended early");
     }
+}
+
+/// The stream to talk on: through TLS if that is asked for; `None` when its handshake failed.
+async fn secured(stream: TcpStream, peer: SocketAddr, tls: Option<&Tls>, by: Instant) -> Option<Stream> {
+    let Some(tls) = tls else {
+        return Some(Stream::Plain(stream));
+    };
+    let handshake = async { TlsAcceptor::from(tls.config().await).accept(stream).await };
+    match timeout_at(by, handshake).await {
+        Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
+        Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
+        Err(_) => debug!(%peer, "a TLS handshake took too long"),
+    }
+    None
 }
 
 fn builder<S: Clone>(calls: &Calls<S>, settings: &Settings) -> http2::Builder<super::deadline::Spawner> {
@@ -158,92 +175,9 @@ fn with_chance(age: Duration) -> Duration {
     age.mul_f64(rand::random_range(0.9..=1.1))
 }
 
-/// A stream whose reads fail with `TimedOut` when the opening of HTTP/2 is not in by its time.
-#[derive(Debug)]
-struct Opening<S> {
-    stream: S,
-    /// Until the opening is in: the bytes that came, and the end of its time.
-    open: Option<(usize, Pin<Box<Sleep>>)>,
-}
-
-impl<S> Opening<S> {
-    fn new(stream: S, by: Instant) -> Self {
-        Self {
-            stream,
-            open: Some((0, Box::pin(sleep_until(by)))),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        let Some((came, timer)) = &mut this.open else {
-            return read;
-        };
-        *came += buf.filled().len() - before;
-        if *came >= OPENING {
-            this.open = None;
-        } else if timer.as_mut().poll(cx).is_ready() {
-            let late = "the client took too long over the opening of HTTP/2";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, late)));
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_opening_that_drips_is_cut_and_one_that_is_in_is_left_alone() {
-        let by = Instant::now() + Duration::from_secs(10);
-        let (mut client, server) = duplex(64);
-        let mut slow = Opening::new(server, by);
-        client.write_all(&[0; OPENING - 1]).await.unwrap();
-        let mut all = Vec::new();
-        let late = slow.read_to_end(&mut all).await.unwrap_err();
-        assert_eq!((late.kind(), all.len()), (io::ErrorKind::TimedOut, OPENING - 1));
-
-        let (mut client, server) = duplex(64);
-        let mut fast = Opening::new(server, Instant::now() + Duration::from_secs(10));
-        client.write_all(&[0; OPENING]).await.unwrap();
-        fast.read_exact(&mut [0; OPENING]).await.unwrap();
-        sleep(Duration::from_secs(60)).await;
-        client.write_all(&[0]).await.unwrap();
-        fast.read_exact(&mut [0]).await.unwrap();
-    }
 
     #[test]
     fn the_age_of_a_connection_varies_by_a_tenth() {

@@ -30,6 +30,7 @@ fn reading(labels: &[(&str, &str)], max: &str) -> Result<Reading, Error> {
         labels: Labels::from_pairs(labels.iter().copied()),
         version: "2.42.0".to_owned(),
         flags: Some(flags.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        lowest_time_ms: 1_700_000_000_000,
     })
 }
 
@@ -51,12 +52,13 @@ fn keeps_what_was_known_while_prometheus_is_down() {
     peer.take(reading(&[("cluster", "eu")], "2h"));
     let up = snapshots.borrow_and_update().clone();
     assert!(up.up && up.seen && up.problem.is_none(), "{up:?}");
-    assert_eq!(peer.metrics.up.get(), 1);
+    assert_eq!((peer.metrics.up.get(), up.lowest_time_ms), (1, 1_700_000_000_000));
 
     peer.take(refused());
     let down = snapshots.borrow_and_update().clone();
     assert_eq!(peer.metrics.up.get(), 0);
     assert!(!down.up && down.gone && down.seen && down.problem.is_some());
+    assert_eq!(down.lowest_time_ms, up.lowest_time_ms);
     assert_eq!(
         (down.labels, down.version, down.flags),
         (up.labels.clone(), up.version.clone(), up.flags.clone())
@@ -66,6 +68,15 @@ fn keeps_what_was_known_while_prometheus_is_down() {
     assert!(!snapshots.has_changed().unwrap(), "nothing has changed");
     peer.take(reading(&[("cluster", "eu")], "2h"));
     assert_eq!(*snapshots.borrow_and_update(), up);
+    peer.take(reading(&[("cluster", "eu")], "2h"));
+    assert!(!snapshots.has_changed().unwrap(), "the same again");
+    let later = reading(&[("cluster", "eu")], "2h").map(|reading| Reading {
+        lowest_time_ms: i64::MIN,
+        ..reading
+    });
+    peer.take(later);
+    assert!(snapshots.has_changed().unwrap());
+    assert_eq!(snapshots.borrow_and_update().lowest_time_ms, i64::MIN);
 }
 
 #[test]

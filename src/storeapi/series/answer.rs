@@ -11,15 +11,17 @@ use super::{
     budget::Held,
     convert::Convert,
     encode::OutSeries,
-    fault,
     limits::{Limits, Used},
     metrics::Metrics,
     order::{Disorder, Labelled, Order},
 };
-use crate::prometheus::remote_read::{
-    Frames,
-    gate::Pass,
-    wire::{Frame, LabelBytes},
+use crate::{
+    prometheus::remote_read::{
+        Frames,
+        gate::Pass,
+        wire::{Frame, LabelBytes},
+    },
+    storeapi::errors,
 };
 
 /// How the answer of one call is made.
@@ -98,7 +100,7 @@ impl Answer {
             };
             let taken = match ready!(frames.poll_frame(cx)) {
                 Some(Ok(frame)) => self.take(frame),
-                Some(Err(error)) => Err(fault::status(&error)),
+                Some(Err(error)) => Err(errors::read_status(&error)),
                 None => self.end(),
             };
             if let Err(status) = taken {
@@ -115,15 +117,13 @@ impl Answer {
 
     /// Hands a series out, unless there are enough.
     fn give(&mut self, series: OutSeries) -> Option<OutSeries> {
-        if self.plan.wanted > 0 {
-            if self.last.as_ref() != Some(series.labels()) {
-                if self.given == self.plan.wanted {
-                    self.stop();
-                    return None;
-                }
-                self.given += 1;
-                self.last = Some(series.labels().clone());
+        if self.plan.wanted > 0 && self.last.as_ref() != Some(series.labels()) {
+            if self.given == self.plan.wanted {
+                self.stop();
+                return None;
             }
+            self.given += 1;
+            self.last = Some(series.labels().clone());
         }
         Some(series)
     }

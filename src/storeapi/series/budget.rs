@@ -48,6 +48,11 @@ impl Budget {
 }
 
 impl Held {
+    /// Bytes that are free now.
+    pub fn room(&self) -> usize {
+        self.budget.total.saturating_sub(self.budget.used())
+    }
+
     /// Takes memory for one series of `size` bytes.
     ///
     /// # Errors

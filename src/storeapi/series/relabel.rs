@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::{model::Labels, prometheus::remote_read::wire::LabelBytes};
 
+/// A name or a value.
+type Text = Box<[u8]>;
+
 /// What is done to the labels of each series of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relabel {
     /// Set over what is stored, sorted by name; with an empty value the label is removed.
-    set: Vec<(Box<[u8]>, Box<[u8]>)>,
+    set: Vec<(Text, Text)>,
     /// The names of all labels that a stored series must not have for its order to stay: sorted.
     touched: Vec<String>,
 }
@@ -32,6 +35,11 @@ impl Relabel {
     /// The names of the labels that are set or removed, sorted.
     pub fn touched(&self) -> &[String] {
         &self.touched
+    }
+
+    /// Whether two series can become one.
+    pub fn merges(&self) -> bool {
+        !self.set.is_empty()
     }
 
     /// The labels to be sent: the same memory, if nothing has to change.

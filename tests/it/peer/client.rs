@@ -227,6 +227,27 @@ async fn reads_no_more_than_is_plausible() {
 }
 
 #[tokio::test]
+async fn looks_a_metrics_page_through_without_holding_it() {
+    let sample =
+        "# TYPE prometheus_tsdb_lowest_timestamp_seconds gauge\nprometheus_tsdb_lowest_timestamp_seconds 1.5\n";
+    let page = format!("{}{sample}{}", "a{b=\"c\"} 1\n".repeat(100_000), "x".repeat(100_000));
+    let fake = Fake::start(move |_| Answer::Http(200, page.clone().into()));
+    assert_eq!(plain(&fake).lowest_time_ms().await.unwrap(), 1_500);
+    let head = fake.last_head().to_lowercase();
+    assert!(
+        head.starts_with("get /metrics http/1.1\r\n") && !head.contains("openmetrics") && !head.contains("protobuf"),
+        "{head}"
+    );
+    fake.answer(|_| Answer::Http(404, Vec::new()));
+    assert_eq!(plain(&fake).lowest_time_ms().await.unwrap(), 0);
+    let cut = format!("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{sample}");
+    for answer in [Answer::Http(503, Vec::new()), Answer::Raw(cut.into())] {
+        fake.answer(move |_| answer.clone());
+        assert!(plain(&fake).lowest_time_ms().await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn follows_a_redirect() {
     let fake = Fake::start(|path| match path.strip_prefix("/new") {
         Some(path) => well(path),

@@ -220,6 +220,11 @@ pub(crate) fn prometheus(path: &str, yaml: &str, min: &str, max: &str) -> Answer
         }),
         "/api/v1/status/buildinfo" => serde_json::json!({"version": "2.42.0+ds", "goVersion": "go1.19"}),
         "/api/v1/status/config" => serde_json::json!({ "yaml": yaml }),
+        "/metrics" => {
+            let page = "# TYPE prometheus_tsdb_lowest_timestamp_seconds gauge\n\
+                        prometheus_tsdb_lowest_timestamp_seconds 1.7e+09\n";
+            return Answer::Http(200, page.into());
+        }
         _ => return Answer::Http(200, b"Prometheus Server is Ready.\n".to_vec()),
     };
     Answer::Http(

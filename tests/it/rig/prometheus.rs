@@ -28,6 +28,10 @@ pub(crate) struct Options {
     pub data: Option<PathBuf>,
     /// Whether it scrapes itself each second.
     pub scrape: bool,
+    /// Further entries of `scrape_configs`: YAML, indented by two spaces.
+    pub scrape_configs: String,
+    /// A file of rules, if it is not empty.
+    pub rules: String,
 }
 
 impl Default for Options {
@@ -41,6 +45,8 @@ impl Default for Options {
             args: Vec::new(),
             data: None,
             scrape: true,
+            scrape_configs: String::new(),
+            rules: String::new(),
         }
     }
 }
@@ -61,6 +67,7 @@ impl Prometheus {
     pub(crate) async fn start(leg: &Leg, options: Options) -> Prometheus {
         let dir = temp_dir("prometheus");
         let data = options.data.clone().unwrap_or_else(|| dir.path().join("data"));
+        fs::write(dir.path().join("rules.yml"), &options.rules).expect("a new directory can be written");
         for _ in 0..5 {
             let port = free_port();
             fs::write(dir.path().join("prometheus.yml"), config(&options, port))
@@ -209,9 +216,14 @@ fn config(options: &Options, port: u16) -> String {
         let value = serde_json::to_string(value).expect("a string can be written as JSON");
         text.push_str(&format!("    {name}: {value}\n"));
     }
+    if !options.rules.is_empty() {
+        text.push_str("rule_files: [rules.yml]\n");
+    }
+    text.push_str("scrape_configs:\n");
+    text.push_str(&options.scrape_configs);
     if options.scrape {
         text.push_str(&format!(
-            "scrape_configs:\n  - job_name: prometheus\n    static_configs:\n      - targets: ['127.0.0.1:{port}']\n"
+            "  - job_name: prometheus\n    static_configs:\n      - targets: ['127.0.0.1:{port}']\n"
         ));
     }
     text

@@ -149,7 +149,6 @@ async fn a_text_behind_whole_frames_is_an_error_that_tells_it() {
         ] {
             let status = ask(&format!("text {at} {kind}"), bytes).await.failed(text);
             assert!(status.message().contains(text), "{kind}: {status}");
-            assert_eq!(status.code(), Code::Unknown, "{status}");
         }
     }
 }
@@ -194,7 +193,7 @@ async fn lengths_that_nobody_sends_are_refused() {
 
 #[tokio::test]
 async fn an_encoding_that_queriers_cannot_read_is_named() {
-    for encoding in [0, 5, 6, 99, -1] {
+    for encoding in [0, 7, 99, -1] {
         let body = [
             frame(STREAM, &[series(0)]),
             frame(STREAM, &[with_data(1, encoding, vec![0; 9])]),

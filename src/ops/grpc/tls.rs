@@ -1,0 +1,286 @@
+//! TLS of the gRPC server: certificate, clients' certificates, versions, ciphers, curves.
+//!
+//! - The files are read at start, where a mistake is an error, and again at a handshake when one of them has changed since
+//!   (by time, inode or size; looked at once a second at most, on another thread). Thanos does not read the client CA
+//!   again.
+//! - A change that cannot be used is logged once and leaves the old files in use: a renewal may be half done.
+//! - With a client CA every client must show a certificate that comes from it.
+//! - TLS 1.0 and 1.1 are not spoken: where a flag allows them the lowest version is 1.2.
+
+use std::{
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+    version::{TLS12, TLS13},
+};
+use tracing::{info, warn};
+
+mod names;
+
+const CERT: &str = "--grpc-server-tls-cert";
+const KEY: &str = "--grpc-server-tls-key";
+const CLIENT_CA: &str = "--grpc-server-tls-client-ca";
+const MIN_VERSION: &str = "--grpc-server-tls-min-version";
+const CIPHERS: &str = "--grpc-server-tls-ciphers";
+const CURVES: &str = "--grpc-server-tls-curves";
+
+/// What is spoken at all.
+static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// The files are looked at no more often than this.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.0; means 1.2.
+    V1_0,
+    /// TLS 1.1; means 1.2.
+    V1_1,
+    /// TLS 1.2.
+    V1_2,
+    /// TLS 1.3.
+    #[default]
+    V1_3,
+}
+
+/// What the flags say about TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFlags {
+    /// File with the server's certificate and the chain above it, in PEM.
+    pub cert: Option<PathBuf>,
+    /// File with the key of that certificate, in PEM.
+    pub key: Option<PathBuf>,
+    /// File with the certificates that clients' certificates must come from, in PEM.
+    pub client_ca: Option<PathBuf>,
+    /// The lowest version to speak.
+    pub min_version: TlsVersion,
+    /// The cipher suites of TLS 1.2 to offer, by Go's names; empty means all. Those of 1.3 are always offered, as by Go.
+    pub ciphers: Vec<String>,
+    /// The curves to offer, by Go's names; empty means the library's choice.
+    pub curves: Vec<String>,
+}
+
+/// TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Flags that need each other, or a name that is not known.
+    #[error("{flag}: {problem}")]
+    Flag {
+        /// Which flag.
+        flag: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file cannot be read.
+    #[error("{flag}: {source}")]
+    File {
+        /// The flag that names it.
+        flag: &'static str,
+        /// Why; it names the file.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{flag}: {path}: {problem}", path = path.display())]
+    Content {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// TLS that follows its files; clones share it.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+    versions: &'static [&'static SupportedProtocolVersion],
+    provider: Arc<CryptoProvider>,
+    config: ArcSwap<ServerConfig>,
+    /// What was last tried, whether it could be used or not.
+    tried: Mutex<Stamps>,
+    born: Instant,
+    /// When the files were last looked at, in ms since `born`.
+    looked_ms: AtomicU64,
+}
+
+/// What tells that a file has changed: nothing where it is not there.
+type Stamp = Option<(i64, i64, u64, u64, u64)>;
+type Stamps = [Stamp; 3];
+
+impl Tls {
+    /// Reads the files; `None` when the flags ask for no TLS, and then names of ciphers and curves are not looked at.
+    ///
+    /// # Errors
+    /// Half a pair, a client CA without one, an unknown name, or a file that cannot be used.
+    pub fn load(flags: TlsFlags) -> Result<Option<Self>, TlsError> {
+        let (cert, key) = match (flags.cert, flags.key) {
+            (Some(cert), Some(key)) => (cert, key),
+            (None, None) if flags.client_ca.is_none() => return Ok(None),
+            (None, None) => return Err(flag(CLIENT_CA, format!("needs {CERT} and {KEY}"))),
+            (Some(_), None) => return Err(flag(CERT, format!("needs {KEY}"))),
+            (None, Some(_)) => return Err(flag(KEY, format!("needs {CERT}"))),
+        };
+        if flags.min_version < TlsVersion::V1_2 {
+            warn!("{MIN_VERSION}: TLS 1.0 and 1.1 are not spoken; the lowest version is 1.2");
+        }
+        let versions = match flags.min_version {
+            TlsVersion::V1_3 => &VERSIONS[1..],
+            _ => &VERSIONS[..],
+        };
+        let provider = Arc::new(names::provider(&flags.ciphers, &flags.curves)?);
+        let files = Files {
+            cert: &cert,
+            key: &key,
+            client_ca: flags.client_ca.as_deref(),
+        };
+        // Before they are read: what changes in between is then read again.
+        let tried = files.stamps();
+        let config = files.read(&provider, versions)?;
+        Ok(Some(Self(Arc::new(Inner {
+            cert,
+            key,
+            client_ca: flags.client_ca,
+            versions,
+            provider,
+            config: ArcSwap::from_pointee(config),
+            tried: Mutex::new(tried),
+            born: Instant::now(),
+            looked_ms: AtomicU64::new(0),
+        }))))
+    }
+
+    /// The configuration for the next handshake.
+    pub(super) async fn config(&self) -> Arc<ServerConfig> {
+        let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let looked = self.0.looked_ms.load(Ordering::Relaxed);
+        if u128::from(age.saturating_sub(looked)) >= LOOK_EVERY.as_millis() {
+            self.0.looked_ms.store(age, Ordering::Relaxed);
+            let inner = Arc::clone(&self.0);
+            // An error means that the process is about to end.
+            let _ = tokio::task::spawn_blocking(move || inner.look()).await;
+        }
+        self.0.config.load_full()
+    }
+}
+
+impl Inner {
+    /// Reads the files anew if one has changed.
+    fn look(&self) {
+        let files = Files {
+            cert: &self.cert,
+            key: &self.key,
+            client_ca: self.client_ca.as_deref(),
+        };
+        let stamps = files.stamps();
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if *tried == stamps {
+            return;
+        }
+        *tried = stamps;
+        match files.read(&self.provider, self.versions) {
+            Ok(config) => {
+                info!("the TLS files of the gRPC server have changed; new connections use them");
+                self.config.store(Arc::new(config));
+            }
+            Err(error) => warn!(
+                %error,
+                "the TLS files of the gRPC server have changed and cannot be used; going on with what they held before"
+            ),
+        }
+    }
+}
+
+struct Files<'a> {
+    cert: &'a Path,
+    key: &'a Path,
+    client_ca: Option<&'a Path>,
+}
+
+impl Files<'_> {
+    fn stamps(&self) -> Stamps {
+        [Some(self.cert), Some(self.key), self.client_ca].map(|path| {
+            let is = fs_err::metadata(path?).ok()?;
+            Some((is.mtime(), is.mtime_nsec(), is.dev(), is.ino(), is.size()))
+        })
+    }
+
+    fn read(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ServerConfig, TlsError> {
+        let chain = certificates(CERT, self.cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&read(KEY, self.key)?)
+            .map_err(|error| content(KEY, self.key, format!("no private key in PEM: {error}")))?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(versions)
+            .map_err(|error| flag(MIN_VERSION, error.to_string()))?;
+        let builder = match self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(CLIENT_CA, path)? {
+                    roots
+                        .add(certificate)
+                        .map_err(|error| content(CLIENT_CA, path, format!("bad certificate: {error}")))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                    .build()
+                    .map_err(|error| content(CLIENT_CA, path, error.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| content(KEY, self.key, format!("does not fit the certificate: {error}")))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+}
+
+fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = read(flag, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(content(flag, path, "no certificate in PEM".to_owned())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(content(flag, path, format!("bad PEM: {error}"))),
+    }
+}
+
+fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs_err::read(path).map_err(|source| TlsError::File { flag, source })
+}
+
+fn flag(flag: &'static str, problem: String) -> TlsError {
+    TlsError::Flag { flag, problem }
+}
+
+fn content(flag: &'static str, path: &Path, problem: String) -> TlsError {
+    let path = path.to_owned();
+    TlsError::Content { flag, path, problem }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Go's names of cipher suites and curves, and what of them is spoken here.
+
+use rustls::{
+    CipherSuite, ProtocolVersion,
+    crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs},
+};
+use tracing::warn;
+
+use super::{CIPHERS, CURVES, TlsError, flag};
+
+/// Cipher suites that Go takes by name. Where nothing stands beside one it belongs to TLS 1.3, and is offered anyway, or
+/// is too weak to be offered here.
+const SUITES: [(&str, Option<CipherSuite>, bool); 13] = {
+    use CipherSuite as Is;
+    [
+        ("TLS_AES_128_GCM_SHA256", None, true),
+        ("TLS_AES_256_GCM_SHA384", None, true),
+        ("TLS_CHACHA20_POLY1305_SHA256", None, true),
+        (
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+            Some(Is::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+            true,
+        ),
+        (
+            "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+            Some(Is::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+            true,
+        ),
+        (
+            "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+            Some(Is::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+            true,
+        ),
+        (
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            Some(Is::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+            true,
+        ),
+        (
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            Some(Is::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+            true,
+        ),
+        (
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            Some(Is::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
+            true,
+        ),
+        ("TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA", None, false),
+        ("TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA", None, false),
+        ("TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA", None, false),
+        ("TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA", None, false),
+    ]
+};
+
+/// Curves that Thanos takes by name, and what they are here.
+const GROUPS: [(&str, Option<&dyn SupportedKxGroup>); 7] = {
+    use aws_lc_rs::kx_group as is;
+    [
+        ("CurveP256", Some(is::SECP256R1)),
+        ("CurveP384", Some(is::SECP384R1)),
+        ("CurveP521", None),
+        ("X25519", Some(is::X25519)),
+        ("X25519MLKEM768", Some(is::X25519MLKEM768)),
+        ("SecP256r1MLKEM768", Some(is::SECP256R1MLKEM768)),
+        ("SecP384r1MLKEM1024", None),
+    ]
+};
+
+/// The provider that offers these ciphers and curves only; all of its own where the list is empty. What is known to Go and
+/// not spoken here is warned of.
+///
+/// # Errors
+/// An unknown name, or curves of which none is spoken here.
+pub(super) fn provider(ciphers: &[String], curves: &[String]) -> Result<CryptoProvider, TlsError> {
+    let mut provider = aws_lc_rs::default_provider();
+    if !ciphers.is_empty() {
+        let mut wanted = Vec::new();
+        for name in ciphers {
+            let (_, suite, spoken) = find(CIPHERS, name, &SUITES, |(known, ..)| known)?;
+            if !spoken {
+                warn!(cipher = name, "{CIPHERS}: this cipher suite is weak and is not offered");
+            }
+            wanted.extend(*suite);
+        }
+        provider
+            .cipher_suites
+            .retain(|suite| suite.version().version == ProtocolVersion::TLSv1_3 || wanted.contains(&suite.suite()));
+    }
+    if !curves.is_empty() {
+        provider.kx_groups.clear();
+        for name in curves {
+            match find(CURVES, name, &GROUPS, |(known, _)| known)? {
+                (_, Some(group)) => provider.kx_groups.push(*group),
+                (_, None) => warn!(
+                    curve = name,
+                    "{CURVES}: this curve is not spoken here and is not offered"
+                ),
+            }
+        }
+        if provider.kx_groups.is_empty() {
+            return Err(flag(CURVES, format!("none of {} is spoken here", curves.join(", "))));
+        }
+    }
+    Ok(provider)
+}
+
+fn find<'a, T>(
+    flag_name: &'static str,
+    name: &str,
+    known: &'a [T],
+    name_of: fn(&T) -> &&'static str,
+) -> Result<&'a T, TlsError> {
+    known.iter().find(|entry| *name_of(entry) == name).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|entry| *name_of(entry)).collect();
+        flag(
+            flag_name,
+            format!("unknown name {name:?}; expected some of {}", names.join(", ")),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn names_are_those_of_go() {
+        let all = aws_lc_rs::default_provider();
+        let same = provider(&[], &[]).unwrap();
+        assert_eq!(same.cipher_suites, all.cipher_suites);
+        assert_eq!(same.kx_groups.len(), all.kx_groups.len());
+
+        let few = provider(
+            &names(&[
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+            ]),
+            &names(&["X25519", "CurveP521", "CurveP256"]),
+        )
+        .unwrap();
+        assert_eq!(few.cipher_suites.len(), 4, "one of TLS 1.2, and all three of 1.3");
+        let groups: Vec<_> = few.kx_groups.iter().map(|group| group.name()).collect();
+        assert_eq!(groups, [rustls::NamedGroup::X25519, rustls::NamedGroup::secp256r1]);
+    }
+
+    #[test]
+    fn unknown_names_are_told_with_the_known_ones() {
+        let error = provider(&names(&["RC4"]), &[]).unwrap_err().to_string();
+        assert!(error.starts_with("--grpc-server-tls-ciphers: unknown name \"RC4\"; expected some of TLS_AES_128"));
+        let error = provider(&[], &names(&["P256"])).unwrap_err().to_string();
+        assert!(
+            error.contains("--grpc-server-tls-curves") && error.contains("CurveP256, CurveP384"),
+            "{error}"
+        );
+        let error = provider(&[], &names(&["CurveP521"])).unwrap_err().to_string();
+        assert!(error.contains("none of CurveP521"), "{error}");
+    }
+}

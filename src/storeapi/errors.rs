@@ -1,0 +1,107 @@
+//! What a client is told when Prometheus could not be asked, or refused.
+
+use tonic::{Code, Status};
+
+use crate::prometheus::{
+    Error, ErrorKind,
+    remote_read::{ReadError, ReadErrorKind},
+};
+
+/// The status for a failed call to Prometheus. Its text says what was asked where (without credentials), what went wrong,
+/// and Prometheus' own message.
+pub fn status(error: Error) -> Status {
+    Status::new(code(&error.kind), error.to_string())
+}
+
+/// The status for a failed remote read, by the same rules.
+pub fn read_status(error: &ReadError) -> Status {
+    let code = match &error.kind {
+        ReadErrorKind::Http(kind) => code(kind),
+        _ => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+fn code(kind: &ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Refused => Code::Unavailable,
+        ErrorKind::Timeout(_) => Code::DeadlineExceeded,
+        ErrorKind::TooMuch { .. } => Code::ResourceExhausted,
+        ErrorKind::TooLong { .. } | ErrorKind::Status { code: 400, .. } => Code::InvalidArgument,
+        ErrorKind::Status { code: 404, .. } => Code::NotFound,
+        ErrorKind::Status { code: 499, .. } => Code::Cancelled,
+        ErrorKind::Status { code: 503, .. } => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_code() {
+        let text = String::new;
+        let refused = |code| ErrorKind::Status { code, body: text() };
+        for (kind, want) in [
+            (ErrorKind::Refused, Code::Unavailable),
+            (ErrorKind::Unreachable(text()), Code::Internal),
+            (ErrorKind::TooLong { length: 2, limit: 1 }, Code::InvalidArgument),
+            (ErrorKind::Timeout(Duration::ZERO), Code::DeadlineExceeded),
+            (refused(302), Code::Internal),
+            (refused(400), Code::InvalidArgument),
+            (refused(401), Code::Internal),
+            (refused(404), Code::NotFound),
+            (refused(422), Code::Internal),
+            (refused(429), Code::Internal),
+            (refused(499), Code::Cancelled),
+            (refused(500), Code::Internal),
+            (refused(502), Code::Internal),
+            (refused(503), Code::Unavailable),
+            (ErrorKind::Failed(text()), Code::Internal),
+            (ErrorKind::Cut(text()), Code::Internal),
+            (ErrorKind::TooLarge { limit: 1 }, Code::Internal),
+            (ErrorKind::TooMuch { limit: 1 }, Code::ResourceExhausted),
+            (ErrorKind::NotJson { line: 1, column: 1 }, Code::Internal),
+            (ErrorKind::NotUnderstood(text()), Code::Internal),
+        ] {
+            assert_eq!(code(&kind), want, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_remote_read_has_the_same_codes() {
+        let read = |kind| {
+            let url = "http://localhost:9090/api/v1/read".to_owned();
+            read_status(&ReadError { url, kind })
+        };
+        let refused = read(ErrorKind::Refused.into());
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert!(
+            refused
+                .message()
+                .starts_with("POST http://localhost:9090/api/v1/read: "),
+            "{refused}"
+        );
+        assert_eq!(
+            read(ReadErrorKind::ContentType("text/html".to_owned())).code(),
+            Code::Internal
+        );
+    }
+
+    #[test]
+    fn the_text_says_what_was_asked_and_what_prometheus_says() {
+        let body = "match[] must contain at least one non-empty matcher".to_owned();
+        let error = Error {
+            url: "http://localhost:9090/api/v1/series".to_owned(),
+            kind: ErrorKind::Status { code: 400, body },
+        };
+        assert_eq!(
+            status(error).message(),
+            "GET http://localhost:9090/api/v1/series: status 400 (match[] must contain at least one non-empty matcher): \
+             it refuses the question"
+        );
+    }
+}

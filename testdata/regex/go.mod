@@ -1,0 +1,3 @@
+module narthex/testdata/regex
+
+go 1.26

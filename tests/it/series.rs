@@ -1,0 +1,8 @@
+//! Store.Series over real Prometheus versions, held against what Prometheus itself answers and what was written.
+
+mod ask;
+mod labelled;
+mod large;
+mod random;
+mod special;
+mod stage;
