@@ -35,6 +35,8 @@ const READ_AT_ONCE: usize = 128 << 10;
 /// How often connections that wait are looked at.
 const SWEEP: Duration = Duration::from_secs(30);
 
+const ENDED: &str = "the connection has ended";
+
 type Wire = TokioIo<Either<Tide, TlsStream<Tide>>>;
 
 /// Where connections go and how they are made.
@@ -103,35 +105,37 @@ impl Link {
             // The server had closed it, or closes it now: nothing was answered, and a question can be asked again.
         }
         let line = self.connect().await?;
-        self.converse(line, request).await.map_err(ErrorKind::Unreachable)
+        self.converse(line, request).await
     }
-
-    /// Sends a request over a connection, and waits for the head of the answer. The error says in words why there is none.
 
     async fn converse(
         self: &Arc<Self>,
         mut line: Line,
         request: Request<Full<Bytes>>,
-    ) -> Result<(Parts, Body), String> {
-        std::future::poll_fn(|cx| {
-            // Once it has ended it answers nothing more, and does not say so to who asks.
-            if let Poll::Ready(ended) = Pin::new(&mut line.connection).poll(cx) {
-                return Poll::Ready(Err(why(ended)));
-            }
-            line.sender.poll_ready(cx).map_err(|error| innermost(&error))
+    ) -> Result<(Parts, Body), ErrorKind> {
+        // An end in good order, as of a connection that the server closed while it waited, is one, too: nobody would
+        // answer any more, and hyper takes the question all the same.
+        let ended = |ended: hyper::Result<()>| {
+            let why = ended.map_or_else(|error| innermost(&error), |()| ENDED.to_owned());
+            ErrorKind::Unreachable(why)
+        };
+        let failed = |error: hyper::Error| ErrorKind::Unreachable(innermost(&error));
+        std::future::poll_fn(|cx| match Pin::new(&mut line.connection).poll(cx) {
+            Poll::Ready(end) => Poll::Ready(Err(ended(end))),
+            Poll::Pending => line.sender.poll_ready(cx).map_err(failed),
         })
         .await?;
         let mut answer = std::pin::pin!(line.sender.send_request(request));
         let connection = &mut line.connection;
         let response = std::future::poll_fn(|cx| {
             if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                return Poll::Ready(response.map_err(|error| innermost(&error)));
+                return Poll::Ready(response.map_err(failed));
             }
-            let ended = Pin::new(&mut *connection).poll(cx);
+            let end = Pin::new(&mut *connection).poll(cx);
             // It may just have brought the answer, also as the last thing that it did.
-            match (answer.as_mut().poll(cx), ended) {
-                (Poll::Ready(response), _) => Poll::Ready(response.map_err(|error| innermost(&error))),
-                (Poll::Pending, Poll::Ready(ended)) => Poll::Ready(Err(why(ended))),
+            match (answer.as_mut().poll(cx), end) {
+                (Poll::Ready(response), _) => Poll::Ready(response.map_err(failed)),
+                (Poll::Pending, Poll::Ready(end)) => Poll::Ready(Err(ended(end))),
                 (Poll::Pending, Poll::Pending) => Poll::Pending,
             }
         })
@@ -229,7 +233,7 @@ impl Body {
                 return Poll::Ready(piece);
             }
             let Some(line) = &mut self.line else {
-                return Poll::Ready(Some(Err(ErrorKind::Cut("the connection has ended".to_owned()))));
+                return Poll::Ready(Some(Err(ErrorKind::Cut(ENDED.to_owned()))));
             };
             let ended = Pin::new(&mut line.connection).poll(cx);
             if ended.is_ready() {
@@ -269,14 +273,6 @@ impl Body {
         {
             self.link.park(line);
         }
-    }
-}
-
-/// Why a connection is of no use.
-fn why(ended: Result<(), hyper::Error>) -> String {
-    match ended {
-        Ok(()) => "the server closed the connection".to_owned(),
-        Err(error) => innermost(&error),
     }
 }
 

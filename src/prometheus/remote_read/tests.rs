@@ -88,3 +88,47 @@ async fn a_server_that_never_answers_is_given_up() {
     assert_stalled(&error);
     server.await.unwrap();
 }
+
+/// Answers one question over each connection and closes it when told, which it tells.
+async fn closes_when_told(
+    listener: TcpListener,
+    mut told: tokio::sync::mpsc::Receiver<tokio::sync::oneshot::Sender<()>>,
+) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut question = [0; 4096];
+        let _ = stream.read(&mut question).await.unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {STREAMED}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let Some(tell) = told.recv().await else { return };
+        drop(stream);
+        tell.send(()).unwrap();
+    }
+}
+
+/// Whether we have noticed it yet or not: the reactor gets more and more time for it.
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = tokio::sync::mpsc::channel(1);
+    let server = tokio::spawn(closes_when_told(listener, told));
+    let http = HttpClientConfig::parse("").unwrap();
+    let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
+    let request = ReadRequest::default();
+    for turns in 0..200 {
+        let asked = tokio::time::timeout(Duration::from_secs(20), client.remote_read(&request));
+        let answer = asked.await.unwrap_or_else(|_| panic!("no answer after {turns} turns"));
+        let Ok(Answer::Frames(mut frames)) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(next(&mut frames).await.is_none());
+        let (closed, is_closed) = tokio::sync::oneshot::channel();
+        tell.send(closed).await.unwrap();
+        is_closed.await.unwrap();
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    }
+    server.abort();
+}
