@@ -195,6 +195,10 @@ fn the_operators_command_lines_run() {
                 "--prometheus.ready_timeout=15m",
                 "--prometheus.get_config_timeout=1m",
                 "--prometheus.get_config_interval=1m30s",
+                "--grpc-server-tls-cert=/etc/thanos/server.crt",
+                "--grpc-server-tls-key=/etc/thanos/server.key",
+                "--grpc-server-tls-client-ca=/etc/thanos/ca.crt",
+                "--min-time=-2w",
             ],
         ]
         .concat(),
