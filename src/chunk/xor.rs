@@ -217,7 +217,7 @@ impl<'a> Samples<'a> {
         match read {
             Ok(None) => {
                 self.read += 1;
-                return Ok(());
+                Ok(())
             }
             Ok(Some(what)) => {
                 self.done = true;

@@ -1,7 +1,7 @@
 //! The gRPC server: HTTP/2 connections, TLS, and one layer around every call. It knows no service of its own but health
 //! and reflection; whoever starts it brings the services.
 //!
-//! - [`bind`] reserves the port; connections are refused until [`Bound::serve`].
+//! - [`bind`] reserves the port; connections are refused until [`Bound::listen`], and answered by [`Server::serve`].
 //! - A connection has no limit on its calls that an honest client can meet ([`STREAMS`]), headers of up to 16 MiB as in
 //!   grpc-go, and is pinged when it was quiet for [`Limits::ping_after`], so that a dead client is found. Pings of clients
 //!   are always answered, however many come.
@@ -112,6 +112,13 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Bound(Reserved);
 
+/// A port that takes connections, and does not answer on them yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
 /// Reserves `address` (`host:port`; an empty host means all addresses); the error names it and `flag`.
 ///
 /// # Errors
@@ -126,25 +133,27 @@ impl Bound {
         self.0.local_address()
     }
 
-    /// Opens the port and serves until `token` is cancelled, then for at most `grace` more (zero cuts all calls at once).
-    ///
-    /// `service` is cloned for every call and must always be ready, as `tonic::service::Routes` is.
+    /// Opens the port, on the runtime that [`Server::serve`] is to be polled in.
     ///
     /// # Errors
     /// The port cannot be listened on.
-    pub async fn serve<S>(
-        self,
-        service: S,
-        settings: Settings,
-        token: CancellationToken,
-        grace: Duration,
-    ) -> Result<(), BindError>
+    pub fn listen(self) -> Result<Server, BindError> {
+        let address = self.local_address();
+        let listener = self.0.listen()?;
+        Ok(Server { listener, address })
+    }
+}
+
+impl Server {
+    /// Serves until `token` is cancelled, then for at most `grace` more (zero cuts all calls at once).
+    ///
+    /// `service` is cloned for every call and must always be ready, as `tonic::service::Routes` is.
+    pub async fn serve<S>(self, service: S, settings: Settings, token: CancellationToken, grace: Duration)
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
     {
-        let address = self.local_address();
-        let listener = self.0.listen()?;
+        let Self { listener, address } = self;
         info!(%address, "serving gRPC");
         let mut connections = Connections::new(service, settings);
         loop {
@@ -155,20 +164,14 @@ impl Bound {
                 accepted = listener.accept() => connections.accepted(accepted).await,
             }
         }
-        close(listener);
+        drop(listener);
         if !connections.drain(grace).await {
             warn!(
                 grace_seconds = grace.as_secs_f64(),
                 "cutting gRPC calls that did not end within the grace period"
             );
         }
-        Ok(())
     }
-}
-
-/// A function of its own only to say what the drop is for: from here on connections are refused.
-fn close(listener: TcpListener) {
-    drop(listener);
 }
 
 /// The connections that are open.

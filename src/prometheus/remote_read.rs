@@ -227,7 +227,7 @@ pub(super) struct Body {
 
 pub(super) enum Way {
     /// A connection of our own.
-    Direct(link::Body),
+    Direct(Box<link::Body>),
     /// Through a proxy.
     Proxied(Pieced),
 }

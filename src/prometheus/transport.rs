@@ -194,7 +194,7 @@ impl Transport {
             status: head.status,
             headers: head.headers,
             body: Body {
-                way: Way::Direct(body),
+                way: Way::Direct(Box::new(body)),
                 _permit: permit,
             },
         })

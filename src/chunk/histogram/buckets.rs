@@ -73,15 +73,14 @@ pub(super) fn reset(last: &Histogram, next: &Histogram) -> bool {
                 ..
             },
         ) => {
-            let values = |buckets: &[f64]| buckets.to_vec().into_iter();
             zero < last_zero
                 || shrinks(
-                    side(&last.positive_spans, values(last_positive)),
-                    side(&next.positive_spans, values(positive)),
+                    side(&last.positive_spans, last_positive.iter().copied()),
+                    side(&next.positive_spans, positive.iter().copied()),
                 )
                 || shrinks(
-                    side(&last.negative_spans, values(last_negative)),
-                    side(&next.negative_spans, values(negative)),
+                    side(&last.negative_spans, last_negative.iter().copied()),
+                    side(&next.negative_spans, negative.iter().copied()),
                 )
         }
         _ => false,

@@ -103,35 +103,36 @@ impl Link {
             // The server had closed it, or closes it now: nothing was answered, and a question can be asked again.
         }
         let line = self.connect().await?;
-        self.converse(line, request)
-            .await
-            .map_err(|error| ErrorKind::Unreachable(innermost(&error)))
+        self.converse(line, request).await.map_err(ErrorKind::Unreachable)
     }
+
+    /// Sends a request over a connection, and waits for the head of the answer. The error says in words why there is none.
 
     async fn converse(
         self: &Arc<Self>,
         mut line: Line,
         request: Request<Full<Bytes>>,
-    ) -> Result<(Parts, Body), hyper::Error> {
+    ) -> Result<(Parts, Body), String> {
         std::future::poll_fn(|cx| {
+            // Once it has ended it answers nothing more, and does not say so to who asks.
             if let Poll::Ready(ended) = Pin::new(&mut line.connection).poll(cx) {
-                ended?;
+                return Poll::Ready(Err(why(ended)));
             }
-            line.sender.poll_ready(cx)
+            line.sender.poll_ready(cx).map_err(|error| innermost(&error))
         })
         .await?;
         let mut answer = std::pin::pin!(line.sender.send_request(request));
         let connection = &mut line.connection;
         let response = std::future::poll_fn(|cx| {
             if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                return Poll::Ready(response);
+                return Poll::Ready(response.map_err(|error| innermost(&error)));
             }
             let ended = Pin::new(&mut *connection).poll(cx);
             // It may just have brought the answer, also as the last thing that it did.
             match (answer.as_mut().poll(cx), ended) {
-                (Poll::Ready(response), _) => Poll::Ready(response),
-                (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
-                (Poll::Pending, _) => Poll::Pending,
+                (Poll::Ready(response), _) => Poll::Ready(response.map_err(|error| innermost(&error))),
+                (Poll::Pending, Poll::Ready(ended)) => Poll::Ready(Err(why(ended))),
+                (Poll::Pending, Poll::Pending) => Poll::Pending,
             }
         })
         .await?;
@@ -271,8 +272,19 @@ impl Body {
     }
 }
 
+/// Why a connection is of no use.
+fn why(ended: Result<(), hyper::Error>) -> String {
+    match ended {
+        Ok(()) => "the server closed the connection".to_owned(),
+        Err(error) => innermost(&error),
+    }
+}
+
 /// The cause below hyper's own general words.
 fn innermost(error: &hyper::Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |&source| source.source());
     causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }
+
+#[cfg(test)]
+mod tests;

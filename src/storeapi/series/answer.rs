@@ -117,15 +117,13 @@ impl Answer {
 
     /// Hands a series out, unless there are enough.
     fn give(&mut self, series: OutSeries) -> Option<OutSeries> {
-        if self.plan.wanted > 0 {
-            if self.last.as_ref() != Some(series.labels()) {
-                if self.given == self.plan.wanted {
-                    self.stop();
-                    return None;
-                }
-                self.given += 1;
-                self.last = Some(series.labels().clone());
+        if self.plan.wanted > 0 && self.last.as_ref() != Some(series.labels()) {
+            if self.given == self.plan.wanted {
+                self.stop();
+                return None;
             }
+            self.given += 1;
+            self.last = Some(series.labels().clone());
         }
         Some(series)
     }

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::{model::Labels, prometheus::remote_read::wire::LabelBytes};
 
+/// A label's name and its value.
+type Setting = (Box<[u8]>, Box<[u8]>);
+
 /// What is done to the labels of each series of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relabel {
     /// Set over what is stored, sorted by name; with an empty value the label is removed.
-    set: Vec<(Box<[u8]>, Box<[u8]>)>,
+    set: Vec<Setting>,
     /// The names of all labels that a stored series must not have for its order to stay: sorted.
     touched: Vec<String>,
 }

@@ -21,10 +21,10 @@ fn stored() -> Vec<BTreeMap<String, String>> {
             ("job", ["x", "y"][at % 2]),
             ("n", &format!("{at:02}")),
         ]);
-        if at % 5 == 0 {
+        if at.is_multiple_of(5) {
             set.insert("replica".to_owned(), format!("r{at}"));
         }
-        if at % 7 == 0 {
+        if at.is_multiple_of(7) {
             set.insert("cluster".to_owned(), "stored".to_owned());
         }
         set
