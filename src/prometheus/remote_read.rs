@@ -23,8 +23,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::{
-    HeaderMap, HeaderValue,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use prost::Message;
 use tokio::{
@@ -43,6 +43,8 @@ pub const STALL: Duration = Duration::from_secs(120);
 const SAMPLED_MAX: usize = 256 << 20;
 /// How much of an error answer is read, in bytes.
 const ERROR_BODY: usize = 4 << 10;
+/// How much of a Content-Type is shown, in characters.
+const SHOWN_CHARS: usize = 200;
 
 const PATH: &str = "/api/v1/read";
 const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
@@ -68,6 +70,12 @@ pub enum ReadErrorKind {
     /// An answer that is neither frames nor samples.
     #[error("not supported remote read content type: {0:?}; check that --prometheus.url leads to Prometheus")]
     ContentType(String),
+    /// An answer whose end looks like a connection that broke.
+    #[error(
+        "the answer tells neither its length nor its end (no Content-Length, not chunked), so that it may be cut short \
+         unnoticed; check what is between narthex and Prometheus"
+    )]
+    Endless,
     /// The frames are not whole.
     #[error("{0}; nothing of the answer can be trusted")]
     Frame(#[from] FrameError),
@@ -101,7 +109,8 @@ impl Client {
             let answered = tokio::time::timeout(STALL, asked).await;
             let Posted { status, headers, body } = answered.unwrap_or(Err(ErrorKind::Timeout(STALL)))?;
             let mut pieces = Pieces::new(body);
-            if !status.is_success() {
+            // Others that tell of success tell of a part, or of nothing.
+            if status != StatusCode::OK {
                 return Err(refusal(status.as_u16(), pieces).await.into());
             }
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -109,9 +118,14 @@ impl Client {
             if content_type.starts_with(SAMPLED) {
                 return Ok(Err(samples(&mut pieces).await?));
             }
-            match content_type.starts_with(STREAMED) {
+            if !content_type.starts_with(STREAMED) {
+                return Err(ReadErrorKind::ContentType(
+                    content_type.chars().take(SHOWN_CHARS).collect(),
+                ));
+            }
+            match headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) {
                 true => Ok(Ok(pieces)),
-                false => Err(ReadErrorKind::ContentType(content_type.into_owned())),
+                false => Err(ReadErrorKind::Endless),
             }
         };
         match asked.await {
@@ -294,3 +308,22 @@ impl Pieces {
         std::future::poll_fn(|cx| self.poll_piece(cx)).await
     }
 }
+
+#[cfg(test)]
+impl Frames {
+    /// The frames of a body that comes in these pieces.
+    pub(crate) fn of(pieces: impl Stream<Item = Result<Bytes, ErrorKind>> + Send + 'static) -> Self {
+        let body = Body {
+            way: Way::Proxied(Box::pin(pieces)),
+            _permit: None,
+        };
+        Self {
+            pieces: Pieces::new(body),
+            reader: FrameReader::default(),
+            url: "http://prometheus/api/v1/read".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,5 +19,6 @@ mod peer;
 mod rig;
 mod rig_test;
 mod series;
+mod series_faults;
 mod shipping;
 mod storeapi;

@@ -142,7 +142,8 @@ impl Queries {
                 known.context("the heartbeat has ended")?;
             }
         }
-        let serve = self.port.serve(self.routes, self.settings, token, self.grace);
-        Ok(serve.await?)
+        let server = self.port.listen()?;
+        server.serve(self.routes, self.settings, token, self.grace).await;
+        Ok(())
     }
 }

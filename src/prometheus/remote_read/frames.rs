@@ -117,7 +117,8 @@ impl FrameReader {
         };
         let (wanted, found) = (body.checksum, crc32c::crc32c(&payload));
         if wanted != found {
-            let text = self.text(&payload);
+            // A text has no length: what follows may be the rest of it.
+            let text = self.text(&[&payload, &self.piece]);
             return Err(FrameError::Checksum {
                 frame: self.frames,
                 wanted,
@@ -142,7 +143,7 @@ impl FrameReader {
         let torn: &[u8] = self.body.as_ref().map_or(&[], |body| &body.torn);
         Err(FrameError::Cut {
             frame: self.frames,
-            text: self.text(torn),
+            text: self.text(&[torn]),
         })
     }
 
@@ -162,7 +163,7 @@ impl FrameReader {
                 let length = match usize::try_from(length) {
                     Ok(length) if length <= PAYLOAD_MAX => length,
                     _ => {
-                        let text = self.text(&self.piece);
+                        let text = self.text(&[&self.piece]);
                         let frame = self.frames;
                         return Err(FrameError::TooLong { frame, length, text });
                     }
@@ -185,16 +186,23 @@ impl FrameReader {
     }
 
     /// What stands in place of a frame, if it can be read.
-    fn text(&self, after: &[u8]) -> String {
+    fn text(&self, after: &[&[u8]]) -> String {
+        let after = after.iter().copied().flatten();
         let bytes: Vec<u8> = self.head[..self.head_len]
             .iter()
             .chain(after)
             .copied()
             .take(SHOWN)
             .collect();
-        let text = String::from_utf8_lossy(&bytes);
-        let readable = |char: char| !char.is_control() || char.is_whitespace();
-        if bytes.is_empty() || !text.chars().all(|char| readable(char) && char != '\u{fffd}') {
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => text,
+            // Cut within a character, here or by whoever ended it.
+            Err(error) if error.error_len().is_none() => {
+                std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+            }
+            Err(_) => return String::new(),
+        };
+        if text.chars().any(|char| char.is_control() && !char.is_whitespace()) {
             return String::new();
         }
         text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -302,6 +310,22 @@ mod tests {
                 .contains("frame 1; in its place stands: expanding series: context canceled"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_text_is_told_beyond_what_its_first_letter_takes_for_a_length_and_cut_between_characters() {
+        // The first letter claims 101 bytes.
+        let text = format!(
+            "expanding series: {}é is not known, says the store behind it",
+            "x".repeat(110)
+        );
+        let error = read(text.as_bytes(), &[1000]).unwrap_err();
+        assert!(error.to_string().ends_with(&text), "{error}");
+        for length in 1..3 {
+            let text = format!("{}{}", "e".repeat(length), "é".repeat(150));
+            let error = read(text.as_bytes(), &[1000]).unwrap_err().to_string();
+            assert!(error.contains("stands: ee") || error.contains("stands: eé"), "{error}");
+        }
     }
 
     #[test]

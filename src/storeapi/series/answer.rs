@@ -129,6 +129,14 @@ impl Answer {
     }
 
     fn take(&mut self, frame: Frame) -> Result<(), Status> {
+        let queries = 0..=self.plan.streamed.unwrap_or(0);
+        if !queries.contains(&frame.query_index) {
+            return Err(Status::internal(format!(
+                "query Prometheus: it answers query {} of {}, which was not asked",
+                frame.query_index,
+                queries.end() + 1
+            )));
+        }
         for series in frame.series {
             let Some(series) = self.plan.convert.series(series)? else {
                 continue;
@@ -146,7 +154,7 @@ impl Answer {
     fn collect(&mut self, series: OutSeries) -> Result<(), Status> {
         self.count(&series)?;
         self.plan.held.add(series.size(), &self.plan.why)?;
-        self.order.collect(series).map_err(disorder)
+        self.order.collect(series.detached()).map_err(disorder)
     }
 
     fn count(&mut self, series: &OutSeries) -> Result<(), Status> {
@@ -184,3 +192,6 @@ impl Drop for Answer {
 fn disorder(error: Disorder) -> Status {
     Status::internal(error.to_string())
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -40,8 +40,6 @@ pub struct SeriesBody {
     batcher: Batcher,
     out: BytesMut,
     linger: Option<Pin<Box<Sleep>>>,
-    watched: bool,
-    metrics: Metrics,
     /// What is left to be told at the end.
     end: Option<Status>,
     done: bool,
@@ -57,19 +55,22 @@ struct Shared {
 }
 
 impl SeriesBody {
-    /// The body that gives `answer` in messages of `batch` series.
+    /// The body that gives `answer` in messages of `batch` series; to be called within a runtime.
     pub fn new(answer: Option<Answer>, batch: usize, metrics: Metrics, pending: Pending) -> Self {
         let done = answer.is_none();
+        let answer = Arc::new(Shared {
+            answer: Mutex::new(answer),
+            turns: AtomicU64::new(0),
+        });
+        if !done {
+            // From the start: a client may let not even the first piece through.
+            tokio::spawn(watch(Arc::downgrade(&answer), metrics));
+        }
         Self {
-            answer: Arc::new(Shared {
-                answer: Mutex::new(answer),
-                turns: AtomicU64::new(0),
-            }),
+            answer,
             batcher: Batcher::new(batch),
             out: BytesMut::new(),
             linger: None,
-            watched: false,
-            metrics,
             end: done.then(|| Status::ok("")),
             done: false,
             _pending: pending,
@@ -111,13 +112,6 @@ impl SeriesBody {
         }
         self.linger = None;
         Poll::Ready(())
-    }
-
-    fn watch(&mut self) {
-        if !self.watched {
-            self.watched = true;
-            tokio::spawn(watch(Arc::downgrade(&self.answer), self.metrics.clone()));
-        }
     }
 }
 
@@ -161,9 +155,6 @@ impl http_body::Body for SeriesBody {
             if filled.is_pending() {
                 return Poll::Pending;
             }
-            if self.end.is_none() {
-                self.watch();
-            }
         }
         if !self.out.is_empty() {
             let piece = self.out.split().freeze();
@@ -181,3 +172,6 @@ impl http_body::Body for SeriesBody {
         self.done
     }
 }
+
+#[cfg(test)]
+mod tests;

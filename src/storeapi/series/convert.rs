@@ -13,6 +13,10 @@ use crate::{
     prometheus::remote_read::wire::{LabelBytes, ReadChunk, ReadSeries},
 };
 
+/// How much of a label set is shown in an error.
+const SHOWN_LABELS: usize = 32;
+const SHOWN_CHARS: usize = 500;
+
 /// What happens to each series of one answer.
 #[derive(Clone, Debug)]
 pub struct Convert {
@@ -59,7 +63,17 @@ fn convert(chunk: ReadChunk, labels: &LabelBytes) -> Result<OutChunk, Status> {
     })
 }
 
+/// The beginning of a label set, for an error: trailers that are too long would end more than this call.
 fn shown(labels: &LabelBytes) -> String {
     let label = |(name, value)| format!("{}={:?}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-    format!("{{{}}}", labels.iter().map(label).collect::<Vec<_>>().join(", "))
+    let text = labels
+        .iter()
+        .take(SHOWN_LABELS)
+        .map(label)
+        .collect::<Vec<_>>()
+        .join(", ");
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{{{}...", &text[..end]),
+        None => format!("{{{text}}}"),
+    }
 }

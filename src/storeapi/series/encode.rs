@@ -47,6 +47,15 @@ impl OutSeries {
         Self { labels, chunks, size }
     }
 
+    /// The same series with memory of its own, which keeps no more of an answer alive than what it is.
+    pub fn detached(mut self) -> Self {
+        self.labels = self.labels.detached();
+        for chunk in &mut self.chunks {
+            chunk.data = Bytes::copy_from_slice(&chunk.data);
+        }
+        self
+    }
+
     /// Its chunks.
     pub fn chunks(&self) -> &[OutChunk] {
         &self.chunks

@@ -67,6 +67,11 @@ impl<T: Labelled> Order<T> {
         while let Some(top) = self.stack.pop_if(|top| (*top).labels() <= series.labels()) {
             self.merge(top, ready)?;
         }
+        // The stored labels of each that is held begin with all of the one below it: a longer stack is no such chain,
+        // and would hold an answer in any other order whole.
+        if !self.stack.is_empty() && self.stack.len() > series.labels().iter().count() {
+            return Err(Disorder);
+        }
         self.stack.push(series);
         Ok(())
     }
@@ -211,6 +216,15 @@ mod tests {
         order.finish(&mut ready).unwrap();
         let found: Vec<usize> = ready.iter().map(|part| part.1).collect();
         assert_eq!(found, [10, 11, 1, 0, 2, 12, 13]);
+    }
+
+    #[test]
+    fn an_answer_that_runs_backwards_is_not_held() {
+        let (mut order, mut ready) = (Order::default(), VecDeque::new());
+        let set = |at: u32| LabelBytes::from_sorted([(&b"a"[..], format!("{at:03}").as_bytes())]);
+        let found = (0..100).rev().try_for_each(|at| order.push(set(at), &mut ready));
+        assert_eq!(found, Err(Disorder));
+        assert!(order.held() <= 2 && ready.is_empty(), "{} held", order.held());
     }
 
     #[test]

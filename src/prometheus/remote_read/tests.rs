@@ -1,0 +1,90 @@
+use futures_util::{StreamExt as _, stream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use super::*;
+use crate::prometheus::HttpClientConfig;
+
+/// A frame without series: what it holds does not matter here.
+fn frame() -> Bytes {
+    let payload = [0x10, 0];
+    let mut frame = BytesMut::from(&[payload.len() as u8][..]);
+    frame.extend_from_slice(&crc32c::crc32c(&payload).to_be_bytes());
+    frame.extend_from_slice(&payload);
+    frame.freeze()
+}
+
+async fn next(frames: &mut Frames) -> Option<Result<Frame, ReadError>> {
+    std::future::poll_fn(|cx| frames.poll_frame(cx)).await
+}
+
+fn assert_stalled(error: &ReadError) {
+    let kind = &error.kind;
+    assert!(
+        matches!(kind, ReadErrorKind::Http(ErrorKind::Timeout(STALL))),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_hangs_for_ever_ends_with_an_error() {
+    for sent in [0, 1, 7] {
+        let frame = frame();
+        let pieces = stream::iter([Ok(frame.slice(..sent))]).chain(stream::pending());
+        let (mut frames, start) = (Frames::of(pieces), Instant::now());
+        if sent == frame.len() {
+            next(&mut frames).await.unwrap().unwrap();
+        }
+        assert_stalled(&next(&mut frames).await.unwrap().unwrap_err());
+        assert!(
+            start.elapsed() <= 2 * STALL,
+            "after {sent} bytes: {:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_arrives() {
+    let bytes = [frame(), frame()].concat();
+    let pieces = stream::iter(bytes).then(|byte| async move {
+        tokio::time::sleep(STALL - Duration::from_secs(1)).await;
+        Ok(Bytes::copy_from_slice(&[byte]))
+    });
+    let mut frames = Frames::of(pieces);
+    for _ in 0..2 {
+        next(&mut frames).await.unwrap().unwrap();
+    }
+    assert!(next(&mut frames).await.is_none());
+    assert_eq!(frames.count(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut question = [0; 4096];
+        let _ = stream.read(&mut question).await.unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {STREAMED}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The second question is read, and the connection is held until it is given up.
+        while stream.read(&mut question).await.unwrap_or(0) > 0 {}
+    });
+    let http = HttpClientConfig::parse("").unwrap();
+    let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
+    let request = ReadRequest::default();
+    let Ok(Answer::Frames(mut frames)) = client.remote_read(&request).await else {
+        panic!("no frames")
+    };
+    assert!(next(&mut frames).await.is_none());
+    drop(frames);
+    // From here on the connection is there, so that the only clock that runs is the one that is looked at.
+    tokio::time::pause();
+    let error = client.remote_read(&request).await.expect_err("nobody answers");
+    assert_stalled(&error);
+    server.await.unwrap();
+}
