@@ -79,7 +79,6 @@ async fn info(channel: Channel, external: &[(String, String)]) {
     let InfoResponse {
         label_sets,
         component_type,
-        store,
         ..
     } = InfoClient::new(channel)
         .info(InfoRequest {})
@@ -91,12 +90,7 @@ async fn info(channel: Channel, external: &[(String, String)]) {
         .map(|set| set.labels.into_iter().map(|label| (label.name, label.value)).collect())
         .collect();
     assert_eq!(sets, [external.to_vec()], "the external labels");
-    let from = store.expect("narthex has the StoreAPI").min_time;
-    println!(
-        "         a {component_type} with {{{}}}, data from {} on",
-        super::pairs(&sets[0]),
-        clock(from)
-    );
+    println!("         a {component_type} with {{{}}}", super::pairs(&sets[0]));
 }
 
 fn matchers() -> Vec<LabelMatcher> {
