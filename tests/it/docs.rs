@@ -254,7 +254,7 @@ fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
 fn the_image_is_built_and_run_as_the_pages_say() {
     let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let (docker, makefile, cargo) = (read("Dockerfile"), read("Makefile"), read("Cargo.toml"));
-    for line in ["USER 1001:1001", "ENTRYPOINT [\"/bin/narthex\"]", "EXPOSE 10902"] {
+    for line in ["USER 1001:1001", "ENTRYPOINT [\"/bin/narthex\"]", "EXPOSE 10901 10902"] {
         assert!(docker.lines().any(|found| found == line), "{line}");
     }
     let known: BTreeSet<&str> = values(&docker, "\nARG ").collect();

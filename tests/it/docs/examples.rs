@@ -13,10 +13,16 @@ use super::{divided, files, newest, pages, pages_and_manifests, root, spans};
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 16] = [
+const FOREIGN: [&str; 22] = [
+    "config.file",
     "endpoint",
+    "grpc-client-tls-ca",
+    "grpc-client-tls-cert",
+    "grpc-client-tls-key",
+    "grpc-client-tls-secure",
     "query.replica-label",
     "storage.remote.read-concurrent-limit",
+    "storage.tsdb.path",
     "storage.tsdb.delay-compact-file.path",
     "storage.tsdb.min-block-duration",
     "storage.tsdb.max-block-duration",
