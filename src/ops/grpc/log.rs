@@ -302,6 +302,71 @@ mod tests {
         assert!(refused("grpc: {konfig: []}").contains("konfig"));
     }
 
+    #[derive(Clone, Default)]
+    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_have_the_fields_of_thanos() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let log = CallLog {
+                start: true,
+                end: true,
+                only: Vec::new(),
+            };
+            let peer = "127.0.0.1:1".parse().unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert("request-id", "mine".parse().unwrap());
+            let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            headers.insert("traceparent", parent.parse().unwrap());
+            for (code, text) in [(Code::Ok, ""), (Code::Internal, "boom")] {
+                let entry = log.begin("/thanos.info.Info/Info", Some(Kind::Unary), peer, &headers, None);
+                entry.unwrap().end(code, text, Duration::from_millis(12));
+            }
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let fields = "protocol=\"grpc\" grpc.component=\"server\" grpc.service=\"thanos.info.Info\" grpc.method=\"Info\" \
+                      grpc.method_type=\"unary\" peer.address=127.0.0.1:1 grpc.start_time=";
+        assert!(
+            lines.len() == 4 && lines.iter().all(|line| line.contains(fields)),
+            "{text}"
+        );
+        let ids = "requestID=\"mine\" traceID=\"4bf92f3577b34da6a3ce929d0e0e4736\"";
+        assert!(lines.iter().all(|line| line.contains(ids)), "{text}");
+        assert!(
+            lines[0].contains("DEBUG") && lines[0].contains("started call"),
+            "{text}"
+        );
+        assert!(
+            lines[1].contains("DEBUG") && lines[1].contains("grpc.code=\"OK\" grpc.time_ms=12"),
+            "{text}"
+        );
+        let failed = "grpc.code=\"Internal\" grpc.error=\"boom\" grpc.time_ms=12";
+        assert!(
+            lines[3].contains("ERROR") && lines[3].contains("finished call"),
+            "{text}"
+        );
+        assert!(lines[3].contains(failed), "{text}");
+    }
+
     #[test]
     fn only_the_methods_that_are_named_are_logged() {
         let log = CallLog {

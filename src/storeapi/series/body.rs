@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::{Sleep, sleep};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::{
@@ -43,6 +44,8 @@ pub struct SeriesBody {
     /// What is left to be told at the end.
     end: Option<Status>,
     done: bool,
+    /// Ends with the body: most bodies are short, and the watch is long.
+    _watch: Option<AbortOnDropHandle<()>>,
     _pending: Pending,
 }
 
@@ -62,10 +65,8 @@ impl SeriesBody {
             answer: Mutex::new(answer),
             turns: AtomicU64::new(0),
         });
-        if !done {
-            // From the start: a client may let not even the first piece through.
-            tokio::spawn(watch(Arc::downgrade(&answer), metrics));
-        }
+        // From the start: a client may let not even the first piece through.
+        let watch = (!done).then(|| AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(&answer), metrics))));
         Self {
             answer,
             batcher: Batcher::new(batch),
@@ -73,6 +74,7 @@ impl SeriesBody {
             linger: None,
             end: done.then(|| Status::ok("")),
             done: false,
+            _watch: watch,
             _pending: pending,
         }
     }
