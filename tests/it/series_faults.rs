@@ -10,5 +10,6 @@ mod endless;
 mod fake;
 mod frames;
 mod heavy;
+mod other_forms;
 mod queue;
 mod scene;

@@ -153,3 +153,19 @@ async fn a_client_that_goes_away_takes_the_request_with_it() {
     pass.finish();
     assert_eq!(call.gate.in_flight(), 0);
 }
+
+#[tokio::test]
+async fn nothing_is_left_of_a_call_that_has_ended() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for _ in 0..100 {
+        let mut call = Call::start(stream::iter([encode(0, &[(set(&[("a", "1")]), vec![0; 9])])])).await;
+        assert!(call.next().await.is_ok());
+        assert_eq!(call.next().await.unwrap_err(), "0");
+    }
+    // What was aborted is gone once its runtime has looked.
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tasks(), before);
+}
