@@ -30,7 +30,7 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="narthex" \
-      org.opencontainers.image.description="Ships Prometheus' blocks to object storage, proven complete; a drop-in for the Thanos sidecar" \
+      org.opencontainers.image.description="Ships Prometheus' blocks to object storage, proven complete, and answers queries; a drop-in for the Thanos sidecar" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
@@ -38,6 +38,6 @@ LABEL org.opencontainers.image.title="narthex" \
 COPY --from=build /image/ /
 # Writes nothing outside of --tsdb.path: the root file system can be read-only, and any other user does as well.
 USER 1001:1001
-# 10902: metrics and probes. 10901 comes with the StoreAPI.
-EXPOSE 10902
+# The StoreAPI; metrics and probes.
+EXPOSE 10901 10902
 ENTRYPOINT ["/bin/narthex"]

@@ -1,10 +1,12 @@
 //! `make demo`: a real Prometheus that seals a block every five seconds, a local directory as the bucket, and narthex
-//! between them. Waits for five blocks, compares every byte in the bucket with its source, and cleans up. Exits with 1
-//! when anything is not as it should be; then the files stay below `target/demo` until the next run. Another directory,
+//! between them. Waits for five blocks, asks narthex for what is in them, compares that with what Prometheus says and every
+//! byte in the bucket with its source, and cleans up. Exits with 1 when anything is not as it should be; then the files stay below `target/demo` until the next run. Another directory,
 //! which must not exist yet, can be given as the argument.
 
 #![allow(clippy::print_stdout, reason = "this is for somebody to read")]
 
+#[path = "demo/ask.rs"]
+mod ask;
 #[path = "../tests/it/rig/mod.rs"]
 mod rig;
 
@@ -71,7 +73,11 @@ async fn demonstrate() {
         .for_each(|flag| println!("           {}", flag.trim_end().replace('\n', "\n             ")));
     let sidecar = Sidecar::start(flags);
     sidecar.wait_ready(Duration::from_secs(60)).await;
-    println!("         ready; metrics at {}/metrics", sidecar.url());
+    println!(
+        "         ready; metrics at {}/metrics, StoreAPI at {}",
+        sidecar.url(),
+        sidecar.grpc_url()
+    );
 
     step(&format!("Waiting for {BLOCKS} blocks. The first takes 14 s."));
     let mut shown_so_far = Vec::new();
@@ -86,6 +92,10 @@ async fn demonstrate() {
     sidecar
         .wait_until(PATIENCE, format!("{BLOCKS} blocks in the bucket"), arrived)
         .await;
+
+    step("Asking narthex for what it has just shipped, over gRPC, as Thanos Query does:");
+    let (min, max) = covered(&dir, &shown_so_far);
+    ask::ask(&sidecar, &prometheus, &labels, min, max).await;
 
     step("Stopping both with SIGTERM: first Prometheus, then narthex, which ships what is sealed before it ends.");
     let times = measured(&sidecar).await;
@@ -126,6 +136,20 @@ async fn demonstrate() {
     drop((sidecar, prometheus, keeper));
     fs::remove_dir_all(&dir).expect("the target directory can be written");
     step("Done. Nothing runs any more; the files of this demonstration are removed.");
+}
+
+/// The first and the last ms that these blocks of the bucket cover.
+fn covered(dir: &Path, blocks: &[String]) -> (i64, i64) {
+    let time = |id: &String, key: &str| {
+        let meta =
+            fs::read_to_string(dir.join("bucket").join(id).join("meta.json")).expect("the block is in the bucket");
+        let meta: serde_json::Value = serde_json::from_str(&meta).expect("it is JSON");
+        meta[key].as_i64().expect("a block has a time")
+    };
+    let min = blocks.iter().map(|id| time(id, "minTime")).min();
+    let max = blocks.iter().map(|id| time(id, "maxTime")).max();
+    // The end of a block belongs to the next.
+    min.zip(max).map(|(min, max)| (min, max - 1)).expect("there is a block")
 }
 
 /// A new directory for all files.

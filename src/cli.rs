@@ -27,7 +27,7 @@ pub use value::{Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod
 
 use argv::{Ask, Spec, Words};
 
-/// Ship Prometheus' blocks to object storage, proven complete
+/// Ship Prometheus' blocks to object storage, proven complete, and answer queries for what it holds
 #[derive(Parser)]
 #[command(
     name = "narthex",

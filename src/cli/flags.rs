@@ -17,10 +17,11 @@ use crate::model::{Label, Labels, duration::TimeOrDuration};
 /// What narthex is asked to do.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Command {
-    /// Run beside one Prometheus and ship its blocks to object storage
+    /// Run beside one Prometheus: ship its blocks to object storage, answer queries for what it holds
     ///
     /// Every block that Prometheus has sealed under --tsdb.path is uploaded, checked and then made visible in the
-    /// bucket. Prometheus' own files are only read.
+    /// bucket; Prometheus' own files are only read. Queriers reach Prometheus' data through the StoreAPI on
+    /// --grpc-address.
     Sidecar(Box<Sidecar>),
 }
 
@@ -145,17 +146,16 @@ pub struct Http {
 #[command(next_help_heading = "gRPC")]
 #[group(skip)]
 pub struct Grpc {
-    /// Serve the StoreAPI here
+    /// Serve the StoreAPI here, once Prometheus' external labels are known
     ///
-    /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6. The port opens once Prometheus' external
-    /// labels are known.
+    /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6.
     #[arg(
          id = "grpc-address", long = "grpc-address", value_name = "host:port", value_parser = Address::parse,
         default_value = "0.0.0.0:10901"
     )]
     pub address: Address,
 
-    /// How long calls under way may still take after a signal to stop; 0 cuts them off
+    /// How long gRPC calls under way may still take after a signal to stop; 0 cuts them off
     #[arg(
          id = "grpc-grace-period", long = "grpc-grace-period", value_name = "duration",
         value_parser = value::go_duration, default_value = "2m"
@@ -186,19 +186,26 @@ pub struct Grpc {
     pub tls_client_ca: Option<PathBuf>,
 
     /// Lowest TLS version; without a certificate it has no effect
+    ///
+    /// 1.0 and 1.1 mean 1.2: older versions are not spoken.
     #[arg(long = "grpc-server-tls-min-version", value_name = "version", default_value = "1.3")]
     pub tls_min_version: TlsVersion,
 
-    /// Cipher suite to offer; may be repeated; without a certificate it has no effect
+    /// Cipher suite of TLS 1.2 to offer; may be repeated; without a certificate it has no effect
+    ///
+    /// By the names that Go uses. Those of TLS 1.3 are always offered.
     #[arg(long = "grpc-server-tls-ciphers", value_name = "name")]
     pub tls_ciphers: Vec<String>,
 
     /// Curve to offer; may be repeated; without a certificate it has no effect
+    ///
+    /// By the names that Go uses: X25519, CurveP256, CurveP384, X25519MLKEM768, SecP256r1MLKEM768.
     #[arg(long = "grpc-server-tls-curves", value_name = "name")]
     pub tls_curves: Vec<String>,
 
-    /// Which calls are logged, as YAML
+    /// Which gRPC calls are logged, as YAML
     ///
+    /// Lines about calls are at level debug; those of calls that failed through our fault at level error.
     /// $(NAME) is replaced by the environment variable NAME, which must be set.
     #[arg(
         long = "request.logging-config", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
@@ -206,7 +213,7 @@ pub struct Grpc {
     )]
     pub request_logging: InlineYaml,
 
-    /// File that says which calls are logged
+    /// File that says which gRPC calls are logged
     ///
     /// $(NAME) is replaced by the environment variable NAME, which must be set.
     #[arg(long = "request.logging-config-file", value_name = "file", value_parser = value::path_parser())]
@@ -465,7 +472,7 @@ pub struct Reloader {
 pub struct Store {
     /// Most series in one answer; 0 means no limit
     ///
-    /// A call that goes beyond it fails.
+    /// A call that goes beyond it fails with ResourceExhausted.
     #[arg(
         long = "store.limits.request-series", value_name = "n", value_parser = value::uint, default_value = "0"
     )]
@@ -473,13 +480,13 @@ pub struct Store {
 
     /// Most samples in one answer, where each chunk counts as 120; 0 means no limit
     ///
-    /// A call that goes beyond it fails.
+    /// A call that goes beyond it fails with ResourceExhausted.
     #[arg(
         long = "store.limits.request-samples", value_name = "n", value_parser = value::uint, default_value = "0"
     )]
     pub request_samples: u64,
 
-    /// Serve nothing older than this; uploads are not affected
+    /// Answer queries with nothing older than this; uploads are not affected
     ///
     /// A time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago, 1d (no minus) a day ahead.
     #[arg(

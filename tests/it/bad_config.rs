@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
+mod grpc;
 mod neighbour;
 
 use std::{net::TcpListener, path::Path};
@@ -142,17 +143,18 @@ fn where_yaml_comes_from_must_be_clear() {
 fn a_port_in_use_is_refused_by_address_and_flag() {
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = held.local_addr().unwrap().to_string();
-    let refused = run(&["sidecar", &format!("--http-address={address}")]);
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    let last = refused.stderr.lines().last().unwrap();
-    for part in [
-        "narthex: error: ",
-        &address,
-        "--http-address",
-        "in use",
-        "choose another port",
-    ] {
-        assert!(last.contains(part), "{part:?}: {refused:?}");
+    for flag in ["--http-address", "--grpc-address"] {
+        let mut args = vec!["sidecar".to_owned(), format!("{flag}={address}")];
+        if flag == "--grpc-address" {
+            args.push("--http-address=127.0.0.1:0".to_owned());
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let refused = run(&args);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        let last = refused.stderr.lines().last().unwrap();
+        for part in ["narthex: error: ", &address, flag, "in use", "choose another port"] {
+            assert!(last.contains(part), "{part:?}: {refused:?}");
+        }
     }
 }
 
@@ -203,13 +205,6 @@ fn what_this_version_cannot_do_is_refused_and_not_ignored() {
         "--tracing.config-file=tracing.yml",
         "--reloader.config-file=prometheus.yml",
         "--reloader.rule-dir=rules",
-        "--grpc-server-tls-cert=cert.pem",
-        "--grpc-server-tls-key=key.pem",
-        "--grpc-server-tls-client-ca=ca.pem",
-        "--request.logging-config=http: {}",
-        "--store.limits.request-series=1",
-        "--store.limits.request-samples=1",
-        "--min-time=-1d",
     ] {
         run(&["sidecar", flag]).refused(&["this version does not have"]);
     }

@@ -45,6 +45,7 @@ async fn every_block_arrives_and_the_pages_show_what_is_printed() {
     let status = demo.wait(PATIENCE).await;
     let said = demo.log();
     assert!(status.success(), "{status}:\n{said}");
+    asked(&said);
     compared(&said);
     assert!(!place.try_exists().unwrap(), "its files are removed");
     shown_in_the_readme(&said);
@@ -55,6 +56,23 @@ fn line<'a>(said: &'a str, end: &str) -> &'a str {
     said.lines()
         .find_map(|line| line.trim().strip_suffix(end))
         .unwrap_or_else(|| panic!("no line ends with {end:?}:\n{said}"))
+}
+
+/// What narthex was asked for is shown, and as many series and samples were found by Prometheus.
+fn asked(said: &str) {
+    let (_, theirs) = said.split_once("Prometheus itself finds the same ").unwrap();
+    let (theirs, _) = theirs.split_once(" samples.\n").unwrap();
+    let (series, samples) = theirs.split_once(" series and ").unwrap();
+    let ours = format!(" {series} series with {samples} samples, ");
+    assert!(said.contains(&ours), "{ours:?} is not shown:\n{said}");
+    let shown: Vec<usize> = said
+        .lines()
+        .filter(|line| line.trim_start().starts_with("{cluster=\"rig\", "))
+        .filter_map(|line| line.split_once("}: ")?.1.split(' ').next()?.parse().ok())
+        .collect();
+    assert_eq!(shown.len(), series.parse::<usize>().unwrap(), "{said}");
+    assert_eq!(shown.iter().sum::<usize>(), samples.parse::<usize>().unwrap(), "{said}");
+    assert!(shown.len() > 1 && shown.iter().all(|count| *count > 1), "{said}");
 }
 
 fn compared(said: &str) {

@@ -13,8 +13,9 @@ use std::{
 };
 
 use fs_err as fs;
+use serde_json::Value;
 
-use crate::rig::{Leg, Tools};
+use crate::rig::{Leg, Tools, tools::temp_dir};
 
 /// The longest that the page about the design may get.
 const ARCHITECTURE: usize = 150;
@@ -53,14 +54,11 @@ fn pages() -> BTreeMap<String, String> {
     files(".md")
 }
 
-/// The same, with the YAML that is there to be deployed.
+/// The same, with the YAML and JSON that are there to be deployed.
 fn pages_and_manifests() -> BTreeMap<String, String> {
     let mut texts = pages();
-    texts.extend(
-        files(".yaml")
-            .into_iter()
-            .filter(|(path, _)| path.starts_with("deploy")),
-    );
+    let manifests = files(".yaml").into_iter().chain(files(".json"));
+    texts.extend(manifests.filter(|(path, _)| path.starts_with("deploy")));
     texts
 }
 
@@ -216,6 +214,43 @@ fn the_alerts_are_good_rules_and_fire_when_they_should() {
     assert!(untested.is_empty(), "alerts that no test lets fire: {untested:?}");
 }
 
+/// All texts under `key`, wherever they are.
+fn under<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Array(list) => list.iter().for_each(|value| under(value, key, found)),
+        Value::Object(map) => {
+            found.extend(map.get(key).and_then(Value::as_str));
+            map.values().for_each(|value| under(value, key, found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_panels_of_the_dashboard_ask_what_prometheus_understands() {
+    let text = fs::read_to_string(root().join("deploy/dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let mut asked = Vec::new();
+    under(&dashboard, "expr", &mut asked);
+    assert!(asked.len() >= 15, "only {asked:?}");
+    let rule = |(at, expr): (usize, &&str)| {
+        let expr = expr.replace("$__rate_interval", "5m");
+        // A JSON string is a YAML string.
+        format!("  - record: panel:{at}\n    expr: {}\n", Value::from(expr))
+    };
+    let rules: String = asked.iter().enumerate().map(rule).collect();
+    let dir = temp_dir("docs");
+    let path = dir.path().join("panels.yml");
+    fs::write(&path, format!("groups:\n- name: panels\n  rules:\n{rules}")).unwrap();
+    let done = Command::new(newest().promtool)
+        .args(["check", "rules"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}\n{rules}");
+}
+
 /// The targets of the Makefile.
 fn targets() -> BTreeSet<String> {
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
@@ -254,7 +289,7 @@ fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
 fn the_image_is_built_and_run_as_the_pages_say() {
     let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
     let (docker, makefile, cargo) = (read("Dockerfile"), read("Makefile"), read("Cargo.toml"));
-    for line in ["USER 1001:1001", "ENTRYPOINT [\"/bin/narthex\"]", "EXPOSE 10902"] {
+    for line in ["USER 1001:1001", "ENTRYPOINT [\"/bin/narthex\"]", "EXPOSE 10901 10902"] {
         assert!(docker.lines().any(|found| found == line), "{line}");
     }
     let known: BTreeSet<&str> = values(&docker, "\nARG ").collect();

@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use narthex::cli::{HashFunc, LogFormat, LogLevel, ReloadMethod, TlsVersion};
+use narthex::{
+    cli::{HashFunc, LogFormat, LogLevel, ReloadMethod, TlsVersion},
+    model::duration::TimeOrDuration,
+};
 
 use super::{bad_value, printed, refused, sidecar};
 
@@ -192,6 +195,10 @@ fn the_operators_command_lines_run() {
                 "--prometheus.ready_timeout=15m",
                 "--prometheus.get_config_timeout=1m",
                 "--prometheus.get_config_interval=1m30s",
+                "--grpc-server-tls-cert=/etc/thanos/server.crt",
+                "--grpc-server-tls-key=/etc/thanos/server.key",
+                "--grpc-server-tls-client-ca=/etc/thanos/ca.crt",
+                "--min-time=-2w",
             ],
         ]
         .concat(),
@@ -220,22 +227,50 @@ fn what_does_not_exist_yet_is_refused_by_name() {
         ),
         ("--tracing.config-file=/t.yml", "--tracing.config and"),
         ("--http.config=/web.yml", "--http.config:"),
-        ("--grpc-server-tls-cert=/c", "--grpc-server-tls-cert"),
-        ("--grpc-server-tls-key=/k", "--grpc-server-tls-cert, -key"),
-        ("--grpc-server-tls-client-ca=/a", "-client-ca"),
-        ("--request.logging-config=http: {}", "--request.logging-config and"),
-        ("--request.logging-config-file=/r", "--request.logging-config and"),
         ("--reloader.config-file=/p.yml", "--reloader.config-file and"),
         ("--reloader.rule-dir=/rules", "--reloader.config-file and"),
-        ("--store.limits.request-series=1", "--store.limits.request-series and"),
-        ("--store.limits.request-samples=1", "--store.limits.request-series and"),
-        ("--min-time=-1d", "--min-time:"),
     ] {
         let text = refused(&["sidecar", word]);
         assert!(text.contains(part) && text.contains("yet"), "{word}: {text}");
     }
-    let both = printed(&["sidecar", "--http.config=/web.yml", "--min-time=-1d"], false, 1);
+    let both = printed(
+        &["sidecar", "--http.config=/web.yml", "--reloader.rule-dir=/rules"],
+        false,
+        1,
+    );
     assert_eq!(both.lines().count(), 2, "{both}");
+}
+
+#[test]
+fn what_queries_may_ask_for_is_understood() {
+    let flags = sidecar(&[
+        "sidecar",
+        "--grpc-address=127.0.0.1:0",
+        "--grpc-grace-period=0",
+        "--grpc-server-max-connection-age=0",
+        "--grpc-server-tls-cert=/c",
+        "--grpc-server-tls-key=/k",
+        "--grpc-server-tls-client-ca=/a",
+        "--grpc-server-tls-min-version=1.2",
+        "--request.logging-config-file=/r",
+        "--store.limits.request-series=1000",
+        "--store.limits.request-samples=1",
+        "--min-time=-1d12h",
+    ]);
+    let grpc = &flags.grpc;
+    assert_eq!(grpc.address.to_string(), "127.0.0.1:0");
+    assert_eq!((grpc.grace_period, grpc.max_connection_age), Default::default());
+    let files = [&grpc.tls_cert, &grpc.tls_key, &grpc.tls_client_ca];
+    assert_eq!(
+        files.map(|file| file.as_deref()),
+        ["/c", "/k", "/a"].map(|path| Some(Path::new(path)))
+    );
+    assert_eq!(grpc.tls_min_version, TlsVersion::V1_2);
+    assert_eq!(grpc.request_logging_file.as_deref(), Some(Path::new("/r")));
+    assert_eq!((flags.store.request_series, flags.store.request_samples), (1000, 1));
+    assert_eq!(flags.store.min_time, TimeOrDuration::FromNow(-36 * 3_600_000));
+    let always = sidecar(&["sidecar"]).store.min_time;
+    assert_eq!(always, TimeOrDuration::At(-62_167_219_200_000));
 }
 
 #[test]
@@ -245,20 +280,12 @@ fn what_tunes_an_absent_function_is_accepted_as_by_thanos() {
         "--tracing.config=",
         "--tracing.config-file=",
         "--http.config=",
-        "--grpc-server-tls-cert=",
-        "--grpc-server-tls-min-version=1.2",
-        "--grpc-server-tls-ciphers=TLS_AES_128_GCM_SHA256",
-        "--grpc-server-max-connection-age=1h",
-        "--grpc-grace-period=5s",
-        "--request.logging-config-file=",
         "--reloader.config-file=",
         "--reloader.config-envsubst-file=/out",
         "--reloader.watch-interval=0",
         "--reloader.retry-interval=1s",
         "--reloader.method=signal",
         "--reloader.process-name=prom",
-        "--store.limits.request-series=0",
-        "--min-time=0000-01-01T00:00:00Z",
         "--enable-auto-gomemlimit",
         "--auto-gomemlimit.ratio=1",
         "--debug.name=x",

@@ -1,7 +1,11 @@
 //! Connections: when they are taken, how long they live, how they end.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use narthex::{
     ops::grpc::{self, Limits},
     pb::thanos::info::InfoRequest,
@@ -148,6 +152,26 @@ async fn a_dead_client_is_found_by_a_ping() {
     assert_eq!(rig.fake.running(), 1, "one that answers pings lives on");
     drop(hanging);
     rig.until_dropped().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_pings_without_pause_is_answered() {
+    let rig = Rig::plain().await;
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    // It gives up when one ping in a row of hundreds is not answered, or when it is told to go away for them.
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_millis(10))
+        .keep_alive_timeout(SOON)
+        .keep_alive_while_idle(true)
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let mut connection = pin!(connection);
+    let ended = timeout(Duration::from_secs(2), &mut connection).await;
+    assert!(ended.is_err(), "{ended:?}");
+    sender.ready().await.unwrap();
     rig.stop().await;
 }
 
