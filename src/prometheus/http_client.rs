@@ -12,6 +12,9 @@ use url::Url;
 
 use super::secret::Secret;
 
+/// Connections that may wait when nothing is said: with the two of Thanos most calls would connect anew.
+const IDLE_CONNECTIONS: i64 = 16;
+
 /// A text that is no configuration of an HTTP client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--prometheus.http-client: {0}")]
@@ -311,13 +314,13 @@ impl RawTransport {
     }
 
     fn checked(self) -> TransportConfig {
-        // Go: 0 is no limit of all, but 2 for one host; a negative number keeps none.
+        // Go: 0 is no limit of all, but the default for one host; a negative number keeps none.
         let of_all = match self.max_idle_conns.unwrap_or(100) {
             0 => usize::MAX,
             number => usize::try_from(number).unwrap_or(0),
         };
-        let of_host = match self.max_idle_conns_per_host.unwrap_or(2) {
-            0 => 2,
+        let of_host = match self.max_idle_conns_per_host.unwrap_or(IDLE_CONNECTIONS) {
+            0 => 16,
             number => usize::try_from(number).unwrap_or(0),
         };
         TransportConfig {

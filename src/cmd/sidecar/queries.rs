@@ -63,9 +63,19 @@ impl Config {
         let yaml = flags.logging(&cli::process_env)?;
         let log = match yaml.trim().is_empty() {
             true => None,
-            false => grpc::CallLog::parse(&yaml).context("--request.logging-config is wrong")?,
+            false => grpc::CallLog::parse(&yaml).with_context(|| wrong(flags))?,
         };
         Ok(Self { tls, log })
+    }
+}
+
+/// Where the wrong YAML came from.
+fn wrong(flags: &cli::Grpc) -> String {
+    match &flags.request_logging_file {
+        Some(path) if !path.as_os_str().is_empty() => {
+            format!("--request.logging-config-file={} is wrong", path.display())
+        }
+        _ => "--request.logging-config is wrong".to_owned(),
     }
 }
 

@@ -107,7 +107,10 @@ impl CallLog {
     /// # Errors
     /// Unknown keys or levels, a start that is logged without the end, an entry without its service or method.
     pub fn parse(yaml: &str) -> Result<Option<Self>, CallLogError> {
-        let config: Option<Config> = serde_saphyr::from_str(yaml).map_err(|error| CallLogError(error.to_string()))?;
+        // A line of the log is one line: without the picture of the place.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let config: Option<Config> =
+            serde_saphyr::from_str_with_options(yaml, options).map_err(|error| CallLogError(error.to_string()))?;
         let config = config.unwrap_or_default();
         let (http, grpc) = (config.http.unwrap_or_default(), config.grpc.unwrap_or_default());
         for (at, options) in [

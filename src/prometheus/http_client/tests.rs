@@ -27,7 +27,7 @@ fn reads_what_the_operator_writes() {
             (Auth::None, TlsConfig::default()),
             "{empty:?}"
         );
-        assert_eq!(config.transport.idle_connections, 2);
+        assert_eq!(config.transport.idle_connections, 16);
         assert_eq!(config.transport.idle_timeout, Some(Duration::from_secs(90)));
         assert_eq!(config.transport.response_header_timeout, None);
     }

@@ -108,6 +108,7 @@ impl Link {
         self.converse(line, request).await
     }
 
+    /// Sends a request over a connection, and waits for the head of the answer.
     async fn converse(
         self: &Arc<Self>,
         mut line: Line,

@@ -92,11 +92,11 @@ fn ciphers_and_curves_that_nobody_knows_are_refused_with_those_that_are_known() 
 #[test]
 fn a_wrong_log_of_calls_is_refused() {
     const FLAG: &str = "--request.logging-config";
-    // What is wrong with YAML is shown with the place, on lines of its own.
     let said = |words: &[&str], parts: &[&str]| {
         let refused = run(words);
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
         assert!(refused.stderr.starts_with("narthex: error: "), "{refused:?}");
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
         for part in parts {
             assert!(refused.stderr.contains(part), "{part:?}: {refused:?}");
         }
@@ -112,7 +112,7 @@ fn a_wrong_log_of_calls_is_refused() {
     }
     let dir = temp_dir("config");
     let wrong = file(dir.path(), "calls.yml", "grcp: {}");
-    said(&["sidecar", &format!("{FLAG}-file={wrong}")], &[FLAG, "grcp"]);
+    said(&["sidecar", &format!("{FLAG}-file={wrong}")], &[FLAG, &wrong, "grcp"]);
     let none = dir.path().join("none.yml").display().to_string();
     refused(
         &[("--request.logging-config-file", &none)],
