@@ -39,8 +39,6 @@ use wire::{Frame, WireError};
 
 /// How long Prometheus may say nothing, before the head of the answer and within it.
 pub const STALL: Duration = Duration::from_secs(120);
-/// Longest sampled answer, in bytes, compressed and not.
-const SAMPLED_MAX: usize = 256 << 20;
 /// How much of an error answer is read, in bytes.
 const ERROR_BODY: usize = 4 << 10;
 /// How much of a Content-Type is shown, in characters.
@@ -82,6 +80,11 @@ pub enum ReadErrorKind {
     /// A frame holds something else.
     #[error("{0}: check that --prometheus.url leads to Prometheus")]
     Wire(#[from] WireError),
+    /// A sampled answer for which there is no memory.
+    #[error(
+        "the sampled answer has {0} bytes or more, for which there is no memory now: select less, or a shorter time"
+    )]
+    NoRoom(usize),
     /// A sampled answer that cannot be read.
     #[error("the sampled answer cannot be read: {0}")]
     Samples(String),
@@ -97,11 +100,16 @@ pub enum Answer {
 }
 
 impl Client {
-    /// Sends `request` and waits for the head of the answer, or for all of it if it is sampled.
+    /// Sends `request` and waits for the head of the answer, or for all of it if it is sampled. Memory for a sampled answer
+    /// is asked of `room`, in bytes.
     ///
     /// # Errors
     /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
-    pub async fn remote_read(&self, request: &ReadRequest) -> Result<Answer, ReadError> {
+    pub async fn remote_read(
+        &self,
+        request: &ReadRequest,
+        room: &mut (dyn FnMut(usize) -> bool + Send),
+    ) -> Result<Answer, ReadError> {
         let url = self.shown(PATH);
         let asked = async {
             let body = compress(request)?;
@@ -116,7 +124,7 @@ impl Client {
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
             if content_type.starts_with(SAMPLED) {
-                return Ok(Err(samples(&mut pieces).await?));
+                return Ok(Err(samples(&mut pieces, room).await?));
             }
             if !content_type.starts_with(STREAMED) {
                 return Err(ReadErrorKind::ContentType(
@@ -169,18 +177,23 @@ async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
     ErrorKind::status(code, &body)
 }
 
-async fn samples(pieces: &mut Pieces) -> Result<ReadResponse, ReadErrorKind> {
+async fn samples(
+    pieces: &mut Pieces,
+    room: &mut (dyn FnMut(usize) -> bool + Send),
+) -> Result<ReadResponse, ReadErrorKind> {
     let mut body = BytesMut::new();
     while let Some(piece) = pieces.next().await {
-        body.extend_from_slice(&piece?);
-        if body.len() > SAMPLED_MAX {
-            return Err(ErrorKind::TooLarge { limit: SAMPLED_MAX }.into());
+        let piece = piece?;
+        if !room(piece.len()) {
+            return Err(ReadErrorKind::NoRoom(body.len() + piece.len()));
         }
+        body.extend_from_slice(&piece);
     }
     let unreadable = |what: &str, error: String| ReadErrorKind::Samples(format!("{what}: {error}"));
     let length = snap::raw::decompress_len(&body).map_err(|error| unreadable("snappy", error.to_string()))?;
-    if length > SAMPLED_MAX {
-        return Err(ErrorKind::TooLarge { limit: SAMPLED_MAX }.into());
+    // Once as bytes, and once more as what is read from them.
+    if !room(2 * length) {
+        return Err(ReadErrorKind::NoRoom(length));
     }
     let plain = snap::raw::Decoder::new().decompress_vec(&body);
     let plain = plain.map_err(|error| unreadable("snappy", error.to_string()))?;

@@ -17,6 +17,7 @@ pub fn status(error: Error) -> Status {
 pub fn read_status(error: &ReadError) -> Status {
     let code = match &error.kind {
         ReadErrorKind::Http(kind) => code(kind),
+        ReadErrorKind::NoRoom(_) => Code::ResourceExhausted,
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())

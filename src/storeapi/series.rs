@@ -36,7 +36,7 @@ use tonic_prost::ProstCodec;
 use self::{
     answer::{Answer, Plan},
     body::SeriesBody,
-    budget::Budget,
+    budget::{Budget, Held},
     convert::Convert,
     limits::Limits,
     metrics::Metrics,
@@ -117,13 +117,15 @@ impl Series {
         let request = if splits { query.split() } else { query.plain() };
         let queries = request.queries.len();
         let streamed = splits.then_some(queries as i64 - 1);
-        let samples = match self.ask(&request).await? {
+        let mut held = self.inner.budget.hold();
+        let samples = match self.ask(&request, &mut held).await? {
             remote_read::Answer::Frames(frames) => {
                 return Ok(Answer::streaming(self.plan(query, streamed), frames, pass));
             }
             // It knows one query only.
             remote_read::Answer::Samples(samples) if samples.results.len() != queries && queries > 1 => {
-                match self.ask(&query.plain()).await? {
+                drop(samples);
+                match self.ask(&query.plain(), &mut held).await? {
                     remote_read::Answer::Frames(frames) => {
                         return Ok(Answer::streaming(self.plan(query, None), frames, pass));
                     }
@@ -135,7 +137,10 @@ impl Series {
             remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
         };
         pass.finish();
-        let plan = self.plan(query, None);
+        let plan = Plan {
+            held,
+            ..self.plan(query, None)
+        };
         let mut convert = plan.convert.clone();
         let stored = samples.results.into_iter().flat_map(|result| result.timeseries);
         Answer::of(
@@ -151,8 +156,9 @@ impl Series {
         Answer::of(plan, sets.into_iter().map(Ok))
     }
 
-    async fn ask(&self, request: &ReadRequest) -> Result<remote_read::Answer, Status> {
-        let read = self.inner.context.client.remote_read(request).await;
+    async fn ask(&self, request: &ReadRequest, held: &mut Held) -> Result<remote_read::Answer, Status> {
+        let client = &self.inner.context.client;
+        let read = client.remote_read(request, &mut |bytes| held.take(bytes)).await;
         read.map_err(|error| errors::read_status(&error))
     }
 

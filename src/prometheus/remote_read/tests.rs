@@ -77,14 +77,17 @@ async fn a_server_that_never_answers_is_given_up() {
     let http = HttpClientConfig::parse("").unwrap();
     let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
     let request = ReadRequest::default();
-    let Ok(Answer::Frames(mut frames)) = client.remote_read(&request).await else {
+    let Ok(Answer::Frames(mut frames)) = client.remote_read(&request, &mut |_| true).await else {
         panic!("no frames")
     };
     assert!(next(&mut frames).await.is_none());
     drop(frames);
     // From here on the connection is there, so that the only clock that runs is the one that is looked at.
     tokio::time::pause();
-    let error = client.remote_read(&request).await.expect_err("nobody answers");
+    let error = client
+        .remote_read(&request, &mut |_| true)
+        .await
+        .expect_err("nobody answers");
     assert_stalled(&error);
     server.await.unwrap();
 }
@@ -117,7 +120,8 @@ async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
     let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
     let request = ReadRequest::default();
     for turns in 0..200 {
-        let asked = tokio::time::timeout(Duration::from_secs(20), client.remote_read(&request));
+        let mut room = |_| true;
+        let asked = tokio::time::timeout(Duration::from_secs(20), client.remote_read(&request, &mut room));
         let answer = asked.await.unwrap_or_else(|_| panic!("no answer after {turns} turns"));
         let Ok(Answer::Frames(mut frames)) = answer else {
             panic!("{answer:?}")

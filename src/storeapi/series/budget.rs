@@ -53,22 +53,26 @@ impl Held {
         self.budget.total.saturating_sub(self.budget.used())
     }
 
+    /// Takes memory; whether there is so much.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before + bytes <= self.budget.total
+    }
+
     /// Takes memory for one series of `size` bytes.
     ///
     /// # Errors
     /// `ResourceExhausted`: there is not so much; `why` says what had to be collected.
     pub fn add(&mut self, size: usize, why: &str) -> Result<(), Status> {
-        let size = size + OVERHEAD;
-        let before = self.budget.used.fetch_add(size, Ordering::Relaxed);
-        self.bytes += size;
-        if before + size > self.budget.total {
-            return Err(Status::resource_exhausted(format!(
-                "{why} have to be sorted in memory: this call needs more than {} bytes for them, all calls together may \
-                 use {}; select less, or a shorter time",
-                self.bytes, self.budget.total
-            )));
+        if self.take(size + OVERHEAD) {
+            return Ok(());
         }
-        Ok(())
+        Err(Status::resource_exhausted(format!(
+            "{why} have to be sorted in memory: this call needs more than {} bytes for them, all calls together may use \
+             {}; select less, or a shorter time",
+            self.bytes, self.budget.total
+        )))
     }
 }
 

@@ -222,7 +222,7 @@ async fn samples_that_cannot_be_read_are_an_error() {
             "huge",
             // A length of nearly 4 GiB.
             http(200, "application/x-protobuf", b"\xf0\xff\xff\xff\x0f"),
-            "larger than",
+            "there is no memory",
         ),
         (
             "no message",
