@@ -60,6 +60,8 @@ pub struct View {
     pub min_time_ms: i64,
     /// Prometheus' version; `0` if it does not tell.
     pub version: String,
+    /// Whether Prometheus was read at least once, so that all this is its own.
+    pub seen: bool,
 }
 
 impl Context {
@@ -74,6 +76,7 @@ impl Context {
             labels: snapshot.labels.clone(),
             min_time_ms: limit.max(snapshot.lowest_time_ms),
             version: snapshot.version.clone(),
+            seen: snapshot.seen,
         }
     }
 }

@@ -15,6 +15,7 @@ fuzz_target!(|body: &[u8]| {
         labels: Labels::from_pairs([("cluster", "eu"), ("replica", "a")]),
         min_time_ms: 0,
         version: "3.5.0".to_owned(),
+        seen: true,
     };
     if let Ok(Some(query)) = Query::new(&request, &view) {
         let split = query.split();

@@ -75,24 +75,22 @@ impl Question<'_> {
 type Pairs<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
 impl Client {
-    /// The label sets of series, in Prometheus' order; each in one piece of memory, as it stands in a message. At most
-    /// `budget` bytes are collected, [`BUDGET`] if nothing speaks against it.
+    /// Hands over the label sets of series, in Prometheus' order, each in one piece of memory, as it stands in a message,
+    /// until `take` has enough: the rest of the answer is not read then.
     ///
     /// # Errors
-    /// See [`ErrorKind`]; [`ErrorKind::TooMuch`] beyond the budget.
-    pub async fn series(&self, question: &Question<'_>, budget: usize) -> Result<Vec<LabelBytes>, Error> {
-        let mut sets = Vec::new();
-        let mut budget = Budget::new(budget);
+    /// See [`ErrorKind`].
+    pub async fn each_series(
+        &self,
+        question: &Question<'_>,
+        mut take: impl FnMut(LabelBytes) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         self.read_series(question, |pairs| {
             let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
             // A copy is as large as it has to be; what was built may be twice that.
-            let set = LabelBytes::from_pairs(pairs).detached();
-            budget.spend(set.as_bytes().len())?;
-            sets.push(set);
-            Ok(ControlFlow::Continue(()))
+            Ok(take(LabelBytes::from_pairs(pairs).detached()))
         })
-        .await?;
-        Ok(sets)
+        .await
     }
 
     /// Whether there is any series. No more of the answer is read than shows it.

@@ -6,7 +6,7 @@
 //!
 //! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
 //! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
-//! No answer makes no progress for longer than [`STALL`]. Nothing is kept beyond a frame and what was read at once.
+//! An answer that makes no progress for [`STALL`], or twice that at most, fails. Nothing is kept beyond a frame and what was read at once.
 
 pub mod frames;
 pub mod gate;
@@ -39,6 +39,8 @@ use wire::{Frame, WireError};
 
 /// How long Prometheus may say nothing, before the head of the answer and within it.
 pub const STALL: Duration = Duration::from_secs(120);
+/// How long an answer is looked at once more when nobody has looked at it for long.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How much of an error answer is read, in bytes.
 const ERROR_BODY: usize = 4 << 10;
 /// How much of a Content-Type is shown, in characters.
@@ -308,11 +310,14 @@ impl Pieces {
             .timer
             .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(STALL))));
         while timer.as_mut().poll(cx).is_ready() {
-            if *wound == count {
+            // Whoever was not here when the time was up did not wait, and what has come meanwhile may just need a look.
+            let waited = timer.deadline().elapsed() < SECOND_LOOK;
+            if *wound == count && waited {
                 return Poll::Ready(Some(Err(ErrorKind::Timeout(STALL))));
             }
+            let time = if *wound == count { SECOND_LOOK } else { STALL };
             *wound = count;
-            timer.as_mut().reset(Instant::now() + STALL);
+            timer.as_mut().reset(Instant::now() + time);
         }
         Poll::Pending
     }

@@ -25,26 +25,27 @@ impl InfoService {
 impl Info for InfoService {
     /// Fails as a whole while we are not ready: an answer without labels would be asked for everything.
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
-        if self.context.probe.ready().is_err() || !self.context.snapshots.borrow().seen {
+        let view = self.context.view();
+        // The probe may hear of lost labels a moment later.
+        if self.context.probe.ready().is_err() || view.labels.is_empty() || !view.seen {
             return Err(Status::unknown("Not ready"));
         }
-        let view = self.context.view();
         let (min_time, max_time) = (view.min_time_ms, i64::MAX);
-        let labels = (!view.labels.is_empty()).then(|| label_sets::external(&view.labels));
-        let tsdb_info = |labels| TsdbInfo {
-            labels: Some(labels),
+        let labels = label_sets::external(&view.labels);
+        let tsdb_info = TsdbInfo {
+            labels: Some(labels.clone()),
             min_time,
             max_time,
         };
         Ok(Response::new(InfoResponse {
-            label_sets: labels.clone().into_iter().collect(),
+            label_sets: vec![labels],
             component_type: "sidecar".to_owned(),
             store: Some(StoreInfo {
                 min_time,
                 max_time,
                 supports_sharding: true,
                 supports_without_replica_labels: true,
-                tsdb_infos: labels.into_iter().map(tsdb_info).collect(),
+                tsdb_infos: vec![tsdb_info],
                 supports_projections: false,
             }),
             // An empty message says that the service is there.

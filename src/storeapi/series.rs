@@ -26,6 +26,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prometheus_client::registry::Registry;
+use prost::Message as _;
 use tonic::{
     Status,
     body::Body,
@@ -113,7 +114,7 @@ impl Series {
             return self.skip_chunks(query).await;
         }
         let pass = self.turn().await?;
-        let splits = is_prometheus(&view.version);
+        let splits = is_prometheus(&view.version) && query.can_split();
         let request = if splits { query.split() } else { query.plain() };
         let queries = request.queries.len();
         let streamed = splits.then_some(queries as i64 - 1);
@@ -125,6 +126,7 @@ impl Series {
             // It knows one query only.
             remote_read::Answer::Samples(samples) if samples.results.len() != queries && queries > 1 => {
                 drop(samples);
+                held.keep(0);
                 match self.ask(&query.plain(), &mut held).await? {
                     remote_read::Answer::Frames(frames) => {
                         return Ok(Answer::streaming(self.plan(query, None), frames, pass));
@@ -137,6 +139,8 @@ impl Series {
             remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
         };
         pass.finish();
+        // What was read is there still, what it was read from is not.
+        held.keep(samples.encoded_len());
         let plan = Plan {
             held,
             ..self.plan(query, None)
@@ -153,7 +157,7 @@ impl Series {
         let mut plan = self.plan(query, None);
         let client = &self.inner.context.client;
         let sets = skip_chunks::read(client, query, &mut plan.convert, &mut plan.held).await?;
-        Answer::of(plan, sets.into_iter().map(Ok))
+        Answer::sorted(plan, sets)
     }
 
     async fn ask(&self, request: &ReadRequest, held: &mut Held) -> Result<remote_read::Answer, Status> {

@@ -147,6 +147,8 @@ impl Queries {
             .snapshots
             .wait_for(|snapshot| snapshot.seen && !snapshot.labels.is_empty());
         tokio::select! {
+            // The heartbeat ends with us, and that is no failure.
+            biased;
             () = token.cancelled() => return Ok(()),
             known = known => {
                 known.context("the heartbeat has ended")?;

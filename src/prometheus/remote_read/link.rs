@@ -76,6 +76,14 @@ struct Line {
     connection: Connection<Wire, Full<Bytes>>,
 }
 
+/// Why a connection brought no answer.
+enum Lost {
+    /// It had ended before the question was written.
+    Unasked(String),
+    /// The question may have been read.
+    Asked(String),
+}
+
 /// The body of an answer.
 #[derive(Debug)]
 pub(in crate::prometheus) struct Body {
@@ -99,33 +107,32 @@ impl Link {
         request: Request<Full<Bytes>>,
     ) -> Result<(Parts, Body), ErrorKind> {
         while let Some(line) = self.take() {
-            if let Ok(answer) = self.converse(line, request.clone()).await {
-                return Ok(answer);
+            match self.converse(line, request.clone()).await {
+                Ok(answer) => return Ok(answer),
+                // The server had closed it.
+                Err(Lost::Unasked(_)) => {}
+                // It closes it now, most likely: once more, over a connection that is fresh.
+                Err(Lost::Asked(_)) => break,
             }
-            // The server had closed it, or closes it now: nothing was answered, and a question can be asked again.
         }
         let line = self.connect().await?;
-        self.converse(line, request).await
+        self.converse(line, request)
+            .await
+            .map_err(|(Lost::Asked(why) | Lost::Unasked(why))| ErrorKind::Unreachable(why))
     }
 
     /// Sends a request over a connection, and waits for the head of the answer.
-    async fn converse(
-        self: &Arc<Self>,
-        mut line: Line,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(Parts, Body), ErrorKind> {
+    async fn converse(self: &Arc<Self>, mut line: Line, request: Request<Full<Bytes>>) -> Result<(Parts, Body), Lost> {
         // An end in good order, as of a connection that the server closed while it waited, is one, too: nobody would
         // answer any more, and hyper takes the question all the same.
-        let ended = |ended: hyper::Result<()>| {
-            let why = ended.map_or_else(|error| innermost(&error), |()| ENDED.to_owned());
-            ErrorKind::Unreachable(why)
-        };
-        let failed = |error: hyper::Error| ErrorKind::Unreachable(innermost(&error));
+        let ended = |ended: hyper::Result<()>| ended.map_or_else(|error| innermost(&error), |()| ENDED.to_owned());
+        let failed = |error: hyper::Error| innermost(&error);
         std::future::poll_fn(|cx| match Pin::new(&mut line.connection).poll(cx) {
             Poll::Ready(end) => Poll::Ready(Err(ended(end))),
             Poll::Pending => line.sender.poll_ready(cx).map_err(failed),
         })
-        .await?;
+        .await
+        .map_err(Lost::Unasked)?;
         let mut answer = std::pin::pin!(line.sender.send_request(request));
         let connection = &mut line.connection;
         let response = std::future::poll_fn(|cx| {
@@ -140,7 +147,8 @@ impl Link {
                 (Poll::Pending, Poll::Pending) => Poll::Pending,
             }
         })
-        .await?;
+        .await
+        .map_err(Lost::Asked)?;
         let (parts, incoming) = response.into_parts();
         let link = Arc::clone(self);
         let line = Some(line);

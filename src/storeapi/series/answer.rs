@@ -24,6 +24,9 @@ use crate::{
     storeapi::errors,
 };
 
+/// Bytes that a collected series takes beyond its own.
+const OVERHEAD: usize = 256;
+
 /// How the answer of one call is made.
 #[derive(Debug)]
 pub struct Plan {
@@ -74,6 +77,19 @@ impl Answer {
             answer.collect(series?)?;
         }
         answer.order.finish(&mut answer.ready).map_err(disorder)?;
+        Ok(answer)
+    }
+
+    /// An answer of these series, which are in order and whose memory is held already.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`: a limit.
+    pub fn sorted(plan: Plan, series: Vec<OutSeries>) -> Result<Self, Status> {
+        let mut answer = Self::empty(plan);
+        for one in &series {
+            answer.count(one)?;
+        }
+        answer.ready = series.into();
         Ok(answer)
     }
 
@@ -153,7 +169,7 @@ impl Answer {
 
     fn collect(&mut self, series: OutSeries) -> Result<(), Status> {
         self.count(&series)?;
-        self.plan.held.add(series.size(), &self.plan.why)?;
+        self.plan.held.add(series.size() + OVERHEAD, &self.plan.why)?;
         self.order.collect(series.detached()).map_err(disorder)
     }
 

@@ -29,9 +29,9 @@ use super::{
 
 /// Bytes of a piece, at least, unless the answer pauses or ends.
 const PIECE: usize = 128 << 10;
-/// How long a series may wait for others.
+/// How long a message may wait for others.
 const LINGER: Duration = Duration::from_millis(3);
-/// How long a client may read nothing of a long answer.
+/// How long a client may read nothing of a long answer, at least: it is looked at once in this time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The body of one answer.
@@ -117,6 +117,14 @@ impl SeriesBody {
     }
 }
 
+impl SeriesBody {
+    /// It is the client's turn: up to the next even number.
+    fn given(&self) {
+        let turns = self.answer.turns.load(Ordering::Relaxed);
+        self.answer.turns.store(turns + 2 - turns % 2, Ordering::Relaxed);
+    }
+}
+
 /// Takes the answer from a client that does not read.
 async fn watch(shared: Weak<Shared>, metrics: Metrics) {
     let mut before = None;
@@ -143,23 +151,19 @@ impl http_body::Body for SeriesBody {
         if self.done {
             return Poll::Ready(None);
         }
-        if self.end.is_none() {
+        if self.end.is_none() && self.out.len() < PIECE {
             let filled = self.fill(cx);
-            let turns = self.answer.turns.load(Ordering::Relaxed);
-            // Up to the next odd number while Prometheus is waited for, up to the next even one for the client.
-            let next = turns
-                + if filled.is_pending() {
-                    1 - turns % 2
-                } else {
-                    2 - turns % 2
-                };
-            self.answer.turns.store(next, Ordering::Relaxed);
             if filled.is_pending() {
+                let turns = self.answer.turns.load(Ordering::Relaxed);
+                self.answer.turns.store(turns | 1, Ordering::Relaxed);
                 return Poll::Pending;
             }
         }
         if !self.out.is_empty() {
-            let piece = self.out.split().freeze();
+            // A message may have many MiB: each piece of it counts as progress of the client.
+            let length = self.out.len().min(2 * PIECE);
+            let piece = self.out.split_to(length).freeze();
+            self.given();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         self.done = true;

@@ -7,9 +7,6 @@ use std::sync::{
 
 use tonic::Status;
 
-/// Bytes that a collected series takes beyond its own.
-const OVERHEAD: usize = 256;
-
 /// The budget; clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -48,9 +45,11 @@ impl Budget {
 }
 
 impl Held {
-    /// Bytes that are free now.
-    pub fn room(&self) -> usize {
-        self.budget.total.saturating_sub(self.budget.used())
+    /// Gives back all but so many bytes.
+    pub fn keep(&mut self, bytes: usize) {
+        let back = self.bytes.saturating_sub(bytes);
+        self.budget.used.fetch_sub(back, Ordering::Relaxed);
+        self.bytes -= back;
     }
 
     /// Takes memory; whether there is so much.
@@ -65,7 +64,7 @@ impl Held {
     /// # Errors
     /// `ResourceExhausted`: there is not so much; `why` says what had to be collected.
     pub fn add(&mut self, size: usize, why: &str) -> Result<(), Status> {
-        if self.take(size + OVERHEAD) {
+        if self.take(size) {
             return Ok(());
         }
         Err(Status::resource_exhausted(format!(
@@ -90,10 +89,13 @@ mod tests {
     fn all_calls_share_it_and_what_a_call_held_comes_back() {
         let budget = Budget::new(10_000);
         let (mut one, mut other) = (budget.hold(), budget.hold());
-        one.add(6000, "series").unwrap();
+        one.add(6001, "series").unwrap();
         let error = other.add(4000, "series that carry cluster").unwrap_err();
         assert_eq!(error.code(), tonic::Code::ResourceExhausted);
         assert!(error.message().starts_with("series that carry cluster have"), "{error}");
+        one.keep(100);
+        other.keep(0);
+        assert_eq!(budget.used(), 100);
         drop((one, other));
         assert_eq!(budget.used(), 0);
         budget.hold().add(9000, "series").unwrap();

@@ -26,6 +26,10 @@ use crate::{
     },
 };
 
+/// With more labels to be set or removed than this there is one query only, and all of the answer is sorted in memory: the
+/// request grows with the square of their number.
+const APART_MAX: usize = 16;
+
 /// What one call asks for.
 #[derive(Clone, Debug)]
 pub struct Query {
@@ -72,6 +76,11 @@ impl Query {
             limit: usize::try_from(request.limit).unwrap_or(0),
             batch: usize::try_from(request.response_batch_size).unwrap_or(1).max(1),
         }))
+    }
+
+    /// Whether [`Query::split`] is of use: its answer can be streamed.
+    pub fn can_split(&self) -> bool {
+        self.relabel.touched().len() <= APART_MAX
     }
 
     /// One query for all series, which come in the order of their stored labels.
@@ -141,6 +150,7 @@ mod tests {
             labels: Labels::from_pairs(external.iter().copied()),
             min_time_ms: i64::MIN,
             version: "2.42.0".to_owned(),
+            seen: true,
         }
     }
 
@@ -199,6 +209,16 @@ mod tests {
                 "__name__=up,job=~n.*,cluster=,job2=,replica=",
             ]
         );
+    }
+
+    #[test]
+    fn many_replica_labels_are_not_asked_for_one_by_one() {
+        let mut request = request();
+        request.without_replica_labels = (0..16).map(|at| format!("r{at}")).collect();
+        assert!(Query::new(&request, &view(&[])).unwrap().unwrap().can_split());
+        let one_more = Query::new(&request, &view(&[("cluster", "eu")])).unwrap().unwrap();
+        assert!(!one_more.can_split());
+        assert_eq!(one_more.plain().queries.len(), 1);
     }
 
     #[test]

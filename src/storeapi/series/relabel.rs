@@ -19,7 +19,9 @@ pub struct Relabel {
 impl Relabel {
     /// External labels are set, external labels with an empty value and those of `without` are removed.
     pub fn new(external: &Labels, without: &[String]) -> Self {
-        let without: BTreeSet<&str> = without.iter().map(String::as_str).collect();
+        // An empty name is that of no label, and nothing may be asked about it.
+        let named = without.iter().map(String::as_str).filter(|name| !name.is_empty());
+        let without: BTreeSet<&str> = named.collect();
         let mut touched: BTreeSet<&str> = without.clone();
         touched.extend(external.iter().map(|label| &*label.name));
         let set = touched.iter().map(|&name| {
@@ -35,11 +37,6 @@ impl Relabel {
     /// The names of the labels that are set or removed, sorted.
     pub fn touched(&self) -> &[String] {
         &self.touched
-    }
-
-    /// Whether two series can become one.
-    pub fn merges(&self) -> bool {
-        !self.set.is_empty()
     }
 
     /// The labels to be sent: the same memory, if nothing has to change.
@@ -104,6 +101,12 @@ mod tests {
         let stored = bytes(&stored);
         assert_eq!(relabel.apply(&stored).as_bytes().as_ptr(), stored.as_bytes().as_ptr());
         assert_eq!(relabel.touched(), ["cluster", "empty", "replica"]);
+    }
+
+    #[test]
+    fn an_empty_name_is_no_label() {
+        let relabel = Relabel::new(&Labels::from_pairs([("cluster", "eu")]), &[String::new()]);
+        assert_eq!(relabel.touched(), ["cluster"]);
     }
 
     fn labels(names: &'static str) -> impl Strategy<Value = BTreeMap<String, String>> {

@@ -105,7 +105,8 @@ async fn matchers_on_external_labels_decide_whether_there_is_an_answer() {
 #[tokio::test]
 async fn labels_alone_are_those_of_the_whole_answer() {
     let (prometheus, stage, request) = scene().await;
-    for without in [&[][..], &["replica"], &["replica", "n"]] {
+    // An empty name is that of no label.
+    for without in [&[][..], &["replica"], &["replica", "n"], &[""]] {
         let request = SeriesRequest {
             without_replica_labels: without.iter().map(|&name| name.to_owned()).collect(),
             ..request.clone()
@@ -187,6 +188,24 @@ async fn a_limit_gives_the_first_series() {
             ..request.clone()
         };
         assert_eq!(stage.series(labels).await.series.len(), all.len().min(limit as usize));
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_away_does_not_count_against_the_limits_of_the_flags() {
+    let (prometheus, _, request) = scene().await;
+    let stage = Stage::start(&prometheus, &["--store.limits.request-series=10"]).await;
+    // Prometheus cuts at ten, and without `n` those become few: others are asked for.
+    for (without, wanted_here) in [(&[][..], 10), (&["n", "replica"], 2)] {
+        let got = stage
+            .series(SeriesRequest {
+                limit: 10,
+                skip_chunks: true,
+                without_replica_labels: without.iter().map(|&name| name.to_owned()).collect(),
+                ..request.clone()
+            })
+            .await;
+        assert_eq!(got.series.len(), wanted_here, "{without:?}");
     }
 }
 

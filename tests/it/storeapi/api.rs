@@ -1,6 +1,6 @@
 //! What a real Prometheus does not show on demand: old versions, odd answers, refusals, answers without an end.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use narthex::{
     model::Matcher,
@@ -13,7 +13,7 @@ use narthex::{
     },
     prometheus::{
         ErrorKind,
-        api::{BUDGET, DEADLINE, Question},
+        api::{DEADLINE, Question},
     },
 };
 use serde_json::json;
@@ -362,7 +362,7 @@ fn everything() -> Question<'static> {
 }
 
 #[tokio::test]
-async fn series_are_label_sets_and_no_more_than_the_budget() {
+async fn series_are_label_sets_and_no_more_than_wanted() {
     let fake = fake("2.42.0", |_| {
         text(
             200,
@@ -377,7 +377,12 @@ async fn series_are_label_sets_and_no_more_than_the_budget() {
         limit: 7,
         ..everything()
     };
-    let sets = client.series(&question, BUDGET).await.unwrap();
+    let mut sets = Vec::new();
+    let all = |set| {
+        sets.push(set);
+        ControlFlow::Continue(())
+    };
+    client.each_series(&question, all).await.unwrap();
     let bytes: Vec<&[u8]> = sets.iter().map(|set| &set.as_bytes()[..]).collect();
     let want: [&[u8]; 3] = [
         b"\x0a\x0e\x0a\x08__name__\x12\x02up\x0a\x09\x0a\x03job\x12\x02\xc3\xa9",
@@ -389,9 +394,16 @@ async fn series_are_label_sets_and_no_more_than_the_budget() {
         asked(&fake),
         "/api/v1/series?end=0.001&limit=7&match%5B%5D=%7B%22a.b%22%21%3D%22%22%7D&start=0"
     );
-    let error = client.series(&question, 100).await.unwrap_err();
-    assert!(matches!(error.kind, ErrorKind::TooMuch { limit: 100 }), "{error}");
-    assert_eq!(narthex::storeapi::errors::status(error).code(), Code::ResourceExhausted);
+    let mut count = 0;
+    let two = |_| {
+        count += 1;
+        match count {
+            2 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    };
+    client.each_series(&question, two).await.unwrap();
+    assert_eq!(count, 2);
 }
 
 #[tokio::test]
@@ -400,7 +412,8 @@ async fn an_answer_without_an_end_is_not_held() {
         let head = format!("HTTP/1.1 200 OK\r\n\r\n{begin}");
         let fake = fake("2.42.0", move |_| Answer::Endless(head.clone().into(), Duration::ZERO));
         let scene = Scene::before(fake.url().as_str()).await;
-        let error = scene.context.client.series(&everything(), BUDGET).await.unwrap_err();
+        let all = |_| ControlFlow::Continue(());
+        let error = scene.context.client.each_series(&everything(), all).await.unwrap_err();
         assert!(matches!(error.kind, ErrorKind::TooLarge { .. }), "{error}");
     }
 }

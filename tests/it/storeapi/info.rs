@@ -68,17 +68,15 @@ async fn has_the_bytes_of_the_wire() {
 }
 
 #[tokio::test]
-async fn without_labels_it_has_no_label_set_and_without_samples_the_smallest_time() {
+async fn without_labels_it_fails_and_without_samples_it_has_the_smallest_time() {
     let scene = stages().await[0].scene().await;
-    let service = service(&scene, |snapshot| {
-        snapshot.labels = narthex::model::Labels::default();
-        snapshot.lowest_time_ms = i64::MIN;
-    })
-    .await;
-    let answer = service.info(Request::new(InfoRequest {})).await.unwrap().into_inner();
-    let store = answer.store.unwrap();
-    assert!(answer.label_sets.is_empty() && store.tsdb_infos.is_empty());
-    assert_eq!(store.min_time, -62_167_219_200_000);
+    let empty = service(&scene, |snapshot| snapshot.lowest_time_ms = i64::MIN).await;
+    let answer = empty.info(Request::new(InfoRequest {})).await.unwrap().into_inner();
+    assert_eq!(answer.store.unwrap().min_time, -62_167_219_200_000);
+    // An answer without labels would be asked for everything, also in the moment before the probe hears of it.
+    let bare = service(&scene, |snapshot| snapshot.labels = narthex::model::Labels::default()).await;
+    let error = bare.info(Request::new(InfoRequest {})).await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::Unknown, "Not ready"));
 }
 
 #[tokio::test]
