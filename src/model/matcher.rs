@@ -43,13 +43,18 @@ pub enum PatternError {
         problem: String,
     },
     /// Go takes it, but this program cannot match with it.
-    #[error("the regular expression {pattern:?} of a matcher is not supported here: {problem}")]
+    #[error("the regular expression {:?} of a matcher is not supported here: {problem}", beginning(.pattern))]
     Unsupported {
         /// The pattern as it was given.
         pattern: String,
         /// Why not.
         problem: String,
     },
+}
+
+/// As much of a pattern as is shown.
+fn beginning(pattern: &str) -> &str {
+    &pattern[..pattern.floor_char_boundary(200)]
 }
 
 /// A condition on one label. A pattern is compiled only when it is matched here: most are Prometheus' business.

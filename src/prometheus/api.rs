@@ -1,6 +1,6 @@
 //! Prometheus' JSON API, as far as the StoreAPI asks it.
 //!
-//! **Bounds.** Each call ends after [`DEADLINE`]. A list is read element by element while it arrives, so that an answer
+//! **Bounds.** Each call ends after [`DEADLINE`], its turn included: sixteen are asked at once. A list is read element by element while it arrives, so that an answer
 //! and what is made of it are never both in memory; what is collected is bounded. Other answers are read whole, up to
 //! [`BUDGET`]. A larger one is an error that says so, never a shorter answer.
 //!
@@ -37,8 +37,8 @@ use crate::model::{Matcher, matcher::Op};
 /// How long a question may take, answer included.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
-/// How much may be collected from one answer, in bytes.
-pub const BUDGET: usize = 256 << 20;
+/// How much may be collected from one answer, in bytes. Sixteen questions at most are asked at once.
+pub const BUDGET: usize = 64 << 20;
 
 /// What each element costs beside its bytes.
 const OVERHEAD: usize = 64;

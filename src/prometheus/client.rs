@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use url::Url;
 
 pub use super::http_client::HttpClientConfig;
@@ -23,6 +24,9 @@ const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Longest address that can be asked, in bytes; HTTP libraries hold no longer ones.
 const ADDRESS: usize = 65_000;
+
+/// Questions of clients at once: each may hold some memory. First come, first served.
+const QUESTIONS: usize = 16;
 
 /// Whether Prometheus still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ struct Inner {
     shown: Url,
     transport: Transport,
     timeout: Duration,
+    /// Questions of clients at once; the heartbeat does not wait with them.
+    questions: Semaphore,
 }
 
 impl Client {
@@ -82,6 +88,7 @@ impl Client {
             shown,
             transport,
             timeout,
+            questions: Semaphore::new(QUESTIONS),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -230,6 +237,8 @@ impl Client {
         read: impl AsyncFnOnce(reqwest::Response) -> Result<T, ErrorKind>,
     ) -> Result<T, Error> {
         let ask = async |mut url: Url| {
+            // Within the deadline, as everything; it is never closed.
+            let _turn = self.inner.questions.acquire().await;
             if !parameters.is_empty() {
                 url.query_pairs_mut().extend_pairs(parameters);
             }

@@ -320,7 +320,7 @@ impl RawTransport {
             number => usize::try_from(number).unwrap_or(0),
         };
         let of_host = match self.max_idle_conns_per_host.unwrap_or(IDLE_CONNECTIONS) {
-            0 => 16,
+            0 => IDLE_CONNECTIONS as usize,
             number => usize::try_from(number).unwrap_or(0),
         };
         TransportConfig {

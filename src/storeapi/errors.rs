@@ -7,10 +7,14 @@ use crate::prometheus::{
     remote_read::{ReadError, ReadErrorKind},
 };
 
+/// Longest text of a status, in bytes; clients take 8 to 16 KiB of headers, in which other letters than ASCII's take thrice
+/// their size.
+const TEXT_MAX: usize = 2 << 10;
+
 /// The status for a failed call to Prometheus. Its text says what was asked where (without credentials), what went wrong,
 /// and Prometheus' own message.
 pub fn status(error: Error) -> Status {
-    Status::new(code(&error.kind), error.to_string())
+    Status::new(code(&error.kind), cut(error.to_string()))
 }
 
 /// The status for a failed remote read, by the same rules.
@@ -20,7 +24,13 @@ pub fn read_status(error: &ReadError) -> Status {
         ReadErrorKind::NoRoom(_) => Code::ResourceExhausted,
         _ => Code::Internal,
     };
-    Status::new(code, error.to_string())
+    Status::new(code, cut(error.to_string()))
+}
+
+/// A text that a client can take: it travels among the headers, and too many of those end more than the call.
+pub fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_MAX));
+    text
 }
 
 fn code(kind: &ErrorKind) -> Code {
@@ -90,6 +100,13 @@ mod tests {
             read(ReadErrorKind::ContentType("text/html".to_owned())).code(),
             Code::Internal
         );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_two_letters() {
+        assert_eq!(cut("ä".repeat(3000)).len(), TEXT_MAX);
+        assert_eq!(cut("aä".repeat(3000)).len(), TEXT_MAX - 1);
+        assert_eq!(cut("short".to_owned()), "short");
     }
 
     #[test]

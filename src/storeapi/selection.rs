@@ -5,6 +5,7 @@
 
 use tonic::Status;
 
+use super::errors;
 use crate::{
     model::{
         Labels, Matcher,
@@ -47,7 +48,7 @@ pub fn select(matchers: &[LabelMatcher], external: &Labels) -> Result<Selection,
 }
 
 fn unusable(error: PatternError) -> Status {
-    Status::invalid_argument(error.to_string())
+    Status::invalid_argument(errors::cut(error.to_string()))
 }
 
 /// Reads one matcher of a request.

@@ -83,9 +83,16 @@ impl Layout {
     }
 }
 
+/// The most spans on one side that are read: a span takes far more memory than bits.
+const SPANS_MAX: u64 = 1 << 16;
+
 fn read_spans(reader: &mut Reader<'_>) -> Result<Option<Vec<Span>>, End> {
     let mut spans = Vec::new();
-    for _ in 0..varbit::read_unsigned(reader)? {
+    let count = varbit::read_unsigned(reader)?;
+    if count > SPANS_MAX {
+        return Ok(None);
+    }
+    for _ in 0..count {
         let length = varbit::read_unsigned(reader)?;
         let offset = varbit::read_signed(reader)?;
         match (u32::try_from(length), i32::try_from(offset)) {

@@ -13,6 +13,9 @@ use super::{
     layout::{BAD_LAYOUT, Layout},
 };
 
+/// The most buckets that are read.
+const BUCKETS_MAX: usize = 1 << 16;
+
 /// Bytes before the layout.
 const HEADER: usize = 3;
 /// With start timestamps, what is known about resets stands in the highest bits of the count.
@@ -151,6 +154,10 @@ impl<'a> Decoder<'a> {
         let all = usize::try_from(all).unwrap_or(usize::MAX);
         if all > reader.left() {
             return Err(End);
+        }
+        // And in memory each takes more than a hundred times as much.
+        if all > BUCKETS_MAX {
+            return Ok(Some(BAD_LAYOUT));
         }
         self.positive = usize::try_from(positive).unwrap_or(all);
         self.time = varbit::read_signed(reader)?;

@@ -156,6 +156,8 @@ struct Translator<'a> {
     last_repeat: Option<usize>,
     unicode_classes: usize,
     stacked: usize,
+    /// No `:]` follows any more: it must not be looked for again and again.
+    no_posix_end: bool,
 }
 
 impl<'a> Translator<'a> {
@@ -175,6 +177,7 @@ impl<'a> Translator<'a> {
             last_repeat: None,
             unicode_classes: 0,
             stacked: 0,
+            no_posix_end: false,
         }
     }
 
@@ -373,9 +376,14 @@ impl<'a> Translator<'a> {
     /// `{n}`, `{n,}` or `{n,m}`; anything else makes the brace a plain one.
     fn counts(&mut self) -> Result<Option<Counts>, Refusal> {
         let start = self.at;
-        let Some(end) = self.rest().find('}') else {
+        // No further than what may be counts: a brace that is none must not be looked for again and again.
+        let counts = self.rest()[1..]
+            .bytes()
+            .take_while(|byte| byte.is_ascii_digit() || *byte == b',');
+        let end = 1 + counts.count();
+        if !self.rest()[end..].starts_with('}') {
             return Ok(None);
-        };
+        }
         let inside = &self.rest()[1..end];
         let (least, most) = match inside.split_once(',') {
             None => (count(inside), count(inside).map(Some)),

@@ -148,7 +148,8 @@ impl Elements {
 
     /// A byte that is not of the list.
     fn beside(&mut self, byte: u8) -> Result<(), ErrorKind> {
-        if self.around.len() == AROUND {
+        // The end of the list is noted without a look at the length.
+        if self.around.len() >= AROUND {
             return Err(ErrorKind::TooLarge { limit: AROUND });
         }
         self.around.push(byte);

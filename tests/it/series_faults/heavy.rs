@@ -34,8 +34,9 @@ const DATA: Spec = Spec {
 /// What many calls may take beyond one, in bytes, also when the program is built without optimization: nine run at once.
 const MEMORY: u64 = 24 << 20;
 
-/// Connections to Prometheus that may wait for their next use: for remote reads and for heartbeats, two each.
-const IDLE: usize = 4;
+/// Connections to Prometheus that may wait for their next use: for remote reads, of which nine run at once, and as many
+/// again that were made while dropped ones were still being closed; for heartbeats a few.
+const IDLE: usize = 16 + 4;
 
 fn request() -> SeriesRequest {
     SeriesRequest {

@@ -18,7 +18,18 @@ use super::{
 use crate::rig::{Metrics, Prometheus, Tools, http, prometheus::sealed};
 
 /// Families with their types, as Thanos' sidecar has them; without those of gRPC, the StoreAPI, the reloader and Go.
-const OF_THANOS: [(&str, &str); 22] = [
+const OF_THANOS: [(&str, &str); 33] = [
+    ("grpc_req_panics_recovered_total", "counter"),
+    ("grpc_server_handled_total", "counter"),
+    ("grpc_server_handling_seconds", "histogram"),
+    ("grpc_server_msg_received_total", "counter"),
+    ("grpc_server_msg_sent_total", "counter"),
+    ("grpc_server_started_total", "counter"),
+    ("prometheus_store_received_frames", "histogram"),
+    ("thanos_store_selects_dropped_total", "counter"),
+    ("thanos_store_server_chunks_requested", "histogram"),
+    ("thanos_store_server_pending_series_requests", "gauge"),
+    ("thanos_store_server_series_requested", "histogram"),
     ("thanos_sidecar_prometheus_up", "gauge"),
     ("thanos_status", "gauge"),
     ("thanos_build_info", "gauge"),

@@ -66,7 +66,11 @@ impl Translator<'_> {
     fn posix(&mut self) -> Result<Option<String>, Refusal> {
         let start = self.at;
         let rest = self.rest();
-        let Some(end) = rest.strip_prefix("[:").and_then(|rest| rest.find(":]")) else {
+        let Some(inside) = rest.strip_prefix("[:").filter(|_| !self.no_posix_end) else {
+            return Ok(None);
+        };
+        let Some(end) = inside.find(":]") else {
+            self.no_posix_end = true;
             return Ok(None);
         };
         let name = &rest[2..2 + end];
