@@ -63,8 +63,11 @@ pub(super) async fn tell_what_was_shipped(stand: &Stand, prometheus: &Prometheus
         let before = sealed(data);
         let (_, page) = http::get(&format!("{}/metrics", stand.sidecar.url())).await?;
         let page = String::from_utf8(page.to_vec()).expect("the page is text");
-        let uploads = Metrics::parse(&page).value("thanos_shipper_uploads_total", &[])?;
-        (uploads as usize == before.len() && sealed(data) == before).then_some((page, before))
+        let metrics = Metrics::parse(&page);
+        let uploads = metrics.value("thanos_shipper_uploads_total", &[])?;
+        // Counted one after the other: the last block may be uploaded, and not off the list yet.
+        let left = metrics.value("narthex_unuploaded_blocks", &[])?;
+        (uploads as usize == before.len() && left == 0.0 && sealed(data) == before).then_some((page, before))
     };
     let (page, blocks) = stand.sidecar.wait_until(PATIENCE, "all blocks are shipped", look).await;
     let metrics = Metrics::parse(&page);
