@@ -233,7 +233,8 @@ fn unexpected(samples: &ReadResponse) -> Status {
     Status::unknown(format!("unexpected result size {}", samples.results.len()))
 }
 
-/// Whether this is a Prometheus that answers all queries of one request, as each that tells a version does.
+/// Whether this is a Prometheus that answers all queries of one request. Each that tells what it is built from does, also
+/// when that holds no version, as in one built by hand; `0` stands for a server that has no such page.
 fn is_prometheus(version: &str) -> bool {
-    version.starts_with(|char: char| char.is_ascii_digit()) && version.contains('.')
+    version != "0"
 }

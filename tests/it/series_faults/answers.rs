@@ -255,6 +255,22 @@ async fn a_server_of_unknown_kind_is_asked_one_query_and_heard_out() {
 }
 
 #[tokio::test]
+async fn a_prometheus_that_was_built_without_a_version_is_one_all_the_same() {
+    let version = Some("");
+    let scene = Scene::start_with(Settings { limit: 10, version }).await;
+    scene.fake.answer("built by hand", |request| {
+        assert_eq!(
+            request.queries.len(),
+            2,
+            "what carries the external label is asked for apart"
+        );
+        vec![Step::Send(whole(&frames(3).concat()))]
+    });
+    let outcome = scene.client().await.ask("built by hand").await;
+    assert_whole(&outcome, 0..3, "built by hand");
+}
+
+#[tokio::test]
 async fn a_connection_is_used_again_and_one_that_was_closed_meanwhile_is_not() {
     let scene = Scene::start(10).await;
     let client = scene.client().await;
