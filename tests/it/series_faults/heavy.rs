@@ -164,7 +164,7 @@ async fn storm(limit: u64, flags: &[&str]) {
     wait_for_pending(&sidecar, 0).await;
     let peak = sidecar.peak_memory();
     assert!(
-        peak - memory < MEMORY,
+        peak.saturating_sub(memory) < MEMORY,
         "{memory} bytes after one call, {peak} after {CALLS}"
     );
     let port = prometheus.url().rsplit(':').next().unwrap().parse().unwrap();
