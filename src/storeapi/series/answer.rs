@@ -95,10 +95,10 @@ impl Answer {
 
     fn empty(plan: Plan) -> Self {
         Self {
+            order: plan.convert.order(),
             plan,
             frames: None,
             used: Used::default(),
-            order: Order::default(),
             ready: VecDeque::new(),
             given: 0,
             last: None,
@@ -158,13 +158,24 @@ impl Answer {
                 continue;
             };
             if self.plan.streamed == Some(frame.query_index) {
-                self.count(&series)?;
-                self.order.push(series, &mut self.ready).map_err(disorder)?;
+                self.push(series)?;
             } else {
                 self.collect(series)?;
             }
         }
         Ok(())
+    }
+
+    fn push(&mut self, series: OutSeries) -> Result<(), Status> {
+        self.count(&series)?;
+        let before = self.order.parts_bytes();
+        self.order.push(series, &mut self.ready).map_err(disorder)?;
+        let after = self.order.parts_bytes();
+        if before == after {
+            return Ok(());
+        }
+        self.plan.held.give_back(before);
+        self.plan.held.add(after, "the parts of series that begin others")
     }
 
     fn collect(&mut self, series: OutSeries) -> Result<(), Status> {

@@ -52,6 +52,11 @@ impl Held {
         self.bytes -= back;
     }
 
+    /// Gives back so many bytes, which were taken before.
+    pub fn give_back(&mut self, bytes: usize) {
+        self.keep(self.bytes.saturating_sub(bytes));
+    }
+
     /// Takes memory; whether there is so much.
     pub fn take(&mut self, bytes: usize) -> bool {
         let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
@@ -93,6 +98,7 @@ mod tests {
         let error = other.add(4000, "series that carry cluster").unwrap_err();
         assert_eq!(error.code(), tonic::Code::ResourceExhausted);
         assert!(error.message().starts_with("series that carry cluster have"), "{error}");
+        one.give_back(901);
         one.keep(100);
         other.keep(0);
         assert_eq!(budget.used(), 100);

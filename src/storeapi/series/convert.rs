@@ -5,6 +5,7 @@ use tonic::Status;
 
 use super::{
     encode::{OutChunk, OutSeries},
+    order::Order,
     relabel::Relabel,
     shard::Shard,
 };
@@ -28,6 +29,11 @@ impl Convert {
     /// Changes labels and keeps what belongs to the shard.
     pub fn new(relabel: Relabel, shard: Option<Shard>) -> Self {
         Self { relabel, shard }
+    }
+
+    /// Nothing yet, of series that are made so.
+    pub fn order(&self) -> Order<OutSeries> {
+        Order::new(self.relabel.greatest_added())
     }
 
     /// The labels to be sent; `None` if the series belongs to another shard.

@@ -37,6 +37,10 @@ impl Labelled for OutSeries {
     fn labels(&self) -> &LabelBytes {
         &self.labels
     }
+
+    fn size(&self) -> usize {
+        self.size
+    }
 }
 
 impl OutSeries {
@@ -59,11 +63,6 @@ impl OutSeries {
     /// Its chunks.
     pub fn chunks(&self) -> &[OutChunk] {
         &self.chunks
-    }
-
-    /// Bytes of the encoded series.
-    pub fn size(&self) -> usize {
-        self.size
     }
 
     fn write(&self, out: &mut BytesMut) {

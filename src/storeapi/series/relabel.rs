@@ -39,6 +39,12 @@ impl Relabel {
         &self.touched
     }
 
+    /// The greatest name of the labels that are added to each series; empty, if there are none.
+    pub fn greatest_added(&self) -> &[u8] {
+        let added = self.set.iter().rev().find(|(_, value)| !value.is_empty());
+        added.map_or(&[], |(name, _)| name)
+    }
+
     /// The labels to be sent: the same memory, if nothing has to change.
     pub fn apply(&self, stored: &LabelBytes) -> LabelBytes {
         if self.holds(stored) {
