@@ -20,7 +20,6 @@ use narthex::{
     storeapi::series::{
         convert::Convert,
         encode::{Batcher, OutSeries},
-        order::Order,
         relabel::Relabel,
         shard::Shard,
     },
@@ -123,7 +122,7 @@ fn way(criterion: &mut Criterion, name: &str, body: &Bytes) {
 
 /// All that happens to an answer, into a buffer that is emptied as a connection would.
 fn send(body: &Bytes, mut convert: Convert, batch: usize) {
-    let (mut order, mut ready) = (Order::default(), VecDeque::<OutSeries>::new());
+    let (mut order, mut ready) = (convert.order(), VecDeque::<OutSeries>::new());
     let (mut batcher, mut out) = (Batcher::new(batch), BytesMut::new());
     frames(body, |frame| {
         for series in frame.series {

@@ -12,7 +12,7 @@ use narthex::{
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (size, body) = (usize::from(input.0).max(1), input.1);
-    let (mut reader, mut order, mut ready) = (FrameReader::default(), Order::default(), VecDeque::new());
+    let (mut reader, mut order, mut ready) = (FrameReader::default(), Order::new(b"m"), VecDeque::new());
     for piece in body.chunks(size) {
         reader.push(Bytes::copy_from_slice(piece));
         loop {
