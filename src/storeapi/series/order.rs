@@ -5,7 +5,8 @@
 //! series as a series has labels brings them in order. A stored series that already carries one of the labels that are
 //! set or removed moves freely; those are asked for apart ([`super::query`]), come first, are collected and sorted, and
 //! merged in. The parts of a series that Prometheus split over frames stay together: while a longer label set may still
-//! go before it, all of them are held, which [`Order::parts_bytes`] counts. A last look at each label set finds disorder: it fails the call, and is never sent.
+//! go before it, all of them are held, which [`Order::parts_bytes`] counts. A last look at each label set finds disorder:
+//! it fails the call, and is never sent.
 
 use std::{cmp::Ordering, collections::VecDeque};
 

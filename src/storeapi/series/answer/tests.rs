@@ -243,3 +243,37 @@ fn what_is_collected_is_counted_and_keeps_nothing_else_alive() {
     assert_eq!(outcome.end.unwrap_err().code(), tonic::Code::ResourceExhausted);
     assert_eq!((outcome.series.len(), budget.used()), (0, 0));
 }
+
+/// `a` comes in parts, and belongs behind the longer set that follows.
+#[test]
+fn parts_that_are_held_count_and_are_given_back() {
+    let (a, ab) = (set(&[("a", "x")]), set(&[("a", "x"), ("b", "x")]));
+    let one = |set: &Set, byte: u8| encode(0, &[(set.clone(), vec![byte; 500])]).to_vec();
+    let body: Bytes = [one(&a, 1), one(&a, 2), one(&a, 3), one(&ab, 4)].concat().into();
+    let relabel = || Relabel::new(&Labels::from_pairs([("zone", "y")]), &[]);
+    let with = |total| {
+        let budget = Budget::new(total);
+        let mut plan = plan(Some(0), metrics());
+        plan.held = budget.hold();
+        let outcome = read(body.clone(), &[64], plan, relabel());
+        assert_eq!(budget.used(), 0);
+        outcome
+    };
+    // Two further parts are held, of a bit more than 500 bytes each.
+    let good = with(1200);
+    good.end.unwrap();
+    let firsts: Vec<u8> = good.series.iter().map(|(_, data)| data[0]).collect();
+    assert_eq!(firsts, [4, 1, 2, 3]);
+    let refused = with(1000).end.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(
+        refused.message().starts_with("the parts of series that begin others"),
+        "{refused}"
+    );
+    // Where nothing is added behind, none has to wait.
+    let mut plan = plan(Some(0), metrics());
+    plan.held = Budget::new(0).hold();
+    let plain = read(body.clone(), &[64], plan, Relabel::default());
+    plain.end.unwrap();
+    assert_eq!(plain.series.len(), 4);
+}
