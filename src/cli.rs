@@ -18,9 +18,7 @@ mod text;
 mod value;
 
 pub use content::{ContentError, Env, content, process_env};
-pub use flags::{
-    Command, Common, Grpc, Http, Objstore, Prometheus, REQUESTS_AT_ONCE, Reloader, Shipper, Sidecar, Store, Tsdb,
-};
+pub use flags::*;
 pub use table::flag_table;
 pub use text::version;
 pub use value::{Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod, TlsVersion, ValueError};
@@ -120,11 +118,15 @@ fn run(words: &Words, root: clap::Command) -> Outcome {
     if words.command.is_none() {
         return stderr(text::help(root, None));
     }
-    let Command::Sidecar(sidecar) = &command;
-    if let Some(twice) = check::repeated_label(sidecar) {
-        return bad_value(name, &format!("--label: {twice} is given more than once"));
-    }
-    let findings = check::sidecar(sidecar);
+    let findings = match &command {
+        Command::Sidecar(sidecar) => {
+            if let Some(twice) = check::repeated_label(sidecar) {
+                return bad_value(name, &format!("--label: {twice} is given more than once"));
+            }
+            check::sidecar(sidecar)
+        }
+        _ => Vec::new(),
+    };
     if findings.is_empty() {
         return Outcome::Run(command);
     }

@@ -1,6 +1,11 @@
 //! One file per subcommand: flags -> configuration (everything checked) -> build (ports bound, addresses known) -> run.
 
+mod backfill;
+mod bucket;
+mod restore;
+mod show;
 pub mod sidecar;
+mod single;
 
 use std::{
     io::{Write, stderr},
@@ -8,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    cli::{Command, Common, LogFormat, LogLevel},
+    cli::{self, Bucket, Command, Common, LogFormat, LogLevel, Tools, ToolsBucket},
     ops::{
         process,
         supervisor::Outcome,
@@ -53,8 +58,23 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
                 let config = sidecar::Config::new(*flags)?;
                 sidecar::build(config).await?.run().await
             }
+            Command::Backfill(flags) => backfill::backfill(*flags).await,
+            Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => backfill::upload_blocks(*flags).await,
+            Command::Bucket(Bucket::Ls(flags)) => bucket::ls(*flags).await,
+            Command::Bucket(Bucket::Inspect(flags)) => bucket::inspect(*flags).await,
+            Command::Bucket(Bucket::Verify(flags)) => bucket::verify(*flags).await,
+            Command::Bucket(Bucket::Gaps(flags)) => bucket::gaps(*flags).await,
+            Command::Restore(flags) => restore::restore(*flags).await,
         }
     })
+}
+
+/// Where the wrong YAML came from: the mistake itself is told with its line, and wants a file beside that.
+fn wrong(flags: &cli::Objstore) -> String {
+    match &flags.config_file {
+        Some(path) if !path.as_os_str().is_empty() => format!("--objstore.config-file={} is wrong", path.display()),
+        _ => "--objstore.config is wrong".to_owned(),
+    }
 }
 
 fn init_log(flags: &Common) -> Result<(), InitError> {

@@ -8,7 +8,11 @@
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
-//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | tsdb, objstore, model |
+//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | shipper, catalog, tsdb, objstore, model |
+//! | [`restore`] | blocks of a bucket brought back to disk | catalog, tsdb, objstore, model |
+//! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | catalog, tsdb, objstore, model |
+//! | [`catalog`] | what a bucket holds, as its blocks say of themselves | tsdb, objstore, model |
+//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | catalog, tsdb, objstore, model |
 //! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
@@ -18,6 +22,9 @@
 //! | [`model`] | labels, durations: pure values | nothing |
 //! | [`pb`] | messages and services generated from `proto/` | nothing |
 
+pub mod audit;
+pub mod backfill;
+pub mod catalog;
 pub mod chunk;
 pub mod cli;
 pub mod cmd;
@@ -26,6 +33,7 @@ pub mod objstore;
 pub mod ops;
 pub mod pb;
 pub mod prometheus;
+pub mod restore;
 pub mod shipper;
 pub mod storeapi;
 pub mod tsdb;

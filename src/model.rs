@@ -3,6 +3,7 @@
 pub mod duration;
 pub mod labels;
 pub mod matcher;
+pub mod selector;
 
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;

@@ -8,23 +8,28 @@
 pub mod config;
 mod filesystem;
 pub mod layers;
+mod pace;
 mod s3;
 
 use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use prometheus_client::registry::Registry;
 
 use self::config::{BucketConfig, ConfigError, Provider};
+pub use self::pace::Pace;
 
 /// How hard a bucket may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// How many requests with a body run at once, over all objects and their parts; at least 1.
     pub requests_at_once: usize,
     /// How long a request may make no progress at all (30 s).
     pub stall: Duration,
+    /// How fast bodies may move, and how many bytes of them did; without limit by default.
+    pub pace: Pace,
 }
 
 impl Default for Limits {
@@ -32,6 +37,7 @@ impl Default for Limits {
         Self {
             requests_at_once: 4,
             stall: Duration::from_secs(30),
+            pace: Pace::default(),
         }
     }
 }
@@ -70,6 +76,42 @@ pub struct Source {
     pub len: u64,
 }
 
+/// An object that is being read.
+pub struct Reading {
+    /// How many bytes are to come: from the offset that was asked for to the end of the object.
+    pub len: u64,
+    /// They, in order. The stream ends after exactly `len` bytes, or with an error; dropping it stops the request.
+    pub pieces: BoxStream<'static, Result<Bytes, Error>>,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an object is, held against a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// The same bytes.
+    Same(Proof),
+    /// Other bytes, or another number of them; in words that say how that was found out.
+    Different(String),
+    /// There is no such object.
+    Absent,
+}
+
+/// How it is known that an object has the bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The store told the checksum of what it holds.
+    Checksum,
+    /// The store tells no checksum that can be computed here; the object was read back.
+    ReadBack,
+}
+
 /// What one object store can do for a shipper. Keys are relative to the configured prefix.
 ///
 /// Every call ends: a request without progress for the configured time fails with [`ErrorKind::Stalled`]. Dropping a
@@ -92,6 +134,14 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
 
     /// Reads a small object; more than `limit` bytes are an error of kind [`ErrorKind::TooLarge`].
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error>;
+
+    /// Reads an object of any size from `offset` (bytes) on, as a stream. What breaks off and can heal is asked for again
+    /// from where it broke off.
+    async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error>;
+
+    /// Whether an object has exactly the bytes of `source`: by the checksum that the store keeps of it, or else by
+    /// reading it back. A checksum costs one small request and one read of the local file.
+    async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error>;
 
     /// All objects below the directory `dir` (no slash at the end), at any depth, sorted by key.
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error>;

@@ -21,6 +21,7 @@
 pub mod check;
 mod id;
 mod json;
+mod listed;
 mod meta;
 mod pinned;
 mod scan;

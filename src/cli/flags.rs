@@ -3,6 +3,8 @@
 //!
 //! All names and defaults are those of the Thanos sidecar unless a flag is said to be narthex' own.
 
+mod blocks;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
@@ -14,6 +16,11 @@ use super::{
 };
 use crate::model::{Label, Labels, duration::TimeOrDuration};
 
+pub use blocks::{
+    Backfill, BackfillSource, Bucket, Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, Proof,
+    Restore, Selection, Tools, ToolsBucket, Transfer, UploadBlocks, Verify,
+};
+
 /// What narthex is asked to do.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Command {
@@ -23,13 +30,34 @@ pub enum Command {
     /// bucket; Prometheus' own files are only read. Queriers reach Prometheus' data through the StoreAPI on
     /// --grpc-address.
     Sidecar(Box<Sidecar>),
+
+    /// Send blocks that exist already to a bucket: plan, apply, verify
+    Backfill(Box<Backfill>),
+
+    /// Look at the blocks of a bucket
+    #[command(subcommand)]
+    Bucket(Bucket),
+
+    /// Bring blocks of a bucket back to disk, for a plain Prometheus
+    Restore(Box<Restore>),
+
+    /// Commands under the names that Thanos gives them
+    #[command(subcommand)]
+    Tools(Tools),
 }
 
 impl Command {
     /// The flags that every command has.
     pub fn common(&self) -> &Common {
         match self {
-            Self::Sidecar(sidecar) => &sidecar.common,
+            Self::Sidecar(flags) => &flags.common,
+            Self::Backfill(flags) => &flags.common,
+            Self::Bucket(Bucket::Ls(flags)) => &flags.common,
+            Self::Bucket(Bucket::Inspect(flags)) => &flags.common,
+            Self::Bucket(Bucket::Verify(flags)) => &flags.common,
+            Self::Bucket(Bucket::Gaps(flags)) => &flags.common,
+            Self::Restore(flags) => &flags.common,
+            Self::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => &flags.common,
         }
     }
 }

@@ -12,6 +12,7 @@ use url::Url;
 use crate::model::{
     Label,
     duration::{self, DurationError, TimeOrDuration},
+    selector::Selector,
 };
 
 /// Why a flag's value cannot be used, in words for the operator; it never repeats a value that may hold a secret.
@@ -339,6 +340,26 @@ fn unquote(quoted: &str) -> Result<String, ValueError> {
         None => Ok(value),
         Some(_) => error(format!("{quoted} goes on after its closing quote")),
     }
+}
+
+/// A label that blocks get in the bucket: `name=value`, or the value as Go quotes strings.
+pub(super) fn external_label(text: &str) -> Result<Label, ValueError> {
+    label(text)
+}
+
+/// A selector of label sets: `{name="value", ...}`, or one matcher without the braces.
+pub(super) fn selector(text: &str) -> Result<Selector, ValueError> {
+    error(format!("{text:?} cannot be read yet"))
+}
+
+/// How many requests run at once.
+pub(super) fn at_once(text: &str) -> Result<usize, ValueError> {
+    usize::try_from(concurrency(text)?).or_else(|_| error("expected a number from 1 up"))
+}
+
+/// A number of bytes, with or without a unit: `1048576`, `1MiB`, `50MB`.
+pub(super) fn size(text: &str) -> Result<u64, ValueError> {
+    uint(text)
 }
 
 /// Any path, the empty one included, which stands for "not given".

@@ -60,7 +60,7 @@ impl Config {
         let yaml = flags.objstore.content(&cli::process_env)?;
         let bucket = match yaml.trim().is_empty() {
             true => None,
-            false => Some(objstore::config::parse(&yaml).with_context(|| wrong(&flags.objstore))?),
+            false => Some(objstore::config::parse(&yaml).with_context(|| super::wrong(&flags.objstore))?),
         };
         let http_client = HttpClientConfig::parse(&flags.prometheus.http_client()?)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
@@ -71,14 +71,6 @@ impl Config {
             http_client,
             queries,
         })
-    }
-}
-
-/// Where the wrong YAML came from: the mistake itself is told with its line, and wants a file beside that.
-fn wrong(flags: &cli::Objstore) -> String {
-    match &flags.config_file {
-        Some(path) if !path.as_os_str().is_empty() => format!("--objstore.config-file={} is wrong", path.display()),
-        _ => "--objstore.config is wrong".to_owned(),
     }
 }
 
@@ -172,6 +164,7 @@ async fn open(flags: &cli::Sidecar, config: &BucketConfig, registry: &mut Regist
     let limits = objstore::Limits {
         requests_at_once: flags.shipper.requests_at_once(),
         stall: STALL,
+        pace: objstore::Pace::default(),
     };
     let bucket = objstore::open(config, &limits, registry)
         .await

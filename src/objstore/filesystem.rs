@@ -28,7 +28,7 @@ use self::{
     walk::{Step, entries, holds_objects, is_temp, read, remove_stale, walk},
     write::{Content, Failed, Live, write},
 };
-use super::{Bucket, Error, ErrorKind, Limits, Object, Op, Source, config::FilesystemConfig};
+use super::{Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Reading, Source, config::FilesystemConfig};
 
 /// A directory as a bucket.
 #[derive(Debug)]
@@ -198,6 +198,14 @@ impl Bucket for Filesystem {
                 source: None,
             }
         })
+    }
+
+    async fn read(&self, key: &str, _offset: u64) -> Result<Reading, Error> {
+        Err(self.error(Op::Get, key, &io::Error::other("not there yet")))
+    }
+
+    async fn compare(&self, key: &str, _source: &Source) -> Result<Comparison, Error> {
+        Err(self.error(Op::Get, key, &io::Error::other("not there yet")))
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {

@@ -39,7 +39,7 @@ use self::{
     multipart::Plan,
 };
 use super::{
-    Bucket, Error, ErrorKind, Limits, Object, Op, Source,
+    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Reading, Source,
     config::{ConfigError, ListVersion, S3Config, Secret, Sse, UserMetadata},
 };
 
@@ -254,6 +254,18 @@ impl Bucket for S3Bucket {
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         self.0.read(key, limit).await
+    }
+
+    async fn read(&self, key: &str, _offset: u64) -> Result<Reading, Error> {
+        Err(self
+            .0
+            .error(Op::Get, key, ErrorKind::Refused, "not there yet".to_owned()))
+    }
+
+    async fn compare(&self, key: &str, _source: &Source) -> Result<Comparison, Error> {
+        Err(self
+            .0
+            .error(Op::Get, key, ErrorKind::Refused, "not there yet".to_owned()))
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {

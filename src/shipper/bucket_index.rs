@@ -11,15 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
+    catalog::{self, Found},
     model::Labels,
-    objstore::{self, Bucket, ErrorKind},
+    objstore::{self, Bucket},
     tsdb::{BlockId, Meta},
 };
 
 /// Metas read at once.
 const AT_ONCE: usize = 16;
-/// No `meta.json` is larger than this (bytes).
-pub(crate) const LARGEST_META: u64 = 16 << 20;
 
 /// What matters of one block of the bucket.
 #[derive(Clone, Debug)]
@@ -29,6 +28,18 @@ pub(crate) struct Entry {
     pub(crate) resolution: i64,
     pub(crate) sources: BTreeSet<BlockId>,
     pub(crate) labels: Labels,
+}
+
+impl Entry {
+    fn of(meta: &Meta) -> Self {
+        Self {
+            min_time: meta.min_time,
+            max_time: meta.max_time,
+            resolution: meta.resolution(),
+            sources: meta.sources.iter().copied().collect(),
+            labels: meta.thanos_labels.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// The blocks of the bucket that were read so far.
@@ -52,12 +63,12 @@ impl BucketIndex {
             .filter(|id| !self.entries.contains_key(id))
             .collect();
         let mut read = stream::iter(missing)
-            .map(|id| read(bucket, id))
+            .map(|id| async move { Ok::<_, objstore::Error>((id, catalog::look(bucket, id).await?)) })
             .buffer_unordered(AT_ONCE);
         while let Some((id, found)) = read.try_next().await? {
             match found {
-                Found::Entry(entry) => {
-                    self.entries.insert(id, entry);
+                Found::Block(meta) => {
+                    self.entries.insert(id, Entry::of(&meta));
                 }
                 Found::Partial => {}
                 Found::Unreadable(why) => self.unreadable.push((id, why)),
@@ -90,32 +101,6 @@ impl BucketIndex {
             .map(|(other, _)| *other)
             .collect()
     }
-}
-
-enum Found {
-    Entry(Entry),
-    Partial,
-    Unreadable(String),
-}
-
-async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<(BlockId, Found), objstore::Error> {
-    let bytes = match bucket.get(&format!("{id}/meta.json"), LARGEST_META).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind == ErrorKind::NotFound => return Ok((id, Found::Partial)),
-        Err(error) if error.kind == ErrorKind::TooLarge => return Ok((id, Found::Unreadable(error.to_string()))),
-        Err(error) => return Err(error),
-    };
-    let found = match Meta::parse(&bytes) {
-        Ok(meta) => Found::Entry(Entry {
-            min_time: meta.min_time,
-            max_time: meta.max_time,
-            resolution: meta.resolution(),
-            sources: meta.sources.iter().copied().collect(),
-            labels: meta.thanos_labels.clone().unwrap_or_default(),
-        }),
-        Err(error) => Found::Unreadable(error.to_string()),
-    };
-    Ok((id, found))
 }
 
 #[cfg(test)]

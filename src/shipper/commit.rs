@@ -12,11 +12,8 @@ use tokio::time::Instant;
 use crate::{
     model::Labels,
     objstore::{self, ErrorKind},
-    shipper::{
-        bucket_index::LARGEST_META,
-        courier::{Cargo, Courier, Error, stamps},
-    },
-    tsdb::{Block, Pinned, Stamp},
+    shipper::courier::{Cargo, Courier, Error, stamps},
+    tsdb::{Block, LARGEST_META, Pinned, Stamp},
 };
 
 impl Courier {

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::{
+    catalog::MARKERS,
     objstore::{self, Bucket, Object, Source},
     tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
 };
@@ -32,8 +33,6 @@ const SENDS_AT_ONCE: usize = 2;
 const LISTINGS: u32 = 3;
 /// The wait between two such listings.
 const LISTING_WAIT: Duration = Duration::from_millis(300);
-/// Objects of others that may stand beside a block's own.
-const MARKERS: [&str; 3] = ["deletion-mark.json", "no-compact-mark.json", "no-downsample-mark.json"];
 
 /// One block to be carried.
 #[derive(Clone, Debug)]

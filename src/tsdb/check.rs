@@ -16,6 +16,7 @@ use std::{fmt, io, os::unix::fs::FileExt};
 
 use super::{Pinned, PinnedFile};
 
+pub mod full;
 mod index;
 mod window;
 

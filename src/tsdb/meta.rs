@@ -26,12 +26,16 @@ pub struct Meta {
     pub num_samples: u64,
     /// How many series the block holds.
     pub num_series: u64,
+    /// How many chunks the block holds.
+    pub num_chunks: u64,
     /// How many deleted intervals the block has. They are not shipped.
     pub num_tombstones: u64,
     /// How often the samples were compacted; 1 for a block cut from the head (and for some others).
     pub level: u64,
     /// The blocks of level 1 that are in it; a block of level 1 names itself.
     pub sources: Vec<BlockId>,
+    /// A compaction that this block took part in failed.
+    pub failed: bool,
     /// What Prometheus notes about the block's origin, such as `from-out-of-order`.
     pub hints: Vec<String>,
     /// `thanos.labels`: `None` when there is no `thanos` section, which is how Prometheus writes it.
@@ -110,9 +114,11 @@ impl Meta {
             max_time: root.number("maxTime")?,
             num_samples: stats.number("numSamples")?,
             num_series: stats.number("numSeries")?,
+            num_chunks: stats.number("numChunks")?,
             num_tombstones: stats.number("numTombstones")?,
             level: compaction.number("level")?,
             sources: compaction.list("sources", block_id)?,
+            failed: compaction.object.get("failed") == Some(&Node::Leaf("true".into())),
             hints: compaction.list("hints", text)?,
             thanos_labels: thanos.as_ref().map(thanos_labels).transpose()?,
             resolution: thanos.as_ref().map(resolution).transpose()?.unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::objstore::{Bucket, Error, ErrorKind, Object, Op, Source};
+use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Op, Reading, Source};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,14 @@ impl Bucket for Faulty {
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         self.call(Op::Get, key, self.inner.get(key, limit)).await
+    }
+
+    async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error> {
+        self.call(Op::Get, key, self.inner.read(key, offset)).await
+    }
+
+    async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
+        self.call(Op::Get, key, self.inner.compare(key, source)).await
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {

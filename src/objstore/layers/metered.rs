@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use crate::objstore::{Bucket, Error, ErrorKind, Object, Source};
+use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Reading, Source};
 
 /// Every value of the label `operation`; all of them are shown from the start.
 const OPERATIONS: [&str; 7] = ["iter", "get", "get_range", "exists", "upload", "delete", "attributes"];
@@ -203,6 +203,14 @@ impl Bucket for Metered {
         Ok(bytes)
     }
 
+    async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error> {
+        self.measure("get_range", self.inner.read(key, offset)).await
+    }
+
+    async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
+        self.measure("attributes", self.inner.compare(key, source)).await
+    }
+
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
         self.measure("iter", self.inner.list(dir)).await
     }
@@ -222,6 +230,7 @@ impl Bucket for Metered {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{StreamExt, stream};
     use prometheus_client::encoding::text::encode;
 
     use super::*;
@@ -254,6 +263,18 @@ mod tests {
 
         async fn get(&self, _: &str, _: u64) -> Result<Bytes, Error> {
             Ok(Bytes::from_static(b"abc"))
+        }
+
+        async fn read(&self, _: &str, _: u64) -> Result<Reading, Error> {
+            let piece = stream::once(async { Ok(Bytes::from_static(b"abc")) });
+            Ok(Reading {
+                len: 3,
+                pieces: piece.boxed(),
+            })
+        }
+
+        async fn compare(&self, _: &str, _: &Source) -> Result<Comparison, Error> {
+            Ok(Comparison::Absent)
         }
 
         async fn list(&self, _: &str) -> Result<Vec<Object>, Error> {

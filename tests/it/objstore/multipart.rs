@@ -117,6 +117,7 @@ async fn a_part_that_stalled_is_sent_once_more() {
     let limits = Limits {
         stall: Duration::from_millis(300),
         requests_at_once: 4,
+        ..Limits::default()
     };
     // Larger than what buffers on the way may swallow.
     let bucket = open(&s3_yaml(&server.host, "thanos", &["part_size: 12582912"]), limits).await;

@@ -1,0 +1,126 @@
+//! What commands that do one job and end have in common: the bucket, signals, and the exit code that tells how it went.
+//!
+//! | exit code | means |
+//! |---|---|
+//! | 0 | done: all there, nothing wrong |
+//! | 1 | failed: the bucket, the disk or the configuration; or a second signal |
+//! | 2 | a bad value on the command line |
+//! | 3 | done, and something is refused, broken or missing; it is named |
+//! | 4 | cut by a signal; run it again to go on |
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use prometheus_client::registry::Registry;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli,
+    objstore::{self, Bucket, Limits, Pace, config::BucketConfig},
+    ops::supervisor::{self, Outcome, Signal},
+};
+
+/// What a command may still take after a signal, to finish what it has in hand and to report.
+const GRACE: Duration = Duration::from_secs(20);
+/// What cleaning up in the bucket may take.
+const CLEAN_UP: Duration = Duration::from_secs(15);
+
+/// How a job that did not fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// All there, nothing wrong.
+    Good,
+    /// Something is refused, broken or missing.
+    Findings,
+    /// A signal came before all was done.
+    Cut,
+}
+
+impl End {
+    fn outcome(self) -> Outcome {
+        Outcome {
+            code: match self {
+                Self::Good => 0,
+                Self::Findings => 3,
+                Self::Cut => 4,
+            },
+        }
+    }
+}
+
+/// An open bucket, and how fast it moves.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    pub(super) bucket: Arc<dyn Bucket>,
+    pub(super) pace: Pace,
+}
+
+/// Opens the bucket that `flags` describe; nothing is sent yet.
+///
+/// # Errors
+/// No configuration, or a mistake in it, with flag, file, key and line.
+pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rate: u64) -> Result<Store> {
+    let yaml = flags.content(&cli::process_env)?;
+    if yaml.trim().is_empty() {
+        bail!("which bucket? Give --objstore.config-file=FILE or --objstore.config=YAML");
+    }
+    let config: BucketConfig = objstore::config::parse(&yaml).with_context(|| super::wrong(flags))?;
+    for warning in &config.warnings {
+        tracing::warn!(warning, "object storage configuration");
+    }
+    let pace = Pace::at_most(max_rate);
+    let limits = Limits {
+        requests_at_once,
+        pace: pace.clone(),
+        ..Limits::default()
+    };
+    let bucket = objstore::open(&config, &limits, &mut Registry::default()).await;
+    let bucket = bucket.context("the object storage cannot be used")?;
+    Ok(Store { bucket, pace })
+}
+
+/// Runs `job` until it ends. The first signal cancels its token, upon which it is to come to an end within seconds; a
+/// second one ends the process at once.
+///
+/// # Errors
+/// Those of the job.
+pub(super) async fn run<F>(store: &Store, job: impl FnOnce(CancellationToken) -> F) -> Result<Outcome>
+where
+    F: Future<Output = Result<End>>,
+{
+    let mut signals = supervisor::signals().context("cannot listen for signals")?;
+    let token = CancellationToken::new();
+    let ended = {
+        let mut job = std::pin::pin!(job(token.clone()));
+        tokio::select! {
+            biased;
+            ended = &mut job => ended,
+            () = stop(&mut signals) => {
+                tracing::info!("caught a signal, stopping; a second one ends the process at once");
+                token.cancel();
+                tokio::select! {
+                    biased;
+                    ended = timeout(GRACE, &mut job) => ended.unwrap_or(Ok(End::Cut)),
+                    () = stop(&mut signals) => return Ok(Outcome { code: 1 }),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        _ = timeout(CLEAN_UP, store.bucket.settle()) => {}
+        () = stop(&mut signals) => {}
+    }
+    Ok(ended?.outcome())
+}
+
+/// Waits for a signal to stop.
+async fn stop(signals: &mut mpsc::Receiver<Signal>) {
+    loop {
+        match signals.recv().await {
+            Some(Signal::Interrupt | Signal::Terminate) => return,
+            Some(Signal::Hangup) => {}
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! How fast bodies move, and how much of them did.
+//!
+//! All requests of a bucket share one [`Pace`]: each takes its bytes from it before they move, and waits for as long as
+//! it says. What is counted are bytes handed to the transport or taken from it, those of a second attempt again.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// The pace of one bucket; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Pace(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes in a second; 0 for no limit.
+    rate: u64,
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// When the bytes that were taken so far are through.
+    through: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// A pace of at most `rate` bytes in a second, both ways together; 0 means no limit.
+    pub fn at_most(rate: u64) -> Self {
+        Self(Arc::new(State {
+            rate,
+            ..State::default()
+        }))
+    }
+
+    /// How many bytes of bodies were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of objects were received so far.
+    pub fn received(&self) -> u64 {
+        self.0.received.load(Ordering::Relaxed)
+    }
+
+    /// Counts `bytes` that are about to be sent; how long to wait before they may move.
+    pub(super) fn send(&self, bytes: usize) -> Duration {
+        self.0.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.take(bytes)
+    }
+
+    /// Counts `bytes` that arrived; how long to wait before more are asked for.
+    pub(super) fn receive(&self, bytes: usize) -> Duration {
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.take(bytes)
+    }
+
+    fn take(&self, bytes: usize) -> Duration {
+        if self.0.rate == 0 {
+            return Duration::ZERO;
+        }
+        let cost = Duration::from_secs_f64(bytes as f64 / self.0.rate as f64);
+        let now = Instant::now();
+        let mut through = self.0.through.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = through.map_or(now, |through| through.max(now));
+        *through = Some(start + cost);
+        start - now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_limit_nothing_waits_and_all_is_counted() {
+        let pace = Pace::default();
+        let other = pace.clone();
+        assert_eq!(pace.send(10) + other.send(1 << 40), Duration::ZERO);
+        assert_eq!(pace.receive(7), Duration::ZERO);
+        assert_eq!((pace.sent(), other.received()), (10 + (1 << 40), 7));
+    }
+
+    #[test]
+    fn pieces_queue_behind_each_other() {
+        let pace = Pace::at_most(1000);
+        assert_eq!(pace.send(10_000), Duration::ZERO, "the first one has waited for nobody");
+        let second = pace.receive(1000);
+        assert!(
+            second > Duration::from_secs(9) && second <= Duration::from_secs(10),
+            "{second:?}"
+        );
+        assert!(pace.send(1) > second);
+    }
+}

@@ -1,0 +1,1 @@
+//! Blocks of a bucket, brought back to disk.
