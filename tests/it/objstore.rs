@@ -52,6 +52,7 @@ fn limits() -> Limits {
     Limits {
         requests_at_once: 4,
         stall: Duration::from_secs(30),
+        ..Limits::default()
     }
 }
 

@@ -244,6 +244,7 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
     let limits = Limits {
         requests_at_once: 4,
         stall: PATIENCE,
+        ..Limits::default()
     };
     let config = objstore::config::parse(&bucket.config()).unwrap();
     let opened = objstore::open(&config, &limits, &mut registry).await.unwrap();

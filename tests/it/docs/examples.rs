@@ -42,7 +42,7 @@ const FOREIGN: [&str; 22] = [
 fn understood(words: &[&str]) -> Result<Option<Sidecar>, String> {
     match cli::parse(words.iter().map(OsString::from)) {
         Outcome::Run(cli::Command::Sidecar(sidecar)) => Ok(Some(*sidecar)),
-        Outcome::Print { exit: 0, .. } => Ok(None),
+        Outcome::Run(_) | Outcome::Print { exit: 0, .. } => Ok(None),
         Outcome::Print { text, .. } => Err(format!("{words:?}: {text}")),
     }
 }
