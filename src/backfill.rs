@@ -1,1 +1,212 @@
 //! Blocks that exist already, on their way to a bucket: plan, apply, verify.
+//!
+//! **Guarantees.** The source is only read. Every block is checked in full, byte by byte, before anything of it is sent,
+//! and what is sent is what was checked: a file that changed since is told from its inode, length and time. A block becomes
+//! visible as the sidecar's do ([`crate::shipper`]): proven complete, `meta.json` last, oldest first. A block that is in the
+//! bucket is never overwritten, whatever it holds; nothing is deleted. What is not sent is named, with the reason.
+//!
+//! **Crash.** Nothing is kept on disk. The next run finds what is there: a block with its `meta.json` is compared, objects
+//! without one are compared too, by the checksum that the store keeps of them, and only what is missing is sent.
+//!
+//! **Retry.** A block that fails for a reason that can pass is tried again with growing waits, a few times; then the run
+//! ends, since a younger block must not become visible before an older one.
+//!
+//! **Cancel.** Dropping the futures drops the requests; open multipart uploads are aborted when the bucket settles. A check
+//! that runs on the disk is told to stop.
+
+mod apply;
+mod find;
+mod holdings;
+mod inspect;
+mod plan;
+mod prove;
+
+use std::path::PathBuf;
+
+use crate::{
+    model::Labels,
+    objstore,
+    shipper::Known,
+    tsdb::{
+        Block, BlockId,
+        check::full::{Checked, Digest},
+    },
+};
+
+pub use apply::{Applied, Apply};
+pub use inspect::{Gauge, plan};
+pub use prove::{Proven, prove};
+
+/// What is to be backfilled, and how; checked by whoever makes it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The directory with the blocks.
+    pub path: PathBuf,
+    /// The external labels that they get, laid over those that they carry.
+    pub labels: Labels,
+    /// A label may replace one of another value that a block carries.
+    pub accept_label_change: bool,
+    /// What becomes of blocks that overlap others.
+    pub overlaps: Overlaps,
+    /// Blocks that were compacted (level above 1) are sent, too.
+    pub upload_compacted: bool,
+    /// Blocks that end at or before this are left out (ms since 1970).
+    pub min_time: i64,
+    /// Blocks that begin after this are left out (ms since 1970).
+    pub max_time: i64,
+    /// A SHA-256 of each file goes into `meta.json`.
+    pub sha256: bool,
+    /// What `meta.json` names as the source.
+    pub source: String,
+    /// How many files are checked at once.
+    pub threads: usize,
+    /// Whether every byte is read back at the end; blocks that are in the bucket already are checked, too.
+    pub full: bool,
+}
+
+/// What becomes of blocks that overlap others of the same labels and resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlaps {
+    /// They are refused.
+    Refuse,
+    /// Those that were compacted are refused, as Thanos does; others are sent.
+    RefuseCompacted,
+    /// They are sent.
+    Send,
+}
+
+/// Why nothing can be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be read.
+    #[error("cannot read the blocks: {0}; is --path right?")]
+    Path(#[from] std::io::Error),
+    /// There is nothing in it.
+    #[error(
+        "there is no block in {}: looked for directories named by a ULID with a meta.json, there and in its snapshots/*; is --path right?", .0.display()
+    )]
+    NoBlocks(PathBuf),
+    /// The bucket failed.
+    #[error(transparent)]
+    Bucket(#[from] objstore::Error),
+}
+
+/// All that was found, and what becomes of it.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The blocks, by the start of their time range; those without a readable `meta.json` last.
+    pub items: Vec<Item>,
+}
+
+/// One block that was found, and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its name.
+    pub id: BlockId,
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What it says of itself, if that can be read.
+    pub block: Option<Block>,
+    /// The external labels that it has in the bucket.
+    pub labels: Labels,
+    /// The size of its index and segments (bytes).
+    pub bytes: u64,
+    /// How many files these are.
+    pub files: usize,
+    /// What becomes of it.
+    pub decision: Decision,
+    /// What the full check found, if there was one.
+    known: Option<Found>,
+}
+
+/// What the full check found.
+#[derive(Clone, Debug)]
+struct Found {
+    known: Known,
+    digests: Vec<Digest>,
+}
+
+/// What becomes of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is sent; with what one should know of it, if anything.
+    Send(Option<String>),
+    /// Its samples are in the bucket; how that is known.
+    There(String),
+    /// It was not asked for; why.
+    LeftOut(String),
+    /// It is not sent although it was asked for; why, and what helps.
+    Refused(String),
+}
+
+impl Decision {
+    /// The decision in a word or two.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Send(_) => "send",
+            Self::There(_) => "there",
+            Self::LeftOut(_) => "left out",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Why.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Send(why) => why.as_deref().unwrap_or_default(),
+            Self::There(why) | Self::LeftOut(why) | Self::Refused(why) => why,
+        }
+    }
+}
+
+impl Plan {
+    /// The blocks to be sent.
+    pub fn to_send(&self) -> impl Iterator<Item = &Item> {
+        self.items
+            .iter()
+            .filter(|item| matches!(item.decision, Decision::Send(_)))
+    }
+
+    /// The blocks that are refused.
+    pub fn refused(&self) -> impl Iterator<Item = &Item> {
+        self.items
+            .iter()
+            .filter(|item| matches!(item.decision, Decision::Refused(_)))
+    }
+}
+
+impl Item {
+    fn new(block: Block, bytes: u64, files: usize) -> Self {
+        Self {
+            id: block.id,
+            dir: block.dir.clone(),
+            block: Some(block),
+            labels: Labels::default(),
+            bytes,
+            files,
+            decision: Decision::Send(None),
+            known: None,
+        }
+    }
+
+    fn broken(id: BlockId, dir: PathBuf, why: String) -> Self {
+        Self {
+            id,
+            dir,
+            block: None,
+            labels: Labels::default(),
+            bytes: 0,
+            files: 0,
+            decision: Decision::Refused(why),
+            known: None,
+        }
+    }
+
+    /// Notes what the full check found.
+    fn checked(&mut self, known: Known, checked: &Checked) {
+        self.known = Some(Found {
+            known,
+            digests: checked.files.clone(),
+        });
+    }
+}

@@ -44,6 +44,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use backoff::Backoff;
+pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
 pub use ledger::{Found, Ledger};
 pub use metrics::Metrics;

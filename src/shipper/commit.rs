@@ -18,7 +18,7 @@ use crate::{
 
 impl Courier {
     /// Waits until nobody has written to the block until `not_before`, and makes it visible under `labels`.
-    pub(super) async fn commit(
+    pub(crate) async fn commit(
         &self,
         block: &Block,
         cargo: &Cargo,

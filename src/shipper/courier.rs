@@ -3,7 +3,8 @@
 //! What is done before anything counts as carried: every file is opened, the block is checked, each file is sent and
 //! acknowledged with its checksum, and one listing shows exactly these objects with exactly these sizes. Dropping the
 //! future stops the requests; what was acknowledged by then is remembered for this process' life and not sent again while
-//! the listing still shows it.
+//! the listing still shows it. Of a block that was checked in full beforehand, what an earlier life sent is compared and not
+//! sent again either.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     catalog::MARKERS,
-    objstore::{self, Bucket, Object, Source},
+    objstore::{self, Bucket, Comparison, Object, Source},
     tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
 };
 
@@ -29,24 +30,38 @@ const CHECKS_AT_ONCE: usize = 2;
 /// Blocks whose files are sent at the same time: enough to keep every request slot busy, and few, so that the oldest block
 /// does not share the line with all others.
 const SENDS_AT_ONCE: usize = 2;
+/// Objects of a block that are held against its files at the same time.
+const COMPARISONS_AT_ONCE: usize = 4;
 /// How often a listing that does not show what was sent is asked for again, for stores that lag.
 const LISTINGS: u32 = 3;
 /// The wait between two such listings.
 const LISTING_WAIT: Duration = Duration::from_millis(300);
 
+/// What was found out about a block's files before it is carried, by reading all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    /// The files as they were before they were read.
+    pub(crate) stamps: Vec<Stamp>,
+    /// They, with their hashes if these are to be recorded.
+    pub(crate) files: Vec<BucketFile>,
+}
+
 /// One block to be carried.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) block: Block,
+pub(crate) struct Job {
+    pub(crate) block: Block,
     /// It was seen to be sealed in this process' life and not tried yet: nothing of it can be in the bucket.
-    pub(super) fresh: bool,
+    pub(crate) fresh: bool,
     /// Its `meta.json` is in the bucket and readable.
-    pub(super) committed: bool,
+    pub(crate) committed: bool,
+    /// It was checked in full, and must still be what it was then. What an earlier life has sent of it is held against
+    /// the files and not sent again.
+    pub(crate) known: Option<Known>,
 }
 
 /// What became of a job.
 #[derive(Debug)]
-pub(super) enum Carried {
+pub(crate) enum Carried {
     /// All data is in the bucket.
     Ready(Cargo),
     /// The block is broken.
@@ -57,16 +72,16 @@ pub(super) enum Carried {
 
 /// A block whose data is in the bucket.
 #[derive(Debug)]
-pub(super) struct Cargo {
-    pub(super) pinned: Pinned,
+pub(crate) struct Cargo {
+    pub(crate) pinned: Pinned,
     /// The files as they were before the first byte of them was read.
-    pub(super) stamps: Vec<Stamp>,
-    pub(super) files: Vec<BucketFile>,
+    pub(crate) stamps: Vec<Stamp>,
+    pub(crate) files: Vec<BucketFile>,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// The bucket failed.
     #[error(transparent)]
     Bucket(#[from] objstore::Error),
@@ -94,9 +109,9 @@ pub(super) enum Error {
 
 /// Tells a file from one that took its place, and from itself after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     inode: u64,
-    pub(super) len: u64,
+    pub(crate) len: u64,
     modified: SystemTime,
 }
 
@@ -113,8 +128,8 @@ struct Memory {
 
 /// The carrier of all blocks to one bucket.
 #[derive(Debug)]
-pub(super) struct Courier {
-    pub(super) bucket: Arc<dyn Bucket>,
+pub(crate) struct Courier {
+    pub(crate) bucket: Arc<dyn Bucket>,
     sha256: bool,
     checks: Semaphore,
     sends: Semaphore,
@@ -122,7 +137,7 @@ pub(super) struct Courier {
 }
 
 impl Courier {
-    pub(super) fn new(bucket: Arc<dyn Bucket>, sha256: bool) -> Self {
+    pub(crate) fn new(bucket: Arc<dyn Bucket>, sha256: bool) -> Self {
         Self {
             bucket,
             sha256,
@@ -150,12 +165,18 @@ impl Courier {
     }
 
     /// Carries all data of a block, but not its `meta.json`.
-    pub(super) async fn carry(&self, job: &Job) -> Result<Carried, Error> {
+    pub(crate) async fn carry(&self, job: &Job) -> Result<Carried, Error> {
         let id = job.block.id;
+        if let Some(known) = &job.known {
+            self.remember(id, |memory| memory.checked = Some(known.stamps.clone()));
+        }
         let (pinned, stamps) = match self.pin(&job.block).await? {
             Ok(pinned) => pinned,
             Err(carried) => return Ok(carried),
         };
+        if job.known.as_ref().is_some_and(|known| known.stamps != stamps) {
+            return Err(Error::Changed(job.block.dir.display().to_string()));
+        }
         let dir = id.to_string();
         let there = if job.fresh {
             Vec::new()
@@ -166,9 +187,15 @@ impl Courier {
             self.bucket.abort_stale(&dir).await?;
         }
         let permit = self.sends.acquire().await.map_err(io::Error::other)?;
+        if job.known.is_some() {
+            self.recognize(id, &pinned, &stamps, &there).await?;
+        }
         self.send(job, &pinned, &stamps, &there).await?;
         drop(permit);
-        let files = self.describe(&pinned).await?;
+        let files = match &job.known {
+            Some(known) => known.files.clone(),
+            None => self.describe(&pinned).await?,
+        };
         self.prove(id, &pinned, None).await?;
         Ok(Carried::Ready(Cargo { pinned, stamps, files }))
     }
@@ -209,6 +236,26 @@ impl Courier {
         })
     }
 
+    /// Holds what is listed of a block against its files; what is the same counts as acknowledged.
+    async fn recognize(&self, id: BlockId, pinned: &Pinned, stamps: &[Stamp], there: &[Object]) -> Result<(), Error> {
+        let listed: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
+        let candidates = pinned.files.iter().zip(stamps).filter_map(|(file, stamp)| {
+            let key = format!("{id}/{}", file.rel_path);
+            (listed.get(key.as_str()) == Some(&file.len)).then_some((key, file, *stamp))
+        });
+        let compared = candidates.map(|(key, file, stamp)| async move {
+            if let Comparison::Same(_) = self.bucket.compare(&key, &file.source()).await? {
+                self.remember(id, |memory| memory.acknowledged.insert(key, stamp));
+            }
+            Ok::<_, Error>(())
+        });
+        stream::iter(compared.collect::<Vec<_>>())
+            .buffer_unordered(COMPARISONS_AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+
     async fn send(&self, job: &Job, pinned: &Pinned, stamps: &[Stamp], there: &[Object]) -> Result<(), Error> {
         let dir = job.block.id.to_string();
         let there: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
@@ -219,12 +266,7 @@ impl Courier {
         });
         let sends = missing.map(|(file, stamp)| async {
             let key = format!("{dir}/{}", file.rel_path);
-            let source = Source {
-                file: Arc::clone(&file.file),
-                path: file.path.clone(),
-                len: file.len,
-            };
-            self.bucket.put_file(&key, &source).await?;
+            self.bucket.put_file(&key, &file.source()).await?;
             self.remember(job.block.id, |memory| memory.acknowledged.insert(key, *stamp));
             Ok::<_, Error>(())
         });
@@ -257,7 +299,7 @@ impl Courier {
 
     /// Lists the block in the bucket: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
     /// once that was sent.
-    pub(super) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
+    pub(crate) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
         let dir = id.to_string();
         let mut tries = 0;
         loop {
@@ -329,7 +371,7 @@ fn open(block: &Block, checked: Option<&[Stamp]>) -> Result<(Pinned, Vec<Stamp>)
 }
 
 /// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.
-pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<Stamp>> {
+pub(crate) fn stamps(pinned: &Pinned) -> io::Result<Vec<Stamp>> {
     let stamp = |now: std::fs::Metadata| {
         Ok(Stamp {
             inode: now.ino(),
@@ -342,6 +384,17 @@ pub(super) fn stamps(pinned: &Pinned) -> io::Result<Vec<Stamp>> {
         .iter()
         .map(|file| file.file.metadata().and_then(stamp))
         .collect()
+}
+
+impl PinnedFile {
+    /// The file as a bucket takes it.
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            file: Arc::clone(&self.file),
+            path: self.path.clone(),
+            len: self.len,
+        }
+    }
 }
 
 /// Whether this host has run out of something that comes back by itself: no fault of the block.

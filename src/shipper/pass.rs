@@ -317,6 +317,7 @@ impl Shipper {
                         block,
                         fresh,
                         committed,
+                        known: None,
                     },
                     not_before,
                 });

@@ -1,0 +1,248 @@
+//! Sends what the plan says, with the sidecar's own engine: several blocks travel at once, they become visible one after
+//! another, oldest first.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    Item, Plan, Settings,
+    prove::{differs, same_files},
+};
+use crate::{
+    catalog::{self, Found},
+    model::Labels,
+    objstore::{self, Bucket, ErrorKind},
+    shipper::{Backoff, Cargo, Carried, CarryError, Courier, Job},
+    tsdb::{Block, BlockId},
+};
+
+/// Blocks that are opened and travel at the same time; the bucket limits the requests of all of them together.
+const BLOCKS_AT_ONCE: usize = 8;
+/// How often a block is tried when what fails can pass. With the growing waits between them this is a minute or so, on top
+/// of what the bucket's client tries by itself.
+const TRIES: u32 = 8;
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// Blocks that became visible, in that order.
+    pub sent: Vec<BlockId>,
+    /// Blocks that somebody else has made visible meanwhile, and that are the same.
+    pub there: Vec<BlockId>,
+    /// Blocks that turned out not to be fit to be sent, and why.
+    pub refused: Vec<(BlockId, String)>,
+    /// The block that failed for good, and why; nothing younger was made visible.
+    pub failed: Option<(BlockId, String)>,
+    /// Blocks that are still to be sent: run again.
+    pub left: Vec<BlockId>,
+}
+
+/// Sends the blocks of a plan.
+#[derive(Debug)]
+pub struct Apply {
+    courier: Arc<Courier>,
+    source: String,
+}
+
+/// How one block fared.
+enum Fate {
+    Sent,
+    There,
+    Refused(String),
+}
+
+/// Why a block is not sent.
+enum Trouble {
+    /// The block is at fault.
+    Refused(String),
+    /// The bucket or this host is at fault.
+    Failed(String),
+}
+
+/// A block whose data is in the bucket, or that is there already.
+enum Arrived {
+    Ready(Box<Cargo>),
+    There,
+}
+
+impl Apply {
+    /// A sender to `bucket`.
+    pub fn new(settings: &Settings, bucket: &Arc<dyn Bucket>) -> Self {
+        Self {
+            courier: Arc::new(Courier::new(Arc::clone(bucket), settings.sha256)),
+            source: settings.source.clone(),
+        }
+    }
+
+    /// Sends the blocks of `plan`, and calls `done` with each that is visible. Ends early when a block fails for good, and
+    /// when `stop` is cancelled.
+    pub async fn run(&self, plan: &Plan, stop: &CancellationToken, mut done: impl FnMut(&Item)) -> Applied {
+        let due: Vec<&Item> = plan.to_send().collect();
+        let mut applied = Applied::default();
+        let carried = stream::iter(due.iter().copied()).map(|item| {
+            let (courier, job) = (Arc::clone(&self.courier), job(item));
+            let labels = item.labels.clone();
+            // A task of its own each, so that it goes on while another block is committed.
+            let task = AbortOnDropHandle::new(tokio::spawn(async move {
+                match job {
+                    Some(job) => carry(&courier, &job, &labels).await,
+                    None => Err(Trouble::Refused("it was not checked".into())),
+                }
+            }));
+            async move { (item, task.await) }
+        });
+        let mut carried = std::pin::pin!(carried.buffered(BLOCKS_AT_ONCE));
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                next = carried.next() => next,
+            };
+            let Some((item, arrived)) = next else { break };
+            let arrived = arrived.unwrap_or_else(|error| {
+                Err(Trouble::Failed(format!(
+                    "carrying it failed, which is a bug in narthex: {error}"
+                )))
+            });
+            let fate = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                fate = self.arrive(item, arrived) => fate,
+            };
+            match fate {
+                Ok(Fate::Sent) => {
+                    done(item);
+                    applied.sent.push(item.id);
+                }
+                Ok(Fate::There) => applied.there.push(item.id),
+                Ok(Fate::Refused(why)) => applied.refused.push((item.id, why)),
+                Err(why) => {
+                    applied.failed = Some((item.id, why));
+                    break;
+                }
+            }
+        }
+        let through = |id: &BlockId| {
+            applied.sent.contains(id)
+                || applied.there.contains(id)
+                || applied.refused.iter().any(|(refused, _)| refused == id)
+        };
+        applied.left = due.iter().map(|item| item.id).filter(|id| !through(id)).collect();
+        applied
+    }
+
+    /// Makes a block visible whose data is in the bucket.
+    async fn arrive(&self, item: &Item, arrived: Result<Arrived, Trouble>) -> Result<Fate, String> {
+        let (Some(block), arrived) = (&item.block, arrived) else {
+            return Ok(Fate::Refused("it has no readable meta.json".into()));
+        };
+        let result = match arrived {
+            Ok(Arrived::There) => return Ok(Fate::There),
+            Ok(Arrived::Ready(cargo)) => {
+                let commit = || {
+                    self.courier
+                        .commit(block, &cargo, &item.labels, &self.source, Instant::now())
+                        .boxed()
+                };
+                retried(commit).await
+            }
+            Err(trouble) => Err(trouble),
+        };
+        match result {
+            Ok(()) => {
+                if block.meta.num_tombstones > 0 {
+                    tracing::warn!(block = %block.id, tombstones = block.meta.num_tombstones, "the block has tombstones, which are not sent: series deleted in Prometheus are there in the bucket");
+                }
+                Ok(Fate::Sent)
+            }
+            Err(Trouble::Refused(why)) => Ok(Fate::Refused(why)),
+            Err(Trouble::Failed(why)) => Err(why),
+        }
+    }
+}
+
+fn job(item: &Item) -> Option<Job> {
+    Some(Job {
+        block: item.block.clone()?,
+        fresh: false,
+        committed: false,
+        known: Some(item.known.as_ref()?.known.clone()),
+    })
+}
+
+/// Carries the data of a block, unless the block became visible since the plan was made.
+async fn carry(courier: &Courier, job: &Job, labels: &Labels) -> Result<Arrived, Trouble> {
+    match retried(|| look_and_carry(courier, job, labels).boxed()).await? {
+        Ok(Carried::Ready(cargo)) => Ok(Arrived::Ready(Box::new(cargo))),
+        Ok(Carried::Broken(broken)) => Err(Trouble::Refused(format!("it broke since it was checked: {broken}"))),
+        Ok(Carried::Vanished) => Err(Trouble::Refused("it was deleted here meanwhile".into())),
+        Err(None) => Ok(Arrived::There),
+        Err(Some(why)) => Err(Trouble::Refused(format!(
+            "a block of this name appeared in the bucket meanwhile, and {why}; it is not overwritten"
+        ))),
+    }
+}
+
+async fn look_and_carry(
+    courier: &Courier,
+    job: &Job,
+    labels: &Labels,
+) -> Result<Result<Carried, Option<String>>, CarryError> {
+    match look(courier, &job.block, labels).await? {
+        Sight::Nothing => Ok(Ok(courier.carry(job).await?)),
+        Sight::Same => Ok(Err(None)),
+        Sight::Other(why) => Ok(Err(Some(why))),
+    }
+}
+
+/// What readers see of a block.
+enum Sight {
+    Nothing,
+    /// The block.
+    Same,
+    /// Another one of its name, in words.
+    Other(String),
+}
+
+async fn look(courier: &Courier, block: &Block, labels: &Labels) -> Result<Sight, objstore::Error> {
+    let differs = match catalog::look(courier.bucket.as_ref(), block.id).await? {
+        Found::Partial => return Ok(Sight::Nothing),
+        Found::Unreadable(why) => return Ok(Sight::Other(format!("its meta.json cannot be used: {why}"))),
+        Found::Block(meta) => match differs(block, labels, &meta) {
+            Some(why) => Some(why),
+            None => same_files(block, &courier.bucket).await?,
+        },
+    };
+    Ok(differs.map_or(Sight::Same, |why| Sight::Other(format!("is another one: {why}"))))
+}
+
+/// Tries again what can pass, with growing waits.
+async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, CarryError>>) -> Result<T, Trouble> {
+    let mut backoff = Backoff::default();
+    for tries in 1.. {
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let passes = match &error {
+            CarryError::Bucket(error) if error.kind == ErrorKind::Local => {
+                return Err(Trouble::Refused(error.to_string()));
+            }
+            CarryError::Changed(_) | CarryError::Foreign { .. } | CarryError::NoLabels => {
+                return Err(Trouble::Refused(error.to_string()));
+            }
+            CarryError::Bucket(error) => error.kind.is_transient(),
+            CarryError::Local(_) | CarryError::Unproven { .. } => true,
+        };
+        if !passes || tries >= TRIES {
+            return Err(Trouble::Failed(error.to_string()));
+        }
+        let wait = backoff.next();
+        tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "trying again");
+        tokio::time::sleep(wait).await;
+    }
+    Err(Trouble::Failed("it was not tried".into()))
+}

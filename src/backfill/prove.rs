@@ -1,0 +1,159 @@
+//! Proves at the end that the blocks are in the bucket: asks the bucket anew, whatever was acknowledged before.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
+
+use super::{Item, Settings};
+use crate::{
+    audit,
+    catalog::{self, Found},
+    model::Labels,
+    objstore::{self, Bucket, Comparison},
+    shipper::Courier,
+    tsdb::{Block, BlockId, Meta, PinError, Pinned, PinnedFile},
+};
+
+/// Blocks that are proven at the same time.
+const BLOCKS_AT_ONCE: usize = 4;
+/// Objects of one block that are compared at the same time.
+const OBJECTS_AT_ONCE: usize = 4;
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Proven {
+    /// Blocks that are there, whole.
+    pub whole: usize,
+    /// Blocks that are not what they should be, and why.
+    pub wrong: Vec<(BlockId, String)>,
+}
+
+/// Looks at each of `items` in the bucket: exactly its objects, their sizes and checksums, and its `meta.json`; with
+/// `settings.full` every byte is read back and held against what the check found here.
+///
+/// # Errors
+/// The bucket's.
+pub async fn prove(
+    items: &[&Item],
+    settings: &Settings,
+    bucket: &Arc<dyn Bucket>,
+    reads_at_once: usize,
+) -> Result<Proven, objstore::Error> {
+    let permits = Arc::new(Semaphore::new(reads_at_once.max(1)));
+    let mut proven = Proven::default();
+    let mut looks = stream::iter(items.iter().copied())
+        .map(|item| {
+            let permits = Arc::clone(&permits);
+            async move { Ok::<_, objstore::Error>((item.id, wrong(item, settings, bucket, &permits).await?)) }
+        })
+        .buffer_unordered(BLOCKS_AT_ONCE);
+    while let Some((id, wrong)) = looks.try_next().await? {
+        match wrong {
+            None => proven.whole += 1,
+            Some(why) => proven.wrong.push((id, why)),
+        }
+    }
+    proven.wrong.sort_by_key(|(id, _)| *id);
+    Ok(proven)
+}
+
+/// What is wrong with one block in the bucket.
+async fn wrong(
+    item: &Item,
+    settings: &Settings,
+    bucket: &Arc<dyn Bucket>,
+    permits: &Arc<Semaphore>,
+) -> Result<Option<String>, objstore::Error> {
+    let Some(block) = &item.block else {
+        return Ok(None);
+    };
+    let meta = match catalog::look(bucket.as_ref(), item.id).await? {
+        Found::Block(meta) => meta,
+        Found::Partial => return Ok(Some("its meta.json is gone".into())),
+        Found::Unreadable(why) => return Ok(Some(format!("its meta.json cannot be used: {why}"))),
+    };
+    if let Some(why) = differs(block, &item.labels, &meta) {
+        return Ok(Some(why));
+    }
+    if !settings.full {
+        return same_files(block, bucket).await;
+    }
+    let digests = match audit::read_back(bucket, &meta, permits).await? {
+        Ok(digests) => digests,
+        Err(issues) => return Ok(Some(issues.join("; "))),
+    };
+    let Some(found) = &item.known else {
+        return Ok(Some(
+            "it was not checked here, so nothing is known to compare it with".into(),
+        ));
+    };
+    let pairs = found.digests.iter().map(|own| {
+        let there = digests.iter().find(|there| there.rel_path == own.rel_path);
+        (own, there)
+    });
+    for (own, there) in pairs {
+        if there.is_none_or(|there| (there.len, there.crc32c) != (own.len, own.crc32c)) {
+            return Ok(Some(format!(
+                "{} has other bytes in the bucket than here",
+                own.rel_path
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// In what a block of the bucket is not the local one under `labels`, by what both say of themselves.
+pub(super) fn differs(block: &Block, labels: &Labels, there: &Meta) -> Option<String> {
+    let here = &block.meta;
+    let theirs = there.thanos_labels.clone().unwrap_or_default();
+    if theirs != *labels {
+        return Some(format!("it has the labels {theirs} there, and would get {labels}"));
+    }
+    let facts = |meta: &Meta| {
+        (
+            (meta.min_time, meta.max_time),
+            (meta.num_series, meta.num_chunks, meta.num_samples),
+            (meta.level, meta.resolution()),
+        )
+    };
+    (facts(here) != facts(there))
+        .then(|| "times, statistics, level or resolution in its meta.json are others".to_owned())
+}
+
+/// In what the objects of a block are not its files: names, sizes, checksums.
+///
+/// # Errors
+/// The bucket's, and those of a local file.
+pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Option<String>, objstore::Error> {
+    let pinned = match Pinned::open(block) {
+        Ok(pinned) => pinned,
+        Err(PinError::Vanished) => return Ok(Some("it was deleted here meanwhile, and cannot be compared".into())),
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    if let Err(error) = Courier::new(Arc::clone(bucket), false)
+        .prove(block.id, &pinned, None)
+        .await
+    {
+        return match error {
+            crate::shipper::CarryError::Bucket(error) => Err(error),
+            other => Ok(Some(other.to_string())),
+        };
+    }
+    let looks: Vec<_> = pinned
+        .files
+        .iter()
+        .map(|file| compare(bucket, block.id, file).boxed())
+        .collect();
+    let found: Vec<Option<String>> = stream::iter(looks).buffered(OBJECTS_AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().next())
+}
+
+async fn compare(bucket: &Arc<dyn Bucket>, id: BlockId, file: &PinnedFile) -> Result<Option<String>, objstore::Error> {
+    let name = &file.rel_path;
+    Ok(match bucket.compare(&format!("{id}/{name}"), &file.source()).await? {
+        Comparison::Same(_) => None,
+        Comparison::Different(why) => Some(format!("{name}: {why}")),
+        Comparison::Absent => Some(format!("{name} is missing")),
+    })
+}
