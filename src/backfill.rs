@@ -115,6 +115,8 @@ pub struct Item {
     pub files: usize,
     /// What becomes of it.
     pub decision: Decision,
+    /// The bucket has it under its own name.
+    pub in_bucket: bool,
     /// What the full check found, if there was one.
     known: Option<Found>,
 }
@@ -185,6 +187,7 @@ impl Item {
             bytes,
             files,
             decision: Decision::Send(None),
+            in_bucket: false,
             known: None,
         }
     }
@@ -198,8 +201,15 @@ impl Item {
             bytes: 0,
             files: 0,
             decision: Decision::Refused(why),
+            in_bucket: false,
             known: None,
         }
+    }
+
+    /// The sizes of its files (bytes), if it was checked.
+    pub fn file_sizes(&self) -> impl Iterator<Item = u64> {
+        let found = self.known.iter().flat_map(|found| &found.digests);
+        found.map(|file| file.len)
     }
 
     /// Notes what the full check found.

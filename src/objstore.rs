@@ -143,6 +143,9 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// reading it back. A checksum costs one small request and one read of the local file.
     async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error>;
 
+    /// How many requests it takes to send an object of `len` bytes.
+    fn requests_for(&self, len: u64) -> u64;
+
     /// All objects below the directory `dir` (no slash at the end), at any depth, sorted by key.
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error>;
 

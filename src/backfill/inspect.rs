@@ -77,6 +77,7 @@ async fn settle_namesakes(
         .filter_map(|item| Some((holdings.namesakes.get(&item.id)?, item)));
     stream::iter(taken.map(Ok))
         .try_for_each_concurrent(COMPARED_AT_ONCE, |(namesake, item)| async move {
+            item.in_bucket = true;
             item.decision = match namesake {
                 Namesake::Block(meta) => already_there(item, meta, holdings, bucket).await?,
                 Namesake::Unreadable(why) => Decision::Refused(format!(

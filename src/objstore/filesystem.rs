@@ -208,6 +208,10 @@ impl Bucket for Filesystem {
         Err(self.error(Op::Get, key, &io::Error::other("not there yet")))
     }
 
+    fn requests_for(&self, _: u64) -> u64 {
+        1
+    }
+
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
         let path = self.dir(Op::Iter, dir)?;
         let base = if dir.is_empty() {

@@ -268,6 +268,14 @@ impl Bucket for S3Bucket {
             .error(Op::Get, key, ErrorKind::Refused, "not there yet".to_owned()))
     }
 
+    fn requests_for(&self, len: u64) -> u64 {
+        match multipart::plan(len, self.0.part_size, self.0.multipart) {
+            // One begins the upload, one ends it.
+            Ok(Plan::Parts { count, .. }) => u64::from(count) + 2,
+            _ => 1,
+        }
+    }
+
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
         self.0.list_below(dir).await
     }

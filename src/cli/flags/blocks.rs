@@ -223,6 +223,14 @@ pub struct UploadBlocks {
 }
 
 impl UploadBlocks {
+    /// How many requests to the bucket may be under way at once, at least 1.
+    pub fn requests_at_once(&self) -> usize {
+        usize::try_from(self.upload_concurrency)
+            .ok()
+            .filter(|n| *n > 0)
+            .unwrap_or(super::REQUESTS_AT_ONCE)
+    }
+
     /// The labels of `--label`.
     pub fn labels(&self) -> Labels {
         Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))

@@ -186,6 +186,10 @@ impl Bucket for Faulty {
         self.call(Op::Get, key, self.inner.compare(key, source)).await
     }
 
+    fn requests_for(&self, len: u64) -> u64 {
+        self.inner.requests_for(len)
+    }
+
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
         self.call(Op::Iter, dir, self.inner.list(dir)).await
     }

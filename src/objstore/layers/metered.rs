@@ -211,6 +211,10 @@ impl Bucket for Metered {
         self.measure("attributes", self.inner.compare(key, source)).await
     }
 
+    fn requests_for(&self, len: u64) -> u64 {
+        self.inner.requests_for(len)
+    }
+
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
         self.measure("iter", self.inner.list(dir)).await
     }
@@ -275,6 +279,10 @@ mod tests {
 
         async fn compare(&self, _: &str, _: &Source) -> Result<Comparison, Error> {
             Ok(Comparison::Absent)
+        }
+
+        fn requests_for(&self, _: u64) -> u64 {
+            1
         }
 
         async fn list(&self, _: &str) -> Result<Vec<Object>, Error> {

@@ -1,0 +1,345 @@
+//! What a backfill says: the plan as a table, what came of it, and all of that as one JSON document.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    backfill::{Applied, Decision, Item, Plan, Proven},
+    cmd::show::{self, Table, size, time},
+    objstore::{self, Bucket},
+    tsdb::BlockId,
+};
+
+/// Requests for each block beside those for its files: the look for it, the listings, `meta.json`, and the last look.
+const REQUESTS_PER_BLOCK: u64 = 7;
+
+/// How a backfill ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    /// Everything that was asked for is in the bucket, or would be after a dry run.
+    AllThere,
+    /// Some blocks are refused.
+    SomeRefused,
+    /// The bucket or this host failed.
+    Failed,
+    /// A signal came first.
+    Cut,
+}
+
+/// Everything that is told, as it stands in the JSON document.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) outcome: Outcome,
+    dry_run: bool,
+    path: String,
+    bucket: String,
+    blocks: Vec<Row>,
+    totals: Totals,
+    #[serde(skip)]
+    proof: String,
+    #[serde(skip)]
+    failures: Vec<String>,
+}
+
+/// One block.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    ulid: String,
+    dir: String,
+    min_time: Option<i64>,
+    max_time: Option<i64>,
+    level: u64,
+    resolution: i64,
+    series: u64,
+    samples: u64,
+    bytes: u64,
+    labels: BTreeMap<String, String>,
+    /// What the plan said.
+    decision: &'static str,
+    /// What came of it: `sent`, `there`, `left_out`, `refused`, `failed`, `not_sent`; `planned` in a dry run.
+    result: &'static str,
+    /// Why.
+    why: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct Totals {
+    to_send: u64,
+    bytes_to_send: u64,
+    /// Objects beside each `meta.json`.
+    objects_to_send: u64,
+    /// Requests that sending takes, about.
+    requests: u64,
+    check_seconds: f64,
+    sent: u64,
+    /// Bytes of bodies, those that were sent a second time included.
+    bytes_sent: u64,
+    send_seconds: f64,
+    there: u64,
+    left_out: u64,
+    refused: u64,
+    not_sent: u64,
+    /// Blocks that were looked at anew in the bucket at the end and are whole.
+    proven: u64,
+    prove_seconds: f64,
+}
+
+/// Whether the bucket holds the block under its own name, so that it can be looked at there.
+pub(super) fn is_compared(item: &Item) -> bool {
+    matches!(&item.decision, Decision::There(_)) && item.in_bucket
+}
+
+impl Report {
+    pub(super) fn new(path: &Path, dry_run: bool) -> Self {
+        Self {
+            outcome: Outcome::AllThere,
+            dry_run,
+            path: path.display().to_string(),
+            bucket: String::new(),
+            blocks: Vec::new(),
+            totals: Totals::default(),
+            proof: String::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Notes the plan.
+    pub(super) fn planned(&mut self, plan: &Plan, bucket: &Arc<dyn Bucket>, took: Duration) {
+        self.bucket = bucket.identity().to_owned();
+        self.blocks = plan.items.iter().map(|item| row(item, self.dry_run)).collect();
+        let totals = &mut self.totals;
+        totals.check_seconds = took.as_secs_f64();
+        for item in plan.to_send() {
+            totals.to_send += 1;
+            totals.bytes_to_send += item.bytes;
+            totals.objects_to_send += item.files as u64;
+            totals.requests += REQUESTS_PER_BLOCK;
+            totals.requests += item.file_sizes().map(|len| bucket.requests_for(len)).sum::<u64>();
+        }
+    }
+
+    /// Notes what was sent.
+    pub(super) fn applied(&mut self, applied: &Applied, bytes: u64, took: Duration) {
+        self.totals.bytes_sent = bytes;
+        self.totals.send_seconds = took.as_secs_f64();
+        for id in &applied.sent {
+            self.set(*id, "sent", None);
+        }
+        for id in &applied.there {
+            self.set(
+                *id,
+                "there",
+                Some("it appeared in the bucket meanwhile, and is the same".into()),
+            );
+        }
+        for (id, why) in &applied.refused {
+            self.set(*id, "refused", Some(why.clone()));
+        }
+        for id in &applied.left {
+            self.set(*id, "not_sent", None);
+        }
+        if let Some((id, why)) = &applied.failed {
+            self.set(*id, "failed", Some(why.clone()));
+            self.failures.push(format!("block {id}: {why}"));
+        }
+    }
+
+    fn set(&mut self, id: BlockId, result: &'static str, why: Option<String>) {
+        let id = id.to_string();
+        let row = self
+            .blocks
+            .iter_mut()
+            .find(|row| row.ulid == id && row.decision == "send");
+        if let Some(row) = row {
+            row.result = result;
+            row.why = why.unwrap_or_else(|| std::mem::take(&mut row.why));
+        }
+    }
+
+    /// Notes what was proven at the end.
+    pub(super) fn proven(&mut self, proven: &Proven, full: bool, took: Duration) {
+        self.totals.proven = proven.whole as u64;
+        self.totals.prove_seconds = took.as_secs_f64();
+        self.proof = match full {
+            true => "every byte read back".into(),
+            false => "sizes and checksums asked for anew".into(),
+        };
+        for (id, why) in &proven.wrong {
+            self.failures.push(format!(
+                "block {id} was sent and is not whole in the bucket: {why}; another program writes there, or the store loses data"
+            ));
+        }
+    }
+
+    /// Notes that nothing could be proven at the end.
+    pub(super) fn not_proven(&mut self, error: &objstore::Error) {
+        self.failures
+            .push(format!("the blocks are sent, but could not be looked at anew: {error}"));
+    }
+
+    /// Counts, and says how it ended.
+    pub(super) fn conclude(&mut self) {
+        let count = |result: &str| self.blocks.iter().filter(|row| row.result == result).count() as u64;
+        self.totals.sent = count("sent");
+        self.totals.there = count("there");
+        self.totals.left_out = count("left_out");
+        self.totals.refused = count("refused");
+        self.totals.not_sent = count("not_sent") + count("failed");
+        if self.outcome == Outcome::Cut {
+            return;
+        }
+        self.outcome = match (self.failures.is_empty(), self.totals.refused) {
+            (false, _) => Outcome::Failed,
+            (true, 0) => Outcome::AllThere,
+            (true, _) => Outcome::SomeRefused,
+        };
+    }
+
+    /// Why it failed.
+    pub(super) fn failure(&self) -> String {
+        self.failures.join("; ")
+    }
+
+    /// The plan as a table, and its totals.
+    pub(super) fn plan_as_text(&self) -> String {
+        let mut titles = vec!["BLOCK", "FROM", "UNTIL", ">LEVEL", ">SERIES", ">SAMPLES", ">SIZE"];
+        let labels: std::collections::BTreeSet<&BTreeMap<String, String>> = self
+            .blocks
+            .iter()
+            .filter(|row| row.decision != "left out" && !row.labels.is_empty())
+            .map(|row| &row.labels)
+            .collect();
+        let several = labels.len() > 1;
+        if several {
+            titles.push("LABELS");
+        }
+        titles.extend(["DECISION", "WHY"]);
+        let mut table = Table::new(&titles);
+        for row in &self.blocks {
+            let moment = |ms: Option<i64>| ms.map(time).unwrap_or_else(|| "-".into());
+            let mut cells = vec![
+                row.ulid.clone(),
+                moment(row.min_time),
+                moment(row.max_time),
+                row.level.to_string(),
+                row.series.to_string(),
+                row.samples.to_string(),
+                size(row.bytes),
+            ];
+            if several {
+                cells.push(shown(&row.labels));
+            }
+            cells.extend([row.decision.to_owned(), row.why.clone()]);
+            table.row(cells);
+        }
+        let mut text = table.to_string();
+        let count = |decision: &str| self.blocks.iter().filter(|row| row.decision == decision).count();
+        let totals = &self.totals;
+        let _ = writeln!(
+            text,
+            "\n{} blocks: {} to send ({} in {} objects, about {} requests), {} there, {} left out, {} refused; checked in {:.1} s",
+            self.blocks.len(),
+            totals.to_send,
+            size(totals.bytes_to_send),
+            totals.objects_to_send + totals.to_send,
+            totals.requests,
+            count("there"),
+            count("left out"),
+            count("refused"),
+            totals.check_seconds,
+        );
+        let labels = labels.first().map(|labels| format!(", as {}", shown(labels)));
+        let _ = writeln!(
+            text,
+            "to {}{}",
+            self.bucket,
+            labels.filter(|_| !several).unwrap_or_default()
+        );
+        text
+    }
+
+    /// What came of it, for people.
+    fn as_text(&self) -> String {
+        let totals = &self.totals;
+        let mut text = String::new();
+        if self.dry_run {
+            let _ = writeln!(text, "nothing was sent: --dry-run");
+            return text;
+        }
+        let rate = totals.bytes_sent as f64 / totals.send_seconds.max(0.001);
+        let _ = writeln!(
+            text,
+            "sent {} blocks, {} in {:.1} s ({}/s); {} there before; {} left out; {} refused; {} not sent",
+            totals.sent,
+            size(totals.bytes_sent),
+            totals.send_seconds,
+            size(rate as u64),
+            totals.there,
+            totals.left_out,
+            totals.refused,
+            totals.not_sent,
+        );
+        if totals.proven > 0 {
+            let _ = writeln!(
+                text,
+                "proven {} blocks in {:.1} s: {}",
+                totals.proven, totals.prove_seconds, self.proof
+            );
+        }
+        for row in self.blocks.iter().filter(|row| row.result == "refused") {
+            let _ = writeln!(text, "refused {} ({}): {}", row.ulid, row.dir, row.why);
+        }
+        if self.outcome == Outcome::Cut {
+            let _ = writeln!(text, "cut by a signal: run it again to go on from here");
+        }
+        text
+    }
+
+    /// Prints what came of it, or the whole document.
+    ///
+    /// # Errors
+    /// When stdout cannot be written to.
+    pub(super) fn print(&self, json: bool) -> Result<()> {
+        match json {
+            true => show::print(&(serde_json::to_string_pretty(self)? + "\n")),
+            false => show::print(&self.as_text()),
+        }
+    }
+}
+
+fn row(item: &Item, dry_run: bool) -> Row {
+    let meta = item.block.as_ref().map(|block| &block.meta);
+    let labels = item
+        .labels
+        .iter()
+        .map(|label| (label.name.to_string(), label.value.to_string()));
+    Row {
+        ulid: item.id.to_string(),
+        dir: item.dir.display().to_string(),
+        min_time: meta.map(|meta| meta.min_time),
+        max_time: meta.map(|meta| meta.max_time),
+        level: meta.map_or(0, |meta| meta.level),
+        resolution: meta.map_or(0, |meta| meta.resolution()),
+        series: meta.map_or(0, |meta| meta.num_series),
+        samples: meta.map_or(0, |meta| meta.num_samples),
+        bytes: item.bytes,
+        labels: labels.collect(),
+        decision: item.decision.word(),
+        result: match item.decision {
+            Decision::Send(_) if dry_run => "planned",
+            Decision::Send(_) => "not_sent",
+            Decision::There(_) => "there",
+            Decision::LeftOut(_) => "left_out",
+            Decision::Refused(_) => "refused",
+        },
+        why: item.decision.why().to_owned(),
+    }
+}
+
+fn shown(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    format!("{{{}}}", pairs.join(", "))
+}
