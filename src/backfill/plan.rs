@@ -195,3 +195,6 @@ fn names(ids: impl Iterator<Item = BlockId>) -> String {
         _ => ids.join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests;
