@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backfill;
 mod bad_blocks;
 mod bad_config;
 mod bad_data_dir;

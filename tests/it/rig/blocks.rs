@@ -56,6 +56,15 @@ pub(crate) fn generate(spec: Spec) -> PathBuf {
         spec.samples * spec.step <= RANGE,
         "{spec:?} does not fit into one block"
     );
+    let dir = generate_all(spec);
+    let blocks = sealed(&dir);
+    assert_eq!(blocks.len(), 1, "promtool makes one block of {spec:?}");
+    dir.join(&blocks[0])
+}
+
+/// Makes as many blocks as it takes, one for each range of two hours, or finds them as [`generate`] does; the directory
+/// that they are in, which is to be read only.
+pub(crate) fn generate_all(spec: Spec) -> PathBuf {
     let parent = target_dir().join("testdata");
     let name = format!(
         "v{VERSION}-{}x{}-{}s-{}",
@@ -76,12 +85,11 @@ pub(crate) fn generate(spec: Spec) -> PathBuf {
             "promtool: {}",
             String::from_utf8_lossy(&done.stderr)
         );
-        assert_eq!(sealed(&out).len(), 1, "promtool makes one block of {spec:?}");
         fs::create_dir_all(&parent).expect("the target directory can be written");
         // An error means that another test was faster.
         let _ = fs::rename(&out, &dir);
     }
-    dir.join(&sealed(&dir)[0])
+    dir
 }
 
 fn write(spec: Spec, path: &Path) -> std::io::Result<()> {

@@ -1,0 +1,181 @@
+//! Blocks that are no good, or not alone: each is found before a byte of it is sent, named with its reason, and the others
+//! go their way.
+
+use std::path::Path;
+
+use fs_err as fs;
+use serde_json::Value;
+
+use super::scene::{backfill, blocks_of, copy, edit_meta, flip, is_all_there, results, row};
+use crate::rig::{
+    BucketView,
+    blocks::{self, Spec},
+    prometheus::sealed,
+    tools::temp_dir,
+};
+
+#[test]
+fn a_directory_without_blocks_and_no_directory_are_errors() {
+    let (dir, store) = (temp_dir("empty"), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    fs::write(dir.path().join("file"), "x").unwrap();
+    for (path, said) in [
+        (dir.path().to_owned(), "there is no block in"),
+        (dir.path().join("nowhere"), "No such file or directory"),
+        (dir.path().join("file"), "is --path right?"),
+    ] {
+        let ran = backfill(&path, &bucket, &[]).ended(1);
+        assert!(ran.err.contains(said), "{ran:?}");
+        assert!(ran.err.contains(path.to_str().unwrap()), "{ran:?}");
+    }
+}
+
+/// Damages the middle one of three blocks, and expects it to be refused with `said`, and the others to be sent.
+#[track_caller]
+fn refused(damage: impl FnOnce(&Path), said: &str) {
+    let (dir, store) = (blocks_of(3), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let bad = sealed(dir.path())
+        .into_iter()
+        .find(|id| first_time(&dir.path().join(id)) == first_time(&blocks::generate(Spec::small(1))))
+        .unwrap();
+    damage(&dir.path().join(&bad));
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert_eq!(report["outcome"], "some_refused", "{report:#}");
+    let row = row(&report, &bad);
+    assert_eq!(row["result"], "refused", "{report:#}");
+    let why = row["why"].as_str().unwrap();
+    assert!(why.contains(said), "{why:?} does not say {said:?}");
+    assert!(!store.path().join(&bad).exists(), "nothing of it was sent");
+    fs::remove_dir_all(dir.path().join(&bad)).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(is_all_there(&bucket, dir.path()));
+}
+
+fn first_time(block: &Path) -> Value {
+    let meta: Value = serde_json::from_slice(&fs::read(block.join("meta.json")).unwrap()).unwrap();
+    meta["minTime"].clone()
+}
+
+#[test]
+fn a_damaged_index_is_refused() {
+    refused(|block| flip(&block.join("index"), 2000), "index");
+    refused(|block| flip(&block.join("index"), -10), "table of contents");
+    refused(
+        |block| fs::remove_file(block.join("index")).unwrap(),
+        "index is missing",
+    );
+}
+
+#[test]
+fn a_flipped_bit_in_any_chunk_is_refused() {
+    refused(|block| flip(&block.join("chunks/000001"), 5000), "chunks/000001");
+    refused(|block| flip(&block.join("chunks/000001"), -1), "chunks/000001");
+}
+
+#[test]
+fn a_missing_or_short_segment_is_refused() {
+    refused(
+        |block| fs::remove_file(block.join("chunks/000001")).unwrap(),
+        "chunks/ holds no segment",
+    );
+    let cut = |block: &Path| {
+        let path = block.join("chunks/000001");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    refused(cut, "chunks/000001");
+}
+
+#[test]
+fn wrong_statistics_and_times_are_refused() {
+    let wrong =
+        |key: &'static str, value: u64| move |block: &Path| edit_meta(block, |meta| meta["stats"][key] = value.into());
+    refused(wrong("numSeries", 99), "numSeries");
+    refused(wrong("numSamples", 23_999), "numSamples");
+    refused(wrong("numChunks", 1), "numChunks");
+    let later = |block: &Path| {
+        edit_meta(block, |meta| {
+            meta["minTime"] = (meta["minTime"].as_i64().unwrap() + 60_000).into()
+        });
+    };
+    refused(later, "minTime");
+}
+
+#[test]
+fn metadata_of_no_use_is_refused() {
+    refused(
+        |block| fs::write(block.join("meta.json"), "{").unwrap(),
+        "meta.json cannot be used",
+    );
+    refused(
+        |block| fs::remove_file(block.join("meta.json")).unwrap(),
+        "meta.json is missing",
+    );
+}
+
+#[test]
+fn overlapping_blocks_are_refused_unless_that_is_wanted() {
+    let (dir, store) = (blocks_of(2), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    // The same time once more, under another name and with other series.
+    let other = Spec {
+        series: 7,
+        ..Spec::small(1)
+    };
+    let other = copy(&blocks::generate(other), dir.path());
+    let other = other.file_name().unwrap().to_str().unwrap().to_owned();
+    let report = backfill(dir.path(), &bucket, &["--dry-run"]).ended(3).json();
+    assert_eq!(
+        results(&report)
+            .iter()
+            .filter(|(result, _)| result == "refused")
+            .count(),
+        2,
+        "{report:#}"
+    );
+    assert!(
+        row(&report, &other)["why"].as_str().unwrap().contains("overlaps"),
+        "{report:#}"
+    );
+    assert!(
+        fs::read_dir(store.path()).unwrap().next().is_none(),
+        "a dry run sends nothing"
+    );
+    let report = backfill(dir.path(), &bucket, &["--allow-overlaps"]).ended(0).json();
+    assert_eq!(report["totals"]["sent"], 3, "{report:#}");
+    assert!(
+        row(&report, &other)["why"].as_str().unwrap().contains("overlaps"),
+        "it is told all the same"
+    );
+}
+
+#[test]
+fn what_overlaps_the_bucket_is_refused() {
+    let (old, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    backfill(old.path(), &bucket, &[]).ended(0);
+    let dir = temp_dir("blocks");
+    copy(
+        &blocks::generate(Spec {
+            series: 7,
+            ..Spec::small(0)
+        }),
+        dir.path(),
+    );
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let [(result, why)] = &results(&report)[..] else {
+        panic!("{report:#}")
+    };
+    assert_eq!(result, "refused");
+    assert!(
+        why.contains(&format!(
+            "overlaps {} of the same labels in the bucket",
+            sealed(old.path())[0]
+        )),
+        "{why}"
+    );
+    // Of other labels there is nothing to overlap with.
+    let us = super::scene::words(dir.path(), &bucket.config(), &["--label=cluster=us"]);
+    crate::rig::one_shot::narthex(&us).ended(0);
+}

@@ -1,0 +1,108 @@
+//! kill -9 at random moments: never a visible block that is not whole, at most what was in flight is sent again, and in the
+//! end everything is as after an undisturbed run.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::scene::{LABEL, backfill, blocks_of, is_all_there, words};
+use crate::rig::{BucketView, S3Server, Weed, bucket::check, one_shot, tools::temp_dir};
+
+/// Requests with a body that run at once, unless --concurrency says something else.
+const AT_ONCE: usize = 4;
+/// Objects of one small block: segment, index, `meta.json`.
+const OBJECTS: usize = 3;
+/// Blocks of each round.
+const BLOCKS: u64 = 4;
+/// Kills of each round; then it may end.
+const KILLS: usize = 5;
+
+/// What an undisturbed run takes.
+fn life(dir: &Path, bucket: &BucketView) -> Duration {
+    let begun = Instant::now();
+    backfill(dir, bucket, &[]).ended(0);
+    begun.elapsed()
+}
+
+/// Starts a backfill and kills it at some moment; whether it was still at work.
+async fn killed(dir: &Path, bucket: &BucketView, after: Duration) -> bool {
+    let log = temp_dir("log");
+    let process = one_shot::start(&words(dir, &bucket.config(), &[LABEL]), &log.path().join("log"));
+    tokio::time::sleep(after).await;
+    !process.kill().success()
+}
+
+async fn visible_is_whole(bucket: &BucketView, dir: &Path) {
+    for id in bucket.visible().await {
+        check(bucket, &id, &dir.join(&id))
+            .await
+            .unwrap_or_else(|wrong| panic!("{id} is visible, but: {wrong}"));
+    }
+}
+
+/// Kills it until `kills` hit it at work, each round in a bucket of its own, and looks at what is left each time.
+/// Returns how many of them left something half done.
+async fn rounds(
+    kills: usize,
+    mut bucket: impl AsyncFnMut(usize) -> BucketView,
+    after_round: impl Fn(&BucketView, usize),
+) -> usize {
+    let dir = blocks_of(BLOCKS);
+    let mut moments = StdRng::from_os_rng();
+    let mut life = life(dir.path(), &bucket(0).await);
+    let (mut hits, mut halves, mut round) = (0, 0, 0);
+    while hits < kills {
+        round += 1;
+        let bucket = bucket(round).await;
+        let mut hit = 0;
+        for _ in 0..KILLS {
+            if killed(dir.path(), &bucket, life.mul_f64(moments.random_range(0.0..1.0))).await {
+                hit += 1;
+            } else {
+                life = life.mul_f64(0.9);
+            }
+            visible_is_whole(&bucket, dir.path()).await;
+            let (objects, visible) = (bucket.list().await.len(), bucket.visible().await.len());
+            halves += usize::from(objects != visible * OBJECTS);
+        }
+        backfill(dir.path(), &bucket, &[]).ended(0);
+        is_all_there(&bucket, dir.path()).await;
+        assert_eq!(bucket.open_uploads().await, [""; 0], "multipart uploads are left open");
+        after_round(&bucket, hit);
+        hits += hit;
+    }
+    halves
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
+    let server = S3Server::start();
+    let halves = rounds(
+        40,
+        async |round| server.bucket(&format!("round-{round}")),
+        |bucket, hit| {
+            let name = bucket.config();
+            let puts =
+                server.count(|seen| seen.method == "PUT" && name.contains(&format!("bucket: {}\n", seen.bucket)));
+            let due = BLOCKS as usize * OBJECTS;
+            assert!(
+                puts <= due + hit * AT_ONCE,
+                "{puts} objects were sent for {due}, with {hit} kills"
+            );
+        },
+    )
+    .await;
+    assert!(
+        halves > 3,
+        "only {halves} kills left a block half sent: the moments show nothing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_on_the_way_to_a_real_store_it_ends_as_if_undisturbed() {
+    let weed = Weed::shared().await;
+    rounds(15, async |_| weed.bucket("killed").await, |_, _| {}).await;
+}

@@ -1,0 +1,260 @@
+//! What the bucket holds already: the same blocks, others of their names, halves, merged ones; and buckets that fail.
+
+use std::{collections::BTreeMap, path::Path, time::Duration, time::SystemTime};
+
+use fs_err as fs;
+use serde_json::json;
+
+use super::scene::{LABEL, backfill, blocks_of, edit_meta, flip, is_all_there, results, row, words};
+use crate::rig::{
+    BucketView, Fault, Rule, S3Server, Weed,
+    one_shot::{self, narthex},
+    prometheus::sealed,
+    tools::temp_dir,
+    wait_until,
+};
+
+/// Every file below a directory, with its size and when it was changed.
+fn tree(dir: &Path) -> BTreeMap<String, (u64, SystemTime)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let status = fs::metadata(&path).unwrap();
+        if status.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.insert(path.display().to_string(), (status.len(), status.modified().unwrap()));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_second_run_sends_nothing_and_the_source_is_only_read() {
+    let (dir, bucket) = (blocks_of(3), Weed::shared().await.bucket("twice").await);
+    let before = tree(dir.path());
+    let report = backfill(dir.path(), &bucket, &["--dry-run"]).ended(0).json();
+    assert!(bucket.list().await.is_empty(), "a dry run sends nothing");
+    assert_eq!(
+        (&report["totals"]["to_send"], &report["totals"]["sent"]),
+        (&json!(3), &json!(0))
+    );
+    let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
+    assert_eq!(
+        (&report["totals"]["sent"], &report["totals"]["proven"]),
+        (&json!(3), &json!(3))
+    );
+    is_all_there(&bucket, dir.path()).await;
+    let objects = bucket.list().await;
+    for more in [&[][..], &["--verify=full"][..]] {
+        let report = backfill(dir.path(), &bucket, more).ended(0).json();
+        let totals = &report["totals"];
+        assert_eq!(
+            (&totals["there"], &totals["bytes_sent"], &totals["proven"]),
+            (&json!(3), &json!(0), &json!(3)),
+            "{report:#}"
+        );
+    }
+    assert_eq!(bucket.list().await, objects);
+    assert_eq!(tree(dir.path()), before, "the source is only read");
+}
+
+#[tokio::test]
+async fn a_block_of_the_same_name_with_other_bytes_is_never_overwritten() {
+    let (dir, bucket) = (blocks_of(1), Weed::shared().await.bucket("other").await);
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let id = sealed(dir.path()).remove(0);
+    for key in ["chunks/000001", "index"] {
+        let key = format!("{id}/{key}");
+        let good = bucket.read(&key).await.unwrap();
+        let mut bad = good.clone();
+        let middle = bad.len() / 2;
+        bad[middle] ^= 1;
+        bucket.put(&key, bad.clone()).await;
+        let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+        let why = row(&report, &id)["why"].as_str().unwrap();
+        assert!(why.contains("other bytes") && why.contains("not overwritten"), "{why}");
+        assert_eq!(bucket.read(&key).await.unwrap(), bad, "it is as it was");
+        bucket.put(&key, good).await;
+    }
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let key = format!("{id}/meta.json");
+    bucket.put(&key, b"{".to_vec()).await;
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert!(
+        row(&report, &id)["why"].as_str().unwrap().contains("cannot be used"),
+        "{report:#}"
+    );
+    assert_eq!(bucket.read(&key).await.unwrap(), b"{");
+}
+
+#[tokio::test]
+async fn a_byte_that_is_flipped_in_the_bucket_is_found_by_reading_all_back() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    backfill(dir.path(), &bucket, &["--verify=full"]).ended(0);
+    let id = sealed(dir.path()).remove(0);
+    for (key, at) in [
+        ("chunks/000001", 4000),
+        ("chunks/000001", -1),
+        ("index", 7),
+        ("index", 3000),
+    ] {
+        let path = store.path().join(&id).join(key);
+        flip(&path, at);
+        let report = backfill(dir.path(), &bucket, &["--verify=full"]).ended(3).json();
+        assert!(row(&report, &id)["why"].as_str().unwrap().contains(key), "{report:#}");
+        flip(&path, at);
+    }
+    backfill(dir.path(), &bucket, &["--verify=full"]).ended(0);
+}
+
+#[tokio::test]
+async fn halves_of_an_earlier_try_are_completed_and_only_what_is_missing_is_sent() {
+    let (dir, server) = (blocks_of(1), S3Server::start());
+    let bucket = server.bucket("half");
+    let id = sealed(dir.path()).remove(0);
+    let segment = fs::read(dir.path().join(&id).join("chunks/000001")).unwrap();
+    bucket.put(&format!("{id}/chunks/000001"), segment).await;
+    // Of the right size, with other bytes.
+    let index = vec![0; fs::metadata(dir.path().join(&id).join("index")).unwrap().len() as usize];
+    bucket.put(&format!("{id}/index"), index).await;
+    let before = server.seen().len();
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let sent: Vec<String> = server
+        .seen()
+        .split_off(before)
+        .into_iter()
+        .filter(|seen| seen.method == "PUT")
+        .map(|seen| seen.key)
+        .collect();
+    assert_eq!(sent, [format!("{id}/index"), format!("{id}/meta.json")]);
+    is_all_there(&bucket, dir.path()).await;
+}
+
+#[tokio::test]
+async fn objects_of_others_in_a_half_block_stop_it_and_are_named() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let id = sealed(dir.path()).remove(0);
+    bucket.put(&format!("{id}/chunks/000002"), b"x".to_vec()).await;
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert!(
+        row(&report, &id)["why"].as_str().unwrap().contains("chunks/000002"),
+        "{report:#}"
+    );
+    assert!(bucket.visible().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_compactor_has_merged_is_there() {
+    let (dir, store) = (blocks_of(2), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    // As a compactor leaves it: the parts are gone, a block of another name has them as its sources.
+    let parts = sealed(dir.path());
+    let merged = "01KEMERGED0000000000000000";
+    fs::rename(store.path().join(&parts[0]), store.path().join(merged)).unwrap();
+    fs::remove_dir_all(store.path().join(&parts[1])).unwrap();
+    edit_meta(&store.path().join(merged), |meta| {
+        meta["ulid"] = merged.into();
+        meta["compaction"] = json!({"level": 2, "sources": parts});
+    });
+    let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
+    for (result, why) in results(&report) {
+        assert_eq!(result, "there");
+        assert!(why.contains(merged), "{why}");
+    }
+    assert_eq!(bucket.visible().await, [merged]);
+}
+
+#[tokio::test]
+async fn a_block_marked_for_deletion_is_not_taken_for_safe() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let id = sealed(dir.path()).remove(0);
+    bucket.put(&format!("{id}/deletion-mark.json"), b"{}".to_vec()).await;
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert!(
+        row(&report, &id)["why"]
+            .as_str()
+            .unwrap()
+            .contains("marked for deletion"),
+        "{report:#}"
+    );
+}
+
+#[test]
+fn a_bucket_that_fails_half_way_is_told_and_the_next_run_goes_on() {
+    let (dir, server) = (blocks_of(3), S3Server::start());
+    let bucket = server.bucket("fails");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // Two whole blocks, then nobody may write any more.
+    server.fault(Rule::on("PUT", "*", Fault::Answer(403, "AccessDenied")).skip(6));
+    let ran = backfill(dir.path(), &bucket, &[]).ended(1);
+    let report = ran.json();
+    assert_eq!(report["outcome"], "failed", "{report:#}");
+    assert!(
+        ran.err.contains("AccessDenied") || ran.err.contains("s3:PutObject"),
+        "{}",
+        ran.err
+    );
+    assert_eq!(report["totals"]["sent"], report["totals"]["proven"], "{report:#}");
+    server.heal();
+    let before = server.seen().len();
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let again = server
+        .seen()
+        .split_off(before)
+        .into_iter()
+        .filter(|seen| seen.method == "PUT")
+        .count();
+    assert!(again <= 9 - 6, "{again} objects were sent again");
+    runtime.block_on(is_all_there(&bucket, dir.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_cuts_it_and_the_exit_code_says_so() {
+    let (dir, server, log) = (blocks_of(3), S3Server::start(), temp_dir("log"));
+    let bucket = server.bucket("signal");
+    server.fault(Rule::on("PUT", "*/index", Fault::Hang).skip(1));
+    let log = log.path().join("log");
+    let process = one_shot::start(&words(dir.path(), &bucket.config(), &[LABEL]), &log);
+    let hanging =
+        async || (server.count(|seen| seen.method == "PUT" && seen.key.ends_with("/index")) > 1).then_some(());
+    wait_until(Duration::from_secs(60), "a request that hangs", hanging).await;
+    process.signal("TERM");
+    assert_eq!(
+        process.wait(Duration::from_secs(60)).await.code(),
+        Some(4),
+        "{}",
+        process.log()
+    );
+    assert!(process.log().contains("\"outcome\": \"cut\""), "{}", process.log());
+    server.heal();
+    tokio::task::block_in_place(|| backfill(dir.path(), &bucket, &[])).ended(0);
+    is_all_there(&bucket, dir.path()).await;
+}
+
+#[tokio::test]
+async fn the_words_of_thanos_do_the_same() {
+    let (dir, store) = (blocks_of(2), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let (path, config) = (
+        format!("--path={}", dir.path().display()),
+        format!("--objstore.config={}", bucket.config()),
+    );
+    let words = ["tools", "bucket", "upload-blocks", &path, &config];
+    let ran = narthex(&words).ended(1);
+    assert!(ran.err.contains("--label"), "{ran:?}");
+    narthex(&[&words[..], &["--label=cluster=\"eu\"", "--label", "replica=\"a\""]].concat()).ended(0);
+    is_all_there(&bucket, dir.path()).await;
+    let id = sealed(dir.path()).remove(0);
+    let meta = bucket.read_json(&format!("{id}/meta.json")).await;
+    assert_eq!(meta["thanos"]["labels"], json!({"cluster": "eu", "replica": "a"}));
+    assert_eq!(meta["thanos"]["source"], "bucket.upload");
+    assert!(
+        !dir.path().join("thanos.shipper.json").exists(),
+        "the source is only read"
+    );
+}
