@@ -47,11 +47,21 @@ pub async fn look(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::E
     })
 }
 
-/// The blocks of the bucket, in no order; what does not bear the name of a block is passed over.
+/// The names of the blocks of the bucket, and of what was begun of others, sorted; what does not bear the name of a
+/// block is passed over.
+///
+/// # Errors
+/// The bucket's.
+pub async fn ids(bucket: &dyn Bucket) -> Result<Vec<BlockId>, objstore::Error> {
+    let names = bucket.list_top("").await?;
+    Ok(names.iter().filter_map(|name| BlockId::parse(name)).collect())
+}
+
+/// The blocks of the bucket, in no order. What is in flight rests while the stream is not asked: whoever has much to do
+/// with each block takes the [`ids`] and [`look`]s himself.
 pub fn blocks(bucket: &dyn Bucket) -> impl Stream<Item = Result<(BlockId, Found), objstore::Error>> {
-    stream::once(bucket.list_top(""))
-        .map_ok(move |names| {
-            let ids = names.into_iter().filter_map(|name| BlockId::parse(&name));
+    stream::once(ids(bucket))
+        .map_ok(move |ids| {
             stream::iter(ids)
                 .map(move |id| async move { Ok((id, look(bucket, id).await?)) })
                 .buffer_unordered(AT_ONCE)

@@ -1,15 +1,45 @@
 //! `narthex bucket`: ls, inspect, verify, gaps.
+//!
+//! All of them only read. A signal ends them within seconds; nothing is left behind, and a run begins anew.
+
+mod inspect;
+mod ls;
+mod scan;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
+use self::scan::{Wanted, limited};
+use super::{
+    show,
+    single::{self, End},
+};
 use crate::{cli, ops::supervisor::Outcome};
 
-pub(super) async fn ls(_flags: cli::Ls) -> Result<Outcome> {
-    anyhow::bail!("not there yet")
+/// Requests with a body that run at once where no flag says how many.
+const AT_ONCE: usize = 16;
+
+pub(super) async fn ls(flags: cli::Ls) -> Result<Outcome> {
+    let wanted = Wanted::new(flags.selection, now())?;
+    let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
+    let (bucket, wanted) = (&*store.bucket, &wanted);
+    let job = async |token| {
+        let list = ls::list(bucket, wanted, flags.exclude_delete, flags.output);
+        printed(limited(&token, flags.timeout, list).await?)
+    };
+    single::run(&store, job).await
 }
 
-pub(super) async fn inspect(_flags: cli::Inspect) -> Result<Outcome> {
-    anyhow::bail!("not there yet")
+pub(super) async fn inspect(flags: cli::Inspect) -> Result<Outcome> {
+    let wanted = Wanted::new(flags.selection, now())?;
+    let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
+    let (bucket, wanted) = (&*store.bucket, &wanted);
+    let job = async |token| {
+        let table = inspect::table(bucket, wanted, &flags.sort_by, flags.output);
+        printed(limited(&token, flags.timeout, table).await?)
+    };
+    single::run(&store, job).await
 }
 
 pub(super) async fn verify(_flags: cli::Verify) -> Result<Outcome> {
@@ -18,4 +48,17 @@ pub(super) async fn verify(_flags: cli::Verify) -> Result<Outcome> {
 
 pub(super) async fn gaps(_flags: cli::Gaps) -> Result<Outcome> {
     anyhow::bail!("not there yet")
+}
+
+/// Prints what was found out; without it a signal came first.
+fn printed(text: Option<String>) -> Result<End> {
+    let Some(text) = text else { return Ok(End::Cut) };
+    show::print(&text)?;
+    Ok(End::Good)
+}
+
+/// The time (ms since 1970).
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

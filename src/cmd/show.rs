@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
+use crate::model::Labels;
+
 /// A table of columns with a title each; rows of as many cells.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
@@ -60,6 +62,64 @@ pub(super) fn time(ms: i64) -> String {
         Ok(time) => time.to_string(),
         Err(_) => ms.to_string(),
     }
+}
+
+/// A moment (ms since 1970) to the second, as Thanos' tables have it.
+pub(super) fn second(ms: i64) -> String {
+    time(ms.div_euclid(1000).saturating_mul(1000))
+}
+
+/// A duration (ms) as Go writes it: `2h0m0s`, `1.5s`, `20ms`.
+pub(super) fn go_duration(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    let ms = ms.unsigned_abs();
+    let (whole, fraction) = (ms / 1000, ms % 1000);
+    if whole == 0 && fraction > 0 {
+        return format!("{sign}{fraction}ms");
+    }
+    let seconds = match fraction {
+        0 => format!("{}s", whole % 60),
+        _ => format!("{}s", format!("{}.{fraction:03}", whole % 60).trim_end_matches('0')),
+    };
+    match (whole / 3600, whole / 60 % 60) {
+        (0, 0) => format!("{sign}{seconds}"),
+        (0, minutes) => format!("{sign}{minutes}m{seconds}"),
+        (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}"),
+    }
+}
+
+/// A number with a comma before every three digits.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A text of others without what would break a line or play tricks with a terminal.
+pub(super) fn plain(text: &str) -> String {
+    let mut out = String::new();
+    for char in text.chars() {
+        match char.is_control() {
+            true => out.extend(char.escape_default()),
+            false => out.push(char),
+        }
+    }
+    out
+}
+
+/// A label set as Thanos shows it: `a=1,b=2`.
+pub(super) fn labels(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|label| format!("{}={}", label.name, label.value))
+        .collect();
+    pairs.join(",")
 }
 
 /// A number of bytes with three digits or so.
@@ -123,5 +183,44 @@ mod tests {
         assert_eq!(time(1_767_236_400_000), "2026-01-01T03:00:00Z");
         assert_eq!(time(1_767_236_400_120), "2026-01-01T03:00:00.12Z");
         assert_eq!(time(i64::MIN), i64::MIN.to_string());
+    }
+
+    /// As Go's `Duration.String` has them.
+    #[test]
+    fn durations_are_those_of_go() {
+        for (ms, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (999, "999ms"),
+            (-20, "-20ms"),
+            (1000, "1s"),
+            (1500, "1.5s"),
+            (1010, "1.01s"),
+            (60_000, "1m0s"),
+            (7_199_877, "1h59m59.877s"),
+            (136_800_123, "38h0m0.123s"),
+            (-28_800_000, "-8h0m0s"),
+            (864_000_000, "240h0m0s"),
+            (i64::MIN, "-2562047788015h12m55.808s"),
+        ] {
+            assert_eq!(go_duration(ms), text);
+        }
+    }
+
+    #[test]
+    fn numbers_and_texts_are_readable() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (12_345_678_901, "12,345,678,901"),
+            (u64::MAX, "18,446,744,073,709,551,615"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+        assert_eq!(plain("a\u{1b}[31mb\nc\td é"), "a\\u{1b}[31mb\\nc\\td é");
+        assert_eq!(labels(&Labels::from_pairs([("b", "2"), ("a", "1")])), "a=1,b=2");
+        assert_eq!(second(-5), "1969-12-31T23:59:59Z");
+        assert_eq!(second(1_767_225_601_501), "2026-01-01T00:00:01Z");
     }
 }

@@ -29,6 +29,15 @@ impl Meta {
         Ok(Some(files?.into_iter().filter(|file| file.rel_path != META).collect()))
     }
 
+    /// `thanos.segment_files`: the names of the chunk segments without their directory, as metas have them that do not
+    /// list all files; empty if it does not say.
+    pub fn segment_files(&self) -> Vec<String> {
+        match self.thanos_section().and_then(|thanos| thanos.get("segment_files")) {
+            Some(Node::List(names)) => names.iter().filter_map(Node::as_text).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The document, as a file: indented by tabs, a newline at the end.
     pub fn to_json(&self) -> String {
         // What was read from a string is one.
@@ -101,6 +110,8 @@ mod tests {
         let text = plain.for_bucket(&stamp);
         let meta = Meta::parse(&text).unwrap();
         assert_eq!((meta.files(), meta.source()), (Ok(Some(files)), "bucket.upload".into()));
+        assert_eq!(meta.segment_files(), ["000001"]);
+        assert_eq!(plain.segment_files(), [""; 0]);
         assert_eq!(meta.to_json().into_bytes(), text);
     }
 

@@ -1,0 +1,1 @@
+//! Reading all of a block back from the bucket.

@@ -1,0 +1,86 @@
+//! `narthex bucket ls`: which blocks there are.
+//!
+//! Blocks without a `meta.json` are counted in the log, those with one that is of no use are named there; neither
+//! changes the exit code, as `bucket verify` is there for that.
+
+use anyhow::Result;
+use futures_util::TryStreamExt;
+
+use super::{
+    scan::{LeftOut, Wanted, scan},
+    show::{self, Table},
+};
+use crate::{
+    cli::LsOutput,
+    objstore::Bucket,
+    tsdb::{BlockId, Meta},
+};
+
+/// What is kept of a block to be sorted.
+#[derive(Debug)]
+struct Line {
+    min_time: i64,
+    id: BlockId,
+    shown: Shown,
+}
+
+#[derive(Debug)]
+enum Shown {
+    Id,
+    Cells(Vec<String>),
+    Document(String),
+}
+
+/// The list as it is printed, sorted by start and name.
+pub(super) async fn list(
+    bucket: &dyn Bucket,
+    wanted: &Wanted,
+    exclude_marked: bool,
+    output: LsOutput,
+) -> Result<String> {
+    let mut lines = Vec::new();
+    let mut left_out = LeftOut::default();
+    let mut blocks = std::pin::pin!(scan(bucket, wanted, exclude_marked));
+    while let Some(seen) = blocks.try_next().await? {
+        match left_out.shown(seen) {
+            Some((meta, false)) => lines.push(Line {
+                min_time: meta.min_time,
+                id: meta.ulid,
+                shown: shown(&meta, output),
+            }),
+            Some((_, true)) | None => {}
+        }
+    }
+    left_out.tell();
+    lines.sort_unstable_by_key(|line| (line.min_time, line.id));
+    let mut table = Table::new(&["ULID", "FROM", "UNTIL", "DIFF", ">LEVEL", "RESOLUTION", "SOURCE"]);
+    let mut text = String::new();
+    for line in lines {
+        match line.shown {
+            Shown::Id => text.push_str(&format!("{}\n", line.id)),
+            Shown::Cells(cells) => table.row(cells),
+            Shown::Document(document) => text.push_str(&document),
+        }
+    }
+    Ok(match output {
+        LsOutput::Wide => table.to_string(),
+        LsOutput::Ids | LsOutput::Json => text,
+    })
+}
+
+fn shown(meta: &Meta, output: LsOutput) -> Shown {
+    match output {
+        LsOutput::Ids => Shown::Id,
+        // One after the other, as Thanos prints them; jq reads that.
+        LsOutput::Json => Shown::Document(meta.to_json()),
+        LsOutput::Wide => Shown::Cells(vec![
+            meta.ulid.to_string(),
+            show::second(meta.min_time),
+            show::second(meta.max_time),
+            show::go_duration(meta.max_time.saturating_sub(meta.min_time)),
+            meta.level.to_string(),
+            show::go_duration(meta.resolution()),
+            show::plain(&meta.source()),
+        ]),
+    }
+}

@@ -1,0 +1,162 @@
+//! The blocks of a bucket that the flags select, one by one.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    catalog::{self, Found},
+    cli::Selection,
+    objstore::Bucket,
+    tsdb::{BlockId, Meta},
+};
+
+/// Blocks that are asked for at once.
+const AT_ONCE: usize = 16;
+
+/// Which blocks, with the offsets from now resolved.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    selection: Selection,
+    /// The times that the blocks must touch (ms since 1970), both inclusive.
+    pub(super) from: i64,
+    pub(super) until: i64,
+}
+
+impl Wanted {
+    /// What `selection` means at `now` (ms since 1970).
+    ///
+    /// # Errors
+    /// Times that no block can touch.
+    pub(super) fn new(selection: Selection, now: i64) -> Result<Self> {
+        let (from, until) = (selection.min_time.resolve(now), selection.max_time.resolve(now));
+        if from > until {
+            bail!(
+                "--min-time is {} and thus later than --max-time, which is {}",
+                super::show::time(from),
+                super::show::time(until)
+            );
+        }
+        Ok(Self { selection, from, until })
+    }
+
+    /// Whether a block is selected.
+    ///
+    /// # Errors
+    /// A selector that cannot be used.
+    pub(super) fn has(&self, meta: &Meta) -> Result<bool> {
+        if meta.max_time < self.from || meta.min_time > self.until {
+            return Ok(false);
+        }
+        let labels = meta.thanos_labels.clone().unwrap_or_default();
+        for selector in &self.selection.selector {
+            if !selector.matches(&labels).context("--selector cannot be used")? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What stands under a block's name, as far as it is wanted.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// A block that is selected.
+    Block {
+        meta: Box<Meta>,
+        /// It is marked for deletion; false as well if that was not asked for.
+        marked: bool,
+    },
+    /// Objects without a `meta.json`.
+    Partial(BlockId),
+    /// A `meta.json` of no use.
+    Unreadable(BlockId, String),
+}
+
+/// What of the bucket is selected, in no order. `marks` says whether deletion marks are looked for, which takes a
+/// request for each block.
+pub(super) fn scan<'a>(
+    bucket: &'a dyn Bucket,
+    wanted: &'a Wanted,
+    marks: bool,
+) -> impl Stream<Item = Result<Seen>> + 'a {
+    stream::once(catalog::ids(bucket))
+        .map_err(anyhow::Error::new)
+        .map_ok(move |ids| {
+            let looks = stream::iter(ids).map(move |id| seen(bucket, id, wanted, marks));
+            looks.buffer_unordered(AT_ONCE)
+        })
+        .try_flatten()
+        .try_filter_map(async |seen| Ok(seen))
+}
+
+/// Looks at one block; `None` if it is not selected.
+async fn seen(bucket: &dyn Bucket, id: BlockId, wanted: &Wanted, marks: bool) -> Result<Option<Seen>> {
+    Ok(match catalog::look(bucket, id).await? {
+        Found::Block(meta) if wanted.has(&meta)? => {
+            let marked = marks && catalog::is_marked_for_deletion(bucket, id).await?;
+            Some(Seen::Block { meta, marked })
+        }
+        Found::Block(_) => None,
+        Found::Partial => Some(Seen::Partial(id)),
+        Found::Unreadable(why) => Some(Seen::Unreadable(id, why)),
+    })
+}
+
+/// What is not shown in a list of blocks; it is told in the log.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    partial: usize,
+}
+
+impl LeftOut {
+    /// The block that was seen and whether it is marked for deletion, if it can be shown.
+    pub(super) fn shown(&mut self, seen: Seen) -> Option<(Box<Meta>, bool)> {
+        match seen {
+            Seen::Block { meta, marked } => return Some((meta, marked)),
+            Seen::Partial(id) => {
+                tracing::debug!(block = %id, "there is no meta.json");
+                self.partial += 1;
+            }
+            Seen::Unreadable(id, why) => {
+                tracing::warn!(block = %id, why, "a block is left out: its meta.json is of no use");
+            }
+        }
+        None
+    }
+
+    /// Tells how many there were.
+    pub(super) fn tell(&self) {
+        if self.partial > 0 {
+            tracing::info!(
+                blocks = self.partial,
+                "blocks without meta.json are left out: uploads that run or were given up; bucket verify names them"
+            );
+        }
+    }
+}
+
+/// Waits for `work` until the signal or the time limit of `--timeout`, 0 being none; `None` if the signal came.
+///
+/// # Errors
+/// Those of the work; that the time is up.
+pub(super) async fn limited<T>(
+    token: &CancellationToken,
+    limit: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Result<Option<T>> {
+    let late = async {
+        match limit.is_zero() {
+            true => std::future::pending().await,
+            false => tokio::time::sleep(limit).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = token.cancelled() => Ok(None),
+        done = work => done.map(Some),
+        () = late => bail!("the blocks of the bucket could not be read within {limit:?}; --timeout sets another limit"),
+    }
+}
