@@ -24,6 +24,7 @@ mod prove;
 use std::path::PathBuf;
 
 use crate::{
+    chunk::Encoding,
     model::Labels,
     objstore,
     shipper::Known,
@@ -152,6 +153,16 @@ impl Decision {
         }
     }
 
+    /// Adds what one should know of a block that is sent.
+    fn note(&mut self, more: String) {
+        if let Self::Send(note) = self {
+            *note = Some(match note.take() {
+                Some(before) => format!("{before}; {more}"),
+                None => more,
+            });
+        }
+    }
+
     /// Why.
     pub fn why(&self) -> &str {
         match self {
@@ -212,8 +223,25 @@ impl Item {
         found.map(|file| file.len)
     }
 
-    /// Notes what the full check found.
+    /// Notes what the full check found, and what one should know of a block that is sent.
     fn checked(&mut self, known: Known, checked: &Checked) {
+        if let Decision::Send(_) = self.decision {
+            let tombstones = self.block.as_ref().map_or(0, |block| block.meta.num_tombstones);
+            if tombstones > 0 {
+                self.decision.note(format!(
+                    "its {tombstones} tombstones are not sent, so what was deleted is there again"
+                ));
+            }
+            let encodings = checked.facts.encodings.keys();
+            let unread = encodings
+                .filter_map(|byte| Encoding::from_prometheus(i32::from(*byte)))
+                .find(|encoding| encoding.storeapi().is_none());
+            if let Some(encoding) = unread {
+                self.decision.note(format!(
+                    "it has {encoding} chunks, which the store gateway of Thanos may not read"
+                ));
+            }
+        }
         self.known = Some(Found {
             known,
             digests: checked.files.clone(),

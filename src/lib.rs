@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
-//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, catalog, tsdb, objstore, model |
+//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, catalog, chunk, tsdb, objstore, model |
 //! | [`restore`] | blocks of a bucket brought back to disk | catalog, tsdb, objstore, model |
 //! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | catalog, tsdb, objstore, model |
 //! | [`catalog`] | what a bucket holds, as its blocks say of themselves | tsdb, objstore, model |

@@ -168,15 +168,19 @@ pub(super) fn refuse_overlaps(items: &mut [Item], holdings: &Holdings, policy: O
             told.push(format!("{} here", names(here)));
         }
         let told = format!("it overlaps {}", told.join(", and "));
-        item.decision = match policy {
-            Overlaps::Refuse => Decision::Refused(format!(
-                "{told}; a compactor halts on that unless it merges overlaps: leave one of them out, or give --allow-overlaps"
-            )),
-            Overlaps::RefuseCompacted if level > 1 => Decision::Refused(format!(
-                "{told}, and was compacted; a compactor halts on that unless it merges overlaps"
-            )),
-            _ => Decision::Send(Some(told)),
-        };
+        match policy {
+            Overlaps::Refuse => {
+                item.decision = Decision::Refused(format!(
+                    "{told}; a compactor halts on that unless it merges overlaps: leave one of them out, or give --allow-overlaps"
+                ));
+            }
+            Overlaps::RefuseCompacted if level > 1 => {
+                item.decision = Decision::Refused(format!(
+                    "{told}, and was compacted; a compactor halts on that unless it merges overlaps"
+                ));
+            }
+            _ => item.decision.note(told),
+        }
     }
 }
 

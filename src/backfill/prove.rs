@@ -157,4 +157,11 @@ async fn compare(bucket: &Arc<dyn Bucket>, id: BlockId, file: &PinnedFile) -> Re
     })
 }
 
-async fn read_back(bucket: &Arc<dyn Bucket>, meta: &Meta, permits: &Arc<Semaphore>) -> Result<Result<Vec<crate::tsdb::check::full::Digest>, Vec<String>>, objstore::Error> { let _ = (bucket, meta, permits); Ok(Ok(vec![])) }
+async fn read_back(
+    bucket: &Arc<dyn Bucket>,
+    meta: &Meta,
+    permits: &Arc<Semaphore>,
+) -> Result<Result<Vec<crate::tsdb::check::full::Digest>, Vec<String>>, objstore::Error> {
+    let _ = (bucket, meta, permits);
+    Ok(Ok(vec![]))
+}

@@ -91,15 +91,18 @@ fn a_missing_or_short_segment_is_refused() {
 fn wrong_statistics_and_times_are_refused() {
     let wrong =
         |key: &'static str, value: u64| move |block: &Path| edit_meta(block, |meta| meta["stats"][key] = value.into());
-    refused(wrong("numSeries", 99), "numSeries");
-    refused(wrong("numSamples", 23_999), "numSamples");
-    refused(wrong("numChunks", 1), "numChunks");
+    refused(wrong("numSeries", 99), "counts 99 series, and the block has 100");
+    refused(
+        wrong("numSamples", 23_999),
+        "counts 23999 samples, and the block has 24000",
+    );
+    refused(wrong("numChunks", 1), "counts 1 chunks, and the block has ");
     let later = |block: &Path| {
         edit_meta(block, |meta| {
             meta["minTime"] = (meta["minTime"].as_i64().unwrap() + 60_000).into()
         });
     };
-    refused(later, "minTime");
+    refused(later, "by meta.json the block goes from");
 }
 
 #[test]

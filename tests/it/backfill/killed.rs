@@ -46,7 +46,11 @@ async fn visible_is_whole(bucket: &BucketView, dir: &Path) {
 
 /// Kills it until `kills` hit it at work, each round in a bucket of its own, and looks at what is left each time.
 /// Returns how many of them left something half done.
-async fn rounds(kills: usize, mut bucket: impl AsyncFnMut(usize) -> BucketView, after_round: impl Fn(usize)) -> usize {
+async fn rounds(
+    kills: usize,
+    mut bucket: impl AsyncFnMut(usize) -> BucketView,
+    after_round: impl AsyncFn(&BucketView, usize),
+) -> usize {
     let dir = blocks_of(BLOCKS);
     let mut moments = StdRng::from_os_rng();
     let mut life = life(dir.path(), &bucket(0).await);
@@ -67,8 +71,7 @@ async fn rounds(kills: usize, mut bucket: impl AsyncFnMut(usize) -> BucketView, 
         }
         backfill(dir.path(), &bucket, &[]).ended(0);
         is_all_there(&bucket, dir.path()).await;
-        assert_eq!(bucket.open_uploads().await, [""; 0], "multipart uploads are left open");
-        after_round(hit);
+        after_round(&bucket, hit).await;
         hits += hit;
     }
     halves
@@ -85,7 +88,7 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
             before.set(puts());
             server.bucket(&format!("round-{round}"))
         },
-        |hit| {
+        async |_, hit| {
             let (sent, due) = (puts() - before.get(), BLOCKS as usize * OBJECTS);
             assert!(
                 sent <= due + hit * AT_ONCE,
@@ -100,8 +103,12 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
     );
 }
 
+async fn no_upload_is_open(bucket: &BucketView, _: usize) {
+    assert_eq!(bucket.open_uploads().await, [""; 0], "multipart uploads are left open");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_on_the_way_to_a_real_store_it_ends_as_if_undisturbed() {
     let weed = Weed::shared().await;
-    rounds(15, async |_| weed.bucket("killed").await, |_| {}).await;
+    rounds(15, async |_| weed.bucket("killed").await, no_upload_is_open).await;
 }
