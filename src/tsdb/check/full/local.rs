@@ -272,3 +272,28 @@ impl Read for FromStart<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use super::*;
+    use crate::tsdb::{Reason, testing};
+
+    #[test]
+    fn a_file_that_became_shorter_is_unreadable() {
+        let (_dir, mut file) = testing::pinned_file("chunks/000001", &[0x85, 0xbd, 0x40, 0xdd, 1, 0, 0, 0]);
+        file.len += 5;
+        let options = Options {
+            threads: 1,
+            sha256: false,
+            stop: &AtomicBool::new(false),
+            read: &AtomicU64::new(0),
+        };
+        let Err(PinError::Broken { reason, detail }) = whole(&file, false, &options) else {
+            panic!()
+        };
+        let text = format!("{} cannot be read: it ends 5 bytes before its 13", file.path.display());
+        assert_eq!((reason, detail), (Reason::Unreadable, text));
+    }
+}
