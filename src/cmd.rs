@@ -2,6 +2,7 @@
 
 mod backfill;
 mod bucket;
+mod progress;
 mod restore;
 mod show;
 pub mod sidecar;
