@@ -93,7 +93,7 @@ async fn find(store: &Store, wanted: &Wanted) -> Result<Result<Plan, Refusal>> {
 
 async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &CancellationToken) -> Result<Applied> {
     let target = Target::open(&flags.to)?;
-    if flags.to.join("wal").exists() {
+    if fs_err::metadata(flags.to.join("wal")).is_ok() {
         tracing::warn!(
             dir = %flags.to.display(),
             "a Prometheus has worked in this directory; what is restored joins its own blocks"

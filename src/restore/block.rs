@@ -1,7 +1,7 @@
 //! One block's way to disk, and the proof that it is the block of the bucket.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
@@ -94,7 +94,7 @@ impl Run {
             return self.compare_present(&wanted, finished).await;
         }
         let dir = self.target.unfinished(id);
-        self.prepare(&wanted, &dir).await?;
+        prepare(&wanted, &dir).await?;
         for again in [true, false] {
             self.fetch_missing(&wanted, &dir).await?;
             let Err(wrong) = self.prove(&wanted, &dir).await? else {
@@ -107,7 +107,7 @@ impl Run {
                 let why = wrong.why;
                 return Err(Failed::Wrong(format!("it is damaged in the bucket: {why}")));
             }
-            self.prepare(&wanted, &dir).await?;
+            prepare(&wanted, &dir).await?;
         }
         let target = self.target.dir().to_owned();
         blocking(move || seal(&dir, &finished, &target, &wanted.text)).await?;
@@ -182,34 +182,6 @@ impl Run {
             }
         }
         Ok(self.prove(wanted, dir).await?.map_err(|wrong| wrong.why))
-    }
-
-    /// Makes the directory in which a block is built, and removes from it what does not belong there.
-    async fn prepare(&self, wanted: &Wanted, dir: &Path) -> io::Result<()> {
-        let dir = dir.to_owned();
-        let sizes: Vec<(PathBuf, u64)> = wanted
-            .files
-            .iter()
-            .map(|file| (dir.join(&file.rel_path), size(file)))
-            .collect();
-        blocking(move || {
-            for dir in [dir.clone(), dir.join("chunks")] {
-                match fs_err::create_dir(&dir) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ => {}
-                }
-                for entry in fs_err::read_dir(&dir)? {
-                    let entry = entry?;
-                    let status = fs_err::symlink_metadata(entry.path())?;
-                    let known = |(path, size): &(PathBuf, u64)| *path == entry.path() && *size == status.len();
-                    if !status.is_dir() && !(status.is_file() && sizes.iter().any(known)) {
-                        fs_err::remove_file(entry.path())?;
-                    }
-                }
-            }
-            Ok(())
-        })
-        .await
     }
 
     /// Fetches the files that are not complete.
@@ -327,6 +299,32 @@ fn read_small(path: &Path) -> io::Result<Vec<u8>> {
         len if len > LARGEST_META => Err(io::Error::other(format!("{} is too large", path.display()))),
         _ => fs_err::read(path),
     }
+}
+
+/// Makes the directory in which a block is built, and removes from it what does not belong there.
+async fn prepare(wanted: &Wanted, dir: &Path) -> io::Result<()> {
+    let dir = dir.to_owned();
+    let paths = wanted.files.iter().map(|file| (dir.join(&file.rel_path), size(file)));
+    let sizes: BTreeMap<PathBuf, u64> = paths.collect();
+    blocking(move || {
+        for dir in [dir.clone(), dir.join("chunks")] {
+            match fs_err::create_dir(&dir) {
+                // A link would have the block built elsewhere.
+                Err(_) if fs_err::symlink_metadata(&dir).is_ok_and(|status| status.is_dir()) => {}
+                other => other?,
+            }
+            for entry in fs_err::read_dir(&dir)? {
+                let entry = entry?;
+                let status = fs_err::symlink_metadata(entry.path())?;
+                let complete = status.is_file() && sizes.get(&entry.path()) == Some(&status.len());
+                if !complete && !status.is_dir() {
+                    fs_err::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Removes a file of an unfinished block, or all of it.

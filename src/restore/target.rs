@@ -120,7 +120,7 @@ impl Target {
         // What cannot be read is not there.
         let held = [dir.join("chunks"), dir].into_iter().flat_map(|dir| {
             let entries = fs_err::read_dir(dir).into_iter().flatten().flatten();
-            let complete = entries.filter(|entry| !entry.path().extension().is_some_and(|name| name == "part"));
+            let complete = entries.filter(|entry| entry.path().extension().is_none_or(|name| name != "part"));
             complete.filter_map(|entry| entry.metadata().ok().filter(|status| status.is_file()))
         });
         bytes.saturating_sub(held.map(|status| status.len()).sum())
