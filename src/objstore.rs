@@ -5,6 +5,7 @@
 //! were sent; a put that fails or is dropped leaves no visible half object (on S3 an object appears whole or not at
 //! all, the local directory writes to a temporary name and renames).
 
+mod blocking;
 pub mod config;
 mod filesystem;
 pub mod layers;
@@ -76,6 +77,23 @@ pub struct Source {
     pub len: u64,
 }
 
+impl Source {
+    /// Whether the file still has the length that it had when it was opened, or what has become of it.
+    fn unchanged(&self) -> Result<(), String> {
+        let path = self.path.display();
+        match self.file.metadata() {
+            Ok(now) if now.len() == self.len => Ok(()),
+            Ok(now) => Err(format!(
+                "{path} is {} than the {} bytes it had when it was opened: it has {}",
+                if now.len() < self.len { "shorter" } else { "longer" },
+                self.len,
+                now.len()
+            )),
+            Err(error) => Err(format!("looking at {path} failed: {error}")),
+        }
+    }
+}
+
 /// An object that is being read.
 pub struct Reading {
     /// How many bytes are to come: from the offset that was asked for to the end of the object.
@@ -136,11 +154,14 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error>;
 
     /// Reads an object of any size from `offset` (bytes) on, as a stream. What breaks off and can heal is asked for again
-    /// from where it broke off.
+    /// from where it broke off; an object that was replaced meanwhile is an error of kind [`ErrorKind::Integrity`]. An
+    /// offset beyond the end is [`ErrorKind::Refused`]; one at the end gives nothing. As many objects are read at once
+    /// as requests with a body may run: a further call waits until a reading is over or dropped.
     async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error>;
 
     /// Whether an object has exactly the bytes of `source`: by the checksum that the store keeps of it, or else by
-    /// reading it back. A checksum costs one small request and one read of the local file.
+    /// reading it back. A checksum costs one small request (two for an object in other parts than would be sent now) and
+    /// one read of the local file. A local file that is not as long as when it was opened is [`ErrorKind::Local`].
     async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error>;
 
     /// All objects below the directory `dir` (no slash at the end), at any depth, sorted by key.

@@ -4,9 +4,11 @@
 //! disk, checked for its size and renamed; then its directory, and every directory that was made for it, is flushed
 //! too. On a crash at most temporary files stay: they are hidden from listings, and [`Bucket::abort_stale`] removes
 //! them. On cancel the copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for
-//! that. Memory: one small buffer per object on its way. There is no stall timeout: a directory on a network file system
+//! that. An object that is read is held open: one that takes its place meanwhile changes nothing. Memory: one small
+//! buffer per object on its way. There is no stall timeout: a directory on a network file system
 //! that hangs lets the calls hang.
 
+mod read;
 mod walk;
 mod write;
 
@@ -28,7 +30,9 @@ use self::{
     walk::{Step, entries, holds_objects, is_temp, read, remove_stale, walk},
     write::{Content, Failed, Live, write},
 };
-use super::{Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Reading, Source, config::FilesystemConfig};
+use super::{
+    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Reading, Source, config::FilesystemConfig,
+};
 
 /// A directory as a bucket.
 #[derive(Debug)]
@@ -37,6 +41,9 @@ pub(super) struct Filesystem {
     identity: String,
     root: PathBuf,
     permits: Arc<Semaphore>,
+    /// Those of objects that are being read.
+    readings: Arc<Semaphore>,
+    pace: Pace,
     /// Temporary files that are being written.
     live: Live,
     cleanup: TaskTracker,
@@ -69,6 +76,8 @@ impl Filesystem {
             identity: format!("file://{}", root.display()),
             root,
             permits: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
+            readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
+            pace: limits.pace.clone(),
             live: Live::default(),
             cleanup,
         }
@@ -83,19 +92,7 @@ impl Filesystem {
     }
 
     fn error(&self, op: Op, key: &str, error: &io::Error) -> Error {
-        let (kind, help) = classify(op, error);
-        let detail = if help.is_empty() {
-            error.to_string()
-        } else {
-            format!("{error}; {help}")
-        };
-        Error {
-            op,
-            key: self.place(key),
-            kind,
-            detail,
-            source: None,
-        }
+        failure(op, self.place(key), error)
     }
 
     /// Where a key lives. Keys that would leave the directory, or that name a directory, have no place.
@@ -142,10 +139,10 @@ impl Filesystem {
             .expect("the semaphore is never closed");
         let cancelled = Arc::new(AtomicBool::new(false));
         let _cancel = CancelOnDrop(Arc::clone(&cancelled));
-        let live = Arc::clone(&self.live);
+        let (live, pace) = (Arc::clone(&self.live), self.pace.clone());
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;
-            write(&target, &content, live, &cancelled)
+            write(&target, &content, live, &pace, &cancelled)
         });
         match done
             .await
@@ -200,12 +197,12 @@ impl Bucket for Filesystem {
         })
     }
 
-    async fn read(&self, key: &str, _offset: u64) -> Result<Reading, Error> {
-        Err(self.error(Op::Get, key, &io::Error::other("not there yet")))
+    async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error> {
+        self.stream(key, offset).await
     }
 
-    async fn compare(&self, key: &str, _source: &Source) -> Result<Comparison, Error> {
-        Err(self.error(Op::Get, key, &io::Error::other("not there yet")))
+    async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
+        self.hold_against(key, source).await
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
@@ -252,6 +249,23 @@ impl Bucket for Filesystem {
 
     async fn settle(&self) {
         self.cleanup.wait().await;
+    }
+}
+
+/// A failure of the system, as one on the object at `place`.
+fn failure(op: Op, place: String, error: &io::Error) -> Error {
+    let (kind, help) = classify(op, error);
+    let detail = if help.is_empty() {
+        error.to_string()
+    } else {
+        format!("{error}; {help}")
+    };
+    Error {
+        op,
+        key: place,
+        kind,
+        detail,
+        source: None,
     }
 }
 

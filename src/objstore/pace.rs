@@ -8,8 +8,16 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
+
+/// The fewest bytes that are waited for at once, however slow the pace.
+const SMALLEST_STEP: u64 = 1024;
+
+/// The longest that a thread sleeps before it looks whether it is still wanted.
+const NAP: Duration = Duration::from_millis(50);
 
 /// The pace of one bucket; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +64,28 @@ impl Pace {
         self.take(bytes)
     }
 
+    /// How many bytes are taken at once, so that many requests that share a slow pace all move now and then: an eighth
+    /// of a second's worth. Without a limit there is nothing to divide.
+    pub(super) fn step(&self) -> usize {
+        match self.0.rate {
+            0 => usize::MAX,
+            rate => usize::try_from((rate / 8).max(SMALLEST_STEP)).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Counts `bytes` that arrived, and waits as long as that takes.
+    pub(super) async fn received_all(&self, bytes: usize) {
+        let mut left = bytes;
+        while left > 0 {
+            let step = left.min(self.step());
+            left -= step;
+            let pause = self.receive(step);
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
     fn take(&self, bytes: usize) -> Duration {
         if self.0.rate == 0 {
             return Duration::ZERO;
@@ -67,6 +97,17 @@ impl Pace {
         *through = Some(start + cost);
         start - now
     }
+}
+
+/// Sleeps on a thread that may block, until the pause is over or `wanted` fails.
+pub(super) fn rest<E>(mut pause: Duration, wanted: impl Fn() -> Result<(), E>) -> Result<(), E> {
+    while !pause.is_zero() {
+        wanted()?;
+        let nap = pause.min(NAP);
+        std::thread::sleep(nap);
+        pause -= nap;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
 //! answer's checksum, where there is one, is compared with ours. At most `requests_at_once` requests with a body run
-//! at once, over all files. Each attempt of a request ends when nothing moves for the stall time; what can heal is
+//! at once, over all files, and as many objects are read. Each attempt of a request ends when nothing moves for the stall time; what can heal is
 //! retried as often as the configuration says.
 //!
 //! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next life, or a
@@ -11,12 +11,15 @@
 
 mod body;
 mod client;
+mod compare;
 mod credentials;
 mod errors;
 mod guard;
 mod list;
 mod multipart;
+mod paced;
 mod put;
+mod read;
 mod transport;
 
 use std::{
@@ -39,7 +42,7 @@ use self::{
     multipart::Plan,
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Reading, Source,
+    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Reading, Source,
     config::{ConfigError, ListVersion, S3Config, Secret, Sse, UserMetadata},
 };
 
@@ -60,6 +63,9 @@ struct Store {
     multipart: bool,
     part_size: u64,
     permits: Semaphore,
+    /// Those of objects that are being read.
+    readings: Arc<Semaphore>,
+    pace: Pace,
     frames: Frames,
     /// Send MD5 in place of CRC32C.
     md5: AtomicBool,
@@ -116,7 +122,7 @@ impl S3Bucket {
         // A tracker that is closed can be waited for; tasks may still be added.
         cleanup.close();
         Ok(Self(Arc::new(Store {
-            client: guard::guarded(client, limits.stall, config.http.max_conns_per_host),
+            client: guard::guarded(client, limits, config.http.max_conns_per_host),
             bucket: config.bucket.clone(),
             identity,
             prefix,
@@ -126,6 +132,8 @@ impl S3Bucket {
             multipart: config.multipart,
             part_size: config.part_size,
             permits: Semaphore::new(limits.requests_at_once.max(1)),
+            readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
+            pace: limits.pace.clone(),
             frames: Frames::default(),
             md5: AtomicBool::new(config.send_content_md5 == Some(true)),
             md5_on_silence: config.send_content_md5.is_none(),
@@ -256,16 +264,12 @@ impl Bucket for S3Bucket {
         self.0.read(key, limit).await
     }
 
-    async fn read(&self, key: &str, _offset: u64) -> Result<Reading, Error> {
-        Err(self
-            .0
-            .error(Op::Get, key, ErrorKind::Refused, "not there yet".to_owned()))
+    async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error> {
+        self.0.stream(key, offset).await
     }
 
-    async fn compare(&self, key: &str, _source: &Source) -> Result<Comparison, Error> {
-        Err(self
-            .0
-            .error(Op::Get, key, ErrorKind::Refused, "not there yet".to_owned()))
+    async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
+        self.0.hold_against(key, source).await
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {

@@ -3,6 +3,7 @@
 mod conformance;
 mod faults;
 mod multipart;
+mod reading;
 mod scripted;
 mod wire;
 

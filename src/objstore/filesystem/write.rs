@@ -10,14 +10,15 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 
-use crate::objstore::Source;
+use crate::objstore::{Pace, Source, pace};
 
 /// How much is copied at once.
-const BUFFER: usize = 256 * 1024;
+pub(super) const BUFFER: usize = 256 * 1024;
 
 /// What is to become an object.
 pub(super) enum Content {
@@ -73,7 +74,13 @@ impl Drop for Temp {
     }
 }
 
-pub(super) fn write(target: &Path, content: &Content, live: Live, cancelled: &AtomicBool) -> Result<(), Failed> {
+pub(super) fn write(
+    target: &Path,
+    content: &Content,
+    live: Live,
+    pace: &Pace,
+    cancelled: &AtomicBool,
+) -> Result<(), Failed> {
     let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
         return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
     };
@@ -81,11 +88,12 @@ pub(super) fn write(target: &Path, content: &Content, live: Live, cancelled: &At
     let (temp, mut file) = Temp::create(dir, name, live)?;
     let len = match content {
         Content::Memory(bytes) => {
+            wait(pace.send(bytes.len()), cancelled)?;
             file.write_all(bytes)?;
             bytes.len() as u64
         }
         Content::File(source) => {
-            copy(source, &mut file, cancelled)?;
+            copy(source, &mut file, pace, cancelled)?;
             source.len
         }
     };
@@ -101,30 +109,41 @@ pub(super) fn write(target: &Path, content: &Content, live: Live, cancelled: &At
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
-fn copy(source: &Source, target: &mut fs_err::File, cancelled: &AtomicBool) -> Result<(), Failed> {
+fn copy(source: &Source, target: &mut fs_err::File, pace: &Pace, cancelled: &AtomicBool) -> Result<(), Failed> {
     let (mut buffer, mut at) = (vec![0; BUFFER], 0);
     while at < source.len {
         still_wanted(cancelled)?;
         let take = usize::try_from(source.len - at).map_or(BUFFER, |left| left.min(BUFFER));
-        source.file.read_exact_at(&mut buffer[..take], at).map_err(|error| {
-            let path = source.path.display();
-            Failed::Source(match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    format!(
-                        "{path} is shorter than the {} bytes it had when it was opened",
-                        source.len
-                    )
-                }
-                _ => format!("reading {path} failed: {error}"),
-            })
-        })?;
+        fill(source, &mut buffer[..take], at).map_err(Failed::Source)?;
+        wait(pace.send(take), cancelled)?;
         target.write_all(&buffer[..take])?;
         at += take as u64;
     }
     Ok(())
 }
 
-fn still_wanted(cancelled: &AtomicBool) -> io::Result<()> {
+/// Fills `buffer` from the byte `at` of a local file on, or says why not.
+pub(super) fn fill(source: &Source, buffer: &mut [u8], at: u64) -> Result<(), String> {
+    source.file.read_exact_at(buffer, at).map_err(|error| {
+        let path = source.path.display();
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                format!(
+                    "{path} is shorter than the {} bytes it had when it was opened",
+                    source.len
+                )
+            }
+            _ => format!("reading {path} failed: {error}"),
+        }
+    })
+}
+
+/// Waits for the pace's sake, on a thread that may block.
+pub(super) fn wait(pause: Duration, cancelled: &AtomicBool) -> io::Result<()> {
+    pace::rest(pause, || still_wanted(cancelled))
+}
+
+pub(super) fn still_wanted(cancelled: &AtomicBool) -> io::Result<()> {
     if cancelled.load(Ordering::Relaxed) {
         Err(io::Error::other("cancelled"))
     } else {

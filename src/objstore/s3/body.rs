@@ -131,6 +131,21 @@ impl Slice {
             })
     }
 
+    /// Where the bytes from `at` on differ first from `other`, counted in the slice. Blocks.
+    pub(super) fn first_difference(&self, mut at: u64, other: &[u8], frames: &Frames) -> Result<Option<u64>, String> {
+        let mut frame = frames.take();
+        for other in other.chunks(FRAME) {
+            let ours = &mut frame.buffer[..other.len()];
+            self.read(ours, at)?;
+            if ours != other {
+                let further = ours.iter().zip(other).take_while(|(ours, other)| ours == other).count();
+                return Ok(Some(at + further as u64));
+            }
+            at += other.len() as u64;
+        }
+        Ok(None)
+    }
+
     /// Reads the slice once and returns its checksum. Blocks no async thread; when dropped it stops after a few MiB.
     pub(super) async fn digest(&self, mut hasher: Hasher, frames: &Frames) -> Result<Checksum, String> {
         let mut at = 0;

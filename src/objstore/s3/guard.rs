@@ -1,7 +1,7 @@
 //! The watch over every request: it ends when nothing moves.
 //!
 //! Wrapped around the transport, below the SDK's retries, so that each attempt is watched by itself and the pauses
-//! between attempts are not mistaken for a stall. What counts as progress: the transport takes a piece of the body, the
+//! between attempts are not mistaken for a stall. Nor is the time for which a body waits for the bucket's pace. What counts as progress: the transport takes a piece of the body, the
 //! head of the answer arrives, a piece of the answer arrives. However slow an upload is, it is not cut while it moves.
 //! A stalled attempt fails with [`Stall`], and the SDK does not retry it: a store that hangs would hang for many times
 //! the stall time. Callers decide (a body is sent once more, on another connection).
@@ -44,7 +44,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::errors;
+use super::{errors, paced::Paced};
+use crate::objstore::{Limits, Pace};
 
 /// What the kernel and proxies on the way may still hold when the transport has taken the last byte.
 const IN_FLIGHT: u64 = 4 << 20;
@@ -63,7 +64,7 @@ const MORE_TRANSIENT_STATUSES: [u16; 4] = [408, 429, 499, 520];
 /// SDK's own would turn a plain PUT into a chunked one with a trailer), no second watch.
 ///
 /// `connections`: where the transport limits them, waiting for one must not be taken for a stall, and so is done here.
-pub(super) fn guarded(client: &Client, stall: Duration, connections: Option<NonZeroUsize>) -> Client {
+pub(super) fn guarded(client: &Client, limits: &Limits, connections: Option<NonZeroUsize>) -> Client {
     let config = client.config();
     let mut builder = config
         .to_builder()
@@ -75,7 +76,8 @@ pub(super) fn guarded(client: &Client, stall: Duration, connections: Option<NonZ
         let connections = connections.map(|limit| Arc::new(Semaphore::new(limit.get())));
         builder = builder.http_client(Guard {
             inner,
-            stall,
+            stall: limits.stall,
+            pace: limits.pace.clone(),
             connections,
         });
     }
@@ -123,6 +125,7 @@ impl ClassifyRetry for Retries {
 struct Guard<T> {
     inner: T,
     stall: Duration,
+    pace: Pace,
     connections: Option<Arc<Semaphore>>,
 }
 
@@ -132,6 +135,7 @@ impl HttpClient for Guard<SharedHttpClient> {
         SharedHttpConnector::new(Guard {
             inner,
             stall: self.stall,
+            pace: self.pace.clone(),
             connections: self.connections.clone(),
         })
     }
@@ -156,22 +160,29 @@ impl HttpClient for Guard<SharedHttpClient> {
 impl HttpConnector for Guard<SharedHttpConnector> {
     fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
         let (inner, stall, connections) = (self.inner.clone(), self.stall, self.connections.clone());
+        let pace = self.pace.clone();
         HttpConnectorFuture::new(async move {
             let permit = match connections {
                 Some(connections) => connections.acquire_owned().await.ok(),
                 None => None,
             };
             let progress = Arc::new(Progress::new());
+            // What else has a body is a short document.
+            let paced = request.method() == "PUT";
             let completion = request.method() == "POST" && request.uri().contains("uploadId=");
             let patience = if completion { COMPLETION_PATIENCE } else { 1 };
             let body = request.take_body();
             let total = body.content_length().unwrap_or(0);
             *request.body_mut() = match total {
                 0 => body,
-                _ => SdkBody::from_body_1_x(WatchedRequest {
-                    inner: body,
-                    progress: Arc::clone(&progress),
-                }),
+                _ => {
+                    let inner = match paced {
+                        true => SdkBody::from_body_1_x(Paced::new(body, pace, Arc::clone(&progress))),
+                        false => body,
+                    };
+                    let progress = Arc::clone(&progress);
+                    SdkBody::from_body_1_x(WatchedRequest { inner, progress })
+                }
             };
             let response = watch(inner.call(request), &progress, total, stall, patience).await?;
             Ok(watched_response(response, stall, permit))
@@ -220,7 +231,7 @@ fn watched_response(mut response: HttpResponse, stall: Duration, permit: Option<
 
 /// How far one request has come.
 #[derive(Debug)]
-struct Progress(Mutex<Taken>);
+pub(super) struct Progress(Mutex<Taken>);
 
 #[derive(Clone, Copy, Debug)]
 struct Taken {
@@ -230,7 +241,7 @@ struct Taken {
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         Self(Mutex::new(Taken {
             bytes: 0,
@@ -243,6 +254,12 @@ impl Progress {
         let mut taken = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         taken.bytes += bytes;
         taken.last = Instant::now();
+    }
+
+    /// The body itself lets nothing pass until then: no stall of the transport.
+    pub(super) fn holds_until(&self, then: Instant) {
+        let mut taken = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        taken.last = taken.last.max(then);
     }
 
     /// When the request is taken for stalled if nothing moves until then, how long that is, and what it is waiting for.

@@ -3,7 +3,7 @@
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::{Bytes, BytesMut};
 
-use super::{Encryption, Store, errors, guard::Stall};
+use super::{Store, errors, guard::Stall};
 use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion};
 
 /// How often a small object is read when its answer breaks off in the middle.
@@ -174,14 +174,8 @@ impl Store {
     pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let mut reads = 1;
         loop {
-            let mut request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
-            if let Encryption::Customer(customer) = &self.encryption {
-                request = request
-                    .sse_customer_algorithm("AES256")
-                    .sse_customer_key(customer.key.expose())
-                    .sse_customer_key_md5(customer.key_md5.expose());
-            }
-            let answer = request
+            let answer = self
+                .get_request(key)
                 .send()
                 .await
                 .map_err(|error| self.sdk_error(Op::Get, key, error))?;
@@ -223,6 +217,7 @@ impl Store {
                 return Err(too_large());
             }
             body.extend_from_slice(&piece);
+            self.pace.received_all(piece.len()).await;
         }
         match expected {
             Some(expected) if expected != body.len() as u64 => {

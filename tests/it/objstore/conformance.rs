@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use narthex::objstore::{Bucket, ErrorKind, Object, Source};
+use narthex::objstore::{Bucket, ErrorKind, Object, Proof, Source};
 
-use super::{content, limits, open, s3, s3_yaml, unlinked};
+use super::{
+    content, limits, open,
+    reading::{compares, reads},
+    s3, s3_yaml, unlinked,
+};
 
 const ALL: u64 = 64 << 20;
 
@@ -16,6 +20,7 @@ async fn conforms(bucket: Arc<dyn Bucket>) {
     puts_and_gets(&*bucket).await;
     lists(&*bucket).await;
     lists_the_top(&*bucket).await;
+    reads(&*bucket).await;
     sends_large_files(&*bucket).await;
     stores_nothing_of_a_file_that_became_shorter(&*bucket).await;
     works_side_by_side(&*bucket).await;
@@ -161,6 +166,8 @@ async fn a_directory_conforms() {
     let bucket = open(&yaml, limits()).await;
     assert_eq!(bucket.name(), format!("fs: {}", root.display()));
     assert_eq!(bucket.identity(), format!("file://{}", root.display()));
+    compares(&*bucket, Proof::ReadBack).await;
+    drop(fs_err::remove_dir_all(root.join("k")));
     conforms(bucket).await;
 }
 

@@ -1,0 +1,173 @@
+//! An object read piece by piece, and held against a file.
+//!
+//! An object's descriptor is opened once: what is read are the bytes of one object, also when another one takes its
+//! name. One that becomes shorter while it is read (nobody but a stranger does that) is an error. Between two pieces
+//! nothing runs: dropping a stream stops it there; a dropped comparison stops within one buffer.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    CancelOnDrop, Filesystem, failure,
+    write::{BUFFER, Failed, fill, still_wanted, wait},
+};
+use crate::objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source};
+
+/// One object on its way out.
+struct Stream {
+    file: Arc<File>,
+    place: String,
+    at: u64,
+    size: u64,
+    pace: Pace,
+    /// How many bytes the pace has not heard of.
+    unpaid: usize,
+    work: TaskTracker,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Filesystem {
+    async fn reading(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.readings).acquire_owned().await;
+        permit.expect("the semaphore is never closed")
+    }
+
+    /// Reads an object from `offset` on.
+    pub(super) async fn stream(&self, key: &str, offset: u64) -> Result<Reading, Error> {
+        let path = self.path(Op::Get, key)?;
+        let permit = self.reading().await;
+        let (file, size) = self.blocking(Op::Get, key, move || open(&path)).await?;
+        let place = self.place(key);
+        if offset > size {
+            let detail = format!("there is no byte {offset} to read on from: the object has {size} bytes");
+            return Err(refused(place, ErrorKind::Refused, detail));
+        }
+        let stream = Stream {
+            file: Arc::new(file),
+            place,
+            at: offset,
+            size,
+            pace: self.pace.clone(),
+            unpaid: 0,
+            work: self.cleanup.clone(),
+            _permit: permit,
+        };
+        Ok(Reading {
+            len: size - offset,
+            pieces: stream::try_unfold(stream, Stream::next).boxed(),
+        })
+    }
+
+    /// Holds an object against a file.
+    pub(super) async fn hold_against(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
+        let path = self.path(Op::Get, key)?;
+        let permit = self.reading().await;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+        let (source, pace) = (source.clone(), self.pace.clone());
+        let done = self.cleanup.spawn_blocking(move || {
+            let _permit = permit;
+            compare(&path, &source, &pace, &cancelled)
+        });
+        match done
+            .await
+            .unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error))))
+        {
+            Ok(comparison) => Ok(comparison),
+            Err(Failed::Store(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Comparison::Absent),
+            Err(Failed::Store(error)) => Err(self.error(Op::Get, key, &error)),
+            Err(Failed::Source(detail)) => Err(refused(self.place(key), ErrorKind::Local, detail)),
+        }
+    }
+}
+
+impl Stream {
+    /// The next piece, and the rest.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
+        self.pace.received_all(std::mem::take(&mut self.unpaid)).await;
+        let take = usize::try_from(self.size - self.at).map_or(BUFFER, |left| left.min(BUFFER));
+        if take == 0 {
+            return Ok(None);
+        }
+        let (file, at) = (Arc::clone(&self.file), self.at);
+        let read = self.work.spawn_blocking(move || {
+            let mut buffer = vec![0; take];
+            file.read_exact_at(&mut buffer, at).map(|()| buffer)
+        });
+        match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(buffer) => {
+                self.at += take as u64;
+                self.unpaid = take;
+                Ok(Some((buffer.into(), self)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let detail = format!(
+                    "the object had {} bytes and became shorter while it was read",
+                    self.size
+                );
+                Err(refused(self.place, ErrorKind::Integrity, detail))
+            }
+            Err(error) => Err(failure(Op::Get, self.place, &error)),
+        }
+    }
+}
+
+/// An object's file and its size; a directory is no object.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = fs_err::File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        let detail = format!("{} is a directory", path.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, detail));
+    }
+    Ok((file.into_parts().0, metadata.len()))
+}
+
+fn compare(path: &Path, source: &Source, pace: &Pace, cancelled: &AtomicBool) -> Result<Comparison, Failed> {
+    source.unchanged().map_err(Failed::Source)?;
+    let (object, size) = open(path)?;
+    if size != source.len {
+        let told = format!("the object has {size} bytes, the file {}", source.len);
+        return Ok(Comparison::Different(told));
+    }
+    let (mut theirs, mut ours, mut at) = (vec![0; BUFFER], vec![0; BUFFER], 0);
+    while at < size {
+        still_wanted(cancelled)?;
+        let take = usize::try_from(size - at).map_or(BUFFER, |left| left.min(BUFFER));
+        let (theirs, ours) = (&mut theirs[..take], &mut ours[..take]);
+        object.read_exact_at(theirs, at)?;
+        fill(source, ours, at).map_err(Failed::Source)?;
+        if theirs != ours {
+            let further = theirs
+                .iter()
+                .zip(&*ours)
+                .take_while(|(theirs, ours)| theirs == ours)
+                .count();
+            let told = format!("byte {} differs (counted from 0)", at + further as u64);
+            return Ok(Comparison::Different(told));
+        }
+        at += take as u64;
+        wait(pace.receive(take), cancelled)?;
+    }
+    Ok(Comparison::Same(Proof::ReadBack))
+}
+
+fn refused(place: String, kind: ErrorKind, detail: String) -> Error {
+    Error {
+        op: Op::Get,
+        key: place,
+        kind,
+        detail,
+        source: None,
+    }
+}

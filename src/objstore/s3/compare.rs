@@ -1,0 +1,180 @@
+//! Whether an object is the same as a file: by the checksum that the store tells, or by reading it back.
+//!
+//! The store's CRC32C counts where it tells one. That of an object in parts is the checksum of the parts' checksums, so
+//! it says nothing without the lengths of the parts; where these cannot be known, where a store keeps no CRC32C, and
+//! where it forbids asking, the object is read. (An ETag is no checksum: with encryption it is not the MD5.) Nothing is
+//! changed; dropping stops it. Memory: a few frames, whatever the size.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::{
+    operation::head_object::HeadObjectOutput,
+    types::{ChecksumMode, ChecksumType},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::StreamExt;
+
+use super::{
+    Store,
+    body::{Checksum, Hasher, Slice},
+    multipart::{self, Plan},
+};
+use crate::objstore::{Comparison, Error, ErrorKind, Op, Proof, Source};
+
+/// A CRC32C as a store tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Of all bytes.
+    Whole(u32),
+    /// Of the checksums of so many parts.
+    Parts(u32, u64),
+}
+
+impl Store {
+    /// Holds an object against a file.
+    pub(super) async fn hold_against(self: &Arc<Self>, key: &str, source: &Source) -> Result<Comparison, Error> {
+        source
+            .unchanged()
+            .map_err(|reason| self.error(Op::Get, key, ErrorKind::Local, reason))?;
+        let head = match self.head(key, None).await {
+            Ok(head) => head,
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Comparison::Absent),
+            // Some stores let nobody ask but everybody read, some do not know the question.
+            Err(error) if matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Refused) => {
+                tracing::debug!(%error, "reading an object back, as the store does not tell its checksum");
+                return self.read_back(key, source).await;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(len) = len(&head)
+            && len != source.len
+        {
+            return Ok(other_length(len, source));
+        }
+        let same = match head.checksum_crc32_c().and_then(parse) {
+            Some(Told::Whole(theirs)) if !is_composite(&head) => {
+                let ours = self.crc32c(key, &Slice::whole(source)).await?;
+                if ours != theirs && is_final(&head) {
+                    let [ours, theirs] = [ours, theirs].map(|crc| STANDARD.encode(crc.to_be_bytes()));
+                    let told = format!("the store holds bytes with CRC32C {theirs}, the file's is {ours}");
+                    return Ok(Comparison::Different(told));
+                }
+                ours == theirs
+            }
+            Some(Told::Parts(theirs, count)) => self.has_parts(key, source, theirs, count).await?,
+            _ => false,
+        };
+        if same {
+            return Ok(Comparison::Same(Proof::Checksum));
+        }
+        self.read_back(key, source).await
+    }
+
+    async fn head(&self, key: &str, part: Option<i32>) -> Result<HeadObjectOutput, Error> {
+        self.sending(|| async {
+            let request = self.head_request(key).checksum_mode(ChecksumMode::Enabled);
+            let answer = request.set_part_number(part).send().await;
+            answer.map_err(|error| self.sdk_error(Op::Get, key, error))
+        })
+        .await
+    }
+
+    async fn crc32c(&self, key: &str, slice: &Slice) -> Result<u32, Error> {
+        match slice.digest(Hasher::crc32c(), &self.frames).await {
+            Ok(Checksum::Crc32c(crc)) => Ok(crc),
+            Ok(Checksum::Md5(_)) => unreachable!("the hasher is one of CRC32C"),
+            Err(reason) => Err(self.error(Op::Get, key, ErrorKind::Local, reason)),
+        }
+    }
+
+    /// Whether the file, cut into `count` parts as the object is, has this checksum of the parts' checksums. `false`
+    /// proves nothing: parts need not be of one length.
+    async fn has_parts(&self, key: &str, source: &Source, theirs: u32, count: u64) -> Result<bool, Error> {
+        let planned = match multipart::plan(source.len, self.part_size, self.multipart) {
+            Ok(Plan::Parts { count: planned, size }) if planned == count => Some(size),
+            _ => None,
+        };
+        if let Some(size) = planned
+            && self.crc32c_of_parts(key, source, size).await? == theirs
+        {
+            return Ok(true);
+        }
+        let first = match self.head(key, Some(1)).await {
+            Ok(part) => len(&part).filter(|size| *size > 0 && source.len.div_ceil(*size) == count),
+            // There are stores that do not know the question.
+            Err(error) if !error.kind.is_transient() => None,
+            Err(error) => return Err(error),
+        };
+        match first.filter(|size| Some(*size) != planned) {
+            Some(size) => Ok(self.crc32c_of_parts(key, source, size).await? == theirs),
+            None => Ok(false),
+        }
+    }
+
+    async fn crc32c_of_parts(&self, key: &str, source: &Source, size: u64) -> Result<u32, Error> {
+        let (mut all, mut offset) = (0, 0);
+        while offset < source.len {
+            let len = size.min(source.len - offset);
+            let slice = Slice {
+                source: source.clone(),
+                offset,
+                len,
+            };
+            all = crc32c::crc32c_append(all, &self.crc32c(key, &slice).await?.to_be_bytes());
+            offset += len;
+        }
+        Ok(all)
+    }
+
+    async fn read_back(self: &Arc<Self>, key: &str, source: &Source) -> Result<Comparison, Error> {
+        let mut reading = match self.stream(key, 0).await {
+            Ok(reading) => reading,
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Comparison::Absent),
+            Err(error) => return Err(error),
+        };
+        if reading.len != source.len {
+            return Ok(other_length(reading.len, source));
+        }
+        let (slice, mut at) = (Slice::whole(source), 0);
+        while let Some(piece) = reading.pieces.next().await {
+            let piece = piece?;
+            let len = piece.len() as u64;
+            let (slice, frames) = (slice.clone(), self.frames.clone());
+            let held = tokio::task::spawn_blocking(move || slice.first_difference(at, &piece, &frames)).await;
+            let held = held.unwrap_or_else(|error| Err(format!("reading the file was cut short: {error}")));
+            if let Some(at) = held.map_err(|reason| self.error(Op::Get, key, ErrorKind::Local, reason))? {
+                return Ok(Comparison::Different(format!("byte {at} differs (counted from 0)")));
+            }
+            at += len;
+        }
+        Ok(Comparison::Same(Proof::ReadBack))
+    }
+}
+
+fn len(head: &HeadObjectOutput) -> Option<u64> {
+    head.content_length().and_then(|len| u64::try_from(len).ok())
+}
+
+fn is_composite(head: &HeadObjectOutput) -> bool {
+    head.checksum_type() == Some(&ChecksumType::Composite)
+}
+
+/// Whether a checksum without a number of parts can only be that of all bytes: there are stores that leave the number
+/// out, and then the ETag tells an object in parts.
+fn is_final(head: &HeadObjectOutput) -> bool {
+    head.checksum_type() == Some(&ChecksumType::FullObject) || head.e_tag().is_some_and(|e_tag| !e_tag.contains('-'))
+}
+
+fn other_length(len: u64, source: &Source) -> Comparison {
+    Comparison::Different(format!("the object has {len} bytes, the file {}", source.len))
+}
+
+/// `<base64>` or `<base64>-<parts>`.
+fn parse(text: &str) -> Option<Told> {
+    let (crc, parts) = match text.split_once('-') {
+        Some((crc, parts)) => (crc, Some(parts.parse().ok()?)),
+        None => (text, None),
+    };
+    let crc = u32::from_be_bytes(STANDARD.decode(crc).ok()?.try_into().ok()?);
+    Some(parts.map_or(Told::Whole(crc), |parts| Told::Parts(crc, parts)))
+}

@@ -1,0 +1,303 @@
+//! Reading an object of any size, as a stream.
+//!
+//! Guarantees: the pieces are those of one object, from the offset to the end, or the stream ends with an error. What
+//! breaks off is asked for again from where it broke off, on the condition that the object is still the one whose
+//! reading began (by its ETag); an answer that is not exactly the range that was asked for is refused. It is given up
+//! when a few tries in a row bring no byte. Memory: what the transport reads at once, a few hundred KiB.
+//!
+//! On cancel: dropping the stream closes its connection. A stream holds one of the slots of the readings, not one of
+//! those of the requests with a body: whoever reads one object while it sends another does not wait for itself.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_sdk_s3::{
+    operation::{get_object::builders::GetObjectFluentBuilder, head_object::builders::HeadObjectFluentBuilder},
+    primitives::ByteStream,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Encryption, Store, errors, guard::Stall};
+use crate::objstore::{Error, ErrorKind, Op, Reading};
+
+/// How many tries in a row may bring no byte.
+const TRIES: u32 = 3;
+
+/// The pause before the second try; it doubles with the next.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// An answer that brings bytes up to the object's end.
+struct Answer {
+    body: ByteStream,
+    /// The size of the object.
+    size: u64,
+    e_tag: Option<String>,
+}
+
+/// One object on its way here.
+struct Stream {
+    store: Arc<Store>,
+    key: String,
+    /// Where the next byte is in the object.
+    at: u64,
+    size: u64,
+    e_tag: Option<String>,
+    /// What the current answer still has to bring.
+    body: Option<ByteStream>,
+    /// How many tries in a row brought nothing.
+    fruitless: u32,
+    /// How many bytes the pace has not heard of.
+    unpaid: usize,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Store {
+    /// A request for an object.
+    pub(super) fn get_request(&self, key: &str) -> GetObjectFluentBuilder {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
+        match &self.encryption {
+            Encryption::Customer(customer) => request
+                .sse_customer_algorithm("AES256")
+                .sse_customer_key(customer.key.expose())
+                .sse_customer_key_md5(customer.key_md5.expose()),
+            _ => request,
+        }
+    }
+
+    /// A request for what the store knows about an object.
+    pub(super) fn head_request(&self, key: &str) -> HeadObjectFluentBuilder {
+        let request = self.client.head_object().bucket(&self.bucket).key(self.full(key));
+        match &self.encryption {
+            Encryption::Customer(customer) => request
+                .sse_customer_algorithm("AES256")
+                .sse_customer_key(customer.key.expose())
+                .sse_customer_key_md5(customer.key_md5.expose()),
+            _ => request,
+        }
+    }
+
+    /// Reads an object from `offset` on.
+    pub(super) async fn stream(self: &Arc<Self>, key: &str, offset: u64) -> Result<Reading, Error> {
+        let permit = Arc::clone(&self.readings).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let Some(answer) = self.sending(|| self.ask(key, offset, None)).await? else {
+            return self.nothing_left(key, offset).await;
+        };
+        let stream = Stream {
+            store: Arc::clone(self),
+            key: key.to_owned(),
+            at: offset,
+            size: answer.size,
+            e_tag: answer.e_tag,
+            body: Some(answer.body),
+            fruitless: 0,
+            unpaid: 0,
+            _permit: permit,
+        };
+        Ok(Reading {
+            len: answer.size - offset,
+            pieces: stream::try_unfold(stream, Stream::next).boxed(),
+        })
+    }
+
+    /// The answer for an offset that the store calls beyond the end: right at the end there is nothing, and no error.
+    async fn nothing_left(&self, key: &str, offset: u64) -> Result<Reading, Error> {
+        let head = self.sending(|| async {
+            self.head_request(key)
+                .send()
+                .await
+                .map_err(|e| self.sdk_error(Op::Get, key, e))
+        });
+        match head.await?.content_length().and_then(|len| u64::try_from(len).ok()) {
+            Some(size) if size == offset => Ok(Reading {
+                len: 0,
+                pieces: stream::empty().boxed(),
+            }),
+            size => {
+                let size = size.map_or("fewer".to_owned(), |size| size.to_string());
+                let detail = format!("there is no byte {offset} to read on from: the object has {size} bytes");
+                Err(self.error(Op::Get, key, ErrorKind::Refused, detail))
+            }
+        }
+    }
+
+    /// Asks for an object from `at` on, as long as it is the one with this ETag; `None` if it ends before.
+    async fn ask(&self, key: &str, at: u64, e_tag: Option<&str>) -> Result<Option<Answer>, Error> {
+        let request = self
+            .get_request(key)
+            .set_range((at > 0).then(|| format!("bytes={at}-")))
+            .set_if_match(e_tag.map(str::to_owned));
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return match error.raw_response().map(|answer| answer.status().as_u16()) {
+                    Some(416) if at > 0 => Ok(None),
+                    Some(412) if e_tag.is_some() => Err(self.replaced(key)),
+                    _ => Err(self.sdk_error(Op::Get, key, error)),
+                };
+            }
+        };
+        if e_tag.is_some() && answer.e_tag() != e_tag {
+            return Err(self.replaced(key));
+        }
+        let size = size(at, answer.content_length(), answer.content_range())
+            .map_err(|reason| self.error(Op::Get, key, ErrorKind::Refused, reason))?;
+        Ok(Some(Answer {
+            body: answer.body,
+            size,
+            e_tag: answer.e_tag,
+        }))
+    }
+
+    fn replaced(&self, key: &str) -> Error {
+        let detail = "the object was replaced while it was read".to_owned();
+        self.error(Op::Get, key, ErrorKind::Integrity, detail)
+    }
+}
+
+impl Stream {
+    /// The next piece, and the rest.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
+        self.store.pace.received_all(std::mem::take(&mut self.unpaid)).await;
+        while self.at < self.size {
+            let Some(body) = &mut self.body else {
+                self.ask_again().await?;
+                continue;
+            };
+            let broken = match body.next().await {
+                Some(Ok(piece)) if piece.is_empty() => continue,
+                Some(Ok(piece)) if piece.len() as u64 <= self.size - self.at => {
+                    self.at += piece.len() as u64;
+                    self.unpaid = piece.len();
+                    self.fruitless = 0;
+                    return Ok(Some((piece, self)));
+                }
+                Some(Ok(_)) => {
+                    let detail = format!("the answer has more than the {} bytes that were announced", self.size);
+                    return Err(self.store.error(Op::Get, &self.key, ErrorKind::Refused, detail));
+                }
+                Some(Err(error)) => {
+                    let kind = match errors::find::<Stall>(&error) {
+                        Some(_) => ErrorKind::Stalled,
+                        None => ErrorKind::Network,
+                    };
+                    self.broken(kind, &errors::chain(&error))
+                }
+                None => self.broken(ErrorKind::Network, "it ended early"),
+            };
+            self.pause(broken).await?;
+        }
+        Ok(None)
+    }
+
+    fn broken(&self, kind: ErrorKind, why: &str) -> Error {
+        let detail = format!("the answer broke off after {} of {} bytes: {why}", self.at, self.size);
+        self.store.error(Op::Get, &self.key, kind, detail)
+    }
+
+    /// Waits before the next try, or gives up: after too many, or where nothing tells one object from another.
+    async fn pause(&mut self, error: Error) -> Result<(), Error> {
+        self.body = None;
+        self.fruitless += 1;
+        if self.fruitless >= TRIES || self.e_tag.is_none() {
+            return Err(error);
+        }
+        tracing::debug!(%error, "reading on where it broke off");
+        tokio::time::sleep(PAUSE * 2_u32.pow(self.fruitless - 1)).await;
+        Ok(())
+    }
+
+    async fn ask_again(&mut self) -> Result<(), Error> {
+        match self.store.ask(&self.key, self.at, self.e_tag.as_deref()).await {
+            Ok(Some(answer)) if answer.size == self.size => {
+                self.body = Some(answer.body);
+                Ok(())
+            }
+            Ok(_) => Err(self.store.replaced(&self.key)),
+            // What else heals by itself the SDK has tried often enough.
+            Err(error) if error.kind == ErrorKind::Stalled => self.pause(error).await,
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The object's size, from an answer that must bring all of it from `at` on.
+fn size(at: u64, length: Option<i64>, range: Option<&str>) -> Result<u64, String> {
+    let length = length.and_then(|length| u64::try_from(length).ok());
+    let Some(range) = range else {
+        return match length {
+            Some(size) if at == 0 => Ok(size),
+            Some(_) => Err(format!(
+                "the store was asked for the bytes from {at} on and sent the object from its start: it, or a proxy on \
+                 the way, ignores Range"
+            )),
+            None => Err("the store does not tell how many bytes it sends".to_owned()),
+        };
+    };
+    let wrong = || format!("the store was asked for the bytes from {at} on and announced {range:?}");
+    let (first, last, size) = parse_range(range).ok_or_else(wrong)?;
+    if first != at || last.checked_add(1) != Some(size) || length.is_some_and(|length| length != size - at) {
+        return Err(wrong());
+    }
+    Ok(size)
+}
+
+/// First, last and all, of `bytes 5-9/10`.
+fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text: &str| text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok())?;
+    let (first, last, size) = (number(first)?, number(last)?, number(size)?);
+    (first <= last && last < size).then_some((first, last, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_the_range_that_was_asked_for_will_do() {
+        for (at, length, range, expected) in [
+            (0, Some(10), None, Some(10)),
+            (0, Some(0), None, Some(0)),
+            (0, Some(10), Some("bytes 0-9/10"), Some(10)),
+            (5, Some(5), Some("bytes 5-9/10"), Some(10)),
+            (5, None, Some("bytes 5-9/10"), Some(10)),
+            (5, Some(10), None, None),
+            (0, None, None, None),
+            (0, Some(-1), None, None),
+            (5, Some(5), Some("bytes 4-8/10"), None),
+            (5, Some(4), Some("bytes 5-8/10"), None),
+            (5, Some(4), Some("bytes 5-9/10"), None),
+            (5, Some(5), Some("bytes 5-9/*"), None),
+            (5, Some(5), Some("bytes */10"), None),
+            (5, Some(5), Some("bytes 5-+9/10"), None),
+            (5, Some(5), Some("5-9/10"), None),
+            (
+                5,
+                Some(5),
+                Some("bytes 5-18446744073709551615/18446744073709551616"),
+                None,
+            ),
+        ] {
+            let got = size(at, length, range);
+            assert_eq!(
+                got.as_ref().ok(),
+                expected.as_ref(),
+                "{at} {length:?} {range:?}: {got:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_leads_to_a_size_before_the_offset(at in 0..20_u64, length: Option<i64>, range in "(bytes )?[0-9*-]{0,6}/[0-9*]{0,4}") {
+            if let Ok(size) = size(at, length, Some(&range)) {
+                prop_assert!(size > at);
+            }
+        }
+    }
+}
