@@ -82,6 +82,15 @@ impl Encoding {
         }
     }
 
+    /// How many samples a chunk says that it has, by the beginning of its data; none if not even that is there.
+    pub fn samples(self, data: &[u8]) -> Option<u16> {
+        let count = u16::from_be_bytes(*data.first_chunk()?);
+        Some(match self {
+            Self::Xor | Self::Histogram | Self::FloatHistogram | Self::Xor2 => count,
+            Self::HistogramSt | Self::FloatHistogramSt => count & histogram::COUNT_BESIDE_RESETS,
+        })
+    }
+
     /// What Prometheus was told so that it writes this encoding; none for those that it always wrote.
     pub fn setting(self) -> Option<&'static str> {
         match self {

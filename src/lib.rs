@@ -16,7 +16,7 @@
 //! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
-//! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | model |
+//! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | chunk, model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model |
 //! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | model, pb |
 //! | [`model`] | labels, durations: pure values | nothing |

@@ -8,6 +8,7 @@ mod read;
 pub(super) mod tests;
 mod write;
 
+pub(super) use read::COUNT_BESIDE_RESETS;
 pub use read::{Decoder, decode, transcode};
 
 use super::{Encoding, Error, SAMPLES_PER_CHUNK, is_stale};

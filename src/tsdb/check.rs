@@ -9,7 +9,7 @@
 //!   cut off, and none ends in the zeros of a file that was never written.
 //!
 //! What it does not prove: that each sample is right (the chunks between are not read), and that the postings lists are
-//! sound. Memory is bounded whatever the files say: a window of 256 KiB, which grows only to the size of a single series
+//! sound; that is for [`full`]. Memory is bounded whatever the files say: a window of 256 KiB, which grows only to the size of a single series
 //! that is larger (16 MiB at most; an ordinary one has some hundred bytes), and 8 bytes per segment.
 
 use std::{fmt, io, os::unix::fs::FileExt};
@@ -43,6 +43,12 @@ pub enum Reason {
     ShortSegment,
     /// A chunk segment is damaged.
     Segment,
+    /// Index and segments do not speak of the same chunks, or a chunk is of a kind that is not known here.
+    Chunk,
+    /// `meta.json` counts other series, chunks or samples than there are.
+    Stats,
+    /// There are chunks outside of the block's time range.
+    Times,
     /// A file is there and cannot be read: rights, or the disk.
     Unreadable,
 }
@@ -56,6 +62,9 @@ impl Reason {
             Reason::MissingSegment => "missing_segment",
             Reason::ShortSegment => "short_segment",
             Reason::Segment => "segment",
+            Reason::Chunk => "chunk",
+            Reason::Stats => "stats",
+            Reason::Times => "times",
             Reason::Unreadable => "unreadable",
         }
     }
@@ -96,9 +105,24 @@ impl Broken {
 /// Proves that `block` is whole; see the module for what that means. Blocks on the disk for as long as it takes to read
 /// the index once.
 pub fn quick(block: &Pinned) -> Result<(), Broken> {
+    let (segments, index) = parts(block)?;
+    for segment in &segments {
+        segment_header(segment)?;
+    }
+    let last_chunks = index::last_chunks(index, segments.len())?;
+    for (segment, offset) in segments.iter().zip(last_chunks) {
+        if let Some(offset) = offset {
+            chunk(&mut Window::new(segment), segment, offset)?;
+        }
+    }
+    Ok(())
+}
+
+/// The segments, of which none may be missing in between, and the index.
+fn parts(block: &Pinned) -> Result<(Vec<&PinnedFile>, &PinnedFile), Broken> {
     let segments: Vec<&PinnedFile> = block.segments().collect();
     for (i, segment) in segments.iter().enumerate() {
-        let due = format!("chunks/{:06}", i + 1);
+        let due = segment_name(i);
         if segment.rel_path != due {
             let next = &segment.rel_path;
             return Err(Broken::new(
@@ -106,31 +130,47 @@ pub fn quick(block: &Pinned) -> Result<(), Broken> {
                 format_args!("{due} is missing, and {next} is there"),
             ));
         }
-        segment_header(segment)?;
     }
     let index = block
         .index()
         .ok_or_else(|| Broken::new(Reason::Index, "index is missing"))?;
-    let last_chunks = index::last_chunks(index, segments.len())?;
-    for (segment, offset) in segments.iter().zip(last_chunks) {
-        if let Some(offset) = offset {
-            chunk(segment, offset)?;
-        }
-    }
-    Ok(())
+    Ok((segments, index))
+}
+
+/// How the segment is called that a reference calls `number`.
+fn segment_name(number: usize) -> String {
+    format!("chunks/{:06}", number + 1)
+}
+
+/// That the index refers to a segment which is not there.
+fn missing_segment(number: usize) -> Broken {
+    let name = segment_name(number);
+    Broken::new(
+        Reason::MissingSegment,
+        format_args!("{name} is missing: the index refers to it"),
+    )
 }
 
 fn segment_header(segment: &PinnedFile) -> Result<(), Broken> {
-    let name = &segment.rel_path;
-    if segment.len < SEGMENT_HEADER {
-        let what = format_args!("{name} has {} bytes, fewer than its header", segment.len);
-        return Err(Broken::new(Reason::ShortSegment, what));
-    }
+    long_enough(&segment.rel_path, segment.len)?;
     let mut header = [0; SEGMENT_HEADER as usize];
     segment
         .file
         .read_exact_at(&mut header, 0)
         .map_err(|error| Broken::unreadable(segment, &error))?;
+    begins_as_segment(&segment.rel_path, header)
+}
+
+/// Whether a segment of `len` bytes has room for its header.
+fn long_enough(name: &str, len: u64) -> Result<(), Broken> {
+    if len >= SEGMENT_HEADER {
+        return Ok(());
+    }
+    let what = format_args!("{name} has {len} bytes, fewer than its header");
+    Err(Broken::new(Reason::ShortSegment, what))
+}
+
+fn begins_as_segment(name: &str, header: [u8; SEGMENT_HEADER as usize]) -> Result<(), Broken> {
     if header[..4] != SEGMENT_MAGIC {
         return Err(Broken::new(
             Reason::Segment,
@@ -147,11 +187,23 @@ fn segment_header(segment: &PinnedFile) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Checks the chunk at `offset`: length, one byte for the encoding, data, checksum over the latter two.
-fn chunk(segment: &PinnedFile, offset: u32) -> Result<(), Broken> {
+/// That a segment of `len` bytes ends before its chunk at `offset` does.
+fn cut_chunk(name: &str, len: u64, offset: u64) -> Broken {
+    let what = format_args!("{name} has {len} bytes, and ends within its chunk at byte {offset}");
+    Broken::new(Reason::ShortSegment, what)
+}
+
+/// That the chunk at `offset` of a segment does not have its checksum.
+fn damaged_chunk(name: &str, offset: u64) -> Broken {
+    let what = format_args!("{name} is damaged: wrong checksum of its chunk at byte {offset}");
+    Broken::new(Reason::Segment, what)
+}
+
+/// Checks the chunk at `offset`: length, one byte for the encoding, data, checksum over the latter two. Returns where it
+/// has its encoding.
+fn chunk(window: &mut Window<'_>, segment: &PinnedFile, offset: u32) -> Result<u64, Broken> {
     let name = &segment.rel_path;
     let start = u64::from(offset);
-    let mut window = Window::new(segment);
     let bytes = window.at(start, window::LONGEST_UVARINT)?;
     let Some((len, head)) = window::uvarint(bytes) else {
         let reason = if bytes.len() < window::LONGEST_UVARINT {
@@ -167,19 +219,12 @@ fn chunk(segment: &PinnedFile, offset: u32) -> Result<(), Broken> {
     let body = start + head as u64;
     let end = body.checked_add(1 + 4).and_then(|end| end.checked_add(len));
     let Some(end) = end.filter(|end| *end <= segment.len) else {
-        let what = format_args!(
-            "{name} has {} bytes, and ends within its chunk at byte {offset}",
-            segment.len
-        );
-        return Err(Broken::new(Reason::ShortSegment, what));
+        return Err(cut_chunk(name, segment.len, start));
     };
     if !window.is_sound(body, end)? {
-        return Err(Broken::new(
-            Reason::Segment,
-            format_args!("{name} is damaged: wrong checksum of its chunk at byte {offset}"),
-        ));
+        return Err(damaged_chunk(name, start));
     }
-    Ok(())
+    Ok(body)
 }
 
 #[cfg(test)]

@@ -34,8 +34,9 @@ pub(crate) fn write_block(data: &Path, id: &str, shape: Shape) -> Block {
     let dir = data.join(id);
     fs_err::create_dir_all(dir.join("chunks")).unwrap();
     let meta = format!(
-        r#"{{"ulid":"{id}","minTime":0,"maxTime":1000,"stats":{{"numSamples":{0},"numSeries":{0}}},"compaction":{{"level":1,"sources":["{id}"]}},"version":1}}"#,
-        shape.series
+        r#"{{"ulid":"{id}","minTime":0,"maxTime":1000,"stats":{{"numSamples":{1},"numSeries":{0},"numChunks":{1}}},"compaction":{{"level":1,"sources":["{id}"]}},"version":1}}"#,
+        shape.series,
+        shape.series * shape.chunks
     );
     fs_err::write(dir.join("meta.json"), &meta).unwrap();
     let references = write_segments(&dir, shape);
@@ -54,43 +55,60 @@ fn write_segments(dir: &Path, shape: Shape) -> Vec<u64> {
         let mut bytes = vec![0x85, 0xbd, 0x40, 0xdd, 1, 0, 0, 0];
         for chunk in total * segment / shape.segments..total * (segment + 1) / shape.segments {
             references.push(u64::from(segment) << 32 | bytes.len() as u64);
-            let data: Vec<u8> = std::iter::repeat_n(1, 1 + chunk as usize % 200).collect();
-            uvarint(&mut bytes, data.len() as u64);
-            let sum = crc32c::crc32c_append(crc32c::crc32c(&[1]), &data);
-            bytes.push(1);
-            bytes.extend(data);
-            bytes.extend(sum.to_be_bytes());
+            let mut data = vec![0, 1];
+            data.resize(2 + chunk as usize % 200, 1);
+            one_chunk(&mut bytes, 1, &data);
         }
         fs_err::write(dir.join(format!("chunks/{:06}", segment + 1)), bytes).unwrap();
     }
     references
 }
 
+/// Adds a chunk with the byte `encoding`.
+pub(crate) fn one_chunk(out: &mut Vec<u8>, encoding: u8, data: &[u8]) {
+    uvarint(out, data.len() as u64);
+    out.push(encoding);
+    out.extend(data);
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&[encoding]), data);
+    out.extend(sum.to_be_bytes());
+}
+
 /// The bytes of an index whose series hold the chunks at `references`, `shape.chunks` each.
 pub(crate) fn index(shape: Shape, references: &[u64]) -> Vec<u8> {
     let mut out = vec![0xba, 0xaa, 0xd7, 0x00, shape.version];
     let symbols = out.len();
-    let mut content = 2_u32.to_be_bytes().to_vec();
-    content.extend(b"\x01a\x01b");
+    let values = references.len().div_ceil(shape.chunks as usize);
+    let mut content = (1 + values as u32).to_be_bytes().to_vec();
+    content.extend(b"\x01a");
+    let mut symbol_of_value = Vec::new();
+    for value in 0..values {
+        // Version 1 refers to symbols by their offsets.
+        let offset = (symbols + 4 + content.len()) as u64;
+        symbol_of_value.push(if shape.version == 1 { offset } else { 1 + value as u64 });
+        content.extend(format!("\x06{value:06}").bytes());
+    }
     section(&mut out, &content);
     let series = out.len();
-    for chunks in references.chunks(shape.chunks as usize) {
-        if shape.version != 1 {
-            out.resize(out.len().next_multiple_of(16), 0);
-        }
-        let content = one_series(chunks);
+    let first_symbol = if shape.version == 1 { symbols as u64 + 8 } else { 0 };
+    let mut postings = (values as u32).to_be_bytes().to_vec();
+    for (chunks, symbol) in references.chunks(shape.chunks as usize).zip(symbol_of_value) {
+        let alignment = if shape.version == 1 { 1 } else { 16 };
+        out.resize(out.len().next_multiple_of(alignment), 0);
+        postings.extend(((out.len() / alignment) as u32).to_be_bytes());
+        let content = one_series([first_symbol, symbol], chunks);
         uvarint(&mut out, content.len() as u64);
         let sum = crc32c::crc32c(&content).to_be_bytes();
         out.extend(content);
         out.extend(sum);
     }
-    let postings = out.len();
-    section(&mut out, &[0; 4]);
+    let first_postings = out.len();
+    out.resize(out.len().next_multiple_of(4), 0);
+    section(&mut out, &postings);
     let postings_table = out.len();
     section(&mut out, &[0; 4]);
     toc(
         &mut out,
-        [symbols, series, 0, 0, postings, postings_table].map(|offset| offset as u64),
+        [symbols, series, 0, 0, first_postings, postings_table].map(|offset| offset as u64),
     );
     out
 }
@@ -102,24 +120,28 @@ pub(crate) fn toc(out: &mut Vec<u8>, offsets: [u64; 6]) {
     out.extend(crc32c::crc32c(&toc).to_be_bytes());
 }
 
-fn one_series(chunks: &[u64]) -> Vec<u8> {
+/// A series whose chunks share the time from 0 to 1000 among them.
+fn one_series(labels: [u64; 2], chunks: &[u64]) -> Vec<u8> {
     let mut out = Vec::new();
     uvarint(&mut out, 1);
-    uvarint(&mut out, 0);
-    uvarint(&mut out, 1);
+    for symbol in labels {
+        uvarint(&mut out, symbol);
+    }
     uvarint(&mut out, chunks.len() as u64);
-    let mut before = 0;
+    let (mut last, mut before) = (0, 0);
     for (i, reference) in chunks.iter().enumerate() {
+        let time = |i: usize| (i * 1000 / chunks.len()) as u64;
+        let (start, end) = (time(i), time(i + 1).max(time(i) + 1) - 1);
         if i == 0 {
-            varint(&mut out, -1_000_000);
-            uvarint(&mut out, 1000);
+            varint(&mut out, start as i64);
+            uvarint(&mut out, end - start);
             uvarint(&mut out, *reference);
         } else {
-            uvarint(&mut out, 15_000);
-            uvarint(&mut out, 1000);
+            uvarint(&mut out, start - last);
+            uvarint(&mut out, end - start);
             varint(&mut out, reference.wrapping_sub(before) as i64);
         }
-        before = *reference;
+        (last, before) = (end, *reference);
     }
     out
 }

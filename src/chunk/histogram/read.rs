@@ -19,7 +19,7 @@ const BUCKETS_MAX: usize = 1 << 16;
 /// Bytes before the layout.
 const HEADER: usize = 3;
 /// With start timestamps, what is known about resets stands in the highest bits of the count.
-const COUNT_BESIDE_RESETS: u16 = 0x3fff;
+pub(in crate::chunk) const COUNT_BESIDE_RESETS: u16 = 0x3fff;
 /// The bits for that.
 const RESETS: u8 = 0xc0;
 

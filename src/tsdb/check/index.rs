@@ -7,25 +7,29 @@
 
 use super::{
     super::{PinnedFile, Reason},
-    Broken, SEGMENT_HEADER,
+    Broken, SEGMENT_HEADER, missing_segment,
     window::{CHECKSUM, LONGEST_UVARINT, Window, uvarint, varint},
 };
 
 const MAGIC: [u8; 4] = 0xBAAA_D700_u32.to_be_bytes();
-const HEADER: u64 = 5;
+pub(super) const HEADER: u64 = 5;
 /// The table of contents: six offsets and their checksum (bytes).
-const TOC: u64 = 6 * 8 + CHECKSUM;
+pub(super) const TOC: u64 = 6 * 8 + CHECKSUM;
 /// Where a series may stand in version 2.
 const ALIGNMENT: u64 = 16;
 /// No series is longer (bytes): it would have more than a million chunks.
-const LONGEST_SERIES: u64 = 16 << 20;
+pub(super) const LONGEST_SERIES: u64 = 16 << 20;
 
-/// Where the sections begin that are needed here, and where the series end.
-struct Toc {
-    symbols: u64,
-    series: u64,
-    series_end: u64,
-    postings_table: u64,
+/// Where the sections begin, and where the series end.
+pub(super) struct Toc {
+    pub(super) symbols: u64,
+    pub(super) series: u64,
+    pub(super) series_end: u64,
+    /// 0 stands for one that is not there, as in the next two.
+    pub(super) label_indices: u64,
+    pub(super) label_table: u64,
+    pub(super) postings: u64,
+    pub(super) postings_table: u64,
 }
 
 /// For each of `segments` segments, the offset of the last chunk that a series refers to; every series is checked.
@@ -36,7 +40,7 @@ pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<Vec<Opti
     section(file, &mut window, toc.symbols, "symbols")?;
     section(file, &mut window, toc.postings_table, "postings table")?;
     let mut last = vec![None; segments];
-    let alignment = if version == 1 { 1 } else { ALIGNMENT };
+    let alignment = alignment(version);
     let mut at = toc.series.next_multiple_of(alignment);
     while at < toc.series_end {
         at = series(&mut window, at, toc.series_end, &mut last)?.next_multiple_of(alignment);
@@ -45,59 +49,83 @@ pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<Vec<Opti
 }
 
 fn version(file: &PinnedFile, window: &mut Window<'_>) -> Result<u8, Broken> {
-    if file.len < HEADER + TOC {
-        return Err(bad(format_args!("index has {} bytes, too few for any index", file.len)));
+    long_enough(file.len)?;
+    format(window.at(0, HEADER as usize)?)
+}
+
+/// Whether an index of `len` bytes has room for the least that there is in any.
+pub(super) fn long_enough(len: u64) -> Result<(), Broken> {
+    if len < HEADER + TOC {
+        return Err(bad(format_args!("index has {len} bytes, too few for any index")));
     }
-    let header = window.at(0, HEADER as usize)?;
+    Ok(())
+}
+
+/// The format by the header, of which `header` has all bytes.
+pub(super) fn format(header: &[u8]) -> Result<u8, Broken> {
     if !header.starts_with(&MAGIC) {
         return Err(bad("index does not begin as one"));
     }
-    match header[4] {
-        version @ (1 | 2) => Ok(version),
+    match header.get(MAGIC.len()) {
+        Some(version @ (1 | 2)) => Ok(*version),
         other => Err(bad(format_args!(
-            "index has the format {other}, and only 1 and 2 can be read"
+            "index has the format {}, and only 1 and 2 can be read",
+            other.unwrap_or(&0)
         ))),
     }
 }
 
+/// Where series stand in a format: at multiples of so many bytes.
+pub(super) fn alignment(version: u8) -> u64 {
+    if version == 1 { 1 } else { ALIGNMENT }
+}
+
 fn toc(file: &PinnedFile, window: &mut Window<'_>) -> Result<Toc, Broken> {
-    let start = file.len - TOC;
-    if !window.is_sound(start, file.len)? {
-        return Err(bad(
-            "index is cut off or damaged: wrong checksum of its table of contents",
-        ));
+    Toc::parse(window.at(file.len - TOC, TOC as usize)?, file.len)
+}
+
+impl Toc {
+    /// The table at the end of an index of `len` bytes.
+    pub(super) fn parse(bytes: &[u8], len: u64) -> Result<Self, Broken> {
+        let (words, sum) = bytes.as_chunks::<8>();
+        let sound = words.len() == 6 && *sum == crc32c::crc32c(words.as_flattened()).to_be_bytes();
+        if !sound {
+            return Err(bad(
+                "index is cut off or damaged: wrong checksum of its table of contents",
+            ));
+        }
+        let mut offsets = [0; 6];
+        for (offset, word) in offsets.iter_mut().zip(words) {
+            *offset = u64::from_be_bytes(*word);
+        }
+        let end = len.saturating_sub(TOC);
+        if let Some(outside) = offsets
+            .iter()
+            .find(|offset| **offset != 0 && !(HEADER..=end).contains(*offset))
+        {
+            return Err(bad(format_args!(
+                "index has a section at byte {outside}, outside of its {len} bytes"
+            )));
+        }
+        let [symbols, series, label_indices, label_table, postings, postings_table] = offsets;
+        if symbols == 0 || series == 0 || postings_table == 0 {
+            return Err(bad("index has no symbols, no series or no postings table"));
+        }
+        let series_end = [label_indices, label_table, postings, postings_table]
+            .into_iter()
+            .filter(|offset| *offset >= series)
+            .min()
+            .unwrap_or(end);
+        Ok(Self {
+            symbols,
+            series,
+            series_end,
+            label_indices,
+            label_table,
+            postings,
+            postings_table,
+        })
     }
-    let bytes = window.at(start, TOC as usize)?;
-    let (words, _) = bytes.as_chunks::<8>();
-    let mut offsets = [0; 6];
-    for (offset, word) in offsets.iter_mut().zip(words) {
-        *offset = u64::from_be_bytes(*word);
-    }
-    // 0 stands for a table that is not there.
-    if let Some(outside) = offsets
-        .iter()
-        .find(|offset| **offset != 0 && !(HEADER..=start).contains(*offset))
-    {
-        return Err(bad(format_args!(
-            "index has a section at byte {outside}, outside of its {} bytes",
-            file.len
-        )));
-    }
-    let [symbols, series, .., postings_table] = offsets;
-    if symbols == 0 || series == 0 || postings_table == 0 {
-        return Err(bad("index has no symbols, no series or no postings table"));
-    }
-    let series_end = offsets
-        .into_iter()
-        .filter(|offset| *offset > series)
-        .min()
-        .unwrap_or(start);
-    Ok(Toc {
-        symbols,
-        series,
-        series_end,
-        postings_table,
-    })
 }
 
 /// Checks a section that is `length (4 bytes) | content | CRC-32C of the content`.
@@ -150,8 +178,7 @@ fn series(window: &mut Window<'_>, start: u64, limit: u64, last: &mut [Option<u3
     })
     .ok_or_else(|| damaged(start))?;
     if let Some(missing) = missing {
-        let what = format_args!("chunks/{:06} is missing: the index refers to it", missing + 1);
-        return Err(Broken::new(Reason::MissingSegment, what));
+        return Err(missing_segment(missing));
     }
     Ok(body + len + CHECKSUM)
 }
@@ -185,18 +212,18 @@ fn chunks(content: &[u8], mut note: impl FnMut(u64) -> bool) -> Option<()> {
     Some(())
 }
 
-fn number(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn number(bytes: &mut &[u8]) -> Option<u64> {
     let (value, len) = uvarint(bytes)?;
     *bytes = &bytes[len..];
     Some(value)
 }
 
-fn damaged(start: u64) -> Broken {
+pub(super) fn damaged(start: u64) -> Broken {
     bad(format_args!(
         "index is damaged: there is no series at byte {start}, where one is due"
     ))
 }
 
-fn bad(detail: impl std::fmt::Display) -> Broken {
+pub(super) fn bad(detail: impl std::fmt::Display) -> Broken {
     Broken::new(Reason::Index, detail)
 }

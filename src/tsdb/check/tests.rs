@@ -252,7 +252,7 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..300), offset in prop_oneof![0..310_u32, any::<u32>()]
     ) {
         let (_dir, file) = testing::pinned_file("chunks/000001", &bytes);
-        let _ = chunk(&file, offset);
+        let _ = chunk(&mut Window::new(&file), &file, offset);
     }
 
     #[test]
