@@ -12,14 +12,16 @@ mod argv;
 mod check;
 mod complete;
 mod content;
+mod examples;
 mod flags;
+mod manual;
 mod table;
 mod text;
 mod value;
 
 pub use content::{ContentError, Env, content, process_env};
 pub use flags::*;
-pub use table::flag_table;
+pub use table::{command_names, command_section, flag_table};
 pub use text::version;
 pub use value::{Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod, TlsVersion, ValueError};
 
@@ -50,7 +52,7 @@ pub enum Outcome {
         /// The text.
         text: String,
         /// The exit code: 0 for what was asked for, 1 for a line that has the wrong form or cannot be run with, 2 for a
-        /// bad value.
+        /// bad value or a missing one.
         exit: u8,
     },
 }
@@ -65,68 +67,89 @@ pub enum Outcome {
 /// | `--help-long`, `--help-man`, completion | to stdout | 0 |
 /// | unknown flag, stray word, missing value, value for a switch, unreadable `@file` | one line to stderr | 1 |
 /// | flags that cannot be run with | a line each to stderr | 1 |
-/// | bad value, flag given twice | usage and a line to stderr | 2 |
+/// | bad value, flag given twice, flag that is missing | usage and a line to stderr | 2 |
+/// | a group of commands, without which of them | its help and a line to stderr | 2 |
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Outcome {
     let root = text::definition();
     let args: Vec<OsString> = args.into_iter().skip(1).collect();
     let words = argv::read(args.iter().cloned(), &Spec::new(&root));
-    if let Some(ask) = &words.ask {
-        return answer(ask, root);
-    }
     if words.complete {
         return stdout(complete::candidates(&root, &words, &args));
     }
+    if let Some(ask) = &words.ask {
+        return answer(ask, &root);
+    }
     if let Some(mistake) = &words.mistake {
-        return refusal(mistake, words.command.as_deref());
+        return refusal(mistake, &words.command);
     }
     if words.help {
-        return stderr(text::help(root, words.command.as_deref()));
+        return stderr(text::help(&root, &words.command));
     }
-    run(&words, root)
+    if !words.command.is_empty() && argv::find(&root, &words.command).is_some_and(clap::Command::has_subcommands) {
+        return incomplete(&root, &words.command);
+    }
+    run(&words, &root)
 }
 
-fn answer(ask: &Ask, root: clap::Command) -> Outcome {
+fn answer(ask: &Ask, root: &clap::Command) -> Outcome {
     match ask {
         Ask::Version => stderr(version()),
         Ask::HelpLong => stdout(text::long_help(root)),
-        Ask::HelpMan => stdout(text::manual(root)),
+        Ask::HelpMan => stdout(manual::manual(root)),
         Ask::BashScript => stdout(complete::BASH.to_owned()),
         Ask::ZshScript => stdout(complete::ZSH.to_owned()),
-        Ask::HelpCommand(topics) => match topics.first() {
-            Some(topic) if root.find_subcommand(topic).is_none() => refusal("help knows no such command", None),
-            topic => stderr(text::help(root, topic.map(String::as_str))),
-        },
+        Ask::HelpCommand(topics) if argv::find(root, topics).is_none() => refusal("help knows no such command", &[]),
+        Ask::HelpCommand(topics) => stderr(text::help(root, topics)),
     }
 }
 
-fn run(words: &Words, root: clap::Command) -> Outcome {
-    if let (None, Some(flag)) = (&words.command, &words.homeless) {
-        return refusal(&format!("--{flag} needs a command: narthex sidecar --{flag}=..."), None);
+/// The line stops at a group of commands.
+fn incomplete(root: &clap::Command, group: &[String]) -> Outcome {
+    let names: Vec<&str> = argv::find(root, group)
+        .into_iter()
+        .flat_map(clap::Command::get_subcommands)
+        .map(clap::Command::get_name)
+        .collect();
+    let message = format!("{} needs a command: {}", group.join(" "), names.join(", "));
+    let help = text::help(root, group);
+    Outcome::Print {
+        to_stdout: false,
+        text: format!("{help}narthex: error: {message}\n"),
+        exit: 2,
+    }
+}
+
+fn run(words: &Words, root: &clap::Command) -> Outcome {
+    if let (true, Some((flag, command))) = (words.command.is_empty(), &words.homeless) {
+        return refusal(
+            &format!("--{flag} needs a command: narthex {command} --{flag} ..."),
+            &[],
+        );
     }
     // Without a command the flags that every command has are still checked.
-    let name = words.command.as_deref().unwrap_or("sidecar");
+    let sidecar = ["sidecar".to_owned()];
+    let path: &[String] = if words.command.is_empty() {
+        &sidecar
+    } else {
+        &words.command
+    };
     if let Some(flag) = &words.repeated {
-        return bad_value(name, &format!("--{flag} is given more than once"));
+        return bad_value(path, &format!("--{flag} is given more than once"));
     }
     let parsed = Cli::command()
-        .try_get_matches_from(words.for_clap(name))
+        .try_get_matches_from(words.for_clap(path))
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let command = match parsed {
         Ok(cli) => cli.command,
-        Err(error) => return bad_value(name, &text::value_error(&error)),
+        Err(error) => return bad_value(path, &text::value_error(&error)),
     };
-    if words.command.is_none() {
-        return stderr(text::help(root, None));
+    if words.command.is_empty() {
+        return stderr(text::help(root, &[]));
     }
-    let findings = match &command {
-        Command::Sidecar(sidecar) => {
-            if let Some(twice) = check::repeated_label(sidecar) {
-                return bad_value(name, &format!("--label: {twice} is given more than once"));
-            }
-            check::sidecar(sidecar)
-        }
-        _ => Vec::new(),
-    };
+    if let Some(twice) = check::repeated_label(&command) {
+        return bad_value(path, &format!("--label: {twice} is given more than once"));
+    }
+    let findings = check::command(&command);
     if findings.is_empty() {
         return Outcome::Run(command);
     }
@@ -157,9 +180,8 @@ fn stdout(text: String) -> Outcome {
     }
 }
 
-fn refusal(mistake: &str, command: Option<&str>) -> Outcome {
-    let command = command.map(|command| format!(" {command}")).unwrap_or_default();
-    let text = format!("narthex: error: {mistake}; see narthex{command} --help\n");
+fn refusal(mistake: &str, command: &[String]) -> Outcome {
+    let text = format!("narthex: error: {mistake}; see {} --help\n", whole(command));
     Outcome::Print {
         to_stdout: false,
         text,
@@ -167,11 +189,18 @@ fn refusal(mistake: &str, command: Option<&str>) -> Outcome {
     }
 }
 
-fn bad_value(command: &str, message: &str) -> Outcome {
-    let usage = format!("usage: narthex {command} [flags], see narthex {command} --help\n");
+fn bad_value(command: &[String], message: &str) -> Outcome {
+    let command = whole(command);
+    let usage = format!("usage: {command} [flags], see {command} --help\n");
     Outcome::Print {
         to_stdout: false,
         text: format!("{usage}narthex: error: {message}\n"),
         exit: 2,
     }
+}
+
+/// A command with the program's name before it, as it is typed.
+fn whole(command: &[String]) -> String {
+    let words: String = command.iter().map(|word| format!(" {word}")).collect();
+    format!("narthex{words}")
 }

@@ -14,45 +14,78 @@ use std::{
 /// How many `@file` words may be opened for one command line: ends files that name each other.
 const FILES_AT_MOST: usize = 100;
 
-/// What the lexer must know of a flag.
-#[derive(Clone, Copy, Debug)]
+/// What the lexer must know of a flag before it knows the command; the same in every command that has it.
+#[derive(Clone, Debug)]
 struct Flag {
     /// Takes no value.
     switch: bool,
+    /// A switch that is on unless it is turned off.
+    on_at_first: bool,
     /// May be repeated.
     list: bool,
     /// Valid without a command.
     common: bool,
+    short: Option<char>,
+    /// The commands that have it.
+    commands: Vec<String>,
+}
+
+/// Whether a flag takes no value. One that is on unless it is turned off has an optional value in clap's definition.
+pub(super) fn is_switch(arg: &clap::Arg) -> bool {
+    !arg.get_action().takes_values() || is_on_at_first(arg)
+}
+
+fn is_on_at_first(arg: &clap::Arg) -> bool {
+    arg.get_num_args()
+        .is_some_and(|count| count.takes_values() && count.min_values() == 0)
 }
 
 /// The commands and flags that exist.
 #[derive(Debug)]
-pub(super) struct Spec {
+pub(super) struct Spec<'a> {
+    root: &'a clap::Command,
     flags: BTreeMap<String, Flag>,
-    commands: Vec<String>,
 }
 
-impl Spec {
+impl<'a> Spec<'a> {
     /// Reads the definition; flags that `root` itself has are valid without a command.
-    pub(super) fn new(root: &clap::Command) -> Self {
-        let flag = |arg: &clap::Arg, common| {
-            let switch = !arg.get_action().takes_values();
-            let list = matches!(arg.get_action(), clap::ArgAction::Append);
-            Some((arg.get_long()?.to_owned(), Flag { switch, list, common }))
-        };
-        let of_commands = root.get_subcommands().flat_map(|command| command.get_arguments());
-        let flags = of_commands
-            .filter_map(|arg| flag(arg, false))
-            .chain(root.get_arguments().filter_map(|arg| flag(arg, true)))
-            .collect();
-        Self {
-            flags,
-            commands: root
-                .get_subcommands()
-                .map(|command| command.get_name().to_owned())
-                .collect(),
+    pub(super) fn new(root: &'a clap::Command) -> Self {
+        let mut flags: BTreeMap<String, Flag> = BTreeMap::new();
+        for (name, command) in commands(root) {
+            for arg in command.get_arguments() {
+                let Some(long) = arg.get_long() else { continue };
+                let flag = flags.entry(long.to_owned()).or_insert_with(|| Flag {
+                    switch: is_switch(arg),
+                    on_at_first: is_on_at_first(arg),
+                    list: matches!(arg.get_action(), clap::ArgAction::Append),
+                    common: false,
+                    short: arg.get_short(),
+                    commands: Vec::new(),
+                });
+                match name.is_empty() {
+                    true => flag.common = true,
+                    false => flag.commands.push(name.join(" ")),
+                }
+            }
         }
+        Self { root, flags }
     }
+}
+
+/// The definition of the command that these words name; that of the program if there are none.
+pub(super) fn find<'a>(root: &'a clap::Command, path: &[String]) -> Option<&'a clap::Command> {
+    path.iter()
+        .try_fold(root, |command, name| command.find_subcommand(name))
+}
+
+/// Every command by the words that name it, groups of commands and the program itself (no words) too, parents first.
+pub(super) fn commands(root: &clap::Command) -> Vec<(Vec<String>, &clap::Command)> {
+    let mut found = vec![(Vec::new(), root)];
+    for command in root.get_subcommands() {
+        let below = commands(command).into_iter();
+        found.extend(below.map(|(path, inner)| ([vec![command.get_name().to_owned()], path].concat(), inner)));
+    }
+    found
 }
 
 /// A request to print something in place of running; of several the first counts, whatever stands around it.
@@ -70,8 +103,8 @@ pub(super) enum Ask {
 /// A command line, taken apart.
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    /// The command, if one was reached.
-    pub(super) command: Option<String>,
+    /// The words of the command, as far as it was reached.
+    pub(super) command: Vec<String>,
     /// Flags in order: name, and value or (for a switch) whether it is on.
     flags: Vec<(String, Given)>,
     /// What to print in place of running.
@@ -84,36 +117,41 @@ pub(super) struct Words {
     pub(super) mistake: Option<String>,
     /// The first flag that was given twice though it is no list.
     pub(super) repeated: Option<String>,
-    /// A flag that needs a command.
-    pub(super) homeless: Option<String>,
+    /// A flag that needs a command, and a command that has it.
+    pub(super) homeless: Option<(String, String)>,
 }
 
 #[derive(Debug)]
 enum Given {
     Value(OsString),
-    Switch(bool),
+    /// Whether it is on, and whether it would be if it were not given.
+    Switch(bool, bool),
 }
 
 impl Words {
-    /// The same flags as a command line for clap: a switch that is off is left out, a value is tied to its flag.
-    pub(super) fn for_clap(&self, command: &str) -> Vec<OsString> {
+    /// The same flags as a command line for clap: a switch that is off is left out (or told to be off, if it is on
+    /// otherwise), a value is tied to its flag.
+    pub(super) fn for_clap(&self, command: &[String]) -> Vec<OsString> {
         let flags = self.flags.iter().filter_map(|(name, given)| match given {
-            Given::Switch(on) => on.then(|| format!("--{name}").into()),
+            Given::Switch(false, true) => Some(format!("--{name}=false").into()),
+            Given::Switch(on, _) => on.then(|| format!("--{name}").into()),
             Given::Value(value) => {
                 let mut word = OsString::from(format!("--{name}="));
                 word.push(value);
                 Some(word)
             }
         });
-        [OsString::from("narthex"), OsString::from(command)]
+        let command = command.iter().map(OsString::from);
+        [OsString::from("narthex")]
             .into_iter()
+            .chain(command)
             .chain(flags)
             .collect()
     }
 }
 
 /// Reads the words after the program's name.
-pub(super) fn read(args: impl IntoIterator<Item = OsString>, spec: &Spec) -> Words {
+pub(super) fn read(args: impl IntoIterator<Item = OsString>, spec: &Spec<'_>) -> Words {
     let mut reader = Reader::new(args, spec);
     let mut words = Words::default();
     if let Err(mistake) = reader.run(&mut words) {
@@ -132,7 +170,7 @@ enum Token {
 }
 
 struct Reader<'a> {
-    spec: &'a Spec,
+    spec: &'a Spec<'a>,
     args: VecDeque<OsString>,
     /// What stood behind the `=` of the flag just read.
     tied: Option<OsString>,
@@ -142,7 +180,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(args: impl IntoIterator<Item = OsString>, spec: &'a Spec) -> Self {
+    fn new(args: impl IntoIterator<Item = OsString>, spec: &'a Spec<'a>) -> Self {
         Self {
             spec,
             args: args.into_iter().collect(),
@@ -158,8 +196,11 @@ impl<'a> Reader<'a> {
                 Token::End => return Ok(()),
                 Token::Word(word) => self.word(word, words)?,
                 Token::Long(name) => self.flag(&name, words)?,
-                Token::Short('h') => words.help = true,
-                Token::Short(other) => return Err(format!("unknown flag -{}", printable(&other.to_string()))),
+                Token::Short(short) => {
+                    let unknown = || format!("unknown flag -{}", printable(&short.to_string()));
+                    let name = self.long(short).ok_or_else(unknown)?;
+                    self.flag(name, words)?;
+                }
             }
         }
     }
@@ -189,8 +230,13 @@ impl<'a> Reader<'a> {
             let text = String::from_utf8_lossy(short).into_owned();
             let mut chars = text.chars();
             let first = chars.next().unwrap_or('-');
-            if !chars.as_str().is_empty() {
-                self.args.push_front(format!("-{}", chars.as_str()).into());
+            // What follows is the value of a flag that takes one, and else more flags.
+            let value = self.long(first).is_some_and(|name| !self.spec.flags[name].switch);
+            let rest = &short[first.len_utf8().min(short.len())..];
+            match chars.as_str() {
+                "" => {}
+                _ if value => self.tied = Some(OsStr::from_bytes(rest).to_owned()),
+                more => self.args.push_front(format!("-{more}").into()),
             }
             return Ok(Token::Short(first));
         }
@@ -223,40 +269,74 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The long name of a short flag.
+    fn long(&self, short: char) -> Option<&'a str> {
+        let spec = self.spec;
+        let found = spec.flags.iter().find(|(_, flag)| flag.short == Some(short));
+        found.map(|(name, _)| name.as_str())
+    }
+
     fn word(&mut self, word: OsString, words: &mut Words) -> Result<(), String> {
         let text = word.to_string_lossy();
         if let Some(Ask::HelpCommand(topics)) = &mut words.ask {
             topics.push(text.into_owned());
             return Ok(());
         }
-        match &words.command {
-            Some(command) => Err(format!("unexpected {} after {command}", quoted(&text))),
-            None if text == "help" => {
-                words.ask.get_or_insert(Ask::HelpCommand(Vec::new()));
-                Ok(())
-            }
-            None if self.spec.commands.iter().any(|command| *command == text) => {
-                words.command = Some(text.into_owned());
-                Ok(())
-            }
-            None => Err(format!(
-                "expected a command ({}), got {}",
-                self.spec.commands.join(", "),
-                quoted(&text)
-            )),
+        if words.command.is_empty() && text == "help" {
+            words.ask.get_or_insert(Ask::HelpCommand(Vec::new()));
+            return Ok(());
         }
+        // What was reached is there: each word of it was found.
+        let reached = find(self.spec.root, &words.command).unwrap_or(self.spec.root);
+        if !reached.has_subcommands() {
+            return Err(format!(
+                "unexpected {} after {}",
+                quoted(&text),
+                words.command.join(" ")
+            ));
+        }
+        if reached.find_subcommand(&*text).is_none() {
+            let names: Vec<&str> = reached.get_subcommands().map(clap::Command::get_name).collect();
+            let group = match words.command.is_empty() {
+                true => String::new(),
+                false => format!(" after {}", words.command.join(" ")),
+            };
+            return Err(format!(
+                "expected a command{group} ({}), got {}",
+                names.join(", "),
+                quoted(&text)
+            ));
+        }
+        words.command.push(text.into_owned());
+        words.flags.iter().try_for_each(|(name, _)| self.belongs(name, words))
+    }
+
+    /// Refuses a flag that the command does not have, once the command is known to its last word.
+    fn belongs(&self, name: &str, words: &Words) -> Result<(), String> {
+        let complete = find(self.spec.root, &words.command).is_some_and(|command| !command.has_subcommands());
+        let Some(flag) = self.spec.flags.get(name).filter(|_| complete) else {
+            return Ok(());
+        };
+        let command = words.command.join(" ");
+        if flag.commands.contains(&command) {
+            return Ok(());
+        }
+        let others = flag.commands.join(", ");
+        Err(format!("unknown flag --{name} for {command}: it is one of {others}"))
     }
 
     fn flag(&mut self, name: &str, words: &mut Words) -> Result<(), String> {
+        let spec = self.spec;
         let unknown = || format!("unknown flag --{}", printable(name));
-        let (name, flag, on) = match self.spec.flags.get(name) {
-            Some(flag) => (name, *flag, true),
+        let (name, flag, on) = match spec.flags.get(name) {
+            Some(flag) => (name, flag, true),
             None => {
                 let positive = name.strip_prefix("no-").ok_or_else(unknown)?;
-                let flag = self.spec.flags.get(positive).filter(|flag| flag.switch);
-                (positive, *flag.ok_or_else(unknown)?, false)
+                let flag = spec.flags.get(positive).filter(|flag| flag.switch);
+                (positive, flag.ok_or_else(unknown)?, false)
             }
         };
+        self.belongs(name, words)?;
         if flag.switch {
             if self.tied.take().is_some() {
                 return Err(format!("--{name} takes no value: write --{name} or --no-{name}"));
@@ -266,12 +346,13 @@ impl<'a> Reader<'a> {
             }
         }
         let given = if flag.switch {
-            Given::Switch(on)
+            Given::Switch(on, flag.on_at_first)
         } else {
             Given::Value(self.value(name)?)
         };
         if !flag.common {
-            words.homeless.get_or_insert_with(|| name.to_owned());
+            let command = flag.commands.first().cloned().unwrap_or_default();
+            words.homeless.get_or_insert_with(|| (name.to_owned(), command));
         }
         if !flag.list && words.flags.iter().any(|(earlier, _)| earlier == name) {
             words.repeated.get_or_insert_with(|| name.to_owned());
@@ -321,4 +402,60 @@ fn printable(text: &str) -> String {
         shown.push_str("...");
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::text::definition;
+
+    #[test]
+    fn a_flag_means_the_same_to_the_lexer_in_every_command() {
+        let root = definition();
+        let spec = Spec::new(&root);
+        let (mut seen, mut shorts) = (0, BTreeMap::new());
+        for (path, command) in commands(&root) {
+            for arg in command.get_arguments() {
+                let long = arg.get_long().expect("every flag has a long name");
+                let (flag, what) = (&spec.flags[long], format!("--{long} of {path:?}"));
+                assert_eq!(flag.switch, is_switch(arg), "{what}");
+                assert_eq!(flag.on_at_first, is_on_at_first(arg), "{what}");
+                assert_eq!(flag.list, matches!(arg.get_action(), clap::ArgAction::Append), "{what}");
+                assert_eq!(flag.short, arg.get_short(), "{what}");
+                if let Some(short) = arg.get_short() {
+                    assert_eq!(*shorts.entry(short).or_insert(long), long, "-{short}");
+                }
+                assert!(!long.starts_with("no-"), "{what}: it would be the end of another");
+                seen += 1;
+            }
+        }
+        assert!(seen > 150 && shorts.len() >= 3, "{seen} {shorts:?}");
+        let on: Vec<_> = spec.flags.iter().filter(|(_, flag)| flag.on_at_first).collect();
+        assert_eq!(on.len(), 1, "{on:?}");
+        assert_eq!(on[0].0, "upload-compacted");
+    }
+
+    #[test]
+    fn commands_are_found_to_any_depth() {
+        let root = definition();
+        let names: Vec<String> = commands(&root).iter().map(|(path, _)| path.join(" ")).collect();
+        let want = [
+            "",
+            "sidecar",
+            "backfill",
+            "bucket",
+            "bucket ls",
+            "bucket inspect",
+            "bucket verify",
+            "bucket gaps",
+            "restore",
+            "tools",
+            "tools bucket",
+            "tools bucket upload-blocks",
+        ];
+        assert_eq!(names, want);
+        let path = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(find(&root, &path("tools bucket")).unwrap().get_name(), "bucket");
+        assert!(find(&root, &path("tools ls")).is_none() && find(&root, &path("bucket ls x")).is_none());
+    }
 }

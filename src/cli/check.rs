@@ -3,18 +3,36 @@
 //! A flag of Thanos whose function narthex does not have yet is refused, so that nobody relies on what is not there. A
 //! flag that only tunes a function which is off is accepted, as Thanos accepts it.
 
-use std::path::PathBuf;
-
-use super::{
-    flags::{Common, Sidecar},
-    value::InlineYaml,
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use super::{
+    flags::{BackfillSource, Bucket, Command, Common, Gaps, Selection, Sidecar, Tools, ToolsBucket},
+    value::InlineYaml,
+};
+use crate::model::duration::TimeOrDuration;
+
 /// Everything that stands against running, one line each; empty if nothing does.
-pub(super) fn sidecar(flags: &Sidecar) -> Vec<String> {
+pub(super) fn command(command: &Command) -> Vec<String> {
     let mut found = Findings(Vec::new());
-    common(&flags.common, &mut found);
-    servers(flags, &mut found);
+    common(command.common(), &mut found);
+    match command {
+        Command::Sidecar(flags) => sidecar(flags, &mut found),
+        Command::Backfill(flags) => backfill(&flags.source, &mut found),
+        Command::Bucket(Bucket::Ls(flags)) => selection(&flags.selection, &mut found),
+        Command::Bucket(Bucket::Inspect(flags)) => selection(&flags.selection, &mut found),
+        Command::Bucket(Bucket::Verify(flags)) => selection(&flags.selection, &mut found),
+        Command::Bucket(Bucket::Gaps(flags)) => gaps(flags, &mut found),
+        Command::Restore(flags) => selection(&flags.selection, &mut found),
+        Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(_))) => {}
+    }
+    found.0
+}
+
+fn sidecar(flags: &Sidecar, found: &mut Findings) {
+    servers(flags, found);
     found.not_yet(
         given(&flags.reloader.config_file) || !flags.reloader.rule_dirs.is_empty(),
         "reloader.config-file and --reloader.rule-dir",
@@ -28,7 +46,45 @@ pub(super) fn sidecar(flags: &Sidecar) -> Vec<String> {
     ] {
         found.when(value.is_zero(), format!("--{name} must be above 0, for example 30s"));
     }
-    found.0
+}
+
+fn backfill(source: &BackfillSource, found: &mut Findings) {
+    times(source.min_time, source.max_time, found);
+    found.when(
+        set(&source.http_client, &source.http_client_file) && source.prometheus_url.is_none(),
+        "--prometheus.http-client and --prometheus.http-client-file say how to ask a Prometheus: give \
+         --prometheus.url, too"
+            .to_owned(),
+    );
+    found.when(
+        source.accept_label_change && source.label.is_empty() && source.prometheus_url.is_none(),
+        "--accept-label-change needs labels to change to: give --label or --prometheus.url, too".to_owned(),
+    );
+}
+
+fn selection(selection: &Selection, found: &mut Findings) {
+    times(selection.min_time, selection.max_time, found);
+}
+
+fn gaps(flags: &Gaps, found: &mut Findings) {
+    selection(&flags.selection, found);
+    found.when(
+        flags.slot < SHORTEST_SLOT,
+        "--slot must be at least 1s; blocks are 2h long unless Prometheus is told otherwise".to_owned(),
+    );
+}
+
+/// Shorter slots are a mistake in the unit, and would be far too many.
+const SHORTEST_SLOT: Duration = Duration::from_secs(1);
+
+fn times(min: TimeOrDuration, max: TimeOrDuration, found: &mut Findings) {
+    // A clock that stands before 1970 is taken for 1970.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    found.when(
+        min.resolve(now) > max.resolve(now),
+        "--min-time is after --max-time: no block can be in between".to_owned(),
+    );
 }
 
 fn common(flags: &Common, found: &mut Findings) {
@@ -81,8 +137,13 @@ fn set(inline: &InlineYaml, file: &Option<PathBuf>) -> bool {
 }
 
 /// A label name that `--label` sets twice.
-pub(super) fn repeated_label(flags: &Sidecar) -> Option<&str> {
-    let labels = &flags.prometheus.label;
+pub(super) fn repeated_label(command: &Command) -> Option<&str> {
+    let labels = match command {
+        Command::Sidecar(flags) => &flags.prometheus.label,
+        Command::Backfill(flags) => &flags.source.label,
+        Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => &flags.label,
+        Command::Bucket(_) | Command::Restore(_) => return None,
+    };
     let again = |i: &usize| labels[..*i].iter().any(|earlier| earlier.name == labels[*i].name);
     (0..labels.len()).find(again).map(|i| &*labels[i].name)
 }

@@ -3,11 +3,14 @@
 //!
 //! All names and defaults are those of the Thanos sidecar unless a flag is said to be narthex' own.
 
-mod blocks;
+mod backfill;
+mod bucket;
+mod command;
+mod restore;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use url::Url;
 
 use super::{
@@ -16,51 +19,10 @@ use super::{
 };
 use crate::model::{Label, Labels, duration::TimeOrDuration};
 
-pub use blocks::{
-    Backfill, BackfillSource, Bucket, Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, Proof,
-    Restore, Selection, Tools, ToolsBucket, Transfer, UploadBlocks, Verify,
-};
-
-/// What narthex is asked to do.
-#[derive(Clone, Debug, PartialEq, Subcommand)]
-pub enum Command {
-    /// Run beside one Prometheus: ship its blocks to object storage, answer queries for what it holds
-    ///
-    /// Every block that Prometheus has sealed under --tsdb.path is uploaded, checked and then made visible in the
-    /// bucket; Prometheus' own files are only read. Queriers reach Prometheus' data through the StoreAPI on
-    /// --grpc-address.
-    Sidecar(Box<Sidecar>),
-
-    /// Send blocks that exist already to a bucket: plan, apply, verify
-    Backfill(Box<Backfill>),
-
-    /// Look at the blocks of a bucket
-    #[command(subcommand)]
-    Bucket(Bucket),
-
-    /// Bring blocks of a bucket back to disk, for a plain Prometheus
-    Restore(Box<Restore>),
-
-    /// Commands under the names that Thanos gives them
-    #[command(subcommand)]
-    Tools(Tools),
-}
-
-impl Command {
-    /// The flags that every command has.
-    pub fn common(&self) -> &Common {
-        match self {
-            Self::Sidecar(flags) => &flags.common,
-            Self::Backfill(flags) => &flags.common,
-            Self::Bucket(Bucket::Ls(flags)) => &flags.common,
-            Self::Bucket(Bucket::Inspect(flags)) => &flags.common,
-            Self::Bucket(Bucket::Verify(flags)) => &flags.common,
-            Self::Bucket(Bucket::Gaps(flags)) => &flags.common,
-            Self::Restore(flags) => &flags.common,
-            Self::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => &flags.common,
-        }
-    }
-}
+pub use backfill::{Backfill, BackfillSource, Proof, Transfer, UploadBlocks};
+pub use bucket::{Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, Selection, Verify};
+pub use command::{Bucket, Command, Tools, ToolsBucket};
+pub use restore::Restore;
 
 /// The flags of `narthex sidecar`.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -524,5 +486,7 @@ pub struct Store {
     pub min_time: TimeOrDuration,
 }
 
-/// The default of `--min-time`: the year 0.
+/// The default of every `--min-time`: the year 0.
 const MIN_TIME: &str = "0000-01-01T00:00:00Z";
+/// The default of every `--max-time`: the end of the year 9999.
+const MAX_TIME: &str = "9999-12-31T23:59:59Z";

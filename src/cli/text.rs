@@ -1,36 +1,66 @@
-//! Texts made from the definition of the flags: help, manual page, version, and errors of values.
+//! Texts made from the definition of the flags: help, version, and errors of values.
 
-use clap::{Arg, ArgAction, Args as _, CommandFactory as _, error::ContextKind};
+use clap::{
+    Arg, ArgAction, Args as _, CommandFactory as _,
+    error::{ContextKind, ErrorKind},
+};
 
-use super::{Cli, flags::Common};
+use super::{
+    Cli,
+    argv::{commands, find, is_switch},
+    examples,
+    flags::Common,
+};
 
 /// The heading of the flags that print something in place of running.
-const HELP: &str = "Help";
+pub(super) const HELP: &str = "Help";
+
+/// What is said below the flags of a command.
+const NOTES: &str = "Flags may stand before or after the command, as --flag=value or --flag value. A switch --x is \
+                     turned off with --no-x.\n@file stands for the lines of a file, one word each. Durations: 30s, \
+                     5m, 1h30m.";
 
 /// The definition as it is shown: with the common flags at the root, and everywhere the flags that only print.
 pub(super) fn definition() -> clap::Command {
     let root = Cli::command();
     let about = root.get_about().cloned().unwrap_or_default();
     // Laying arguments over a command also lays their documentation over the command's.
-    let root = Common::augment_args(root).about(about).args(printing());
-    let names: Vec<String> = root
+    let root = Common::augment_args(root).about(about);
+    shown(root, &[])
+}
+
+/// A command as it is shown, with all that are below it; `path` are the words that name it.
+fn shown(command: clap::Command, path: &[String]) -> clap::Command {
+    let below: Vec<String> = command
         .get_subcommands()
         .map(|command| command.get_name().to_owned())
         .collect();
-    let root = root
-        .override_usage("narthex <command> [flags]")
-        .subcommand_value_name("command");
-    names
-        .iter()
-        .fold(root.subcommand_help_heading("Commands"), |root, name| {
-            root.mut_subcommand(name, |command| {
-                let command = command.override_usage(format!("narthex {name} [flags]"));
-                command.args(printing()).after_help(
-                "Flags may stand before or after the command, as --flag=value or --flag value. A switch --x is turned \
-                 off with --no-x.\n@file stands for the lines of a file, one word each. Durations: 30s, 5m, 1h30m.",
-            )
-            })
-        })
+    let words: String = path.iter().map(|word| format!(" {word}")).collect();
+    let command = command.args(printing());
+    if below.is_empty() {
+        let command = command.override_usage(format!("narthex{words} [flags]"));
+        return about_bucket(command, path);
+    }
+    let command = command
+        .override_usage(format!("narthex{words} <command> [flags]"))
+        .subcommand_value_name("command")
+        .subcommand_help_heading("Commands");
+    below.iter().fold(command, |command, name| {
+        let path = [path, std::slice::from_ref(name)].concat();
+        command.mut_subcommand(name, |inner| shown(inner, &path))
+    })
+}
+
+/// The flags that describe the bucket, which mean more where nothing goes without one.
+fn about_bucket(command: clap::Command, path: &[String]) -> clap::Command {
+    if path.first().is_none_or(|name| name == "sidecar") {
+        return command;
+    }
+    command.mut_args(|arg| match arg.get_id().as_str() {
+        "objstore.config" => arg.help("The bucket, as YAML").help_heading("Bucket"),
+        "objstore.config-file" => arg.help("File that describes the bucket").help_heading("Bucket"),
+        _ => arg,
+    })
 }
 
 /// The flags that only print; the lexer knows their names too.
@@ -63,38 +93,61 @@ pub fn version() -> String {
     format!("narthex, version {version} (branch: {branch}, revision: {revision})\n  platform:       {os}/{arch}\n")
 }
 
-/// The help of `command`, or of the program.
-pub(super) fn help(mut root: clap::Command, command: Option<&str>) -> String {
-    root.build();
-    let text = match command.and_then(|name| root.find_subcommand_mut(name)) {
-        Some(command) => command.render_help(),
-        None => root.render_help(),
-    };
-    tidy(&text.to_string())
+/// The help of the command that these words name, or of the program.
+pub(super) fn help(root: &clap::Command, path: &[String]) -> String {
+    let command = find(root, path).unwrap_or(root);
+    let mut command = rendered(command, path, NOTES);
+    tidy(&command.render_help().to_string())
 }
 
 /// The full help of the program and of all its commands, hidden flags too.
-pub(super) fn long_help(root: clap::Command) -> String {
-    let mut root = unhide(root);
-    root.build();
-    let mut text = root.render_help().to_string();
-    for command in root.get_subcommands_mut() {
-        let help = command.render_long_help();
-        text.push_str(&format!("\n\nnarthex {}\n\n{help}", command.get_name()));
+pub(super) fn long_help(root: &clap::Command) -> String {
+    let mut text = String::new();
+    for (path, command) in commands(root) {
+        let show = |arg: Arg| arg.hide(false);
+        let mut command = rendered(command, &path, NOTES).mut_args(show);
+        match path.is_empty() {
+            true => text.push_str(&command.render_help().to_string()),
+            false => {
+                let help = command.render_long_help();
+                text.push_str(&format!("\n\nnarthex {}\n\n{help}", path.join(" ")));
+            }
+        }
     }
     tidy(&text)
 }
 
-fn unhide(root: clap::Command) -> clap::Command {
-    let show = |arg: Arg| arg.hide(false);
-    let names: Vec<String> = root
-        .get_subcommands()
-        .map(|command| command.get_name().to_owned())
-        .collect();
-    let root = root.mut_args(show);
-    names.iter().fold(root, |root, name| {
-        root.mut_subcommand(name, |command| command.mut_args(show))
-    })
+/// A command for clap to render: every switch without a value, exit codes and examples below the flags.
+fn rendered(command: &clap::Command, path: &[String], notes: &'static str) -> clap::Command {
+    // A value that may be left out would be shown, and must not be given.
+    let plain = |arg: Arg| match is_switch(&arg) {
+        true => arg.num_args(0).action(ArgAction::SetTrue),
+        false => arg,
+    };
+    let mut below = String::new();
+    if let Some(codes) = examples::exit_codes(path) {
+        below.push_str("Exit codes:\n");
+        for (code, meaning) in codes {
+            below.push_str(&format!("  {code}  {meaning}\n"));
+        }
+        below.push('\n');
+    }
+    let examples = examples::of(path);
+    if !examples.is_empty() {
+        below.push_str("Examples:\n");
+        for example in examples {
+            below.push_str(&format!(
+                "  # {}\n  {}\n\n",
+                example.what,
+                example.line.replace('\n', "\n  ")
+            ));
+        }
+    }
+    if !command.has_subcommands() {
+        below.push_str(notes);
+    }
+    // Examples are lines as they are typed: nothing breaks them.
+    command.clone().mut_args(plain).after_help(below)
 }
 
 /// No blanks at the ends of lines, one newline at the end of the text.
@@ -103,67 +156,20 @@ fn tidy(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A manual page, as input for man.
-pub(super) fn manual(root: clap::Command) -> String {
-    let about = root.get_about().map(ToString::to_string).unwrap_or_default();
-    let mut page = format!(
-        ".TH NARTHEX 1 \"\" \"narthex {}\"\n.SH NAME\nnarthex \\- {}\n.SH SYNOPSIS\n.B narthex\n\
-         .RI \" command \" [ flags ]\n",
-        env!("CARGO_PKG_VERSION"),
-        roff(&about)
-    );
-    for command in root.get_subcommands() {
-        let about = command
-            .get_long_about()
-            .or(command.get_about())
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        page.push_str(&format!(".SH narthex {}\n{}\n", roff(command.get_name()), roff(&about)));
-        let mut heading = None;
-        for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
-            if heading != arg.get_help_heading() {
-                heading = arg.get_help_heading();
-                page.push_str(&format!(".SS {}\n", roff(heading.unwrap_or_default())));
-            }
-            let help = arg
-                .get_long_help()
-                .or(arg.get_help())
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            page.push_str(&format!(".TP\n\\fB{}\\fR\n{}\n", roff(&signature(arg)), roff(&help)));
-            if let Some(default) = shown_default(arg) {
-                page.push_str(&format!(".br\nDefault: {}.\n", roff(&default)));
-            }
-        }
-    }
-    page
-}
-
-/// Text as roff takes it: no macro at the start of a line, no lost dash or backslash.
-fn roff(text: &str) -> String {
-    let escaped = text.replace('\\', "\\e").replace('-', "\\-");
-    let lines = escaped.lines().map(|line| match line {
-        "" => ".sp".to_owned(),
-        line if line.starts_with(['.', '\'']) => format!("\\&{line}"),
-        line => line.to_owned(),
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
 /// A flag with its value, as one writes it: `--[no-]x` or `--x=<value>`.
 pub(super) fn signature(arg: &Arg) -> String {
     let long = arg.get_long().unwrap_or_default();
     let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
     if arg.get_help_heading() == Some(HELP) {
         format!("{short}--{long}")
-    } else if !arg.get_action().takes_values() {
+    } else if is_switch(arg) {
         format!("--[no-]{long}")
     } else {
         let value = arg
             .get_value_names()
             .and_then(<[_]>::first)
             .map_or("value", |name| name.as_str());
-        format!("--{long}=<{value}>")
+        format!("{short}--{long}=<{value}>")
     }
 }
 
@@ -190,7 +196,8 @@ pub(super) fn value_error(error: &clap::Error) -> String {
         )
     });
     let what = cause.or(expected).unwrap_or_else(|| match error.kind() {
-        clap::error::ErrorKind::InvalidUtf8 => "the value is not UTF-8".to_owned(),
+        ErrorKind::InvalidUtf8 => "the value is not UTF-8".to_owned(),
+        ErrorKind::MissingRequiredArgument => "this flag must be given".to_owned(),
         _ => "the value is not valid".to_owned(),
     });
     if flag.is_empty() {

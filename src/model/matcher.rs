@@ -105,7 +105,8 @@ impl Matcher {
         }
     }
 
-    fn compile(&self) -> Result<go_regex::Pattern, PatternError> {
+    /// The pattern made ready to be used many times.
+    pub(super) fn compile(&self) -> Result<go_regex::Pattern, PatternError> {
         go_regex::Pattern::new(&self.value).map_err(|refusal| self.refused(refusal))
     }
 

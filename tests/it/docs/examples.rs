@@ -213,8 +213,8 @@ fn the_unit_of_systemd_starts_a_sidecar_and_waits_for_its_end() {
 
 #[test]
 fn flags_that_are_named_exist() {
-    let table = flag_table();
-    let known: BTreeSet<String> = named(&table).collect();
+    let tables: String = cli::command_names().iter().map(|command| flag_table(command)).collect();
+    let known: BTreeSet<String> = named(&tables).collect();
     let (mut seen, mut wrong) = (BTreeSet::new(), Vec::new());
     for (path, text) in pages_and_manifests() {
         for flag in named(&text) {

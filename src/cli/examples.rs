@@ -1,0 +1,159 @@
+//! What the help says of each command beside its flags: exit codes, and command lines to begin with.
+
+/// A command line that somebody may want.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Example {
+    /// What it is for.
+    pub(super) what: &'static str,
+    /// The line, as it is typed into a shell; it may go on in the next one behind a backslash.
+    pub(super) line: &'static str,
+}
+
+const SIDECAR: &[Example] = &[
+    Example {
+        what: "Answer queries for the Prometheus next door, ship nothing",
+        line: "narthex sidecar --prometheus.url=http://localhost:9090 --tsdb.path=/var/lib/prometheus",
+    },
+    Example {
+        what: "Ship its blocks, too",
+        line: "narthex sidecar --tsdb.path=/var/lib/prometheus --objstore.config-file=bucket.yaml",
+    },
+];
+
+const BACKFILL: &[Example] = &[
+    Example {
+        what: "See what would be sent of what promtool has made",
+        line: "narthex backfill --path=blocks --label=cluster=eu --objstore.config-file=bucket.yaml --dry-run",
+    },
+    Example {
+        what: "Send it, and read it back",
+        line: "narthex backfill --path=blocks --label=cluster=eu --objstore.config-file=bucket.yaml --verify=full",
+    },
+    Example {
+        what: "Send the blocks of a running Prometheus, with its external labels, without filling the line",
+        line: "narthex backfill --path=/var/lib/prometheus --prometheus.url=http://localhost:9090 \\\n  \
+               --objstore.config-file=bucket.yaml --max-rate=20MiB",
+    },
+    Example {
+        what: "Send a year, with a report for a program",
+        line: "narthex backfill --path=/mnt/old --label=cluster=eu --label=replica=a \\\n  \
+               --min-time=2024-01-01T00:00:00Z --max-time=2025-01-01T00:00:00Z \\\n  \
+               --objstore.config-file=bucket.yaml --output=json",
+    },
+];
+
+const LS: &[Example] = &[
+    Example {
+        what: "The names of all blocks",
+        line: "narthex bucket ls --objstore.config-file=bucket.yaml",
+    },
+    Example {
+        what: "The blocks of the last 30 days of one cluster, with times and levels",
+        line: "narthex bucket ls --objstore.config-file=bucket.yaml -l '{cluster=\"eu\"}' --min-time=-30d -o wide",
+    },
+];
+
+const INSPECT: &[Example] = &[
+    Example {
+        what: "All blocks as a table",
+        line: "narthex bucket inspect --objstore.config-file=bucket.yaml",
+    },
+    Example {
+        what: "The blocks of some clusters for a spreadsheet, sorted by their number of series",
+        line: "narthex bucket inspect --objstore.config-file=bucket.yaml --selector='{cluster=~\"eu-.+\"}' \\\n  \
+               --sort-by='#SERIES' --output=csv",
+    },
+];
+
+const VERIFY: &[Example] = &[
+    Example {
+        what: "Is every block whole?",
+        line: "narthex bucket verify --objstore.config-file=bucket.yaml",
+    },
+    Example {
+        what: "Read every byte of the last week",
+        line: "narthex bucket verify --objstore.config-file=bucket.yaml --full --min-time=-7d --max-rate=100MiB",
+    },
+];
+
+const GAPS: &[Example] = &[
+    Example {
+        what: "What is missing, in slots of two hours",
+        line: "narthex bucket gaps --objstore.config-file=bucket.yaml",
+    },
+    Example {
+        what: "The days of January of one cluster, for a program",
+        line: "narthex bucket gaps --objstore.config-file=bucket.yaml -l cluster=eu --slot=1d \\\n  \
+               --min-time=2026-01-01T00:00:00Z --max-time=2026-02-01T00:00:00Z -o json",
+    },
+];
+
+const RESTORE: &[Example] = &[
+    Example {
+        what: "See what would be restored",
+        line: "narthex restore --to=restored --selector='{cluster=\"eu\", replica=\"a\"}' \\\n  \
+               --objstore.config-file=bucket.yaml --dry-run",
+    },
+    Example {
+        what: "Bring January back; then start a Prometheus on it that keeps data long enough",
+        line: "narthex restore --to=restored --selector='{cluster=\"eu\", replica=\"a\"}' \\\n  \
+               --min-time=2026-01-01T00:00:00Z --max-time=2026-02-01T00:00:00Z --objstore.config-file=bucket.yaml\n\
+               prometheus --config.file=prometheus.yml --storage.tsdb.path=restored --storage.tsdb.retention.time=10y",
+    },
+];
+
+const UPLOAD_BLOCKS: &[Example] = &[
+    Example {
+        what: "As with Thanos",
+        line: "narthex tools bucket upload-blocks --path=blocks --label='cluster=\"eu\"' \\\n  \
+               --objstore.config-file=bucket.yaml",
+    },
+    Example {
+        what: "Compacted blocks, too",
+        line: "narthex tools bucket upload-blocks --path=blocks --label=cluster=eu --shipper.upload-compacted \\\n  \
+               --objstore.config-file=bucket.yaml",
+    },
+];
+
+/// The examples of the command that these words name.
+pub(super) fn of(path: &[String]) -> &'static [Example] {
+    match path.join(" ").as_str() {
+        "sidecar" => SIDECAR,
+        "backfill" => BACKFILL,
+        "bucket ls" => LS,
+        "bucket inspect" => INSPECT,
+        "bucket verify" => VERIFY,
+        "bucket gaps" => GAPS,
+        "restore" => RESTORE,
+        "tools bucket upload-blocks" => UPLOAD_BLOCKS,
+        _ => &[],
+    }
+}
+
+/// The exit codes of the command that these words name, and what they mean, if it is one that does its job and ends.
+pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
+    let (good, found) = match path.join(" ").as_str() {
+        "backfill" | "tools bucket upload-blocks" => (
+            "all blocks are in the bucket and proven",
+            "done, but some blocks are refused; each is named with the reason",
+        ),
+        "bucket ls" | "bucket inspect" => ("printed", "printed, but some blocks could not be read; each is named"),
+        "bucket verify" => ("every block is whole", "something is broken or missing; it is named"),
+        "bucket gaps" => ("nothing is missing", "something is missing or partial; it is named"),
+        "restore" => (
+            "all blocks that were selected are there and checked",
+            "done, but something is refused, broken or missing; it is named",
+        ),
+        _ => return None,
+    };
+    Some([
+        (0, good),
+        (
+            1,
+            "failed: the bucket, the disk, the configuration, or a mistake on the command line",
+        ),
+        (2, "a bad value on the command line"),
+        (3, found),
+        (4, "cut by a signal; run it again to go on"),
+    ])
+}

@@ -1,0 +1,222 @@
+//! The flags of `narthex backfill`, and of `narthex tools bucket upload-blocks`, which does the same.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use url::Url;
+
+use super::{Common, MAX_TIME, MIN_TIME, Objstore, Output};
+use crate::{
+    cli::{
+        content::{ContentError, content},
+        value::{self, HashFunc, InlineYaml},
+    },
+    model::{Label, Labels, duration::TimeOrDuration},
+};
+
+/// How far a backfill is proven at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Proof {
+    /// Names, sizes and the checksums that the store keeps.
+    Checksums,
+    /// Every byte is read back.
+    Full,
+}
+
+/// The flags of `narthex backfill`.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Backfill {
+    /// Which blocks, as whose.
+    #[command(flatten)]
+    pub source: BackfillSource,
+    /// The bucket.
+    #[command(flatten)]
+    pub objstore: Objstore,
+    /// How they travel.
+    #[command(flatten)]
+    pub transfer: Transfer,
+
+    /// Show what would be done, and stop
+    ///
+    /// The blocks are checked in full, and the bucket is asked what it has; nothing is sent.
+    #[arg(long = "dry-run", help_heading = "Result")]
+    pub dry_run: bool,
+
+    /// How the blocks are proven at the end: by sizes and the checksums that the store keeps, or by reading all back
+    #[arg(
+        long = "verify",
+        value_name = "how",
+        default_value = "checksums",
+        help_heading = "Result"
+    )]
+    pub verify: Proof,
+
+    /// How plan and report are printed
+    ///
+    /// json is one document on stdout, for programs. With text a bar shows progress where a person watches.
+    #[arg(
+        long = "output",
+        short = 'o',
+        value_name = "format",
+        default_value = "text",
+        help_heading = "Result"
+    )]
+    pub output: Output,
+
+    /// Logging and the process.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Which blocks are backfilled, and as whose.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Blocks")]
+#[group(skip)]
+pub struct BackfillSource {
+    /// Directory with the blocks: a data directory of Prometheus (snapshots in it count, too), or one of promtool
+    ///
+    /// It is only read.
+    #[arg(long = "path", value_name = "dir", value_parser = value::dir_parser(), default_value = "./data")]
+    pub path: PathBuf,
+
+    /// External label of the blocks; may be repeated
+    ///
+    /// May be left out if the blocks carry labels already, or with --prometheus.url, whose labels it is laid over. The
+    /// value may stand in quotes as Go writes them.
+    #[arg(long = "label", value_name = "name=value", value_parser = value::external_label)]
+    pub label: Vec<Label>,
+
+    /// Read the external labels from this Prometheus
+    #[arg(long = "prometheus.url", value_name = "url", value_parser = value::url)]
+    pub prometheus_url: Option<Url>,
+
+    /// Passwords, TLS and proxy for talking to Prometheus, as YAML
+    ///
+    /// Environment variables in it are not replaced.
+    #[arg(
+        long = "prometheus.http-client", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
+        hide_default_value = true
+    )]
+    pub http_client: InlineYaml,
+
+    /// File with passwords, TLS and proxy for talking to Prometheus
+    #[arg(long = "prometheus.http-client-file", value_name = "file", value_parser = value::path_parser())]
+    pub http_client_file: Option<PathBuf>,
+
+    /// Let the labels of --label or Prometheus replace other ones that blocks carry already
+    ///
+    /// Without it such a block is refused: it would be somebody else's from then on.
+    #[arg(long = "accept-label-change")]
+    pub accept_label_change: bool,
+
+    /// Send blocks although they overlap others of the same labels
+    ///
+    /// The compactor then needs vertical compaction, or it halts.
+    #[arg(long = "allow-overlaps")]
+    pub allow_overlaps: bool,
+
+    /// Also send blocks that were compacted; on unless it is turned off with --no-upload-compacted
+    #[arg(
+        long = "upload-compacted", value_parser = clap::value_parser!(bool), num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set
+    )]
+    pub upload_compacted: bool,
+
+    /// Leave out blocks that end before this
+    ///
+    /// A block that overlaps the range counts in. A time like 2026-01-31T00:00:00Z, or a duration from now: -30d is 30
+    /// days ago.
+    #[arg(long = "min-time", value_name = "time", value_parser = value::time_or_duration, default_value = MIN_TIME)]
+    pub min_time: TimeOrDuration,
+
+    /// Leave out blocks that begin after this
+    ///
+    /// A block that overlaps the range counts in. A time like 2026-01-31T00:00:00Z, or a duration from now: -30d is 30
+    /// days ago.
+    #[arg(long = "max-time", value_name = "time", value_parser = value::time_or_duration, default_value = MAX_TIME)]
+    pub max_time: TimeOrDuration,
+
+    /// Hash to record of each file: SHA256 or nothing
+    #[arg(long = "hash-func", value_name = "name", value_parser = value::hash_func, default_value = "SHA256")]
+    pub hash_func: HashFunc,
+}
+
+impl BackfillSource {
+    /// The labels of `--label`.
+    pub fn labels(&self) -> Labels {
+        Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))
+    }
+
+    /// The YAML of `--prometheus.http-client` or its file, empty if neither is given; variables are not replaced.
+    pub fn http_client(&self) -> Result<String, ContentError> {
+        content(
+            "prometheus.http-client",
+            self.http_client.as_str(),
+            self.http_client_file.as_deref(),
+            None,
+        )
+    }
+}
+
+/// How blocks travel.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Transfer")]
+#[group(skip)]
+pub struct Transfer {
+    /// Requests to the bucket at once, 1 to 1024
+    #[arg(long = "concurrency", value_name = "n", value_parser = value::at_once, default_value = "4")]
+    pub concurrency: usize,
+
+    /// Most bytes to move in a second, such as 50MiB; 0 means no limit
+    ///
+    /// Units are B, KiB, MiB, GiB, TiB, KB, MB, GB and TB; fractions are allowed: 1.5GiB.
+    #[arg(long = "max-rate", value_name = "size", value_parser = value::size, default_value = "0")]
+    pub max_rate: u64,
+}
+
+/// The flags of `narthex tools bucket upload-blocks`, which are those of Thanos.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct UploadBlocks {
+    /// Directory with the blocks
+    ///
+    /// It is only read.
+    #[arg(
+        long = "path", value_name = "dir", value_parser = value::dir_parser(), default_value = "./data",
+        help_heading = "Blocks"
+    )]
+    pub path: PathBuf,
+
+    /// External label of the blocks; may be repeated
+    ///
+    /// May be left out if the blocks carry labels already. The quotes around the value, which are those of Go, may be left
+    /// out.
+    #[arg(
+        long = "label", value_name = "name=\"value\"", value_parser = value::external_label, help_heading = "Blocks"
+    )]
+    pub label: Vec<Label>,
+
+    /// Also send blocks that were compacted
+    #[arg(long = "shipper.upload-compacted", help_heading = "Blocks")]
+    pub upload_compacted: bool,
+
+    /// Requests to the bucket at once; 0 or less means 4
+    #[arg(
+        long = "shipper.upload-concurrency", value_name = "n", value_parser = value::concurrency, default_value = "5",
+        help_heading = "Blocks"
+    )]
+    pub upload_concurrency: i64,
+
+    /// The bucket.
+    #[command(flatten)]
+    pub objstore: Objstore,
+    /// Logging and the process.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl UploadBlocks {
+    /// The labels of `--label`.
+    pub fn labels(&self) -> Labels {
+        Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))
+    }
+}

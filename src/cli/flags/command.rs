@@ -1,0 +1,134 @@
+//! The commands. Their documentation is their help: the first paragraph briefly, everywhere; the others for
+//! `--help-long`, the manual page and `docs/commands.md`.
+
+use clap::Subcommand;
+
+use super::{Backfill, Common, Gaps, Inspect, Ls, Restore, Sidecar, UploadBlocks, Verify};
+
+/// What narthex is asked to do.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Command {
+    /// Run beside one Prometheus: ship its blocks to object storage, answer queries for what it holds
+    ///
+    /// Every block that Prometheus has sealed under --tsdb.path is uploaded, checked and then made visible in the
+    /// bucket; Prometheus' own files are only read. Queriers reach Prometheus' data through the StoreAPI on
+    /// --grpc-address.
+    Sidecar(Box<Sidecar>),
+
+    /// Send blocks that exist already to a bucket: plan, apply, verify
+    ///
+    /// Plan: finds the blocks in --path, which may be a directory of promtool, the data directory of a Prometheus, or
+    /// hold snapshots below snapshots/. Each block is checked in full before a byte is sent: index, chunks, checksums,
+    /// statistics, times. A table says what will be done with each block and why; --dry-run stops there.
+    ///
+    /// Apply: sends what is not in the bucket yet, the oldest block first, several files at once in bounded memory. A
+    /// block becomes visible when the store has confirmed every byte of it. Whatever ends the command, run it again: what
+    /// is proven to be there is not sent again.
+    ///
+    /// Verify: holds every object against what was read, by size and by the checksum that the store keeps; --verify=full
+    /// reads everything back.
+    ///
+    /// Nothing is written into --path, and nothing is ever deleted. A block that is in the bucket with other bytes is
+    /// never overwritten. Refused, each with its reason, are blocks that are broken; blocks that overlap others of the
+    /// same labels, unless --allow-overlaps is given (the compactor then needs vertical compaction); and blocks whose own
+    /// thanos.labels say something else than --label, unless --accept-label-change is given. The others are sent all the
+    /// same.
+    ///
+    /// Blocks need external labels: those of --label, of the Prometheus at --prometheus.url, or their own.
+    Backfill(Box<Backfill>),
+
+    /// Look at the blocks of a bucket: ls, inspect, verify, gaps
+    ///
+    /// All of them only read.
+    #[command(subcommand)]
+    Bucket(Bucket),
+
+    /// Bring blocks of a bucket back to disk, for a plain Prometheus
+    ///
+    /// Downloads the blocks of one label set into a directory that a plain Prometheus opens as its --storage.tsdb.path.
+    /// Each block is written under a name that Prometheus ignores (ULID.tmp-for-creation), checked in full, and only
+    /// then renamed. Whatever ends the command, run it again: it goes on where it was.
+    ///
+    /// Refused is a selection of several label sets, since Prometheus has no place for external labels in a block: narrow
+    /// --selector, restore each into a directory of its own. Refused are times for which the bucket has only downsampled
+    /// blocks, which Prometheus cannot read, unless --skip-downsampled leaves them out.
+    ///
+    /// Start that Prometheus with a --storage.tsdb.retention.time longer than the age of the data, or it deletes what was
+    /// restored.
+    Restore(Box<Restore>),
+
+    /// Commands under the names that Thanos gives them
+    ///
+    /// For scripts that exist already.
+    #[command(subcommand)]
+    Tools(Tools),
+}
+
+/// What of a bucket is looked at.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Bucket {
+    /// List the blocks of a bucket
+    ///
+    /// One line a block: its name, or with --output=wide also times, level, resolution and source; --output=json prints
+    /// each meta.json. A block without a readable meta.json is not a block yet, and is not listed: bucket verify finds
+    /// it. Only reads.
+    Ls(Box<Ls>),
+
+    /// Show a table of the blocks of a bucket, with labels, samples and level
+    ///
+    /// A row a block with its times, series, samples, chunks, compaction level, labels, resolution and source, under the
+    /// names of Thanos' columns. Only reads.
+    Inspect(Box<Inspect>),
+
+    /// Prove that every block of a bucket is whole
+    ///
+    /// Holds the objects of each block against the files that its meta.json lists: each must be there, in its size. Tells
+    /// of blocks of the same labels that overlap, and of uploads that never got a meta.json. --full reads every byte,
+    /// and checks index and chunks, too.
+    ///
+    /// Only reads: nothing is repaired, marked or deleted. Where Thanos' verify ends with 0 although it found something,
+    /// this ends with 3.
+    Verify(Box<Verify>),
+
+    /// Show for which times blocks are missing
+    ///
+    /// Divides the time of each label set into slots and says of each whether its data is found, partial, missing, or
+    /// not sealed yet. The time goes from the first block to the last one, or as far as --min-time and --max-time say.
+    /// Only reads.
+    Gaps(Box<Gaps>),
+}
+
+/// Commands under the names that Thanos gives them.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Tools {
+    /// What Thanos has under `tools bucket`
+    #[command(subcommand)]
+    Bucket(ToolsBucket),
+}
+
+/// What Thanos has under `tools bucket`.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum ToolsBucket {
+    /// Send blocks to a bucket, with the flags of Thanos; the same as backfill
+    ///
+    /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Other than with
+    /// Thanos the directory need not be writable, since nothing is staged or noted in it; each block is checked before it
+    /// is sent; the quotes around the value of a label may be left out; and a cut upload does not end with 0.
+    UploadBlocks(Box<UploadBlocks>),
+}
+
+impl Command {
+    /// The flags that every command has.
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Sidecar(flags) => &flags.common,
+            Self::Backfill(flags) => &flags.common,
+            Self::Bucket(Bucket::Ls(flags)) => &flags.common,
+            Self::Bucket(Bucket::Inspect(flags)) => &flags.common,
+            Self::Bucket(Bucket::Verify(flags)) => &flags.common,
+            Self::Bucket(Bucket::Gaps(flags)) => &flags.common,
+            Self::Restore(flags) => &flags.common,
+            Self::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => &flags.common,
+        }
+    }
+}

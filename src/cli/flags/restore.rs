@@ -1,0 +1,52 @@
+//! The flags of `narthex restore`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Common, Objstore, Output, Selection, Transfer};
+use crate::cli::value;
+
+/// The flags of `narthex restore`.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Restore {
+    /// Directory to restore to; made if it is missing
+    ///
+    /// A Prometheus must not run on it meanwhile.
+    #[arg(long = "to", value_name = "dir", value_parser = value::dir_parser(), help_heading = "Restore")]
+    pub to: PathBuf,
+
+    /// Go on although times are left out for which the bucket has only downsampled blocks
+    #[arg(long = "skip-downsampled", help_heading = "Restore")]
+    pub skip_downsampled: bool,
+
+    /// The bucket.
+    #[command(flatten)]
+    pub objstore: Objstore,
+    /// Which blocks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// How they travel.
+    #[command(flatten)]
+    pub transfer: Transfer,
+
+    /// Show what would be done, and stop
+    #[arg(long = "dry-run", help_heading = "Result")]
+    pub dry_run: bool,
+
+    /// How plan and report are printed
+    ///
+    /// json is one document on stdout, for programs.
+    #[arg(
+        long = "output",
+        short = 'o',
+        value_name = "format",
+        default_value = "text",
+        help_heading = "Result"
+    )]
+    pub output: Output,
+
+    /// Logging and the process.
+    #[command(flatten)]
+    pub common: Common,
+}
