@@ -69,7 +69,7 @@ async fn nothing_selected_tells_what_there_is() {
         3,
         &[
             "none of the 1 blocks whose labels are selected",
-            "2026-01-01T00:00:00Z to 2026-01-01T02:00:00Z",
+            "2026-01-01T00:00:00Z to 2026-01-01T01:59:30.001Z",
         ],
     );
     assert_eq!(scene.entries(), [""; 0]);
@@ -143,17 +143,17 @@ async fn downsampled_blocks_are_left_out_and_not_silently() {
         3,
         &[
             "downsampled to 300 s: Prometheus cannot read it",
-            "2026-01-01T02:00:00Z to 2026-01-01T04:00:00Z",
+            "2026-01-01T02:00:00Z to 2026-01-01T03:59:30.001Z",
             "--skip-downsampled",
         ],
     );
     assert_eq!(scene.entries(), [""; 0]);
     let told = scene.restore(&["--output=json"]).json();
-    let hour = 3_600_000_i64;
-    let from = 1_767_225_600_000 + 2 * hour;
+    // promtool ends a block with its last sample.
+    let from = 1_767_225_600_000_i64 + 2 * 3_600_000;
     assert_eq!(
         told["refusal"],
-        json!({ "why": "only_downsampled", "ranges": [{ "min_time": from, "max_time": from + 2 * hour }] })
+        json!({ "why": "only_downsampled", "ranges": [{ "min_time": from, "max_time": from + 7_170_001 }] })
     );
     let ran = scene.restore(&["--skip-downsampled"]);
     ran.assert(0, &[&coarse, "left out      1 blocks"]);
