@@ -1,9 +1,117 @@
 //! `narthex restore`.
 
-use anyhow::Result;
+mod report;
 
-use crate::{cli, ops::supervisor::Outcome};
+use std::{sync::Arc, time::Instant};
 
-pub(super) async fn restore(_flags: cli::Restore) -> Result<Outcome> {
-    anyhow::bail!("not there yet")
+use anyhow::{Result, bail};
+use tokio_util::sync::CancellationToken;
+
+use self::report::{Planned, Report};
+use super::{
+    progress::Progress,
+    show,
+    single::{self, End, Store},
+};
+use crate::{
+    cli::{self, Output},
+    ops::supervisor::Outcome,
+    restore::{
+        self, Applied, Target, Wanted,
+        plan::{self, Plan, Refusal},
+    },
+};
+
+pub(super) async fn restore(flags: cli::Restore) -> Result<Outcome> {
+    let transfer = &flags.transfer;
+    let store = single::open(&flags.objstore, transfer.concurrency, transfer.max_rate).await?;
+    // Before the bucket is read, which may take a while.
+    Target::look(&flags.to)?;
+    single::run(&store, |token| job(&flags, &store, token)).await
+}
+
+async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> Result<End> {
+    let begun = Instant::now();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let selection = &flags.selection;
+    let wanted = Wanted {
+        selectors: selection.selector.clone(),
+        min_time: selection.min_time.resolve(now),
+        max_time: selection.max_time.resolve(now),
+    };
+    let Some(found) = token.run_until_cancelled(find(store, &wanted)).await else {
+        tracing::warn!("cut while the bucket was read; nothing was restored");
+        return Ok(End::Cut);
+    };
+    let planned = Planned::new(found?, flags.skip_downsampled);
+    if flags.output == Output::Text {
+        show::print(&planned.text())?;
+    }
+    let applied = match planned.plan() {
+        Some(plan) if !flags.dry_run => Some(apply(flags, store, plan, &token).await?),
+        _ => None,
+    };
+    let report = Report {
+        bucket: store.bucket.identity(),
+        to: &flags.to,
+        dry_run: flags.dry_run,
+        planned: &planned,
+        applied: applied.as_ref(),
+        fetched: store.pace.received(),
+        took: begun.elapsed(),
+        now,
+    };
+    match flags.output {
+        Output::Text => show::print(&report.text())?,
+        Output::Json => show::print(&format!("{:#}\n", report.json()))?,
+    }
+    report.end()
+}
+
+/// Reads what the bucket holds, and decides.
+async fn find(store: &Store, wanted: &Wanted) -> Result<Result<Plan, Refusal>> {
+    let bucket = &*store.bucket;
+    let mut survey = restore::survey(bucket, wanted).await?;
+    for (block, why) in &survey.unreadable {
+        tracing::warn!(%block, why, "passed over: its meta.json is of no use, so that nobody knows whose block it is");
+    }
+    if survey.unreadable_total > 0 || survey.partial > 0 {
+        let (unreadable, partial) = (survey.unreadable_total, survey.partial);
+        tracing::warn!(
+            unreadable,
+            partial,
+            "the bucket holds what is no block, or not yet; it was passed over"
+        );
+    }
+    let labels = match plan::sole_set(&survey) {
+        Ok(labels) => labels,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let blocks = restore::look_at(bucket, std::mem::take(&mut survey.blocks)).await?;
+    Ok(Ok(plan::plan(labels, blocks, wanted.min_time, wanted.max_time)))
+}
+
+async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &CancellationToken) -> Result<Applied> {
+    let target = Target::open(&flags.to)?;
+    if fs_err::metadata(flags.to.join("wal")).is_ok() {
+        tracing::warn!(
+            dir = %flags.to.display(),
+            "a Prometheus has worked in this directory; what is restored joins its own blocks"
+        );
+    }
+    let lacks: u64 = plan.restored().map(|block| target.lacks(block.id, block.bytes)).sum();
+    let free = target.free()?;
+    if lacks > free {
+        bail!(
+            "{} are to come to {}, and its file system has {} free; free some space, or narrow --min-time and --max-time",
+            show::size(lacks),
+            flags.to.display(),
+            show::size(free)
+        );
+    }
+    let (pace, before) = (store.pace.clone(), store.pace.received());
+    let _progress = Progress::start(lacks, move || pace.received().saturating_sub(before), "restoring");
+    let blocks = plan.restored().map(|block| block.id).collect();
+    let bucket = Arc::clone(&store.bucket);
+    Ok(restore::apply(bucket, target, blocks, flags.transfer.concurrency, token).await)
 }

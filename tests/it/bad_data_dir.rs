@@ -108,7 +108,7 @@ async fn assert_without_ledger(stage: &Stage) {
 }
 
 /// The program below which a command runs with mounts of its own, after this script; `None` if that is not allowed here.
-fn with_mounts(script: &str) -> Option<Vec<String>> {
+pub(crate) fn with_mounts(script: &str) -> Option<Vec<String>> {
     let under = |flags: &[&str]| {
         let allowed = Command::new("unshare")
             .args(flags)

@@ -18,6 +18,7 @@ mod house;
 mod objstore;
 mod ops;
 mod peer;
+mod restore;
 mod rig;
 mod rig_test;
 mod series;

@@ -1,0 +1,123 @@
+//! All blocks of a plan, several at once, oldest first.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    block::{Outcome, Run},
+    target::{Target, explained},
+    wire::Failed,
+};
+use crate::{
+    objstore::{self, Bucket},
+    tsdb::BlockId,
+};
+
+/// Why not all blocks were tried.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stop {
+    /// It was cancelled.
+    #[error("cut by a signal")]
+    Cut,
+    /// The bucket lets nobody in.
+    #[error(transparent)]
+    Bucket(objstore::Error),
+    /// The disk; names the path.
+    #[error("{}", explained(.0))]
+    Disk(io::Error),
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What became of each block that was tried to its end.
+    pub outcomes: BTreeMap<BlockId, Outcome>,
+    /// Why the others were not.
+    pub stopped: Option<Stop>,
+}
+
+/// Tells checks to stop when nobody waits for them any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Brings `blocks` to disk, `at_once` objects at a time, until all were tried, `token` is cancelled, or the disk or the
+/// bucket fails for all of them. Can be run again at any time, and goes on with what is missing.
+pub async fn apply(
+    bucket: Arc<dyn Bucket>,
+    target: Target,
+    blocks: Vec<BlockId>,
+    at_once: usize,
+    token: &CancellationToken,
+) -> Applied {
+    let at_once = at_once.max(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let _stop = StopOnDrop(Arc::clone(&stop));
+    let run = Run {
+        bucket,
+        target,
+        at_once,
+        permits: Semaphore::new(at_once),
+        checks: Semaphore::new(1),
+        stop,
+    };
+    let mut applied = Applied::default();
+    let tried = stream::iter(blocks).map(|id| {
+        let run = &run;
+        async move { (id, run.restore(id).await) }
+    });
+    // One more than there are requests, so that requests go on while a block is checked.
+    let mut tried = std::pin::pin!(tried.buffer_unordered(at_once.saturating_add(1)));
+    loop {
+        let (id, outcome) = tokio::select! {
+            biased;
+            () = token.cancelled() => {
+                applied.stopped = Some(Stop::Cut);
+                break;
+            }
+            next = tried.next() => match next {
+                Some(next) => next,
+                None => break,
+            },
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(Failed::Bucket(error)) => {
+                applied.stopped = Some(Stop::Bucket(error));
+                break;
+            }
+            Err(Failed::Disk(error)) => {
+                applied.stopped = Some(Stop::Disk(error));
+                break;
+            }
+            Err(Failed::Wrong(why)) => Outcome::Refused(why),
+        };
+        tell(id, &outcome);
+        applied.outcomes.insert(id, outcome);
+    }
+    applied
+}
+
+fn tell(id: BlockId, outcome: &Outcome) {
+    match outcome {
+        Outcome::Restored => tracing::info!(block = %id, "restored"),
+        Outcome::Present => tracing::info!(block = %id, "there already"),
+        Outcome::Refused(why) => tracing::error!(block = %id, why, "refused"),
+        Outcome::Failed(why) => tracing::error!(block = %id, why, "failed"),
+    }
+}

@@ -1,0 +1,357 @@
+//! One block's way to disk, and the proof that it is the block of the bucket.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
+
+use super::{
+    files,
+    target::{Target, sync_dir},
+    wire::{Failed, blocking, fetch, patiently},
+};
+use crate::{
+    objstore::{Bucket, Comparison, ErrorKind, Object, Source},
+    tsdb::{
+        Block, BlockId, BucketFile, LARGEST_META, Meta, PinError,
+        check::full::{self, Checked, Digest},
+    },
+};
+
+/// What became of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is on disk, proven.
+    Restored,
+    /// It was on disk before, and is the one of the bucket.
+    Present,
+    /// It is broken in the bucket, or another one is in its place on disk; in words.
+    Refused(String),
+    /// The bucket failed, in words; another run may bring it.
+    Failed(String),
+}
+
+/// What the blocks of one run share.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) bucket: Arc<dyn Bucket>,
+    pub(super) target: Target,
+    /// How many objects are fetched at once.
+    pub(super) at_once: usize,
+    pub(super) permits: Semaphore,
+    /// One block is checked at a time, by all cores.
+    pub(super) checks: Semaphore,
+    /// Set to stop checks.
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+/// A block as the bucket has it now.
+struct Wanted {
+    id: BlockId,
+    meta: Meta,
+    /// `meta.json`, byte for byte.
+    text: Vec<u8>,
+    files: Vec<BucketFile>,
+}
+
+/// What is wrong with a block on disk.
+struct Wrong {
+    /// The file, if it is known which one.
+    file: Option<String>,
+    why: String,
+}
+
+impl Run {
+    /// Brings a block to disk.
+    ///
+    /// # Errors
+    /// What stops all other blocks, too: the disk, or a bucket that lets nobody in.
+    pub(super) async fn restore(&self, id: BlockId) -> Result<Outcome, Failed> {
+        match self.bring(id).await {
+            Ok(outcome) => Ok(outcome),
+            Err(Failed::Wrong(why)) => Ok(Outcome::Refused(why)),
+            Err(Failed::Bucket(error)) if error.kind == ErrorKind::NotFound => Ok(Outcome::Failed(format!(
+                "{error}; it was deleted meanwhile, run this again to plan anew"
+            ))),
+            Err(Failed::Bucket(error)) if stops_all(error.kind) => Err(Failed::Bucket(error)),
+            Err(Failed::Bucket(error)) => Ok(Outcome::Failed(error.to_string())),
+            Err(disk) => Err(disk),
+        }
+    }
+
+    async fn bring(&self, id: BlockId) -> Result<Outcome, Failed> {
+        let wanted = self.wanted(id).await?;
+        let finished = self.target.finished(id);
+        if fs_err::symlink_metadata(&finished).is_ok() {
+            return self.compare_present(&wanted, finished).await;
+        }
+        let dir = self.target.unfinished(id);
+        prepare(&wanted, &dir).await?;
+        for again in [true, false] {
+            self.fetch_missing(&wanted, &dir).await?;
+            let Err(wrong) = self.prove(&wanted, &dir).await? else {
+                break;
+            };
+            tracing::warn!(block = %id, why = wrong.why, again, "what was fetched is not the block that was sent");
+            // A file that was on disk from an earlier run may be to blame, or the disk.
+            discard(dir.clone(), wrong.file.filter(|_| again)).await?;
+            if !again {
+                let why = wrong.why;
+                return Err(Failed::Wrong(format!("it is damaged in the bucket: {why}")));
+            }
+            prepare(&wanted, &dir).await?;
+        }
+        let target = self.target.dir().to_owned();
+        blocking(move || seal(&dir, &finished, &target, &wanted.text)).await?;
+        Ok(Outcome::Restored)
+    }
+
+    /// What the bucket has under this name.
+    async fn wanted(&self, id: BlockId) -> Result<Wanted, Failed> {
+        let key = format!("{id}/meta.json");
+        let text = patiently(|| async { Ok(self.bucket.get(&key, LARGEST_META).await?) }).await?;
+        let meta = Meta::parse(&text).map_err(|error| Failed::Wrong(format!("meta.json cannot be used: {error}")))?;
+        if meta.ulid != id {
+            let why = format!("meta.json is that of the block {}", meta.ulid);
+            return Err(Failed::Wrong(why));
+        }
+        let dir = id.to_string();
+        let listed: Vec<Object> = patiently(|| async { Ok(self.bucket.list(&dir).await?) }).await?;
+        let said = meta.files().map_err(Failed::Wrong)?;
+        let files = files::of_block(id, said.as_deref(), &listed).map_err(Failed::Wrong)?;
+        Ok(Wanted {
+            id,
+            meta,
+            text: text.to_vec(),
+            files,
+        })
+    }
+
+    async fn compare_present(&self, wanted: &Wanted, dir: PathBuf) -> Result<Outcome, Failed> {
+        let other = |why: String| {
+            let dir = dir.display();
+            Ok(Outcome::Refused(format!(
+                "{dir} is there already, and is not the block of the bucket: {why}. It was left as it is; move it away to \
+                 have the other one"
+            )))
+        };
+        match self.same_on_disk(wanted, &dir).await? {
+            Ok(()) => Ok(Outcome::Present),
+            Err(why) => other(why),
+        }
+    }
+
+    /// Whether the finished block in `dir` is the wanted one.
+    async fn same_on_disk(&self, wanted: &Wanted, dir: &Path) -> Result<Result<(), String>, Failed> {
+        let path = dir.to_owned();
+        let there = match blocking(move || read_small(&path.join("meta.json"))).await {
+            Ok(there) => there,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        // The data directory of the Prometheus that made the block has it without the section of the bucket.
+        let facts = |meta: &Meta| {
+            (
+                meta.ulid,
+                meta.min_time,
+                meta.max_time,
+                meta.num_samples,
+                meta.num_series,
+            )
+        };
+        match Meta::parse(&there) {
+            Err(error) => return Ok(Err(format!("meta.json cannot be used: {error}"))),
+            Ok(meta) if facts(&meta) != facts(&wanted.meta) => {
+                return Ok(Err("meta.json tells of other samples".to_owned()));
+            }
+            Ok(_) => {}
+        }
+        for file in &wanted.files {
+            let size = fs_err::metadata(dir.join(&file.rel_path)).map(|status| status.len());
+            match size {
+                Ok(size) if Some(size) == file.size => {}
+                Ok(size) => return Ok(Err(format!("{} has {size} bytes", file.rel_path))),
+                Err(error) => return Ok(Err(error.to_string())),
+            }
+        }
+        Ok(self.prove(wanted, dir).await?.map_err(|wrong| wrong.why))
+    }
+
+    /// Fetches the files that are not complete.
+    async fn fetch_missing(&self, wanted: &Wanted, dir: &Path) -> Result<(), Failed> {
+        let missing = wanted
+            .files
+            .iter()
+            .filter(|file| fs_err::symlink_metadata(dir.join(&file.rel_path)).is_err());
+        let fetched = stream::iter(missing).map(|file| async move {
+            // It is never closed; were it, the bucket's own limit would remain.
+            let _permit = self.permits.acquire().await.ok();
+            let (key, path) = (format!("{}/{}", wanted.id, file.rel_path), dir.join(&file.rel_path));
+            patiently(|| fetch(&*self.bucket, &key, size(file), &path)).await
+        });
+        fetched.buffer_unordered(self.at_once).try_collect().await
+    }
+
+    /// Reads all of a block from disk, checks it, and holds it against what the bucket has.
+    async fn prove(&self, wanted: &Wanted, dir: &Path) -> Result<Result<(), Wrong>, Failed> {
+        let checked = match self.check(wanted, dir).await? {
+            Ok(checked) => checked,
+            Err(PinError::Io(error)) => return Err(error.into()),
+            Err(broken) => {
+                let why = broken.to_string();
+                return Ok(Err(Wrong { file: None, why }));
+            }
+        };
+        for file in &wanted.files {
+            let digest = checked.files.iter().find(|digest| digest.rel_path == file.rel_path);
+            let hash = digest.and_then(|digest: &Digest| digest.sha256.as_ref());
+            let same = match (&file.sha256, hash) {
+                (Some(recorded), Some(hash)) if recorded.eq_ignore_ascii_case(hash) => Ok(()),
+                (Some(_), Some(_)) => Err("its SHA-256 is not the one in meta.json".to_owned()),
+                _ => self.same_as_object(wanted.id, file, dir).await?,
+            };
+            if let Err(why) = same {
+                return Ok(Err(Wrong {
+                    file: Some(file.rel_path.clone()),
+                    why: format!("{}: {why}", file.rel_path),
+                }));
+            }
+        }
+        // What is no part of the block would be read as one.
+        let names: BTreeSet<&str> = wanted.files.iter().map(|file| file.rel_path.as_str()).collect();
+        let more = checked
+            .files
+            .iter()
+            .find(|digest| !names.contains(digest.rel_path.as_str()));
+        Ok(more.map_or(Ok(()), |more| {
+            let why = format!("{} is none of its files", more.rel_path);
+            Err(Wrong { file: None, why })
+        }))
+    }
+
+    /// Checks every byte of the block in `dir`.
+    async fn check(&self, wanted: &Wanted, dir: &Path) -> Result<Result<Checked, PinError>, Failed> {
+        let _one = self.checks.acquire().await.ok();
+        let block = Block {
+            id: wanted.id,
+            dir: dir.to_owned(),
+            meta: wanted.meta.clone(),
+        };
+        let sha256 = wanted.files.iter().any(|file| file.sha256.is_some());
+        let stop = Arc::clone(&self.stop);
+        let checked = blocking(move || {
+            let result = std::sync::Mutex::new(None);
+            let options = full::Options {
+                threads: std::thread::available_parallelism().map_or(1, Into::into),
+                sha256,
+                stop: &stop,
+                read: &AtomicU64::new(0),
+            };
+            full::blocks(&[block], &options, |_, checked| {
+                let checked = checked.map(|(_, checked)| checked);
+                *result.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(checked);
+            });
+            let result = result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            result.ok_or_else(|| io::Error::other("the check told nothing"))
+        });
+        Ok(checked.await?)
+    }
+
+    /// Whether a file has the bytes of its object, as the store tells it.
+    async fn same_as_object(&self, id: BlockId, file: &BucketFile, dir: &Path) -> Result<Result<(), String>, Failed> {
+        let path = dir.join(&file.rel_path);
+        let opened = path.clone();
+        let opened = blocking(move || fs_err::File::open(opened)).await?;
+        let source = Source {
+            len: opened.metadata()?.len(),
+            file: Arc::new(opened.into_file()),
+            path,
+        };
+        let key = format!("{id}/{}", file.rel_path);
+        let compared = patiently(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
+        Ok(match compared {
+            Comparison::Same(_) => Ok(()),
+            Comparison::Different(how) => Err(how),
+            Comparison::Absent => Err("the object is gone".to_owned()),
+        })
+    }
+}
+
+fn size(file: &BucketFile) -> u64 {
+    file.size.unwrap_or_default()
+}
+
+/// Kinds of trouble that every other block would have as well.
+fn stops_all(kind: ErrorKind) -> bool {
+    use ErrorKind::*;
+    matches!(kind, NoBucket | Credentials | Forbidden | Region | Clock)
+}
+
+fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    match fs_err::metadata(path)?.len() {
+        len if len > LARGEST_META => Err(io::Error::other(format!("{} is too large", path.display()))),
+        _ => fs_err::read(path),
+    }
+}
+
+/// Makes the directory in which a block is built, and removes from it what does not belong there.
+async fn prepare(wanted: &Wanted, dir: &Path) -> io::Result<()> {
+    let dir = dir.to_owned();
+    let paths = wanted.files.iter().map(|file| (dir.join(&file.rel_path), size(file)));
+    let sizes: BTreeMap<PathBuf, u64> = paths.collect();
+    blocking(move || {
+        for dir in [dir.clone(), dir.join("chunks")] {
+            match fs_err::create_dir(&dir) {
+                // A link would have the block built elsewhere.
+                Err(_) if fs_err::symlink_metadata(&dir).is_ok_and(|status| status.is_dir()) => {}
+                other => other?,
+            }
+            for entry in fs_err::read_dir(&dir)? {
+                let entry = entry?;
+                let status = fs_err::symlink_metadata(entry.path())?;
+                let complete = status.is_file() && sizes.get(&entry.path()) == Some(&status.len());
+                if !complete && !status.is_dir() {
+                    fs_err::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Removes a file of an unfinished block, or all of it.
+async fn discard(dir: PathBuf, file: Option<String>) -> io::Result<()> {
+    blocking(move || {
+        let removed = match file {
+            Some(file) => fs_err::remove_file(dir.join(file)),
+            None => fs_err::remove_dir_all(dir),
+        };
+        // A Prometheus that starts removes unfinished blocks.
+        removed.or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
+    })
+    .await
+}
+
+/// Gives a block its final name. Its files are flushed already.
+fn seal(dir: &Path, finished: &Path, target: &Path, meta: &[u8]) -> io::Result<()> {
+    let part = dir.join("meta.json.part");
+    let mut file = fs_err::File::create(&part)?;
+    file.write_all(meta)?;
+    file.sync_all()?;
+    fs_err::rename(part, dir.join("meta.json"))?;
+    sync_dir(&dir.join("chunks"))?;
+    sync_dir(dir)?;
+    fs_err::rename(dir, finished)?;
+    sync_dir(target)
+}

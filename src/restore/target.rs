@@ -1,0 +1,240 @@
+//! The directory that is restored to.
+//!
+//! While it is open it is locked, so that two restores do not mix; the lock goes with the process. A Prometheus that runs
+//! on the directory holds a lock of its own, which is looked at once, at the start.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::tsdb::BlockId;
+
+/// How the directory of a block is named while it is built, by Prometheus as well.
+const UNFINISHED: &str = ".tmp-for-creation";
+
+/// A directory that is restored to.
+#[derive(Debug)]
+pub struct Target {
+    dir: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+/// Why a directory cannot be restored to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// There is something else.
+    #[error("{0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// Another restore.
+    #[error("another narthex restores to {0}; wait until it is done")]
+    Busy(PathBuf),
+    /// A Prometheus runs there.
+    #[error(
+        "a Prometheus uses {0}, and would take in, compact and delete blocks meanwhile; stop it, or restore to an empty \
+         directory"
+    )]
+    InUse(PathBuf),
+    /// The disk.
+    #[error("cannot restore to {dir}: {}", explained(.source))]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// Names the path.
+        source: io::Error,
+    },
+}
+
+/// A failure of the disk, and what helps.
+pub(super) fn explained(error: &io::Error) -> String {
+    let help = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space",
+        io::ErrorKind::PermissionDenied => "; this user needs to write there",
+        io::ErrorKind::ReadOnlyFilesystem => "; the file system must be writable",
+        io::ErrorKind::FileTooLarge => "; the limit of file sizes of this process, or of the file system, is too low",
+        _ => "",
+    };
+    format!("{error}{help}")
+}
+
+impl Target {
+    /// Whether `dir` could be opened, as far as that can be told without making it.
+    ///
+    /// # Errors
+    /// As for [`Target::open`].
+    pub fn look(dir: &Path) -> Result<(), TargetError> {
+        match fs_err::metadata(dir) {
+            Ok(status) if status.is_dir() => free_of_prometheus(dir),
+            Ok(_) => Err(TargetError::NotADirectory(dir.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Err(TargetError::NotADirectory(dir.to_owned()))
+            }
+            Err(error) => Err(trouble(dir)(error)),
+        }
+    }
+
+    /// Opens `dir`, makes it if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// It is no directory, is in use, or cannot be written to.
+    pub fn open(dir: &Path) -> Result<Self, TargetError> {
+        Self::look(dir)?;
+        make(dir).map_err(trouble(dir))?;
+        let lock = fs_err::File::open(dir).map_err(trouble(dir))?.into_file();
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(TargetError::Busy(dir.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(trouble(dir)(error)),
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The directory itself.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a block is once it is restored.
+    pub(super) fn finished(&self, id: BlockId) -> PathBuf {
+        self.dir.join(id.to_string())
+    }
+
+    /// Where a block is built.
+    pub(super) fn unfinished(&self, id: BlockId) -> PathBuf {
+        self.dir.join(format!("{id}{UNFINISHED}"))
+    }
+
+    /// How many bytes of a block of `bytes` still have to come to this disk.
+    pub fn lacks(&self, id: BlockId, bytes: u64) -> u64 {
+        if fs_err::symlink_metadata(self.finished(id)).is_ok() {
+            return 0;
+        }
+        let dir = self.unfinished(id);
+        // What cannot be read is not there.
+        let held = [dir.join("chunks"), dir].into_iter().flat_map(|dir| {
+            let entries = fs_err::read_dir(dir).into_iter().flatten().flatten();
+            let complete = entries.filter(|entry| entry.path().extension().is_none_or(|name| name != "part"));
+            complete.filter_map(|entry| entry.metadata().ok().filter(|status| status.is_file()))
+        });
+        bytes.saturating_sub(held.map(|status| status.len()).sum())
+    }
+
+    /// How many bytes fit on the disk.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    pub fn free(&self) -> Result<u64, TargetError> {
+        let told = rustix::fs::statvfs(&self.dir).map_err(|error| trouble(&self.dir)(error.into()))?;
+        Ok(told.f_bavail.saturating_mul(told.f_frsize))
+    }
+}
+
+fn trouble(dir: &Path) -> impl Fn(io::Error) -> TargetError {
+    |source| TargetError::Io {
+        dir: dir.to_owned(),
+        source,
+    }
+}
+
+/// Makes a directory and what is missing above it, each of them lasting.
+fn make(dir: &Path) -> io::Result<()> {
+    let made = match fs_err::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make(dir.parent().ok_or(error)?)?;
+            fs_err::create_dir(dir)
+        }
+        other => other,
+    };
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => match dir.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => sync_dir(Path::new(".")),
+            Some(parent) => sync_dir(parent),
+            None => Ok(()),
+        },
+    }
+}
+
+/// Makes what was created, renamed or removed in `dir` last.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs_err::File::open(dir)?.sync_all()
+}
+
+/// Prometheus holds an exclusive lock on the file `lock` while it runs. Nothing is made or written here.
+fn free_of_prometheus(dir: &Path) -> Result<(), TargetError> {
+    let file = match fs_err::File::open(dir.join("lock")) {
+        Ok(file) => file.into_file(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(trouble(dir)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(TargetError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(trouble(dir)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_directory_is_made_and_belongs_to_one_restore() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a/b");
+        Target::look(&dir).unwrap();
+        assert!(!dir.exists());
+        let target = Target::open(&dir).unwrap();
+        let told = Target::open(&dir).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            format!("another narthex restores to {}; wait until it is done", dir.display())
+        );
+        assert!(target.free().unwrap() > 0);
+        drop(target);
+        Target::open(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_directory_or_in_use_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs_err::write(&file, "").unwrap();
+        for dir in [file.clone(), file.join("below")] {
+            let told = Target::open(&dir).unwrap_err().to_string();
+            assert_eq!(told, format!("{} is not a directory", dir.display()));
+        }
+        let lock = fs_err::File::create(root.path().join("lock")).unwrap().into_file();
+        Target::open(root.path()).unwrap();
+        lock.try_lock().unwrap();
+        let told = Target::open(root.path()).unwrap_err().to_string();
+        assert!(
+            told.starts_with("a Prometheus uses ") && told.contains("stop it"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn complete_files_are_not_counted_again() {
+        let root = tempfile::tempdir().unwrap();
+        let target = Target::open(root.path()).unwrap();
+        let id = BlockId::parse("01K4ABCDEFGHJKMNPQRSTVWXYZ").unwrap();
+        assert_eq!(target.lacks(id, 100), 100);
+        let chunks = target.unfinished(id).join("chunks");
+        fs_err::create_dir_all(&chunks).unwrap();
+        fs_err::write(chunks.join("000001"), [0; 30]).unwrap();
+        fs_err::write(chunks.join("000002.part"), [0; 30]).unwrap();
+        fs_err::write(target.unfinished(id).join("index"), [0; 8]).unwrap();
+        assert_eq!(target.lacks(id, 100), 62);
+        fs_err::create_dir(target.finished(id)).unwrap();
+        assert_eq!(target.lacks(id, 100), 0);
+    }
+}

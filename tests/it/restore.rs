@@ -1,0 +1,8 @@
+//! Blocks of a bucket, brought back to disk by the real program, and what it says when that cannot be.
+
+mod choice;
+mod damaged;
+mod disk;
+mod resumed;
+mod returned;
+mod scene;
