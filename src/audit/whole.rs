@@ -4,8 +4,11 @@
 //! them and checks the content. A block without a list (those of old versions of Thanos) must have an index and its
 //! segments from 1 on without a gap.
 
+mod read_back;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::read_back::{Reader, read_back};
 use super::{Issue, Kind};
 use crate::{
     catalog::{DELETION_MARK, MARKERS},
