@@ -34,6 +34,8 @@ pub struct Held {
     pub objects: u64,
     /// Their sizes together (bytes).
     pub bytes: u64,
+    /// Whether its `meta.json` is there: a block is deleted from it on.
+    pub visible: bool,
     /// Whether the block is marked for deletion.
     pub marked: bool,
     /// What is wrong with them.
@@ -71,6 +73,7 @@ fn count(there: &BTreeMap<&str, u64>) -> Held {
     Held {
         objects: there.len() as u64,
         bytes: there.values().sum(),
+        visible: there.contains_key(META),
         marked: there.contains_key(DELETION_MARK),
         ..Held::default()
     }

@@ -190,10 +190,11 @@ async fn checked(
 ) -> Result<Found, objstore::Error> {
     let (name, due) = (file.rel_path.clone(), file.size.unwrap_or_default());
     let key = format!("{}/{name}", meta.ulid);
-    // Before the whole: a bucket lets only so many objects be read at once.
+    // Before the whole, since a bucket lets only so many objects be read at once; judged after it, since it fails if the
+    // index is shorter than it was.
     let toc = match name == INDEX {
-        true => tail(bucket.read(&key, due.saturating_sub(TOC)).await?).await?,
-        false => Vec::new(),
+        true => tail(bucket, &key, due).await,
+        false => Ok(Vec::new()),
     };
     let reading = bucket.read(&key, 0).await?;
     let len = reading.len;
@@ -201,6 +202,7 @@ async fn checked(
         let what = format!("{name} had {due} bytes, and has {len} now; look who writes to this bucket");
         return Ok(Found::Bad(Issue::new(meta.ulid, Kind::Size, what)));
     }
+    let toc = toc?;
     let sha256 = reader.sha256 || file.sha256.is_some();
     let result = on_thread(&key, reading, reader, sha256, stop, permit, move |bytes, options| {
         Ok(match name == INDEX {
@@ -214,8 +216,9 @@ async fn checked(
     })
 }
 
-/// The last bytes of an index.
-async fn tail(mut reading: Reading) -> Result<Vec<u8>, objstore::Error> {
+/// The last bytes of an index of `len` bytes.
+async fn tail(bucket: &Arc<dyn Bucket>, key: &str, len: u64) -> Result<Vec<u8>, objstore::Error> {
+    let mut reading = bucket.read(key, len.saturating_sub(TOC)).await?;
     let mut bytes = Vec::new();
     while let Some(piece) = reading.pieces.try_next().await? {
         // An object that has grown meanwhile is found out when it is opened next.

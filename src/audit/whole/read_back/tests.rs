@@ -8,6 +8,7 @@ use crate::{
     objstore::{
         Limits, Pace,
         config::{BucketConfig, FilesystemConfig, Provider},
+        layers::{Fault, Faulty},
     },
     tsdb::{
         Block,
@@ -139,6 +140,11 @@ async fn what_changed_since_it_was_listed_is_found() {
     scene.change("chunks/000002", |bytes| bytes.truncate(20));
     let want = format!("chunks/000002 had {len} bytes, and has 20 now");
     assert_eq!(scene.issue().await, (Kind::Size, want));
+    scene.change("index", |bytes| bytes.truncate(10));
+    assert_eq!(scene.read().await.unwrap_err().len(), 2);
+    fs_err::remove_file(scene.dir.path().join(ID).join("index")).unwrap();
+    assert_eq!(scene.read().await.unwrap_err()[1].kind, Kind::Missing);
+    let scene = Scene::new().await;
     fs_err::remove_file(scene.dir.path().join(ID).join("chunks/000002")).unwrap();
     let want = "chunks/000002 was deleted while it was looked at".to_owned();
     assert_eq!(scene.issue().await, (Kind::Missing, want));
@@ -177,11 +183,19 @@ async fn sound_objects_of_two_blocks_do_not_agree() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_bucket_is_no_issue() {
+async fn errors_of_the_bucket_are_told_apart() {
     let scene = Scene::new().await;
-    let mut files = scene.files.clone();
-    // Says an end of the index that lies far behind it.
-    files[5].size = Some(1 << 40);
-    let found = read_back(&scene.bucket, &scene.block.meta, &files, &Reader::new(1)).await;
-    assert_eq!(found.unwrap_err().kind, ErrorKind::Refused);
+    for (kind, want) in [
+        (ErrorKind::Forbidden, Err(ErrorKind::Forbidden)),
+        (ErrorKind::Network, Err(ErrorKind::Network)),
+        (ErrorKind::Integrity, Ok(Kind::Checksum)),
+        (ErrorKind::NotFound, Ok(Kind::Missing)),
+    ] {
+        let faulty = Faulty::new(Arc::clone(&scene.bucket));
+        faulty.on(Op::Get, "chunks/000004", .., Fault::Fail(kind));
+        let bucket: Arc<dyn Bucket> = faulty;
+        let found = read_back(&bucket, &scene.block.meta, &scene.files, &Reader::new(1)).await;
+        let found = found.map(|issues| issues.unwrap_err()[0].kind);
+        assert_eq!(found.map_err(|error| error.kind), want);
+    }
 }
