@@ -4,8 +4,11 @@
 //! them and checks the content. A block without a list (those of old versions of Thanos) must have an index and its
 //! segments from 1 on without a gap.
 
+mod read_back;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::read_back::{Reader, read_back};
 use super::{Issue, Kind};
 use crate::{
     catalog::{DELETION_MARK, MARKERS},
@@ -31,6 +34,8 @@ pub struct Held {
     pub objects: u64,
     /// Their sizes together (bytes).
     pub bytes: u64,
+    /// Whether its `meta.json` is there: a block is deleted from it on.
+    pub visible: bool,
     /// Whether the block is marked for deletion.
     pub marked: bool,
     /// What is wrong with them.
@@ -68,6 +73,7 @@ fn count(there: &BTreeMap<&str, u64>) -> Held {
     Held {
         objects: there.len() as u64,
         bytes: there.values().sum(),
+        visible: there.contains_key(META),
         marked: there.contains_key(DELETION_MARK),
         ..Held::default()
     }

@@ -2,11 +2,13 @@
 //!
 //! All of them only read. A signal ends them within seconds; nothing is left behind, and a run begins anew.
 
+mod gaps;
 mod inspect;
 mod ls;
 mod scan;
+mod verify;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
@@ -15,7 +17,7 @@ use super::{
     show,
     single::{self, End},
 };
-use crate::{cli, ops::supervisor::Outcome};
+use crate::{audit::whole::Reader, cli, ops::supervisor::Outcome};
 
 /// Requests with a body that run at once where no flag says how many.
 const AT_ONCE: usize = 16;
@@ -42,12 +44,53 @@ pub(super) async fn inspect(flags: cli::Inspect) -> Result<Outcome> {
     single::run(&store, job).await
 }
 
-pub(super) async fn verify(_flags: cli::Verify) -> Result<Outcome> {
-    anyhow::bail!("not there yet")
+pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
+    let now = now();
+    let wanted = Wanted::new(flags.selection, now)?;
+    let (at_once, max_rate) = (flags.transfer.concurrency, flags.transfer.max_rate);
+    let store = single::open(&flags.objstore, at_once, max_rate).await?;
+    let task = verify::Task {
+        bucket: &store.bucket,
+        wanted: &wanted,
+        at_once,
+        reader: flags.full.then(|| Reader::new(at_once)),
+        now,
+    };
+    let job = async |token| {
+        let (report, end) = verify::verify(&task, &token).await;
+        show::print(&match flags.output {
+            cli::Output::Text => report.text(),
+            cli::Output::Json => show::json(&report.json())?,
+        })?;
+        end?;
+        Ok(match (report.complete, report.is_good()) {
+            (false, _) => End::Cut,
+            (true, true) => End::Good,
+            (true, false) => End::Findings,
+        })
+    };
+    single::run(&store, job).await
 }
 
-pub(super) async fn gaps(_flags: cli::Gaps) -> Result<Outcome> {
-    anyhow::bail!("not there yet")
+pub(super) async fn gaps(flags: cli::Gaps) -> Result<Outcome> {
+    let now = now();
+    let wanted = Wanted::new(flags.selection.clone(), now)?;
+    let rules = gaps::rules(&flags, &wanted, now)?;
+    let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
+    let (bucket, wanted, rules) = (&*store.bucket, &wanted, &rules);
+    let job = async |token| {
+        let report = limited(&token, Duration::ZERO, gaps::gaps(bucket, wanted, rules)).await?;
+        let Some(report) = report else { return Ok(End::Cut) };
+        show::print(&match flags.output {
+            cli::Output::Text => report.text(),
+            cli::Output::Json => show::json(&report.json())?,
+        })?;
+        Ok(match report.is_good() {
+            true => End::Good,
+            false => End::Findings,
+        })
+    };
+    single::run(&store, job).await
 }
 
 /// Prints what was found out; without it a signal came first.

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
+use anyhow::Context;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::model::Labels;
 
@@ -120,6 +122,30 @@ pub(super) fn labels(labels: &Labels) -> String {
         .map(|label| format!("{}={}", label.name, label.value))
         .collect();
     pairs.join(",")
+}
+
+/// A label set as a JSON object.
+pub(super) fn labels_json(labels: &Labels) -> Value {
+    let pairs = labels
+        .iter()
+        .map(|label| (label.name.to_string(), Value::from(&*label.value)));
+    Value::Object(pairs.collect())
+}
+
+/// So many of something: `1 block`, `2 blocks`.
+pub(super) fn count(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{} {what}s", thousands(number)),
+    }
+}
+
+/// A JSON document as it is printed.
+///
+/// # Errors
+/// None for the documents of this house.
+pub(super) fn json(document: &Value) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(document).context("the result cannot be written as JSON")? + "\n")
 }
 
 /// A number of bytes with three digits or so.

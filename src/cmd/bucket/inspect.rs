@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::TryStreamExt;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     scan::{LeftOut, Wanted, scan},
@@ -103,10 +103,6 @@ impl Row {
     }
 
     fn json(&self) -> Value {
-        let labels = self
-            .labels
-            .iter()
-            .map(|label| (label.name.to_string(), Value::from(&*label.value)));
         json!({
             "ulid": self.id.to_string(),
             "from": self.from,
@@ -118,7 +114,7 @@ impl Row {
             "chunks": self.chunks,
             "level": self.level,
             "failed": self.failed,
-            "labels": labels.collect::<Map<_, _>>(),
+            "labels": show::labels_json(&self.labels),
             "resolution": self.resolution,
             "source": self.source,
         })
@@ -190,10 +186,7 @@ fn print(rows: &[Row], output: InspectOutput) -> Result<String> {
         }
         InspectOutput::Csv => separated(rows, ','),
         InspectOutput::Tsv => separated(rows, '\t'),
-        InspectOutput::Json => {
-            let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-            serde_json::to_string_pretty(&rows).context("the table cannot be written as JSON")? + "\n"
-        }
+        InspectOutput::Json => show::json(&rows.iter().map(Row::json).collect())?,
     })
 }
 

@@ -1,0 +1,225 @@
+//! `narthex bucket gaps`: for which times blocks are missing.
+//!
+//! Blocks that are marked for deletion cover nothing: what was merged is covered by another block.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use futures_util::TryStreamExt;
+use serde_json::{Value, json};
+
+use super::{
+    scan::{Seen, Wanted, scan},
+    show,
+};
+use crate::{
+    audit::{
+        Span,
+        gaps::{Cover, Rules, Run, State, runs},
+        may_run,
+    },
+    cli::Gaps,
+    model::Labels,
+    objstore::Bucket,
+    tsdb::BlockId,
+};
+
+/// The default of `--min-time` (ms since 1970), which says nothing of where to begin.
+const YEAR_0: i64 = -62_167_219_200_000;
+
+/// The slots of a label set.
+#[derive(Debug)]
+struct Stream {
+    labels: Labels,
+    runs: Vec<Run>,
+}
+
+/// An upload without a `meta.json`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Upload {
+    block: BlockId,
+    may_run: bool,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Report {
+    streams: Vec<Stream>,
+    uploads: Vec<Upload>,
+    slot: i64,
+}
+
+/// What the flags say about slots.
+///
+/// # Errors
+/// A slot of no length.
+pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Result<Rules> {
+    let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    if ms(flags.slot) == 0 {
+        bail!("--slot must be 1ms or longer");
+    }
+    Ok(Rules {
+        slot: ms(flags.slot),
+        tolerance: ms(flags.tolerance),
+        seal_delay: ms(flags.seal_delay),
+        from: (wanted.from > YEAR_0).then_some(wanted.from),
+        until: (wanted.until < now).then_some(wanted.until),
+        now,
+    })
+}
+
+/// Looks at all blocks.
+pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) -> Result<Report> {
+    let mut covers: BTreeMap<Labels, Vec<Cover>> = BTreeMap::new();
+    let mut uploads = Vec::new();
+    let mut blocks = std::pin::pin!(scan(bucket, wanted, true));
+    while let Some(seen) = blocks.try_next().await? {
+        match seen {
+            Seen::Block { marked: true, .. } => {}
+            Seen::Block { meta, marked: false } => {
+                let labels = meta.thanos_labels.clone().unwrap_or_default();
+                covers.entry(labels).or_default().push(Cover {
+                    span: Span {
+                        min: meta.min_time,
+                        max: meta.max_time,
+                    },
+                    downsampled: meta.resolution() != 0,
+                });
+            }
+            Seen::Partial(block) => uploads.push(Upload {
+                block,
+                may_run: may_run(block, rules.now),
+            }),
+            Seen::Unreadable(id, why) => {
+                tracing::warn!(block = %id, why, "a block covers nothing: its meta.json is of no use");
+            }
+        }
+    }
+    uploads.sort_unstable();
+    let stream = |(labels, covers): (Labels, Vec<Cover>)| Stream {
+        labels,
+        runs: runs(&covers, rules),
+    };
+    Ok(Report {
+        streams: covers.into_iter().map(stream).collect(),
+        uploads,
+        slot: rules.slot,
+    })
+}
+
+impl Stream {
+    fn slots(&self, state: State) -> i64 {
+        let of_state = self.runs.iter().filter(|run| run.state == state);
+        of_state.map(|run| run.slots).sum()
+    }
+
+    /// From where to where (ms since 1970).
+    fn times(&self) -> (i64, i64) {
+        let first = self.runs.first().map(|run| run.from);
+        let last = self.runs.last().map(|run| run.until);
+        (first.unwrap_or_default(), last.unwrap_or_default())
+    }
+
+    fn json(&self) -> Value {
+        let run = |run: &Run| {
+            json!({
+                "from": run.from, "until": run.until, "state": run.state.as_str(), "slots": run.slots,
+                "missing_ms": run.missing,
+            })
+        };
+        let (from, until) = self.times();
+        let told = self.runs.iter().filter(|run| run.state != State::Found);
+        json!({
+            "labels": show::labels_json(&self.labels),
+            "from": from,
+            "until": until,
+            "found": self.slots(State::Found),
+            "found_downsampled": self.slots(State::Downsampled),
+            "partial": self.slots(State::Partial),
+            "missing": self.slots(State::Missing),
+            "not_sealed_yet": self.slots(State::NotSealedYet),
+            "runs": told.map(run).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self, slot: i64) -> String {
+        let labels = match self.labels.is_empty() {
+            true => "no labels".to_owned(),
+            false => show::plain(&show::labels(&self.labels)),
+        };
+        let (from, until) = self.times();
+        let mut text = format!(
+            "{labels}: {} to {}, {} of {} found\n",
+            show::time(from),
+            show::time(until),
+            self.slots(State::Found) + self.slots(State::Downsampled),
+            slots(self.runs.iter().map(|run| run.slots).sum(), slot)
+        );
+        for run in self.runs.iter().filter(|run| run.state != State::Found) {
+            let (from, until) = (show::time(run.from), show::time(run.until));
+            let state = match run.state {
+                State::Downsampled => "downsampled only",
+                State::NotSealedYet => "not sealed yet",
+                other => other.as_str(),
+            };
+            let missing = match run.state {
+                State::Partial => format!(", {} of it missing", show::go_duration(run.missing)),
+                _ => String::new(),
+            };
+            let slots = slots(run.slots, slot);
+            text.push_str(&format!("  {state:16}  {from} .. {until}, {slots}{missing}\n"));
+        }
+        text
+    }
+}
+
+fn slots(number: i64, slot: i64) -> String {
+    let number = u64::try_from(number).unwrap_or_default();
+    let each = show::go_duration(slot);
+    // 2h0m0s is Go's way; people say 2h.
+    let short = each
+        .strip_suffix("0s")
+        .filter(|rest| rest.ends_with('m'))
+        .unwrap_or(&each);
+    let short = short
+        .strip_suffix("0m")
+        .filter(|rest| rest.ends_with('h'))
+        .unwrap_or(short);
+    format!("{} of {short}", show::count(number, "slot"))
+}
+
+impl Report {
+    /// Nothing is missing, and there is something.
+    pub(super) fn is_good(&self) -> bool {
+        let lost = |stream: &Stream| stream.slots(State::Missing) + stream.slots(State::Partial) > 0;
+        !self.streams.is_empty() && !self.streams.iter().any(lost)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let upload = |upload: &Upload| {
+            json!({
+                "block": upload.block.to_string(),
+                "state": if upload.may_run { "uploading" } else { "given_up" },
+            })
+        };
+        json!({
+            "label_sets": self.streams.iter().map(Stream::json).collect::<Vec<_>>(),
+            "partial_uploads": self.uploads.iter().map(upload).collect::<Vec<_>>(),
+        })
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text: String = self.streams.iter().map(|stream| stream.text(self.slot)).collect();
+        for upload in &self.uploads {
+            let state = match upload.may_run {
+                true => "has no meta.json yet, its upload may be running",
+                false => "has no meta.json, its upload was given up?",
+            };
+            text.push_str(&format!("{}: {state}\n", upload.block));
+        }
+        if self.streams.is_empty() {
+            text.push_str("no blocks were found: are these the right bucket, prefix, selector and times?\n");
+        }
+        text
+    }
+}
