@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
 
 use super::{Item, Settings};
 use crate::{
+    audit::{self, Issue, whole::Reader},
     catalog::{self, Found},
     model::Labels,
     objstore::{self, Bucket, Comparison},
@@ -37,15 +37,11 @@ pub async fn prove(
     items: &[&Item],
     settings: &Settings,
     bucket: &Arc<dyn Bucket>,
-    reads_at_once: usize,
+    reader: &Reader,
 ) -> Result<Proven, objstore::Error> {
-    let permits = Arc::new(Semaphore::new(reads_at_once.max(1)));
     let mut proven = Proven::default();
     let mut looks = stream::iter(items.iter().copied())
-        .map(|item| {
-            let permits = Arc::clone(&permits);
-            async move { Ok::<_, objstore::Error>((item.id, wrong(item, settings, bucket, &permits).await?)) }
-        })
+        .map(|item| async move { Ok::<_, objstore::Error>((item.id, wrong(item, settings, bucket, reader).await?)) })
         .buffer_unordered(BLOCKS_AT_ONCE);
     while let Some((id, wrong)) = looks.try_next().await? {
         match wrong {
@@ -62,7 +58,7 @@ async fn wrong(
     item: &Item,
     settings: &Settings,
     bucket: &Arc<dyn Bucket>,
-    permits: &Arc<Semaphore>,
+    reader: &Reader,
 ) -> Result<Option<String>, objstore::Error> {
     let Some(block) = &item.block else {
         return Ok(None);
@@ -78,14 +74,18 @@ async fn wrong(
     if !settings.full {
         return same_files(block, bucket).await;
     }
-    let digests = match read_back(bucket, &meta, permits).await? {
-        Ok(digests) => digests,
-        Err(issues) => return Ok(Some(issues.join("; "))),
-    };
     let Some(found) = &item.known else {
         return Ok(Some(
             "it was not checked here, so nothing is known to compare it with".into(),
         ));
+    };
+    let held = audit::whole::look(bucket.as_ref(), &meta).await?;
+    if !held.issues.is_empty() {
+        return Ok(Some(in_words(&held.issues)));
+    }
+    let digests = match audit::whole::read_back(bucket, &meta, &found.known.files, reader).await? {
+        Ok(digests) => digests,
+        Err(issues) => return Ok(Some(in_words(&issues))),
     };
     let pairs = found.digests.iter().map(|own| {
         let there = digests.iter().find(|there| there.rel_path == own.rel_path);
@@ -100,6 +100,11 @@ async fn wrong(
         }
     }
     Ok(None)
+}
+
+fn in_words(issues: &[Issue]) -> String {
+    let details: Vec<&str> = issues.iter().map(|issue| issue.detail.as_str()).collect();
+    details.join("; ")
 }
 
 /// In what a block of the bucket is not the local one under `labels`, by what both say of themselves.
@@ -155,13 +160,4 @@ async fn compare(bucket: &Arc<dyn Bucket>, id: BlockId, file: &PinnedFile) -> Re
         Comparison::Different(why) => Some(format!("{name}: {why}")),
         Comparison::Absent => Some(format!("{name} is missing")),
     })
-}
-
-async fn read_back(
-    bucket: &Arc<dyn Bucket>,
-    meta: &Meta,
-    permits: &Arc<Semaphore>,
-) -> Result<Result<Vec<crate::tsdb::check::full::Digest>, Vec<String>>, objstore::Error> {
-    let _ = (bucket, meta, permits);
-    Ok(Ok(vec![]))
 }

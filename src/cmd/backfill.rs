@@ -17,6 +17,7 @@ use super::{
     single::{self, End, Store},
 };
 use crate::{
+    audit::whole::Reader,
     backfill::{Apply, Gauge, Item, Overlaps, Plan, Settings, plan, prove},
     cli,
     model::Labels,
@@ -193,16 +194,17 @@ async fn apply(order: &Order, plan: &Plan, store: &Store, stop: &CancellationTok
         .collect();
     let begun = Instant::now();
     let proven = {
-        let (pace, before) = (store.pace.clone(), store.pace.received());
+        let reader = Reader::new(order.requests_at_once);
+        let read = Arc::clone(&reader.read);
         let due = match order.settings.full {
             true => there.iter().map(|item| item.bytes).sum(),
             false => 0,
         };
-        let _progress = Progress::start(move || due, move || pace.received() - before, "reading back");
+        let _progress = Progress::start(move || due, move || read.load(Ordering::Relaxed), "reading back");
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            proven = prove(&there, &order.settings, &store.bucket, order.requests_at_once) => Some(proven),
+            proven = prove(&there, &order.settings, &store.bucket, &reader) => Some(proven),
         }
     };
     match proven {

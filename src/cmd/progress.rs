@@ -25,9 +25,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins to tell: of `total` bytes, `counter` says how many have moved since it was given. `what` is done with them,
-    /// such as `restoring`.
-    pub(super) fn start(total: u64, counter: impl Fn() -> u64 + Send + 'static, what: &'static str) -> Self {
+    /// Begins to tell: of `total` bytes, which may become known later, `counter` says how many have moved since it was
+    /// given. `what` is done with them, such as `restoring`.
+    pub(super) fn start(
+        total: impl Fn() -> u64 + Send + 'static,
+        counter: impl Fn() -> u64 + Send + 'static,
+        what: &'static str,
+    ) -> Self {
         let terminal = io::stderr().is_terminal();
         let drawn = Arc::new(Mutex::new(true));
         let may_draw = Arc::clone(&drawn);
@@ -37,7 +41,7 @@ impl Progress {
             ticks.tick().await;
             loop {
                 ticks.tick().await;
-                let text = line(counter(), total, begun.elapsed());
+                let text = line(counter(), total(), begun.elapsed());
                 let drawing = may_draw.lock().unwrap_or_else(PoisonError::into_inner);
                 if !*drawing {
                     return;

@@ -110,7 +110,11 @@ async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &Cancell
         );
     }
     let (pace, before) = (store.pace.clone(), store.pace.received());
-    let _progress = Progress::start(lacks, move || pace.received().saturating_sub(before), "restoring");
+    let _progress = Progress::start(
+        move || lacks,
+        move || pace.received().saturating_sub(before),
+        "restoring",
+    );
     let blocks = plan.restored().map(|block| block.id).collect();
     let bucket = Arc::clone(&store.bucket);
     Ok(restore::apply(bucket, target, blocks, flags.transfer.concurrency, token).await)
