@@ -3,6 +3,7 @@
 mod choice;
 mod damaged;
 mod disk;
+mod killed;
 mod resumed;
 mod returned;
 mod scene;
