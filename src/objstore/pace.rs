@@ -73,19 +73,6 @@ impl Pace {
         }
     }
 
-    /// Counts `bytes` that arrived, and waits as long as that takes.
-    pub(super) async fn received_all(&self, bytes: usize) {
-        let mut left = bytes;
-        while left > 0 {
-            let step = left.min(self.step());
-            left -= step;
-            let pause = self.receive(step);
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-        }
-    }
-
     fn take(&self, bytes: usize) -> Duration {
         if self.0.rate == 0 {
             return Duration::ZERO;
@@ -96,6 +83,13 @@ impl Pace {
         let start = through.map_or(now, |through| through.max(now));
         *through = Some(start + cost);
         start - now
+    }
+}
+
+/// Waits, if there is something to wait for.
+pub(super) async fn pause(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
 }
 

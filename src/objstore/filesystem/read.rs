@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::{
     CancelOnDrop, Filesystem, failure,
     write::{BUFFER, Failed, fill, still_wanted, wait},
 };
-use crate::objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source};
+use crate::objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source, pace};
 
 /// One object on its way out.
 struct Stream {
@@ -30,8 +31,8 @@ struct Stream {
     at: u64,
     size: u64,
     pace: Pace,
-    /// How many bytes the pace has not heard of.
-    unpaid: usize,
+    /// What the pace wants to pass before more is read.
+    pause: Duration,
     work: TaskTracker,
     _permit: OwnedSemaphorePermit,
 }
@@ -58,7 +59,7 @@ impl Filesystem {
             at: offset,
             size,
             pace: self.pace.clone(),
-            unpaid: 0,
+            pause: Duration::ZERO,
             work: self.cleanup.clone(),
             _permit: permit,
         };
@@ -94,11 +95,12 @@ impl Filesystem {
 impl Stream {
     /// The next piece, and the rest.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
-        self.pace.received_all(std::mem::take(&mut self.unpaid)).await;
-        let take = usize::try_from(self.size - self.at).map_or(BUFFER, |left| left.min(BUFFER));
-        if take == 0 {
+        if self.at == self.size {
             return Ok(None);
         }
+        pace::pause(self.pause).await;
+        let most = BUFFER.min(self.pace.step());
+        let take = usize::try_from(self.size - self.at).map_or(most, |left| left.min(most));
         let (file, at) = (Arc::clone(&self.file), self.at);
         let read = self.work.spawn_blocking(move || {
             let mut buffer = vec![0; take];
@@ -107,7 +109,7 @@ impl Stream {
         match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(buffer) => {
                 self.at += take as u64;
-                self.unpaid = take;
+                self.pause = self.pace.receive(take);
                 Ok(Some((buffer.into(), self)))
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
