@@ -128,4 +128,17 @@ mod tests {
         );
         assert!(pace.send(1) > second);
     }
+
+    #[test]
+    fn a_slow_pace_is_divided_so_that_all_move() {
+        assert_eq!(Pace::default().step(), usize::MAX);
+        assert_eq!(Pace::at_most(64 << 10).step(), 8 << 10);
+        assert_eq!(Pace::at_most(1).step(), 1024);
+    }
+
+    #[test]
+    fn nobody_rests_who_is_not_wanted_any_more() {
+        assert_eq!(rest(Duration::ZERO, || Err("not asked")), Ok(()));
+        assert_eq!(rest(Duration::from_secs(3600), || Err("gone")), Err("gone"));
+    }
 }

@@ -142,10 +142,11 @@ fn compare(path: &Path, source: &Source, pace: &Pace, cancelled: &AtomicBool) ->
         let told = format!("the object has {size} bytes, the file {}", source.len);
         return Ok(Comparison::Different(told));
     }
-    let (mut theirs, mut ours, mut at) = (vec![0; BUFFER], vec![0; BUFFER], 0);
+    let most = BUFFER.min(pace.step());
+    let (mut theirs, mut ours, mut at) = (vec![0; most], vec![0; most], 0);
     while at < size {
         still_wanted(cancelled)?;
-        let take = usize::try_from(size - at).map_or(BUFFER, |left| left.min(BUFFER));
+        let take = usize::try_from(size - at).map_or(most, |left| left.min(most));
         let (theirs, ours) = (&mut theirs[..take], &mut ours[..take]);
         object.read_exact_at(theirs, at)?;
         fill(source, ours, at).map_err(Failed::Source)?;

@@ -6,7 +6,8 @@
 //! when a few tries in a row bring no byte. Memory: what the transport reads at once, a few hundred KiB.
 //!
 //! On cancel: dropping the stream closes its connection. A stream holds one of the slots of the readings, not one of
-//! those of the requests with a body: whoever reads one object while it sends another does not wait for itself.
+//! those of the requests with a body: whoever reads one object while it sends another does not wait for itself. It does
+//! hold a connection until it is read or dropped, which counts where the configuration limits them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -245,7 +246,12 @@ fn size(at: u64, length: Option<i64>, range: Option<&str>) -> Result<u64, String
             None => Err("the store does not tell how many bytes it sends".to_owned()),
         };
     };
-    let wrong = || format!("the store was asked for the bytes from {at} on and announced {range:?}");
+    let wrong = || {
+        format!(
+            "the store was asked for the bytes from {at} on and announced {:?}",
+            errors::tidy(range)
+        )
+    };
     let (first, last, size) = parse_range(range).ok_or_else(wrong)?;
     if first != at || last.checked_add(1) != Some(size) || length.is_some_and(|length| length != size - at) {
         return Err(wrong());
