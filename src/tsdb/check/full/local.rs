@@ -34,7 +34,7 @@ pub(super) fn blocks(blocks: &[Block], options: &Options<'_>, done: Done<'_>) {
         files: Mutex::default(),
     };
     thread::scope(|scope| {
-        // One thread less than asked for does the work, too.
+        // Should the system give no more threads, those that there are do the work, too.
         for _ in 1..options.threads {
             let _ = thread::Builder::new().spawn_scoped(scope, || work.run());
         }
