@@ -275,7 +275,7 @@ impl Bucket for S3Bucket {
     fn requests_for(&self, len: u64) -> u64 {
         match multipart::plan(len, self.0.part_size, self.0.multipart) {
             // One begins the upload, one ends it.
-            Ok(Plan::Parts { count, .. }) => u64::from(count) + 2,
+            Ok(Plan::Parts { count, .. }) => count + 2,
             _ => 1,
         }
     }
