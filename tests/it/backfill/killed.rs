@@ -103,6 +103,36 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
     );
 }
 
+/// SIGTERM leaves no less behind than SIGKILL may: nothing half that is visible, and no upload in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_at_random_moments_it_says_so_and_cleans_up() {
+    let (dir, weed) = (blocks_of(BLOCKS), Weed::shared().await);
+    let mut moments = StdRng::from_os_rng();
+    let mut life = life(dir.path(), &weed.bucket("undisturbed").await);
+    let mut cut = 0;
+    while cut < 10 {
+        let (bucket, log) = (weed.bucket("stopped").await, temp_dir("log"));
+        let process = one_shot::start(&words(dir.path(), &bucket.config(), &[LABEL]), &log.path().join("log"));
+        tokio::time::sleep(life.mul_f64(moments.random_range(0.0..1.0))).await;
+        process.signal("TERM");
+        let ended = process.wait(Duration::from_secs(60)).await;
+        match ended.code() {
+            Some(0) => life = life.mul_f64(0.9),
+            Some(4) => {
+                assert!(process.log().contains("\"outcome\": \"cut\""), "{}", process.log());
+                cut += 1;
+            }
+            // Before it listened for signals.
+            None => life = life.mul_f64(1.05),
+            Some(other) => panic!("exit code {other}; its log:\n{}", process.log()),
+        }
+        visible_is_whole(&bucket, dir.path()).await;
+        no_upload_is_open(&bucket, 0).await;
+        backfill(dir.path(), &bucket, &[]).ended(0);
+        is_all_there(&bucket, dir.path()).await;
+    }
+}
+
 async fn no_upload_is_open(bucket: &BucketView, _: usize) {
     assert_eq!(bucket.open_uploads().await, [""; 0], "multipart uploads are left open");
 }
