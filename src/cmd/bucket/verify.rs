@@ -178,6 +178,11 @@ async fn look_at_all(
         () = token.cancelled() => return Ok(()),
         ids = catalog::ids(&**task.bucket) => ids?,
     };
+    tracing::info!(
+        blocks = ids.len(),
+        full = task.reader.is_some(),
+        "looking at the blocks of the bucket"
+    );
     let looks = stream::iter(ids)
         .map(|id| look_at(task, id))
         .buffer_unordered(task.at_once);
