@@ -146,8 +146,14 @@ fn rendered(command: &clap::Command, path: &[String], notes: &'static str) -> cl
     if !command.has_subcommands() {
         below.push_str(notes);
     }
-    // Examples are lines as they are typed: nothing breaks them.
-    command.clone().mut_args(plain).after_help(below)
+    // What the program's own definition says of help and width does not reach a command that is taken out of it.
+    command
+        .clone()
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .term_width(100)
+        .mut_args(plain)
+        .after_help(below)
 }
 
 /// No blanks at the ends of lines, one newline at the end of the text.

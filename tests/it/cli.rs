@@ -312,7 +312,17 @@ fn word() -> impl Strategy<Value = OsString> {
     let tables: String = command_names().iter().map(|command| flag_table(command)).collect();
     let flags: Vec<String> = tables
         .lines()
-        .filter_map(|row| Some(row.split('`').nth(1)?.rsplit(", ").next()?.split('=').next()?.replace("[no-]", "")))
+        .filter_map(|row| {
+            Some(
+                row.split('`')
+                    .nth(1)?
+                    .rsplit(", ")
+                    .next()?
+                    .split('=')
+                    .next()?
+                    .replace("[no-]", ""),
+            )
+        })
         .collect();
     let name = prop::sample::select(flags);
     let bytes =
@@ -325,8 +335,23 @@ fn word() -> impl Strategy<Value = OsString> {
     ];
     prop_oneof![
         prop::sample::select(vec![
-            "sidecar", "backfill", "bucket", "ls", "inspect", "verify", "gaps", "restore", "tools", "upload-blocks", "help",
-            "--", "-o", "-owide", "-l", "-la=b", "-h",
+            "sidecar",
+            "backfill",
+            "bucket",
+            "ls",
+            "inspect",
+            "verify",
+            "gaps",
+            "restore",
+            "tools",
+            "upload-blocks",
+            "help",
+            "--",
+            "-o",
+            "-owide",
+            "-l",
+            "-la=b",
+            "-h",
         ])
         .prop_map(OsString::from),
         name.clone().prop_map(OsString::from),

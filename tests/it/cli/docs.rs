@@ -87,7 +87,9 @@ fn every_flag_of_the_bucket_tools_has_a_row_and_every_row_a_flag_or_a_reason() {
     let page = page("docs/parity.md");
     for command in command_names().iter().filter(|name| *name != "sidecar") {
         let heading = format!("\n### `narthex {command}`\n");
-        let (_, part) = page.split_once(&heading).unwrap_or_else(|| panic!("no part {heading:?}"));
+        let (_, part) = page
+            .split_once(&heading)
+            .unwrap_or_else(|| panic!("no part {heading:?}"));
         let part = part.split("\n#").next().unwrap();
         let flags: BTreeSet<String> = names(&command_section(command)).into_iter().collect();
         let rows: BTreeSet<String> = names(part).into_iter().collect();
@@ -95,7 +97,9 @@ fn every_flag_of_the_bucket_tools_has_a_row_and_every_row_a_flag_or_a_reason() {
         assert!(without.is_empty(), "{command}: no rows for {without:?}");
         for foreign in rows.difference(&flags) {
             let start = [format!("| `--{foreign}"), format!("| `--[no-]{foreign}")];
-            let row = part.lines().find(|line| start.iter().any(|start| line.starts_with(start)));
+            let row = part
+                .lines()
+                .find(|line| start.iter().any(|start| line.starts_with(start)));
             let row = row.expect("the row");
             assert!(
                 row.contains("| not yet |") || row.contains("| different on purpose |"),
@@ -103,7 +107,10 @@ fn every_flag_of_the_bucket_tools_has_a_row_and_every_row_a_flag_or_a_reason() {
             );
             let flag = format!("--{foreign}");
             let words: Vec<&str> = command.split(' ').chain([flag.as_str()]).collect();
-            assert!(refused(&words).contains(&format!("unknown flag {flag}")), "{command} {flag}");
+            assert!(
+                refused(&words).contains(&format!("unknown flag {flag}")),
+                "{command} {flag}"
+            );
         }
     }
 }
