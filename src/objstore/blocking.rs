@@ -21,7 +21,7 @@ struct Blocking {
 
 impl Reading {
     /// The same bytes for code that blocks. To be read on a thread that may block (`spawn_blocking`), never within a
-    /// future: there it panics.
+    /// future: there it panics. The runtime must outlive it: who stops such work waits for it before the runtime ends.
     pub fn into_blocking(self, runtime: Handle) -> impl Read + Send + use<> {
         Blocking {
             pieces: self.pieces,

@@ -31,7 +31,7 @@ use self::{
     write::{Content, Failed, Live, write},
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Reading, Source, config::FilesystemConfig,
+    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Reading, Source, config::FilesystemConfig, pace,
 };
 
 /// A directory as a bucket.
@@ -185,6 +185,7 @@ impl Bucket for Filesystem {
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let path = self.path(Op::Get, key)?;
         let read = self.blocking(Op::Get, key, move || read(&path, limit)).await?;
+        pace::pause(self.pace.receive(read.as_ref().map_or(0, Vec::len))).await;
         read.map(Bytes::from).ok_or_else(|| {
             let detail = format!("the object has more than the {limit} bytes that are read at most");
             Error {

@@ -73,19 +73,6 @@ impl Pace {
         }
     }
 
-    /// Counts `bytes` that arrived, and waits as long as that takes.
-    pub(super) async fn received_all(&self, bytes: usize) {
-        let mut left = bytes;
-        while left > 0 {
-            let step = left.min(self.step());
-            left -= step;
-            let pause = self.receive(step);
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-        }
-    }
-
     fn take(&self, bytes: usize) -> Duration {
         if self.0.rate == 0 {
             return Duration::ZERO;
@@ -96,6 +83,13 @@ impl Pace {
         let start = through.map_or(now, |through| through.max(now));
         *through = Some(start + cost);
         start - now
+    }
+}
+
+/// Waits, if there is something to wait for.
+pub(super) async fn pause(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -133,5 +127,18 @@ mod tests {
             "{second:?}"
         );
         assert!(pace.send(1) > second);
+    }
+
+    #[test]
+    fn a_slow_pace_is_divided_so_that_all_move() {
+        assert_eq!(Pace::default().step(), usize::MAX);
+        assert_eq!(Pace::at_most(64 << 10).step(), 8 << 10);
+        assert_eq!(Pace::at_most(1).step(), 1024);
+    }
+
+    #[test]
+    fn nobody_rests_who_is_not_wanted_any_more() {
+        assert_eq!(rest(Duration::ZERO, || Err("not asked")), Ok(()));
+        assert_eq!(rest(Duration::from_secs(3600), || Err("gone")), Err("gone"));
     }
 }

@@ -4,6 +4,7 @@ mod conformance;
 mod faults;
 mod multipart;
 mod reading;
+mod resuming;
 mod scripted;
 mod wire;
 

@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::{
     CancelOnDrop, Filesystem, failure,
     write::{BUFFER, Failed, fill, still_wanted, wait},
 };
-use crate::objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source};
+use crate::objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source, pace};
 
 /// One object on its way out.
 struct Stream {
@@ -30,8 +31,8 @@ struct Stream {
     at: u64,
     size: u64,
     pace: Pace,
-    /// How many bytes the pace has not heard of.
-    unpaid: usize,
+    /// What the pace wants to pass before more is read.
+    pause: Duration,
     work: TaskTracker,
     _permit: OwnedSemaphorePermit,
 }
@@ -58,7 +59,7 @@ impl Filesystem {
             at: offset,
             size,
             pace: self.pace.clone(),
-            unpaid: 0,
+            pause: Duration::ZERO,
             work: self.cleanup.clone(),
             _permit: permit,
         };
@@ -94,11 +95,12 @@ impl Filesystem {
 impl Stream {
     /// The next piece, and the rest.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
-        self.pace.received_all(std::mem::take(&mut self.unpaid)).await;
-        let take = usize::try_from(self.size - self.at).map_or(BUFFER, |left| left.min(BUFFER));
-        if take == 0 {
+        if self.at == self.size {
             return Ok(None);
         }
+        pace::pause(self.pause).await;
+        let most = BUFFER.min(self.pace.step());
+        let take = usize::try_from(self.size - self.at).map_or(most, |left| left.min(most));
         let (file, at) = (Arc::clone(&self.file), self.at);
         let read = self.work.spawn_blocking(move || {
             let mut buffer = vec![0; take];
@@ -107,7 +109,7 @@ impl Stream {
         match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(buffer) => {
                 self.at += take as u64;
-                self.unpaid = take;
+                self.pause = self.pace.receive(take);
                 Ok(Some((buffer.into(), self)))
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -140,10 +142,11 @@ fn compare(path: &Path, source: &Source, pace: &Pace, cancelled: &AtomicBool) ->
         let told = format!("the object has {size} bytes, the file {}", source.len);
         return Ok(Comparison::Different(told));
     }
-    let (mut theirs, mut ours, mut at) = (vec![0; BUFFER], vec![0; BUFFER], 0);
+    let most = BUFFER.min(pace.step());
+    let (mut theirs, mut ours, mut at) = (vec![0; most], vec![0; most], 0);
     while at < size {
         still_wanted(cancelled)?;
-        let take = usize::try_from(size - at).map_or(BUFFER, |left| left.min(BUFFER));
+        let take = usize::try_from(size - at).map_or(most, |left| left.min(most));
         let (theirs, ours) = (&mut theirs[..take], &mut ours[..take]);
         object.read_exact_at(theirs, at)?;
         fill(source, ours, at).map_err(Failed::Source)?;

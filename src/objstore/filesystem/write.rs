@@ -110,10 +110,11 @@ pub(super) fn write(
 
 /// Reads by position: others may read the same descriptor at the same time.
 fn copy(source: &Source, target: &mut fs_err::File, pace: &Pace, cancelled: &AtomicBool) -> Result<(), Failed> {
-    let (mut buffer, mut at) = (vec![0; BUFFER], 0);
+    let most = BUFFER.min(pace.step());
+    let (mut buffer, mut at) = (vec![0; most], 0);
     while at < source.len {
         still_wanted(cancelled)?;
-        let take = usize::try_from(source.len - at).map_or(BUFFER, |left| left.min(BUFFER));
+        let take = usize::try_from(source.len - at).map_or(most, |left| left.min(most));
         fill(source, &mut buffer[..take], at).map_err(Failed::Source)?;
         wait(pace.send(take), cancelled)?;
         target.write_all(&buffer[..take])?;

@@ -2,11 +2,13 @@
 
 use std::{
     ops::{Bound, RangeBounds},
+    os::unix::fs::FileExt,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Op, Reading, Source};
 
@@ -23,8 +25,11 @@ pub enum Fault {
     Panic,
     /// Nothing is stored, and the call succeeds (uploads only).
     Lose,
-    /// The object is stored without its last byte, and the call succeeds (uploads only).
+    /// Uploads: the object is stored without its last byte, and the call succeeds. Readings: the stream ends one byte
+    /// early, with an error.
     Truncate,
+    /// One byte in the middle is another one: of what is stored, or of what is read; a comparison finds a difference.
+    Flip,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +109,22 @@ impl Faulty {
         }
     }
 
+    /// A reading that lacks its last byte.
+    fn cut(&self, key: &str, reading: Reading) -> Reading {
+        let mut left = reading.len.saturating_sub(1);
+        let shorter = reading.pieces.map_ok(move |mut piece| {
+            piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= piece.len() as u64;
+            piece
+        });
+        let error = self.error(Op::Get, key, ErrorKind::Network);
+        let pieces = shorter.chain(stream::once(async { Err(error) }));
+        Reading {
+            len: reading.len,
+            pieces: pieces.boxed(),
+        }
+    }
+
     async fn call<T>(&self, op: Op, key: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let fault = self.fault(op, key);
         self.apply(fault, op, key, work).await
@@ -117,7 +138,7 @@ impl Faulty {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         match fault {
-            None | Some(Fault::Lose | Fault::Truncate) => work.await,
+            None | Some(Fault::Lose | Fault::Truncate | Fault::Flip) => work.await,
             Some(Fault::Fail(kind)) => Err(self.error(op, key, kind)),
             Some(Fault::FailAfter(kind)) => {
                 work.await?;
@@ -127,6 +148,15 @@ impl Faulty {
             Some(Fault::Panic) => panic!("a panic that a test asked for"),
         }
     }
+}
+
+/// With another byte at `at`, if there is such a place.
+fn flip(bytes: Bytes, at: u64) -> Bytes {
+    let mut bytes = Vec::from(bytes);
+    if let Some(byte) = usize::try_from(at).ok().and_then(|at| bytes.get_mut(at)) {
+        *byte ^= 1;
+    }
+    bytes.into()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -153,6 +183,13 @@ impl Bucket for Faulty {
                 };
                 self.inner.put_file(key, &shorter).await
             }
+            Some(Fault::Flip) => {
+                let mut body = vec![0; usize::try_from(source.len).unwrap_or(usize::MAX)];
+                if source.file.read_exact_at(&mut body, 0).is_err() {
+                    return Err(self.error(Op::Upload, key, ErrorKind::Local));
+                }
+                self.inner.put_bytes(key, flip(body.into(), source.len / 2)).await
+            }
             fault => {
                 self.apply(fault, Op::Upload, key, self.inner.put_file(key, source))
                     .await
@@ -167,6 +204,10 @@ impl Bucket for Faulty {
                 let shorter = body.slice(..body.len().saturating_sub(1));
                 self.inner.put_bytes(key, shorter).await
             }
+            Some(Fault::Flip) => {
+                let at = body.len() as u64 / 2;
+                self.inner.put_bytes(key, flip(body, at)).await
+            }
             fault => {
                 self.apply(fault, Op::Upload, key, self.inner.put_bytes(key, body))
                     .await
@@ -175,15 +216,46 @@ impl Bucket for Faulty {
     }
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
-        self.call(Op::Get, key, self.inner.get(key, limit)).await
+        let fault = self.fault(Op::Get, key);
+        let bytes = self.apply(fault, Op::Get, key, self.inner.get(key, limit)).await?;
+        let at = bytes.len() as u64 / 2;
+        Ok(match fault {
+            Some(Fault::Flip) => flip(bytes, at),
+            _ => bytes,
+        })
     }
 
     async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error> {
-        self.call(Op::Get, key, self.inner.read(key, offset)).await
+        let fault = self.fault(Op::Get, key);
+        let reading = self.apply(fault, Op::Get, key, self.inner.read(key, offset)).await?;
+        let len = reading.len;
+        Ok(match fault {
+            Some(Fault::Truncate) => self.cut(key, reading),
+            Some(Fault::Flip) => {
+                let mut passed = 0;
+                let pieces = reading.pieces.map_ok(move |piece| {
+                    let at = (len / 2).wrapping_sub(passed);
+                    passed += piece.len() as u64;
+                    flip(piece, at)
+                });
+                Reading {
+                    len,
+                    pieces: pieces.boxed(),
+                }
+            }
+            _ => reading,
+        })
     }
 
     async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
-        self.call(Op::Get, key, self.inner.compare(key, source)).await
+        let fault = self.fault(Op::Get, key);
+        let found = self.apply(fault, Op::Get, key, self.inner.compare(key, source)).await?;
+        Ok(match (fault, found) {
+            (Some(Fault::Flip), Comparison::Same(_)) => {
+                Comparison::Different(format!("byte {} differs (counted from 0)", source.len / 2))
+            }
+            (_, found) => found,
+        })
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
@@ -200,5 +272,75 @@ impl Bucket for Faulty {
 
     async fn settle(&self) {
         self.inner.settle().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::objstore::{Limits, config, open};
+
+    async fn faulty() -> (TempDir, Arc<Faulty>) {
+        let dir = tempfile::tempdir().unwrap();
+        let yaml = format!("type: FILESYSTEM\nconfig: {{directory: {}}}\n", dir.path().display());
+        let config = config::parse(&yaml).unwrap();
+        let bucket = open(&config, &Limits::default(), &mut Registry::default()).await;
+        (dir, Faulty::new(bucket.unwrap()))
+    }
+
+    #[tokio::test]
+    async fn faults_apply_to_the_calls_that_they_name() {
+        let (_dir, faulty) = faulty().await;
+        for key in ["a/b", "b"] {
+            faulty.put_bytes(key, Bytes::from_static(b"abc")).await.unwrap();
+        }
+        faulty.on(Op::Get, "a/", 2..=3, Fault::FailAfter(ErrorKind::Stalled));
+        let mut outcomes = Vec::new();
+        for _ in 0..4 {
+            outcomes.push(faulty.get("a/b", 10).await.is_ok());
+        }
+        assert_eq!(outcomes, [true, false, false, true]);
+        assert!(faulty.get("b", 10).await.is_ok() && faulty.list("a").await.is_ok());
+        faulty.heal();
+        assert_eq!(faulty.calls().len(), 8);
+        assert_eq!(faulty.calls()[7], (Op::Iter, "a".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_flipped_byte_is_in_the_middle() {
+        let (dir, faulty) = faulty().await;
+        let content = Bytes::from((0..600_001).map(|i| i as u8).collect::<Vec<_>>());
+        let mut flipped = content.to_vec();
+        flipped[300_000] ^= 1;
+        let path = dir.path().join("file");
+        fs_err::write(&path, &content).unwrap();
+        let source = Source {
+            file: Arc::new(fs_err::File::open(&path).unwrap().into_parts().0),
+            path,
+            len: content.len() as u64,
+        };
+
+        faulty.on(Op::Upload, "", 1..=2, Fault::Flip);
+        faulty.put_bytes("a", content.clone()).await.unwrap();
+        faulty.put_file("b", &source).await.unwrap();
+        for key in ["a", "b"] {
+            assert!(faulty.get(key, 1 << 20).await.unwrap() == flipped, "{key}");
+        }
+        faulty.put_file("c", &source).await.unwrap();
+        assert!(matches!(
+            faulty.compare("c", &source).await.unwrap(),
+            Comparison::Same(_)
+        ));
+        faulty.on(Op::Get, "c", .., Fault::Flip);
+        assert!(faulty.get("c", 1 << 20).await.unwrap() == flipped);
+        let pieces: Vec<_> = faulty.read("c", 0).await.unwrap().pieces.try_collect().await.unwrap();
+        assert!(pieces.len() > 1 && pieces.concat() == flipped);
+        assert!(matches!(
+            faulty.compare("c", &source).await.unwrap(),
+            Comparison::Different(_)
+        ));
     }
 }

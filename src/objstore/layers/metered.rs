@@ -1,6 +1,7 @@
 //! Counts and times what is done with a bucket, under the names of Thanos.
 //!
-//! A call that is dropped (shutdown) counts as an operation, not as a failure, and its time is not observed. An object
+//! A call that is dropped (shutdown) counts as an operation, not as a failure, and its time is not observed. A reading
+//! lasts from the call to its last piece; one that its reader gives up counts like a dropped call. An object
 //! that is not found is an answer, not a failure. Clean-up of our own uploads is not counted: nothing is deleted.
 
 use std::{
@@ -10,6 +11,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -118,19 +123,73 @@ impl Metrics {
         );
         metrics
     }
+
+    fn begin(&self, operation: &'static str) -> Instant {
+        self.operations.get_or_create(&Operation { operation }).inc();
+        Instant::now()
+    }
+
+    fn end(&self, operation: &'static str, start: Instant, error: Option<&Error>) {
+        let operation = Operation { operation };
+        let kind = error.map(|error| error.kind);
+        if kind != Some(ErrorKind::Local) {
+            let took = start.elapsed().as_secs_f64();
+            self.durations.get_or_create(&operation).observe(took);
+        }
+        if kind.is_some_and(|kind| kind != ErrorKind::NotFound) {
+            self.failures.get_or_create(&operation).inc();
+        }
+    }
+}
+
+/// A reading with metrics: it is one operation from the call to its last piece.
+struct Meter {
+    pieces: BoxStream<'static, Result<Bytes, Error>>,
+    metrics: Arc<Metrics>,
+    start: Instant,
+    fetched: u64,
+}
+
+impl Meter {
+    async fn next(mut self) -> Option<(Result<Bytes, Error>, Option<Self>)> {
+        let piece = self.pieces.next().await;
+        let get_range = Operation { operation: "get_range" };
+        match piece {
+            Some(Ok(piece)) => {
+                self.fetched += piece.len() as u64;
+                self.metrics
+                    .fetched
+                    .get_or_create(&get_range)
+                    .inc_by(piece.len() as u64);
+                Some((Ok(piece), Some(self)))
+            }
+            Some(Err(error)) => {
+                self.metrics.end("get_range", self.start, Some(&error));
+                Some((Err(error), None))
+            }
+            None => {
+                self.metrics.end("get_range", self.start, None);
+                self.metrics
+                    .transferred
+                    .get_or_create(&get_range)
+                    .observe(self.fetched as f64);
+                None
+            }
+        }
+    }
 }
 
 /// A bucket with metrics.
 #[derive(Debug)]
 pub struct Metered {
     inner: Arc<dyn Bucket>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 impl Metered {
     /// Puts the metrics around a bucket and registers them with its name as the label `bucket`.
     pub fn new(inner: Arc<dyn Bucket>, registry: &mut Registry) -> Self {
-        let metrics = Metrics::register(registry, inner.name());
+        let metrics = Arc::new(Metrics::register(registry, inner.name()));
         Self { inner, metrics }
     }
 
@@ -139,20 +198,9 @@ impl Metered {
         operation: &'static str,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let operation = Operation { operation };
-        self.metrics.operations.get_or_create(&operation).inc();
-        let start = Instant::now();
+        let start = self.metrics.begin(operation);
         let result = work.await;
-        let local = matches!(&result, Err(error) if error.kind == ErrorKind::Local);
-        if !local {
-            self.metrics
-                .durations
-                .get_or_create(&operation)
-                .observe(start.elapsed().as_secs_f64());
-        }
-        if matches!(&result, Err(error) if error.kind != ErrorKind::NotFound) {
-            self.metrics.failures.get_or_create(&operation).inc();
-        }
+        self.metrics.end(operation, start, result.as_ref().err());
         result
     }
 
@@ -204,7 +252,26 @@ impl Bucket for Metered {
     }
 
     async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error> {
-        self.measure("get_range", self.inner.read(key, offset)).await
+        let start = self.metrics.begin("get_range");
+        match self.inner.read(key, offset).await {
+            Ok(reading) => {
+                let meter = Meter {
+                    pieces: reading.pieces,
+                    metrics: Arc::clone(&self.metrics),
+                    start,
+                    fetched: 0,
+                };
+                let pieces = stream::unfold(Some(meter), |meter| async { meter?.next().await });
+                Ok(Reading {
+                    len: reading.len,
+                    pieces: pieces.boxed(),
+                })
+            }
+            Err(error) => {
+                self.metrics.end("get_range", start, Some(&error));
+                Err(error)
+            }
+        }
     }
 
     async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
@@ -230,7 +297,7 @@ impl Bucket for Metered {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{StreamExt, stream};
+    use futures_util::TryStreamExt;
     use prometheus_client::encoding::text::encode;
 
     use super::*;
@@ -385,17 +452,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn faults_apply_to_the_calls_that_they_name() {
-        let (faulty, _, _) = bucket();
-        faulty.on(Op::Get, "a/", 2..=3, Fault::FailAfter(ErrorKind::Stalled));
-        let mut outcomes = Vec::new();
-        for _ in 0..4 {
-            outcomes.push(faulty.get("a/b", 10).await.is_ok());
-        }
-        assert_eq!(outcomes, [true, false, false, true]);
-        assert!(faulty.get("b", 10).await.is_ok() && faulty.list("a/").await.is_ok());
-        faulty.heal();
-        assert_eq!(faulty.calls().len(), 6);
-        assert_eq!(faulty.calls()[5], (Op::Iter, "a/".to_owned()));
+    async fn a_reading_is_counted_as_it_goes() {
+        let (faulty, metered, registry) = bucket();
+        let get_range = Operation { operation: "get_range" };
+        let metrics = &metered.metrics;
+        let timed = || {
+            let text = text(&registry);
+            let name = "thanos_objstore_bucket_operation_duration_seconds_count";
+            let line = text
+                .lines()
+                .find(|l| l.starts_with(name) && l.contains("\"get_range\""));
+            line.unwrap().rsplit(' ').next().unwrap().to_owned()
+        };
+
+        let mut reading = metered.read("k", 0).await.unwrap();
+        assert_eq!(reading.pieces.try_next().await.unwrap().unwrap(), "abc");
+        assert_eq!(metrics.fetched.get_or_create(&get_range).get(), 3);
+        assert_eq!(timed(), "0", "it is not over");
+        assert!(reading.pieces.try_next().await.unwrap().is_none());
+        assert_eq!(timed(), "1");
+        drop(metered.read("k", 0).await.unwrap());
+        assert_eq!(timed(), "1", "given up");
+
+        faulty.on(Op::Get, "cut", .., Fault::Truncate);
+        faulty.on(Op::Get, "none", .., Fault::Fail(ErrorKind::NotFound));
+        faulty.on(Op::Get, "dead", .., Fault::Fail(ErrorKind::Server));
+        let reading = metered.read("cut", 0).await.unwrap();
+        reading.pieces.try_collect::<Vec<_>>().await.unwrap_err();
+        metered.read("none", 0).await.unwrap_err();
+        metered.read("dead", 0).await.unwrap_err();
+        assert_eq!(metrics.operations.get_or_create(&get_range).get(), 5);
+        assert_eq!(metrics.failures.get_or_create(&get_range).get(), 2);
+        assert_eq!(metrics.fetched.get_or_create(&get_range).get(), 5);
+        assert_eq!(timed(), "4");
+        let text = text(&registry);
+        let sizes = text
+            .lines()
+            .find(|l| l.contains("transferred_bytes_sum") && l.contains("get_range"));
+        assert!(sizes.unwrap().ends_with(" 3.0"), "only what came whole: {sizes:?}");
     }
 }

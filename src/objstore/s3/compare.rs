@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use super::{
     Store,
     body::{Checksum, Hasher, Slice},
-    multipart::{self, Plan},
+    multipart::{self, MAX_PARTS, Plan},
 };
 use crate::objstore::{Comparison, Error, ErrorKind, Op, Proof, Source};
 
@@ -172,9 +172,49 @@ fn other_length(len: u64, source: &Source) -> Comparison {
 /// `<base64>` or `<base64>-<parts>`.
 fn parse(text: &str) -> Option<Told> {
     let (crc, parts) = match text.split_once('-') {
-        Some((crc, parts)) => (crc, Some(parts.parse().ok()?)),
+        Some((crc, parts)) => {
+            let parts = parts.parse().ok().filter(|parts| (1..=MAX_PARTS).contains(parts))?;
+            (crc, Some(parts))
+        }
         None => (text, None),
     };
     let crc = u32::from_be_bytes(STANDARD.decode(crc).ok()?.try_into().ok()?);
     Some(parts.map_or(Told::Whole(crc), |parts| Told::Parts(crc, parts)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn checksums_are_understood_as_stores_write_them() {
+        for (text, expected) in [
+            // CRC32C of "123456789", as RFC 3720 and others have it: e3069283.
+            ("4waSgw==", Some(Told::Whole(0xe306_9283))),
+            ("4waSgw==-4", Some(Told::Parts(0xe306_9283, 4))),
+            ("AAAAAA==-10000", Some(Told::Parts(0, 10_000))),
+            ("AAAAAA==-10001", None),
+            ("AAAAAA==-0", None),
+            ("AAAAAA==-", None),
+            ("AAAAAA==-1-1", None),
+            ("AAAAAA", None),
+            ("AAAAAAAA", None),
+            ("e3069283", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_is_read(crc: u32, parts in 1..=MAX_PARTS, noise in "\\PC{0,20}") {
+            let text = STANDARD.encode(crc.to_be_bytes());
+            prop_assert_eq!(parse(&text), Some(Told::Whole(crc)));
+            prop_assert_eq!(parse(&format!("{text}-{parts}")), Some(Told::Parts(crc, parts)));
+            parse(&noise);
+        }
+    }
 }

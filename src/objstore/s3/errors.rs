@@ -83,7 +83,7 @@ fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// One line of bounded length: stores and proxies answer all sorts of things.
-fn tidy(text: &str) -> String {
+pub(super) fn tidy(text: &str) -> String {
     let line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

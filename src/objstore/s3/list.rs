@@ -4,7 +4,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::{Bytes, BytesMut};
 
 use super::{Store, errors, guard::Stall};
-use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion};
+use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion, pace};
 
 /// How often a small object is read when its answer breaks off in the middle.
 const READS: u32 = 3;
@@ -217,7 +217,7 @@ impl Store {
                 return Err(too_large());
             }
             body.extend_from_slice(&piece);
-            self.pace.received_all(piece.len()).await;
+            pace::pause(self.pace.receive(piece.len())).await;
         }
         match expected {
             Some(expected) if expected != body.len() as u64 => {

@@ -29,7 +29,7 @@ const GIB: u64 = 1 << 30;
 /// S3's limits: bytes of one part, bytes of one request, parts of one object, bytes of one object.
 pub(super) const MIN_PART: u64 = 5 * MIB;
 const MAX_REQUEST: u64 = 5 * GIB;
-const MAX_PARTS: u64 = 10_000;
+pub(super) const MAX_PARTS: u64 = 10_000;
 const MAX_OBJECT: u64 = 5 << 40;
 
 /// The part size that a configured 0 stands for.

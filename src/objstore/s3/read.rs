@@ -6,7 +6,8 @@
 //! when a few tries in a row bring no byte. Memory: what the transport reads at once, a few hundred KiB.
 //!
 //! On cancel: dropping the stream closes its connection. A stream holds one of the slots of the readings, not one of
-//! those of the requests with a body: whoever reads one object while it sends another does not wait for itself.
+//! those of the requests with a body: whoever reads one object while it sends another does not wait for itself. It does
+//! hold a connection until it is read or dropped, which counts where the configuration limits them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,13 +20,13 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Encryption, Store, errors, guard::Stall};
-use crate::objstore::{Error, ErrorKind, Op, Reading};
+use crate::objstore::{Error, ErrorKind, Op, Reading, pace};
 
 /// How many tries in a row may bring no byte.
 const TRIES: u32 = 3;
 
 /// The pause before the second try; it doubles with the next.
-const PAUSE: Duration = Duration::from_millis(200);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// An answer that brings bytes up to the object's end.
 struct Answer {
@@ -39,7 +40,7 @@ struct Answer {
 struct Stream {
     store: Arc<Store>,
     key: String,
-    /// Where the next byte is in the object.
+    /// Where the next byte to arrive is in the object.
     at: u64,
     size: u64,
     e_tag: Option<String>,
@@ -47,8 +48,10 @@ struct Stream {
     body: Option<ByteStream>,
     /// How many tries in a row brought nothing.
     fruitless: u32,
-    /// How many bytes the pace has not heard of.
-    unpaid: usize,
+    /// What has arrived and was not handed out.
+    held: Bytes,
+    /// What the pace wants to pass before more is handed out.
+    pause: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -92,7 +95,8 @@ impl Store {
             e_tag: answer.e_tag,
             body: Some(answer.body),
             fruitless: 0,
-            unpaid: 0,
+            held: Bytes::new(),
+            pause: Duration::ZERO,
             _permit: permit,
         };
         Ok(Reading {
@@ -159,19 +163,23 @@ impl Store {
 impl Stream {
     /// The next piece, and the rest.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Error> {
-        self.store.pace.received_all(std::mem::take(&mut self.unpaid)).await;
-        while self.at < self.size {
+        if self.held.is_empty() && self.at == self.size {
+            return Ok(None);
+        }
+        pace::pause(self.pause).await;
+        while self.held.is_empty() {
             let Some(body) = &mut self.body else {
                 self.ask_again().await?;
                 continue;
             };
             let broken = match body.next().await {
-                Some(Ok(piece)) if piece.is_empty() => continue,
                 Some(Ok(piece)) if piece.len() as u64 <= self.size - self.at => {
+                    if !piece.is_empty() {
+                        self.fruitless = 0;
+                    }
                     self.at += piece.len() as u64;
-                    self.unpaid = piece.len();
-                    self.fruitless = 0;
-                    return Ok(Some((piece, self)));
+                    self.held = piece;
+                    continue;
                 }
                 Some(Ok(_)) => {
                     let detail = format!("the answer has more than the {} bytes that were announced", self.size);
@@ -186,9 +194,12 @@ impl Stream {
                 }
                 None => self.broken(ErrorKind::Network, "it ended early"),
             };
-            self.pause(broken).await?;
+            self.try_later(broken).await?;
         }
-        Ok(None)
+        let pace = &self.store.pace;
+        let step = self.held.len().min(pace.step());
+        self.pause = pace.receive(step);
+        Ok(Some((self.held.split_to(step), self)))
     }
 
     fn broken(&self, kind: ErrorKind, why: &str) -> Error {
@@ -197,14 +208,14 @@ impl Stream {
     }
 
     /// Waits before the next try, or gives up: after too many, or where nothing tells one object from another.
-    async fn pause(&mut self, error: Error) -> Result<(), Error> {
+    async fn try_later(&mut self, error: Error) -> Result<(), Error> {
         self.body = None;
         self.fruitless += 1;
         if self.fruitless >= TRIES || self.e_tag.is_none() {
             return Err(error);
         }
         tracing::debug!(%error, "reading on where it broke off");
-        tokio::time::sleep(PAUSE * 2_u32.pow(self.fruitless - 1)).await;
+        tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(self.fruitless - 1)).await;
         Ok(())
     }
 
@@ -216,7 +227,7 @@ impl Stream {
             }
             Ok(_) => Err(self.store.replaced(&self.key)),
             // What else heals by itself the SDK has tried often enough.
-            Err(error) if error.kind == ErrorKind::Stalled => self.pause(error).await,
+            Err(error) if error.kind == ErrorKind::Stalled => self.try_later(error).await,
             Err(error) => Err(error),
         }
     }
@@ -235,7 +246,12 @@ fn size(at: u64, length: Option<i64>, range: Option<&str>) -> Result<u64, String
             None => Err("the store does not tell how many bytes it sends".to_owned()),
         };
     };
-    let wrong = || format!("the store was asked for the bytes from {at} on and announced {range:?}");
+    let wrong = || {
+        format!(
+            "the store was asked for the bytes from {at} on and announced {:?}",
+            errors::tidy(range)
+        )
+    };
     let (first, last, size) = parse_range(range).ok_or_else(wrong)?;
     if first != at || last.checked_add(1) != Some(size) || length.is_some_and(|length| length != size - at) {
         return Err(wrong());

@@ -175,3 +175,33 @@ async fn all_that_moves_is_counted() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_read_stays_the_same_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = format!("type: FILESYSTEM\nconfig:\n  directory: {}\n", dir.path().display());
+    let bucket = open(&yaml, limits()).await;
+    let content = content(1_000_000);
+    bucket.put_file("x", &unlinked(&content)).await.unwrap();
+    let begun = async || {
+        let mut reading = bucket.read("x", 0).await.unwrap();
+        let first = reading.pieces.try_next().await.unwrap().unwrap();
+        (first, reading.pieces)
+    };
+
+    let (first, rest) = begun().await;
+    bucket.put_bytes("x", Bytes::from_static(b"another one")).await.unwrap();
+    let rest: Vec<_> = rest.try_collect().await.unwrap();
+    assert!([first, rest.concat().into()].concat() == content);
+
+    bucket.put_file("x", &unlinked(&content)).await.unwrap();
+    let (_, rest) = begun().await;
+    let file = fs_err::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("x"))
+        .unwrap();
+    file.set_len(999_999).unwrap();
+    let error = rest.try_collect::<Vec<_>>().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
+    assert!(error.to_string().contains("became shorter"), "{error}");
+}

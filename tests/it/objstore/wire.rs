@@ -151,12 +151,16 @@ async fn a_customers_key_goes_out_with_objects_and_reads() {
     let sse = format!("sse_config: {{type: SSE-C, encryption_key: {}}}", file.display());
     let server = Server::start(|request, _| match request.method.as_str() {
         "GET" => ok("", "abc"),
+        "HEAD" => Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n".into()),
         _ => take(request),
     })
     .await;
     let bucket = open(&s3_yaml(&server.host, "thanos", &[&sse]), limits()).await;
     bucket.put_bytes("x", Bytes::from_static(b"abc")).await.unwrap();
     bucket.get("x", 10).await.unwrap();
+    drop(bucket.read("x", 0).await.unwrap());
+    bucket.compare("x", &unlinked(b"abc")).await.unwrap();
+    assert_eq!(server.seen().len(), 5, "a comparison asks, and reads");
     for request in server.seen() {
         assert_eq!(
             request.header("x-amz-server-side-encryption-customer-algorithm"),
