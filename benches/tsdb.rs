@@ -1,18 +1,29 @@
-//! What is asked of the disk all day long: the idle scan, the check of an index, `meta.json`. Figures, no verdicts; run by
-//! `make bench`.
+//! What is asked of the disk all day long: the idle scan, the check of an index, `meta.json`; and the check of every byte
+//! of a block. Figures, no verdicts; run by `make bench`.
 
 #[path = "../tests/it/rig/mod.rs"]
 mod rig;
 
 mod figures;
 
-use std::{hint::black_box, time::SystemTime};
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicBool, AtomicU64},
+    time::SystemTime,
+};
 
 use criterion::{Criterion, Throughput};
 use fs_err as fs;
 use narthex::{
     model::Labels,
-    tsdb::{BucketFile, Meta, Pinned, Scanner, Stamp, check, scan},
+    tsdb::{
+        BucketFile, Meta, Pinned, Scanner, Stamp,
+        check::{
+            self,
+            full::{self, Options},
+        },
+        scan,
+    },
 };
 use rig::{
     blocks::{Spec, generate, place_anew},
@@ -29,6 +40,7 @@ fn main() {
     let mut criterion = figures::criterion();
     scans(&mut criterion);
     checks(&mut criterion);
+    full_checks(&mut criterion);
     metas(&mut criterion);
     criterion.final_summary();
 }
@@ -77,6 +89,39 @@ fn checks(criterion: &mut Criterion) {
     group.bench_function("quick", |bencher| {
         bencher.iter(|| check::quick(&pinned).expect("promtool makes whole blocks"));
     });
+    group.finish();
+}
+
+/// The full check reads every byte; by one thread, so that the figure is one core's. The block is in the page cache.
+fn full_checks(criterion: &mut Criterion) {
+    let spec = Spec {
+        series: SERIES / 5,
+        samples: 240,
+        step: 30,
+        slot: 0,
+    };
+    let made = generate(spec);
+    let data = made.parent().expect("a block is in a directory");
+    let found = scan(data).expect("the directory can be read").blocks;
+    let pinned = Pinned::open(&found[0]).expect("the block is there");
+    let (stop, read) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut group = criterion.benchmark_group("full check of a block of 20000 series, one thread");
+    group.throughput(Throughput::Bytes(pinned.files.iter().map(|file| file.len).sum()));
+    for (name, sha256) in [("CRC-32C", false), ("and SHA-256", true)] {
+        let options = Options {
+            threads: 1,
+            sha256,
+            stop: &stop,
+            read: &read,
+        };
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                full::blocks(&found, &options, |_, result| {
+                    result.expect("promtool makes whole blocks");
+                });
+            });
+        });
+    }
     group.finish();
 }
 

@@ -12,6 +12,7 @@ mod codegen;
 mod corners;
 mod demo;
 mod docs;
+mod full_check;
 mod grpc;
 mod house;
 mod objstore;

@@ -5,4 +5,4 @@ mod labelled;
 mod large;
 mod random;
 mod special;
-mod stage;
+pub(crate) mod stage;

@@ -22,10 +22,10 @@ const AT_ONCE: usize = 5000;
 
 /// What is written to Prometheus.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Written {
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) floats: Vec<(i64, f64)>,
-    pub(super) histograms: Vec<Histogram>,
+pub(crate) struct Written {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) floats: Vec<(i64, f64)>,
+    pub(crate) histograms: Vec<Histogram>,
 }
 
 /// Prometheus' request to write, as far as it is used here.
@@ -36,7 +36,7 @@ struct WriteRequest {
 }
 
 /// A set of labels.
-pub(super) fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs
         .iter()
         .map(|&(name, value)| (name.to_owned(), value.to_owned()))
@@ -44,13 +44,13 @@ pub(super) fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 /// A whole minute about half an hour ago, in ms: what is written behind it stays in the head.
-pub(super) fn start_ms() -> i64 {
+pub(crate) fn start_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
     (now / 60 - 30) * 60_000
 }
 
 /// Starts a Prometheus that can be written to.
-pub(super) async fn prometheus(leg: &Leg, external: &[(&str, &str)], args: &[&str]) -> Prometheus {
+pub(crate) async fn prometheus(leg: &Leg, external: &[(&str, &str)], args: &[&str]) -> Prometheus {
     let mut all = vec![
         "--web.enable-remote-write-receiver".to_owned(),
         "--enable-feature=native-histograms".to_owned(),
@@ -70,7 +70,7 @@ pub(super) async fn prometheus(leg: &Leg, external: &[(&str, &str)], args: &[&st
 }
 
 /// Writes series to Prometheus.
-pub(super) async fn write(prometheus: &Prometheus, series: &[Written]) {
+pub(crate) async fn write(prometheus: &Prometheus, series: &[Written]) {
     for part in series.chunks(AT_ONCE) {
         let timeseries = part.iter().map(|series| TimeSeries {
             labels: series
@@ -148,7 +148,7 @@ impl Stage {
 }
 
 /// `data` of an answer of Prometheus' own API.
-pub(super) async fn api(prometheus: &Prometheus, path: &str, parameters: &[(&str, &str)]) -> Value {
+pub(crate) async fn api(prometheus: &Prometheus, path: &str, parameters: &[(&str, &str)]) -> Value {
     let base = format!("{}/api/v1/{path}", prometheus.url());
     let url = url::Url::parse_with_params(&base, parameters).unwrap();
     let answer = http::client().get(url).send().await.unwrap();

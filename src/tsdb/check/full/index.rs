@@ -118,7 +118,7 @@ impl<R: Read, N: FnMut(u64) -> Result<(), Fault>> Walk<'_, R, N> {
             match name {
                 "label indices" => self.lists(name, end, None)?,
                 "postings" => self.lists(name, end, Some(&places))?,
-                // Newer formats of Prometheus may do without it.
+                // Prometheus does not need it to read a block.
                 "label table" if start == end => {}
                 _ => self.record(name, end, |_| ())?,
             }

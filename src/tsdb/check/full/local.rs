@@ -34,7 +34,7 @@ pub(super) fn blocks(blocks: &[Block], options: &Options<'_>, done: Done<'_>) {
         files: Mutex::default(),
     };
     thread::scope(|scope| {
-        // One thread less than asked for does the work, too.
+        // Should the system give no more threads, those that there are do the work, too.
         for _ in 1..options.threads {
             let _ = thread::Builder::new().spawn_scoped(scope, || work.run());
         }
@@ -271,4 +271,29 @@ impl Read for FromStart<'_> {
 /// What a thread that panicked leaves is as good as what it found.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use super::*;
+    use crate::tsdb::{Reason, testing};
+
+    #[test]
+    fn a_file_that_became_shorter_is_unreadable() {
+        let (_dir, mut file) = testing::pinned_file("chunks/000001", &[0x85, 0xbd, 0x40, 0xdd, 1, 0, 0, 0]);
+        file.len += 5;
+        let options = Options {
+            threads: 1,
+            sha256: false,
+            stop: &AtomicBool::new(false),
+            read: &AtomicU64::new(0),
+        };
+        let Err(PinError::Broken { reason, detail }) = whole(&file, false, &options) else {
+            panic!()
+        };
+        let text = format!("{} cannot be read: it ends 5 bytes before its 13", file.path.display());
+        assert_eq!((reason, detail), (Reason::Unreadable, text));
+    }
 }

@@ -6,10 +6,11 @@ use std::{
     },
 };
 
-use proptest::prelude::*;
-
 use super::*;
 use crate::tsdb::testing::{self, Shape};
+
+mod garbage;
+mod running;
 
 const ID: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
 
@@ -144,10 +145,14 @@ fn passes(meta: &Meta, index: &[u8], segments: &[Vec<u8>]) -> Result<Facts, Brok
     let (index, _) = super::index(index.len() as u64, toc, index, &options(1)).unwrap()?;
     let mut facts = Vec::new();
     for (i, bytes) in segments.iter().enumerate() {
-        let (found, _) = segment(&segment_name(i), bytes.len() as u64, &bytes[..], &options(1)).unwrap()?;
-        facts.push(found);
+        facts.push(of_segment(i, bytes)?);
     }
     agree(meta, &index, &facts)
+}
+
+fn of_segment(number: usize, bytes: &[u8]) -> Result<SegmentFacts, Broken> {
+    let (facts, _) = segment(&segment_name(number), bytes.len() as u64, bytes, &options(1)).unwrap()?;
+    Ok(facts)
 }
 
 fn bytes_of(block: &Block) -> (Vec<u8>, Vec<Vec<u8>>) {
@@ -177,9 +182,9 @@ fn any_changed_byte_is_found() {
                 assert_eq!(broken.reason, Reason::Index, "byte {at} ^ {flip}");
             }
             for (i, at) in (0..segments.len()).flat_map(|i| (0..segments[i].len()).map(move |at| (i, at))) {
-                let mut segments = segments.clone();
-                segments[i][at] ^= flip;
-                let broken = passes(&block.meta, &index, &segments).unwrap_err();
+                let mut bytes = segments[i].clone();
+                bytes[at] ^= flip;
+                let broken = of_segment(i, &bytes).unwrap_err();
                 assert!(
                     broken.detail.starts_with(&segment_name(i)),
                     "byte {at} ^ {flip}: {broken}"
@@ -283,7 +288,7 @@ fn says_what_is_wrong_with_the_segments() {
     let (index, segments) = bytes_of(&block);
     let far = passes(&block.meta, &index, &segments).unwrap_err();
     assert_eq!(far.reason, Reason::Chunk);
-    let text = "the index refers to 33 chunks of chunks/000001, which holds 33, but others";
+    let text = "the index refers to 33 chunks of chunks/000001, which holds as many, but others";
     assert_eq!(far.detail, text);
 }
 
@@ -291,14 +296,11 @@ fn says_what_is_wrong_with_the_segments() {
 fn a_segment_that_ends_between_two_chunks_is_found() {
     let (_data, block) = testing::real_block();
     let (index, segments) = bytes_of(&block);
-    // Of the last chunk's 4 + data + 1 bytes only the place matters: the first cut that the pass itself lets through.
-    let whole = |len: &usize| {
-        let bytes = &segments[0][..*len];
-        super::segment("chunks/000001", *len as u64, bytes, &options(1))
-            .unwrap()
-            .is_ok()
-    };
-    let cut = (0..segments[0].len()).rev().find(whole).unwrap();
+    // The longest beginning that passes for a segment by itself.
+    let cut = (0..segments[0].len())
+        .rev()
+        .find(|len| of_segment(0, &segments[0][..*len]).is_ok())
+        .unwrap();
     let far = passes(&block.meta, &index, &[segments[0][..cut].to_vec()]).unwrap_err();
     let text = "the index refers to 12 chunks of chunks/000001, which holds 11";
     assert_eq!((far.reason, far.detail.as_str()), (Reason::Chunk, text));
@@ -357,8 +359,7 @@ fn only_known_chunks_pass_and_each_encoding_counts() {
         for (encoding, data) in chunks {
             testing::one_chunk(&mut bytes, *encoding, data);
         }
-        let (facts, _) = segment("chunks/000001", bytes.len() as u64, &bytes[..], &options(1)).unwrap()?;
-        Ok::<_, Broken>(facts)
+        of_segment(0, &bytes)
     };
     let found = segment_of(&chunks).unwrap();
     assert_eq!(found.samples, 7 + 1 + 256 + 2 + 3 + 4);
