@@ -123,8 +123,11 @@ async fn a_signal_cuts_it() {
         .args(["bucket", "verify", "--full", "--max-rate=100"])
         .arg(format!("--objstore.config={}", bucket.config()));
     let process = Process::spawn("narthex", &mut command, &dir.path().join("log"), None);
-    wait_until("the work has begun", PATIENCE, async || {
-        process.log().contains("looking at the blocks of the bucket")
+    wait_until(PATIENCE, "the beginning of the work", async || {
+        process
+            .log()
+            .contains("looking at the blocks of the bucket")
+            .then_some(())
     })
     .await;
     let status = process.stop(PATIENCE).await;
