@@ -140,7 +140,7 @@ fn a_bucket_without_blocks_is_not_complete() {
     );
     let run = bucket.run(&["gaps", "--slot=0s"]);
     assert!(
-        run.code == Some(1) && run.stderr.contains("--slot must be 1ms or longer"),
+        run.code == Some(1) && run.stderr.contains("--slot must be at least 1s"),
         "{run:?}"
     );
 }

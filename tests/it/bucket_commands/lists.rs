@@ -90,7 +90,7 @@ fn inspect_sorts_and_shows() {
     assert_eq!(sorted(&["--sort-by=ULID"]), "12345678");
     // As numbers, not as texts.
     assert_eq!(sorted(&["--sort-by=#SAMPLES", "--sort-by=RANGE"]), "82345671");
-    assert_eq!(sorted(&["--sort-by=UNTIL-DOWN"]), "74328156");
+    assert_eq!(sorted(&["--sort-by=UNTIL-DOWN"]), "74321856");
     assert_eq!(sorted(&["--sort-by=LABELS"]), "12456738");
     assert_eq!(sorted(&["-l", "{cluster=\"a\"}", "-l", "{replica!=\"0\"}"]), "");
     let rows = bucket.run(&["inspect", "-o", "json", "-l", "cluster=a"]).json();
@@ -170,11 +170,7 @@ fn a_mistake_is_told() {
         "--max-time=2026-01-01T00:00:00Z",
     ]);
     assert_eq!(run.code, Some(1));
-    assert!(
-        run.stderr
-            .contains("--min-time is 2026-01-02T00:00:00Z and thus later than --max-time"),
-        "{run:?}"
-    );
+    assert!(run.stderr.contains("--min-time is after --max-time"), "{run:?}");
     let config = format!(
         "type: FILESYSTEM\nconfig:\n  directory: {}/a-file\n",
         bucket.path().display()

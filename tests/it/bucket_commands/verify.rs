@@ -4,8 +4,11 @@ use serde_json::{Value, json};
 
 use super::stage::{Bucket, H, Run, T, meta, name};
 
-/// Block and kind of each issue, and whether each note is of a block.
-fn told(run: &Run) -> (Vec<(String, String)>, Vec<(String, String)>) {
+/// A block, and what is said of it.
+type Said = (String, String);
+
+/// Block and kind of each issue, block and text of each note.
+fn told(run: &Run) -> (Vec<Said>, Vec<Said>) {
     let document = run.json();
     let list = |key: &str, value: &str| {
         let items = document[key].as_array().unwrap().iter();
@@ -15,7 +18,7 @@ fn told(run: &Run) -> (Vec<(String, String)>, Vec<(String, String)>) {
     (list("issues", "kind"), list("notes", "detail"))
 }
 
-fn issues(bucket: &Bucket) -> Vec<(String, String)> {
+fn issues(bucket: &Bucket) -> Vec<Said> {
     let run = bucket.run(&["verify", "-o", "json"]);
     let (issues, _) = told(&run);
     assert_eq!(run.code, Some(if issues.is_empty() { 0 } else { 3 }), "{run:?}");
