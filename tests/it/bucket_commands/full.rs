@@ -115,6 +115,27 @@ async fn a_bucket_of_s3_is_read() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_is_not_there_is_a_failure() {
+    let view = Weed::shared().await.bucket("audit").await;
+    let config: Vec<String> = view.config().lines().map(str::to_owned).collect();
+    let config = config
+        .iter()
+        .map(|line| match line.trim_start().starts_with("bucket:") {
+            true => "  bucket: not-there\n".to_owned(),
+            false => format!("{line}\n"),
+        });
+    let config: String = config.collect();
+    for command in ["ls", "inspect", "verify", "gaps"] {
+        let run = run_on(&config, &[command]);
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(
+            run.stderr.contains("cannot list") && run.stderr.contains("not-there"),
+            "{run:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_signal_cuts_it() {
     let (bucket, _) = bucket();
     let dir = temp_dir("cut");
