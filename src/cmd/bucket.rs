@@ -23,7 +23,7 @@ use crate::{audit::whole::Reader, cli, ops::supervisor::Outcome};
 const AT_ONCE: usize = 16;
 
 pub(super) async fn ls(flags: cli::Ls) -> Result<Outcome> {
-    let wanted = Wanted::new(flags.selection, now())?;
+    let wanted = Wanted::new(flags.selection, now());
     let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
@@ -34,7 +34,7 @@ pub(super) async fn ls(flags: cli::Ls) -> Result<Outcome> {
 }
 
 pub(super) async fn inspect(flags: cli::Inspect) -> Result<Outcome> {
-    let wanted = Wanted::new(flags.selection, now())?;
+    let wanted = Wanted::new(flags.selection, now());
     let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
@@ -46,7 +46,7 @@ pub(super) async fn inspect(flags: cli::Inspect) -> Result<Outcome> {
 
 pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
     let now = now();
-    let wanted = Wanted::new(flags.selection, now)?;
+    let wanted = Wanted::new(flags.selection, now);
     let (at_once, max_rate) = (flags.transfer.concurrency, flags.transfer.max_rate);
     let store = single::open(&flags.objstore, at_once, max_rate).await?;
     let task = verify::Task {
@@ -74,8 +74,8 @@ pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
 
 pub(super) async fn gaps(flags: cli::Gaps) -> Result<Outcome> {
     let now = now();
-    let wanted = Wanted::new(flags.selection.clone(), now)?;
-    let rules = gaps::rules(&flags, &wanted, now)?;
+    let wanted = Wanted::new(flags.selection.clone(), now);
+    let rules = gaps::rules(&flags, &wanted, now);
     let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted, rules) = (&*store.bucket, &wanted, &rules);
     let job = async |token| {

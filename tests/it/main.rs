@@ -7,6 +7,7 @@ mod bad_blocks;
 mod bad_config;
 mod bad_data_dir;
 mod bad_store;
+mod bucket_commands;
 mod cli;
 mod codegen;
 mod corners;

@@ -33,8 +33,10 @@ fn rules() -> Rules {
     }
 }
 
-/// The runs up to `until` hours after `T`: from and until (h after `T`), state, missing (min).
-fn told(covers: &[Cover], rules: Rules) -> Vec<(i64, i64, State, i64)> {
+/// A run: from and until (h after `T`), state, missing (min).
+type Told = (i64, i64, State, i64);
+
+fn told(covers: &[Cover], rules: Rules) -> Vec<Told> {
     let runs = runs(covers, &rules);
     for run in &runs {
         assert_eq!(run.slots * rules.slot, run.until - run.from);
@@ -52,7 +54,7 @@ fn slots_are_judged_by_what_is_there() {
         until: Some(T + hours * H),
         ..rules()
     };
-    let table: [(&str, Vec<Cover>, Rules, Vec<(i64, i64, State, i64)>); 11] = [
+    let table: [(&str, Vec<Cover>, Rules, Vec<Told>); 11] = [
         ("nothing", vec![], until(8), vec![]),
         (
             "all there, the first from its first sample on",
@@ -78,14 +80,14 @@ fn slots_are_judged_by_what_is_there() {
         ),
         (
             "neighbours of one state are one run",
-            vec![plain(T, T + 1 * H), plain(T + 3 * H, T + 6 * H)],
+            vec![plain(T, T + H), plain(T + 3 * H, T + 6 * H)],
             until(6),
             vec![(0, 4, Partial, 120), (4, 6, Found, 0)],
         ),
         (
             "many small blocks and overlaps",
             vec![
-                plain(T + 1 * H, T + 2 * H),
+                plain(T + H, T + 2 * H),
                 plain(T, T + 61 * M),
                 plain(T + 10 * M, T + 20 * M),
                 plain(T, T + 30 * M),
@@ -119,7 +121,7 @@ fn slots_are_judged_by_what_is_there() {
         ),
         (
             "empty and reversed blocks cover nothing",
-            vec![plain(T, T), plain(T + 3 * H, T + 1 * H), plain(T + 4 * H, T + 6 * H)],
+            vec![plain(T, T), plain(T + 3 * H, T + H), plain(T + 4 * H, T + 6 * H)],
             until(6),
             vec![(4, 6, Found, 0)],
         ),

@@ -2,9 +2,9 @@
 //!
 //! Blocks that are marked for deletion cover nothing: what was merged is covered by another block.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
@@ -50,22 +50,16 @@ pub(super) struct Report {
 }
 
 /// What the flags say about slots.
-///
-/// # Errors
-/// A slot of no length.
-pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Result<Rules> {
-    let ms = |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    if ms(flags.slot) == 0 {
-        bail!("--slot must be 1ms or longer");
-    }
-    Ok(Rules {
+pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Rules {
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    Rules {
         slot: ms(flags.slot),
         tolerance: ms(flags.tolerance),
         seal_delay: ms(flags.seal_delay),
         from: (wanted.from > YEAR_0).then_some(wanted.from),
         until: (wanted.until < now).then_some(wanted.until),
         now,
-    })
+    }
 }
 
 /// Looks at all blocks.

@@ -123,8 +123,9 @@ impl Row {
     fn compare(&self, other: &Self, column: InspectColumn) -> Ordering {
         match column {
             InspectColumn::Ulid => self.id.cmp(&other.id),
-            InspectColumn::From => self.from.cmp(&other.from),
-            InspectColumn::Until => self.until.cmp(&other.until),
+            // By what is shown, as Thanos sorts.
+            InspectColumn::From => self.from.div_euclid(1000).cmp(&other.from.div_euclid(1000)),
+            InspectColumn::Until => self.until.div_euclid(1000).cmp(&other.until.div_euclid(1000)),
             InspectColumn::Range => self.range().cmp(&other.range()),
             // What is never downsampled comes last.
             InspectColumn::UntilDown => {

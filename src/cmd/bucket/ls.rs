@@ -42,13 +42,12 @@ pub(super) async fn list(
     let mut left_out = LeftOut::default();
     let mut blocks = std::pin::pin!(scan(bucket, wanted, exclude_marked));
     while let Some(seen) = blocks.try_next().await? {
-        match left_out.shown(seen) {
-            Some((meta, false)) => lines.push(Line {
+        if let Some((meta, false)) = left_out.shown(seen) {
+            lines.push(Line {
                 min_time: meta.min_time,
                 id: meta.ulid,
                 shown: shown(&meta, output),
-            }),
-            Some((_, true)) | None => {}
+            });
         }
     }
     left_out.tell();

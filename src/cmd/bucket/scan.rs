@@ -27,19 +27,12 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// What `selection` means at `now` (ms since 1970).
-    ///
-    /// # Errors
-    /// Times that no block can touch.
-    pub(super) fn new(selection: Selection, now: i64) -> Result<Self> {
-        let (from, until) = (selection.min_time.resolve(now), selection.max_time.resolve(now));
-        if from > until {
-            bail!(
-                "--min-time is {} and thus later than --max-time, which is {}",
-                super::show::time(from),
-                super::show::time(until)
-            );
+    pub(super) fn new(selection: Selection, now: i64) -> Self {
+        Self {
+            from: selection.min_time.resolve(now),
+            until: selection.max_time.resolve(now),
+            selection,
         }
-        Ok(Self { selection, from, until })
     }
 
     /// Whether a block is selected.

@@ -2,7 +2,7 @@
 //!
 //! Blocks are looked at several at once, each from its `meta.json` on to its last object, and only what is needed to
 //! find overlaps is kept of each. What was found is printed also when a signal or a failure of the bucket ends the work
-//! early.
+//! early. Of the overlaps of a label set only the first ten thousand are told.
 
 use std::sync::Arc;
 
@@ -178,6 +178,11 @@ async fn look_at_all(
         () = token.cancelled() => return Ok(()),
         ids = catalog::ids(&**task.bucket) => ids?,
     };
+    tracing::info!(
+        blocks = ids.len(),
+        full = task.reader.is_some(),
+        "looking at the blocks of the bucket"
+    );
     let looks = stream::iter(ids)
         .map(|id| look_at(task, id))
         .buffer_unordered(task.at_once);
