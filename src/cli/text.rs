@@ -121,7 +121,7 @@ pub(super) fn long_help(root: &clap::Command) -> String {
 fn rendered(command: &clap::Command, path: &[String], notes: &'static str) -> clap::Command {
     // A value that may be left out would be shown, and must not be given.
     let plain = |arg: Arg| match is_switch(&arg) {
-        true => arg.num_args(0).action(ArgAction::SetTrue),
+        true => arg.require_equals(false).num_args(0).action(ArgAction::SetTrue),
         false => arg,
     };
     let mut below = String::new();

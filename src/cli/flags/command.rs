@@ -57,7 +57,7 @@ pub enum Command {
     /// restored.
     Restore(Box<Restore>),
 
-    /// Commands under the names that Thanos gives them
+    /// Commands under the names that Thanos gives them: bucket upload-blocks
     ///
     /// For scripts that exist already.
     #[command(subcommand)]

@@ -13,16 +13,26 @@ use super::{divided, files, newest, pages, pages_and_manifests, root, spans};
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 22] = [
+const FOREIGN: [&str; 32] = [
     "config.file",
+    "delete-delay",
     "endpoint",
     "grpc-client-tls-ca",
     "grpc-client-tls-cert",
     "grpc-client-tls-key",
     "grpc-client-tls-secure",
+    "id",
+    "issues",
+    "list",
+    "objstore-backup.config",
+    "objstore-backup.config-file",
     "query.replica-label",
+    "repair",
+    "selector.relabel-config",
+    "selector.relabel-config-file",
     "storage.remote.read-concurrent-limit",
     "storage.tsdb.path",
+    "storage.tsdb.retention.time",
     "storage.tsdb.delay-compact-file.path",
     "storage.tsdb.min-block-duration",
     "storage.tsdb.max-block-duration",
