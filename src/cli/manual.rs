@@ -3,7 +3,7 @@
 use clap::Arg;
 
 use super::{
-    argv::commands,
+    argv::{commands, is_switch},
     examples,
     text::{shown_default, signature},
 };
@@ -75,6 +75,11 @@ fn flag(page: &mut String, arg: &Arg) {
         .map(ToString::to_string)
         .unwrap_or_default();
     page.push_str(&format!(".TP\n\\fB{}\\fR\n{}\n", roff(&signature(arg)), roff(&help)));
+    let values = arg.get_possible_values();
+    if !values.is_empty() && !is_switch(arg) {
+        let names: Vec<&str> = values.iter().map(|value| value.get_name()).collect();
+        page.push_str(&format!(".br\nOne of: {}.\n", roff(&names.join(", "))));
+    }
     if let Some(default) = shown_default(arg) {
         page.push_str(&format!(".br\nDefault: {}.\n", roff(&default)));
     }
@@ -123,6 +128,7 @@ mod tests {
             ".SH narthex tools bucket upload\\-blocks\n",
             "\\fB\\-\\-[no\\-]upload\\-compacted\\fR",
             "\\fB\\-l, \\-\\-selector=<selector>\\fR",
+            ".br\nOne of: ids, wide, json.\n",
             ".SS Examples\n",
             ".SS Exit codes\n.TP\n\\fB0\\fR\n",
         ] {

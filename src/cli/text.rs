@@ -56,10 +56,14 @@ fn about_bucket(command: clap::Command, path: &[String]) -> clap::Command {
     if path.first().is_none_or(|name| name == "sidecar") {
         return command;
     }
-    command.mut_args(|arg| match arg.get_id().as_str() {
-        "objstore.config" => arg.help("The bucket, as YAML").help_heading("Bucket"),
-        "objstore.config-file" => arg.help("File that describes the bucket").help_heading("Bucket"),
-        _ => arg,
+    command.mut_args(|arg| {
+        let help = match arg.get_id().as_str() {
+            "objstore.config" => "The bucket, as YAML",
+            "objstore.config-file" => "File that describes the bucket",
+            _ => return arg,
+        };
+        let long = format!("{help}\n\n$(NAME) is replaced by the environment variable NAME, which must be set.");
+        arg.help(help).long_help(long).help_heading("Bucket")
     })
 }
 

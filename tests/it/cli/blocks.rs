@@ -166,7 +166,7 @@ fn selectors_are_taken_in_every_form() {
         &["--selector={cluster='eu',}"],
         &["--selector", "{cluster=`eu`}"],
     ] {
-        assert_eq!(ls(words).selection.selector, [want.clone()], "{words:?}");
+        assert_eq!(ls(words).selection.selector, std::slice::from_ref(&want), "{words:?}");
     }
     let selectors = restore(&["-l", "a=b", "--selector={c!=\"d\", e=~\"x|y\"}"])
         .selection

@@ -86,7 +86,7 @@ fn every_flag_has_a_row_in_the_parity_table_and_every_row_a_flag() {
 fn every_flag_of_the_bucket_tools_has_a_row_and_every_row_a_flag_or_a_reason() {
     let page = page("docs/parity.md");
     for command in command_names().iter().filter(|name| *name != "sidecar") {
-        let heading = format!("\n### `narthex {command}`\n");
+        let heading = format!("\n### `{command}`\n");
         let (_, part) = page
             .split_once(&heading)
             .unwrap_or_else(|| panic!("no part {heading:?}"));

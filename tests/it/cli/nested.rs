@@ -206,6 +206,13 @@ fn every_command_has_a_help_that_is_reached_in_every_way() {
         let section = format!("\n.SH narthex {}\n", name.replace('-', "\\-"));
         assert!(man.contains(&section), "{name}");
     }
+    // Only the sidecar does without a bucket.
+    let long = printed(&["--help-long"], true, 0);
+    let (_, others) = long.split_once("\nnarthex backfill\n").unwrap();
+    assert!(
+        others.contains("The bucket, as YAML\n") && !others.contains("nothing is shipped"),
+        "{others}"
+    );
     let group = printed(&["help", "tools", "bucket"], false, 0);
     assert_eq!(group, printed(&["tools", "bucket", "-h"], false, 0));
     assert!(group.contains("upload-blocks"), "{group}");
