@@ -91,9 +91,6 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
         json: false,
         requests_at_once,
     };
-    if order.settings.labels.is_empty() {
-        bail!("no external labels: give --label name=\"value\" at least once");
-    }
     single::run(&store, |stop| carry_out(order, &store, stop)).await
 }
 
