@@ -7,3 +7,4 @@ mod killed;
 mod resumed;
 mod returned;
 mod scene;
+mod trouble;

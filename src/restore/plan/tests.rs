@@ -156,16 +156,17 @@ fn deleted_samples_are_told_of() {
 
 #[test]
 fn times_that_only_downsampled_blocks_have_are_missing() {
-    let sixty = |from: i64, until: i64| (from * HOUR, until * HOUR);
-    let table: [(Vec<Candidate>, Vec<(i64, i64)>); 7] = [
-        (vec![downsampled(block(b'D', 0, 4, b"AB"))], vec![sixty(0, 4)]),
+    type Case = (Vec<Candidate>, Vec<(i64, i64)>);
+    let hours = |from: i64, until: i64| (from * HOUR, until * HOUR);
+    let table: [Case; 7] = [
+        (vec![downsampled(block(b'D', 0, 4, b"AB"))], vec![hours(0, 4)]),
         (
             vec![downsampled(block(b'D', 0, 4, b"AB")), block(b'C', 0, 4, b"AB")],
             vec![],
         ),
         (
             vec![downsampled(block(b'D', 0, 4, b"AB")), broken(block(b'C', 0, 4, b"AB"))],
-            vec![sixty(0, 4)],
+            vec![hours(0, 4)],
         ),
         // The first sample of B is not at its very start, but all of B is there.
         (
@@ -185,7 +186,7 @@ fn times_that_only_downsampled_blocks_have_are_missing() {
                 block(b'A', 1, 2, b""),
                 block(b'E', 4, 6, b""),
             ],
-            vec![sixty(0, 1), sixty(2, 4), sixty(6, 8)],
+            vec![hours(0, 1), hours(2, 4), hours(6, 8)],
         ),
         // Two resolutions of one block.
         (
@@ -194,7 +195,7 @@ fn times_that_only_downsampled_blocks_have_are_missing() {
                 downsampled(block(b'E', 0, 4, b"AB")),
                 downsampled(block(b'F', 4, 6, b"G")),
             ],
-            vec![sixty(0, 6)],
+            vec![hours(0, 6)],
         ),
         (vec![], vec![]),
     ];
@@ -205,7 +206,7 @@ fn times_that_only_downsampled_blocks_have_are_missing() {
     assert_eq!(told(&plan), ["D- downsampled to 300 s: Prometheus cannot read it"]);
     let blocks = vec![downsampled(block(b'D', 0, 10, b"AB"))];
     let within = super::plan(Labels::default(), blocks, 2 * HOUR, 5 * HOUR - 1);
-    assert_eq!(within.missing, [sixty(2, 5)]);
+    assert_eq!(within.missing, [hours(2, 5)]);
 }
 
 fn sets(all: &[&[(&str, &str)]]) -> Sets {

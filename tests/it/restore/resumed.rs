@@ -27,7 +27,7 @@ async fn complete_files_are_taken_again() {
         let ran = scene.restore(&["--output=json"]);
         ran.assert(0, &[]);
         scene.assert_same(&id).await;
-        assert_eq!(scene.entries(), [id.clone()]);
+        assert_eq!(scene.entries(), [id.as_str()]);
         if listed == Listed::Hashed {
             let fetched = ran.json()["fetched_bytes"].as_u64().unwrap();
             // The chunks, and meta.json, which is read for the plan and for the restore.

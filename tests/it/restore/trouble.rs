@@ -1,0 +1,94 @@
+//! A bucket that fails half-way: what can heal is asked for again, what cannot harms no other block.
+
+use super::scene::{EU, Listed, Scene};
+use crate::rig::{Fault, Rule, S3Server, tools::temp_dir};
+
+/// Three blocks on a server that follows a script.
+async fn three() -> (S3Server, Scene, Vec<String>) {
+    let server = S3Server::start();
+    let bucket = server.bucket("restore");
+    let dir = temp_dir("restore");
+    let scene = Scene { bucket, dir };
+    let mut ids = Vec::new();
+    for slot in 0..3 {
+        ids.push(scene.ship(slot, EU, Listed::Hashed, |_| {}).await);
+    }
+    ids.sort();
+    (server, scene, ids)
+}
+
+async fn all_there(scene: &Scene, ids: &[String]) {
+    assert_eq!(scene.entries(), ids);
+    for id in ids {
+        scene.assert_same(id).await;
+    }
+}
+
+#[tokio::test]
+async fn trouble_that_passes_is_waited_out() {
+    let (server, scene, ids) = three().await;
+    server.fault(Rule::on("GET", "*/chunks/000001*", Fault::CutAnswer(1000)).times(4));
+    server.fault(Rule::on("GET", "*/index*", Fault::Answer(503, "SlowDown")).times(4));
+    server.fault(
+        Rule::on("GET", "*/meta.json*", Fault::Answer(500, "InternalError"))
+            .skip(3)
+            .times(2),
+    );
+    scene.restore(&[]).assert(0, &["restored      3 blocks"]);
+    all_there(&scene, &ids).await;
+}
+
+#[tokio::test]
+async fn trouble_with_one_object_leaves_the_other_blocks_alone() {
+    let (server, scene, ids) = three().await;
+    server.fault(Rule::on(
+        "GET",
+        &format!("{}/index*", ids[1]),
+        Fault::Answer(404, "NoSuchKey"),
+    ));
+    scene.restore(&[]).assert(
+        1,
+        &[
+            "failed        1 blocks",
+            "deleted meanwhile",
+            "the bucket failed for 1 blocks",
+            "run this again to go on",
+        ],
+    );
+    scene.assert_same(&ids[0]).await;
+    scene.assert_same(&ids[2]).await;
+    let half = format!("{}.tmp-for-creation", ids[1]);
+    assert_eq!(scene.entries(), [ids[0].as_str(), half.as_str(), ids[2].as_str()]);
+    server.heal();
+    let before = server.seen().len();
+    scene
+        .restore(&[])
+        .assert(0, &["restored      1 blocks", "there already 2 blocks"]);
+    // The chunks of the block that failed were complete.
+    let chunks = |seen: &crate::rig::fault::Seen| seen.method == "GET" && seen.key.contains("/chunks/");
+    assert!(!server.seen()[before..].iter().any(chunks));
+    all_there(&scene, &ids).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_stays_sick_ends_it_in_the_end() {
+    let (server, scene, ids) = three().await;
+    server.fault(Rule::on(
+        "GET",
+        &format!("{}/index*", ids[0]),
+        Fault::Answer(503, "SlowDown"),
+    ));
+    scene
+        .restore(&[])
+        .assert(1, &["failed        1 blocks", "restored      2 blocks", "SlowDown"]);
+}
+
+#[tokio::test]
+async fn a_bucket_that_lets_nobody_in_stops_it_at_once() {
+    let (server, scene, ids) = three().await;
+    server.fault(Rule::on("GET", "*/index*", Fault::Answer(403, "AccessDenied")));
+    scene
+        .restore(&[])
+        .assert(1, &["0 of 3 blocks are restored", "AccessDenied", "not done"]);
+    assert!(scene.entries().iter().all(|name| !ids.contains(name)));
+}
