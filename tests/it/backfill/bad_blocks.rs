@@ -25,8 +25,8 @@ fn a_directory_without_blocks_and_no_directory_are_errors() {
         (dir.path().join("file"), "is --path right?"),
     ] {
         let ran = backfill(&path, &bucket, &[]).ended(1);
-        assert!(ran.err.contains(said), "{ran:?}");
-        assert!(ran.err.contains(path.to_str().unwrap()), "{ran:?}");
+        assert!(ran.stderr.contains(said), "{ran:?}");
+        assert!(ran.stderr.contains(path.to_str().unwrap()), "{ran:?}");
     }
 }
 

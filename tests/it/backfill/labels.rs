@@ -42,7 +42,7 @@ fn labels_that_are_none_are_refused_before_anything_is_read() {
         "--label=__name__=x",
     ] {
         let ran = narthex(&words("nowhere".as_ref(), &config, &[flag])).ended(2);
-        assert!(ran.err.contains("--label"), "{ran:?}");
+        assert!(ran.stderr.contains("--label"), "{ran:?}");
     }
 }
 
@@ -97,5 +97,5 @@ async fn labels_can_be_read_from_a_prometheus() {
     assert_eq!(labels(&bucket).await, json!({"cluster": "rig", "replica": "9"}));
     drop(prometheus);
     let ran = narthex(&words(dir.path(), &bucket.config(), &[&url])).ended(1);
-    assert!(ran.err.contains("--prometheus.url"), "{ran:?}");
+    assert!(ran.stderr.contains("--prometheus.url"), "{ran:?}");
 }

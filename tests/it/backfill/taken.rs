@@ -195,9 +195,9 @@ fn a_bucket_that_fails_half_way_is_told_and_the_next_run_goes_on() {
     let report = ran.json();
     assert_eq!(report["outcome"], "failed", "{report:#}");
     assert!(
-        ran.err.contains("AccessDenied") || ran.err.contains("s3:PutObject"),
+        ran.stderr.contains("AccessDenied") || ran.stderr.contains("s3:PutObject"),
         "{}",
-        ran.err
+        ran.stderr
     );
     assert_eq!(report["totals"]["sent"], report["totals"]["proven"], "{report:#}");
     server.heal();
@@ -246,7 +246,7 @@ async fn the_words_of_thanos_do_the_same() {
     );
     let words = ["tools", "bucket", "upload-blocks", &path, &config];
     let ran = narthex(&words).ended(3);
-    assert!(ran.out.contains("give --label"), "{ran:?}");
+    assert!(ran.stdout.contains("give --label"), "{ran:?}");
     narthex(&[&words[..], &["--label=cluster=\"eu\"", "--label", "replica=\"a\""]].concat()).ended(0);
     is_all_there(&bucket, dir.path()).await;
     let id = sealed(dir.path()).remove(0);

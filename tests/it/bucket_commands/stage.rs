@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::rig::{
-    BucketView, Sidecar,
+    BucketView,
     blocks::{Spec, generate},
+    one_shot::{Ran, narthex},
     tools::temp_dir,
 };
 
@@ -20,35 +21,10 @@ pub(super) const H: i64 = 3_600_000;
 /// The start of 2026 (ms since 1970).
 pub(super) const T: i64 = 1_767_225_600_000;
 
-/// What a run has left behind.
-#[derive(Debug)]
-pub(super) struct Run {
-    pub(super) code: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
-}
-
-impl Run {
-    /// What was printed, as JSON.
-    pub(super) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
 /// Runs `narthex bucket <args>` on a bucket with this configuration.
-pub(super) fn run_on(config: &str, args: &[&str]) -> Run {
-    let done = assert_cmd::Command::new(Sidecar::program())
-        .arg("bucket")
-        .args(args)
-        .arg(format!("--objstore.config={config}"))
-        .timeout(PATIENCE)
-        .output()
-        .unwrap();
-    Run {
-        code: done.status.code(),
-        stdout: String::from_utf8(done.stdout).unwrap(),
-        stderr: String::from_utf8(done.stderr).unwrap(),
-    }
+#[track_caller]
+pub(super) fn run_on(config: &str, args: &[&str]) -> Ran {
+    narthex(&[&["bucket"], args, &[&format!("--objstore.config={config}")]].concat())
 }
 
 /// The name of the block `n`, made at the start of 2026 or so.
@@ -121,7 +97,7 @@ impl Bucket {
         self.put(&format!("{}/deletion-mark.json", name(n)), mark.to_string());
     }
 
-    pub(super) fn run(&self, args: &[&str]) -> Run {
+    pub(super) fn run(&self, args: &[&str]) -> Ran {
         run_on(&self.config(), args)
     }
 }

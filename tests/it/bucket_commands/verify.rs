@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{Bucket, H, Run, T, meta, name};
+use super::stage::{Bucket, H, T, meta, name};
+use crate::rig::one_shot::Ran;
 
 /// A block, and what is said of it.
 type Said = (String, String);
 
 /// Block and kind of each issue, block and text of each note.
-fn told(run: &Run) -> (Vec<Said>, Vec<Said>) {
+fn told(run: &Ran) -> (Vec<Said>, Vec<Said>) {
     let document = run.json();
     let list = |key: &str, value: &str| {
         let items = document[key].as_array().unwrap().iter();

@@ -1,15 +1,16 @@
 //! A directory that cannot be restored to, or only in part.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use fs_err as fs;
 
-use super::scene::{EU, Listed, Scene, run};
+use super::scene::{EU, Listed, Scene};
 use crate::{
     bad_data_dir::with_mounts,
     rig::{
         blocks::{self, Spec},
         keeper::link_tree,
+        one_shot,
     },
 };
 
@@ -143,7 +144,7 @@ async fn a_disk_that_fills_up_stops_it_and_more_space_lets_it_go_on() {
     );
     words.extend(["sh".to_owned(), "-c".to_owned(), script, "sh".to_owned()]);
     words.extend(scene.command(&[]));
-    let ran = run(&words);
+    let ran = one_shot::run(Command::new(&words[0]).args(&words[1..]));
     assert_eq!(ran.stdout, "1\n0\n", "{ran:?}");
     ran.assert(
         0,

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::rig::{
     BucketView, Sidecar, Weed,
     blocks::{self, Spec},
+    one_shot::{self, Ran},
     tools::temp_dir,
 };
 
@@ -36,14 +37,6 @@ pub(super) enum Listed {
 pub(super) struct Scene {
     pub(super) bucket: BucketView,
     pub(super) dir: TempDir,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub(super) struct Ran {
-    pub(super) code: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
 }
 
 impl Scene {
@@ -141,7 +134,7 @@ impl Scene {
     /// As [`Scene::restore`], below another program.
     pub(super) fn restore_under(&self, under: &[String], more: &[&str]) -> Ran {
         let words: Vec<String> = under.iter().cloned().chain(self.command(more)).collect();
-        run(&words)
+        one_shot::run(Command::new(&words[0]).args(&words[1..]))
     }
 
     /// Whether a restored block has exactly the bytes of its objects, and no file more.
@@ -167,40 +160,6 @@ impl Scene {
             .collect();
         names.sort();
         names
-    }
-}
-
-impl Ran {
-    /// The JSON document that was printed.
-    pub(super) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// Panics unless it ended with `code` and has printed all of `said`.
-    pub(super) fn assert(&self, code: i32, said: &[&str]) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        for said in said {
-            assert!(
-                self.stdout.contains(said) || self.stderr.contains(said),
-                "not said: {said}\n{}\n{}",
-                self.stdout,
-                self.stderr
-            );
-        }
-    }
-}
-
-/// Runs a program, for two minutes at most.
-pub(super) fn run(words: &[String]) -> Ran {
-    let done = Command::new("timeout")
-        .args(["--kill-after=1", "120"])
-        .args(words)
-        .output()
-        .unwrap();
-    Ran {
-        code: done.status.code(),
-        stdout: String::from_utf8(done.stdout).unwrap(),
-        stderr: String::from_utf8(done.stderr).unwrap(),
     }
 }
 

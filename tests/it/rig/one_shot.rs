@@ -17,24 +17,44 @@ const LONGEST: Duration = Duration::from_secs(180);
 /// How a command ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Ran {
-    /// The exit code; -1 if a signal ended it.
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+    /// The exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Ran {
     /// What it printed, as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("no JSON: {error}; {self:?}"))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON: {error}; {self:?}"))
     }
 
-    /// The same, if it ended with this code.
+    /// This, if it ended with this code.
     #[track_caller]
     pub(crate) fn ended(self, code: i32) -> Ran {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
+    }
+
+    /// Panics unless it ended with `code` and has printed all of `said`.
+    #[track_caller]
+    pub(crate) fn assert(&self, code: i32, said: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for said in said {
+            assert!(
+                self.stdout.contains(said) || self.stderr.contains(said),
+                "not said: {said}\n{}\n{}",
+                self.stdout,
+                self.stderr
+            );
+        }
     }
 }
 
@@ -78,9 +98,9 @@ pub(crate) fn run(command: &mut Command) -> Ran {
         panic!("{command:?} did not end within {LONGEST:?}; stderr:\n{}", text(&err));
     };
     Ran {
-        code: status.code().unwrap_or(-1),
-        out: text(&out),
-        err: text(&err),
+        code: status.code(),
+        stdout: text(&out),
+        stderr: text(&err),
     }
 }
 
