@@ -206,10 +206,6 @@ impl Bucket for Filesystem {
         self.hold_against(key, source).await
     }
 
-    fn requests_for(&self, _: u64) -> u64 {
-        1
-    }
-
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
         let path = self.dir(Op::Iter, dir)?;
         let base = if dir.is_empty() {

@@ -348,10 +348,6 @@ mod tests {
             Ok(Comparison::Absent)
         }
 
-        fn requests_for(&self, _: u64) -> u64 {
-            1
-        }
-
         async fn list(&self, _: &str) -> Result<Vec<Object>, Error> {
             Ok(Vec::new())
         }
