@@ -140,28 +140,42 @@ impl Apply {
             return Ok(Fate::Refused("it has no readable meta.json".into()));
         };
         let result = match arrived {
-            Ok(Arrived::There) => return Ok(Fate::There),
-            Ok(Arrived::Ready(cargo)) => {
-                let commit = || {
-                    self.courier
-                        .commit(block, &cargo, &item.labels, &self.source, Instant::now())
-                        .boxed()
-                };
-                retried(commit).await
-            }
+            Ok(Arrived::There) => Ok(Fate::There),
+            Ok(Arrived::Ready(cargo)) => retried(|| self.commit(block, &cargo, &item.labels).boxed()).await,
             Err(trouble) => Err(trouble),
         };
         match result {
-            Ok(()) => {
-                if block.meta.num_tombstones > 0 {
+            Ok(fate) => {
+                if matches!(fate, Fate::Sent) && block.meta.num_tombstones > 0 {
                     tracing::warn!(block = %block.id, tombstones = block.meta.num_tombstones, "the block has tombstones, which are not sent: series deleted in Prometheus are there in the bucket");
                 }
-                Ok(Fate::Sent)
+                Ok(fate)
             }
             Err(Trouble::Refused(why)) => Ok(Fate::Refused(why)),
             Err(Trouble::Failed(why)) => Err(why),
         }
     }
+}
+
+impl Apply {
+    /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
+    async fn commit(&self, block: &Block, cargo: &Cargo, labels: &Labels) -> Result<Fate, CarryError> {
+        // What an earlier attempt may have left is ours.
+        if !self.courier.is_unsettled(block.id) {
+            match look(&self.courier, block, labels).await? {
+                Sight::Nothing => {}
+                Sight::Same => return Ok(Fate::There),
+                Sight::Other(why) => return Ok(Fate::Refused(appeared(&why))),
+            }
+        }
+        let now = Instant::now();
+        self.courier.commit(block, cargo, labels, &self.source, now).await?;
+        Ok(Fate::Sent)
+    }
+}
+
+fn appeared(why: &str) -> String {
+    format!("a block of this name appeared in the bucket meanwhile, and {why}; it is not overwritten")
 }
 
 fn job(item: &Item) -> Option<Job> {
@@ -180,9 +194,7 @@ async fn carry(courier: &Courier, job: &Job, labels: &Labels) -> Result<Arrived,
         Ok(Carried::Broken(broken)) => Err(Trouble::Refused(format!("it broke since it was checked: {broken}"))),
         Ok(Carried::Vanished) => Err(Trouble::Refused("it was deleted here meanwhile".into())),
         Err(None) => Ok(Arrived::There),
-        Err(Some(why)) => Err(Trouble::Refused(format!(
-            "a block of this name appeared in the bucket meanwhile, and {why}; it is not overwritten"
-        ))),
+        Err(Some(why)) => Err(Trouble::Refused(appeared(&why))),
     }
 }
 
@@ -231,7 +243,12 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, CarryError
             CarryError::Bucket(error) if error.kind == ErrorKind::Local => {
                 return Err(Trouble::Refused(error.to_string()));
             }
-            CarryError::Changed(_) | CarryError::Foreign { .. } | CarryError::NoLabels => {
+            CarryError::Changed(what) => {
+                return Err(Trouble::Refused(format!(
+                    "{what} changed since it was checked; run again when nobody writes to it"
+                )));
+            }
+            CarryError::Foreign { .. } | CarryError::NoLabels => {
                 return Err(Trouble::Refused(error.to_string()));
             }
             CarryError::Bucket(error) => error.kind.is_transient(),
@@ -246,3 +263,6 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, CarryError
     }
     Err(Trouble::Failed("it was not tried".into()))
 }
+
+#[cfg(test)]
+mod tests;

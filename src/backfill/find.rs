@@ -20,8 +20,8 @@ const SNAPSHOTS: &str = "snapshots";
 /// # Errors
 /// The directory cannot be read, or there is nothing in it.
 pub(super) fn find(path: &Path) -> Result<Vec<Item>, Error> {
-    let scan = scan_all(path)?;
-    if scan.is_empty() {
+    let (scan, links) = (scan_all(path)?, links(path)?);
+    if scan.is_empty() && links.is_empty() {
         return Err(Error::NoBlocks(path.to_owned()));
     }
     let mut items: Vec<Item> = Vec::new();
@@ -51,34 +51,48 @@ pub(super) fn find(path: &Path) -> Result<Vec<Item>, Error> {
             }
         }
     }
+    for (id, dir) in links {
+        let taken = first.get(&id).map(|at| &items[*at].dir);
+        if taken.is_none_or(|taken| fs_err::canonicalize(taken).ok() != fs_err::canonicalize(&dir).ok()) {
+            let why = "it is a link to a directory, and those are not followed; put the directory there, or give it as --path";
+            broken.push(Item::broken(id, dir, why.into()));
+        }
+    }
     items.sort_by_key(|item| (item.block.as_ref().map(|block| block.meta.min_time), item.id));
     broken.sort_by_key(|item| item.id);
     items.extend(broken);
     Ok(items)
 }
 
+/// Links in `path` and its snapshots that lead to directories and have names of blocks: Prometheus does not follow them,
+/// whoever collects blocks for a bucket may think that we do.
+fn links(path: &Path) -> io::Result<Vec<(BlockId, PathBuf)>> {
+    let mut links = Vec::new();
+    if is_block(&fs_err::canonicalize(path)?).is_some() {
+        return Ok(links);
+    }
+    for place in places(path)? {
+        for entry in fs_err::read_dir(place)? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(BlockId::parse);
+            if let Some(id) = id
+                && entry.file_type().is_ok_and(|kind| kind.is_symlink())
+                && entry.path().is_dir()
+            {
+                links.push((id, entry.path()));
+            }
+        }
+    }
+    links.sort_unstable();
+    Ok(links)
+}
+
 fn scan_all(path: &Path) -> io::Result<Vec<(PathBuf, Scan)>> {
     if let Some(scan) = one_block(path)? {
         return Ok(vec![scan]);
     }
-    let mut places = vec![path.to_owned()];
-    match fs_err::read_dir(path.join(SNAPSHOTS)) {
-        Ok(entries) => {
-            let mut snapshots = Vec::new();
-            for entry in entries {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    snapshots.push(entry.path());
-                }
-            }
-            snapshots.sort_unstable();
-            places.extend(snapshots);
-        }
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-        Err(error) => return Err(error),
-    }
     let mut found = Vec::new();
-    for place in places {
+    for place in places(path)? {
         let scan = scan(&place)?;
         if !scan.blocks.is_empty() || !scan.corrupt.is_empty() {
             found.push((place, scan));
@@ -87,17 +101,43 @@ fn scan_all(path: &Path) -> io::Result<Vec<(PathBuf, Scan)>> {
     Ok(found)
 }
 
+/// Where blocks may be: `path`, and its snapshots by name.
+fn places(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut places = vec![path.to_owned()];
+    match fs_err::read_dir(path.join(SNAPSHOTS)) {
+        Ok(entries) => {
+            let mut snapshots = Vec::new();
+            for entry in entries {
+                let path = entry?.path();
+                // A link to a snapshot is one; what points nowhere is none.
+                if path.is_dir() {
+                    snapshots.push(path);
+                }
+            }
+            snapshots.sort_unstable();
+            places.extend(snapshots);
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(places)
+}
+
 /// The block that `path` itself is.
 fn one_block(path: &Path) -> io::Result<Option<(PathBuf, Scan)>> {
     let path = fs_err::canonicalize(path)?;
-    let id = path.file_name().and_then(|name| BlockId::parse(name.to_str()?));
-    let (Some(id), Some(parent)) = (id, path.parent()) else {
+    let (Some(id), Some(parent)) = (is_block(&path), path.parent()) else {
         return Ok(None);
     };
     let mut scan = scan(parent)?;
     scan.blocks.retain(|block| block.id == id);
     scan.corrupt.retain(|corrupt| corrupt.id == id);
     Ok(Some((parent.to_owned(), scan)))
+}
+
+/// The block whose name a path ends with.
+fn is_block(path: &Path) -> Option<BlockId> {
+    path.file_name().and_then(|name| BlockId::parse(name.to_str()?))
 }
 
 /// The size of index and segments, and how many files they are; what cannot be looked at counts for nothing, and is told
@@ -172,6 +212,25 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert!(found[0].decision.why().contains("two blocks of this name"), "{found:?}");
         assert_eq!(found[1].decision, Decision::Refused("meta.json is missing".into()));
+    }
+
+    #[test]
+    fn links_are_told_and_a_linked_snapshot_is_one() {
+        let (data, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = |to: &Path, at: &str| std::os::unix::fs::symlink(to, data.path().join(at)).unwrap();
+        let a = write_block(away.path(), A, Shape::default());
+        link(&a.dir, A);
+        let found = find(data.path()).unwrap();
+        let [item] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((item.id, item.decision.word()), (a.id, "refused"));
+        assert!(item.decision.why().contains("link"), "{found:?}");
+        // One that leads to what is found anyway needs no word.
+        fs_err::create_dir(data.path().join("snapshots")).unwrap();
+        link(away.path(), "snapshots/s");
+        link("nowhere".as_ref(), "snapshots/t");
+        let found = find(data.path()).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].decision, Decision::Send(None));
     }
 
     #[test]

@@ -3,16 +3,16 @@
 //!
 //! The labels of a block stand in its `meta.json`, so each of them is read, side by side; no more is kept than matters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures_util::{TryStreamExt, stream};
 
-use super::Item;
+use super::{Decision, Item};
 use crate::{
     catalog::{self, Found},
     model::Labels,
     objstore::{self, Bucket},
-    tsdb::{BlockId, Meta},
+    tsdb::{Block, BlockId, Meta},
 };
 
 /// Blocks that are looked at for a mark at the same time.
@@ -47,6 +47,93 @@ pub(super) struct Holdings {
     pub(super) namesakes: BTreeMap<BlockId, Namesake>,
 }
 
+/// Which blocks of the bucket were made of what; those that are to be deleted count for nothing.
+#[derive(Debug)]
+pub(super) struct Origins<'a> {
+    by_source: HashMap<BlockId, Vec<&'a Held>>,
+}
+
+/// Where the samples of a block are in the bucket, if not under its own name.
+#[derive(Clone, Debug)]
+pub(super) struct Cover {
+    /// The blocks that have them.
+    pub(super) ids: BTreeSet<BlockId>,
+    /// What becomes of the block, if those are whole.
+    pub(super) decision: Decision,
+}
+
+impl<'a> Origins<'a> {
+    fn of(held: &'a [Held]) -> Self {
+        let mut by_source: HashMap<BlockId, Vec<&Held>> = HashMap::new();
+        for held in held.iter().filter(|held| !held.marked) {
+            for source in &held.sources {
+                by_source.entry(*source).or_default().push(held);
+            }
+        }
+        Self { by_source }
+    }
+
+    /// Where all that `block` was made of is in the bucket in other blocks. Under `labels`, or without some of them, as
+    /// a compactor that merges replicas leaves it, its samples are there; under others they are somebody else's.
+    pub(super) fn cover(&self, block: &Block, labels: &Labels) -> Option<Cover> {
+        if let Some(with) = self.made_of(block, |held| is_part(&held.labels, labels)) {
+            let names = names(with.keys().copied());
+            let why = format!("what it was made of is in the bucket in {names}");
+            return Some(Cover {
+                ids: with.into_keys().collect(),
+                decision: Decision::There(why),
+            });
+        }
+        let with = self.made_of(block, |_| true)?;
+        let names = names(with.keys().copied());
+        let mut theirs = with.values().map(|held| &held.labels);
+        let theirs = theirs.find(|theirs| !is_part(theirs, labels))?;
+        let why = format!(
+            "what it was made of is in the bucket in {names} with the labels {theirs}, and it would get {labels}; give \
+             those labels, or delete what is wrong there"
+        );
+        Some(Cover {
+            ids: with.into_keys().collect(),
+            decision: Decision::Refused(why),
+        })
+    }
+
+    fn made_of(&self, block: &Block, fits: impl Fn(&Held) -> bool) -> Option<BTreeMap<BlockId, &'a Held>> {
+        let resolution = block.meta.resolution();
+        let mut with = BTreeMap::new();
+        for source in sources(&block.meta) {
+            let all = self.by_source.get(&source)?.iter();
+            let mut found = all
+                .filter(|held| held.id != block.id && held.resolution == resolution && fits(held))
+                .peekable();
+            found.peek()?;
+            with.extend(found.map(|held| (held.id, *held)));
+        }
+        // What was merged covers all times of what it was merged from; if not, the names of the sources are not to be
+        // trusted.
+        let from = with.values().map(|held| held.range.0).min()?;
+        let until = with.values().map(|held| held.range.1).max()?;
+        (from <= block.meta.min_time && block.meta.max_time <= until).then_some(with)
+    }
+}
+
+/// Whether `some` are labels, and all of them among `all`.
+fn is_part(some: &Labels, all: &Labels) -> bool {
+    !some.is_empty() && some.iter().all(|label| all.get(&label.name) == Some(&*label.value))
+}
+
+/// How many names a reason lists.
+pub(super) const NAMES: usize = 5;
+
+/// Some names, and how many more.
+pub(super) fn names(ids: impl Iterator<Item = BlockId>) -> String {
+    let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+    match ids.len() {
+        more if more > NAMES => format!("{} and others", ids[..NAMES].join(", ")),
+        _ => ids.join(", "),
+    }
+}
+
 impl Held {
     pub(super) fn new(meta: &Meta) -> Self {
         Self {
@@ -69,6 +156,17 @@ pub(super) fn sources(meta: &Meta) -> BTreeSet<BlockId> {
 }
 
 impl Holdings {
+    /// Which blocks were made of what.
+    pub(super) fn origins(&self) -> Origins<'_> {
+        Origins::of(&self.held)
+    }
+
+    /// Whether a block is marked for deletion.
+    pub(super) fn is_marked(&self, id: BlockId) -> bool {
+        let at = self.held.binary_search_by_key(&id, |held| held.id);
+        at.is_ok_and(|at| self.held[at].marked)
+    }
+
     /// Reads what matters for `items`.
     ///
     /// # Errors

@@ -4,31 +4,38 @@
 //! of the others reads everything, several files at once. Dropping the future tells the check to stop; it ends within a
 //! MiB or so.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
-use futures_util::{TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     Decision, Error, Item, Plan, Settings,
     find::find,
     holdings::{Holdings, Namesake},
     plan as rules,
-    prove::{differs, same_files},
+    prove::{differs, in_words, same_files},
 };
 use crate::{
+    audit::{self, Kind},
+    catalog::{self, Found},
     objstore::{self, Bucket},
     shipper::{FileStamp, Known},
     tsdb::{
-        Block, BucketFile, Meta, PinError, Pinned,
+        Block, BlockId, BucketFile, Meta, PinError, Pinned,
         check::full::{self, Checked, Options},
     },
 };
 
 /// Blocks that are held against the bucket's at the same time.
 const COMPARED_AT_ONCE: usize = 2;
+/// Blocks of the bucket that are relied on and looked at, at the same time.
+const CONFIRMED_AT_ONCE: usize = 16;
 
 /// How far the check has come; for whoever wants to watch.
 #[derive(Clone, Debug, Default)]
@@ -48,11 +55,13 @@ pub async fn plan(settings: &Settings, bucket: &Arc<dyn Bucket>, gauge: &Gauge) 
     let mut items = blocking(move || find(&path)).await??;
     rules::sift(&mut items, settings);
     let holdings = Holdings::read(bucket.as_ref(), &items).await?;
+    let relied = rules::pass_over_merged(&mut items, &holdings);
+    confirm(&mut items, relied, bucket.as_ref()).await?;
     settle_namesakes(&mut items, &holdings, bucket).await?;
-    rules::pass_over_merged(&mut items, &holdings);
     check(&mut items, settings, gauge).await?;
-    rules::pass_over_parts(&mut items);
+    let parts = rules::pass_over_parts(&mut items);
     rules::refuse_overlaps(&mut items, &holdings, settings.overlaps);
+    rules::follow(&mut items, &parts);
     Ok(Plan { items })
 }
 
@@ -63,6 +72,42 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(error) => std::io::Error::other(error),
         })
+}
+
+/// Looks whether the blocks that others are passed over for are whole: whoever relies on them may delete his copy.
+async fn confirm(
+    items: &mut [Item],
+    relied: Vec<(usize, BTreeSet<BlockId>)>,
+    bucket: &dyn Bucket,
+) -> Result<(), objstore::Error> {
+    let ids: BTreeSet<BlockId> = relied.iter().flat_map(|(_, ids)| ids).copied().collect();
+    let looks = stream::iter(ids).map(|id| async move { Ok((id, not_whole(bucket, id).await?)) });
+    let wrong: BTreeMap<BlockId, String> = looks
+        .buffer_unordered(CONFIRMED_AT_ONCE)
+        .try_filter_map(async |(id, why)| Ok(why.map(|why| (id, why))))
+        .try_collect()
+        .await?;
+    for (place, ids) in relied {
+        if let Some((id, why)) = ids.iter().find_map(|id| wrong.get_key_value(id)) {
+            items[place].decision = Decision::Refused(format!(
+                "what it was made of is in the bucket in {id}, but that is not whole: {why}. If it is of no use, mark it for \
+                 deletion, and run again to send this"
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn not_whole(bucket: &dyn Bucket, id: BlockId) -> Result<Option<String>, objstore::Error> {
+    let meta = match catalog::look(bucket, id).await? {
+        Found::Block(meta) => meta,
+        Found::Partial => return Ok(Some("its meta.json is gone".into())),
+        Found::Unreadable(why) => return Ok(Some(why)),
+    };
+    let mut issues = audit::whole::look(bucket, &meta).await?.issues;
+    // What lies there too many takes nothing away.
+    issues.retain(|issue| issue.kind != Kind::Extra);
+    Ok((!issues.is_empty()).then(|| in_words(&issues)))
 }
 
 /// Decides about blocks whose names are in the bucket: the same block is there, another one is never overwritten.
@@ -108,7 +153,7 @@ async fn already_there(
             "a block of this name is in the bucket with other bytes: {why}; it is not overwritten. Find out which is right: narthex bucket verify --full"
         )));
     }
-    if holdings.held.iter().any(|held| held.id == item.id && held.marked) {
+    if holdings.is_marked(item.id) {
         return Ok(Decision::Refused(
             "it is in the bucket, but marked for deletion there; remove its deletion-mark.json to keep it".into(),
         ));
@@ -133,6 +178,9 @@ async fn check(items: &mut [Item], settings: &Settings, gauge: &Gauge) -> Result
     for (i, result) in places.into_iter().zip(results) {
         let item = &mut items[i];
         match result {
+            Ok((_, checked)) if checked.facts.chunks == 0 && matches!(item.decision, Decision::Send(_)) => {
+                item.decision = Decision::LeftOut("it holds no sample".into());
+            }
             Ok((known, checked)) => item.checked(known, &checked),
             Err(why) => item.decision = Decision::Refused(why),
         }
@@ -159,6 +207,7 @@ async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Re
         // Before anything is read, so that a change while it is read shows.
         let before: Vec<Result<Vec<FileStamp>, PinError>> = blocks
             .iter()
+            .take_while(|_| !stop.load(Ordering::Relaxed))
             .map(|block| Ok(crate::shipper::stamps(&Pinned::open(block)?)?))
             .collect();
         let results: Mutex<Vec<Option<Result1>>> = Mutex::new(vec![None; blocks.len()]);
@@ -169,7 +218,7 @@ async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Re
             read: &read,
         };
         full::blocks(&blocks, &options, |i, result| {
-            let result = conclude(result, before[i].as_ref().ok(), sha256);
+            let result = conclude(result, before.get(i).and_then(|before| before.as_ref().ok()), sha256);
             results.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(result);
         });
         results.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -1,26 +1,22 @@
 //! What becomes of each block: pure functions of what was found and what is known, applied one after another. Each decides
 //! only about blocks that are still to be sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     Decision, Item, Overlaps, Settings,
-    holdings::{Held, Holdings, sources},
+    holdings::{Held, Holdings, NAMES, names},
 };
 use crate::{
-    audit::{Span, overlaps},
     model::Labels,
     tsdb::{BlockId, Meta},
 };
-
-/// How many names a reason lists.
-const NAMES: usize = 5;
 
 /// Whether a block is asked for, and which labels it gets. Touches neither disk nor bucket.
 pub(super) fn sift(items: &mut [Item], settings: &Settings) {
     for item in items.iter_mut().filter(|item| item.decision == Decision::Send(None)) {
         let Some(block) = &item.block else { continue };
-        item.decision = match asked_for(&block.meta, settings) {
+        item.decision = match asked_for(&block.meta, item.files, settings) {
             Some(why) => Decision::LeftOut(why),
             None => match labels(&block.meta, settings) {
                 Ok(labels) => {
@@ -33,14 +29,15 @@ pub(super) fn sift(items: &mut [Item], settings: &Settings) {
     }
 }
 
-fn asked_for(meta: &Meta, settings: &Settings) -> Option<String> {
+fn asked_for(meta: &Meta, files: usize, settings: &Settings) -> Option<String> {
     if meta.max_time <= settings.min_time {
         return Some("it ends before --min-time".into());
     }
     if meta.min_time > settings.max_time {
         return Some("it begins after --max-time".into());
     }
-    if meta.num_samples == 0 {
+    // A block with segments is looked at, whatever its meta.json says or does not say.
+    if (meta.num_samples, meta.num_series, meta.num_chunks) == (0, 0, 0) && files < 2 {
         return Some("it holds no sample".into());
     }
     (meta.level > 1 && !settings.upload_compacted)
@@ -67,29 +64,32 @@ fn labels(meta: &Meta, settings: &Settings) -> Result<Labels, String> {
     Ok(labels)
 }
 
-/// Passes over blocks whose samples are in the bucket in other blocks: merged by the compactor, or not yet merged.
-pub(super) fn pass_over_merged(items: &mut [Item], holdings: &Holdings) {
-    for item in items
-        .iter_mut()
-        .filter(|item| matches!(item.decision, Decision::Send(_)))
-    {
-        let Some(block) = &item.block else { continue };
-        let own = sources(&block.meta);
-        let resolution = block.meta.resolution();
-        let made_of = |held: &&Held| {
-            held.id != item.id && !held.marked && held.resolution == resolution && !held.sources.is_disjoint(&own)
-        };
-        let with: Vec<&Held> = holdings.held.iter().filter(made_of).collect();
-        let there: BTreeSet<BlockId> = with.iter().flat_map(|held| &held.sources).copied().collect();
-        if own.is_subset(&there) {
-            let names = names(with.iter().map(|held| held.id));
-            item.decision = Decision::There(format!("what it was made of is in the bucket in {names}"));
+/// Passes over blocks whose samples are in the bucket in other blocks: merged by the compactor, or not yet merged. Returns
+/// the places of the items that were decided upon, with the blocks that were relied on. What is in the bucket under its
+/// own name, and stays there, is not looked for elsewhere.
+pub(super) fn pass_over_merged(items: &mut [Item], holdings: &Holdings) -> Vec<(usize, BTreeSet<BlockId>)> {
+    let origins = holdings.origins();
+    let mut relied = Vec::new();
+    for (i, item) in items.iter_mut().enumerate() {
+        if let (Decision::Send(_), Some(block)) = (&item.decision, &item.block)
+            && (!holdings.namesakes.contains_key(&item.id) || holdings.is_marked(item.id))
+            && let Some(cover) = origins.cover(block, &item.labels)
+        {
+            item.decision = cover.decision;
+            relied.push((i, cover.ids));
         }
     }
+    relied
+}
+
+/// A block that is left out since its samples are in another one that is sent.
+pub(super) struct Part {
+    place: usize,
+    within: usize,
 }
 
 /// Passes over blocks whose samples are in another block that is sent.
-pub(super) fn pass_over_parts(items: &mut [Item]) {
+pub(super) fn pass_over_parts(items: &mut [Item]) -> Vec<Part> {
     let whole: Vec<Option<Held>> = items
         .iter()
         .map(|item| match (&item.decision, &item.block) {
@@ -100,23 +100,58 @@ pub(super) fn pass_over_parts(items: &mut [Item]) {
             _ => None,
         })
         .collect();
-    for (item, own) in items.iter_mut().zip(&whole) {
+    let mut by_source: HashMap<BlockId, Vec<usize>> = HashMap::new();
+    for (i, held) in whole.iter().enumerate() {
+        for source in held.iter().flat_map(|held| &held.sources) {
+            by_source.entry(*source).or_default().push(i);
+        }
+    }
+    let rank = |held: &Held| (held.sources.len(), held.id);
+    let mut parts = Vec::new();
+    for (place, own) in whole.iter().enumerate() {
         let Some(own) = own else { continue };
-        let larger = whole.iter().flatten().find(|other| {
-            let more = own.sources.len() < other.sources.len()
-                || (own.sources.len() == other.sources.len() && own.id < other.id);
-            more && (&other.labels, other.resolution) == (&own.labels, own.resolution)
-                && own.sources.is_subset(&other.sources)
-        });
-        if let Some(larger) = larger {
-            item.decision = Decision::LeftOut(format!("what it was made of is in {}, which is sent", larger.id));
+        // Whoever has all sources has the first one.
+        let others = own.sources.first().and_then(|source| by_source.get(source));
+        let others = others.into_iter().flatten();
+        // The largest one is itself part of none.
+        let larger = others
+            .filter_map(|i| Some((*i, whole[*i].as_ref()?)))
+            .filter(|(_, other)| rank(own) < rank(other) && is_within(own, other))
+            .max_by_key(|(_, other)| rank(other));
+        if let Some((within, larger)) = larger {
+            items[place].decision =
+                Decision::LeftOut(format!("what it was made of is in {}, which is sent", larger.id));
+            parts.push(Part { place, within });
+        }
+    }
+    parts
+}
+
+fn is_within(part: &Held, other: &Held) -> bool {
+    (&other.labels, other.resolution) == (&part.labels, part.resolution)
+        && other.range.0 <= part.range.0
+        && part.range.1 <= other.range.1
+        && part.sources.is_subset(&other.sources)
+}
+
+/// Refuses parts of blocks that turned out not to be sent: their samples would be missing without a word.
+pub(super) fn follow(items: &mut [Item], parts: &[Part]) {
+    for part in parts {
+        let larger = &items[part.within];
+        if !matches!(larger.decision, Decision::Send(_)) {
+            let why = format!(
+                "what it was made of is in {0}, which is refused; see there, and if {0} is not to be sent, move it away \
+                 to send this",
+                larger.id
+            );
+            items[part.place].decision = Decision::Refused(why);
         }
     }
 }
 
 /// Refuses what would overlap, with another block that is sent or with one of the bucket, or notes it.
 pub(super) fn refuse_overlaps(items: &mut [Item], holdings: &Holdings, policy: Overlaps) {
-    let mut groups: std::collections::BTreeMap<(Labels, i64), Vec<Place>> = Default::default();
+    let mut groups: BTreeMap<(Labels, i64), Vec<Place>> = BTreeMap::new();
     for (i, item) in items.iter().enumerate() {
         if let (Decision::Send(_), Some(block)) = (&item.decision, &item.block) {
             let range = (block.meta.min_time, block.meta.max_time);
@@ -140,21 +175,8 @@ pub(super) fn refuse_overlaps(items: &mut [Item], holdings: &Holdings, policy: O
         }
     }
     let mut with: Vec<Vec<(BlockId, bool)>> = vec![Vec::new(); items.len()];
-    for group in groups.values() {
-        let spans: Vec<Span> = group
-            .iter()
-            .map(|place| Span {
-                min: place.range.0,
-                max: place.range.1,
-            })
-            .collect();
-        for (one, other) in overlaps(&spans) {
-            for (own, foreign) in [(&group[one], &group[other]), (&group[other], &group[one])] {
-                if let Some(i) = own.item.filter(|i| with[*i].len() <= NAMES) {
-                    with[i].push((foreign.id, foreign.item.is_none()));
-                }
-            }
-        }
+    for group in groups.into_values() {
+        meet(group, &mut with);
     }
     for (item, with) in items.iter_mut().zip(with).filter(|(_, with)| !with.is_empty()) {
         let level = item.block.as_ref().map_or(0, |block| block.meta.level);
@@ -191,12 +213,40 @@ struct Place {
     range: (i64, i64),
 }
 
-/// Some names, and how many more.
-fn names(ids: impl Iterator<Item = BlockId>) -> String {
-    let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
-    match ids.len() {
-        more if more > NAMES => format!("{} and others", ids[..NAMES].join(", ")),
-        _ => ids.join(", "),
+/// Notes for each item of a group whom it overlaps, and whether that is in the bucket: a few more than a reason names, but
+/// one at least if there is any. How blocks of the bucket overlap each other is not asked, so that however many do, none
+/// of ours is missed.
+fn meet(mut group: Vec<Place>, with: &mut [Vec<(BlockId, bool)>]) {
+    const ENOUGH: usize = NAMES + 1;
+    group.retain(|place| place.range.0 < place.range.1);
+    group.sort_by_key(|place| (place.range.0, place.id));
+    // Those that began before the one in hand and end after its start, by their ends. Of ours there are those that have
+    // still to hear of others, too.
+    let [mut ours, mut theirs, mut hungry] = [const { BTreeSet::<(i64, usize)>::new() }; 3];
+    for (at, place) in group.iter().enumerate() {
+        for open in [&mut ours, &mut theirs, &mut hungry] {
+            while open.first().is_some_and(|(end, _)| *end <= place.range.0) {
+                open.pop_first();
+            }
+        }
+        hungry.retain(|(_, other)| {
+            let heard = group[*other].item.map(|i| &mut with[i]);
+            heard.is_some_and(|heard| {
+                heard.push((place.id, place.item.is_none()));
+                heard.len() < ENOUGH
+            })
+        });
+        let entry = (place.range.1, at);
+        let Some(i) = place.item else {
+            theirs.insert(entry);
+            continue;
+        };
+        let before = theirs.iter().take(ENOUGH).chain(ours.iter().take(ENOUGH));
+        with[i].extend(before.map(|(_, other)| (group[*other].id, group[*other].item.is_none())));
+        ours.insert(entry);
+        if with[i].len() < ENOUGH {
+            hungry.insert(entry);
+        }
     }
 }
 

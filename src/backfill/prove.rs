@@ -102,7 +102,7 @@ async fn wrong(
     Ok(None)
 }
 
-fn in_words(issues: &[Issue]) -> String {
+pub(super) fn in_words(issues: &[Issue]) -> String {
     let details: Vec<&str> = issues.iter().map(|issue| issue.detail.as_str()).collect();
     details.join("; ")
 }

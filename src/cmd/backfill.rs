@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audit::whole::Reader,
-    backfill::{Apply, Gauge, Item, Overlaps, Plan, Settings, plan, prove},
+    backfill::{Apply, Decision, Gauge, Item, Overlaps, Plan, Settings, plan, prove},
     cli,
     model::Labels,
     ops::supervisor::Outcome,
@@ -187,7 +187,10 @@ async fn apply(order: &Order, plan: &Plan, store: &Store, stop: &CancellationTok
     let there: Vec<&Item> = plan
         .items
         .iter()
-        .filter(|item| applied.sent.contains(&item.id) || applied.there.contains(&item.id) || report::is_compared(item))
+        .filter(|item| match item.decision {
+            Decision::Send(_) => applied.sent.contains(&item.id) || applied.there.contains(&item.id),
+            _ => report::is_compared(item),
+        })
         .collect();
     let begun = Instant::now();
     let proven = {

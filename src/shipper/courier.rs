@@ -155,7 +155,7 @@ impl Courier {
     }
 
     /// Whether the block may be in the bucket without our knowing.
-    pub(super) fn is_unsettled(&self, id: BlockId) -> bool {
+    pub(crate) fn is_unsettled(&self, id: BlockId) -> bool {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.get(&id).is_some_and(|memory| memory.unsettled)
     }

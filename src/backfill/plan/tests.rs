@@ -1,6 +1,6 @@
 //! The rules one by one: what is asked for, whose it is, what is in other blocks, what overlaps.
 
-use super::*;
+use super::{super::holdings::Namesake, *};
 use crate::tsdb::Block;
 
 fn id(n: u32) -> BlockId {
@@ -17,6 +17,7 @@ struct Made<'a> {
     sources: &'a [u32],
     labels: &'a [(&'a str, &'a str)],
     resolution: i64,
+    files: usize,
 }
 
 impl Default for Made<'_> {
@@ -29,6 +30,7 @@ impl Default for Made<'_> {
             sources: &[],
             labels: &[],
             resolution: 0,
+            files: 2,
         }
     }
 }
@@ -55,7 +57,7 @@ impl Made<'_> {
                 meta,
             },
             10,
-            2,
+            self.files,
         )
     }
 
@@ -110,9 +112,16 @@ fn ranges_are_half_open_and_what_is_not_asked_for_is_left_out() {
     assert_eq!(ranged((1001, 1100)), "left out: it begins after --max-time");
     let empty = Made {
         samples: 0,
+        files: 1,
         ..Made::default()
     };
     assert_eq!(sifted(empty, &settings), "left out: it holds no sample");
+    let forgetful = Made { files: 2, ..empty };
+    assert_eq!(
+        sifted(forgetful, &settings),
+        r#"{cluster="eu"}"#,
+        "a block with segments is checked, whatever meta.json says"
+    );
     let compacted = Made {
         level: 3,
         ..Made::default()
@@ -226,6 +235,58 @@ fn what_the_compactor_merged_or_has_not_yet_merged_is_there() {
 }
 
 #[test]
+fn what_is_merged_under_other_labels_is_refused_unless_a_replica_was_dropped() {
+    let merged = |labels| {
+        Made {
+            n: 9,
+            sources: &[1, 2],
+            level: 2,
+            labels,
+            ..Made::default()
+        }
+        .held()
+    };
+    let mine = Made {
+        labels: &[("replica", "a")],
+        ..Made::default()
+    };
+    let after = |held: Vec<Held>| {
+        let mut items = all(&[mine]);
+        pass_over_merged(&mut items, &holding(held));
+        items[0].decision.clone()
+    };
+    // As compactors that merge replicas leave it.
+    assert_eq!(after(vec![merged(EU)]).word(), "there");
+    let decision = after(vec![merged(&[("cluster", "us"), ("replica", "a")])]);
+    assert_eq!(decision.word(), "refused");
+    assert!(
+        decision.why().contains(r#"{cluster="us", replica="a"}"#) && decision.why().contains(&id(9).to_string()),
+        "{}",
+        decision.why()
+    );
+    let both = vec![merged(EU), merged(&[("cluster", "us")])];
+    assert_eq!(after(both).word(), "there");
+}
+
+#[test]
+fn a_block_that_goes_beyond_the_one_with_its_sources_is_not_there() {
+    let merged = Made {
+        n: 9,
+        sources: &[1, 2],
+        level: 2,
+        labels: EU,
+        range: (0, 90),
+        ..Made::default()
+    };
+    let mut items = all(&[Made::default()]);
+    pass_over_merged(&mut items, &holding(vec![merged.held()]));
+    assert_eq!(words(&items), ["send"]);
+    let mut items = all(&[Made::default(), Made { labels: &[], ..merged }]);
+    pass_over_parts(&mut items);
+    assert_eq!(words(&items), ["send", "send"]);
+}
+
+#[test]
 fn a_part_of_a_block_that_is_sent_is_left_out() {
     let whole = Made {
         n: 7,
@@ -267,6 +328,63 @@ fn a_part_of_a_block_that_is_sent_is_left_out() {
     ]);
     pass_over_parts(&mut items);
     assert_eq!(words(&items), ["send", "send"]);
+}
+
+#[test]
+fn parts_of_a_block_that_is_refused_are_refused_with_it() {
+    let one = Made::default();
+    let whole = |n, sources| Made {
+        n,
+        sources,
+        level: 2,
+        range: (0, 200),
+        ..one
+    };
+    let second = Made {
+        n: 2,
+        range: (100, 200),
+        ..one
+    };
+    let mut items = all(&[one, second, whole(7, &[1, 2]), whole(8, &[1, 2])]);
+    let held = Made {
+        n: 9,
+        range: (150, 160),
+        labels: EU,
+        ..one
+    };
+    let parts = pass_over_parts(&mut items);
+    assert_eq!(words(&items), ["left out", "left out", "left out", "send"]);
+    assert!(
+        items[0].decision.why().contains(&id(8).to_string()),
+        "the one that is sent"
+    );
+    refuse_overlaps(&mut items, &holding(vec![held.held()]), Overlaps::Refuse);
+    follow(&mut items, &parts);
+    assert_eq!(words(&items), ["refused"; 4]);
+}
+
+#[test]
+fn a_block_under_its_own_name_counts_unless_it_is_to_be_deleted() {
+    let own = Made {
+        labels: EU,
+        ..Made::default()
+    };
+    let merged = Made {
+        n: 9,
+        sources: &[1, 2],
+        level: 2,
+        ..own
+    };
+    for (marked, want) in [(false, "send"), (true, "there")] {
+        let own_held = Held { marked, ..own.held() };
+        let holdings = Holdings {
+            held: vec![own_held, merged.held()],
+            namesakes: [(id(1), Namesake::Block(Box::new(own.meta())))].into(),
+        };
+        let mut items = all(&[own]);
+        pass_over_merged(&mut items, &holdings);
+        assert_eq!(words(&items), [want]);
+    }
 }
 
 #[test]
@@ -322,6 +440,40 @@ fn overlaps_are_refused_on_both_sides_and_touching_is_none() {
     let mut items = before;
     refuse_overlaps(&mut items, &marked, Overlaps::Refuse);
     assert_eq!(words(&items), ["refused", "refused", "send", "send"]);
+}
+
+#[test]
+fn overlaps_within_the_bucket_hide_none_of_ours() {
+    let one = Made::default();
+    // More pairs than anybody wants to be told of.
+    let crowd = (100..300).map(|n| Made { n, labels: EU, ..one }.held());
+    let last = Made {
+        n: 500,
+        range: (900, 1000),
+        labels: EU,
+        ..one
+    };
+    let mut items = all(&[
+        Made {
+            n: 1,
+            range: (950, 960),
+            ..one
+        },
+        Made {
+            n: 2,
+            range: (100, 200),
+            ..one
+        },
+        Made { n: 3, ..one },
+    ]);
+    refuse_overlaps(
+        &mut items,
+        &holding(crowd.chain([last.held()]).collect()),
+        Overlaps::Refuse,
+    );
+    assert_eq!(words(&items), ["refused", "send", "refused"]);
+    assert!(items[0].decision.why().contains(&id(500).to_string()));
+    assert!(items[2].decision.why().contains("and others"));
 }
 
 #[test]

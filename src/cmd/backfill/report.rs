@@ -12,8 +12,8 @@ use crate::{
     tsdb::BlockId,
 };
 
-/// Requests for each block beside those for its files: the look for it, the listings, `meta.json`, and the last look.
-const REQUESTS_PER_BLOCK: u64 = 7;
+/// Requests for each block beside those for its files: the looks for it, the listings, `meta.json`, and the last look.
+const REQUESTS_PER_BLOCK: u64 = 8;
 
 /// How a backfill ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +40,7 @@ pub(super) struct Report {
     totals: Totals,
     #[serde(skip)]
     proof: String,
-    #[serde(skip)]
+    /// What failed, other than blocks that are refused.
     failures: Vec<String>,
 }
 
@@ -169,7 +169,7 @@ impl Report {
         };
         for (id, why) in &proven.wrong {
             self.failures.push(format!(
-                "block {id} was sent and is not whole in the bucket: {why}; another program writes there, or the store loses data"
+                "block {id} is not whole in the bucket: {why}; another program writes there, or the store loses data"
             ));
         }
     }
@@ -289,8 +289,12 @@ impl Report {
                 totals.proven, totals.prove_seconds, self.proof
             );
         }
-        for row in self.blocks.iter().filter(|row| row.result == "refused") {
-            let _ = writeln!(text, "refused {} ({}): {}", row.ulid, row.dir, row.why);
+        for row in self
+            .blocks
+            .iter()
+            .filter(|row| matches!(row.result, "refused" | "failed"))
+        {
+            let _ = writeln!(text, "{} {} ({}): {}", row.result, row.ulid, row.dir, row.why);
         }
         if self.outcome == Outcome::Cut {
             let _ = writeln!(text, "cut by a signal: run it again to go on from here");

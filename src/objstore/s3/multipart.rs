@@ -214,13 +214,15 @@ impl Store {
 
     /// Aborts uploads below `dir` that are not ours of this life.
     pub(super) async fn abort_stale_below(&self, dir: &str) -> Result<(), Error> {
-        let (mut key_marker, mut id_marker) = (None, None);
+        let below = self.below(dir);
+        let mut markers = (None, None);
         loop {
+            let (key_marker, id_marker) = markers.clone();
             let request = self
                 .client
                 .list_multipart_uploads()
                 .bucket(&self.bucket)
-                .prefix(self.below(dir))
+                .prefix(&below)
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(id_marker);
             let page = match request.send().await {
@@ -235,8 +237,9 @@ impl Store {
                 }
             };
             for upload in page.uploads() {
-                let (Some(key), Some(id)) = (upload.key().and_then(|key| self.relative(key)), upload.upload_id())
-                else {
+                // A store that does not know the prefix tells of those of others, too.
+                let key = upload.key().filter(|key| key.starts_with(&below));
+                let (Some(key), Some(id)) = (key.and_then(|key| self.relative(key)), upload.upload_id()) else {
                     continue;
                 };
                 if !self.is_open(id) {
@@ -247,10 +250,12 @@ impl Store {
                     self.abort(key, id).await;
                 }
             }
-            (key_marker, id_marker) = (page.next_key_marker, page.next_upload_id_marker);
-            if page.is_truncated != Some(true) || key_marker.is_none() {
+            let next = (page.next_key_marker, page.next_upload_id_marker);
+            // A store that does not move on would be asked for ever.
+            if page.is_truncated != Some(true) || next.0.is_none() || next == markers {
                 return Ok(());
             }
+            markers = next;
         }
     }
 }

@@ -167,6 +167,59 @@ async fn what_the_compactor_has_merged_is_there() {
     assert_eq!(bucket.visible().await, [merged]);
 }
 
+/// As a compactor leaves it: a block of another name that has `parts` as its sources, the first of them under its own name
+/// and marked for deletion.
+fn merge(store: &Path, parts: &[String], merged: &str) {
+    let (from, to) = (store.join(&parts[0]), store.join(merged));
+    fs::create_dir_all(to.join("chunks")).unwrap();
+    for file in ["chunks/000001", "index", "meta.json"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    edit_meta(&to, |meta| {
+        meta["ulid"] = merged.into();
+        meta["compaction"] = json!({"level": 2, "sources": parts});
+    });
+    fs::write(from.join("deletion-mark.json"), "{}").unwrap();
+}
+
+#[tokio::test]
+async fn a_block_that_was_merged_and_marked_is_there_as_long_as_the_merged_one_is_whole() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let merged = "01KEMERGED0000000000000000";
+    merge(store.path(), &sealed(dir.path()), merged);
+    let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
+    let [(result, why)] = &results(&report)[..] else {
+        panic!("{report:#}")
+    };
+    assert!(result == "there" && why.contains(merged), "{report:#}");
+    fs::remove_file(store.path().join(merged).join("chunks/000001")).unwrap();
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let [(result, why)] = &results(&report)[..] else {
+        panic!("{report:#}")
+    };
+    assert!(
+        result == "refused" && why.contains("chunks/000001 is missing"),
+        "{report:#}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
+    let (dir, server) = (blocks_of(1), S3Server::start());
+    let bucket = server.bucket("lost");
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let id = sealed(dir.path()).remove(0);
+    // The plan asks once; what comes after it is the proof.
+    server.fault(Rule::on("GET", &format!("{id}/meta.json"), Fault::Answer(403, "AccessDenied")).skip(1));
+    let ran = backfill(dir.path(), &bucket, &[]).ended(1);
+    let report = ran.json();
+    assert_eq!(report["outcome"], "failed", "{report:#}");
+    let said = report["failures"][0].as_str().unwrap();
+    assert!(said.contains("could not be looked at anew"), "{said}");
+}
+
 #[tokio::test]
 async fn a_block_marked_for_deletion_is_not_taken_for_safe() {
     let (dir, store) = (blocks_of(1), temp_dir("bucket"));

@@ -1,0 +1,106 @@
+//! What happens between the moment that a block's data is in the bucket and its commit.
+
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::{
+    backfill::{Gauge, Overlaps, plan},
+    objstore::Limits,
+    tsdb::testing::real_block,
+};
+
+/// A real block, a bucket in a directory, and the plan to send it.
+struct Scene {
+    _data: tempfile::TempDir,
+    store: tempfile::TempDir,
+    block: Block,
+    bucket: Arc<dyn Bucket>,
+    settings: Settings,
+    plan: Plan,
+}
+
+async fn scene() -> Scene {
+    let (data, block) = real_block();
+    let store = tempfile::tempdir().unwrap();
+    let yaml = format!("type: FILESYSTEM\nconfig:\n  directory: {:?}\n", store.path());
+    let config = objstore::config::parse(&yaml).unwrap();
+    let bucket = objstore::open(&config, &Limits::default(), &mut Registry::default()).await;
+    let bucket = bucket.unwrap();
+    let settings = Settings {
+        path: data.path().into(),
+        labels: Labels::from_pairs([("cluster", "eu")]),
+        accept_label_change: true,
+        overlaps: Overlaps::Refuse,
+        upload_compacted: true,
+        min_time: i64::MIN,
+        max_time: i64::MAX,
+        sha256: false,
+        source: "bucket.upload".into(),
+        threads: 1,
+        full: false,
+    };
+    let plan = plan(&settings, &bucket, &Gauge::default()).await.unwrap();
+    Scene {
+        _data: data,
+        store,
+        block,
+        bucket,
+        settings,
+        plan,
+    }
+}
+
+impl Scene {
+    /// The block's data is in the bucket; then `meanwhile` happens; then it is committed.
+    async fn fate(&self, meanwhile: impl AsyncFnOnce()) -> Fate {
+        let apply = Apply::new(&self.settings, &self.bucket);
+        let item = self.plan.to_send().next().unwrap();
+        let Ok(arrived) = carry(&apply.courier, &job(item).unwrap(), &item.labels).await else {
+            panic!("it is not carried")
+        };
+        meanwhile().await;
+        apply.arrive(item, Ok(arrived)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_else_commits_meanwhile_is_not_overwritten() {
+    let scene = scene().await;
+    let path = scene.store.path().join(format!("{}/meta.json", scene.block.id));
+    let text = fs_err::read_to_string(scene.block.dir.join("meta.json")).unwrap();
+    let fate = scene.fate(async || fs_err::write(&path, &text).unwrap()).await;
+    let Fate::Refused(why) = fate else {
+        panic!("it is not refused")
+    };
+    assert!(why.contains("appeared") && why.contains("labels"), "{why}");
+    assert_eq!(fs_err::read_to_string(path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn the_same_block_from_somebody_else_is_there() {
+    let scene = scene().await;
+    let other = Apply::new(&scene.settings, &scene.bucket);
+    let stop = CancellationToken::new();
+    let fate = scene
+        .fate(async || {
+            let applied = other.run(&scene.plan, &stop, |_| {}).await;
+            assert_eq!(applied.sent, [scene.block.id]);
+        })
+        .await;
+    assert!(matches!(fate, Fate::There));
+}
+
+#[tokio::test]
+async fn a_file_that_changed_since_it_was_checked_is_told() {
+    let scene = scene().await;
+    let index = scene.block.dir.join("index");
+    let bytes = fs_err::read(&index).unwrap();
+    fs_err::remove_file(&index).unwrap();
+    fs_err::write(&index, bytes).unwrap();
+    let apply = Apply::new(&scene.settings, &scene.bucket);
+    let applied = apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await;
+    let [(_, why)] = &applied.refused[..] else {
+        panic!("{applied:?}")
+    };
+    assert!(why.contains("changed since it was checked; run again"), "{why}");
+}
