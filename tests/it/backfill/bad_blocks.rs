@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use fs_err as fs;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::scene::{backfill, blocks_of, copy, edit_meta, flip, is_all_there, results, row};
 use crate::rig::{
@@ -97,6 +97,8 @@ fn wrong_statistics_and_times_are_refused() {
         "counts 23999 samples, and the block has 24000",
     );
     refused(wrong("numChunks", 1), "counts 1 chunks, and the block has ");
+    let nothing = |block: &Path| edit_meta(block, |meta| meta["stats"] = json!({}));
+    refused(nothing, "counts 0 series, and the block has 100");
     let later = |block: &Path| {
         edit_meta(block, |meta| {
             meta["minTime"] = (meta["minTime"].as_i64().unwrap() + 60_000).into()

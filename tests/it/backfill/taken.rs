@@ -153,18 +153,78 @@ async fn what_the_compactor_has_merged_is_there() {
     // As a compactor leaves it: the parts are gone, a block of another name has them as its sources.
     let parts = sealed(dir.path());
     let merged = "01KEMERGED0000000000000000";
-    fs::rename(store.path().join(&parts[0]), store.path().join(merged)).unwrap();
-    fs::remove_dir_all(store.path().join(&parts[1])).unwrap();
-    edit_meta(&store.path().join(merged), |meta| {
-        meta["ulid"] = merged.into();
-        meta["compaction"] = json!({"level": 2, "sources": parts});
-    });
+    merge(store.path(), &parts, merged);
+    for part in &parts {
+        fs::remove_dir_all(store.path().join(part)).unwrap();
+    }
     let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
     for (result, why) in results(&report) {
         assert_eq!(result, "there");
         assert!(why.contains(merged), "{why}");
     }
     assert_eq!(bucket.visible().await, [merged]);
+}
+
+/// As a compactor leaves it: a block of another name that has `parts` as its sources, the first of them under its own name
+/// and marked for deletion.
+fn merge(store: &Path, parts: &[String], merged: &str) {
+    let (from, to) = (store.join(&parts[0]), store.join(merged));
+    fs::create_dir_all(to.join("chunks")).unwrap();
+    for file in ["chunks/000001", "index", "meta.json"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let times: Vec<i64> = parts
+        .iter()
+        .flat_map(|part| {
+            let text = fs::read(store.join(part).join("meta.json")).unwrap();
+            let meta: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            ["minTime", "maxTime"].map(|key| meta[key].as_i64().unwrap())
+        })
+        .collect();
+    edit_meta(&to, |meta| {
+        meta["ulid"] = merged.into();
+        meta["minTime"] = (*times.iter().min().unwrap()).into();
+        meta["maxTime"] = (*times.iter().max().unwrap()).into();
+        meta["compaction"] = json!({"level": 2, "sources": parts});
+    });
+    fs::write(from.join("deletion-mark.json"), "{}").unwrap();
+}
+
+#[tokio::test]
+async fn a_block_that_was_merged_and_marked_is_there_as_long_as_the_merged_one_is_whole() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let merged = "01KEMERGED0000000000000000";
+    merge(store.path(), &sealed(dir.path()), merged);
+    let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
+    let [(result, why)] = &results(&report)[..] else {
+        panic!("{report:#}")
+    };
+    assert!(result == "there" && why.contains(merged), "{report:#}");
+    fs::remove_file(store.path().join(merged).join("chunks/000001")).unwrap();
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let [(result, why)] = &results(&report)[..] else {
+        panic!("{report:#}")
+    };
+    assert!(
+        result == "refused" && why.contains("chunks/000001 is missing"),
+        "{report:#}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
+    let (dir, server) = (blocks_of(1), S3Server::start());
+    let bucket = server.bucket("lost");
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    // The plan asks once; what comes after it is the proof.
+    server.fault(Rule::on("GET", "*/meta.json*", Fault::Answer(403, "AccessDenied")).skip(1));
+    let ran = backfill(dir.path(), &bucket, &[]).ended(1);
+    let report = ran.json();
+    assert_eq!(report["outcome"], "failed", "{report:#}");
+    let said = report["failures"][0].as_str().unwrap();
+    assert!(said.contains("could not be looked at anew"), "{said}");
 }
 
 #[tokio::test]
