@@ -32,7 +32,7 @@ pub(super) fn copy(block: &Path, into: &Path) -> PathBuf {
     let to = into.join(block.file_name().unwrap());
     fs::create_dir_all(to.join("chunks")).unwrap();
     for file in ["chunks/000001", "index", "meta.json", "tombstones"] {
-        if block.join(file).exists() {
+        if block.join(file).try_exists().unwrap() {
             fs::copy(block.join(file), to.join(file)).unwrap();
         }
     }
