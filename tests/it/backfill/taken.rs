@@ -292,7 +292,7 @@ async fn a_signal_cuts_it_and_the_exit_code_says_so() {
     );
     assert!(process.log().contains("\"outcome\": \"cut\""), "{}", process.log());
     server.heal();
-    tokio::task::block_in_place(|| backfill(dir.path(), &bucket, &[])).ended(0);
+    backfill(dir.path(), &bucket, &[]).ended(0);
     is_all_there(&bucket, dir.path()).await;
 }
 
