@@ -76,8 +76,8 @@ fn links(path: &Path) -> io::Result<Vec<(BlockId, PathBuf)>> {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(BlockId::parse);
             if let Some(id) = id
-                && entry.file_type().is_ok_and(|kind| kind.is_symlink())
-                && entry.path().is_dir()
+                && entry.file_type()?.is_symlink()
+                && leads_to_dir(&entry.path())?
             {
                 links.push((id, entry.path()));
             }
@@ -85,6 +85,15 @@ fn links(path: &Path) -> io::Result<Vec<(BlockId, PathBuf)>> {
     }
     links.sort_unstable();
     Ok(links)
+}
+
+/// Whether there is a directory at `path` or where it points to; what points nowhere is none.
+fn leads_to_dir(path: &Path) -> io::Result<bool> {
+    match fs_err::metadata(path) {
+        Ok(status) => Ok(status.is_dir()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn scan_all(path: &Path) -> io::Result<Vec<(PathBuf, Scan)>> {
@@ -109,8 +118,8 @@ fn places(path: &Path) -> io::Result<Vec<PathBuf>> {
             let mut snapshots = Vec::new();
             for entry in entries {
                 let path = entry?.path();
-                // A link to a snapshot is one; what points nowhere is none.
-                if path.is_dir() {
+                // A link to a snapshot is one, too.
+                if leads_to_dir(&path)? {
                     snapshots.push(path);
                 }
             }

@@ -4,7 +4,8 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::{
-    backfill::{Gauge, Overlaps, plan},
+    audit::whole::Reader,
+    backfill::{Gauge, Overlaps, plan, prove},
     objstore::Limits,
     tsdb::testing::real_block,
 };
@@ -103,4 +104,26 @@ async fn a_file_that_changed_since_it_was_checked_is_told() {
         panic!("{applied:?}")
     };
     assert!(why.contains("changed since it was checked; run again"), "{why}");
+}
+
+#[tokio::test]
+async fn a_block_that_is_removed_here_once_it_is_sent_is_proven_all_the_same() {
+    let scene = scene().await;
+    let apply = Apply::new(&scene.settings, &scene.bucket);
+    let applied = apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await;
+    assert_eq!(applied.sent, [scene.block.id]);
+    fs_err::remove_dir_all(&scene.block.dir).unwrap();
+    let items: Vec<&Item> = scene.plan.to_send().collect();
+    let proven = async || {
+        prove(&items, &scene.settings, &scene.bucket, &Reader::new(2))
+            .await
+            .unwrap()
+    };
+    let good = proven().await;
+    assert_eq!((good.whole, good.wrong), (1, vec![]));
+    let path = scene.store.path().join(format!("{}/chunks/000001", scene.block.id));
+    let mut bytes = fs_err::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs_err::write(path, bytes).unwrap();
+    assert_eq!(proven().await.wrong.len(), 1);
 }

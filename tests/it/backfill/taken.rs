@@ -153,12 +153,10 @@ async fn what_the_compactor_has_merged_is_there() {
     // As a compactor leaves it: the parts are gone, a block of another name has them as its sources.
     let parts = sealed(dir.path());
     let merged = "01KEMERGED0000000000000000";
-    fs::rename(store.path().join(&parts[0]), store.path().join(merged)).unwrap();
-    fs::remove_dir_all(store.path().join(&parts[1])).unwrap();
-    edit_meta(&store.path().join(merged), |meta| {
-        meta["ulid"] = merged.into();
-        meta["compaction"] = json!({"level": 2, "sources": parts});
-    });
+    merge(store.path(), &parts, merged);
+    for part in &parts {
+        fs::remove_dir_all(store.path().join(part)).unwrap();
+    }
     let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
     for (result, why) in results(&report) {
         assert_eq!(result, "there");
@@ -175,8 +173,18 @@ fn merge(store: &Path, parts: &[String], merged: &str) {
     for file in ["chunks/000001", "index", "meta.json"] {
         fs::copy(from.join(file), to.join(file)).unwrap();
     }
+    let times: Vec<i64> = parts
+        .iter()
+        .flat_map(|part| {
+            let text = fs::read(store.join(part).join("meta.json")).unwrap();
+            let meta: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            ["minTime", "maxTime"].map(|key| meta[key].as_i64().unwrap())
+        })
+        .collect();
     edit_meta(&to, |meta| {
         meta["ulid"] = merged.into();
+        meta["minTime"] = (*times.iter().min().unwrap()).into();
+        meta["maxTime"] = (*times.iter().max().unwrap()).into();
         meta["compaction"] = json!({"level": 2, "sources": parts});
     });
     fs::write(from.join("deletion-mark.json"), "{}").unwrap();
@@ -210,9 +218,8 @@ async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
     let (dir, server) = (blocks_of(1), S3Server::start());
     let bucket = server.bucket("lost");
     backfill(dir.path(), &bucket, &[]).ended(0);
-    let id = sealed(dir.path()).remove(0);
     // The plan asks once; what comes after it is the proof.
-    server.fault(Rule::on("GET", &format!("{id}/meta.json"), Fault::Answer(403, "AccessDenied")).skip(1));
+    server.fault(Rule::on("GET", "*/meta.json*", Fault::Answer(403, "AccessDenied")).skip(1));
     let ran = backfill(dir.path(), &bucket, &[]).ended(1);
     let report = ran.json();
     assert_eq!(report["outcome"], "failed", "{report:#}");
@@ -298,8 +305,8 @@ async fn the_words_of_thanos_do_the_same() {
         format!("--objstore.config={}", bucket.config()),
     );
     let words = ["tools", "bucket", "upload-blocks", &path, &config];
-    let ran = narthex(&words).ended(3);
-    assert!(ran.stdout.contains("give --label"), "{ran:?}");
+    let ran = narthex(&words).ended(1);
+    assert!(ran.stderr.contains("--label"), "{ran:?}");
     narthex(&[&words[..], &["--label=cluster=\"eu\"", "--label", "replica=\"a\""]].concat()).ended(0);
     is_all_there(&bucket, dir.path()).await;
     let id = sealed(dir.path()).remove(0);
@@ -307,7 +314,7 @@ async fn the_words_of_thanos_do_the_same() {
     assert_eq!(meta["thanos"]["labels"], json!({"cluster": "eu", "replica": "a"}));
     assert_eq!(meta["thanos"]["source"], "bucket.upload");
     assert!(
-        fs::metadata(dir.path().join("thanos.shipper.json")).is_err(),
+        !dir.path().join("thanos.shipper.json").try_exists().unwrap(),
         "the source is only read"
     );
 }
