@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -184,7 +184,7 @@ impl Run {
         Ok(self.prove(wanted, dir, true).await?.map_err(|wrong| wrong.why))
     }
 
-    /// Fetches the files that are not complete.
+    /// Fetches the files that are not complete. Trouble with one does not cut the others: they count for the next run.
     async fn fetch_missing(&self, wanted: &Wanted, dir: &Path) -> Result<(), Failed> {
         let missing = wanted
             .files
@@ -196,7 +196,16 @@ impl Run {
             let (key, path) = (format!("{}/{}", wanted.id, file.rel_path), dir.join(&file.rel_path));
             patiently(|| fetch(&*self.bucket, &key, size(file), &path)).await
         });
-        fetched.buffer_unordered(self.at_once).try_collect().await
+        let mut fetched = std::pin::pin!(fetched.buffer_unordered(self.at_once));
+        let mut trouble = Ok(());
+        while let Some(result) = fetched.next().await {
+            match result {
+                Err(Failed::Disk(error)) => return Err(Failed::Disk(error)),
+                Err(Failed::Bucket(error)) if stops_all(error.kind) => return Err(Failed::Bucket(error)),
+                other => trouble = trouble.and(other),
+            }
+        }
+        trouble
     }
 
     /// Reads all of a block from disk, checks it, and holds it against the hashes of `meta.json`. Where there are none, the
