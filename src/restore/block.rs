@@ -14,8 +14,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
 use super::{
-    files,
+    files::{self, TOMBSTONES},
     target::{Target, sync_dir},
+    tombstones,
     wire::{Failed, blocking, fetch, patiently},
 };
 use crate::{
@@ -218,6 +219,10 @@ impl Run {
                 (Some(recorded), Some(hash)) if recorded.eq_ignore_ascii_case(hash) => Ok(()),
                 (Some(_), Some(_)) => Err("its SHA-256 is not the one in meta.json".to_owned()),
                 _ if foreign => self.same_as_object(wanted.id, file, dir).await?,
+                _ if file.rel_path == TOMBSTONES => {
+                    let (path, stop) = (dir.join(TOMBSTONES), Arc::clone(&self.stop));
+                    blocking(move || tombstones::check(&path, &stop)).await?
+                }
                 _ => Ok(()),
             };
             if let Err(why) = same {
