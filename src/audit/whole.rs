@@ -113,7 +113,8 @@ pub fn hold(meta: &Meta, objects: &[Object]) -> Held {
         }
     }
     let names: BTreeSet<&str> = due.iter().map(|file| file.rel_path.as_str()).collect();
-    let known = |name: &str| [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name) || names.contains(name);
+    let known =
+        |name: &str| [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name) || names.contains(name);
     for (name, size) in there.iter().filter(|(name, _)| !known(name)) {
         let what = format!("{name} ({size} bytes) does not belong to the block by meta.json; look who wrote it");
         held.issues.push(issue(Kind::Extra, what));
