@@ -18,6 +18,7 @@ mod files;
 pub mod plan;
 mod survey;
 mod target;
+mod tombstones;
 mod wire;
 
 pub use apply::{Applied, Stop, apply};

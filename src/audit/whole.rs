@@ -22,6 +22,8 @@ const CHUNKS: &str = "chunks/";
 /// Part of a block on disk that shippers leave behind, and that whoever copies blocks by hand does not; readers of the
 /// bucket pass over it.
 const TOMBSTONES: &str = "tombstones";
+/// An extract of the index, which compactors of old versions of Thanos put beside it for store gateways.
+const INDEX_CACHE: &str = "index.cache.json";
 /// Missing segments that are named one by one.
 const MOST_GAPS: usize = 10;
 /// What helps when something of a block is lost.
@@ -111,7 +113,8 @@ pub fn hold(meta: &Meta, objects: &[Object]) -> Held {
         }
     }
     let names: BTreeSet<&str> = due.iter().map(|file| file.rel_path.as_str()).collect();
-    let known = |name: &str| [META, TOMBSTONES].contains(&name) || MARKERS.contains(&name) || names.contains(name);
+    let known =
+        |name: &str| [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name) || names.contains(name);
     for (name, size) in there.iter().filter(|(name, _)| !known(name)) {
         let what = format!("{name} ({size} bytes) does not belong to the block by meta.json; look who wrote it");
         held.issues.push(issue(Kind::Extra, what));

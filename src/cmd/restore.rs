@@ -100,7 +100,9 @@ async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &Cancell
         );
     }
     let lacks: u64 = plan.restored().map(|block| target.lacks(block.id, block.bytes)).sum();
-    let free = target.free()?;
+    // A rerun after a full disk must not be refused for what it writes over.
+    let cut_off: u64 = plan.restored().map(|block| target.cut_off(block.id)).sum();
+    let free = target.free()?.saturating_add(cut_off);
     if lacks > free {
         bail!(
             "{} are to come to {}, and its file system has {} free; free some space, or narrow --min-time and --max-time",

@@ -7,9 +7,12 @@ use crate::{
     tsdb::{BlockId, BucketFile},
 };
 
+/// The file of deleted intervals.
+pub(super) const TOMBSTONES: &str = "tombstones";
+
 /// Whether Prometheus reads a file of this name as part of a block.
 fn belongs(rel_path: &str) -> bool {
-    is_segment(rel_path) || matches!(rel_path, "index" | "tombstones")
+    is_segment(rel_path) || matches!(rel_path, "index" | TOMBSTONES)
 }
 
 /// Whether `rel_path` is the name of a chunk segment.

@@ -116,14 +116,28 @@ impl Target {
         if fs_err::symlink_metadata(self.finished(id)).is_ok() {
             return 0;
         }
+        bytes.saturating_sub(self.begun(id, false))
+    }
+
+    /// How many bytes on this disk belong to files of a block that were cut off: they make room when it is restored.
+    pub fn cut_off(&self, id: BlockId) -> u64 {
+        if fs_err::symlink_metadata(self.finished(id)).is_ok() {
+            return 0;
+        }
+        self.begun(id, true)
+    }
+
+    /// How many bytes the files of an unfinished block have, either those that were cut off or the complete ones.
+    fn begun(&self, id: BlockId, cut_off: bool) -> u64 {
         let dir = self.unfinished(id);
         // What cannot be read is not there.
-        let held = [dir.join("chunks"), dir].into_iter().flat_map(|dir| {
+        let files = [dir.join("chunks"), dir].into_iter().flat_map(|dir| {
             let entries = fs_err::read_dir(dir).into_iter().flatten().flatten();
-            let complete = entries.filter(|entry| entry.path().extension().is_none_or(|name| name != "part"));
-            complete.filter_map(|entry| entry.metadata().ok().filter(|status| status.is_file()))
+            let counted =
+                entries.filter(|entry| entry.path().extension().is_some_and(|name| name == "part") == cut_off);
+            counted.filter_map(|entry| entry.metadata().ok().filter(|status| status.is_file()))
         });
-        bytes.saturating_sub(held.map(|status| status.len()).sum())
+        files.map(|status| status.len()).sum()
     }
 
     /// How many bytes fit on the disk.
@@ -233,8 +247,8 @@ mod tests {
         fs_err::write(chunks.join("000001"), [0; 30]).unwrap();
         fs_err::write(chunks.join("000002.part"), [0; 30]).unwrap();
         fs_err::write(target.unfinished(id).join("index"), [0; 8]).unwrap();
-        assert_eq!(target.lacks(id, 100), 62);
+        assert_eq!((target.lacks(id, 100), target.cut_off(id)), (62, 30));
         fs_err::create_dir(target.finished(id)).unwrap();
-        assert_eq!(target.lacks(id, 100), 0);
+        assert_eq!((target.lacks(id, 100), target.cut_off(id)), (0, 0));
     }
 }

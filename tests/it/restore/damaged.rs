@@ -70,3 +70,25 @@ async fn a_block_whose_statistics_do_not_agree_is_refused() {
     scene.restore(&[]).assert(3, &[&id, "damaged in the bucket", "24000"]);
     assert_eq!(scene.entries(), [""; 0]);
 }
+
+#[tokio::test]
+async fn tombstones_that_prometheus_would_not_start_with_are_refused() {
+    let scene = Scene::local();
+    let id = scene.ship(0, EU, Listed::Not, |_| {}).await;
+    let key = format!("{id}/tombstones");
+    // Those of a block in which nothing was deleted, with one byte changed.
+    scene
+        .bucket
+        .put(&key, vec![0x01, 0x30, 0xba, 0x30, 1, 0, 0, 0, 1])
+        .await;
+    let said = "damaged in the bucket: tombstones: it is damaged: wrong checksum";
+    scene.restore(&[]).assert(3, &[&id, said]);
+    assert_eq!(scene.entries(), [""; 0]);
+    scene
+        .bucket
+        .put(&key, vec![0x01, 0x30, 0xba, 0x30, 1, 0, 0, 0, 0])
+        .await;
+    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+    let same = scene.bucket.same(&key, &scene.to().join(&key)).await;
+    same.unwrap();
+}

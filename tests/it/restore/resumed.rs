@@ -122,3 +122,25 @@ async fn a_second_run_finds_all_there() {
         .unwrap();
     assert_eq!(before, after);
 }
+
+#[tokio::test]
+async fn what_a_run_has_restored_the_next_one_does_not_fetch_to_prove_it() {
+    // Neither the meta.json nor this store keeps a hash that the files could be held against.
+    for listed in [Listed::Sized, Listed::Not] {
+        let scene = Scene::local();
+        let id = scene.ship(0, EU, listed, |_| {}).await;
+        scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+        let ran = scene.restore(&["--output=json"]);
+        ran.assert(0, &[]);
+        let told = ran.json();
+        assert_eq!(told["blocks"][0]["result"], "present");
+        let meta = scene.bucket.read(&format!("{id}/meta.json")).await.unwrap().len() as u64;
+        assert!(told["fetched_bytes"].as_u64().unwrap() <= 2 * meta, "{told}");
+        // Files that something else has changed are still found.
+        let path = scene.to().join(&id).join("index");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[200] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        scene.restore(&[]).assert(3, &["is not the block of the bucket"]);
+    }
+}
