@@ -43,7 +43,8 @@ async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> R
         tracing::warn!("cut while the bucket was read; nothing was restored");
         return Ok(End::Cut);
     };
-    let planned = Planned::new(found?, flags.skip_downsampled);
+    let (found, unreadable) = found?;
+    let planned = Planned::new(found, unreadable, flags.skip_downsampled);
     if flags.output == Output::Text {
         show::print(&planned.text())?;
     }
@@ -68,8 +69,8 @@ async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> R
     report.end()
 }
 
-/// Reads what the bucket holds, and decides.
-async fn find(store: &Store, wanted: &Wanted) -> Result<Result<Plan, Refusal>> {
+/// Reads what the bucket holds, and decides; how many blocks could not be judged.
+async fn find(store: &Store, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, u64)> {
     let bucket = &*store.bucket;
     let mut survey = restore::survey(bucket, wanted).await?;
     for (block, why) in &survey.unreadable {
@@ -85,10 +86,11 @@ async fn find(store: &Store, wanted: &Wanted) -> Result<Result<Plan, Refusal>> {
     }
     let labels = match plan::sole_set(&survey) {
         Ok(labels) => labels,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(refusal) => return Ok((Err(refusal), survey.unreadable_total)),
     };
     let blocks = restore::look_at(bucket, std::mem::take(&mut survey.blocks)).await?;
-    Ok(Ok(plan::plan(labels, blocks, wanted.min_time, wanted.max_time)))
+    let plan = plan::plan(labels, blocks, wanted.min_time, wanted.max_time);
+    Ok((Ok(plan), survey.unreadable_total))
 }
 
 async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &CancellationToken) -> Result<Applied> {

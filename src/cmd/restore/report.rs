@@ -24,6 +24,8 @@ const MS_PER_DAY: i64 = 24 * 3600 * 1000;
 /// What is to be done, or why nothing is.
 pub(super) struct Planned {
     found: Result<Plan, Refusal>,
+    /// Blocks whose `meta.json` is of no use: nobody knows whether they are wanted.
+    unreadable: u64,
     skip_downsampled: bool,
 }
 
@@ -42,9 +44,10 @@ pub(super) struct Report<'a> {
 }
 
 impl Planned {
-    pub(super) fn new(found: Result<Plan, Refusal>, skip_downsampled: bool) -> Self {
+    pub(super) fn new(found: Result<Plan, Refusal>, unreadable: u64, skip_downsampled: bool) -> Self {
         Self {
             found,
+            unreadable,
             skip_downsampled,
         }
     }
@@ -201,7 +204,7 @@ impl Report<'_> {
             return Err(anyhow!("the bucket failed for {failed} blocks{again}"));
         }
         let refused = outcomes().any(|outcome| matches!(outcome, Outcome::Refused(_)));
-        Ok(if refused || plan.refuses() {
+        Ok(if refused || plan.refuses() || self.planned.unreadable > 0 {
             End::Findings
         } else {
             End::Good
@@ -278,6 +281,14 @@ impl Report<'_> {
         }
         let (fetched, seconds) = (show::size(self.fetched), self.took.as_secs_f64());
         let _ = writeln!(text, "{:<14}{fetched} in {seconds:.1} s", "fetched");
+        if self.planned.unreadable > 0 {
+            let _ = writeln!(
+                text,
+                "\n{} blocks were passed over whose meta.json cannot be used; they may be of these labels. See narthex bucket \
+                 verify.",
+                self.planned.unreadable
+            );
+        }
         if results.contains_key("missing") {
             text.push_str("\nNot all is done; run the same command again to go on.\n");
         }
@@ -326,6 +337,7 @@ impl Report<'_> {
             "to": self.to.display().to_string(),
             "dry_run": self.dry_run,
             "end": self.end_word(),
+            "unreadable": self.planned.unreadable,
             "refusal": self.refusal_json(),
             "labels": plan.map(|plan| labels_json(&plan.labels)),
             "blocks": rows,

@@ -173,8 +173,15 @@ async fn what_is_no_block_is_passed_over_and_told() {
         .bucket
         .put("01KDTTTTTTTTTTTTTTTTTTTTT0/index", b"x".to_vec())
         .await;
-    scene
-        .restore(&[])
-        .assert(0, &[odd, "passed over", "unreadable=1", "partial=1"]);
+    scene.restore(&[]).assert(
+        3,
+        &[
+            odd,
+            "passed over",
+            "unreadable=1",
+            "partial=1",
+            "1 blocks were passed over",
+        ],
+    );
     assert_eq!(scene.entries(), [id]);
 }
