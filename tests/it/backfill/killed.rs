@@ -10,7 +10,7 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::scene::{LABEL, backfill, blocks_of, is_all_there, words};
-use crate::rig::{BucketView, S3Server, Weed, bucket::check, one_shot, tools::temp_dir};
+use crate::rig::{BucketView, Fault, Rule, S3Server, Weed, bucket::check, one_shot, tools::temp_dir};
 
 /// Requests with a body that run at once, unless --concurrency says something else.
 const AT_ONCE: usize = 4;
@@ -80,6 +80,8 @@ async fn rounds(
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
     let server = S3Server::start();
+    // So that most of a life is spent sending, also on a busy machine.
+    server.fault(Rule::on("PUT", "*", Fault::Delay(Duration::from_millis(30))));
     let puts = || server.count(|seen| seen.method == "PUT");
     let before = Cell::new(0);
     let halves = rounds(

@@ -121,7 +121,7 @@ async fn a_bucket_that_is_not_there_is_a_failure() {
     let config = config
         .iter()
         .map(|line| match line.trim_start().starts_with("bucket:") {
-            true => "  bucket: not-there\n".to_owned(),
+            true => "  bucket: audit-never-made\n".to_owned(),
             false => format!("{line}\n"),
         });
     let config: String = config.collect();
@@ -129,7 +129,7 @@ async fn a_bucket_that_is_not_there_is_a_failure() {
         let run = run_on(&config, &[command]);
         assert_eq!(run.code, Some(1), "{run:?}");
         assert!(
-            run.stderr.contains("cannot list") && run.stderr.contains("not-there"),
+            run.stderr.contains("cannot list") && run.stderr.contains("audit-never-made"),
             "{run:?}"
         );
     }

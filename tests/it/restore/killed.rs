@@ -11,7 +11,7 @@ use fs_err as fs;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::rig::{
-    BucketView, S3Server,
+    BucketView, Fault, Rule, S3Server,
     blocks::{self, Spec},
     one_shot::{self, narthex},
     prometheus::sealed,
@@ -92,6 +92,8 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_fetched_again() {
     let config = format!("--objstore.config={}", bucket.config());
     narthex(&["backfill", "--label=cluster=eu", &path, &config]).ended(0);
 
+    // So that most of a life is spent fetching, also on a busy machine.
+    server.fault(Rule::on("GET", "*/chunks/*", Fault::Delay(Duration::from_millis(30))));
     let begun = Instant::now();
     restore(&bucket, &dir.path().join("undisturbed"));
     let mut life = begun.elapsed();
