@@ -197,9 +197,10 @@ impl Drop for StopOnDrop {
     }
 }
 
-type Result1 = Result<(Known, Checked), String>;
+/// What the check of a block came to: what is known of it now, or why it is refused.
+type Verdict = Result<(Known, Checked), String>;
 
-async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Result<Vec<Result1>, Error> {
+async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Result<Vec<Verdict>, Error> {
     let stop = Arc::new(AtomicBool::new(false));
     let _guard = StopOnDrop(Arc::clone(&stop));
     let (threads, sha256, read) = (settings.threads, settings.sha256, Arc::clone(&gauge.read));
@@ -210,7 +211,7 @@ async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Re
             .take_while(|_| !stop.load(Ordering::Relaxed))
             .map(|block| Ok(crate::shipper::stamps(&Pinned::open(block)?)?))
             .collect();
-        let results: Mutex<Vec<Option<Result1>>> = Mutex::new(vec![None; blocks.len()]);
+        let results: Mutex<Vec<Option<Verdict>>> = Mutex::new(vec![None; blocks.len()]);
         let options = Options {
             threads,
             sha256,
@@ -230,7 +231,7 @@ async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Re
         .collect())
 }
 
-fn conclude(result: Result<(Pinned, Checked), PinError>, before: Option<&Vec<FileStamp>>, sha256: bool) -> Result1 {
+fn conclude(result: Result<(Pinned, Checked), PinError>, before: Option<&Vec<FileStamp>>, sha256: bool) -> Verdict {
     let (pinned, checked) = result.map_err(|error| match error {
         PinError::Vanished => "it was deleted here meanwhile".to_owned(),
         PinError::Broken { detail, .. } => format!("it is broken: {detail}"),

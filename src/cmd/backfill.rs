@@ -5,7 +5,7 @@ mod report;
 use std::{
     sync::{Arc, atomic::Ordering},
     thread::available_parallelism,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -41,7 +41,7 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
     let store = single::open(&flags.objstore, flags.transfer.concurrency, flags.transfer.max_rate).await?;
     single::run(&store, |stop| async {
         let labels = labels(&flags.source).await?;
-        let now = now_ms();
+        let now = jiff::Timestamp::now().as_millisecond();
         let source = flags.source;
         let order = Order {
             settings: Settings {
@@ -97,11 +97,6 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
 /// One thread for each file that is checked, and as many files at once as there are cores.
 fn threads() -> usize {
     available_parallelism().map_or(1, usize::from)
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The labels of Prometheus, if it is to be asked, with those of the flags laid over them.
