@@ -121,6 +121,15 @@ pub enum Comparison {
     Absent,
 }
 
+/// What became of an object that was to be new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It is there, and as far as the store can tell there was none before.
+    Created,
+    /// There is one of that key already; nothing was sent. It may be our own, of a try whose answer was lost.
+    Exists,
+}
+
 /// How it is known that an object has the bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -149,6 +158,22 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
 
     /// Sends a small object from memory.
     async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error>;
+
+    /// Sends a small object from memory unless there is one of that key. Where a store does not know the condition, the
+    /// object is sent as [`Bucket::put_bytes`] does.
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
+        self.put_bytes(key, body).await?;
+        Ok(Placed::Created)
+    }
+
+    /// The size (bytes) of one object, asked for by its key; `None` if there is none. For what a listing may not show yet.
+    async fn stat(&self, key: &str) -> Result<Option<u64>, Error>;
+
+    /// What tells this place from another one at the same address, as when the file system of a directory is not mounted;
+    /// `None` where the address says all.
+    async fn incarnation(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
 
     /// Reads a small object; more than `limit` bytes are an error of kind [`ErrorKind::TooLarge`].
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error>;
@@ -255,6 +280,15 @@ impl ErrorKind {
     }
 }
 
+/// Whom a failure concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// This object, and so its block; others may fare better.
+    Object,
+    /// The bucket, the way to it, or what we may do there: every other block as well.
+    Bucket,
+}
+
 /// A failed operation on the bucket. The text says what failed, on which key and store, why, and what helps.
 #[derive(Debug)]
 pub struct Error {
@@ -268,6 +302,20 @@ pub struct Error {
     pub detail: String,
     /// The error below, if there is one whose text `detail` does not already hold.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// Whom the failure concerns: what is right to do with the other objects.
+    pub fn scope(&self) -> Scope {
+        use ErrorKind::*;
+        match (self.op, self.kind) {
+            (_, NotFound | TooLarge | Local | Integrity) => Scope::Object,
+            // Archived, locked with another key, held: of one object as a rule. If it is so with all of them, each says so.
+            (Op::Get, Forbidden | Refused) => Scope::Object,
+            (Op::Upload, Refused) => Scope::Object,
+            _ => Scope::Bucket,
+        }
+    }
 }
 
 impl fmt::Display for Error {

@@ -95,6 +95,8 @@ pub struct Origin {
     pub labels: Option<Labels>,
     /// Whether it still runs.
     pub neighbour: Neighbour,
+    /// When its counter of failed reloads was last seen to grow: while it does, it takes blocks back that it has sealed.
+    pub reload_failed_at: Option<tokio::time::Instant>,
 }
 
 /// The shipper of one data directory.

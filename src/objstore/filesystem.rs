@@ -182,6 +182,16 @@ impl Bucket for Filesystem {
         self.put(key, Content::Memory(body)).await
     }
 
+    async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {
+        let path = self.path(Op::Get, key)?;
+        self.blocking(Op::Get, key, move || match fs_err::metadata(path) {
+            Ok(there) => Ok(there.is_file().then(|| there.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let path = self.path(Op::Get, key)?;
         let read = self.blocking(Op::Get, key, move || read(&path, limit)).await?;

@@ -260,6 +260,10 @@ impl Bucket for S3Bucket {
         self.0.put_memory(key, &body).await
     }
 
+    async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.0.size(key).await
+    }
+
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         self.0.read(key, limit).await
     }

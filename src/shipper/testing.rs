@@ -93,7 +93,11 @@ impl World {
             data,
             store,
             bucket: Faulty::new(bucket),
-            origin: watch::Sender::new(Origin { labels, neighbour }),
+            origin: watch::Sender::new(Origin {
+                labels,
+                neighbour,
+                ..Origin::default()
+            }),
             policy: Policy::default(),
             metrics: Metrics::register(&mut registry),
         }

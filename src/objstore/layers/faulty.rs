@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Op, Reading, Source};
+use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Op, Placed, Reading, Source};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +213,29 @@ impl Bucket for Faulty {
                     .await
             }
         }
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
+        match self.fault(Op::Upload, key) {
+            Some(Fault::Lose) => Ok(Placed::Created),
+            Some(Fault::Truncate) => {
+                let shorter = body.slice(..body.len().saturating_sub(1));
+                self.inner.put_new(key, shorter).await
+            }
+            Some(Fault::Flip) => {
+                let at = body.len() as u64 / 2;
+                self.inner.put_new(key, flip(body, at)).await
+            }
+            fault => self.apply(fault, Op::Upload, key, self.inner.put_new(key, body)).await,
+        }
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.call(Op::Get, key, self.inner.stat(key)).await
+    }
+
+    async fn incarnation(&self) -> Result<Option<String>, Error> {
+        self.inner.incarnation().await
     }
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {

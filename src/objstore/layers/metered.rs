@@ -27,7 +27,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Reading, Source};
+use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Placed, Reading, Source};
 
 /// Every value of the label `operation`; all of them are shown from the start.
 const OPERATIONS: [&str; 7] = ["iter", "get", "get_range", "exists", "upload", "delete", "attributes"];
@@ -237,6 +237,23 @@ impl Bucket for Metered {
         Ok(())
     }
 
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
+        let len = body.len() as u64;
+        let placed = self.measure("upload", self.inner.put_new(key, body)).await?;
+        if placed == Placed::Created {
+            self.sent(len);
+        }
+        Ok(placed)
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.measure("exists", self.inner.stat(key)).await
+    }
+
+    async fn incarnation(&self) -> Result<Option<String>, Error> {
+        self.inner.incarnation().await
+    }
+
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let bytes = self.measure("get", self.inner.get(key, limit)).await?;
         let operation = Operation { operation: "get" };
@@ -354,6 +371,10 @@ mod tests {
 
         async fn list_top(&self, _: &str) -> Result<Vec<String>, Error> {
             Ok(Vec::new())
+        }
+
+        async fn stat(&self, _: &str) -> Result<Option<u64>, Error> {
+            Ok(None)
         }
 
         async fn abort_stale(&self, _: &str) -> Result<(), Error> {

@@ -70,6 +70,15 @@ impl Store {
         self.read_back(key, source).await
     }
 
+    /// The size of an object, if there is one.
+    pub(super) async fn size(&self, key: &str) -> Result<Option<u64>, Error> {
+        match self.head(key, None).await {
+            Ok(head) => Ok(Some(len(&head).unwrap_or_default())),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn head(&self, key: &str, part: Option<i32>) -> Result<HeadObjectOutput, Error> {
         self.sending(|| async {
             let request = self.head_request(key).checksum_mode(ChecksumMode::Enabled);
