@@ -170,6 +170,7 @@ async fn ship(data: &Path, id: &str) -> Duration {
     let (_origin, origins) = watch::channel(Origin {
         labels: Some(labels()),
         neighbour: Neighbour::Up,
+        ..Origin::default()
     });
     let (ledger, stop) = (data.join(&settings.ledger_name), CancellationToken::new());
     let start = Instant::now();

@@ -261,6 +261,7 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
     let (_origin, origins) = watch::channel(Origin {
         labels,
         neighbour: Neighbour::Up,
+        ..Origin::default()
     });
     let metrics = shipper::Metrics::register(&mut registry);
     let page = || {
