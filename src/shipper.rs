@@ -47,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use backoff::Backoff;
 pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
-pub use ledger::{Found, Ledger};
+pub use ledger::{Found, Ledger, Local};
 pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
 
@@ -129,7 +129,7 @@ impl Shipper {
     /// Opens the ledger in `settings.dir` and writes it if it is missing or of no use: Prometheus must find one before
     /// it plans its first compaction. Failures are told in the log and by metric, and tried again in every pass.
     pub fn new(settings: Settings, bucket: Arc<dyn Bucket>, origin: watch::Receiver<Origin>, metrics: Metrics) -> Self {
-        let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity());
+        let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity(), None);
         ledger::tell(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);
         let mut shipper = Self {

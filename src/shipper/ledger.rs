@@ -1,28 +1,55 @@
 //! The ledger `thanos.shipper.json`: which local blocks are durable in the bucket.
 //!
 //! Prometheus reads it (`--storage.tsdb.delay-compact-file.path`) and compacts without asking when it is missing or
-//! unreadable. So: it is created before anything else, replaced by one atomic rename, never removed, always readable
-//! by other users (mode 0644), and written only when it changes. A block is listed only after it was proven complete in
-//! the bucket that the ledger names.
+//! unreadable. So: a valid one is there before anything else, replaced by one atomic rename, never removed, always
+//! readable by other users (mode 0644), and written only when it changes. A block is listed only after it was proven
+//! complete in the bucket that the ledger names. Beside Thanos' keys it has one of ours: the bucket and which of the places
+//! at its address it is, the labels of the last commit, the durable blocks that are gone and live on in local compacted
+//! ones, and the highest time that is durable.
 //!
-//! On a crash the old or the new file is there, whole; a leftover `.tmp` is overwritten by the next write. A ledger that
-//! cannot be read, that another program wrote, or that belongs to another bucket proves nothing: it is replaced by an
-//! empty one at once, and each block is looked up in the bucket before anything is sent (see `bucket_index`).
+//! **What stands there at the start** counts only if it is ours and of this very place. Everything else proves nothing:
+//! each block is looked up in the bucket before anything is sent. What becomes of the file:
+//!
+//! | found | until the bucket was looked at | beside |
+//! |---|---|---|
+//! | nothing | an empty one at once | |
+//! | one that Thanos wrote | stays: who only tries narthex, or has the endpoint wrong, loses nothing | `.before-narthex`, once it is replaced |
+//! | one of ours for another bucket or place | an empty one at once: Prometheus must not merge away what *this* bucket lacks | `.replaced` |
+//! | no ledger, or one that cannot be read | an empty one at once: Prometheus takes it for none and merges all | `.replaced` |
+//!
+//! While Thanos' word stays, Prometheus goes by it as it did before. It speaks of the same bucket as a rule; if it does
+//! not, Prometheus may merge a block, between the start and the first complete look, that the bucket lacks. The merged
+//! block is then told as not durable (see `durability`), so nothing is lost silently.
+//!
+//! Each file beside is one, the newest that says something; one that lists nothing does not push it out.
+//!
+//! On a crash the old or the new file is there, whole; a leftover `.tmp` is overwritten by the next write. A failed write
+//! leaves the old file and is tried again with the next save.
+
+mod file;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeSet,
-    fs::Permissions,
-    io::{self, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    collections::{BTreeSet, HashSet},
+    io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
+use file::{File, Ours, Stamp};
 
-use crate::{model::Labels, tsdb::BlockId};
+use crate::{
+    model::Labels,
+    tsdb::{Block, BlockId, Meta},
+};
 
-/// A ledger larger than this (bytes) is not one: ten years of two-hour blocks take 2 MiB.
-const LARGEST: u64 = 16 << 20;
+/// The most sources that are remembered, the newest: ten years of two-hour blocks. Others are looked up in the bucket.
+const MOST_SOURCES: usize = 50_000;
+/// What is put behind the name of a ledger that Thanos wrote, when ours takes its place.
+const BEFORE: &str = ".before-narthex";
+/// What is put behind the name of anything else that stood there and was not ours for this place.
+const REPLACED: &str = ".replaced";
 
 /// What the file said when it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +62,28 @@ pub enum Found {
     Unidentified,
     /// Written for another bucket, named here.
     OtherBucket(String),
+    /// Written for another place at the same address, named here: another file system is mounted, or none.
+    OtherPlace(String),
     /// Not readable or not a ledger; why.
     Bad(String),
+}
+
+/// A local block, as far as the ledger must know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Local<'a> {
+    /// Its name.
+    pub id: BlockId,
+    /// What it says of itself; `None` if that cannot be read.
+    pub meta: Option<&'a Meta>,
+}
+
+impl<'a> From<&'a Block> for Local<'a> {
+    fn from(block: &'a Block) -> Self {
+        Self {
+            id: block.id,
+            meta: Some(&block.meta),
+        }
+    }
 }
 
 /// The durable blocks among the local ones, in memory and on disk.
@@ -44,76 +91,95 @@ pub enum Found {
 pub struct Ledger {
     path: PathBuf,
     bucket: String,
+    incarnation: Option<String>,
     labels: Labels,
     shipped: BTreeSet<BlockId>,
     order: Vec<BlockId>,
+    /// Durable blocks that are not local any more, or not listed, and that a local block was compacted of.
+    sources: BTreeSet<BlockId>,
+    /// The highest end of a durable block (ms since 1970).
+    highest: Option<i64>,
+    /// What Thanos wrote, as long as it is to stay.
+    foreign: Option<String>,
+    /// What is to be kept beside before the next write.
+    displaced: Option<Displaced>,
     written: Option<String>,
-    seen: Option<(u64, u64, i64, u32)>,
+    seen: Option<Stamp>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct File {
-    version: i64,
-    #[serde(default)]
-    uploaded: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    narthex: Option<Ours>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Ours {
-    bucket: String,
-    #[serde(default)]
-    labels: std::collections::BTreeMap<String, String>,
+/// What stood in the place of the ledger, and must not be lost when it is replaced.
+#[derive(Debug)]
+enum Displaced {
+    /// What Thanos wrote: it is replaced only after it was kept.
+    Thanos(String),
+    /// Whatever stands there now: kept if that is possible.
+    Other,
 }
 
 impl Ledger {
-    /// Reads the ledger at `path`; never fails, what was found is told beside it. Nothing is written.
-    pub fn open(path: PathBuf, bucket: &str) -> (Self, Found) {
+    /// Reads the ledger at `path`, of the bucket with this identity and, where it is known by now, this incarnation (see
+    /// [`Ledger::place`]); never fails, what was found is told beside it. Nothing is written.
+    pub fn open(path: PathBuf, bucket: &str, incarnation: Option<&str>) -> (Self, Found) {
         let mut ledger = Self {
             path,
             bucket: bucket.to_owned(),
+            incarnation: incarnation.map(str::to_owned),
             labels: Labels::default(),
             shipped: BTreeSet::new(),
             order: Vec::new(),
+            sources: BTreeSet::new(),
+            highest: None,
+            foreign: None,
+            displaced: None,
             written: None,
             seen: None,
         };
         let found = ledger.load();
+        let replaced = matches!(found, Found::OtherBucket(_) | Found::OtherPlace(_) | Found::Bad(_));
+        ledger.displaced = replaced.then_some(Displaced::Other);
         (ledger, found)
     }
 
     fn load(&mut self) -> Found {
-        let text = match read_bounded(&self.path) {
-            Ok(text) => text,
+        // Before it is read: one that changes meanwhile is read again.
+        let stamp = file::stamp(&self.path);
+        let text = match file::read(&self.path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Missing,
             Err(error) => return Found::Bad(error.to_string()),
         };
-        let file: File = match serde_json::from_str(&text) {
-            Ok(file) => file,
+        let text = match String::from_utf8(text) {
+            Ok(text) => text,
             Err(error) => return Found::Bad(error.to_string()),
         };
-        if file.version != 1 {
-            return Found::Bad(format!("version {} instead of 1", file.version));
-        }
-        let Some(ours) = file.narthex else {
+        let file = match File::parse(&text) {
+            Ok(file) => file,
+            Err(why) => return Found::Bad(why),
+        };
+        let Some(ours) = &file.narthex else {
+            self.foreign = Some(text);
+            self.seen = stamp;
             return Found::Unidentified;
         };
         if ours.bucket != self.bucket {
-            return Found::OtherBucket(ours.bucket);
+            return Found::OtherBucket(ours.bucket.clone());
         }
-        let mut order = Vec::new();
-        for name in file.uploaded.unwrap_or_default() {
-            let Some(id) = BlockId::parse(&name) else {
-                return Found::Bad(format!("{name:?} is not a block"));
-            };
-            order.push(id);
+        match (&ours.incarnation, &self.incarnation) {
+            (Some(there), Some(here)) if there != here => return Found::OtherPlace(there.clone()),
+            _ => {}
         }
-        self.labels = Labels::from_pairs(ours.labels);
+        let (order, sources) = match (blocks(file.uploaded()), blocks(&ours.sources)) {
+            (Ok(order), Ok(sources)) => (order, sources),
+            (Err(name), _) | (_, Err(name)) => return Found::Bad(format!("{name:?} is not a block")),
+        };
+        self.incarnation = self.incarnation.take().or_else(|| ours.incarnation.clone());
+        self.labels = Labels::from_pairs(ours.labels.clone());
         self.shipped = order.iter().copied().collect();
         self.order = order;
+        self.sources = sources.into_iter().collect();
+        self.highest = ours.durable_until;
         self.written = Some(text);
-        self.seen = self.stamp().filter(|(_, _, _, mode)| mode & 0o444 == 0o444);
+        self.seen = stamp;
         Found::Ours
     }
 
@@ -127,257 +193,231 @@ impl Ledger {
         &self.labels
     }
 
-    /// Whether `id` is durable in the bucket.
+    /// Whether `id` is a local block that is durable in the bucket.
     pub fn contains(&self, id: BlockId) -> bool {
         self.shipped.contains(&id)
     }
 
-    /// Notes that `id` is durable in the bucket; call [`Ledger::save`] at once. An empty set of labels is not noted: it
-    /// could not be shipped under.
-    pub fn record(&mut self, id: BlockId, labels: &Labels) {
+    /// Whether `id` is durable in the bucket: listed, or one of the sources that are remembered.
+    pub fn knows(&self, id: BlockId) -> bool {
+        self.shipped.contains(&id) || self.sources.contains(&id)
+    }
+
+    /// The youngest block that is listed: if the bucket has it, and does not say that it was merged, the bucket is the one
+    /// that it was; if not, see [`Ledger::distrust`].
+    pub fn newest(&self) -> Option<BlockId> {
+        self.shipped.last().copied()
+    }
+
+    /// The highest end of a durable block (ms since 1970), whether the block is still local or not.
+    pub fn highest(&self) -> Option<i64> {
+        self.highest
+    }
+
+    /// Whether what stands in the file is ours: not while Thanos' word is left there.
+    pub fn is_confirmed(&self) -> bool {
+        self.foreign.is_none()
+    }
+
+    /// Says that every local block was looked up, so that what is recorded by now may take the place of what Thanos wrote;
+    /// call [`Ledger::save`] at once. Changes nothing when it is ours already.
+    pub fn confirm(&mut self) {
+        if let Some(text) = self.foreign.take() {
+            // Thanos may have run until a moment ago.
+            self.displaced = Some(Displaced::Thanos(file::read_foreign(&self.path).unwrap_or(text)));
+        }
+    }
+
+    /// Says that the bucket is not what it was: emptied, or made anew. Nothing that was recorded proves anything from now
+    /// on; call [`Ledger::save`] at once, so that Prometheus merges nothing that the bucket lacks.
+    pub fn distrust(&mut self) {
+        self.shipped.clear();
+        self.order.clear();
+        self.sources.clear();
+        self.highest = None;
+        if self.foreign.is_none() && self.displaced.is_none() {
+            self.displaced = Some(Displaced::Other);
+        }
+    }
+
+    /// Says which place is found at the bucket's address, for when that was not known at [`Ledger::open`]. Returns whether
+    /// it is the one that the ledger speaks of; if not, nothing that was recorded counts any more, as after
+    /// [`Ledger::distrust`]. A ledger that names none is taken to speak of this one.
+    pub fn place(&mut self, incarnation: &str) -> bool {
+        let same = self.incarnation.as_deref().is_none_or(|known| known == incarnation);
+        if !same {
+            self.distrust();
+        }
+        self.incarnation = Some(incarnation.to_owned());
+        same
+    }
+
+    /// Notes that the local block `id`, whose samples end before `max_time` (ms since 1970), is durable in the bucket; call
+    /// [`Ledger::save`] at once. An empty set of labels is not noted: it could not be shipped under.
+    pub fn record(&mut self, id: BlockId, labels: &Labels, max_time: i64) {
         if self.shipped.insert(id) {
             self.order.push(id);
         }
         if !labels.is_empty() {
             self.labels = labels.clone();
         }
+        self.raise(max_time);
     }
 
-    /// Forgets the blocks that are no longer there; `local` holds those that are, in the order to list them in.
-    pub fn retain(&mut self, local: &[BlockId]) {
-        self.order = local.iter().copied().filter(|id| self.shipped.contains(id)).collect();
-        self.shipped = self.order.iter().copied().collect();
+    /// Notes that `id`, which is not local, is durable in the bucket. It is kept as long as a local block names it as its
+    /// source.
+    pub fn record_source(&mut self, id: BlockId) {
+        if !self.shipped.contains(&id) {
+            self.sources.insert(id);
+        }
     }
 
-    /// Writes the file if it would differ from what is there: temporary file, fsync, rename, fsync of the directory.
+    /// Goes by the local blocks, in the order to list them in. A listed one that is gone is kept among the sources while a
+    /// local block names it, or while there is one that cannot be read and might; else it is forgotten. What is kept is
+    /// bounded by what the local blocks name and was durable once, and by [`MOST_SOURCES`].
+    pub fn retain<'a>(&mut self, local: impl IntoIterator<Item = Local<'a>>) {
+        let (mut present, mut named, mut unreadable) = (HashSet::new(), HashSet::new(), false);
+        let mut order = Vec::new();
+        for block in local {
+            let listed = present.insert(block.id) && self.shipped.contains(&block.id);
+            if listed {
+                order.push(block.id);
+            }
+            let Some(meta) = block.meta else {
+                unreadable = true;
+                continue;
+            };
+            named.extend(meta.sources.iter().copied().filter(|source| *source != block.id));
+            if listed {
+                self.raise(meta.max_time);
+            }
+        }
+        let gone = self.shipped.iter().copied().filter(|id| !present.contains(id));
+        self.sources.extend(gone);
+        self.sources.retain(|id| unreadable || named.contains(id));
+        while self.sources.len() > MOST_SOURCES {
+            self.sources.pop_first();
+        }
+        self.shipped = order.iter().copied().collect();
+        self.order = order;
+    }
+
+    /// A block that ends in the future tells nothing of now; what a clock that was wrong once let through is dropped.
+    fn raise(&mut self, max_time: i64) {
+        let now = now_ms();
+        if max_time <= now {
+            self.highest = self.highest.filter(|highest| *highest <= now).max(Some(max_time));
+        }
+    }
+
+    /// Writes the file if it would differ from what is there, or if somebody removed, replaced or hid it: temporary file,
+    /// fsync, rename, fsync of the directory.
     ///
     /// # Errors
     /// When the directory is missing, full or read-only; the old file then stays as it was, and the next save tries
     /// again.
     pub fn save(&mut self) -> io::Result<()> {
+        if self.foreign.is_some() {
+            return self.leave_foreign();
+        }
         let text = self.text()?;
         if self.written.as_ref() == Some(&text) && self.stands() {
             return Ok(());
         }
-        let mut name = self.path.clone().into_os_string();
-        name.push(".tmp");
-        let temporary = PathBuf::from(name);
-        let mut file = fs_err::File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        // Prometheus runs under another user: a strict umask must not hide the ledger from it.
-        file.file().set_permissions(Permissions::from_mode(0o644))?;
-        file.sync_all()?;
-        fs_err::rename(&temporary, &self.path)?;
-        if let Some(dir) = self.path.parent() {
-            fs_err::File::open(dir)?.sync_all()?;
-        }
+        self.keep_displaced()?;
+        file::write(&self.path, text.as_bytes())?;
         self.written = Some(text);
-        self.seen = self.stamp();
+        self.seen = file::stamp(&self.path);
+        Ok(())
+    }
+
+    /// Leaves what Thanos wrote, or has written since; puts it back if it is gone, hidden or no ledger any more.
+    fn leave_foreign(&mut self) -> io::Result<()> {
+        if self.stands() {
+            return Ok(());
+        }
+        let stamp = file::stamp(&self.path);
+        if let Some(text) = file::read_foreign(&self.path) {
+            self.foreign = Some(text);
+            self.seen = stamp;
+        }
+        if let Some(text) = self.foreign.as_ref().filter(|_| !self.stands()) {
+            file::write(&self.path, text.as_bytes())?;
+            self.seen = file::stamp(&self.path);
+        }
+        Ok(())
+    }
+
+    fn keep_displaced(&mut self) -> io::Result<()> {
+        match &self.displaced {
+            None => return Ok(()),
+            Some(Displaced::Thanos(text)) => file::keep_text(&file::beside(&self.path, BEFORE), text.as_bytes())?,
+            Some(Displaced::Other) => {
+                let kept = file::beside(&self.path, REPLACED);
+                if let Err(error) = file::keep_file(&self.path, &kept) {
+                    tracing::warn!(
+                        ledger = %self.path.display(), kept = %kept.display(), %error,
+                        "what stood in the place of the ledger cannot be kept beside; it is replaced all the same, since Prometheus would compact what is not durable"
+                    );
+                }
+            }
+        }
+        self.displaced = None;
         Ok(())
     }
 
     /// Whether the file is still the one that was read or written: one that somebody removed, replaced or hid from other
     /// users is written again.
     fn stands(&self) -> bool {
-        self.seen.is_some() && self.stamp() == self.seen
-    }
-
-    fn stamp(&self) -> Option<(u64, u64, i64, u32)> {
-        let file = fs_err::metadata(&self.path).ok()?;
-        Some((file.ino(), file.len(), file.mtime_nsec(), file.mode()))
+        self.seen.is_some() && file::stamp(&self.path) == self.seen
     }
 
     fn text(&self) -> io::Result<String> {
-        let file = File {
-            version: 1,
-            uploaded: Some(self.order.iter().map(BlockId::to_string).collect()),
-            narthex: Some(Ours {
-                bucket: self.bucket.clone(),
-                labels: self
-                    .labels
-                    .iter()
-                    .map(|l| (l.name.to_string(), l.value.to_string()))
-                    .collect(),
-            }),
+        let names = |ids: &mut dyn Iterator<Item = &BlockId>| ids.map(BlockId::to_string).collect();
+        let pairs = self.labels.iter();
+        let ours = Ours {
+            bucket: self.bucket.clone(),
+            incarnation: self.incarnation.clone(),
+            labels: pairs.map(|l| (l.name.to_string(), l.value.to_string())).collect(),
+            sources: names(&mut self.sources.iter()),
+            durable_until: self.highest,
         };
-        let mut out = Vec::new();
-        let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
-        file.serialize(&mut serde_json::Serializer::with_formatter(&mut out, tabs))?;
-        out.push(b'\n');
-        String::from_utf8(out).map_err(io::Error::other)
+        File::new(names(&mut self.order.iter()), ours).text()
     }
 }
 
 /// Says what was found in the place of the ledger.
 pub(super) fn tell(path: &Path, found: &Found) {
     let ledger = path.display();
-    let then = "starting with an empty one; every local block is looked up in the bucket before anything is sent";
+    let then = "every local block is looked up in the bucket before anything is sent";
+    let kept = file::beside(path, REPLACED);
+    let kept = kept.display();
     match found {
         Found::Ours => tracing::debug!(%ledger, "read the ledger"),
-        Found::Missing => tracing::info!(%ledger, "there is no ledger yet; {then}"),
+        Found::Missing => tracing::info!(%ledger, "there is no ledger yet; starting with an empty one: {then}"),
         Found::Unidentified => {
-            tracing::info!(%ledger, "the ledger does not say which bucket it speaks of (Thanos wrote it); {then}");
+            let kept = file::beside(path, BEFORE);
+            tracing::info!(%ledger, kept = %kept.display(), "the ledger does not say which bucket it speaks of (Thanos wrote it); it stays until the bucket was looked at, and is kept beside then: {then}");
         }
         Found::OtherBucket(other) => {
-            tracing::warn!(%ledger, other, "the ledger speaks of another bucket; {then}");
+            tracing::warn!(%ledger, other, %kept, "the ledger speaks of another bucket; it is kept beside, starting with an empty one: {then}");
         }
-        Found::Bad(why) => tracing::error!(%ledger, why, "the ledger cannot be used; {then}"),
+        Found::OtherPlace(other) => {
+            tracing::warn!(%ledger, other, %kept, "the ledger speaks of another file system at the path of the bucket; look whether the right one is mounted. It is kept beside, starting with an empty one: {then}");
+        }
+        Found::Bad(why) => {
+            tracing::error!(%ledger, why, %kept, "the ledger cannot be used; it is kept beside, starting with an empty one: {then}");
+        }
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
-    use io::Read;
-    let mut text = String::new();
-    let read = fs_err::File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
-    if read as u64 > LARGEST {
-        return Err(io::Error::other(format!("larger than {LARGEST} bytes")));
-    }
-    Ok(text)
+/// The blocks of these names, or the first name that is none.
+fn blocks(names: &[String]) -> Result<Vec<BlockId>, &str> {
+    let parse = |name: &'_ String| BlockId::parse(name);
+    names.iter().map(|name| parse(name).ok_or(name.as_str())).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::{prelude::*, sample::Index};
-
-    use super::*;
-
-    const A: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
-    const B: &str = "01K4ABCDEFGHJKMNPQRSTVWXZ0";
-
-    fn id(name: &str) -> BlockId {
-        BlockId::parse(name).unwrap()
-    }
-
-    fn opened(dir: &Path) -> (Ledger, Found) {
-        Ledger::open(dir.join("thanos.shipper.json"), "file:///bucket")
-    }
-
-    #[test]
-    fn written_as_thanos_and_prometheus_read_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut ledger, found) = opened(dir.path());
-        assert_eq!(found, Found::Missing);
-        ledger.save().unwrap();
-        ledger.record(id(B), &Labels::from_pairs([("replica", "a")]));
-        ledger.record(id(A), &Labels::from_pairs([("replica", "a")]));
-        ledger.retain(&[id(A), id(B)]);
-        ledger.save().unwrap();
-        let expected = format!(
-            "{{\n\t\"version\": 1,\n\t\"uploaded\": [\n\t\t\"{A}\",\n\t\t\"{B}\"\n\t],\n\t\"narthex\": {{\n\t\t\"bucket\": \
-             \"file:///bucket\",\n\t\t\"labels\": {{\n\t\t\t\"replica\": \"a\"\n\t\t}}\n\t}}\n}}\n"
-        );
-        assert_eq!(fs_err::read_to_string(ledger.path()).unwrap(), expected);
-        let mode = fs_err::metadata(ledger.path()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o644);
-
-        let (again, found) = opened(dir.path());
-        assert_eq!(found, Found::Ours);
-        assert!(again.contains(id(A)) && again.contains(id(B)));
-        assert_eq!(again.labels().get("replica"), Some("a"));
-    }
-
-    #[test]
-    fn an_unchanged_ledger_is_not_written_again() {
-        use std::os::unix::fs::MetadataExt;
-        let dir = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = opened(dir.path());
-        ledger.record(id(A), &Labels::default());
-        ledger.save().unwrap();
-        let inode = fs_err::metadata(ledger.path()).unwrap().ino();
-        let (mut again, _) = opened(dir.path());
-        again.retain(&[id(A)]);
-        again.save().unwrap();
-        assert_eq!(fs_err::metadata(again.path()).unwrap().ino(), inode);
-    }
-
-    #[test]
-    fn forgets_blocks_that_are_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = opened(dir.path());
-        ledger.record(id(A), &Labels::default());
-        ledger.record(id(B), &Labels::default());
-        ledger.retain(&[id(B)]);
-        assert!(!ledger.contains(id(A)) && ledger.contains(id(B)));
-    }
-
-    #[test]
-    fn what_proves_nothing_is_told_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("thanos.shipper.json");
-        let found = |text: &str| {
-            fs_err::write(&path, text).unwrap();
-            let (ledger, found) = opened(dir.path());
-            assert!(!ledger.contains(id(A)), "{text}");
-            found
-        };
-        assert_eq!(found("{\"version\":1,\"uploaded\":null}"), Found::Unidentified);
-        assert_eq!(
-            found(&format!("{{\"version\":1,\"uploaded\":[\"{A}\"]}}")),
-            Found::Unidentified
-        );
-        let other = format!("{{\"version\":1,\"uploaded\":[\"{A}\"],\"narthex\":{{\"bucket\":\"s3://h/b\"}}}}");
-        assert_eq!(found(&other), Found::OtherBucket("s3://h/b".into()));
-        for bad in [
-            "",
-            "{\"version\":1,\"uplo",
-            "[]",
-            "{\"version\":2,\"uploaded\":[]}",
-            "\0\0\0",
-        ] {
-            assert!(matches!(found(bad), Found::Bad(_)), "{bad}");
-        }
-        let odd = "{\"version\":1,\"uploaded\":[\"x\"],\"narthex\":{\"bucket\":\"file:///bucket\"}}";
-        assert!(matches!(found(odd), Found::Bad(_)));
-    }
-
-    #[test]
-    fn a_failed_save_leaves_the_old_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = opened(dir.path());
-        ledger.record(id(A), &Labels::default());
-        ledger.save().unwrap();
-        // A directory in the place of the temporary file stops the write, also for root.
-        fs_err::create_dir(dir.path().join("thanos.shipper.json.tmp")).unwrap();
-        ledger.record(id(B), &Labels::default());
-        ledger.save().unwrap_err();
-        let (again, found) = opened(dir.path());
-        assert_eq!(found, Found::Ours);
-        assert!(again.contains(id(A)) && !again.contains(id(B)));
-    }
-
-    /// Bytes, and ledgers with a piece of them replaced.
-    fn anything() -> impl Strategy<Value = Vec<u8>> {
-        let good = format!(
-            "{{\"version\":1,\"uploaded\":[\"{A}\",\"{B}\"],\"narthex\":{{\"bucket\":\"file:///bucket\",\"labels\":{{\"a\":\"b\"}}}}}}"
-        );
-        let piece = prop_oneof![
-            any::<Vec<u8>>(),
-            "(null|-?[0-9]{1,30}|\"[a-z]{0,3}\"|\\{\\}|\\[|\\]|,|:){0,3}".prop_map(String::into_bytes),
-        ];
-        let mended = (any::<Index>(), any::<Index>(), piece).prop_map(move |(from, to, piece)| {
-            let (from, to) = (from.index(good.len() + 1), to.index(good.len() + 1));
-            let (from, to) = (from.min(to), from.max(to));
-            [&good.as_bytes()[..from], &piece, &good.as_bytes()[to..]].concat()
-        });
-        prop_oneof![any::<Vec<u8>>(), mended]
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_stands_there_the_next_ledger_is_a_good_one(bytes in anything()) {
-            let dir = tempfile::tempdir().unwrap();
-            fs_err::write(dir.path().join("thanos.shipper.json"), &bytes).unwrap();
-            let (mut ledger, found) = opened(dir.path());
-            let ours = found == Found::Ours;
-            // Nothing but what the file says, and only if it is ours.
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            for block in [A, B] {
-                prop_assert!(!ledger.contains(id(block)) || ours && text.contains(block));
-            }
-            ledger.save().unwrap();
-            let (again, found) = opened(dir.path());
-            prop_assert_eq!(found, Found::Ours);
-            prop_assert_eq!(again.contains(id(A)), ledger.contains(id(A)));
-        }
-    }
+fn now_ms() -> i64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }

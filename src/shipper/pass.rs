@@ -14,7 +14,7 @@ use crate::{
     model::Labels,
     objstore::{self, ErrorKind},
     shipper::{
-        Decision, Facts, Neighbour, QUIET, Shipper, Verdict,
+        Decision, Facts, Local, Neighbour, QUIET, Shipper, Verdict,
         courier::{Cargo, Carried, Error, Job},
         measure::View,
         plan,
@@ -130,6 +130,8 @@ impl Shipper {
         });
         match result {
             Ok(()) => {
+                self.ledger.confirm();
+                self.save_ledger();
                 if !self.quarantine.looks_at_bucket() {
                     self.history = Default::default();
                 }
@@ -197,11 +199,14 @@ impl Shipper {
     }
 
     pub(super) fn decide(&mut self, scan: &Scan) -> Vec<Decision> {
-        let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
+        let corrupt = scan.corrupt.iter().map(|corrupt| Local {
+            id: corrupt.id,
+            meta: None,
+        });
         // A block that cannot be read at the moment is not less durable.
-        let local: Vec<BlockId> = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
-        let present: HashSet<BlockId> = local.iter().copied().collect();
-        self.ledger.retain(&local);
+        let local: Vec<Local<'_>> = scan.blocks.iter().map(Local::from).chain(corrupt).collect();
+        let present: HashSet<BlockId> = local.iter().map(|block| block.id).collect();
+        self.ledger.retain(local);
         self.count_vanished(scan, &present);
         // A hint may come before the scan sees the block; keep it for a while.
         let recent = SystemTime::now() - Duration::from_secs(300);
@@ -334,7 +339,7 @@ impl Shipper {
         }
         if let Some(merged) = self.history.merged_into(id) {
             tracing::info!(block = %id, into = %merged, "the compactor has merged this block already; it counts as durable");
-            self.ledger.record(id, labels);
+            self.ledger.record(id, labels, block.meta.max_time);
             return false;
         }
         if block.meta.level > 1 && !self.settings.policy.allow_out_of_order {
@@ -412,7 +417,7 @@ impl Shipper {
         };
         let (ailment, arriving) = match result {
             Ok(()) => {
-                self.ledger.record(block.id, &labels);
+                self.ledger.record(block.id, &labels, block.meta.max_time);
                 self.sealed.remove(&block.id);
                 self.save_ledger();
                 return Ok(());

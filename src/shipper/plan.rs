@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn one(block: &Block, facts: &Facts, policy: &Policy) -> Verdict {
-        let (ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b");
+        let (ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b", None);
         plan(std::slice::from_ref(block), &ledger, facts, policy)
             .remove(0)
             .verdict
@@ -169,8 +169,8 @@ mod tests {
     #[test]
     fn what_the_ledger_lists_is_done_whatever_else_holds() {
         let block = block(1, 3, 0);
-        let (mut ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b");
-        ledger.record(block.id, &Labels::default());
+        let (mut ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b", None);
+        ledger.record(block.id, &Labels::default(), 0);
         let decisions = plan(&[block], &ledger, &Facts::default(), &Policy::default());
         assert_eq!(decisions[0].verdict, Verdict::Shipped);
     }

@@ -165,6 +165,28 @@ async fn a_compacted_block_is_not_durable_when_one_of_its_sources_never_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_thanos_wrote_is_replaced_by_the_first_pass_that_could_ask_the_bucket() {
+    let world = World::new().await;
+    let path = world.data.path().join("thanos.shipper.json");
+    let (a, b) = (name(1), name(2));
+    let thanos = format!("{{\n\t\"version\": 1,\n\t\"uploaded\": [\n\t\t\"{a}\",\n\t\t\"{b}\"\n\t]\n}}\n");
+    fs_err::write(&path, &thanos).unwrap();
+    world.copy_in(&Made::new(&a, 0));
+    let mut shipper = world.shipper();
+    world.bucket.on(Op::Iter, "", .., Fault::Fail(ErrorKind::Network));
+    for _ in 0..3 {
+        assert_eq!(shipper.pass().await, Outcome::Failed);
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), thanos);
+    }
+    world.bucket.heal();
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a.as_str()]);
+    assert!(world.stamped(&a).is_some(), "its word alone proves nothing");
+    let kept = world.data.path().join("thanos.shipper.json.before-narthex");
+    assert_eq!(fs_err::read_to_string(kept).unwrap(), thanos);
+}
+
+#[tokio::test(start_paused = true)]
 async fn metrics_tell_what_is_missing_while_the_first_pass_runs() {
     let world = World::new().await;
     let mut shipper = world.shipper();
