@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    shipper::{Decision, Shipper, Skip, Verdict, Wait, metrics::Reason},
+    shipper::{Decision, Shipper, Skip, Verdict, Wait},
     tsdb::{Block, BlockId, Scan},
 };
 
@@ -63,13 +63,7 @@ impl Shipper {
             .set(i64::try_from(open.len()).unwrap_or(i64::MAX));
         let oldest = open.iter().map(|id| id.timestamp_ms()).min();
         self.metrics.oldest.set(oldest.and_then(|ms| i64::try_from(ms).ok()));
-        self.metrics.quarantined.clear();
-        for (reason, count) in self.quarantine.by_reason() {
-            self.metrics
-                .quarantined
-                .get_or_create(&Reason { reason: reason.into() })
-                .set(count);
-        }
+        self.metrics.set_quarantined(self.quarantine.by_reason());
         let until = match corrupt.is_empty() {
             true => self.durable_until(view.decisions),
             // Nobody can tell which time its samples are of.

@@ -1,8 +1,9 @@
 //! What the shipper tells: Thanos' `thanos_shipper_*`, and ours, from which an operator reads off what is safe.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -10,8 +11,8 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{counter::Counter, family::Family, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::Counter, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -19,12 +20,6 @@ use prometheus_client::{
 const SEAL_TO_DURABLE: [f64; 13] = [
     0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0,
 ];
-
-/// A reason, short and stable.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Reason {
-    pub(crate) reason: String,
-}
 
 /// The shipper's metrics.
 #[derive(Clone, Debug)]
@@ -38,8 +33,10 @@ pub struct Metrics {
     pub(crate) seal_to_durable: Histogram,
     pub(crate) durable_until: Gauge<f64, AtomicU64>,
     pub(crate) unuploaded: Gauge,
-    pub(crate) quarantined: Family<Reason, Gauge>,
+    quarantined: ByReason,
+    waiting: ByReason,
     pub(crate) vanished: Counter,
+    withdrawn: Counter,
     pub(crate) ledger_failures: Counter,
     pub(crate) oldest: OldestUnuploaded,
 }
@@ -57,14 +54,32 @@ impl Metrics {
             seal_to_durable: Histogram::new(SEAL_TO_DURABLE),
             durable_until: Gauge::default(),
             unuploaded: Gauge::default(),
-            quarantined: Family::default(),
+            quarantined: ByReason::default(),
+            waiting: ByReason::default(),
             vanished: Counter::default(),
+            withdrawn: Counter::default(),
             ledger_failures: Counter::default(),
             oldest: OldestUnuploaded::default(),
         };
         metrics.register_thanos(registry);
         metrics.register_ours(registry);
         metrics
+    }
+
+    /// Sets how many blocks are quarantined, by reason; a reason that is not named has none.
+    pub fn set_quarantined(&self, counts: BTreeMap<&'static str, i64>) {
+        self.quarantined.set(counts);
+    }
+
+    /// Sets how many blocks whose data is in the bucket wait for their commit, by what holds it; a reason that is not named
+    /// holds none.
+    pub fn set_waiting(&self, counts: BTreeMap<&'static str, i64>) {
+        self.waiting.set(counts);
+    }
+
+    /// Counts a block that Prometheus took back: it is neither shipped nor lost, since Prometheus writes its samples again.
+    pub fn count_withdrawn(&self) {
+        self.withdrawn.inc();
     }
 
     fn register_thanos(&self, registry: &mut Registry) {
@@ -106,12 +121,12 @@ impl Metrics {
         );
         ours.register(
             "durable_until_timestamp_seconds",
-            "All samples of local blocks before this time are durable in the bucket; 0 if unknown, as with an unreadable block",
+            "All samples of local blocks before this time are durable in the bucket; 0 while nothing is known to be; does not rise while a block cannot be read",
             self.durable_until.clone(),
         );
         ours.register(
             "unuploaded_blocks",
-            "Local blocks that are not yet durable in the bucket",
+            "Local blocks whose samples are not all durable in the bucket, compacted ones included",
             self.unuploaded.clone(),
         );
         ours.register(
@@ -120,9 +135,19 @@ impl Metrics {
             self.quarantined.clone(),
         );
         ours.register(
+            "blocks_waiting",
+            "Blocks whose data is in the bucket and whose commit waits, by reason",
+            self.waiting.clone(),
+        );
+        ours.register(
             "vanished_blocks",
             "Blocks that were deleted locally before they were durable",
             self.vanished.clone(),
+        );
+        ours.register(
+            "withdrawn_blocks",
+            "Blocks that Prometheus took back because it could not load its blocks; it writes their samples again",
+            self.withdrawn.clone(),
         );
         ours.register(
             "ledger_write_failures",
@@ -130,6 +155,32 @@ impl Metrics {
             self.ledger_failures.clone(),
         );
         registry.register_collector(Box::new(self.oldest.clone()));
+    }
+}
+
+/// A gauge for each reason, short and stable. All are replaced at once, so that a scrape never sees some of them.
+#[derive(Clone, Debug, Default)]
+struct ByReason(Arc<Mutex<BTreeMap<&'static str, i64>>>);
+
+impl ByReason {
+    fn set(&self, counts: BTreeMap<&'static str, i64>) {
+        // Nothing can panic while it is held, and a map is whole whenever it is not.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+}
+
+impl EncodeMetric for ByReason {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (reason, count) in counts {
+            let labels = [("reason", reason)];
+            ConstGauge::new(count).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
     }
 }
 
@@ -170,9 +221,62 @@ impl Collector for OldestUnuploaded {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::atomic::AtomicBool, thread, time::Duration};
+
+    use prometheus_client::encoding::text::encode;
 
     use super::*;
+
+    fn scrape(registry: &Registry, name: &str) -> Vec<String> {
+        let mut page = String::new();
+        encode(&mut page, registry).unwrap();
+        let lines = page.lines().filter(|line| line.starts_with(name));
+        lines.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_scrape_sees_every_reason_or_none_while_they_are_replaced() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let counts = BTreeMap::from([("index", 1), ("meta", 2)]);
+        metrics.set_quarantined(counts.clone());
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    metrics.set_quarantined(counts.clone());
+                }
+            });
+            for _ in 0..10_000 {
+                let seen = scrape(&registry, "narthex_quarantined_blocks{");
+                let whole = [
+                    "narthex_quarantined_blocks{reason=\"index\"} 1",
+                    "narthex_quarantined_blocks{reason=\"meta\"} 2",
+                ];
+                if seen != whole {
+                    done.store(true, Ordering::Relaxed);
+                }
+                assert_eq!(seen, whole);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn what_holds_commits_is_told_by_reason_and_what_was_taken_back_is_counted() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.set_waiting(BTreeMap::from([("settling", 2)]));
+        metrics.count_withdrawn();
+        let waiting = || scrape(&registry, "narthex_blocks_waiting{");
+        assert_eq!(waiting(), ["narthex_blocks_waiting{reason=\"settling\"} 2"]);
+        assert_eq!(
+            scrape(&registry, "narthex_withdrawn_blocks_total"),
+            ["narthex_withdrawn_blocks_total 1"]
+        );
+        metrics.set_waiting(BTreeMap::new());
+        assert!(waiting().is_empty());
+    }
 
     #[test]
     fn the_age_grows_with_the_clock_and_is_zero_without_a_block() {
