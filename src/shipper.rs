@@ -19,6 +19,7 @@ mod backoff;
 mod bucket_index;
 mod commit;
 mod courier;
+mod durability;
 mod farewell;
 mod ledger;
 mod measure;
@@ -35,7 +36,7 @@ mod tests;
 mod watcher;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -117,8 +118,8 @@ pub struct Shipper {
     backoff: backoff::Backoff,
     /// What is not durable, and why, as of the last pass.
     pending: BTreeMap<BlockId, String>,
-    /// Blocks that were deleted before they were durable, as long as a local block says that it was compacted of them.
-    lost: BTreeSet<BlockId>,
+    /// What is known of durability beside the ledger.
+    durability: durability::Durability,
     /// How many blocks travel at the same time.
     blocks_at_once: usize,
     /// What was complained of last, so that it is said once, and once more at the end.
@@ -145,7 +146,7 @@ impl Shipper {
             history: bucket_index::BucketIndex::default(),
             backoff: backoff::Backoff::default(),
             pending: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            durability: durability::Durability::default(),
             blocks_at_once: pass::BLOCKS_AT_ONCE,
             said: None,
             settings,

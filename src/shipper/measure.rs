@@ -1,12 +1,21 @@
-//! What is not durable, told by the metrics: during a pass from what its scan found, so that they do not stand still
-//! while a large backlog is on its way.
+//! What is not durable, told by the metrics and named at the end: during a pass from what its scan found, so that it does
+//! not stand still while a large backlog is on its way. What durable means is `durability`'s to say.
 
-use std::collections::HashSet;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::SystemTime,
+};
 
 use crate::{
-    shipper::{Decision, Shipper, Skip, Verdict, Wait},
-    tsdb::{Block, BlockId, Scan},
+    shipper::{
+        Decision, Shipper, Skip, Verdict, Wait,
+        durability::{Candidate, Open, Report, Way, Why},
+    },
+    tsdb::{BlockId, Scan},
 };
+
+/// So many names are told of many.
+const NAMED: usize = 3;
 
 /// What a pass goes by.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +25,13 @@ pub(super) struct View<'a> {
 }
 
 impl Shipper {
-    /// Blocks that waited and are gone; Prometheus deletes by its retention, whatever is shipped.
+    /// Blocks that waited and are gone; Prometheus deletes by its retention, whatever is shipped. One that it compacted is
+    /// not lost as long as the larger block is there, which is told as not durable in its place.
     pub(super) fn count_vanished(&mut self, scan: &Scan, present: &HashSet<BlockId>) {
+        let mut merged: HashMap<BlockId, BlockId> = HashMap::new();
+        for block in &scan.blocks {
+            merged.extend(block.meta.sources.iter().map(|source| (*source, block.id)));
+        }
         let gone: Vec<BlockId> = self
             .pending
             .keys()
@@ -26,72 +40,104 @@ impl Shipper {
             .collect();
         for id in gone {
             self.pending.remove(&id);
-            self.lost.insert(id);
+            if let Some(into) = merged.get(&id) {
+                tracing::warn!(block = %id, %into, "Prometheus compacted a block before it was durable; its samples are in the larger block. Set its --storage.tsdb.max-block-duration equal to the min-block-duration, or let it wait for the ledger by --storage.tsdb.delay-compact-file.path");
+                continue;
+            }
             self.metrics.vanished.inc();
-            tracing::warn!(block = %id, "a block was deleted before it was durable: by retention, by compaction into a larger block, or by hand");
+            tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are lost here");
         }
-        let compacted = || scan.blocks.iter().filter(|block| block.meta.level > 1);
-        self.lost
-            .retain(|id| compacted().any(|block| block.meta.sources.contains(id)));
     }
 
     /// Measures, and keeps what is not durable for the next pass.
     pub(super) fn remember(&mut self, view: View<'_>) {
-        self.measure(view);
-        let open = view.decisions.iter().filter(|decision| self.is_open(decision));
-        let open = open.map(|open| (open.block.id, open.verdict.to_string()));
-        let corrupt = view.scan.corrupt.iter();
-        let corrupt = corrupt.map(|corrupt| {
-            let wait = match self.quarantine.is_arriving(corrupt.id) {
-                true => Wait::Arriving(corrupt.detail.clone()),
-                false => Wait::Quarantined(corrupt.detail.clone()),
+        let report = self.measure(view);
+        let verdicts: HashMap<BlockId, &Verdict> = view
+            .decisions
+            .iter()
+            .map(|found| (found.block.id, &found.verdict))
+            .collect();
+        let details: HashMap<BlockId, &str> = view
+            .scan
+            .corrupt
+            .iter()
+            .map(|corrupt| (corrupt.id, corrupt.detail.as_str()))
+            .collect();
+        let mut pending = BTreeMap::new();
+        for Open { id, why } in report.open {
+            let told = match why {
+                Why::Unshipped => verdicts.get(&id).map(ToString::to_string).unwrap_or_default(),
+                Why::Unreadable => self.unreadable(id, details.get(&id).copied().unwrap_or_default()),
+                Why::Sources(missing) => {
+                    let told = unshipped(&missing);
+                    if self.pending.get(&id) != Some(&told) {
+                        tracing::error!(block = %id, why = told, "a compacted block is only on the local disk");
+                    }
+                    told
+                }
             };
-            (corrupt.id, Verdict::Wait(wait).to_string())
-        });
-        let corrupt = corrupt.filter(|(id, _)| !self.ledger.contains(*id));
-        self.pending = open.chain(corrupt).collect();
+            pending.insert(id, told);
+        }
+        self.pending = pending;
+    }
+
+    fn unreadable(&self, id: BlockId, detail: &str) -> String {
+        let wait = match self.quarantine.is_arriving(id) {
+            true => Wait::Arriving(detail.to_owned()),
+            false => Wait::Quarantined(detail.to_owned()),
+        };
+        Verdict::Wait(wait).to_string()
     }
 
     /// Tells what is durable by now.
-    pub(super) fn measure(&self, view: View<'_>) {
-        let open = view.decisions.iter().filter(|decision| self.is_open(decision));
-        let corrupt = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
-        let corrupt: Vec<BlockId> = corrupt.filter(|id| !self.ledger.contains(*id)).collect();
-        let open: Vec<BlockId> = open.map(|open| open.block.id).chain(corrupt.iter().copied()).collect();
-        self.metrics
-            .unuploaded
-            .set(i64::try_from(open.len()).unwrap_or(i64::MAX));
-        let oldest = open.iter().map(|id| id.timestamp_ms()).min();
+    pub(super) fn measure(&mut self, view: View<'_>) -> Report {
+        let blocks: Vec<Candidate<'_>> = view
+            .decisions
+            .iter()
+            .map(|found| Candidate {
+                block: &found.block,
+                way: way(&found.verdict),
+            })
+            .collect();
+        let unreadable = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let report = self.durability.judge(&blocks, unreadable, &self.ledger, now);
+        let count = i64::try_from(report.open.len()).unwrap_or(i64::MAX);
+        self.metrics.unuploaded.set(count);
+        let oldest = report.open.iter().map(|open| open.id.timestamp_ms()).min();
         self.metrics.oldest.set(oldest.and_then(|ms| i64::try_from(ms).ok()));
         self.metrics.set_quarantined(self.quarantine.by_reason());
-        let until = match corrupt.is_empty() {
-            true => self.durable_until(view.decisions),
-            // Nobody can tell which time its samples are of.
-            false => None,
-        };
-        self.metrics
-            .durable_until
-            .set(until.map_or(0.0, |until| until as f64 / 1000.0));
+        let until = report.until.map_or(0.0, |until| until as f64 / 1000.0);
+        self.metrics.durable_until.set(until);
+        report
     }
+}
 
-    /// The time (ms since 1970) before which all samples of readable local blocks are durable.
-    fn durable_until(&self, decisions: &[Decision]) -> Option<i64> {
-        let shipped = decisions.iter().filter(|found| self.ledger.contains(found.block.id));
-        let until = shipped.map(|shipped| shipped.block.meta.max_time).max()?;
-        let missing = decisions.iter().filter(|found| match found.verdict {
-            // It counts for the blocks that it was made of, and one of these never got there.
-            Verdict::Skip(Skip::Compacted(_)) => self.has_lost(&found.block),
-            _ => self.is_open(found),
-        });
-        let missing = missing.map(|missing| missing.block.meta.min_time).min();
-        Some(missing.map_or(until, |from| until.min(from)))
+fn way(verdict: &Verdict) -> Way {
+    match verdict {
+        Verdict::Skip(Skip::Empty) => Way::Empty,
+        Verdict::Skip(Skip::Compacted(_)) => Way::Sources,
+        Verdict::Ship(_) | Verdict::Shipped | Verdict::Wait(_) => Way::Itself,
     }
+}
 
-    fn has_lost(&self, block: &Block) -> bool {
-        block.meta.sources.iter().any(|source| self.lost.contains(source))
-    }
-
-    fn is_open(&self, decision: &Decision) -> bool {
-        matches!(decision.verdict, Verdict::Ship(_) | Verdict::Wait(_)) && !self.ledger.contains(decision.block.id)
-    }
+/// Why a compacted block that is not shipped is not durable, and what helps.
+fn unshipped(missing: &[BlockId]) -> String {
+    let names: Vec<String> = missing.iter().take(NAMED).map(BlockId::to_string).collect();
+    let what = match missing.len() {
+        0 => "it does not say which blocks it was compacted of".to_owned(),
+        few if few <= NAMED => format!(
+            "it was compacted of {}, not known to be in the bucket",
+            names.join(", ")
+        ),
+        many => format!(
+            "it was compacted of {} and {} more, not known to be in the bucket",
+            names.join(", "),
+            many - NAMED
+        ),
+    };
+    format!(
+        "{what}, and compacted blocks are not shipped: start narthex with --shipper.upload-compacted, or send it with `narthex backfill`"
+    )
 }

@@ -140,9 +140,25 @@ async fn nothing_is_claimed_that_an_unreadable_block_may_disprove() {
     shipper.pass().await;
     assert_eq!(world.metrics.durable_until.get(), 1.01);
     fs_err::create_dir(world.data.path().join(name(2))).unwrap();
+    world.seal(&mut shipper, &Made::new(&name(3), 2000));
     shipper.pass().await;
-    assert_eq!(world.metrics.durable_until.get(), 0.0);
+    assert_eq!(world.listed(), [name(1), name(3)]);
+    assert_eq!(world.metrics.durable_until.get(), 1.01);
     assert_eq!(world.metrics.unuploaded.get(), 1);
+    let mut next = world.shipper();
+    next.pass().await;
+    assert_eq!(
+        world.metrics.durable_until.get(),
+        0.0,
+        "a new life knows of nothing that was told"
+    );
+}
+
+/// A block that Prometheus made of others, which it then deleted.
+fn compacted(n: u32, min: i64, sources: &[&str]) -> Made {
+    let mut merged = Made::new(&name(n), min);
+    (merged.level, merged.sources) = (2, sources.iter().map(ToString::to_string).collect());
+    merged
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,15 +169,48 @@ async fn a_compacted_block_is_not_durable_when_one_of_its_sources_never_was() {
     let gone = world.seal(&mut shipper, &Made::new(&a, 1000));
     world.bucket.on(Op::Upload, &a, .., Fault::Fail(ErrorKind::Server));
     assert_eq!(shipper.pass().await, Outcome::Failed);
-    let mut merged = Made::new(&name(3), 1000);
-    (merged.level, merged.sources) = (2, vec![a]);
+    let merged = compacted(3, 1000, &[&a]);
     world.seal(&mut shipper, &merged);
     fs_err::remove_dir_all(gone).unwrap();
     world.seal(&mut shipper, &Made::new(&b, 2000));
-    assert_eq!(shipper.pass().await, Outcome::Clean);
-    assert_eq!(world.listed(), [b]);
+    // A new life knows no more than this one.
+    for _ in 0..2 {
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+        assert_eq!(world.listed(), [b.as_str()]);
+        assert_eq!(world.metrics.vanished.get(), 0, "its samples are in the larger block");
+        assert_eq!(world.metrics.unuploaded.get(), 1);
+        assert_eq!(world.metrics.durable_until.get(), 1.0);
+        let told = &shipper.pending[&id(&merged.name)];
+        assert!(told.contains(&a) && told.contains("--shipper.upload-compacted") && told.contains("narthex backfill"));
+        shipper = world.shipper();
+    }
+    // Retention takes the larger block: now they are lost.
+    shipper.pass().await;
+    fs_err::remove_dir_all(world.data.path().join(&merged.name)).unwrap();
+    shipper.pass().await;
     assert_eq!(world.metrics.vanished.get(), 1);
-    assert_eq!(world.metrics.durable_until.get(), 1.0);
+    assert_eq!(world.metrics.unuploaded.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_compacted_while_nobody_looked_is_durable_as_far_as_it_was_shipped() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let (a, b) = (name(1), name(2));
+    let gone = world.seal(&mut shipper, &Made::new(&a, 1000));
+    shipper.pass().await;
+    drop(shipper);
+    fs_err::remove_dir_all(gone).unwrap();
+    world.copy_in(&compacted(3, 1000, &[&a]));
+    let missed = compacted(4, 1020, &[&b]);
+    world.copy_in(&missed);
+    for _ in 0..2 {
+        let mut next = world.shipper();
+        assert_eq!(next.pass().await, Outcome::Clean);
+        assert_eq!(next.pending.keys().collect::<Vec<_>>(), [&id(&missed.name)]);
+        assert_eq!(world.metrics.unuploaded.get(), 1);
+        assert_eq!(world.metrics.durable_until.get(), 1.01);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,333 @@
+//! What of the local blocks is durable, and until when: a pure function of what is on disk and what is known of the bucket.
+//!
+//! **A block is durable** when the ledger lists it or the bucket proved it. One that Prometheus compacted and that is not
+//! shipped itself is durable when all its sources are; it only waits with those that are local and on their way; else its
+//! samples are on the local disk alone, and it is *open* like every block that is to be shipped. One that names no sources
+//! cannot be judged by them, and is open. One without samples has nothing to lose: it is neither.
+//!
+//! **The time** is the highest end of a durable block, of this life or an earlier one, but no later than the first sample
+//! of what is open. So it stays where it was when the newest block alone waits. Blocks that end in the future tell nothing
+//! of now, and do not raise it. While a block cannot be read, nobody can tell which time its samples are of: the block is
+//! open, and the time does not rise above what was told before. It is unknown only while no durable block is known, or
+//! when a block could not be read from the start.
+//!
+//! Nothing is kept but the time that was told last; a restart tells it anew.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::{
+    shipper::Ledger,
+    tsdb::{Block, BlockId},
+};
+
+/// A block that was read, and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate<'a> {
+    pub(super) block: &'a Block,
+    pub(super) way: Way,
+}
+
+/// How the samples of a block get to the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It is shipped itself, sooner or later.
+    Itself,
+    /// As those of its sources: it was compacted, and is not shipped.
+    Sources,
+    /// It has none.
+    Empty,
+}
+
+/// A block whose samples are not all durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    pub(super) id: BlockId,
+    pub(super) why: Why,
+}
+
+/// Why a block is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It has yet to be shipped.
+    Unshipped,
+    /// It is not shipped, and these of its sources are not known to be durable; none if it names no sources at all.
+    Sources(Vec<BlockId>),
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// What is durable at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// What is not, in the order of the blocks; those that cannot be read come last.
+    pub(super) open: Vec<Open>,
+    /// All samples of local blocks before this time (ms since 1970) are; `None` if nobody can tell.
+    pub(super) until: Option<i64>,
+}
+
+/// What is known of durability beside the ledger.
+#[derive(Debug, Default)]
+pub(super) struct Durability {
+    /// Blocks, local or not, that the bucket was seen to hold the samples of. Kept small by whoever looks.
+    pub(super) proven: BTreeSet<BlockId>,
+    /// The time that was told last.
+    told: Option<i64>,
+}
+
+impl Durability {
+    /// Judges the blocks that could be read and those that could not, at this time (ms since 1970).
+    pub(super) fn judge(
+        &mut self,
+        blocks: &[Candidate<'_>],
+        unreadable: impl IntoIterator<Item = BlockId>,
+        ledger: &Ledger,
+        now: i64,
+    ) -> Report {
+        let waiting: HashSet<BlockId> = blocks
+            .iter()
+            .filter(|found| found.way == Way::Itself && !self.is_durable(found.block.id, ledger))
+            .map(|found| found.block.id)
+            .collect();
+        let mut highest = ledger.highest().filter(|highest| *highest <= now);
+        let (mut open, mut lowest): (Vec<Open>, Option<i64>) = (Vec::new(), None);
+        for found in blocks {
+            let (id, meta) = (found.block.id, &found.block.meta);
+            let why = match (self.is_durable(id, ledger), found.way) {
+                (true, _) => None,
+                (false, Way::Empty) => continue,
+                (false, Way::Itself) => Some(Why::Unshipped),
+                (false, Way::Sources) => {
+                    let missing = |source: &&BlockId| !self.is_durable(**source, ledger);
+                    let missing: Vec<BlockId> = meta.sources.iter().filter(missing).copied().collect();
+                    let all_wait = !missing.is_empty() && missing.iter().all(|source| waiting.contains(source));
+                    if all_wait {
+                        // They are open themselves, and begin no earlier.
+                        continue;
+                    }
+                    let unknown = !missing.is_empty() || meta.sources.is_empty();
+                    unknown.then_some(Why::Sources(missing))
+                }
+            };
+            match why {
+                Some(why) => {
+                    lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
+                    open.push(Open { id, why });
+                }
+                None if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
+                None => {}
+            }
+        }
+        let unread: Vec<BlockId> = unreadable
+            .into_iter()
+            .filter(|id| !self.is_durable(*id, ledger))
+            .collect();
+        let until = highest.map(|highest| lowest.map_or(highest, |lowest| highest.min(lowest)));
+        self.told = match unread.is_empty() {
+            true => until,
+            false => self.told.and_then(|told| until.map(|until| until.min(told))),
+        };
+        let why = Why::Unreadable;
+        open.extend(unread.into_iter().map(|id| Open { id, why: why.clone() }));
+        Report { open, until: self.told }
+    }
+
+    fn is_durable(&self, id: BlockId, ledger: &Ledger) -> bool {
+        ledger.knows(id) || self.proven.contains(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Labels, tsdb::Meta};
+
+    const NOW: i64 = 10_000;
+
+    fn id(n: u32) -> BlockId {
+        BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap()
+    }
+
+    /// The `n`th block, of this range and these sources.
+    fn block(n: u32, range: (i64, i64), sources: &[u32]) -> Block {
+        let sources: Vec<String> = sources.iter().map(|n| format!("\"{}\"", id(*n))).collect();
+        let meta = format!(
+            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"stats":{{"numSamples":1}},"compaction":{{"level":1,"sources":[{}]}},"version":1}}"#,
+            id(n),
+            range.0,
+            range.1,
+            sources.join(",")
+        );
+        Block {
+            id: id(n),
+            dir: "data".into(),
+            meta: Meta::parse(meta.as_bytes()).unwrap(),
+        }
+    }
+
+    /// A ledger that lists these blocks and remembers these sources.
+    fn ledger(listed: &[&Block], sources: &[u32]) -> Ledger {
+        let (mut ledger, _) = Ledger::open("nowhere/thanos.shipper.json".into(), "b", None);
+        for block in listed {
+            ledger.record(block.id, &Labels::default(), block.meta.max_time);
+        }
+        sources.iter().for_each(|n| ledger.record_source(id(*n)));
+        ledger
+    }
+
+    fn judged(judge: &mut Durability, blocks: &[(&Block, Way)], unreadable: &[u32], ledger: &Ledger) -> Report {
+        let blocks: Vec<Candidate<'_>> = blocks
+            .iter()
+            .map(|(block, way)| Candidate { block, way: *way })
+            .collect();
+        judge.judge(&blocks, unreadable.iter().map(|n| id(*n)), ledger, NOW)
+    }
+
+    fn once(blocks: &[(&Block, Way)], ledger: &Ledger) -> (Vec<(BlockId, Why)>, Option<i64>) {
+        let report = judged(&mut Durability::default(), blocks, &[], ledger);
+        let open = report.open.into_iter().map(|open| (open.id, open.why)).collect();
+        (open, report.until)
+    }
+
+    #[test]
+    fn what_was_shipped_is_durable_until_the_first_sample_of_what_was_not() {
+        let (a, b, c) = (
+            block(1, (0, 10), &[1]),
+            block(2, (10, 20), &[2]),
+            block(3, (20, 30), &[3]),
+        );
+        let all = [(&a, Way::Itself), (&b, Way::Itself), (&c, Way::Itself)];
+        let open = |n: u32| (id(n), Why::Unshipped);
+        for (listed, expected) in [
+            (vec![&a, &b, &c], (vec![], Some(30))),
+            (vec![&a, &b], (vec![open(3)], Some(20))),
+            (vec![&a, &c], (vec![open(2)], Some(10))),
+            (vec![&b, &c], (vec![open(1)], Some(0))),
+            (vec![], (vec![open(1), open(2), open(3)], None)),
+        ] {
+            assert_eq!(once(&all, &ledger(&listed, &[])), expected, "{listed:?}");
+        }
+        assert_eq!(once(&[], &ledger(&[], &[])), (vec![], None));
+    }
+
+    #[test]
+    fn the_time_stays_when_the_newest_block_alone_is_local_and_waits() {
+        let (gone, late) = (block(1, (0, 20), &[1]), block(2, (15, 30), &[2]));
+        let ledger = ledger(&[&gone], &[]);
+        assert_eq!(once(&[], &ledger).1, Some(20));
+        assert_eq!(
+            once(&[(&late, Way::Itself)], &ledger).1,
+            Some(15),
+            "what it holds is not"
+        );
+        let later = block(3, (25, 30), &[3]);
+        assert_eq!(
+            once(&[(&later, Way::Itself)], &ledger).1,
+            Some(20),
+            "nobody shipped what is between"
+        );
+    }
+
+    #[test]
+    fn a_compacted_block_is_durable_only_when_all_its_sources_are() {
+        let (a, merged) = (block(1, (0, 10), &[1]), block(9, (0, 20), &[1, 2]));
+        let skipped = [(&merged, Way::Sources)];
+        let open = |missing: &[u32]| vec![(id(9), Why::Sources(missing.iter().map(|n| id(*n)).collect()))];
+        for (ledger, expected) in [
+            (ledger(&[], &[1, 2]), (vec![], Some(20))),
+            (ledger(&[&a], &[2]), (vec![], Some(20))),
+            (ledger(&[&a], &[]), (open(&[2]), Some(0))),
+            (ledger(&[], &[]), (open(&[1, 2]), None)),
+            // Shipped itself, at a time when that was wanted.
+            (ledger(&[&merged], &[]), (vec![], Some(20))),
+        ] {
+            assert_eq!(once(&skipped, &ledger), expected);
+        }
+    }
+
+    #[test]
+    fn what_the_bucket_proved_is_durable_whatever_the_ledger_lacks() {
+        let merged = block(9, (0, 20), &[1, 2]);
+        let none = ledger(&[], &[]);
+        for proven in [vec![9], vec![1, 2]] {
+            let mut judge = Durability::default();
+            judge.proven = proven.iter().map(|n| id(*n)).collect();
+            let report = judged(&mut judge, &[(&merged, Way::Sources)], &[], &none);
+            assert_eq!((report.open, report.until), (vec![], Some(20)), "{proven:?}");
+        }
+        let mut judge = Durability::default();
+        judge.proven = [id(5)].into();
+        let report = judged(&mut judge, &[], &[5], &none);
+        assert_eq!(report.open, [], "even if it cannot be read");
+    }
+
+    #[test]
+    fn a_compacted_block_waits_with_its_sources_that_are_on_their_way() {
+        let (a, merged) = (block(1, (0, 10), &[1]), block(9, (0, 20), &[1, 2]));
+        let blocks = [(&a, Way::Itself), (&merged, Way::Sources)];
+        let known = ledger(&[], &[2]);
+        assert_eq!(once(&blocks, &known).0, [(id(1), Why::Unshipped)]);
+        // One of them is gone: nothing on its way helps.
+        let both = Why::Sources(vec![id(1), id(2)]);
+        let expected = [(id(1), Why::Unshipped), (id(9), both)];
+        assert_eq!(once(&blocks, &ledger(&[], &[])).0, expected);
+    }
+
+    #[test]
+    fn a_compacted_block_that_names_no_sources_or_itself_is_open_and_one_without_samples_is_nothing() {
+        let durable = block(1, (0, 30), &[1]);
+        let known = ledger(&[&durable], &[]);
+        let nameless = block(9, (10, 20), &[]);
+        let expected = (vec![(id(9), Why::Sources(vec![]))], Some(10));
+        assert_eq!(once(&[(&nameless, Way::Sources)], &known), expected);
+        let selfish = block(9, (10, 20), &[9]);
+        assert_eq!(once(&[(&selfish, Way::Sources)], &known).1, Some(10));
+        assert_eq!(once(&[(&nameless, Way::Empty)], &known), (vec![], Some(30)));
+        assert_eq!(once(&[(&nameless, Way::Empty)], &ledger(&[], &[])), (vec![], None));
+    }
+
+    #[test]
+    fn a_block_that_ends_in_the_future_raises_nothing_and_an_open_one_holds_all_the_same() {
+        let (old, future) = (block(1, (0, 20), &[1]), block(2, (0, i64::MAX), &[2]));
+        assert_eq!(
+            once(
+                &[(&old, Way::Itself), (&future, Way::Itself)],
+                &ledger(&[&old, &future], &[])
+            )
+            .1,
+            Some(20)
+        );
+        assert_eq!(
+            once(&[(&old, Way::Itself), (&future, Way::Itself)], &ledger(&[&old], &[])).1,
+            Some(0)
+        );
+    }
+
+    #[test]
+    fn the_time_stands_still_while_a_block_cannot_be_read_and_may_fall() {
+        let (a, b) = (block(1, (0, 10), &[1]), block(2, (10, 20), &[2]));
+        let mut judge = Durability::default();
+        let one = ledger(&[&a], &[]);
+        let two = ledger(&[&a, &b], &[]);
+        assert_eq!(judged(&mut judge, &[(&a, Way::Itself)], &[], &one).until, Some(10));
+        let both = [(&a, Way::Itself), (&b, Way::Itself)];
+        let report = judged(&mut judge, &both, &[3], &two);
+        assert_eq!(report.until, Some(10), "it does not rise");
+        assert_eq!(
+            report.open,
+            [Open {
+                id: id(3),
+                why: Why::Unreadable
+            }]
+        );
+        let early = block(4, (5, 6), &[4]);
+        assert_eq!(judged(&mut judge, &[(&early, Way::Itself)], &[3], &two).until, Some(5));
+        assert_eq!(judged(&mut judge, &both, &[], &two).until, Some(20), "it was mended");
+        // Nothing was told before: nobody can tell.
+        assert_eq!(judged(&mut Durability::default(), &both, &[3], &two).until, None);
+        // A durable block that cannot be read any more holds nothing.
+        assert_eq!(
+            judged(&mut Durability::default(), &[(&b, Way::Itself)], &[1], &two).until,
+            Some(20)
+        );
+    }
+}
