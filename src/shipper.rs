@@ -16,36 +16,42 @@
 //! grace period is over; then what runs is dropped, open multipart uploads are aborted, and what is not durable is told.
 
 mod backoff;
-mod bucket_index;
 mod commit;
+mod convoy;
 mod courier;
+mod departures;
 mod durability;
 mod farewell;
+mod gate;
 mod ledger;
+mod look_back;
 mod measure;
 mod metrics;
 #[cfg(test)]
 mod model;
 mod pass;
 mod plan;
+mod prove;
 mod quarantine;
+mod quiet;
+mod sightings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod watcher;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use backoff::Backoff;
+pub(crate) use commit::Committed;
 pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
 pub use ledger::{Found, Ledger, Local};
@@ -53,6 +59,7 @@ pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
 
 use crate::{
+    lineage::Lineage,
     model::Labels,
     objstore::Bucket,
     tsdb::{BlockId, Scanner},
@@ -110,20 +117,36 @@ pub struct Shipper {
     ledger: Ledger,
     scanner: Scanner,
     watcher: watcher::Watcher,
-    hints: mpsc::Receiver<watcher::Sealed>,
-    /// When blocks were seen to be sealed; such a block is new to the bucket, and whole.
-    sealed: HashMap<BlockId, SystemTime>,
+    hints: mpsc::Receiver<watcher::Hint>,
+    /// When blocks were seen to be sealed, and to leave. One that was sealed is new to the bucket, and whole.
+    seen: sightings::Sightings,
+    looks: quiet::Looks,
     quarantine: quarantine::Quarantine,
-    history: bucket_index::BucketIndex,
+    /// What commits wait for.
+    at_gate: BTreeMap<BlockId, gate::Why>,
+    /// What the bucket's blocks say of themselves, as far as it was read.
+    lineage: Lineage,
+    /// The newest block of the ledger was looked for in the bucket.
+    ledger_checked: bool,
+    /// When the bucket was last asked for the sources of compacted blocks.
+    sources_asked: Option<Instant>,
     backoff: backoff::Backoff,
-    /// What is not durable, and why, as of the last pass.
-    pending: BTreeMap<BlockId, String>,
+    /// What is not durable, as of the last pass.
+    pending: BTreeMap<BlockId, Pending>,
     /// What is known of durability beside the ledger.
     durability: durability::Durability,
     /// How many blocks travel at the same time.
     blocks_at_once: usize,
     /// What was complained of last, so that it is said once, and once more at the end.
-    said: Option<pass::Trouble>,
+    said: Option<trouble::Trouble>,
+}
+
+/// A block that is not durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pending {
+    why: String,
+    /// It is being copied in, and was never whole.
+    is_copy: bool,
 }
 
 impl Shipper {
@@ -141,13 +164,17 @@ impl Shipper {
             ledger,
             watcher,
             hints,
-            sealed: HashMap::new(),
+            seen: sightings::Sightings::default(),
+            looks: quiet::Looks::default(),
             quarantine: quarantine::Quarantine::new(settings.look_again),
-            history: bucket_index::BucketIndex::default(),
+            at_gate: BTreeMap::new(),
+            lineage: Lineage::default(),
+            ledger_checked: false,
+            sources_asked: None,
             backoff: backoff::Backoff::default(),
             pending: BTreeMap::new(),
             durability: durability::Durability::default(),
-            blocks_at_once: pass::BLOCKS_AT_ONCE,
+            blocks_at_once: convoy::BLOCKS_AT_ONCE,
             said: None,
             settings,
         };
@@ -189,7 +216,7 @@ impl Shipper {
                 self.backoff.reset();
                 self.settings.scan_interval
             }
-            pass::Outcome::Arriving(rest) => {
+            pass::Outcome::Arriving(rest) | pass::Outcome::Waiting(rest) => {
                 self.backoff.reset();
                 rest.min(self.settings.scan_interval)
             }
@@ -198,10 +225,10 @@ impl Shipper {
     }
 
     /// Notes `hint` and every other that is waiting.
-    fn note(&mut self, hint: Option<watcher::Sealed>) {
+    fn note(&mut self, hint: Option<watcher::Hint>) {
         let mut hint = hint.or_else(|| self.hints.try_recv().ok());
-        while let Some(sealed) = hint {
-            self.sealed.insert(sealed.id, sealed.at);
+        while let Some(seen) = hint {
+            self.seen.note(seen);
             hint = self.hints.try_recv().ok();
         }
     }

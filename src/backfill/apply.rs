@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -15,7 +14,7 @@ use crate::{
     catalog::{self, Found},
     model::Labels,
     objstore::{self, Bucket, ErrorKind},
-    shipper::{Backoff, Cargo, Carried, CarryError, Courier, Job},
+    shipper::{Backoff, Cargo, Carried, CarryError, Committed, Courier, Job},
     tsdb::{Block, BlockId},
 };
 
@@ -168,9 +167,11 @@ impl Apply {
                 Sight::Other(why) => return Ok(Fate::Refused(appeared(&why))),
             }
         }
-        let now = Instant::now();
-        self.courier.commit(block, cargo, labels, &self.source, now).await?;
-        Ok(Fate::Sent)
+        let job = Job::of(block.clone());
+        Ok(match self.courier.commit(&job, cargo, labels, &self.source).await? {
+            Committed::Now => Fate::Sent,
+            Committed::Before => Fate::There,
+        })
     }
 }
 
@@ -180,10 +181,8 @@ fn appeared(why: &str) -> String {
 
 fn job(item: &Item) -> Option<Job> {
     Some(Job {
-        block: item.block.clone()?,
-        fresh: false,
-        committed: false,
         known: Some(item.known.as_ref()?.known.clone()),
+        ..Job::of(item.block.clone()?)
     })
 }
 
@@ -193,6 +192,7 @@ async fn carry(courier: &Courier, job: &Job, labels: &Labels) -> Result<Arrived,
         Ok(Carried::Ready(cargo)) => Ok(Arrived::Ready(Box::new(cargo))),
         Ok(Carried::Broken(broken)) => Err(Trouble::Refused(format!("it broke since it was checked: {broken}"))),
         Ok(Carried::Vanished) => Err(Trouble::Refused("it was deleted here meanwhile".into())),
+        Ok(Carried::Repaired) => Ok(Arrived::There),
         Err(None) => Ok(Arrived::There),
         Err(Some(why)) => Err(Trouble::Refused(appeared(&why))),
     }
@@ -248,7 +248,11 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, CarryError
                     "{what} changed since it was checked; run again when nobody writes to it"
                 )));
             }
-            CarryError::Foreign { .. } | CarryError::NoLabels => {
+            CarryError::Foreign { .. }
+            | CarryError::NoLabels
+            | CarryError::Marked { .. }
+            | CarryError::Conflict(_)
+            | CarryError::Panicked(_) => {
                 return Err(Trouble::Refused(error.to_string()));
             }
             CarryError::Bucket(error) => error.kind.is_transient(),

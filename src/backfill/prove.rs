@@ -77,8 +77,9 @@ async fn wrong(
         return same_files(block, bucket).await;
     }
     let held = audit::whole::look(bucket.as_ref(), &meta).await?;
-    if !held.issues.is_empty() {
-        return Ok(Some(in_words(&held.issues)));
+    let issues = audit::whole::issues(item.id, &held);
+    if !issues.is_empty() {
+        return Ok(Some(in_words(&issues)));
     }
     let Some(found) = &item.known else {
         // One that was there before was compared when the plan was made.

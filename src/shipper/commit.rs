@@ -1,32 +1,44 @@
 //! The commit: `meta.json`, sent last, makes a block visible.
 //!
-//! An answer that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the
-//! object back. What was committed is listed once more before it counts. A crash after the commit is found by the next
-//! life, which lists the block and reads its `meta.json`.
+//! It is sent on the condition that there is none yet, where the store knows that condition, so that of two writers one
+//! commits. That there is one already may mean another writer, or an earlier try of ours whose answer was lost: what
+//! stands there is judged by what it says of itself, and is never overwritten unless it is no `meta.json` at all. An answer
+//! that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the object back.
+//! What was committed is listed once more before it counts. A crash after the commit is found by the next life, which lists
+//! the block and reads its `meta.json`.
 
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::{
+    catalog::LARGEST_META,
+    lineage::{self, Namesake},
     model::Labels,
-    objstore::{self, ErrorKind},
-    shipper::courier::{Cargo, Courier, Error, stamps},
-    tsdb::{Block, LARGEST_META, Pinned, Stamp},
+    objstore::{self, ErrorKind, Placed},
+    shipper::courier::{Cargo, Courier, Error, Job, stamps},
+    tsdb::{Block, Pinned, Stamp},
 };
 
+/// How a block became visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committed {
+    /// By this commit.
+    Now,
+    /// It was, with all of its files, before.
+    Before,
+}
+
 impl Courier {
-    /// Waits until nobody has written to the block until `not_before`, and makes it visible under `labels`.
+    /// Makes a block visible under `labels`, unless it is.
     pub(crate) async fn commit(
         &self,
-        block: &Block,
+        job: &Job,
         cargo: &Cargo,
         labels: &Labels,
         source: &str,
-        not_before: Instant,
-    ) -> Result<(), Error> {
-        tokio::time::sleep_until(not_before).await;
+    ) -> Result<Committed, Error> {
+        let block = &job.block;
         unchanged(block, cargo)?;
         if labels.is_empty() && block.meta.thanos_labels.as_ref().is_none_or(Labels::is_empty) {
             return Err(Error::NoLabels);
@@ -40,26 +52,68 @@ impl Courier {
         let meta = Bytes::from(block.meta.for_bucket(&stamp));
         let len = meta.len() as u64;
         self.set_unsettled(block.id, true);
-        self.put_meta(&format!("{}/meta.json", block.id), meta).await?;
-        // A store may lose what it acknowledged, and who clears away old tries may have looked before the commit.
-        self.prove(block.id, &cargo.pinned, Some(len)).await?;
+        let committed = match self.put_meta(job, meta).await? {
+            Placed::Created => {
+                // A store may lose what it acknowledged, and who clears away old tries may have looked before the commit.
+                self.prove(block.id, &cargo.pinned, Some(len)).await?;
+                Committed::Now
+            }
+            Placed::Exists => self.there_before(block, labels).await?,
+        };
         self.set_unsettled(block.id, false);
-        Ok(())
+        Ok(committed)
     }
 
-    async fn put_meta(&self, key: &str, meta: Bytes) -> Result<(), objstore::Error> {
-        let Err(error) = self.bucket.put_bytes(key, meta.clone()).await else {
-            return Ok(());
+    async fn put_meta(&self, job: &Job, meta: Bytes) -> Result<Placed, objstore::Error> {
+        let key = format!("{}/meta.json", job.block.id);
+        let put = match job.replace {
+            true => self
+                .bucket
+                .put_bytes(&key, meta.clone())
+                .await
+                .map(|()| Placed::Created),
+            false => self.bucket.put_new(&key, meta.clone()).await,
+        };
+        let error = match put {
+            Ok(Placed::Created) => return Ok(Placed::Created),
+            Ok(Placed::Exists) => return Ok(self.is_ours(&key, &meta).await),
+            Err(error) => error,
         };
         if !error.kind.is_ambiguous() && error.kind != ErrorKind::Integrity {
             return Err(error);
         }
-        match self.bucket.get(key, LARGEST_META).await {
-            Ok(there) if there == meta => {
+        match self.is_ours(&key, &meta).await {
+            Placed::Created => {
                 tracing::info!(key, %error, "the commit failed, but the bucket has it");
-                Ok(())
+                Ok(Placed::Created)
             }
-            _ => Err(error),
+            Placed::Exists => Err(error),
+        }
+    }
+
+    /// Whether what stands in the place of `meta.json` is what was sent just now: the store may have taken it at a try
+    /// whose answer was lost.
+    async fn is_ours(&self, key: &str, meta: &Bytes) -> Placed {
+        match self.bucket.get(key, LARGEST_META).await {
+            Ok(there) if there == meta => Placed::Created,
+            _ => Placed::Exists,
+        }
+    }
+
+    /// Judges a block that was committed before: by an earlier try of ours, in an earlier life, or by another writer.
+    pub(super) async fn there_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
+        let place = self.place(&block.id.to_string());
+        match lineage::namesake(self.bucket.as_ref(), &block.meta, labels).await? {
+            Namesake::Whole(_) => Ok(Committed::Before),
+            Namesake::Marked => Err(Error::Marked { place }),
+            Namesake::Conflict(why) => Err(Error::Conflict(format!(
+                "{why}. What is committed in {place} is never overwritten"
+            ))),
+            // It is gone again, cut, or lacks files: the next try finds out which.
+            Namesake::Nothing { .. } | Namesake::Torn(_) | Namesake::Lacks(..) => Err(Error::Unproven {
+                place,
+                wrong: "it has a meta.json, and is not whole".to_owned(),
+            }),
         }
     }
 }

@@ -1,18 +1,21 @@
 //! Carries the data of one block to the bucket, and proves that it is there.
 //!
 //! What is done before anything counts as carried: every file is opened, the block is checked, each file is sent and
-//! acknowledged with its checksum, and one listing shows exactly these objects with exactly these sizes. Dropping the
-//! future stops the requests; what was acknowledged by then is remembered for this process' life and not sent again while
-//! the listing still shows it. Of a block that was checked in full beforehand, what an earlier life sent is compared and not
+//! acknowledged with its checksum, and the bucket shows exactly these objects with exactly these sizes. Dropping the
+//! future stops the requests; what was acknowledged by then is remembered for this process' life and not sent again unless
+//! the proof fails. Of a block that was checked in full beforehand, what an earlier life sent is compared and not
 //! sent again either.
+//!
+//! What an earlier life left open in the bucket (multipart uploads, temporary files) is cleared away beside the data path,
+//! once for each block: it may fail or hang, and no block waits for it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -20,8 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::{
-    catalog::MARKERS,
-    objstore::{self, Bucket, Comparison, Object, Source},
+    objstore::{self, Bucket, Comparison, Source},
     tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
 };
 
@@ -32,10 +34,6 @@ const CHECKS_AT_ONCE: usize = 2;
 const SENDS_AT_ONCE: usize = 2;
 /// Objects of a block that are held against its files at the same time.
 const COMPARISONS_AT_ONCE: usize = 4;
-/// How often a listing that does not show what was sent is asked for again, for stores that lag.
-const LISTINGS: u32 = 3;
-/// The wait between two such listings.
-const LISTING_WAIT: Duration = Duration::from_millis(300);
 
 /// What was found out about a block's files before it is carried, by reading all of them.
 #[derive(Clone, Debug)]
@@ -52,11 +50,26 @@ pub(crate) struct Job {
     pub(crate) block: Block,
     /// It was seen to be sealed in this process' life and not tried yet: nothing of it can be in the bucket.
     pub(crate) fresh: bool,
-    /// Its `meta.json` is in the bucket and readable.
-    pub(crate) committed: bool,
+    /// Objects that are missing of a block that is committed: nothing else of it is sent.
+    pub(crate) repair: Option<Vec<BucketFile>>,
+    /// What stands in the place of its `meta.json` is none, and is to be replaced.
+    pub(crate) replace: bool,
     /// It was checked in full, and must still be what it was then. What an earlier life has sent of it is held against
     /// the files and not sent again.
     pub(crate) known: Option<Known>,
+}
+
+impl Job {
+    /// A block of which nothing is known.
+    pub(crate) fn of(block: Block) -> Self {
+        Self {
+            block,
+            fresh: false,
+            repair: None,
+            replace: false,
+            known: None,
+        }
+    }
 }
 
 /// What became of a job.
@@ -64,6 +77,8 @@ pub(crate) struct Job {
 pub(crate) enum Carried {
     /// All data is in the bucket.
     Ready(Cargo),
+    /// What was missing of a block that is committed is there.
+    Repaired,
     /// The block is broken.
     Broken(Broken),
     /// It was deleted locally before all of it was opened.
@@ -97,6 +112,18 @@ pub(crate) enum Error {
     /// Objects that are not of the block stand in its directory in the bucket.
     #[error("{names} in {place} does not belong to the block")]
     Foreign { place: String, names: String },
+    /// The block is marked for deletion in the bucket: whatever is sent there will be deleted.
+    #[error(
+        "{place} is marked for deletion, so that what is sent there would be deleted; if the block is to be kept, remove its \
+         deletion-mark.json, or wait until it is deleted: then it is sent again"
+    )]
+    Marked { place: String },
+    /// A block of this name is committed in the bucket and is another one, or differs; it is never overwritten.
+    #[error("{0}")]
+    Conflict(String),
+    /// A bug, met in this block.
+    #[error("{0}")]
+    Panicked(String),
     /// The files changed while they were sent.
     #[error("{0} changed while the block was sent; it starts over")]
     Changed(String),
@@ -117,13 +144,15 @@ pub(crate) struct Stamp {
 
 /// What the process remembers of a block that it tried to carry.
 #[derive(Debug, Default)]
-struct Memory {
+pub(super) struct Memory {
     /// The files that were checked.
     checked: Option<Vec<Stamp>>,
     /// The objects that were acknowledged, with the file as it was before it was sent.
-    acknowledged: HashMap<String, Stamp>,
+    pub(super) acknowledged: HashMap<String, Stamp>,
     /// `meta.json` was sent, and whether it is there is not known.
     unsettled: bool,
+    /// What an earlier life left open of it was looked for.
+    cleared: bool,
 }
 
 /// The carrier of all blocks to one bucket.
@@ -133,6 +162,7 @@ pub(crate) struct Courier {
     sha256: bool,
     checks: Semaphore,
     sends: Semaphore,
+    clearings: Arc<Semaphore>,
     memory: Mutex<HashMap<BlockId, Memory>>,
 }
 
@@ -143,6 +173,7 @@ impl Courier {
             sha256,
             checks: Semaphore::new(CHECKS_AT_ONCE),
             sends: Semaphore::new(SENDS_AT_ONCE),
+            clearings: Arc::new(Semaphore::new(1)),
             memory: Mutex::default(),
         }
     }
@@ -177,20 +208,18 @@ impl Courier {
         if job.known.as_ref().is_some_and(|known| known.stamps != stamps) {
             return Err(Error::Changed(job.block.dir.display().to_string()));
         }
-        let dir = id.to_string();
-        let there = if job.fresh {
-            Vec::new()
-        } else {
-            self.bucket.list(&dir).await?
-        };
+        if let Some(missing) = &job.repair {
+            self.repair(id, &pinned, missing).await?;
+            return Ok(Carried::Repaired);
+        }
         if !job.fresh {
-            self.bucket.abort_stale(&dir).await?;
+            self.clear(id);
         }
         let permit = self.sends.acquire().await.map_err(io::Error::other)?;
         if job.known.is_some() {
-            self.recognize(id, &pinned, &stamps, &there).await?;
+            self.recognize(id, &pinned, &stamps).await?;
         }
-        self.send(job, &pinned, &stamps, &there).await?;
+        self.send(id, &pinned, &stamps).await?;
         drop(permit);
         let files = match &job.known {
             Some(known) => known.files.clone(),
@@ -200,12 +229,30 @@ impl Courier {
         Ok(Carried::Ready(Cargo { pinned, stamps, files }))
     }
 
+    /// Clears away what an earlier life left open of a block, beside the data path.
+    fn clear(&self, id: BlockId) {
+        if self.remember(id, |memory| std::mem::replace(&mut memory.cleared, true)) {
+            return;
+        }
+        let (bucket, one) = (Arc::clone(&self.bucket), Arc::clone(&self.clearings));
+        tokio::spawn(async move {
+            let _one = one.acquire_owned().await;
+            if let Err(error) = bucket.abort_stale(&id.to_string()).await {
+                tracing::debug!(block = %id, %error, "cannot clear away what an earlier life left open; a lifecycle rule of the bucket should");
+            }
+        });
+    }
+
     /// What is wrong with the block, as far as one can see from here.
-    pub(super) async fn find_broken(&self, block: &Block) -> Option<Broken> {
+    ///
+    /// # Errors
+    /// Only that looking for it panicked.
+    pub(super) async fn find_broken(&self, block: &Block) -> Result<Option<Broken>, Error> {
         match self.pin(block).await {
-            Ok(Err(Carried::Broken(broken))) => Some(broken),
+            Ok(Err(Carried::Broken(broken))) => Ok(Some(broken)),
+            Err(Error::Panicked(why)) => Err(Error::Panicked(why)),
             // Whatever else it is shows when the block is carried.
-            _ => None,
+            _ => Ok(None),
         }
     }
 
@@ -217,9 +264,9 @@ impl Courier {
         let id = block.id;
         let found = tokio::task::spawn_blocking(move || open(&block, checked.as_deref()))
             .await
-            .map_err(|error| match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => io::Error::other(error),
+            .map_err(|error| match error.is_panic() {
+                true => Error::Panicked(format!("checking it failed, which is a bug in narthex: {error}")),
+                false => io::Error::other(error).into(),
             })?;
         Ok(match found {
             Ok((pinned, stamps)) => {
@@ -237,7 +284,8 @@ impl Courier {
     }
 
     /// Holds what is listed of a block against its files; what is the same counts as acknowledged.
-    async fn recognize(&self, id: BlockId, pinned: &Pinned, stamps: &[Stamp], there: &[Object]) -> Result<(), Error> {
+    async fn recognize(&self, id: BlockId, pinned: &Pinned, stamps: &[Stamp]) -> Result<(), Error> {
+        let there = self.bucket.list(&id.to_string()).await?;
         let listed: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
         let candidates = pinned.files.iter().zip(stamps).filter_map(|(file, stamp)| {
             let key = format!("{id}/{}", file.rel_path);
@@ -256,18 +304,16 @@ impl Courier {
         Ok(())
     }
 
-    async fn send(&self, job: &Job, pinned: &Pinned, stamps: &[Stamp], there: &[Object]) -> Result<(), Error> {
-        let dir = job.block.id.to_string();
-        let there: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
+    /// Sends what was not acknowledged yet. Whether it is still there is for the proof to say: a listing may lag.
+    async fn send(&self, id: BlockId, pinned: &Pinned, stamps: &[Stamp]) -> Result<(), Error> {
         let missing = pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
-            let key = format!("{dir}/{}", file.rel_path);
-            let acknowledged = self.remember(job.block.id, |memory| memory.acknowledged.get(&key) == Some(stamp));
-            !((job.committed || acknowledged) && there.get(key.as_str()) == Some(&file.len))
+            let key = format!("{id}/{}", file.rel_path);
+            self.remember(id, |memory| memory.acknowledged.get(&key) != Some(stamp))
         });
-        let sends = missing.map(|(file, stamp)| async {
-            let key = format!("{dir}/{}", file.rel_path);
+        let sends = missing.map(|(file, stamp)| async move {
+            let key = format!("{id}/{}", file.rel_path);
             self.bucket.put_file(&key, &file.source()).await?;
-            self.remember(job.block.id, |memory| memory.acknowledged.insert(key, *stamp));
+            self.remember(id, |memory| memory.acknowledged.insert(key, *stamp));
             Ok::<_, Error>(())
         });
         // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
@@ -278,15 +324,45 @@ impl Courier {
         Ok(())
     }
 
+    /// Sends what is missing of a block that is committed: only files of which its `meta.json` in the bucket says the same.
+    async fn repair(&self, id: BlockId, pinned: &Pinned, missing: &[BucketFile]) -> Result<(), Error> {
+        for due in missing {
+            let name = &due.rel_path;
+            let conflict = |how: String| {
+                Error::Conflict(format!(
+                    "the block is committed in {}, but {name} is missing there, and {how}; it is not repaired from here. Put the \
+                     object back from a copy, or mark the block for deletion",
+                    self.place(&id.to_string())
+                ))
+            };
+            let Some(file) = pinned.files.iter().find(|file| file.rel_path == *name) else {
+                return Err(conflict("there is no such file here".to_owned()));
+            };
+            if due.size.is_some_and(|size| size != file.len) {
+                let size = due.size.unwrap_or_default();
+                return Err(conflict(format!(
+                    "the file here has {} bytes where its meta.json says {size}",
+                    file.len
+                )));
+            }
+            if let Some(recorded) = &due.sha256
+                && !recorded.eq_ignore_ascii_case(&digest(file).await?)
+            {
+                return Err(conflict(
+                    "the file here has another SHA-256 than its meta.json says".to_owned(),
+                ));
+            }
+            self.bucket.put_file(&format!("{id}/{name}"), &file.source()).await?;
+        }
+        Ok(())
+    }
+
     async fn describe(&self, pinned: &Pinned) -> Result<Vec<BucketFile>, Error> {
         let mut files = Vec::with_capacity(pinned.files.len());
         for file in &pinned.files {
-            let sha256 = if self.sha256 {
-                let (descriptor, len) = (Arc::clone(&file.file), file.len);
-                let digest = tokio::task::spawn_blocking(move || sha256(&descriptor, len)).await;
-                Some(digest.map_err(io::Error::other)??)
-            } else {
-                None
+            let sha256 = match self.sha256 {
+                true => Some(digest(file).await?),
+                false => None,
             };
             files.push(BucketFile {
                 rel_path: file.rel_path.clone(),
@@ -297,67 +373,15 @@ impl Courier {
         Ok(files)
     }
 
-    /// Lists the block in the bucket: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
-    /// once that was sent.
-    pub(crate) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
-        let dir = id.to_string();
-        let mut tries = 0;
-        loop {
-            let listed = self.bucket.list(&dir).await?;
-            let (wrong, foreign) = compare(&dir, &pinned.files, meta, &listed);
-            if !foreign.is_empty() {
-                let (place, names) = (self.place(&dir), foreign.join(", "));
-                return Err(Error::Foreign { place, names });
-            }
-            if wrong.is_empty() {
-                return Ok(());
-            }
-            tries += 1;
-            if tries == LISTINGS {
-                self.remember(id, |memory| memory.acknowledged.clear());
-                let (place, wrong) = (self.place(&dir), wrong.join(", "));
-                return Err(Error::Unproven { place, wrong });
-            }
-            tokio::time::sleep(LISTING_WAIT).await;
-        }
-    }
-
     /// Where a directory of the bucket is, for messages.
-    fn place(&self, dir: &str) -> String {
+    pub(super) fn place(&self, dir: &str) -> String {
         format!("{}/{dir}", self.bucket.identity())
     }
 
-    fn remember<T>(&self, id: BlockId, f: impl FnOnce(&mut Memory) -> T) -> T {
+    pub(super) fn remember<T>(&self, id: BlockId, f: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         f(memory.entry(id).or_default())
     }
-}
-
-/// What differs between the files of a block and the objects listed for it, and which objects are not of it.
-fn compare<'a>(
-    dir: &str,
-    files: &[PinnedFile],
-    meta: Option<u64>,
-    listed: &'a [Object],
-) -> (Vec<String>, Vec<&'a str>) {
-    let mut there: BTreeMap<&'a str, u64> = listed
-        .iter()
-        .filter_map(|object| Some((object.key.strip_prefix(dir)?.strip_prefix('/')?, object.size)))
-        .collect();
-    let mut wrong = Vec::new();
-    let due = files.iter().map(|file| (file.rel_path.as_str(), file.len));
-    for (name, len) in due.chain(meta.map(|len| ("meta.json", len))) {
-        match there.remove(name) {
-            Some(size) if size == len => {}
-            Some(size) => wrong.push(format!("{name} has {size} bytes instead of {len}")),
-            None => wrong.push(format!("{name} is missing")),
-        }
-    }
-    let foreign = there
-        .into_keys()
-        .filter(|name| *name != "meta.json" && !MARKERS.contains(name))
-        .collect();
-    (wrong, foreign)
 }
 
 /// Opens the block and checks it, unless exactly these files were checked before.
@@ -404,6 +428,12 @@ fn exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) || error.kind() == io::ErrorKind::OutOfMemory
 }
 
+async fn digest(file: &PinnedFile) -> io::Result<String> {
+    let (descriptor, len) = (Arc::clone(&file.file), file.len);
+    let digest = tokio::task::spawn_blocking(move || sha256(&descriptor, len)).await;
+    digest.map_err(io::Error::other)?
+}
+
 fn sha256(file: &File, len: u64) -> io::Result<String> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
@@ -425,45 +455,6 @@ fn sha256(file: &File, len: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn file(rel_path: &str, len: u64) -> PinnedFile {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        PinnedFile {
-            rel_path: rel_path.into(),
-            path: rel_path.into(),
-            file,
-            len,
-        }
-    }
-
-    fn object(key: &str, size: u64) -> Object {
-        Object { key: key.into(), size }
-    }
-
-    #[test]
-    fn a_listing_must_show_exactly_the_files() {
-        let files = [file("chunks/000001", 8), file("index", 5)];
-        let whole = [object("A/chunks/000001", 8), object("A/index", 5)];
-        let good = (Vec::new(), Vec::new());
-        assert_eq!(compare("A", &files, None, &whole), good);
-        let marked = [
-            &whole[..],
-            &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)],
-        ]
-        .concat();
-        assert_eq!(compare("A", &files, None, &marked), good);
-        assert_eq!(compare("A", &files, Some(3), &marked), good);
-        let (wrong, _) = compare("A", &files, Some(4), &marked);
-        assert_eq!(wrong, ["meta.json has 3 bytes instead of 4"]);
-        assert_eq!(compare("A", &files, Some(3), &whole).0, ["meta.json is missing"]);
-        let (wrong, foreign) = {
-            let listed = [object("A/chunks/000001", 7), object("A/chunks/000002", 8)];
-            let (wrong, foreign) = compare("A", &files, None, &listed);
-            (wrong, foreign.join(","))
-        };
-        assert_eq!(wrong, ["chunks/000001 has 7 bytes instead of 8", "index is missing"]);
-        assert_eq!(foreign, "chunks/000002");
-    }
 
     #[test]
     fn sha256_is_the_one_of_the_standard_and_a_short_file_is_an_error() {

@@ -56,7 +56,8 @@ impl Shipper {
                 Neighbour::Stopping => lingered && outcome == Outcome::Unlabelled,
                 Neighbour::Gone => gone_since.is_some_and(|since| started.saturating_duration_since(since) >= SETTLED),
             };
-            if settled && !matches!(outcome, Outcome::Arriving(_)) && self.hints.is_empty() {
+            let open = matches!(outcome, Outcome::Arriving(_) | Outcome::Waiting(_));
+            if settled && !open && self.hints.is_empty() {
                 return;
             }
             tokio::select! {
@@ -88,17 +89,19 @@ impl Shipper {
                 });
             }
         }
-        for (block, why) in &self.pending {
+        let not_durable: BTreeMap<BlockId, String> = self
+            .pending
+            .into_iter()
+            .map(|(block, pending)| (block, pending.why))
+            .collect();
+        for (block, why) in &not_durable {
             tracing::error!(%block, why, "not durable: this block is only on the local disk");
         }
-        if self.pending.is_empty() {
+        if not_durable.is_empty() {
             tracing::info!("every sealed block is durable");
         } else if let Some(trouble) = &self.said {
             tracing::error!(error = trouble.told, "shipping was held up to the end");
         }
-        Farewell {
-            not_durable: self.pending,
-            in_time,
-        }
+        Farewell { not_durable, in_time }
     }
 }

@@ -203,6 +203,11 @@ impl Ledger {
         self.shipped.contains(&id) || self.sources.contains(&id)
     }
 
+    /// The blocks that are listed.
+    pub fn listed(&self) -> impl Iterator<Item = BlockId> {
+        self.order.iter().copied()
+    }
+
     /// The youngest block that is listed: if the bucket has it, and does not say that it was merged, the bucket is the one
     /// that it was; if not, see [`Ledger::distrust`].
     pub fn newest(&self) -> Option<BlockId> {

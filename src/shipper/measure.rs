@@ -2,13 +2,13 @@
 //! not stand still while a large backlog is on its way. What durable means is `durability`'s to say.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::SystemTime,
 };
 
 use crate::{
     shipper::{
-        Decision, Shipper, Skip, Verdict, Wait,
+        Decision, Pending, Shipper, Skip, Verdict, Wait,
         durability::{Candidate, Open, Report, Way, Why},
     },
     tsdb::{BlockId, Scan},
@@ -25,30 +25,6 @@ pub(super) struct View<'a> {
 }
 
 impl Shipper {
-    /// Blocks that waited and are gone; Prometheus deletes by its retention, whatever is shipped. One that it compacted is
-    /// not lost as long as the larger block is there, which is told as not durable in its place.
-    pub(super) fn count_vanished(&mut self, scan: &Scan, present: &HashSet<BlockId>) {
-        let mut merged: HashMap<BlockId, BlockId> = HashMap::new();
-        for block in &scan.blocks {
-            merged.extend(block.meta.sources.iter().map(|source| (*source, block.id)));
-        }
-        let gone: Vec<BlockId> = self
-            .pending
-            .keys()
-            .filter(|id| !present.contains(id))
-            .copied()
-            .collect();
-        for id in gone {
-            self.pending.remove(&id);
-            if let Some(into) = merged.get(&id) {
-                tracing::warn!(block = %id, %into, "Prometheus compacted a block before it was durable; its samples are in the larger block. Set its --storage.tsdb.max-block-duration equal to the min-block-duration, or let it wait for the ledger by --storage.tsdb.delay-compact-file.path");
-                continue;
-            }
-            self.metrics.vanished.inc();
-            tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are lost here");
-        }
-    }
-
     /// Measures, and keeps what is not durable for the next pass.
     pub(super) fn remember(&mut self, view: View<'_>) {
         let report = self.measure(view);
@@ -66,17 +42,21 @@ impl Shipper {
         let mut pending = BTreeMap::new();
         for Open { id, why } in report.open {
             let told = match why {
-                Why::Unshipped => verdicts.get(&id).map(ToString::to_string).unwrap_or_default(),
+                Why::Unshipped => match self.at_gate.get(&id) {
+                    Some(why) => format!("its data is in the bucket, and its commit waits: {}", why.in_words()),
+                    None => verdicts.get(&id).map(ToString::to_string).unwrap_or_default(),
+                },
                 Why::Unreadable => self.unreadable(id, details.get(&id).copied().unwrap_or_default()),
                 Why::Sources(missing) => {
                     let told = unshipped(&missing);
-                    if self.pending.get(&id) != Some(&told) {
+                    if self.pending.get(&id).map(|pending| &pending.why) != Some(&told) {
                         tracing::error!(block = %id, why = told, "a compacted block is only on the local disk");
                     }
                     told
                 }
             };
-            pending.insert(id, told);
+            let is_copy = self.quarantine.is_arriving(id);
+            pending.insert(id, Pending { why: told, is_copy });
         }
         self.pending = pending;
     }
@@ -118,7 +98,7 @@ fn way(verdict: &Verdict) -> Way {
     match verdict {
         Verdict::Skip(Skip::Empty) => Way::Empty,
         Verdict::Skip(Skip::Compacted(_)) => Way::Sources,
-        Verdict::Ship(_) | Verdict::Shipped | Verdict::Wait(_) => Way::Itself,
+        Verdict::Ship | Verdict::Shipped | Verdict::Wait(_) => Way::Itself,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is to be done with each local block, and why: a pure function of what was scanned and what is known.
 //!
-//! The order of the rules is the contract's (`shipper`, one pass), with two more: a broken block waits for its next
-//! check, and a block that did not arrive by a rename is committed only after nothing has written to it for a while.
+//! The order of the rules is the contract's (`shipper`, one pass), with one more: a broken block waits for its next check.
+//! When a block that is shipped becomes visible is decided at the gate ([`super::gate`]).
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -25,8 +25,6 @@ pub struct Policy {
 /// What is known of single blocks beside the scan.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// For how long nothing was written to blocks that were not seen to arrive by a rename.
-    pub quiet: HashMap<BlockId, Duration>,
     /// Blocks that are broken or incomplete, and are not yet due to be looked at again.
     pub waiting: HashMap<BlockId, Wait>,
 }
@@ -34,8 +32,8 @@ pub struct Facts {
 /// What happens with one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes to the bucket, and is committed no sooner than this from now.
-    Ship(Duration),
+    /// It goes to the bucket.
+    Ship,
     /// It is in the ledger: durable.
     Shipped,
     /// It is not for the bucket.
@@ -74,12 +72,7 @@ pub struct Decision {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Ship(Duration::ZERO) => f.write_str("to be shipped"),
-            Verdict::Ship(hold) => write!(
-                f,
-                "to be shipped; it was copied in, so it must be left alone for {} s",
-                hold.as_secs()
-            ),
+            Verdict::Ship => f.write_str("to be shipped"),
             Verdict::Shipped => f.write_str("durable, in the ledger"),
             Verdict::Skip(Skip::Empty) => f.write_str("skipped: it holds no sample"),
             Verdict::Skip(Skip::Compacted(level)) => {
@@ -100,12 +93,20 @@ pub fn plan(blocks: &[Block], ledger: &Ledger, facts: &Facts, policy: &Policy) -
         .iter()
         .map(|block| Decision {
             block: block.clone(),
-            verdict: verdict(block, ledger, facts, policy),
+            verdict: match (verdict(block, ledger, policy), facts.waiting.get(&block.id)) {
+                (Verdict::Ship, Some(wait)) => Verdict::Wait(wait.clone()),
+                (verdict, _) => verdict,
+            },
         })
         .collect()
 }
 
-fn verdict(block: &Block, ledger: &Ledger, facts: &Facts, policy: &Policy) -> Verdict {
+/// Whether a block is to be in the bucket and is not yet known to be.
+pub(super) fn is_wanted(block: &Block, ledger: &Ledger, policy: &Policy) -> bool {
+    verdict(block, ledger, policy) == Verdict::Ship
+}
+
+fn verdict(block: &Block, ledger: &Ledger, policy: &Policy) -> Verdict {
     if ledger.contains(block.id) {
         return Verdict::Shipped;
     }
@@ -115,15 +116,7 @@ fn verdict(block: &Block, ledger: &Ledger, facts: &Facts, policy: &Policy) -> Ve
     if block.meta.level > 1 && !policy.upload_compacted {
         return Verdict::Skip(Skip::Compacted(block.meta.level));
     }
-    if let Some(wait) = facts.waiting.get(&block.id) {
-        return Verdict::Wait(wait.clone());
-    }
-    Verdict::Ship(
-        facts
-            .quiet
-            .get(&block.id)
-            .map_or(Duration::ZERO, |quiet| QUIET.saturating_sub(*quiet)),
-    )
+    Verdict::Ship
 }
 
 #[cfg(test)]
@@ -159,11 +152,11 @@ mod tests {
             upload_compacted: true,
             ..plain
         };
-        assert_eq!(one(&block(1, 1, 5), &none, &plain), Verdict::Ship(Duration::ZERO));
+        assert_eq!(one(&block(1, 1, 5), &none, &plain), Verdict::Ship);
         assert_eq!(one(&block(1, 1, 0), &none, &plain), Verdict::Skip(Skip::Empty));
         assert_eq!(one(&block(1, 2, 0), &none, &plain), Verdict::Skip(Skip::Empty));
         assert_eq!(one(&block(1, 3, 5), &none, &plain), Verdict::Skip(Skip::Compacted(3)));
-        assert_eq!(one(&block(1, 3, 5), &none, &compacted), Verdict::Ship(Duration::ZERO));
+        assert_eq!(one(&block(1, 3, 5), &none, &compacted), Verdict::Ship);
     }
 
     #[test]
@@ -176,19 +169,21 @@ mod tests {
     }
 
     #[test]
-    fn broken_blocks_wait_and_copied_ones_are_held() {
-        let block = block(1, 1, 5);
+    fn broken_blocks_wait_and_others_do_not() {
+        let (broken, skipped) = (block(1, 1, 5), block(2, 2, 5));
         let mut facts = Facts::default();
-        facts.quiet.insert(block.id, Duration::from_secs(3));
-        assert_eq!(
-            one(&block, &facts, &Policy::default()),
-            Verdict::Ship(QUIET - Duration::from_secs(3))
-        );
-        facts.quiet.insert(block.id, QUIET);
-        assert_eq!(one(&block, &facts, &Policy::default()), Verdict::Ship(Duration::ZERO));
-        facts.waiting.insert(block.id, Wait::Quarantined("index is cut".into()));
-        let quarantined = one(&block, &facts, &Policy::default());
+        assert_eq!(one(&broken, &facts, &Policy::default()), Verdict::Ship);
+        for block in [&broken, &skipped] {
+            facts.waiting.insert(block.id, Wait::Quarantined("index is cut".into()));
+        }
+        let quarantined = one(&broken, &facts, &Policy::default());
         assert_eq!(quarantined, Verdict::Wait(Wait::Quarantined("index is cut".into())));
         assert_eq!(quarantined.to_string(), "quarantined: index is cut");
+        let skipped = one(&skipped, &facts, &Policy::default());
+        assert_eq!(
+            skipped,
+            Verdict::Skip(Skip::Compacted(2)),
+            "it is not for the bucket, broken or not"
+        );
     }
 }

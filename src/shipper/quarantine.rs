@@ -1,30 +1,38 @@
 //! Broken blocks, and blocks that are still being copied in: set aside, so that they hold nobody up.
 //!
 //! A block is set aside with the reason when it is found broken, and looked at again after a while: a copy may have gone
-//! on, an operator may have mended it. Nothing is kept on disk; a restart looks at everything anew.
+//! on, an operator may have mended it. What is wrong with its files stays so until one of them changes, and is not read
+//! again before; anything else is looked at again with growing waits. A case ends with what made it: when the block is
+//! shipped, is found to be none for the bucket, or is gone. Nothing is kept on disk; a restart looks at everything anew.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
 use crate::{
-    shipper::plan::{QUIET, Wait},
-    tsdb::{BlockId, Broken, Corrupt},
+    shipper::{plan::Wait, quiet::Signature},
+    tsdb::{BlockId, Broken, Corrupt, Reason},
 };
 
 /// When a block that is still being copied in is looked at again.
 pub(super) const LOOK_SOON: Duration = Duration::from_secs(2);
 
+/// The longest wait before a block is looked at again, in times of the first.
+const LONGEST: u32 = 16;
+
 /// The reason of a compacted block that overlaps what is in the bucket.
 pub(super) const OVERLAP: &str = "overlap";
 /// The reason of a block in whose directory in the bucket something else stands.
 pub(super) const FOREIGN: &str = "foreign_object";
+/// The reason of a block that is marked for deletion in the bucket.
+pub(super) const MARKED: &str = "marked_for_deletion";
+/// The reason of a block that differs from the one of its name in the bucket.
+pub(super) const CONFLICT: &str = "conflict";
+/// The reason of a block of which the store refuses an object.
+pub(super) const REFUSED: &str = "refused";
 
 /// What is wrong: a short and stable reason for the metric, and the whole story.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +60,9 @@ impl From<Broken> for Ailment {
 struct Case {
     ailment: Ailment,
     arriving: bool,
+    /// What the files were when this was found in them; `None` if it is not in the files.
+    files: Option<Signature>,
+    wait: Duration,
     look_again: Instant,
 }
 
@@ -75,27 +86,62 @@ impl Quarantine {
         }
     }
 
-    /// Sets `id` aside; says so when the reason is new. Returns whether it counts as broken.
+    /// Sets `id` aside for what is wrong with its files, which were `files` when they were looked at.
+    pub(super) fn set_aside_broken(
+        &mut self,
+        id: BlockId,
+        broken: Broken,
+        files: Option<Signature>,
+        arriving: bool,
+    ) -> bool {
+        // Rights, or the disk: that may heal without a change of the files.
+        let files = files.filter(|_| broken.reason != Reason::Unreadable);
+        self.put(id, broken.into(), files, arriving)
+    }
+
+    /// Sets `id` aside for another reason; says so when the reason is new. Returns whether it counts as broken.
     pub(super) fn set_aside(&mut self, id: BlockId, ailment: Ailment, arriving: bool) -> bool {
-        let known = self
-            .cases
-            .get(&id)
-            .is_some_and(|case| case.ailment == ailment && case.arriving == arriving);
-        if !known && arriving {
-            tracing::info!(block = %id, missing = ailment.detail, "a block is being copied in; it is taken when it is whole and left alone");
-        } else if !known {
+        self.put(id, ailment, None, arriving)
+    }
+
+    fn put(&mut self, id: BlockId, ailment: Ailment, files: Option<Signature>, arriving: bool) -> bool {
+        let before = self.cases.get(&id);
+        let known = before.filter(|case| case.ailment == ailment && case.arriving == arriving);
+        let wait = match known {
+            _ if arriving => LOOK_SOON,
+            Some(case) if files.is_none() => (case.wait * 2).min(self.look_again * LONGEST),
+            _ => self.look_again,
+        };
+        if known.is_none() && arriving {
+            tracing::info!(block = %id, missing = ailment.detail, "a block is being copied in or removed; it is taken when it is whole and left alone");
+        } else if known.is_none() {
             warn(id, &ailment);
         }
-        let wait = if arriving { LOOK_SOON } else { self.look_again };
+        let look_again = Instant::now() + wait;
         self.cases.insert(
             id,
             Case {
                 ailment,
                 arriving,
-                look_again: Instant::now() + wait,
+                files,
+                wait,
+                look_again,
             },
         );
         !arriving
+    }
+
+    /// Whether what is wrong with the block is in its files, and these are still what they were: then it is not read
+    /// again, but looked at later.
+    pub(super) fn is_as_before(&mut self, id: BlockId, now: Option<Signature>) -> bool {
+        let Some(case) = self.cases.get_mut(&id) else {
+            return false;
+        };
+        let same = !case.arriving && case.files.is_some() && case.files == now;
+        if same {
+            case.look_again = Instant::now() + case.wait;
+        }
+        same
     }
 
     /// Takes over what the scan found, some of which may still be `arriving`; returns how many broken blocks are new.
@@ -122,7 +168,7 @@ impl Quarantine {
         fresh
     }
 
-    /// Forgets the case of a block that was found good, and of all that are gone.
+    /// Ends the cases of blocks that need no more judging: shipped, skipped, or gone.
     pub(super) fn retain(&mut self, keep: impl Fn(BlockId) -> bool) {
         self.cases.retain(|id, _| keep(*id));
     }
@@ -147,7 +193,7 @@ impl Quarantine {
     pub(super) fn looks_at_bucket(&self) -> bool {
         self.cases
             .values()
-            .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN))
+            .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN | MARKED | CONFLICT))
     }
 
     /// Whether this block is on its way in.
@@ -158,6 +204,12 @@ impl Quarantine {
     /// Whether a block is on its way in.
     pub(super) fn any_arriving(&self) -> bool {
         self.cases.values().any(|case| case.arriving)
+    }
+
+    /// The blocks that are set aside.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> impl Iterator<Item = BlockId> {
+        self.cases.keys().copied()
     }
 
     /// How many blocks are broken, by reason.
@@ -178,41 +230,8 @@ impl Quarantine {
 fn warn(id: BlockId, ailment: &Ailment) {
     tracing::error!(
         block = %id, reason = ailment.reason, detail = ailment.detail,
-        "a block is broken and is left out; the others go on. Restore it from a copy, or delete it; it is looked at again every minute"
+        "a block is left out; the others go on. If it is broken, restore it from a copy or delete it; it is looked at again when it changes, or after a while"
     );
-}
-
-/// For how long nothing was written to the block in `dir`: neither to its files nor to the lists of them. A copy keeps old
-/// times of change but not of the inode, so of a file the later of both counts.
-pub(super) fn quiet(dir: &Path) -> io::Result<Duration> {
-    let mut newest = Duration::ZERO;
-    for dir in [dir.to_owned(), dir.join("chunks")] {
-        let listed = match fs_err::metadata(&dir) {
-            Ok(listed) if listed.is_dir() => listed,
-            // A copy may begin with another file.
-            _ if dir.ends_with("chunks") => continue,
-            other => other?,
-        };
-        newest = newest.max(since_1970(listed.mtime(), listed.mtime_nsec()));
-        for entry in fs_err::read_dir(dir)? {
-            let file = entry?.metadata()?;
-            if file.is_file() {
-                newest = newest.max(since_1970(file.mtime(), file.mtime_nsec()));
-                newest = newest.max(since_1970(file.ctime(), file.ctime_nsec()));
-            }
-        }
-    }
-    // Asked last: what is written meanwhile was written just now.
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Ok(match newest.checked_sub(now) {
-        // Another host's clock; it would hold the block for as long as the clocks differ.
-        Some(ahead) if ahead > QUIET => QUIET,
-        _ => now.saturating_sub(newest),
-    })
-}
-
-fn since_1970(seconds: i64, nanos: i64) -> Duration {
-    Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -254,34 +273,5 @@ mod tests {
         assert_eq!(waiting[&id(2)], Wait::Arriving("short".into()));
         quarantine.retain(|other| other == id(1));
         assert!(!quarantine.any_arriving());
-    }
-
-    #[test]
-    fn a_block_is_quiet_since_its_last_change_even_when_the_copy_kept_old_times() {
-        let dir = tempfile::tempdir().unwrap();
-        // The first moment of a copy: nothing is in it yet.
-        let begun = SystemTime::now();
-        let since = |quiet: Duration| quiet <= begun.elapsed().unwrap() + Duration::from_secs(1);
-        assert!(since(quiet(dir.path()).unwrap()));
-        fs_err::create_dir(dir.path().join("chunks")).unwrap();
-        let file = fs_err::File::create(dir.path().join("chunks/000001")).unwrap();
-        file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(since(quiet(dir.path()).unwrap()));
-    }
-
-    #[test]
-    fn a_time_in_the_future_is_a_write_of_now_unless_it_is_of_another_clock() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = fs_err::File::create(dir.path().join("index")).unwrap();
-        let later = |seconds| SystemTime::now() + Duration::from_secs(seconds);
-        file.file().set_modified(later(5)).unwrap();
-        assert_eq!(quiet(dir.path()).unwrap(), Duration::ZERO);
-        file.file().set_modified(later(3600)).unwrap();
-        assert_eq!(quiet(dir.path()).unwrap(), QUIET);
-    }
-
-    #[test]
-    fn a_vanished_block_is_an_error() {
-        assert!(quiet(Path::new("/nowhere/at/all")).is_err());
     }
 }

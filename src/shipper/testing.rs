@@ -1,6 +1,7 @@
 //! A shipper with a directory as its bucket and faults on the way there, for tests of whole passes.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
@@ -9,7 +10,10 @@ use std::{
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use super::{Metrics, Neighbour, Origin, Policy, Settings, Shipper};
+use super::{
+    Metrics, Neighbour, Origin, Policy, Settings, Shipper,
+    watcher::{Change, Hint},
+};
 use crate::{
     model::Labels,
     objstore::{self, Limits, layers::Faulty},
@@ -137,8 +141,73 @@ impl World {
         fs_err::write(block.dir.join("meta.json"), made.meta()).unwrap();
         let dir = self.data.path().join(&made.name);
         fs_err::rename(&block.dir, &dir).unwrap();
-        shipper.sealed.insert(id(&made.name), SystemTime::now());
+        self.hint(shipper, &made.name, Change::Sealed);
         dir
+    }
+
+    /// Removes a block as retention and compaction do; the shipper that is running learns of it at once.
+    pub(super) fn retire(&self, shipper: &mut Shipper, name: &str) {
+        self.retire_unseen(name);
+        self.hint(shipper, name, Change::RenamedAway);
+    }
+
+    /// The same, and only a watch may tell the shipper.
+    pub(super) fn retire_unseen(&self, name: &str) {
+        let aside = self.data.path().join(format!("{name}.tmp-for-deletion"));
+        fs_err::rename(self.data.path().join(name), &aside).unwrap();
+        fs_err::remove_dir_all(aside).unwrap();
+    }
+
+    /// Removes a block in place, as Prometheus does after a failed reload; the shipper that is running learns of it at
+    /// once.
+    pub(super) fn take_back(&self, shipper: &mut Shipper, name: &str) {
+        self.take_back_unseen(name);
+        self.hint(shipper, name, Change::Deleted);
+    }
+
+    /// The same, and only a watch may tell the shipper.
+    pub(super) fn take_back_unseen(&self, name: &str) {
+        fs_err::remove_dir_all(self.data.path().join(name)).unwrap();
+    }
+
+    fn hint(&self, shipper: &mut Shipper, name: &str, change: Change) {
+        let (id, at) = (id(name), SystemTime::now());
+        shipper.seen.note(Hint { id, change, at });
+    }
+
+    /// What a compactor leaves of blocks that it merged: a block of `labels`, whole, and without them their own.
+    pub(super) fn merge(&self, made: &Made, replica: &str) {
+        self.put_block(made, replica);
+        for source in &made.sources {
+            let _ = fs_err::remove_dir_all(self.store.path().join(source));
+        }
+    }
+
+    /// Puts a block into the bucket that is whole by its own `meta.json`.
+    pub(super) fn put_block(&self, made: &Made, replica: &str) {
+        let dir = self.store.path().join(&made.name);
+        fs_err::create_dir_all(dir.join("chunks")).unwrap();
+        for (file, bytes) in [("chunks/000001", "chunks"), ("index", "an index")] {
+            fs_err::write(dir.join(file), bytes).unwrap();
+        }
+        let mut meta: serde_json::Value = serde_json::from_str(&made.meta()).unwrap();
+        meta["thanos"] = serde_json::json!({
+            "labels": {"replica": replica},
+            "downsample": {"resolution": 0},
+            "source": "compactor",
+            "files": [
+                {"rel_path": "chunks/000001", "size_bytes": 6},
+                {"rel_path": "index", "size_bytes": 8},
+                {"rel_path": "meta.json"},
+            ],
+        });
+        fs_err::write(dir.join("meta.json"), meta.to_string()).unwrap();
+    }
+
+    /// Marks a block of the bucket for deletion.
+    pub(super) fn mark(&self, name: &str) {
+        let mark = self.store.path().join(name).join("deletion-mark.json");
+        fs_err::write(mark, r#"{"id":"","version":1,"deletion_time":1}"#).unwrap();
     }
 
     /// An object of the bucket, if it is there.
@@ -161,5 +230,12 @@ impl World {
 
     pub(super) fn listed(&self) -> Vec<String> {
         serde_json::from_value(self.ledger()["uploaded"].clone()).unwrap()
+    }
+}
+
+impl Shipper {
+    /// The names of the blocks that are set aside.
+    pub(super) fn aside(&self) -> BTreeSet<String> {
+        self.quarantine.ids().map(|id| id.to_string()).collect()
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Neighbour,
+    gate::SETTLE,
     pass::Outcome,
     testing::{Made, World, id, name},
 };
@@ -89,7 +90,7 @@ async fn a_hint_that_waits_is_noted_before_the_pass_decides() {
     shipper.watcher.ensure();
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));
-    shipper.sealed.clear();
+    shipper.seen = Default::default();
     let begun = std::time::Instant::now();
     while shipper.hints.is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(30), "no hint");
@@ -98,7 +99,7 @@ async fn a_hint_that_waits_is_noted_before_the_pass_decides() {
     let begun = Instant::now();
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!(world.listed(), [a]);
-    assert_eq!(begun.elapsed(), Duration::ZERO, "it was held as if it were copied");
+    assert!(begun.elapsed() <= SETTLE, "it was held as if it were copied");
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,13 +181,13 @@ async fn a_compacted_block_is_not_durable_when_one_of_its_sources_never_was() {
         assert_eq!(world.metrics.vanished.get(), 0, "its samples are in the larger block");
         assert_eq!(world.metrics.unuploaded.get(), 1);
         assert_eq!(world.metrics.durable_until.get(), 1.0);
-        let told = &shipper.pending[&id(&merged.name)];
+        let told = &shipper.pending[&id(&merged.name)].why;
         assert!(told.contains(&a) && told.contains("--shipper.upload-compacted") && told.contains("narthex backfill"));
         shipper = world.shipper();
     }
     // Retention takes the larger block: now they are lost.
     shipper.pass().await;
-    fs_err::remove_dir_all(world.data.path().join(&merged.name)).unwrap();
+    world.retire(&mut shipper, &merged.name);
     shipper.pass().await;
     assert_eq!(world.metrics.vanished.get(), 1);
     assert_eq!(world.metrics.unuploaded.get(), 0);
@@ -254,12 +255,7 @@ fn merge(world: &World, into: &str, sources: &[&str]) {
     let mut merged = Made::new(into, 0);
     merged.level = 2;
     merged.sources = sources.iter().map(ToString::to_string).collect();
-    let dir = world.store.path().join(into);
-    fs_err::create_dir_all(&dir).unwrap();
-    fs_err::write(dir.join("meta.json"), merged.meta()).unwrap();
-    for source in sources {
-        let _ = fs_err::remove_dir_all(world.store.path().join(source));
-    }
+    world.merge(&merged, "a");
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,7 +328,7 @@ async fn a_broken_block_costs_no_look_into_the_bucket_when_it_is_looked_at_again
     let world = World::new().await;
     let mut shipper = world.shipper();
     let dir = world.seal(&mut shipper, &Made::new(&name(1), 0));
-    shipper.sealed.clear();
+    shipper.seen = Default::default();
     fs_err::remove_file(dir.join("index")).unwrap();
     sleep(Duration::from_secs(20)).await;
     shipper.pass().await;

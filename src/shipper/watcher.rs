@@ -1,9 +1,10 @@
-//! Hints that a block was sealed: the rename that gives it its name, seen by the kernel's file watch.
+//! Hints that a block was sealed or removed: the rename that gives it its name, and how it lost it, seen by the kernel's
+//! file watch.
 //!
-//! A hint only wakes the shipper early and dates the seal; the scan is the truth. So nothing is lost when a watch
-//! cannot be set (network file systems, too many watches), overflows, or dies with the directory: it is set anew before
-//! each scan, and blocks are then found by the scan. Creation of a directory is no hint: a sealed block arrives by
-//! rename, a created one is being copied.
+//! A hint only wakes the shipper early, dates the seal, and tells a removal by retention (a rename) from one in place (a
+//! block that Prometheus takes back); the scan is the truth. So nothing is lost when a watch cannot be set (network file
+//! systems, too many watches), overflows, or dies with the directory: it is set anew before each scan, and blocks are then
+//! found by the scan. Creation of a directory is no hint: a sealed block arrives by rename, a created one is being copied.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -22,12 +23,25 @@ use crate::tsdb::BlockId;
 /// More hints than this wait at no time; what overflows is found by the scan.
 const QUEUE: usize = 256;
 
-/// A block was renamed into place.
+/// What happened to a block's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sealed {
+pub(crate) enum Change {
+    /// It was renamed to the block's name.
+    Sealed,
+    /// It was renamed to another name, as Prometheus does before it deletes a block that it needs no more.
+    RenamedAway,
+    /// It was deleted under the block's name.
+    Deleted,
+}
+
+/// Something happened to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hint {
     /// Which one.
     pub(crate) id: BlockId,
-    /// When the rename was seen.
+    /// What.
+    pub(crate) change: Change,
+    /// When it was seen.
     pub(crate) at: SystemTime,
 }
 
@@ -36,13 +50,13 @@ pub(crate) struct Sealed {
 pub(crate) struct Watcher {
     dir: PathBuf,
     watch: Option<(RecommendedWatcher, (u64, u64))>,
-    send: mpsc::Sender<Sealed>,
+    send: mpsc::Sender<Hint>,
     complained: bool,
 }
 
 impl Watcher {
     /// A watch on `dir`, not yet set, and where its hints come out.
-    pub(crate) fn new(dir: &Path) -> (Self, mpsc::Receiver<Sealed>) {
+    pub(crate) fn new(dir: &Path) -> (Self, mpsc::Receiver<Hint>) {
         let (send, receive) = mpsc::channel(QUEUE);
         (
             Self {
@@ -79,12 +93,10 @@ impl Watcher {
     fn set(&self) -> notify::Result<RecommendedWatcher> {
         let send = self.send.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            for id in event.iter().flat_map(sealed) {
+            for (id, change) in event.iter().flat_map(change) {
+                let at = SystemTime::now();
                 // A full queue loses nothing: the scan that is due finds the block.
-                let _ = send.try_send(Sealed {
-                    id,
-                    at: SystemTime::now(),
-                });
+                let _ = send.try_send(Hint { id, change, at });
             }
         })?;
         watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
@@ -92,12 +104,15 @@ impl Watcher {
     }
 }
 
-/// The blocks that `event` says were renamed into place.
-fn sealed(event: &Event) -> Option<BlockId> {
-    let EventKind::Modify(ModifyKind::Name(RenameMode::To)) = event.kind else {
-        return None;
+/// What `event` says happened to a block.
+fn change(event: &Event) -> Option<(BlockId, Change)> {
+    let (path, change) = match event.kind {
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => (event.paths.last()?, Change::Sealed),
+        EventKind::Modify(ModifyKind::Name(RenameMode::From)) => (event.paths.first()?, Change::RenamedAway),
+        EventKind::Remove(_) => (event.paths.first()?, Change::Deleted),
+        _ => return None,
     };
-    BlockId::parse(event.paths.last()?.file_name()?.to_str()?)
+    Some((BlockId::parse(path.file_name()?.to_str()?)?, change))
 }
 
 #[cfg(test)]
@@ -110,7 +125,7 @@ mod tests {
     const B: &str = "01K4ABCDEFGHJKMNPQRSTVWXZ0";
 
     #[tokio::test]
-    async fn only_the_rename_to_a_block_name_is_a_hint() {
+    async fn a_rename_to_or_from_a_block_name_and_its_deletion_are_hints() {
         let dir = tempfile::tempdir().unwrap();
         let (mut watcher, mut hints) = Watcher::new(dir.path());
         watcher.ensure();
@@ -124,21 +139,21 @@ mod tests {
         let building = dir.path().join(format!("{A}.tmp-for-creation"));
         fs_err::create_dir(&building).unwrap();
         fs_err::rename(&building, dir.path().join(A)).unwrap();
-        let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv())
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(hint.id.to_string(), A);
         fs_err::rename(dir.path().join(A), dir.path().join(format!("{A}.tmp-for-deletion"))).unwrap();
         fs_err::create_dir(dir.path().join("again")).unwrap();
         fs_err::rename(dir.path().join("again"), dir.path().join(B).join("in")).unwrap();
         fs_err::create_dir(&building).unwrap();
         fs_err::rename(&building, dir.path().join(A)).unwrap();
-        let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv())
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(hint.id.to_string(), A);
+        fs_err::remove_dir_all(dir.path().join(A)).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            let hint = tokio::time::timeout(Duration::from_secs(30), hints.recv()).await;
+            let hint = hint.unwrap().unwrap();
+            assert_eq!(hint.id.to_string(), A);
+            seen.push(hint.change);
+        }
+        let expected = [Change::Sealed, Change::RenamedAway, Change::Sealed, Change::Deleted];
+        assert_eq!(seen, expected);
         assert!(hints.try_recv().is_err());
     }
 

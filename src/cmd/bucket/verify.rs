@@ -266,7 +266,7 @@ async fn block(task: &Task<'_>, meta: &Meta) -> Result<Seen, objstore::Error> {
         }
         false => seen.brief = Some(Brief::from(meta)),
     }
-    seen.issues = held.issues;
+    seen.issues = whole::issues(meta.ulid, &held);
     let all_there = seen.issues.iter().all(|issue| issue.kind == Kind::Extra);
     if let Some(reader) = task.reader.as_ref().filter(|_| all_there) {
         let read = whole::read_back(task.bucket, meta, &held.files, reader).await?;

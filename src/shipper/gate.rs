@@ -1,0 +1,202 @@
+//! The gate of a commit: what must hold before a block becomes visible, decided in one place.
+//!
+//! The data of a block travels at once; its `meta.json` is sent only when the gate is open:
+//!
+//! - **Labels**: there are external labels.
+//! - **Settled**: Prometheus has kept the block. When its reload fails after a block was renamed into place, it deletes
+//!   the block and writes the same range again under another name; committed, both would overlap for ever. So a block that
+//!   was seen to be sealed waits for [`SETTLE`] from the rename on, and for [`SETTLE_IN_TROUBLE`] while Prometheus' counter of
+//!   failed reloads grows; one that was found waits until nothing has written to it for [`QUIET`].
+//! - **Still there**: every file of it stands where it was opened. A block that was renamed away, as retention and
+//!   compaction do it, is committed all the same, from its open files; so is one that was deleted long after it was sealed.
+//!   One that was deleted in place soon after was withdrawn: it is neither committed nor lost.
+//!
+//! That nobody else has committed the block is the store's to say, when `meta.json` is sent ([`super::commit`]).
+//!
+//! A pass waits at the gate for [`PATIENCE`] at most; what takes longer is looked at again in the next pass. Nothing is kept on
+//! disk: after a crash the block counts as found. Dropping the wait changes nothing.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{Shipper, convoy::Due, plan::QUIET, quiet::Quiet, sightings::Departure};
+use crate::{
+    model::Labels,
+    tsdb::{BlockId, Pinned},
+};
+
+/// How long after the rename a block is committed at the earliest.
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
+/// The same, while reloads of Prometheus fail: it tries once a minute.
+pub(super) const SETTLE_IN_TROUBLE: Duration = Duration::from_secs(60);
+/// For how long after a failed reload Prometheus counts as in trouble.
+const TROUBLE: Duration = Duration::from_secs(180);
+/// How often a block that waits at the gate is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// The longest that a pass waits for one block.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a commit waits for; the label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Why {
+    /// External labels.
+    Labels,
+    /// It is not yet sure that Prometheus keeps the block.
+    Settling,
+    /// The same, and reloads fail at the moment.
+    ReloadFailing,
+    /// The block was written to a moment ago, and not seen to be sealed.
+    CopiedIn,
+}
+
+impl Why {
+    /// As a label's value.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Why::Labels => "labels",
+            Why::Settling => "settling",
+            Why::ReloadFailing => "reload_failing",
+            Why::CopiedIn => "copied_in",
+        }
+    }
+
+    /// For the log.
+    pub(super) fn in_words(self) -> &'static str {
+        match self {
+            Why::Labels => "there are no external labels",
+            Why::Settling => {
+                "it was sealed a moment ago, and Prometheus may take it back while its reload is not decided"
+            }
+            Why::ReloadFailing => {
+                "reloads of Prometheus fail (prometheus_tsdb_reloads_failures_total grows), and it takes back what it seals \
+                 meanwhile; see the log of Prometheus"
+            }
+            Why::CopiedIn => "it was written to a moment ago",
+        }
+    }
+}
+
+/// How the gate stands for a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Gate {
+    /// It may be committed, under these labels.
+    Open(Labels),
+    /// Not before.
+    Wait { why: Why, until: Instant },
+    /// Prometheus took the block back.
+    Withdrawn,
+}
+
+/// How the wait at the gate ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// The block may be committed, under these labels.
+    Open(Labels),
+    /// It takes longer than a pass.
+    Later(Instant),
+    /// Prometheus took the block back.
+    Withdrawn,
+}
+
+impl Shipper {
+    /// Waits until the block whose data is in the bucket may be committed, or is not to be.
+    pub(super) async fn wait_at_gate(&mut self, due: &Due, pinned: &Pinned) -> Passage {
+        let begun = Instant::now();
+        let mut gone_before = false;
+        loop {
+            let next = match self.gate(due, pinned) {
+                Gate::Open(labels) => return Passage::Open(labels),
+                Gate::Withdrawn if gone_before => return Passage::Withdrawn,
+                // How it left is told by the watch, perhaps after a moment.
+                Gate::Withdrawn => {
+                    gone_before = true;
+                    Instant::now() + LOOK
+                }
+                Gate::Wait { why, until } => {
+                    self.tell_waiting(due.job.block.id, why);
+                    if until > begun + PATIENCE {
+                        return Passage::Later(until);
+                    }
+                    until.min(Instant::now() + LOOK)
+                }
+            };
+            sleep_until(next).await;
+        }
+    }
+
+    fn gate(&mut self, due: &Due, pinned: &Pinned) -> Gate {
+        self.note(None);
+        let (now, block) = (Instant::now(), &due.job.block);
+        if !stands(&block.dir, pinned) {
+            // What retention or compaction removed was kept before.
+            if self.seen.departure(block.id, due.was_young) == Departure::Withdrawn {
+                return Gate::Withdrawn;
+            }
+        } else {
+            let (why, until) = self.settles(block.id, due.quiet);
+            if now < until {
+                return Gate::Wait { why, until };
+            }
+        }
+        match self.labels().filter(|labels| !labels.is_empty()) {
+            Some(labels) => Gate::Open(labels),
+            None => Gate::Wait {
+                why: Why::Labels,
+                until: now + 2 * PATIENCE,
+            },
+        }
+    }
+
+    /// Until when it is not sure that Prometheus keeps the block, and why. `quiet`: how long one that was not seen to be
+    /// sealed has been left alone.
+    pub(super) fn settles(&self, id: BlockId, quiet: Option<Quiet>) -> (Why, Instant) {
+        let (at, lasted, rest, why) = match (self.seen.seal(id), quiet) {
+            (Some(seal), _) => (seal.since, Duration::ZERO, SETTLE, Why::Settling),
+            (None, Some(quiet)) => (quiet.at, quiet.lasted, QUIET, Why::CopiedIn),
+            // It cannot be looked at; it is opened, so its files tell the rest.
+            (None, None) => return (Why::CopiedIn, Instant::now()),
+        };
+        let failed = self.origin.borrow().reload_failed_at;
+        match failed.is_some_and(|at| at.elapsed() < TROUBLE) {
+            true => (Why::ReloadFailing, at + SETTLE_IN_TROUBLE.saturating_sub(lasted)),
+            false => (why, at + rest.saturating_sub(lasted)),
+        }
+    }
+
+    /// Says once what a block waits for, and each time that it is something else.
+    fn tell_waiting(&mut self, id: BlockId, why: Why) {
+        if self.at_gate.insert(id, why) == Some(why) {
+            return;
+        }
+        self.tell_gate();
+        match why {
+            Why::Settling | Why::CopiedIn => {
+                tracing::debug!(block = %id, why = why.in_words(), "a block's data is in the bucket, and its commit waits");
+            }
+            Why::Labels | Why::ReloadFailing => {
+                tracing::warn!(block = %id, why = why.in_words(), "a block's data is in the bucket, and its commit waits");
+            }
+        }
+    }
+
+    /// Notes that a block does not wait any more.
+    pub(super) fn leaves_gate(&mut self, id: BlockId) {
+        self.at_gate.remove(&id);
+    }
+
+    /// Tells by metric how many blocks wait at the gate, and for what.
+    pub(super) fn tell_gate(&self) {
+        let mut waiting = BTreeMap::new();
+        for why in self.at_gate.values() {
+            *waiting.entry(why.as_str()).or_default() += 1;
+        }
+        self.metrics.set_waiting(waiting);
+    }
+}
+
+/// Whether all of the block still stands in `dir`.
+fn stands(dir: &Path, pinned: &Pinned) -> bool {
+    let there = |path: &Path| fs_err::metadata(path).is_ok();
+    there(&dir.join("meta.json")) && pinned.files.iter().all(|file| there(&file.path))
+}

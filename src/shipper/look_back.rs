@@ -1,0 +1,230 @@
+//! What the bucket already tells of local blocks whose history this process does not know.
+//!
+//! A block that was seen to be sealed is new, and is sent without a question. Any other is judged by what [`lineage`]
+//! finds: it is durable when it is there, whole, under its own name or within another block; what is missing of a committed
+//! block is sent again, and nothing of it is ever overwritten; what is marked for deletion, or is another block, is set
+//! aside. A ledger that proves nothing (Thanos wrote it, or its newest entry is not in the bucket) is replaced once all
+//! blocks were judged so.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Shipper, Skip, Verdict,
+    convoy::Due,
+    courier,
+    measure::View,
+    plan::Decision,
+    quarantine::{self, Ailment},
+};
+use crate::{
+    catalog::{self, Text},
+    lineage::{self, Elsewhere, Entry, Namesake},
+    model::Labels,
+    objstore,
+    tsdb::{Block, BlockId},
+};
+
+/// How long the answer counts that a compacted block is not in the bucket: it may be backfilled.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
+
+impl Shipper {
+    /// Looks at the start whether the newest block of the ledger is in the bucket: one that was emptied, or made anew, has
+    /// lost the others as well. What cannot be found out now is asked in the next pass.
+    pub(super) async fn check_ledger(&mut self) {
+        if self.ledger_checked {
+            return;
+        }
+        let bucket = self.courier.bucket.as_ref();
+        let place = match bucket.incarnation().await {
+            Ok(place) => place,
+            Err(error) => return tell_unchecked(&error),
+        };
+        if let Some(place) = place
+            && !self.ledger.place(&place)
+        {
+            tracing::warn!(
+                bucket = bucket.identity(),
+                "the bucket's directory is not the one that the ledger speaks of: it was mounted, unmounted, or made anew; every local block is looked up before anything is sent"
+            );
+        }
+        if let Some(newest) = self.ledger.newest() {
+            match catalog::text(bucket, newest).await {
+                Err(error) => return tell_unchecked(&error),
+                Ok(Text::Absent) => {
+                    tracing::warn!(block = %newest, bucket = bucket.identity(), "the newest block of the ledger is not in the bucket under its own name: the bucket was emptied or made anew, or the block was merged; every local block is looked up before anything is sent");
+                    self.ledger.distrust();
+                }
+                Ok(_) => {}
+            }
+        }
+        self.ledger_checked = true;
+    }
+
+    /// Settles what the bucket already tells about blocks whose history this process does not know. Returns those that are
+    /// to be carried.
+    pub(super) async fn look_back(&mut self, due: Vec<Due>, labels: &Labels) -> Result<Vec<Due>, objstore::Error> {
+        let compacted = due.iter().any(|due| due.job.block.meta.level > 1);
+        let doubtful = due.iter().map(|due| &due.job.block).filter(|block| !self.is_new(block));
+        if let Some(oldest) = doubtful.map(|block| block.id).min() {
+            self.refresh(Some(oldest).filter(|_| !compacted)).await?;
+        }
+        let mut jobs = Vec::new();
+        for mut due in due {
+            let block = due.job.block.clone();
+            let new = self.is_new(&block);
+            // One that was tried before may have left something open.
+            due.job.fresh = new && !self.pending.contains_key(&block.id);
+            if new || self.is_wanted(&mut due, &block, labels).await? {
+                jobs.push(due);
+            }
+        }
+        if !self.ledger.is_confirmed() {
+            self.ledger.confirm();
+            self.save_ledger();
+        }
+        Ok(jobs)
+    }
+
+    /// Reads what the bucket's blocks say of themselves: of those made after `oldest`, or of all.
+    async fn refresh(&mut self, oldest: Option<BlockId>) -> Result<(), objstore::Error> {
+        let after = oldest.map(|id| id.to_string()).unwrap_or_default();
+        // What sorts just before the oldest block, so that the block itself is listed.
+        let after = &after[..after.len().saturating_sub(1)];
+        self.lineage.refresh(self.courier.bucket.as_ref(), after).await
+    }
+
+    /// Whether a block is still to be carried in view of what the bucket holds.
+    async fn is_wanted(&mut self, due: &mut Due, block: &Block, labels: &Labels) -> Result<bool, objstore::Error> {
+        let bucket = Arc::clone(&self.courier.bucket);
+        let place = format!("{}/{}", bucket.identity(), block.id);
+        let (reason, detail) = match lineage::namesake(bucket.as_ref(), &block.meta, labels).await? {
+            Namesake::Nothing { marked: false } => return self.is_nowhere(block, labels).await,
+            Namesake::Whole(there) => {
+                if let Some(theirs) = &there.other_labels {
+                    tracing::info!(block = %block.id, labels = %theirs, "the block is in the bucket under other labels than those of now; it stays as it is");
+                }
+                // By an earlier try of ours, whose answer was lost.
+                if self.courier.is_unsettled(block.id) {
+                    self.shipped(block, there.files.iter().filter_map(|file| file.size).sum());
+                }
+                self.record(block, labels);
+                return Ok(false);
+            }
+            Namesake::Lacks(_, missing) => {
+                tracing::warn!(block = %block.id, missing = missing.len(), "the block is committed, and objects of it are missing in the bucket; they are sent again");
+                due.job.repair = Some(missing);
+                return Ok(true);
+            }
+            Namesake::Torn(why) => {
+                tracing::warn!(block = %block.id, why, "what stands in the place of the block's meta.json in the bucket is none; it is replaced");
+                due.job.replace = true;
+                return Ok(true);
+            }
+            Namesake::Marked | Namesake::Nothing { marked: true } => {
+                (quarantine::MARKED, courier::Error::Marked { place }.to_string())
+            }
+            Namesake::Conflict(why) => {
+                let detail = format!(
+                    "{why}. What is committed in {place} is never overwritten; find out which is right: narthex tools bucket verify --full"
+                );
+                (quarantine::CONFLICT, detail)
+            }
+        };
+        self.set_aside(block, Ailment::new(reason, detail), false);
+        Ok(false)
+    }
+
+    /// Whether no other block of the bucket holds the samples of this one, and it may be sent.
+    async fn is_nowhere(&mut self, block: &Block, labels: &Labels) -> Result<bool, objstore::Error> {
+        let bucket = Arc::clone(&self.courier.bucket);
+        let entry = Entry::local(&block.meta, labels);
+        match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
+            Elsewhere::In(blocks) => {
+                tracing::info!(block = %block.id, into = names(&blocks), "the bucket has the samples of this block within others, which are whole; it counts as durable");
+                self.record(block, labels);
+                return Ok(false);
+            }
+            Elsewhere::UnderOtherLabels { blocks, labels } => {
+                tracing::info!(block = %block.id, into = names(&blocks), %labels, "the bucket has the samples of this block under other labels only; it is sent");
+            }
+            Elsewhere::Nowhere {
+                not_whole: Some((id, why)),
+            } => {
+                tracing::warn!(block = %block.id, into = %id, why, "the bucket has the samples of this block in one that is not whole; it is sent")
+            }
+            Elsewhere::Nowhere { not_whole: None } => {}
+        }
+        if block.meta.level <= 1 || self.settings.policy.allow_out_of_order {
+            return Ok(true);
+        }
+        let overlaps = self.lineage.overlapping(bucket.as_ref(), &entry).await?;
+        if overlaps.is_empty() {
+            return Ok(true);
+        }
+        let detail = format!(
+            "it was compacted by Prometheus and overlaps {} of the same labels in the bucket; shipping it would halt the compactor. Delete one of them, or leave it",
+            names(&overlaps)
+        );
+        self.set_aside(block, Ailment::new(quarantine::OVERLAP, detail), false);
+        Ok(false)
+    }
+
+    /// Whether it is time to ask for the sources of compacted blocks.
+    pub(super) fn asks_for_sources(&self, view: View<'_>) -> bool {
+        let asked = self.sources_asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN);
+        !asked && view.decisions.iter().any(|decision| self.is_unproven(decision))
+    }
+
+    /// Asks the bucket for the sources of compacted blocks that are not shipped themselves, where it is not known whether
+    /// theirs were.
+    pub(super) async fn look_for_sources(&mut self, view: View<'_>, labels: &Labels) -> Result<(), objstore::Error> {
+        if !self.asks_for_sources(view) {
+            return Ok(());
+        }
+        let unproven = view.decisions.iter().filter(|decision| self.is_unproven(decision));
+        let open: Vec<&Block> = unproven.map(|decision| &decision.block).collect();
+        if let Some(oldest) = open.iter().flat_map(|block| &block.meta.sources).min() {
+            self.refresh(Some(*oldest)).await?;
+        }
+        let bucket = Arc::clone(&self.courier.bucket);
+        for block in open {
+            let entry = Entry::local(&block.meta, labels);
+            let found = match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
+                Elsewhere::In(blocks) => Some(blocks),
+                // The sources themselves, sent when other labels were in force.
+                Elsewhere::UnderOtherLabels { blocks, .. } => {
+                    let own = blocks.iter().all(|id| block.meta.sources.contains(id));
+                    own.then_some(blocks)
+                }
+                Elsewhere::Nowhere { .. } => None,
+            };
+            if let Some(blocks) = found {
+                tracing::info!(block = %block.id, sources = names(&blocks), "the bucket has what this compacted block was made of");
+                for source in &block.meta.sources {
+                    self.ledger.record_source(*source);
+                }
+            }
+        }
+        self.sources_asked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Whether this is a compacted block that is not shipped, and of which some source is not known to be durable.
+    fn is_unproven(&self, decision: &Decision) -> bool {
+        let sources = &decision.block.meta.sources;
+        matches!(decision.verdict, Verdict::Skip(Skip::Compacted(_)))
+            && !sources.is_empty()
+            && !sources.iter().all(|source| self.ledger.knows(*source))
+    }
+}
+
+fn tell_unchecked(error: &objstore::Error) {
+    tracing::debug!(%error, "cannot look yet whether the blocks of the ledger are in the bucket; it is tried again in the next pass");
+}
+
+fn names(ids: &[BlockId]) -> String {
+    let names: Vec<String> = ids.iter().map(BlockId::to_string).collect();
+    names.join(", ")
+}

@@ -1,0 +1,140 @@
+//! The proof that the objects of a block are in the bucket: exactly its files, with exactly their sizes.
+//!
+//! One listing shows it. What a listing lacks or shows with another size is asked for by its key, since a store's listing
+//! may lag behind what it acknowledged; only what is still wrong then is waited for, and proves after a few tries that
+//! something is lost. Nothing is written.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::courier::{Courier, Error};
+use crate::{
+    catalog::{DELETION_MARK, MARKERS},
+    objstore::Object,
+    tsdb::{BlockId, Pinned, PinnedFile},
+};
+
+/// How often the bucket is asked for what it does not show.
+const LOOKS: u32 = 3;
+/// The wait between two such looks.
+const WAIT: Duration = Duration::from_millis(300);
+
+/// What a listing of a block shows beside what is due.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Shown<'a> {
+    /// What is missing or has another size: its name, and the size that is due.
+    wrong: Vec<(&'a str, u64)>,
+    /// What is not of the block.
+    foreign: Vec<&'a str>,
+    /// Whether the block is marked for deletion.
+    marked: bool,
+}
+
+impl Courier {
+    /// Looks at the block in the bucket: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
+    /// once that was sent.
+    pub(crate) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
+        let dir = id.to_string();
+        for look in 1.. {
+            let listed = self.bucket.list(&dir).await?;
+            let shown = compare(&dir, &pinned.files, meta, &listed);
+            if shown.marked {
+                return Err(Error::Marked {
+                    place: self.place(&dir),
+                });
+            }
+            if !shown.foreign.is_empty() {
+                let (place, names) = (self.place(&dir), shown.foreign.join(", "));
+                return Err(Error::Foreign { place, names });
+            }
+            let wrong = self.still_wrong(&dir, shown.wrong).await?;
+            if wrong.is_empty() {
+                return Ok(());
+            }
+            if look == LOOKS {
+                self.remember(id, |memory| memory.acknowledged.clear());
+                let (place, wrong) = (self.place(&dir), wrong.join(", "));
+                return Err(Error::Unproven { place, wrong });
+            }
+            tokio::time::sleep(WAIT).await;
+        }
+        Ok(())
+    }
+
+    /// What of `wrong` is so when it is asked for by its key, in words.
+    async fn still_wrong(&self, dir: &str, wrong: Vec<(&str, u64)>) -> Result<Vec<String>, Error> {
+        let mut told = Vec::new();
+        for (name, due) in wrong {
+            match self.bucket.stat(&format!("{dir}/{name}")).await? {
+                Some(size) if size == due => {}
+                Some(size) => told.push(format!("{name} has {size} bytes instead of {due}")),
+                None => told.push(format!("{name} is missing")),
+            }
+        }
+        Ok(told)
+    }
+}
+
+/// What differs between the files of a block and the objects listed for it.
+fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'a [Object]) -> Shown<'a> {
+    let mut there: BTreeMap<&'a str, u64> = listed
+        .iter()
+        .filter_map(|object| Some((object.key.strip_prefix(dir)?.strip_prefix('/')?, object.size)))
+        .collect();
+    let due = files.iter().map(|file| (file.rel_path.as_str(), file.len));
+    let mut wrong = Vec::new();
+    for (name, len) in due.chain(meta.map(|len| ("meta.json", len))) {
+        if there.remove(name) != Some(len) {
+            wrong.push((name, len));
+        }
+    }
+    let marked = there.contains_key(DELETION_MARK);
+    let foreign = there
+        .into_keys()
+        .filter(|name| *name != "meta.json" && !MARKERS.contains(name))
+        .collect();
+    Shown { wrong, foreign, marked }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn file(rel_path: &str, len: u64) -> PinnedFile {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        PinnedFile {
+            rel_path: rel_path.into(),
+            path: rel_path.into(),
+            file,
+            len,
+        }
+    }
+
+    fn object(key: &str, size: u64) -> Object {
+        Object { key: key.into(), size }
+    }
+
+    #[test]
+    fn a_listing_must_show_exactly_the_files() {
+        let files = [file("chunks/000001", 8), file("index", 5)];
+        let whole = [object("A/chunks/000001", 8), object("A/index", 5)];
+        assert_eq!(compare("A", &files, None, &whole), Shown::default());
+        let marked = [
+            &whole[..],
+            &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)],
+        ]
+        .concat();
+        assert_eq!(compare("A", &files, None, &marked), Shown::default());
+        assert_eq!(compare("A", &files, Some(3), &marked), Shown::default());
+        let shown = compare("A", &files, Some(4), &marked);
+        assert_eq!(shown.wrong, [("meta.json", 4)]);
+        assert_eq!(compare("A", &files, Some(3), &whole).wrong, [("meta.json", 3)]);
+        let listed = [object("A/chunks/000001", 7), object("A/chunks/000002", 8)];
+        let shown = compare("A", &files, None, &listed);
+        assert_eq!(shown.wrong, [("chunks/000001", 8), ("index", 5)]);
+        assert_eq!(shown.foreign, ["chunks/000002"]);
+        let deleted = [&whole[..], &[object("A/deletion-mark.json", 9)]].concat();
+        assert!(compare("A", &files, None, &deleted).marked);
+    }
+}

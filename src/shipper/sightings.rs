@@ -1,0 +1,202 @@
+//! What was seen of blocks as they came and went: when they were sealed, and how they left.
+//!
+//! Prometheus removes a block that it needs no more by renaming it first; a block whose reload failed it deletes in place,
+//! and writes its range again under another name. So a young block that left without a rename was **withdrawn**: its samples
+//! are still in the head, nothing is lost, and nothing of it may be committed. Kept in memory only; a restart knows
+//! nothing of what came and went before it, and goes by the clock.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::watcher::{Change, Hint};
+use crate::tsdb::BlockId;
+
+/// How long after it was sealed a block may be withdrawn. A failed reload is decided within seconds; more is for a machine
+/// that is out of breath.
+const MAY_BE_WITHDRAWN: Duration = Duration::from_secs(300);
+/// How long a sighting is kept of a block that no scan shows: a hint may come before the scan, and be asked for after it.
+const KEPT: Duration = Duration::from_secs(300);
+
+/// When a block was sealed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seal {
+    /// By the clock of this host.
+    pub(super) at: SystemTime,
+    /// For waiting: no step of that clock changes it.
+    pub(super) since: Instant,
+}
+
+/// How a block left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// Prometheus took it back.
+    Withdrawn,
+    /// By retention, by compaction, or by hand.
+    Removed,
+}
+
+/// A block that was seen to leave.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    how: Change,
+    /// It was young then.
+    young: bool,
+    when: Instant,
+}
+
+/// All that was seen.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    sealed: HashMap<BlockId, Seal>,
+    left: HashMap<BlockId, Left>,
+    withdrawn: HashSet<BlockId>,
+}
+
+impl Sightings {
+    /// Takes in a hint of the watcher.
+    pub(super) fn note(&mut self, hint: Hint) {
+        let now = Instant::now();
+        match hint.change {
+            Change::Sealed => {
+                let age = hint.at.elapsed().unwrap_or_default();
+                let since = now.checked_sub(age).unwrap_or(now);
+                self.sealed.insert(hint.id, Seal { at: hint.at, since });
+                self.left.remove(&hint.id);
+                self.withdrawn.remove(&hint.id);
+            }
+            Change::RenamedAway | Change::Deleted => {
+                let left = Left {
+                    how: hint.change,
+                    young: self.is_young(hint.id),
+                    when: now,
+                };
+                self.left.insert(hint.id, left);
+            }
+        }
+    }
+
+    /// When the block was sealed, if that was seen.
+    pub(super) fn seal(&self, id: BlockId) -> Option<Seal> {
+        self.sealed.get(&id).copied()
+    }
+
+    /// Forgets that the block was sealed: it is committed.
+    pub(super) fn forget_seal(&mut self, id: BlockId) {
+        self.sealed.remove(&id);
+    }
+
+    /// Whether the block was seen to lose its name by a rename, as retention and compaction do it.
+    pub(super) fn was_renamed_away(&self, id: BlockId) -> bool {
+        self.left.get(&id).is_some_and(|left| left.how == Change::RenamedAway)
+    }
+
+    /// Whether the block was seen to be deleted in place soon after it was sealed.
+    pub(super) fn was_deleted_young(&self, id: BlockId) -> bool {
+        self.left
+            .get(&id)
+            .is_some_and(|left| left.how == Change::Deleted && left.young)
+    }
+
+    /// How a block that is gone left. `was_young` is for one that nobody saw leaving: whether it was young when it was seen
+    /// last.
+    pub(super) fn departure(&self, id: BlockId, was_young: bool) -> Departure {
+        let withdrawn = match self.left.get(&id) {
+            Some(left) => left.how == Change::Deleted && left.young,
+            None => was_young,
+        };
+        match withdrawn {
+            true => Departure::Withdrawn,
+            false => Departure::Removed,
+        }
+    }
+
+    /// Whether the block was sealed so short a time ago that Prometheus may still take it back.
+    pub(super) fn is_young(&self, id: BlockId) -> bool {
+        if let Some(seal) = self.sealed.get(&id) {
+            return seal.since.elapsed() < MAY_BE_WITHDRAWN;
+        }
+        let made = SystemTime::UNIX_EPOCH + Duration::from_millis(id.timestamp_ms());
+        made.elapsed().is_ok_and(|age| age < MAY_BE_WITHDRAWN)
+    }
+
+    /// Notes that the block was withdrawn; whether that is new.
+    pub(super) fn set_withdrawn(&mut self, id: BlockId) -> bool {
+        self.withdrawn.insert(id)
+    }
+
+    /// Whether the block was withdrawn.
+    pub(super) fn is_withdrawn(&self, id: BlockId) -> bool {
+        self.withdrawn.contains(&id)
+    }
+
+    /// Forgets blocks that are neither there nor were seen lately.
+    pub(super) fn retain(&mut self, present: impl Fn(BlockId) -> bool) {
+        self.sealed
+            .retain(|id, seal| present(*id) || seal.since.elapsed() < KEPT);
+        self.left.retain(|_, left| left.when.elapsed() < KEPT);
+        let left = &self.left;
+        self.withdrawn
+            .retain(|id| present(*id) || left.contains_key(id) || self.sealed.contains_key(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::shipper::testing::{id, name};
+
+    fn hint(id: BlockId, change: Change) -> Hint {
+        let at = SystemTime::now();
+        Hint { id, change, at }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_young_block_that_was_deleted_in_place_was_withdrawn_and_others_were_removed() {
+        let (old, young) = (id("01J4ABCDEFGHJKMNPQRSTVWXYZ"), id(&name(1)));
+        let mut seen = Sightings::default();
+        assert!(
+            seen.is_young(young) && !seen.is_young(old),
+            "by the times in their names"
+        );
+        assert_eq!(seen.departure(young, true), Departure::Withdrawn, "nobody saw it leave");
+        assert_eq!(seen.departure(young, false), Departure::Removed);
+        seen.note(hint(young, Change::RenamedAway));
+        assert_eq!(seen.departure(young, true), Departure::Removed, "retention renames");
+        seen.note(hint(old, Change::Sealed));
+        assert!(seen.is_young(old), "it was sealed a moment ago");
+        seen.note(hint(old, Change::Deleted));
+        advance(KEPT - Duration::from_secs(1)).await;
+        // However late that is asked for.
+        assert!(seen.was_deleted_young(old));
+        assert_eq!(seen.departure(old, false), Departure::Withdrawn);
+        seen.note(hint(old, Change::Sealed));
+        advance(MAY_BE_WITHDRAWN).await;
+        seen.note(hint(old, Change::Deleted));
+        assert_eq!(
+            seen.departure(old, true),
+            Departure::Removed,
+            "it was not young any more"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_is_forgotten_after_a_while() {
+        let (a, b) = (id(&name(1)), id(&name(2)));
+        let mut seen = Sightings::default();
+        for block in [a, b] {
+            seen.note(hint(block, Change::Sealed));
+        }
+        seen.note(hint(b, Change::Deleted));
+        assert!(seen.set_withdrawn(b) && !seen.set_withdrawn(b));
+        advance(KEPT).await;
+        seen.retain(|block| block == a);
+        assert!(seen.seal(a).is_some() && seen.seal(b).is_none());
+        assert!(!seen.is_withdrawn(b) && !seen.was_renamed_away(b));
+    }
+}
