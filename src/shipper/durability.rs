@@ -11,9 +11,9 @@
 //! open, and the time does not rise above what was told before. It is unknown only while no durable block is known, or
 //! when a block could not be read from the start.
 //!
-//! Nothing is kept but the time that was told last; a restart tells it anew.
+//! Nothing is kept but the time that was told last and what was open; a restart tells it anew.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
     shipper::Ledger,
@@ -72,6 +72,8 @@ pub(super) struct Durability {
     pub(super) proven: BTreeSet<BlockId>,
     /// The time that was told last.
     told: Option<i64>,
+    /// The blocks that were open last and could be read, and of which blocks they were made.
+    open: BTreeMap<BlockId, Vec<BlockId>>,
 }
 
 impl Durability {
@@ -90,6 +92,7 @@ impl Durability {
             .collect();
         let mut highest = ledger.highest().filter(|highest| *highest <= now);
         let (mut open, mut lowest): (Vec<Open>, Option<i64>) = (Vec::new(), None);
+        self.open.clear();
         for found in blocks {
             let (id, meta) = (found.block.id, &found.block.meta);
             let why = match (self.is_durable(id, ledger), found.way) {
@@ -111,6 +114,7 @@ impl Durability {
             match why {
                 Some(why) => {
                     lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
+                    self.open.insert(id, meta.sources.clone());
                     open.push(Open { id, why });
                 }
                 None if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
@@ -129,6 +133,18 @@ impl Durability {
         let why = Why::Unreadable;
         open.extend(unread.into_iter().map(|id| Open { id, why: why.clone() }));
         Report { open, until: self.told }
+    }
+
+    /// The block among `blocks` that Prometheus made of `id`, which was open and is gone: its samples are there.
+    pub(super) fn merged_into(&self, id: BlockId, blocks: &[Block]) -> Option<BlockId> {
+        let itself = vec![id];
+        let sources = self
+            .open
+            .get(&id)
+            .filter(|sources| !sources.is_empty())
+            .unwrap_or(&itself);
+        let holds = |block: &&Block| block.id != id && sources.iter().all(|source| block.meta.sources.contains(source));
+        blocks.iter().find(holds).map(|block| block.id)
     }
 
     fn is_durable(&self, id: BlockId, ledger: &Ledger) -> bool {
@@ -270,6 +286,21 @@ mod tests {
         let both = Why::Sources(vec![id(1), id(2)]);
         let expected = [(id(1), Why::Unshipped), (id(9), both)];
         assert_eq!(once(&blocks, &ledger(&[], &[])).0, expected);
+    }
+
+    #[test]
+    fn an_open_block_that_was_compacted_however_often_is_found_in_the_larger_one() {
+        let (a, merged) = (block(1, (0, 10), &[1]), block(8, (0, 20), &[1, 2]));
+        let mut judge = Durability::default();
+        let none = ledger(&[], &[]);
+        judged(&mut judge, &[(&a, Way::Itself), (&merged, Way::Sources)], &[], &none);
+        let (larger, other) = (block(9, (0, 30), &[1, 2, 3]), block(7, (0, 30), &[1, 3]));
+        assert_eq!(judge.merged_into(id(1), &[merged]), Some(id(8)));
+        assert_eq!(judge.merged_into(id(8), &[other.clone(), larger]), Some(id(9)));
+        assert_eq!(judge.merged_into(id(8), &[other]), None);
+        let nameless = block(6, (0, 10), &[]);
+        judged(&mut judge, &[(&nameless, Way::Sources)], &[], &none);
+        assert_eq!(judge.merged_into(id(6), &[a]), None);
     }
 
     #[test]

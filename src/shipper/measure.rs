@@ -28,10 +28,6 @@ impl Shipper {
     /// Blocks that waited and are gone; Prometheus deletes by its retention, whatever is shipped. One that it compacted is
     /// not lost as long as the larger block is there, which is told as not durable in its place.
     pub(super) fn count_vanished(&mut self, scan: &Scan, present: &HashSet<BlockId>) {
-        let mut merged: HashMap<BlockId, BlockId> = HashMap::new();
-        for block in &scan.blocks {
-            merged.extend(block.meta.sources.iter().map(|source| (*source, block.id)));
-        }
         let gone: Vec<BlockId> = self
             .pending
             .keys()
@@ -40,12 +36,12 @@ impl Shipper {
             .collect();
         for id in gone {
             self.pending.remove(&id);
-            if let Some(into) = merged.get(&id) {
+            if let Some(into) = self.durability.merged_into(id, &scan.blocks) {
                 tracing::warn!(block = %id, %into, "Prometheus compacted a block before it was durable; its samples are in the larger block. Set its --storage.tsdb.max-block-duration equal to the min-block-duration, or let it wait for the ledger by --storage.tsdb.delay-compact-file.path");
                 continue;
             }
             self.metrics.vanished.inc();
-            tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are lost here");
+            tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are no longer on this disk");
         }
     }
 
@@ -71,7 +67,7 @@ impl Shipper {
                 Why::Sources(missing) => {
                     let told = unshipped(&missing);
                     if self.pending.get(&id) != Some(&told) {
-                        tracing::error!(block = %id, why = told, "a compacted block is only on the local disk");
+                        tracing::error!(block = %id, why = told, "the samples of a compacted block are not known to be in the bucket");
                     }
                     told
                 }

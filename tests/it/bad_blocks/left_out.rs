@@ -114,7 +114,7 @@ async fn blocks_without_samples_and_compacted_ones_are_skipped() {
         stage.wait_for_log(&told).await;
     }
     let said = |parts: &[&str]| log_line(&stage.sidecar, parts);
-    assert_eq!(said(&["only on the local disk", &merged]), None);
+    assert_eq!(said(&["not known to be in the bucket", &merged]), None);
     assert_eq!(stage.metric("thanos_shipper_corrupted_blocks_total").await, 0.0);
 }
 
