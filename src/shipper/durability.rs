@@ -56,6 +56,15 @@ pub(super) enum Why {
     Unreadable,
 }
 
+/// What one block says of durability.
+#[derive(Debug)]
+enum Standing {
+    Durable,
+    Open(Why),
+    /// Nothing that others do not say: it has no samples, or waits with its sources.
+    Nothing,
+}
+
 /// What is durable at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
@@ -95,30 +104,14 @@ impl Durability {
         self.open.clear();
         for found in blocks {
             let (id, meta) = (found.block.id, &found.block.meta);
-            let why = match (self.is_durable(id, ledger), found.way) {
-                (true, _) => None,
-                (false, Way::Empty) => continue,
-                (false, Way::Itself) => Some(Why::Unshipped),
-                (false, Way::Sources) => {
-                    let missing = |source: &&BlockId| !self.is_durable(**source, ledger);
-                    let missing: Vec<BlockId> = meta.sources.iter().filter(missing).copied().collect();
-                    let all_wait = !missing.is_empty() && missing.iter().all(|source| waiting.contains(source));
-                    if all_wait {
-                        // They are open themselves, and begin no earlier.
-                        continue;
-                    }
-                    let unknown = !missing.is_empty() || meta.sources.is_empty();
-                    unknown.then_some(Why::Sources(missing))
-                }
-            };
-            match why {
-                Some(why) => {
+            match self.standing(found, &waiting, ledger) {
+                Standing::Durable if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
+                Standing::Durable | Standing::Nothing => {}
+                Standing::Open(why) => {
                     lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
                     self.open.insert(id, meta.sources.clone());
                     open.push(Open { id, why });
                 }
-                None if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
-                None => {}
             }
         }
         let unread: Vec<BlockId> = unreadable
@@ -133,6 +126,26 @@ impl Durability {
         let why = Why::Unreadable;
         open.extend(unread.into_iter().map(|id| Open { id, why: why.clone() }));
         Report { open, until: self.told }
+    }
+
+    fn standing(&self, found: &Candidate<'_>, waiting: &HashSet<BlockId>, ledger: &Ledger) -> Standing {
+        if self.is_durable(found.block.id, ledger) {
+            return Standing::Durable;
+        }
+        match found.way {
+            Way::Empty => return Standing::Nothing,
+            Way::Itself => return Standing::Open(Why::Unshipped),
+            Way::Sources => {}
+        }
+        let sources = &found.block.meta.sources;
+        let missing = sources.iter().filter(|source| !self.is_durable(**source, ledger));
+        let missing: Vec<BlockId> = missing.copied().collect();
+        match missing.is_empty() {
+            true if !sources.is_empty() => Standing::Durable,
+            // They are open themselves, and begin no earlier.
+            false if missing.iter().all(|source| waiting.contains(source)) => Standing::Nothing,
+            _ => Standing::Open(Why::Sources(missing)),
+        }
     }
 
     /// The block among `blocks` that Prometheus made of `id`, which was open and is gone: its samples are there.
@@ -188,6 +201,13 @@ mod tests {
         }
         sources.iter().for_each(|n| ledger.record_source(id(*n)));
         ledger
+    }
+
+    fn proving(blocks: &[u32]) -> Durability {
+        Durability {
+            proven: blocks.iter().map(|n| id(*n)).collect(),
+            ..Durability::default()
+        }
     }
 
     fn judged(judge: &mut Durability, blocks: &[(&Block, Way)], unreadable: &[u32], ledger: &Ledger) -> Report {
@@ -265,14 +285,11 @@ mod tests {
         let merged = block(9, (0, 20), &[1, 2]);
         let none = ledger(&[], &[]);
         for proven in [vec![9], vec![1, 2]] {
-            let mut judge = Durability::default();
-            judge.proven = proven.iter().map(|n| id(*n)).collect();
+            let mut judge = proving(&proven);
             let report = judged(&mut judge, &[(&merged, Way::Sources)], &[], &none);
             assert_eq!((report.open, report.until), (vec![], Some(20)), "{proven:?}");
         }
-        let mut judge = Durability::default();
-        judge.proven = [id(5)].into();
-        let report = judged(&mut judge, &[], &[5], &none);
+        let report = judged(&mut proving(&[5]), &[], &[5], &none);
         assert_eq!(report.open, [], "even if it cannot be read");
     }
 
