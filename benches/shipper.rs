@@ -57,10 +57,10 @@ fn main() {
 /// A thousand blocks, every second one of which the ledger lists.
 fn plans(criterion: &mut Criterion) {
     let (dir, labels) = (temp_dir("bench"), labels());
-    let (mut ledger, _) = Ledger::open(dir.path().join("thanos.shipper.json"), "file:///bucket");
+    let (mut ledger, _) = Ledger::open(dir.path().join("thanos.shipper.json"), "file:///bucket", None);
     let blocks: Vec<Block> = (0..1000).map(block).collect();
     for block in blocks.iter().step_by(2) {
-        ledger.record(block.id, &labels);
+        ledger.record(block.id, &labels, block.meta.max_time);
     }
     let (facts, policy) = (Facts::default(), Policy::default());
     let mut group = criterion.benchmark_group("plan");

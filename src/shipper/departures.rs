@@ -1,6 +1,6 @@
 //! Blocks that are gone: lost, compacted, or taken back by Prometheus.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::{Shipper, sightings::Departure};
 use crate::tsdb::{BlockId, Scan};
@@ -10,10 +10,6 @@ impl Shipper {
     /// not lost as long as the larger block is there, which is told as not durable in its place; one that it took back
     /// comes again under another name.
     pub(super) fn note_departures(&mut self, scan: &Scan, present: &HashSet<BlockId>) {
-        let mut merged: HashMap<BlockId, BlockId> = HashMap::new();
-        for block in &scan.blocks {
-            merged.extend(block.meta.sources.iter().map(|source| (*source, block.id)));
-        }
         let gone: Vec<(BlockId, bool)> = self
             .pending
             .iter()
@@ -22,7 +18,7 @@ impl Shipper {
             .collect();
         for (id, is_copy) in gone {
             self.pending.remove(&id);
-            if let Some(into) = merged.get(&id) {
+            if let Some(into) = self.durability.merged_into(id, &scan.blocks) {
                 tracing::warn!(block = %id, %into, "Prometheus compacted a block before it was durable; its samples are in the larger block. Set its --storage.tsdb.max-block-duration equal to the min-block-duration, or let it wait for the ledger by --storage.tsdb.delay-compact-file.path");
                 continue;
             }
@@ -34,7 +30,7 @@ impl Shipper {
                 Departure::Withdrawn => self.withdrawn(id),
                 Departure::Removed => {
                     self.metrics.vanished.inc();
-                    tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are lost here");
+                    tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are no longer on this disk");
                 }
             }
         }

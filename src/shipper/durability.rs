@@ -11,9 +11,9 @@
 //! open, and the time does not rise above what was told before. It is unknown only while no durable block is known, or
 //! when a block could not be read from the start.
 //!
-//! Nothing is kept but the time that was told last; a restart tells it anew.
+//! Nothing is kept but the time that was told last and what was open; a restart tells it anew.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
     shipper::Ledger,
@@ -56,6 +56,15 @@ pub(super) enum Why {
     Unreadable,
 }
 
+/// What one block says of durability.
+#[derive(Debug)]
+enum Standing {
+    Durable,
+    Open(Why),
+    /// Nothing that others do not say: it has no samples, or waits with its sources.
+    Nothing,
+}
+
 /// What is durable at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
@@ -72,6 +81,8 @@ pub(super) struct Durability {
     pub(super) proven: BTreeSet<BlockId>,
     /// The time that was told last.
     told: Option<i64>,
+    /// The blocks that were open last and could be read, and of which blocks they were made.
+    open: BTreeMap<BlockId, Vec<BlockId>>,
 }
 
 impl Durability {
@@ -90,31 +101,17 @@ impl Durability {
             .collect();
         let mut highest = ledger.highest().filter(|highest| *highest <= now);
         let (mut open, mut lowest): (Vec<Open>, Option<i64>) = (Vec::new(), None);
+        self.open.clear();
         for found in blocks {
             let (id, meta) = (found.block.id, &found.block.meta);
-            let why = match (self.is_durable(id, ledger), found.way) {
-                (true, _) => None,
-                (false, Way::Empty) => continue,
-                (false, Way::Itself) => Some(Why::Unshipped),
-                (false, Way::Sources) => {
-                    let missing = |source: &&BlockId| !self.is_durable(**source, ledger);
-                    let missing: Vec<BlockId> = meta.sources.iter().filter(missing).copied().collect();
-                    let all_wait = !missing.is_empty() && missing.iter().all(|source| waiting.contains(source));
-                    if all_wait {
-                        // They are open themselves, and begin no earlier.
-                        continue;
-                    }
-                    let unknown = !missing.is_empty() || meta.sources.is_empty();
-                    unknown.then_some(Why::Sources(missing))
-                }
-            };
-            match why {
-                Some(why) => {
+            match self.standing(found, &waiting, ledger) {
+                Standing::Durable if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
+                Standing::Durable | Standing::Nothing => {}
+                Standing::Open(why) => {
                     lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
+                    self.open.insert(id, meta.sources.clone());
                     open.push(Open { id, why });
                 }
-                None if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
-                None => {}
             }
         }
         let unread: Vec<BlockId> = unreadable
@@ -129,6 +126,38 @@ impl Durability {
         let why = Why::Unreadable;
         open.extend(unread.into_iter().map(|id| Open { id, why: why.clone() }));
         Report { open, until: self.told }
+    }
+
+    fn standing(&self, found: &Candidate<'_>, waiting: &HashSet<BlockId>, ledger: &Ledger) -> Standing {
+        if self.is_durable(found.block.id, ledger) {
+            return Standing::Durable;
+        }
+        match found.way {
+            Way::Empty => return Standing::Nothing,
+            Way::Itself => return Standing::Open(Why::Unshipped),
+            Way::Sources => {}
+        }
+        let sources = &found.block.meta.sources;
+        let missing = sources.iter().filter(|source| !self.is_durable(**source, ledger));
+        let missing: Vec<BlockId> = missing.copied().collect();
+        match missing.is_empty() {
+            true if !sources.is_empty() => Standing::Durable,
+            // They are open themselves, and begin no earlier.
+            false if missing.iter().all(|source| waiting.contains(source)) => Standing::Nothing,
+            _ => Standing::Open(Why::Sources(missing)),
+        }
+    }
+
+    /// The block among `blocks` that Prometheus made of `id`, which was open and is gone: its samples are there.
+    pub(super) fn merged_into(&self, id: BlockId, blocks: &[Block]) -> Option<BlockId> {
+        let itself = vec![id];
+        let sources = self
+            .open
+            .get(&id)
+            .filter(|sources| !sources.is_empty())
+            .unwrap_or(&itself);
+        let holds = |block: &&Block| block.id != id && sources.iter().all(|source| block.meta.sources.contains(source));
+        blocks.iter().find(holds).map(|block| block.id)
     }
 
     fn is_durable(&self, id: BlockId, ledger: &Ledger) -> bool {
@@ -172,6 +201,13 @@ mod tests {
         }
         sources.iter().for_each(|n| ledger.record_source(id(*n)));
         ledger
+    }
+
+    fn proving(blocks: &[u32]) -> Durability {
+        Durability {
+            proven: blocks.iter().map(|n| id(*n)).collect(),
+            ..Durability::default()
+        }
     }
 
     fn judged(judge: &mut Durability, blocks: &[(&Block, Way)], unreadable: &[u32], ledger: &Ledger) -> Report {
@@ -249,14 +285,11 @@ mod tests {
         let merged = block(9, (0, 20), &[1, 2]);
         let none = ledger(&[], &[]);
         for proven in [vec![9], vec![1, 2]] {
-            let mut judge = Durability::default();
-            judge.proven = proven.iter().map(|n| id(*n)).collect();
+            let mut judge = proving(&proven);
             let report = judged(&mut judge, &[(&merged, Way::Sources)], &[], &none);
             assert_eq!((report.open, report.until), (vec![], Some(20)), "{proven:?}");
         }
-        let mut judge = Durability::default();
-        judge.proven = [id(5)].into();
-        let report = judged(&mut judge, &[], &[5], &none);
+        let report = judged(&mut proving(&[5]), &[], &[5], &none);
         assert_eq!(report.open, [], "even if it cannot be read");
     }
 
@@ -270,6 +303,21 @@ mod tests {
         let both = Why::Sources(vec![id(1), id(2)]);
         let expected = [(id(1), Why::Unshipped), (id(9), both)];
         assert_eq!(once(&blocks, &ledger(&[], &[])).0, expected);
+    }
+
+    #[test]
+    fn an_open_block_that_was_compacted_however_often_is_found_in_the_larger_one() {
+        let (a, merged) = (block(1, (0, 10), &[1]), block(8, (0, 20), &[1, 2]));
+        let mut judge = Durability::default();
+        let none = ledger(&[], &[]);
+        judged(&mut judge, &[(&a, Way::Itself), (&merged, Way::Sources)], &[], &none);
+        let (larger, other) = (block(9, (0, 30), &[1, 2, 3]), block(7, (0, 30), &[1, 3]));
+        assert_eq!(judge.merged_into(id(1), &[merged]), Some(id(8)));
+        assert_eq!(judge.merged_into(id(8), &[other.clone(), larger]), Some(id(9)));
+        assert_eq!(judge.merged_into(id(8), &[other]), None);
+        let nameless = block(6, (0, 10), &[]);
+        judged(&mut judge, &[(&nameless, Way::Sources)], &[], &none);
+        assert_eq!(judge.merged_into(id(6), &[a]), None);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Shipper {
                 Why::Sources(missing) => {
                     let told = unshipped(&missing);
                     if self.pending.get(&id).map(|pending| &pending.why) != Some(&told) {
-                        tracing::error!(block = %id, why = told, "a compacted block is only on the local disk");
+                        tracing::error!(block = %id, why = told, "the samples of a compacted block are not known to be in the bucket");
                     }
                     told
                 }

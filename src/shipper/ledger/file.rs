@@ -104,6 +104,11 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
 
 /// Reads a file that must not be larger than a ledger gets.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe waits for somebody who writes to it. Of a directory, reading says that it is one.
+    let kind = fs_err::metadata(path)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::other("not a regular file"));
+    }
     let mut bytes = Vec::new();
     let read = fs_err::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if read as u64 > LARGEST {

@@ -338,6 +338,18 @@ fn what_is_of_no_use_is_replaced_at_once_and_kept_beside() {
 }
 
 #[test]
+fn a_pipe_in_place_of_the_ledger_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("thanos.shipper.json");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let (mut ledger, found) = opened(dir.path());
+    assert_eq!(found, Found::Bad("not a regular file".into()));
+    ledger.save().unwrap();
+    assert_eq!(opened(dir.path()).1, Found::Ours);
+}
+
+#[test]
 fn what_cannot_be_kept_does_not_keep_a_bad_ledger_there() {
     let dir = beside("{\"version\": 1, \"uplo");
     fs_err::create_dir(dir.path().join("thanos.shipper.json.replaced.tmp")).unwrap();

@@ -87,14 +87,35 @@ async fn blocks_without_samples_and_compacted_ones_are_skipped() {
     });
     // That is how Prometheus writes a block without samples.
     seal(&sound(1), data, |dir| edit_meta(dir, |meta| meta["stats"] = json!({})));
-    seal(&sound(1), data, |dir| edit_meta(dir, level(2)));
-    seal(&sound(1), data, |dir| edit_meta(dir, level(3)));
+    let open = [2, 3].map(|compacted| seal(&sound(1), data, |dir| edit_meta(dir, level(compacted))));
     let newer = seal(&sound(2), data, |_| {});
     stage.wait_for_ledger(&[&older, &newer]).await;
     stage.assert_shipped(&[&older, &newer]).await;
-    for name in ["thanos_shipper_corrupted_blocks_total", "narthex_unuploaded_blocks"] {
-        assert_eq!(stage.metric(name).await, 0.0, "{name}");
+    let merged = seal(&sound(0), data, |dir| {
+        edit_meta(dir, |meta| {
+            level(2)(meta);
+            meta["compaction"]["sources"] = json!([older]);
+        });
+    });
+    let last = seal(&sound(3), data, |_| {});
+    stage.wait_for_ledger(&[&older, &newer, &last]).await;
+    stage.assert_shipped(&[&older, &newer, &last]).await;
+    // What never was in the bucket is told, with what helps; what is there as its source is not.
+    stage
+        .wait_for_metric("narthex_unuploaded_blocks", &[], |count| count == 2.0)
+        .await;
+    for id in open {
+        let told = [
+            "level=error",
+            "only on the local disk",
+            &id,
+            "--shipper.upload-compacted",
+        ];
+        stage.wait_for_log(&told).await;
     }
+    let said = |parts: &[&str]| log_line(&stage.sidecar, parts);
+    assert_eq!(said(&["not known to be in the bucket", &merged]), None);
+    assert_eq!(stage.metric("thanos_shipper_corrupted_blocks_total").await, 0.0);
 }
 
 #[tokio::test]

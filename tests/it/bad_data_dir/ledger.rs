@@ -129,6 +129,28 @@ async fn a_bad_ledger_is_made_good_from_the_bucket_and_nothing_is_sent_again() {
 }
 
 #[tokio::test]
+async fn what_thanos_wrote_stays_until_the_bucket_can_be_asked() {
+    let mut shipped = Shipped::one_block().await;
+    let (id, path) = (shipped.id.clone(), shipped.ledger());
+    let thanos = format!("{{\n\t\"version\": 1,\n\t\"uploaded\": [\n\t\t\"{id}\"\n\t]\n}}\n");
+    fs::write(&path, &thanos).unwrap();
+    shipped.server.down();
+    shipped.sidecar.start_again();
+    let failed =
+        async || (shipped.sidecar.metric("thanos_shipper_dir_sync_failures_total").await? >= 2.0).then_some(());
+    shipped.sidecar.wait_until(PATIENCE, "two passes fail", failed).await;
+    assert_eq!(fs::read_to_string(&path).unwrap(), thanos);
+    // As one that gives it up: it leaves nothing but what it found.
+    shipped.sidecar.kill9();
+    assert_eq!(fs::read_to_string(&path).unwrap(), thanos);
+    let kept = path.with_file_name("thanos.shipper.json.before-narthex");
+    assert!(!kept.try_exists().unwrap());
+    shipped.server.up();
+    shipped.again(&["level=info", "does not say which bucket"]).await;
+    assert_eq!(fs::read_to_string(kept).unwrap(), thanos);
+}
+
+#[tokio::test]
 async fn a_directory_in_place_of_the_ledger_is_told_until_it_is_gone() {
     let stage = Stage::start(&[]).await;
     let ledger = stage.dir().join("thanos.shipper.json");
