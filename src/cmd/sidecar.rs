@@ -369,6 +369,8 @@ mod tests {
             version: String::new(),
             flags: Default::default(),
             lowest_time_ms: 0,
+            reload_failures: None,
+            reload_failed_at: None,
             up: false,
             problem: Some("it was not asked yet".into()),
             asked: false,
