@@ -20,6 +20,7 @@ mod bucket_index;
 mod commit;
 mod courier;
 mod farewell;
+mod heartbeat;
 mod ledger;
 mod measure;
 mod metrics;
@@ -47,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use backoff::Backoff;
 pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
+pub use heartbeat::Heartbeat;
 pub use ledger::{Found, Ledger};
 pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
@@ -74,6 +76,8 @@ pub struct Settings {
     pub scan_interval: Duration,
     /// After which time a broken block is looked at again.
     pub look_again: Duration,
+    /// How news of Prometheus are asked for; `None` if nobody can be asked.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// Whether Prometheus may still seal a block; asked for only when the shipper is told to stop.
