@@ -166,6 +166,7 @@ async fn ship(data: &Path, id: &str) -> Duration {
         source: "sidecar".to_owned(),
         scan_interval: Duration::from_secs(30),
         look_again: Duration::from_secs(60),
+        heartbeat: None,
     };
     let (_origin, origins) = watch::channel(Origin {
         labels: Some(labels()),

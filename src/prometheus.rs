@@ -23,12 +23,12 @@ pub mod version;
 mod answer;
 mod error;
 mod external_labels;
-mod lowest_time;
+mod metrics_page;
 mod secret;
 mod tls;
 mod transport;
 
-pub use client::{Alive, Client};
+pub use client::{Alive, Client, Storage};
 pub use error::{Error, ErrorKind, SetupError};
 pub use http_client::HttpClientConfig;
 pub use peer::{Peer, Snapshot};

@@ -23,6 +23,7 @@ mod departures;
 mod durability;
 mod farewell;
 mod gate;
+mod heartbeat;
 mod ledger;
 mod look_back;
 mod measure;
@@ -54,6 +55,7 @@ pub(crate) use backoff::Backoff;
 pub(crate) use commit::Committed;
 pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
+pub use heartbeat::Heartbeat;
 pub use ledger::{Found, Ledger, Local};
 pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
@@ -82,6 +84,8 @@ pub struct Settings {
     pub scan_interval: Duration,
     /// After which time a broken block is looked at again.
     pub look_again: Duration,
+    /// How news of Prometheus are asked for; `None` if nobody can be asked.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// Whether Prometheus may still seal a block; asked for only when the shipper is told to stop.

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         client::{Alive, Client, HttpClientConfig},
         peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
     },
-    shipper::{Farewell, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
+    shipper::{Farewell, Heartbeat, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
     storeapi,
 };
 
@@ -85,6 +85,8 @@ pub struct Sidecar {
     peer: Peer,
     queries: Queries,
     shipping: Option<Shipping>,
+    /// When the last heartbeat began whose news the shipper has.
+    passed_on: watch::Sender<Option<Instant>>,
 }
 
 /// The half that ships.
@@ -116,12 +118,16 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
     let peer = Peer::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
+    let passed_on = watch::Sender::new(None);
     let shipping = match bucket {
         None => {
             tracing::info!("no object storage is configured: nothing is shipped");
             None
         }
-        Some(bucket) => Some(open(&flags, &bucket, &mut registry).await?),
+        Some(bucket) => {
+            let heartbeat = Heartbeat::new(peer.sooner(), passed_on.subscribe());
+            Some(open(&flags, &bucket, heartbeat, &mut registry).await?)
+        }
     };
     // Connections of its own: they live in the thread that answers queries.
     let asked = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
@@ -142,6 +148,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         peer,
         queries,
         shipping,
+        passed_on,
     })
 }
 
@@ -157,7 +164,12 @@ fn peer_settings(flags: &cli::Sidecar, uploads: bool) -> PeerSettings {
     }
 }
 
-async fn open(flags: &cli::Sidecar, config: &BucketConfig, registry: &mut Registry) -> Result<Shipping> {
+async fn open(
+    flags: &cli::Sidecar,
+    config: &BucketConfig,
+    heartbeat: Heartbeat,
+    registry: &mut Registry,
+) -> Result<Shipping> {
     for warning in &config.warnings {
         tracing::warn!(warning, "object storage configuration");
     }
@@ -181,6 +193,7 @@ async fn open(flags: &cli::Sidecar, config: &BucketConfig, registry: &mut Regist
         source: "sidecar".to_owned(),
         scan_interval: SCAN_INTERVAL,
         look_again: LOOK_AGAIN,
+        heartbeat: Some(heartbeat),
     };
     Ok(Shipping {
         settings,
@@ -204,24 +217,24 @@ impl Sidecar {
         let (origin, origins) = watch::channel(Origin::default());
         let follower = Follower {
             snapshots: self.peer.snapshots(),
+            answered: self.peer.answered(),
             origin,
+            passed_on: self.passed_on,
             ready: self.probe.condition("prometheus"),
             client: self.client,
             patience: self.flags.prometheus.ready_timeout,
         };
-        tasks.spawn("heartbeat", MARGIN, infallible(self.peer.run(token.clone())));
-        tasks.spawn(
-            "origin",
-            shipping_grace + MARGIN,
-            infallible(follower.run(token.clone())),
-        );
+        // The heartbeat, metrics and probes go on until the shipper is through: it asks whether Prometheus keeps its last
+        // blocks, and its end can be watched.
+        let serving = CancellationToken::new();
+        let following = shipping_grace + MARGIN;
+        tasks.spawn("heartbeat", following, infallible(self.peer.run(serving.clone())));
+        tasks.spawn("origin", following, infallible(follower.run(token.clone())));
 
         let grpc_grace = self.flags.grpc.grace_period + MARGIN;
         let queries = self.queries.run(token.clone());
         tasks.spawn("grpc", grpc_grace, queries);
 
-        // Metrics and probes answer until the shipper is through, so that its end can be watched.
-        let serving = CancellationToken::new();
         tasks.spawn("shipper", shipping_grace, {
             let (serving, probe, token) = (serving.clone().drop_guard(), self.probe.clone(), token.clone());
             let shipping = self.shipping.map(|shipping| (shipping, origins));
@@ -279,7 +292,11 @@ fn say_goodbye(farewell: &Farewell) {
 /// Tells the probe and the shipper what the heartbeat learns; once we are to stop, watches whether Prometheus stops, too.
 struct Follower {
     snapshots: watch::Receiver<Snapshot>,
+    /// When the last heartbeat began that was answered.
+    answered: watch::Receiver<Option<Instant>>,
     origin: watch::Sender<Origin>,
+    /// The same, once `origin` holds what it told.
+    passed_on: watch::Sender<Option<Instant>>,
     ready: Condition,
     client: Client,
     /// After so long without labels it is said aloud.
@@ -299,6 +316,7 @@ impl Follower {
                     tracing::error!(after = ?self.patience, "still no external labels (--prometheus.ready_timeout); blocks wait, and are shipped once there are some");
                 }
                 () = news(&mut self.snapshots) => {}
+                () = news(&mut self.answered) => {}
             }
         }
         self.see_off().await;
@@ -306,12 +324,16 @@ impl Follower {
 
     /// Passes the newest snapshot on; whether there are labels.
     fn pass_on(&mut self) -> bool {
+        // Read first: the snapshot is not older than this heartbeat then.
+        let answered = *self.answered.borrow_and_update();
         let snapshot = self.snapshots.borrow_and_update().clone();
         self.ready.set(snapshot.problem.clone().map_or(Ok(()), Err));
         tell(&self.origin, |origin| {
             origin.labels = snapshot.seen.then(|| snapshot.labels.clone());
             origin.neighbour = neighbour(&snapshot);
+            origin.reload_failed_at = snapshot.reload_failed_at;
         });
+        self.passed_on.send_replace(answered);
         !snapshot.labels.is_empty()
     }
 
@@ -319,21 +341,25 @@ impl Follower {
     async fn see_off(self) {
         while !self.origin.is_closed() {
             let alive = self.client.alive().await;
+            let answered = *self.answered.borrow();
+            let reload_failed_at = self.snapshots.borrow().reload_failed_at;
             tell(&self.origin, |origin| {
                 origin.neighbour = match alive {
                     Alive::Ready => Neighbour::Up,
                     Alive::NotReady => Neighbour::Stopping,
                     Alive::Gone => Neighbour::Gone,
                 };
+                origin.reload_failed_at = reload_failed_at;
             });
+            self.passed_on.send_replace(answered);
             tokio::time::sleep(LOOK).await;
         }
     }
 }
 
-/// Waits for a new snapshot; for ever when there will be none.
-async fn news(snapshots: &mut watch::Receiver<Snapshot>) {
-    if snapshots.changed().await.is_err() {
+/// Waits for news; for ever when there will be none.
+async fn news<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -362,24 +388,70 @@ fn tell(origin: &watch::Sender<Origin>, change: impl FnOnce(&mut Origin)) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn old_labels_count_only_once_prometheus_was_asked_and_does_not_answer() {
-        let unasked = Snapshot {
+    fn unasked() -> Snapshot {
+        Snapshot {
             labels: crate::model::Labels::default(),
             version: String::new(),
             flags: Default::default(),
             lowest_time_ms: 0,
+            reload_failures: None,
+            reload_failed_at: None,
             up: false,
             problem: Some("it was not asked yet".into()),
             asked: false,
             seen: false,
             gone: false,
-        };
+        }
+    }
+
+    #[test]
+    fn old_labels_count_only_once_prometheus_was_asked_and_does_not_answer() {
+        let unasked = unasked();
         assert_eq!(neighbour(&unasked), Neighbour::Up);
         let asked = Snapshot { asked: true, ..unasked };
         assert_eq!(neighbour(&asked), Neighbour::Stopping);
         let gone = Snapshot { gone: true, ..asked };
         assert_eq!(neighbour(&gone), Neighbour::Gone);
         assert_eq!(neighbour(&Snapshot { up: true, ..gone }), Neighbour::Up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_reload_reaches_the_shipper_with_the_heartbeat_that_saw_it_also_while_we_stop() {
+        let (snapshots, answered) = (watch::Sender::new(unasked()), watch::Sender::new(None));
+        let (origin, mut origins) = watch::channel(Origin::default());
+        let passed_on = watch::Sender::new(None);
+        let mut heartbeat = Heartbeat::new(Arc::default(), passed_on.subscribe());
+        // Nothing listens there, and the port is none that anybody is given.
+        let url = "http://127.0.0.1:1".parse().expect("an address");
+        let follower = Follower {
+            snapshots: snapshots.subscribe(),
+            answered: answered.subscribe(),
+            origin,
+            passed_on,
+            ready: Probe::register("test", &mut Registry::default()).condition("prometheus"),
+            client: Client::new(&url, &HttpClientConfig::default(), LOOK).expect("an address"),
+            patience: Duration::from_secs(3600),
+        };
+        let stop = CancellationToken::new();
+        let following = tokio::spawn(follower.run(stop.clone()));
+        for stopping in [false, false, true] {
+            if stopping {
+                stop.cancel();
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let failed = Instant::now();
+            snapshots.send_modify(|snapshot| snapshot.reload_failed_at = Some(failed));
+            answered.send_replace(Some(failed));
+            assert!(heartbeat.since(failed, Duration::from_secs(60)).await);
+            assert_eq!(origins.borrow_and_update().reload_failed_at, Some(failed));
+            // The next one has nothing new to tell, and is an answer all the same.
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let fine = Instant::now();
+            answered.send_replace(Some(fine));
+            assert!(heartbeat.since(fine, Duration::from_secs(60)).await);
+            assert_eq!(origins.borrow_and_update().reload_failed_at, Some(failed));
+        }
+        drop(origins);
+        following.await.expect("it does not panic");
     }
 }

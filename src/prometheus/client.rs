@@ -9,14 +9,14 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use url::Url;
 
-pub use super::http_client::HttpClientConfig;
 use super::{
     answer,
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
-    lowest_time,
+    metrics_page,
     transport::{Posted, Transport},
 };
+pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
 use crate::model::Labels;
 
 /// How long [`Client::alive`] waits: it is asked while the process shuts down.
@@ -156,22 +156,22 @@ impl Client {
         self.call("/api/v1/status/config", self.inner.timeout, ask).await
     }
 
-    /// The oldest time that Prometheus holds, in ms since 1970, as its metrics page tells it: `i64::MIN` if it holds
-    /// nothing, 0 if there is no such page (404) or it does not tell.
+    /// What Prometheus tells of its storage on its metrics page, which is read once; nothing if there is no such page
+    /// (404).
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn lowest_time_ms(&self) -> Result<i64, Error> {
+    pub async fn storage(&self) -> Result<Storage, Error> {
         let ask = async |url| {
             // Nothing but `*/*` is accepted by name, so that the page comes as text.
             let mut response = self.inner.transport.get(url).await?;
             match response.status().as_u16() {
                 200 => {}
-                404 => return Ok(0),
+                404 => return Ok(Storage::default()),
                 _ => return Err(answer::refusal(response).await),
             }
-            let mut scan = lowest_time::Scan::default();
-            answer::each_chunk(&mut response, lowest_time::LIMIT, |chunk| scan.push(chunk)).await?;
+            let mut scan = metrics_page::Scan::default();
+            answer::each_chunk(&mut response, metrics_page::LIMIT, |chunk| scan.push(chunk)).await?;
             scan.finish()
         };
         self.call("/metrics", self.inner.timeout, ask).await

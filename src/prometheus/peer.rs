@@ -2,7 +2,14 @@
 //!
 //! **Cadence.** At once at the start, then each [`Settings::interval`] while Prometheus answers, and each 2 s (or each
 //! interval, if that is shorter) while it does not, so that we are ready soon after it is. One failed heartbeat is not
-//! believed: a second try follows within a second, and only when that fails too Prometheus counts as down.
+//! believed: a second try follows within a second, and only when that fails too Prometheus counts as down. Whoever must
+//! know sooner asks for a heartbeat ([`Peer::sooner`]); it begins within a second after the one before.
+//!
+//! **Reloads.** A Prometheus that fails to reload its blocks takes back the block that it has just sealed and seals the
+//! same range again. Its counter of such failures is read with each heartbeat, and for three minutes after it was seen to
+//! grow there is a heartbeat each 5 s. The first value that is seen tells nothing: it may be old. A value that is smaller
+//! than the last one is that of a new process, so that all of it is new. (A new process that has failed exactly as often
+//! as the old one, between two heartbeats, is not noticed.)
 //!
 //! **Trouble** ends nothing. While Prometheus is down the last labels, version and flags stay in the snapshot, marked by
 //! `up: false`. Prometheus without external labels, or with flags that do not fit ([`super::checks`]), is a problem that
@@ -13,17 +20,20 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::atomic::AtomicU64,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     checks::{self, Finding, Severity},
-    client::Client,
+    client::{Client, Storage},
     error::Error,
 };
 use crate::model::Labels;
@@ -33,6 +43,15 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Pause before a failed heartbeat is tried once more.
 const SECOND_TRY: Duration = Duration::from_secs(1);
+
+/// Shortest time from the end of a heartbeat to the next one, however often somebody asks for one.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// For how long a failed reload means that Prometheus may take blocks back: it tries again each minute.
+const RELOADS_FAIL: Duration = Duration::from_secs(180);
+
+/// Longest pause between two heartbeats meanwhile.
+const CLOSELY: Duration = Duration::from_secs(5);
 
 /// How the heartbeat works.
 #[derive(Clone, Debug)]
@@ -67,6 +86,10 @@ pub struct Snapshot {
     pub flags: BTreeMap<String, String>,
     /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
     pub lowest_time_ms: i64,
+    /// How often it could not reload its blocks since it was started, as last read; `None` until it tells.
+    pub reload_failures: Option<u64>,
+    /// When `reload_failures` was last seen to have grown.
+    pub reload_failed_at: Option<Instant>,
     /// It answered the last heartbeat.
     pub up: bool,
     /// Why we are not ready, in words for logs and probes; `None` when we are.
@@ -87,6 +110,8 @@ impl Snapshot {
             version: String::new(),
             flags: BTreeMap::new(),
             lowest_time_ms: 0,
+            reload_failures: None,
+            reload_failed_at: None,
             up: false,
             problem: Some(format!("Prometheus at {url} was not asked yet")),
             asked: false,
@@ -103,6 +128,10 @@ pub struct Peer {
     settings: Settings,
     metrics: Metrics,
     sender: watch::Sender<Snapshot>,
+    answered: watch::Sender<Option<Instant>>,
+    sooner: Arc<Notify>,
+    /// It was logged that reloads fail, and not yet that they have stopped to.
+    reloads_fail: bool,
     /// The warnings about Prometheus' flags that were logged last.
     warned: Vec<String>,
 }
@@ -147,7 +176,7 @@ struct Reading {
     version: String,
     /// `None` if Prometheus does not tell them.
     flags: Option<BTreeMap<String, String>>,
-    lowest_time_ms: i64,
+    storage: Storage,
 }
 
 impl Peer {
@@ -155,13 +184,15 @@ impl Peer {
     pub fn new(client: Client, settings: Settings, registry: &mut Registry) -> Self {
         let sender = watch::Sender::new(Snapshot::unknown(client.url()));
         let metrics = Metrics::register(registry);
-        let warned = Vec::new();
         Self {
             client,
             settings,
             metrics,
             sender,
-            warned,
+            answered: watch::Sender::new(None),
+            sooner: Arc::default(),
+            reloads_fail: false,
+            warned: Vec::new(),
         }
     }
 
@@ -171,6 +202,17 @@ impl Peer {
         self.sender.subscribe()
     }
 
+    /// When the last heartbeat that was answered began; changes with each of them, after its snapshot was published.
+    pub fn answered(&self) -> watch::Receiver<Option<Instant>> {
+        self.answered.subscribe()
+    }
+
+    /// Whoever notifies this one (`notify_one`) asks for a heartbeat that begins afterwards: at once, but no sooner than
+    /// a second after the last one has ended.
+    pub fn sooner(&self) -> Arc<Notify> {
+        Arc::clone(&self.sooner)
+    }
+
     /// Beats until `token` is cancelled; a request that is under way is dropped then.
     pub async fn run(mut self, token: CancellationToken) {
         token.run_until_cancelled(self.beat_for_ever()).await;
@@ -178,29 +220,29 @@ impl Peer {
 
     async fn beat_for_ever(&mut self) {
         loop {
-            let result = self.read_twice().await;
+            let (began, result) = self.read_twice().await;
             let up = result.is_ok();
             self.take(result);
-            let pause = if up {
-                self.settings.interval
-            } else {
-                RETRY.min(self.settings.interval)
-            };
-            tokio::time::sleep(pause).await;
+            if up {
+                self.answered.send_replace(Some(began));
+            }
+            let pause = pause(&self.sender.borrow(), self.settings.interval);
+            rest(&self.sooner, pause).await;
         }
     }
 
     /// Reads; if that fails though all was well, once more.
-    async fn read_twice(&self) -> Result<Reading, Error> {
-        let first = self.read().await;
-        match first {
+    /// Tells when the last try began, too.
+    async fn read_twice(&self) -> (Instant, Result<Reading, Error>) {
+        let began = Instant::now();
+        match self.read().await {
             Err(error) if self.sender.borrow().up => {
                 tracing::debug!(%error, "a heartbeat failed; it is tried once more");
             }
-            result => return result,
+            result => return (began, result),
         }
         tokio::time::sleep(SECOND_TRY.min(self.settings.interval)).await;
-        self.read().await
+        (Instant::now(), self.read().await)
     }
 
     async fn read(&self) -> Result<Reading, Error> {
@@ -213,13 +255,13 @@ impl Peer {
             flags => flags?,
         };
         let version = self.client.build_version().await?;
-        let lowest_time_ms = self.client.lowest_time_ms().await?;
+        let storage = self.client.storage().await?;
         let labels = self.client.external_labels().await?;
         Ok(Reading {
             labels,
             version,
             flags,
-            lowest_time_ms,
+            storage,
         })
     }
 
@@ -233,12 +275,13 @@ impl Peer {
                 let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
                 self.metrics.configuration_errors.set(errors.count() as i64);
                 self.warn(&findings);
-                answered(reading, &findings, &self.settings)
+                answered(&old, reading, &findings, &self.settings)
             }
             Err(error) => failed(&old, &error),
         };
         self.metrics.up.set(i64::from(new.problem.is_none()));
         log_change(&old, &new, self.client.url());
+        self.log_reloads(&old, &new);
         self.sender.send_if_modified(|snapshot| {
             let changed = *snapshot != new;
             *snapshot = new;
@@ -267,6 +310,26 @@ impl Peer {
         findings
     }
 
+    /// Logs that reloads of Prometheus' blocks begin to fail, and that none has failed for a while.
+    fn log_reloads(&mut self, old: &Snapshot, new: &Snapshot) {
+        let fail = reloads_fail(new);
+        if fail && !self.reloads_fail {
+            let (before, now) = (old.reload_failures, new.reload_failures);
+            tracing::warn!(
+                prometheus = self.client.url(),
+                failures = now.unwrap_or_default(),
+                before = before.unwrap_or_default(),
+                "Prometheus cannot reload its blocks, so that it takes back each block that it seals and seals it again; its own log says why (a block without a good index in its data directory, or no more maps, files or memory). Mend that: until then none of its blocks stays"
+            );
+        } else if self.reloads_fail && !fail {
+            tracing::info!(
+                prometheus = self.client.url(),
+                "no reload of Prometheus' blocks has failed for {RELOADS_FAIL:?}"
+            );
+        }
+        self.reloads_fail = fail;
+    }
+
     /// Logs warnings that were not there the last time.
     fn warn(&mut self, findings: &[Finding]) {
         let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning);
@@ -278,15 +341,59 @@ impl Peer {
     }
 }
 
+/// How long to rest after a heartbeat.
+fn pause(snapshot: &Snapshot, interval: Duration) -> Duration {
+    match snapshot {
+        Snapshot { up: false, .. } => RETRY.min(interval),
+        _ if reloads_fail(snapshot) => CLOSELY.min(interval),
+        _ => interval,
+    }
+}
+
+/// Whether a reload of Prometheus' blocks has failed lately.
+fn reloads_fail(snapshot: &Snapshot) -> bool {
+    snapshot.reload_failed_at.is_some_and(|at| at.elapsed() < RELOADS_FAIL)
+}
+
+/// Rests for `pause`, or until somebody asks for a heartbeat, but not for less than [`SHORTEST`] then.
+async fn rest(sooner: &Notify, pause: Duration) {
+    let least = SHORTEST.min(pause);
+    tokio::time::sleep(least).await;
+    tokio::select! {
+        // First, so that one who has asked is not answered twice.
+        biased;
+        () = sooner.notified() => {}
+        () = tokio::time::sleep(pause - least) => {}
+    }
+}
+
+/// When the counter of failed reloads was last seen to have grown, now that it has been read again.
+fn reload_failed_at(old: &Snapshot, now: Option<u64>) -> Option<Instant> {
+    let grown = match (old.reload_failures, now) {
+        (Some(before), Some(now)) if now < before => now > 0,
+        (Some(before), Some(now)) => now > before,
+        _ => false,
+    };
+    if grown {
+        Some(Instant::now())
+    } else {
+        old.reload_failed_at
+    }
+}
+
 /// The snapshot after a heartbeat that was answered.
-fn answered(reading: Reading, findings: &[Finding], settings: &Settings) -> Snapshot {
+fn answered(old: &Snapshot, reading: Reading, findings: &[Finding], settings: &Settings) -> Snapshot {
+    let storage = reading.storage;
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
     let errors: Vec<String> = errors.map(ToString::to_string).collect();
     Snapshot {
         labels: reading.labels.overlaid_with(&settings.extra_labels),
         version: reading.version,
         flags: reading.flags.unwrap_or_default(),
-        lowest_time_ms: reading.lowest_time_ms,
+        lowest_time_ms: storage.lowest_time_ms,
+        // A page that does not tell once leaves what the next one is held against.
+        reload_failures: storage.reload_failures.or(old.reload_failures),
+        reload_failed_at: reload_failed_at(old, storage.reload_failures),
         up: true,
         problem: (!errors.is_empty()).then(|| errors.join("; ")),
         asked: true,

@@ -117,6 +117,7 @@ impl World {
             source: "sidecar".into(),
             scan_interval: Duration::from_secs(30),
             look_again: Duration::from_secs(60),
+            heartbeat: None,
         };
         let bucket = Arc::clone(&self.bucket);
         Shipper::new(settings, bucket, self.origin.subscribe(), self.metrics.clone())

@@ -4,9 +4,10 @@
 
 mod client;
 pub(crate) mod fake;
+mod reloads;
 mod tls;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use narthex::{
     model::Labels,
@@ -16,7 +17,11 @@ use narthex::{
     },
 };
 use prometheus_client::registry::Registry;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -31,6 +36,8 @@ const LONG: Duration = Duration::from_secs(60);
 /// A heartbeat that runs; cancelled when dropped.
 struct Running {
     snapshots: watch::Receiver<Snapshot>,
+    answered: watch::Receiver<Option<Instant>>,
+    sooner: Arc<Notify>,
     token: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -48,10 +55,16 @@ impl Running {
             validation: Some(validation),
         };
         let peer = Peer::new(client(url, "", limit), settings, &mut Registry::default());
-        let snapshots = peer.snapshots();
+        let (snapshots, answered, sooner) = (peer.snapshots(), peer.answered(), peer.sooner());
         let token = CancellationToken::new();
         let task = tokio::spawn(peer.run(token.clone()));
-        Running { snapshots, token, task }
+        Running {
+            snapshots,
+            answered,
+            sooner,
+            token,
+            task,
+        }
     }
 
     /// Waits for a snapshot that fits.

@@ -7,3 +7,4 @@ mod replicas;
 mod scene;
 mod stopped;
 mod versions;
+mod withdrawn;

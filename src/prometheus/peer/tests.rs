@@ -30,8 +30,16 @@ fn reading(labels: &[(&str, &str)], max: &str) -> Result<Reading, Error> {
         labels: Labels::from_pairs(labels.iter().copied()),
         version: "2.42.0".to_owned(),
         flags: Some(flags.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
-        lowest_time_ms: 1_700_000_000_000,
+        storage: Storage {
+            lowest_time_ms: 1_700_000_000_000,
+            reload_failures: None,
+        },
     })
+}
+
+/// All is well, and this is what it tells of its storage.
+fn telling(storage: Storage) -> Result<Reading, Error> {
+    reading(&[("cluster", "eu")], "2h").map(|reading| Reading { storage, ..reading })
 }
 
 fn refused() -> Result<Reading, Error> {
@@ -70,11 +78,11 @@ fn keeps_what_was_known_while_prometheus_is_down() {
     assert_eq!(*snapshots.borrow_and_update(), up);
     peer.take(reading(&[("cluster", "eu")], "2h"));
     assert!(!snapshots.has_changed().unwrap(), "the same again");
-    let later = reading(&[("cluster", "eu")], "2h").map(|reading| Reading {
+    let later = Storage {
         lowest_time_ms: i64::MIN,
-        ..reading
-    });
-    peer.take(later);
+        reload_failures: None,
+    };
+    peer.take(telling(later));
     assert!(snapshots.has_changed().unwrap());
     assert_eq!(snapshots.borrow_and_update().lowest_time_ms, i64::MIN);
 }
@@ -132,4 +140,91 @@ fn checks_no_flags_when_nothing_is_uploaded() {
     });
     peer.take(reading(&[("a", "b")], "1d12h"));
     assert_eq!(peer.sender.borrow().problem, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_of_failed_reloads_that_grows_is_a_failure_and_its_first_value_is_not() {
+    let (mut peer, _) = peer(settings());
+    let mut seen = |reload_failures| {
+        peer.take(telling(Storage {
+            lowest_time_ms: 0,
+            reload_failures,
+        }));
+        let snapshot = peer.sender.borrow().clone();
+        (snapshot.reload_failures, snapshot.reload_failed_at)
+    };
+    assert_eq!(seen(None), (None, None), "it does not tell");
+    assert_eq!(seen(Some(7)), (Some(7), None), "those may be old");
+    assert_eq!(seen(Some(7)), (Some(7), None));
+    let mut failed = None;
+    for (told, kept, grown) in [
+        (Some(8), 8, true),
+        (Some(8), 8, false),
+        (None, 8, false),
+        (Some(9), 9, true),
+        // It was started anew.
+        (Some(0), 0, false),
+        (Some(1), 1, true),
+        (Some(3), 3, true),
+        (Some(2), 2, true),
+        (Some(2), 2, false),
+    ] {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        if grown {
+            failed = Some(Instant::now());
+        }
+        assert_eq!(seen(told), (Some(kept), failed), "{told:?}");
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    peer.take(refused());
+    let down = peer.sender.borrow().clone();
+    assert_eq!((down.reload_failures, down.reload_failed_at), (Some(2), failed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_closely_for_three_minutes_after_a_reload_has_failed() {
+    let (long, short) = (Duration::from_secs(30), Duration::from_millis(50));
+    let fine = Snapshot {
+        up: true,
+        ..Snapshot::unknown("")
+    };
+    let failed = Snapshot {
+        reload_failed_at: Some(Instant::now()),
+        ..fine.clone()
+    };
+    tokio::time::advance(Duration::from_secs(179)).await;
+    assert_eq!((pause(&fine, long), pause(&fine, short)), (long, short));
+    assert_eq!((pause(&failed, long), pause(&failed, short)), (CLOSELY, short));
+    let down = Snapshot {
+        up: false,
+        ..failed.clone()
+    };
+    assert_eq!(pause(&down, long), RETRY);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(pause(&failed, long), long);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_gets_one_heartbeat_soon_and_no_more_than_one_a_second() {
+    let (sooner, hour) = (Notify::new(), Duration::from_secs(3600));
+    let rested = async || {
+        let start = Instant::now();
+        rest(&sooner, hour).await;
+        start.elapsed()
+    };
+    sooner.notify_one();
+    sooner.notify_one();
+    assert_eq!(rested().await, SHORTEST);
+    assert_eq!(rested().await, hour, "both were answered by one");
+    let later = Duration::from_secs(10);
+    let ask = async {
+        tokio::time::sleep(later).await;
+        sooner.notify_one();
+    };
+    let (rested, ()) = tokio::join!(rested(), ask);
+    assert_eq!(rested, later);
+    // An interval below the shortest pause is the operator's own wish.
+    let start = Instant::now();
+    rest(&sooner, Duration::from_millis(50)).await;
+    assert_eq!(start.elapsed(), Duration::from_millis(50));
 }

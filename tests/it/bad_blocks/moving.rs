@@ -256,6 +256,7 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
         source: "sidecar".to_owned(),
         scan_interval: Duration::from_millis(200),
         look_again: Duration::from_secs(2),
+        heartbeat: None,
     };
     let labels = Some(Labels::from_pairs([("cluster", "a")]));
     let (_origin, origins) = watch::channel(Origin {

@@ -143,16 +143,32 @@ pub(crate) fn place_anew(block: &Path, data: &Path) -> String {
     let half = data.join(format!("{id}.tmp-for-creation"));
     link_tree(block, &half).expect("the block can be linked");
     let path = half.join("meta.json");
-    let mut meta: Value =
-        serde_json::from_slice(&fs::read(&path).expect("the block has meta.json")).expect("it is JSON");
-    meta["ulid"] = Value::from(id.as_str());
-    meta["compaction"]["sources"] = Value::from(vec![id.as_str()]);
     // Written beside and renamed: the file itself is a link to the original.
-    let text = serde_json::to_vec_pretty(&meta).expect("JSON can be written");
-    fs::write(half.join("meta.json.tmp"), text).expect("the data directory can be written");
+    fs::write(half.join("meta.json.tmp"), renamed(block, &id)).expect("the data directory can be written");
     fs::rename(half.join("meta.json.tmp"), &path).expect("the data directory can be written");
     fs::rename(half, data.join(&id)).expect("the data directory can be written");
     id
+}
+
+/// Copies a block of an hour ago into a data directory, in place as `cp -r` does, and without its index: while it is there
+/// Prometheus cannot reload its blocks. Returns its name.
+pub(crate) fn copy_without_index(block: &Path, data: &Path) -> String {
+    let hour = std::time::Duration::from_secs(3600);
+    let id = ulid::Ulid::from_datetime(std::time::SystemTime::now() - hour).to_string();
+    let copy = data.join(&id);
+    fs::create_dir_all(copy.join("chunks")).expect("the data directory can be written");
+    fs::copy(block.join("chunks/000001"), copy.join("chunks/000001")).expect("the block has chunks");
+    fs::write(copy.join("meta.json"), renamed(block, &id)).expect("the data directory can be written");
+    id
+}
+
+/// The `meta.json` of a block as if its name were another.
+fn renamed(block: &Path, id: &str) -> Vec<u8> {
+    let text = fs::read(block.join("meta.json")).expect("the block has meta.json");
+    let mut meta: Value = serde_json::from_slice(&text).expect("it is JSON");
+    meta["ulid"] = Value::from(id);
+    meta["compaction"]["sources"] = Value::from(vec![id]);
+    serde_json::to_vec_pretty(&meta).expect("JSON can be written")
 }
 
 /// A valid block of at least `bytes` bytes that takes nearly no space on disk: to a small block further chunk segments are

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     http,
+    metrics::Metrics,
     process::{Process, free_port},
     tools::{Leg, temp_dir},
     wait::try_until,
@@ -124,6 +125,12 @@ impl Prometheus {
                 self.process.log_tail()
             )
         })
+    }
+
+    /// The sum of all series of this name on its own metrics page; `None` when there are none or it does not answer.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, page) = http::get(&format!("{}/metrics", self.url())).await?;
+        Metrics::parse(&String::from_utf8_lossy(&page)).value(name, &[])
     }
 
     /// Changes the external labels of the running process.
