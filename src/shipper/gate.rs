@@ -5,8 +5,9 @@
 //! - **Labels**: there are external labels.
 //! - **Settled**: Prometheus has kept the block. When its reload fails after a block was renamed into place, it deletes
 //!   the block and writes the same range again under another name; committed, both would overlap for ever. So a block that
-//!   was seen to be sealed waits for [`SETTLE`] from the rename on, and for [`SETTLE_IN_TROUBLE`] while Prometheus' counter of
-//!   failed reloads grows; one that was found waits until nothing has written to it for [`QUIET`].
+//!   was seen to be sealed waits for [`SETTLE`] from the rename on, then Prometheus is asked whether a reload has failed, and
+//!   while that counter grows the block waits for [`SETTLE_IN_TROUBLE`]; one that was found waits until nothing has written
+//!   to it for [`QUIET`].
 //! - **Still there**: every file of it stands where it was opened. A block that was renamed away, as retention and
 //!   compaction do it, is committed all the same, from its open files; so is one that was deleted long after it was sealed.
 //!   One that was deleted in place soon after was withdrawn: it is neither committed nor lost.
@@ -34,6 +35,8 @@ pub(super) const SETTLE_IN_TROUBLE: Duration = Duration::from_secs(60);
 const TROUBLE: Duration = Duration::from_secs(180);
 /// How often a block that waits at the gate is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// The longest that an answer of Prometheus is waited for.
+const ANSWER: Duration = Duration::from_secs(4);
 /// The longest that a pass waits for one block.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -103,9 +106,15 @@ impl Shipper {
     /// Waits until the block whose data is in the bucket may be committed, or is not to be.
     pub(super) async fn wait_at_gate(&mut self, due: &Due, pinned: &Pinned) -> Passage {
         let begun = Instant::now();
-        let mut gone_before = false;
+        let (mut gone_before, mut asked) = (false, false);
         loop {
             let next = match self.gate(due, pinned) {
+                // Whether a reload has failed since is only known when Prometheus was asked again.
+                Gate::Open(_) if !asked => {
+                    asked = true;
+                    self.ask_prometheus(due.job.block.id).await;
+                    continue;
+                }
                 Gate::Open(labels) => return Passage::Open(labels),
                 Gate::Withdrawn if gone_before => return Passage::Withdrawn,
                 // How it left is told by the watch, perhaps after a moment.
@@ -122,6 +131,15 @@ impl Shipper {
                 }
             };
             sleep_until(next).await;
+        }
+    }
+
+    /// Asks Prometheus once more whether its reloads fail, if it has sealed this block a moment ago. One that does not answer
+    /// in time has not said so.
+    async fn ask_prometheus(&mut self, id: BlockId) {
+        let young = self.seen.seal(id).is_some_and(|seal| seal.since.elapsed() < TROUBLE);
+        if let Some(heartbeat) = self.settings.heartbeat.as_mut().filter(|_| young) {
+            heartbeat.since(Instant::now(), ANSWER).await;
         }
     }
 
