@@ -225,7 +225,8 @@ impl Model {
     fn withdraw(&mut self, which: Index) {
         let young = |block: &str| self.sealed.get(block).is_some_and(|at| at.elapsed() < SETTLE);
         let visible = |block: &str| self.world.store.path().join(block).join("meta.json").exists();
-        let Some(block) = self.choose(which, |block| young(block) && !visible(block)) else {
+        let open = |block: &str| !visible(block) && !self.merged.contains_key(block);
+        let Some(block) = self.choose(which, |block| young(block) && open(block)) else {
             return;
         };
         match self.shipper.as_mut() {

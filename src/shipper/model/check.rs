@@ -43,9 +43,14 @@ impl Model {
         assert_eq!(tried, &due[..tried.len()], "commits of a pass");
         let labels = self.world.origin.borrow().labels.clone();
         // Blocks that were merged under other labels than those of now are sent under these.
-        let back = self.merged.keys().filter(|block| whole(block)).cloned();
-        for block in visible.into_iter().chain(back.collect::<Vec<_>>()) {
-            self.merged.remove(&block);
+        let back: Vec<String> = self.merged.keys().filter(|block| whole(block)).cloned().collect();
+        for block in &back {
+            self.merged.remove(block);
+            let now = self.local.iter().filter(|(file, _)| file.starts_with(block.as_str()));
+            self.truth
+                .extend(now.map(|(file, bytes)| (file.clone(), bytes.clone())));
+        }
+        for block in visible.into_iter().chain(back) {
             let stamped = self.world.stamped(&block).unwrap();
             let stamped: BTreeMap<String, String> = serde_json::from_value(stamped).unwrap();
             assert!(!stamped.is_empty(), "no labels on {block}");
