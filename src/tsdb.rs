@@ -25,7 +25,9 @@ mod listed;
 mod meta;
 mod pinned;
 mod scan;
+mod segments;
 mod stamp;
+mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -34,4 +36,6 @@ pub use id::BlockId;
 pub use meta::{Meta, MetaError};
 pub use pinned::{PinError, Pinned, PinnedFile, count_segments};
 pub use scan::{Block, Corrupt, LARGEST_META, Scan, Scanner, scan};
+pub use segments::{segment_number, segment_of_path, segment_path};
 pub use stamp::{BucketFile, Stamp};
+pub use summary::Summary;

@@ -29,14 +29,7 @@ pub(super) struct Object(Vec<(Box<str>, Node)>);
 impl Node {
     /// Reads the first value of `bytes`, whatever follows it.
     pub(super) fn parse_first(bytes: &[u8]) -> Result<Self, MetaError> {
-        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
-        match values.next() {
-            None => return Err(MetaError::Empty),
-            Some(Err(error)) if error.is_eof() => return Err(MetaError::Truncated),
-            Some(Err(error)) => return Err(MetaError::NotJson(error.to_string())),
-            Some(Ok(_)) => {}
-        }
-        let text = std::str::from_utf8(&bytes[..values.byte_offset()]).map_err(|_| MetaError::NotUtf8)?;
+        let text = first_value(bytes)?;
         Reader { text, at: 0 }.value(0)
     }
 
@@ -66,10 +59,7 @@ impl Node {
     /// How this begins, for a message.
     pub(super) fn shown(&self) -> String {
         match self {
-            Self::Leaf(text) if text.chars().count() > 40 => {
-                format!("{}...", text.chars().take(40).collect::<String>())
-            }
-            Self::Leaf(text) => text.to_string(),
+            Self::Leaf(text) => beginning(text),
             Self::List(_) => "an array".into(),
             Self::Object(_) => "an object".into(),
         }
@@ -123,6 +113,27 @@ impl Object {
     /// The members, in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &(Box<str>, Node)> {
         self.0.iter()
+    }
+}
+
+/// The text of the first value of `bytes`, whatever follows it, with the white space before it.
+pub(super) fn first_value(bytes: &[u8]) -> Result<&str, MetaError> {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
+    match values.next() {
+        None => return Err(MetaError::Empty),
+        Some(Err(error)) if error.is_eof() => return Err(MetaError::Truncated),
+        Some(Err(error)) => return Err(MetaError::NotJson(error.to_string())),
+        Some(Ok(_)) => {}
+    }
+    std::str::from_utf8(&bytes[..values.byte_offset()]).map_err(|_| MetaError::NotUtf8)
+}
+
+/// How a number, a string or a literal begins, for a message.
+pub(super) fn beginning(token: &str) -> String {
+    const MOST: usize = 40;
+    match token.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}...", &token[..at]),
+        None => token.to_owned(),
     }
 }
 

@@ -18,6 +18,7 @@ use std::{
 use super::{
     Block, BlockId, Broken, Reason,
     scan::gone,
+    segments::segment_number,
     stamp::{CHUNKS, META},
 };
 
@@ -126,12 +127,11 @@ fn segment_names(dir: &Path) -> Result<Vec<String>, PinError> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        match name.to_str() {
-            Some(name) if name.len() == 6 && name.bytes().all(|byte| byte.is_ascii_digit()) => {
-                names.push(name.to_owned());
-            }
-            _ => {}
-        }
+        names.extend(
+            name.to_str()
+                .filter(|name| segment_number(name).is_some())
+                .map(str::to_owned),
+        );
     }
     names.sort_unstable();
     Ok(names)
