@@ -2,17 +2,23 @@
 //!
 //! Every block's `meta.json` must be read to know its labels; they are read side by side and handed on one by one, so
 //! that no more of them are in memory than the caller keeps. Nothing is written. A block that vanishes between the
-//! listing and the reading is [`Found::Partial`]. Errors are the bucket's; dropping the stream stops the requests.
+//! listing and the reading is [`Found::Partial`]. One that the store refuses to give, or that is too large, is
+//! [`Found::Unreadable`] and stops nothing else: errors are those of the whole bucket. Dropping the stream stops the
+//! requests.
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::{
-    objstore::{self, Bucket, ErrorKind},
-    tsdb::{BlockId, LARGEST_META, Meta},
+    objstore::{self, Bucket, ErrorKind, Scope},
+    tsdb::{BlockId, Meta},
 };
 
 /// Metas read at once.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
+/// No `meta.json` in a bucket is larger than this (bytes). One of a block of 4 TiB, with a hash of each of its files, has
+/// about as much.
+pub const LARGEST_META: u64 = 1 << 20;
 /// Says that a block is to be deleted, since it was merged or is too old; beside the block's files.
 pub const DELETION_MARK: &str = "deletion-mark.json";
 /// Objects of others that may stand beside a block's own.
@@ -29,22 +35,61 @@ pub enum Found {
     Unreadable(String),
 }
 
+/// The text of a `meta.json`.
+#[derive(Debug)]
+pub enum Text {
+    /// All of it.
+    There(Bytes),
+    /// There is none.
+    Absent,
+    /// The store does not give it, or it is larger than [`LARGEST_META`].
+    Refused(objstore::Error),
+}
+
+/// Reads the text of the `meta.json` of one block.
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub async fn text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Error> {
+    match bucket.get(&format!("{id}/meta.json"), LARGEST_META).await {
+        Ok(bytes) => Ok(Text::There(bytes)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(Text::Absent),
+        Err(error) if error.scope() == Scope::Object => Ok(Text::Refused(error)),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads the `meta.json` of one block.
 ///
 /// # Errors
-/// The bucket's, other than that there is no such object.
+/// Those that concern the whole bucket.
 pub async fn look(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::Error> {
-    let bytes = match bucket.get(&format!("{id}/meta.json"), LARGEST_META).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind == ErrorKind::NotFound => return Ok(Found::Partial),
-        Err(error) if error.kind == ErrorKind::TooLarge => return Ok(Found::Unreadable(error.to_string())),
-        Err(error) => return Err(error),
+    let bytes = match text(bucket, id).await? {
+        Text::There(bytes) => bytes,
+        Text::Absent => return Ok(Found::Partial),
+        Text::Refused(error) => return Ok(Found::Unreadable(error.to_string())),
     };
-    Ok(match Meta::parse(&bytes) {
-        Ok(meta) if meta.ulid == id => Found::Block(Box::new(meta)),
-        Ok(meta) => Found::Unreadable(format!("meta.json is that of the block {}", meta.ulid)),
-        Err(error) => Found::Unreadable(error.to_string()),
+    Ok(match parsed(id, &bytes) {
+        Ok(meta) => Found::Block(Box::new(meta)),
+        Err(why) => Found::Unreadable(why),
     })
+}
+
+/// The `meta.json` of the block `id` from its text.
+///
+/// # Errors
+/// Why the text is of no use, in words.
+pub fn parsed(id: BlockId, text: &[u8]) -> Result<Meta, String> {
+    match Meta::parse(text) {
+        Ok(meta) if meta.ulid == id => Ok(meta),
+        Ok(meta) => Err(other_name(meta.ulid)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What is said of a `meta.json` that stands under another block's name.
+pub fn other_name(id: BlockId) -> String {
+    format!("meta.json is that of the block {id}")
 }
 
 /// The names of the blocks of the bucket, and of what was begun of others, sorted; what does not bear the name of a

@@ -8,11 +8,12 @@
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
-//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, catalog, chunk, tsdb, objstore, model |
-//! | [`restore`] | blocks of a bucket brought back to disk | catalog, tsdb, objstore, model |
-//! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | catalog, tsdb, objstore, model |
+//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model |
+//! | [`restore`] | blocks of a bucket brought back to disk | lineage, catalog, tsdb, objstore, model |
+//! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model |
+//! | [`lineage`] | what the bucket has of a block: under its name, or within others; one judgement for all | catalog, tsdb, objstore, model |
 //! | [`catalog`] | what a bucket holds, as its blocks say of themselves | tsdb, objstore, model |
-//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | catalog, tsdb, objstore, model |
+//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | lineage, catalog, tsdb, objstore, model |
 //! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
@@ -28,6 +29,7 @@ pub mod catalog;
 pub mod chunk;
 pub mod cli;
 pub mod cmd;
+pub mod lineage;
 pub mod model;
 pub mod objstore;
 pub mod ops;

@@ -16,7 +16,6 @@
 //! grace period is over; then what runs is dropped, open multipart uploads are aborted, and what is not durable is told.
 
 mod backoff;
-mod bucket_index;
 mod commit;
 mod courier;
 mod farewell;
@@ -52,6 +51,7 @@ pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
 
 use crate::{
+    lineage::Lineage,
     model::Labels,
     objstore::Bucket,
     tsdb::{BlockId, Scanner},
@@ -113,7 +113,7 @@ pub struct Shipper {
     /// When blocks were seen to be sealed; such a block is new to the bucket, and whole.
     sealed: HashMap<BlockId, SystemTime>,
     quarantine: quarantine::Quarantine,
-    history: bucket_index::BucketIndex,
+    history: Lineage,
     backoff: backoff::Backoff,
     /// What is not durable, and why, as of the last pass.
     pending: BTreeMap<BlockId, String>,
@@ -142,7 +142,7 @@ impl Shipper {
             hints,
             sealed: HashMap::new(),
             quarantine: quarantine::Quarantine::new(settings.look_again),
-            history: bucket_index::BucketIndex::default(),
+            history: Lineage::default(),
             backoff: backoff::Backoff::default(),
             pending: BTreeMap::new(),
             lost: BTreeSet::new(),

@@ -19,10 +19,10 @@ use super::{
     find::find,
     holdings::{Holdings, Namesake},
     plan as rules,
-    prove::{differs, in_words, same_files},
+    prove::{differs, same_files},
 };
 use crate::{
-    audit::{self, Kind},
+    audit,
     catalog::{self, Found},
     objstore::{self, Bucket},
     shipper::{FileStamp, Known},
@@ -104,10 +104,7 @@ async fn not_whole(bucket: &dyn Bucket, id: BlockId) -> Result<Option<String>, o
         Found::Partial => return Ok(Some("its meta.json is gone".into())),
         Found::Unreadable(why) => return Ok(Some(why)),
     };
-    let mut issues = audit::whole::look(bucket, &meta).await?.issues;
-    // What lies there too many takes nothing away.
-    issues.retain(|issue| issue.kind != Kind::Extra);
-    Ok((!issues.is_empty()).then(|| in_words(&issues)))
+    Ok(audit::whole::look(bucket, &meta).await?.lost())
 }
 
 /// Decides about blocks whose names are in the bucket: the same block is there, another one is never overwritten.

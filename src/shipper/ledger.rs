@@ -7,7 +7,7 @@
 //!
 //! On a crash the old or the new file is there, whole; a leftover `.tmp` is overwritten by the next write. A ledger that
 //! cannot be read, that another program wrote, or that belongs to another bucket proves nothing: it is replaced by an
-//! empty one at once, and each block is looked up in the bucket before anything is sent (see `bucket_index`).
+//! empty one at once, and each block is looked up in the bucket before anything is sent (see [`crate::lineage`]).
 
 use std::{
     collections::BTreeSet,

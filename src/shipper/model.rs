@@ -135,6 +135,11 @@ fn histories() -> impl Strategy<Value = History> {
     prop::collection::vec(step, 1..30).prop_map(History)
 }
 
+/// The labels of a replica; what a compactor merges of several has those of the cluster.
+fn labels_of(replica: &str) -> Labels {
+    Labels::from_pairs([("cluster", "eu"), ("replica", replica)])
+}
+
 /// All files below a directory and what they hold.
 fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -173,6 +178,7 @@ struct Model {
 impl Model {
     async fn new() -> Self {
         let world = World::new().await;
+        world.origin.send_modify(|origin| origin.labels = Some(labels_of("a")));
         Self {
             shipper: Some(world.shipper()),
             world,
@@ -219,7 +225,7 @@ impl Model {
             Step::Labels(labels, neighbour) => self.world.origin.send_modify(|origin| {
                 origin.labels = labels.map(|value| match value {
                     "" => Labels::default(),
-                    value => Labels::from_pairs([("replica", value)]),
+                    value => labels_of(value),
                 });
                 origin.neighbour = *neighbour;
             }),
@@ -245,19 +251,23 @@ impl Model {
         if self.committed.is_empty() {
             return;
         }
-        let mut merged = Made::new(&self.next_name(), 0);
-        merged.level = 2;
-        merged.sources = self.committed.iter().cloned().collect();
+        let merged = self.next_name();
+        let sources: Vec<&str> = self.committed.iter().map(String::as_str).collect();
+        // As a compactor leaves it that merges replicas.
+        let labels = serde_json::json!({"cluster": "eu"});
+        self.world.put_merged(&merged, (0, 1000), &sources, labels);
         let store = self.world.store.path();
-        fs_err::create_dir(store.join(&merged.name)).unwrap();
-        fs_err::write(store.join(&merged.name).join("meta.json"), merged.meta()).unwrap();
         for block in std::mem::take(&mut self.committed) {
             fs_err::remove_dir_all(store.join(&block)).unwrap();
             self.settled.retain(|key, _| !key.starts_with(&block));
             self.merged.insert(block);
         }
-        self.settled
-            .insert(format!("{}/meta.json", merged.name), merged.meta().into_bytes());
+        let objects = tree(&store.join(&merged));
+        self.settled.extend(
+            objects
+                .into_iter()
+                .map(|(file, bytes)| (format!("{merged}/{file}"), bytes)),
+        );
     }
 
     fn clear(&self, which: Index) {
@@ -390,7 +400,9 @@ impl Model {
     /// When nothing is in the way any more, all becomes durable.
     async fn end(&mut self) {
         self.world.bucket.heal();
-        self.world.label("end");
+        self.world
+            .origin
+            .send_modify(|origin| origin.labels = Some(labels_of("end")));
         for _ in 0..3 {
             self.pass(u32::MAX, None).await;
             self.check(&Step::Pass);

@@ -11,6 +11,7 @@ use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    lineage::{Elsewhere, Entry},
     model::Labels,
     objstore::{self, ErrorKind},
     shipper::{
@@ -131,7 +132,7 @@ impl Shipper {
         match result {
             Ok(()) => {
                 if !self.quarantine.looks_at_bucket() {
-                    self.history = Default::default();
+                    self.history.forget();
                 }
             }
             Err(Held::Unlabelled(why)) => {
@@ -303,14 +304,11 @@ impl Shipper {
             // What sorts just before the oldest block, so that the block itself is listed.
             let after = if compacted { "" } else { &oldest[..oldest.len() - 1] };
             self.history.refresh(self.courier.bucket.as_ref(), after).await?;
-            for (id, why) in &self.history.unreadable {
-                tracing::warn!(block = %id, why, "a block in the bucket has an unreadable meta.json; if it is ours it is committed anew");
-            }
         }
         let mut jobs = Vec::new();
         for (block, not_before) in due {
             let fresh = self.is_new(&block) && !self.pending.contains_key(&block.id);
-            if fresh || self.wanted(&block, labels) {
+            if fresh || self.wanted(&block, labels).await? {
                 let committed = !fresh && self.history.contains(block.id);
                 jobs.push(Due {
                     job: Job {
@@ -327,20 +325,20 @@ impl Shipper {
     }
 
     /// Whether a block is still to be shipped in view of what the bucket holds.
-    fn wanted(&mut self, block: &Block, labels: &Labels) -> bool {
+    async fn wanted(&mut self, block: &Block, labels: &Labels) -> Result<bool, objstore::Error> {
         let id = block.id;
         if self.history.contains(id) {
-            return true;
+            return Ok(true);
         }
-        if let Some(merged) = self.history.merged_into(id) {
-            tracing::info!(block = %id, into = %merged, "the compactor has merged this block already; it counts as durable");
+        let (bucket, entry) = (self.courier.bucket.as_ref(), Entry::local(&block.meta, labels));
+        if let Elsewhere::In(merged) = self.history.elsewhere(bucket, &entry).await? {
+            let into = merged.iter().map(BlockId::to_string).collect::<Vec<_>>().join(", ");
+            tracing::info!(block = %id, into, "the compactor has merged this block already; it counts as durable");
             self.ledger.record(id, labels);
-            return false;
+            return Ok(false);
         }
         if block.meta.level > 1 && !self.settings.policy.allow_out_of_order {
-            let overlaps = self
-                .history
-                .overlapping(id, labels, block.meta.min_time, block.meta.max_time);
+            let overlaps = self.history.overlapping(bucket, &entry).await?;
             if !overlaps.is_empty() {
                 let detail = format!(
                     "it was compacted by Prometheus and overlaps {} of the same labels in the bucket; shipping it would halt the compactor. Delete one of them, or leave it",
@@ -348,10 +346,10 @@ impl Shipper {
                 );
                 self.quarantine
                     .set_aside(id, Ailment::new(quarantine::OVERLAP, detail), false);
-                return false;
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
     /// Carries the blocks side by side, and commits them in their order.

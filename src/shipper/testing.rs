@@ -141,6 +141,23 @@ impl World {
         dir
     }
 
+    /// Puts a whole block into the bucket that was merged from `sources`; its range is `range`.
+    pub(super) fn put_merged(&self, into: &str, range: (i64, i64), sources: &[&str], labels: serde_json::Value) {
+        let meta = serde_json::json!({
+            "ulid": into, "minTime": range.0, "maxTime": range.1, "version": 1,
+            "compaction": {"level": 2, "sources": sources},
+            "thanos": {"labels": labels, "files": [
+                {"rel_path": "chunks/000001", "size_bytes": 3}, {"rel_path": "index", "size_bytes": 2},
+                {"rel_path": "meta.json"},
+            ]},
+        });
+        let dir = self.store.path().join(into);
+        fs_err::create_dir_all(dir.join("chunks")).unwrap();
+        fs_err::write(dir.join("chunks/000001"), "abc").unwrap();
+        fs_err::write(dir.join("index"), "ab").unwrap();
+        fs_err::write(dir.join("meta.json"), meta.to_string()).unwrap();
+    }
+
     /// An object of the bucket, if it is there.
     pub(super) fn object(&self, key: &str) -> Option<Vec<u8>> {
         fs_err::read(self.store.path().join(key)).ok()

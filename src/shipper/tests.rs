@@ -180,12 +180,7 @@ async fn metrics_tell_what_is_missing_while_the_first_pass_runs() {
 
 /// What the compactor leaves of blocks that it merged.
 fn merge(world: &World, into: &str, sources: &[&str]) {
-    let mut merged = Made::new(into, 0);
-    merged.level = 2;
-    merged.sources = sources.iter().map(ToString::to_string).collect();
-    let dir = world.store.path().join(into);
-    fs_err::create_dir_all(&dir).unwrap();
-    fs_err::write(dir.join("meta.json"), merged.meta()).unwrap();
+    world.put_merged(into, (0, 10), sources, serde_json::json!({"replica": "a"}));
     for source in sources {
         let _ = fs_err::remove_dir_all(world.store.path().join(source));
     }

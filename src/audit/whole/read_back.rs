@@ -20,7 +20,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
-use super::{INDEX, LOST, segment};
+use super::{INDEX, LOST};
 use crate::{
     audit::{Issue, Kind},
     objstore::{self, Bucket, ErrorKind, Op, Reading},
@@ -30,6 +30,7 @@ use crate::{
             Broken,
             full::{self, Digest, IndexFacts, Options, SegmentFacts, TOC},
         },
+        segment_of_path,
     },
 };
 
@@ -89,9 +90,9 @@ pub async fn read_back(
 ) -> Result<Result<Vec<Digest>, Vec<Issue>>, objstore::Error> {
     let mut wanted: Vec<&BucketFile> = files
         .iter()
-        .filter(|file| file.rel_path == INDEX || segment(&file.rel_path).is_some())
+        .filter(|file| file.rel_path == INDEX || segment_of_path(&file.rel_path).is_some())
         .collect();
-    wanted.sort_by_key(|file| (file.rel_path == INDEX, segment(&file.rel_path)));
+    wanted.sort_by_key(|file| (file.rel_path == INDEX, segment_of_path(&file.rel_path)));
     let stop = StopOnDrop(Arc::default());
     let found: Vec<Found> = stream::iter(wanted)
         .map(|file| one(bucket, meta, file, reader, &stop.0))

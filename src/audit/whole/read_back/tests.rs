@@ -51,7 +51,7 @@ impl Scene {
             .await
             .unwrap();
         let held = whole::look(&*bucket, &block.meta).await.unwrap();
-        assert_eq!((held.issues, held.files.len(), held.objects), (vec![], 6, 7));
+        assert_eq!((held.faults, held.files.len(), held.objects), (vec![], 6, 7));
         Self {
             dir,
             block,

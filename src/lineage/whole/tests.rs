@@ -1,3 +1,5 @@
+//! What of a block is there, and what is not.
+
 use super::*;
 
 const ID: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
@@ -18,18 +20,13 @@ fn objects(names: &[(&str, u64)]) -> Vec<Object> {
     names.iter().map(object).collect()
 }
 
-/// Kind and beginning of each issue.
-fn issues(thanos: &str, there: &[(&str, u64)]) -> Vec<String> {
+fn faults(thanos: &str, there: &[(&str, u64)]) -> Vec<String> {
     let held = hold(&meta(thanos), &objects(there));
-    let told = held.issues.iter().map(|issue| {
-        let what = issue.detail.split(';').next().unwrap_or_default();
-        format!("{}: {what}", issue.kind)
-    });
-    told.collect()
+    held.faults.iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn a_whole_block_has_no_issues() {
+fn a_whole_block_has_no_faults() {
     let there = [
         ("chunks/000001", 214),
         ("chunks/000002", 0),
@@ -42,7 +39,7 @@ fn a_whole_block_has_no_issues() {
     ];
     let held = hold(&meta(LISTED), &objects(&there));
     assert_eq!((held.objects, held.bytes, held.marked), (8, 1606, true));
-    assert_eq!(held.issues, []);
+    assert_eq!(held.faults, []);
     let files: Vec<_> = held
         .files
         .iter()
@@ -64,13 +61,13 @@ fn what_differs_from_the_list_is_told() {
     for (there, want) in [
         (
             vec![("chunks/000001", 214), ("index", 512), meta_json],
-            vec!["missing: chunks/000002 is missing"],
+            vec!["chunks/000002 is missing"],
         ),
         (
             vec![("chunks/000001", 213), ("chunks/000002", 0), ("index", 0), meta_json],
             vec![
-                "size: chunks/000001 has 213 bytes, and meta.json says 214",
-                "size: index has 0 bytes, and meta.json says 512",
+                "chunks/000001 has 213 bytes, and meta.json says 214",
+                "index has 0 bytes, and meta.json says 512",
             ],
         ),
         (
@@ -83,12 +80,12 @@ fn what_differs_from_the_list_is_told() {
                 meta_json,
             ],
             vec![
-                "extra: chunks/000003 (9 bytes) does not belong to the block by meta.json",
-                "extra: index.bak (4 bytes) does not belong to the block by meta.json",
+                "chunks/000003 (9 bytes) does not belong to the block by meta.json",
+                "index.bak (4 bytes) does not belong to the block by meta.json",
             ],
         ),
     ] {
-        assert_eq!(issues(LISTED, &there), want);
+        assert_eq!(faults(LISTED, &there), want);
     }
 }
 
@@ -97,16 +94,13 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
     let named = r#""segment_files":["000001","000002"]"#;
     for (thanos, there, want) in [
         ("", vec![("chunks/000001", 1), ("index", 1)], vec![]),
+        (r#""files":[]"#, vec![("chunks/000001", 1), ("index", 1)], vec![]),
         (
             "",
             vec![("chunks/000001", 1), ("chunks/000002", 1), ("index", 1)],
             vec![],
         ),
-        (
-            "",
-            vec![],
-            vec!["missing: chunks/000001 is missing", "missing: index is missing"],
-        ),
+        ("", vec![], vec!["chunks/000001 is missing", "index is missing"]),
         (
             "",
             vec![
@@ -116,8 +110,8 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
                 ("chunks/3", 1),
             ],
             vec![
-                "missing: chunks/000002 is missing",
-                "extra: chunks/3 (1 bytes) does not belong to the block by meta.json",
+                "chunks/000002 is missing",
+                "chunks/3 (1 bytes) does not belong to the block by meta.json",
             ],
         ),
         (
@@ -128,13 +122,13 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
         (
             named,
             vec![("chunks/000001", 1), ("index", 1)],
-            vec!["missing: chunks/000002 is missing"],
+            vec!["chunks/000002 is missing"],
         ),
     ] {
-        assert_eq!(issues(thanos, &there), want, "{thanos} {there:?}");
+        assert_eq!(faults(thanos, &there), want, "{thanos} {there:?}");
     }
-    // A stray name does not make a million issues.
-    let stray = issues("", &[("chunks/999999", 1), ("index", 1)]);
+    // A stray name does not make a million faults.
+    let stray = faults("", &[("chunks/999999", 1), ("index", 1)]);
     assert_eq!(stray.len(), 11, "{stray:?}");
 }
 
@@ -142,27 +136,27 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
 fn an_empty_block_needs_no_segments() {
     let text = format!(r#"{{"ulid":"{ID}","version":1}}"#);
     let held = hold(&Meta::parse(text.as_bytes()).unwrap(), &objects(&[("index", 9)]));
-    assert_eq!((held.issues, held.files.len()), (vec![], 1));
+    assert_eq!((held.faults, held.files.len()), (vec![], 1));
 }
 
 #[test]
 fn lists_that_cannot_be_right_are_told() {
     for (thanos, want) in [
+        (r#""files":3"#, "meta.json: thanos.files must be an array, and is 3"),
         (
-            r#""files":3"#,
-            "meta: meta.json: thanos.files must be an array, and is 3",
+            r#""files":[{"rel_path":"chunks/000001"}]"#,
+            "meta.json: thanos.files does not name the index",
         ),
-        (r#""files":[]"#, "meta: meta.json: thanos.files does not name the index"),
         (
             r#""files":[{"rel_path":"chunks/000002"},{"rel_path":"index"}]"#,
-            "meta: meta.json: it names chunks/000002 as a file of the block, and not chunks/000001",
+            "meta.json: it names chunks/000002 as a file of the block, and not chunks/000001",
         ),
         (
             r#""segment_files":["000001","000004"]"#,
-            "meta: meta.json: it names chunks/000004 as a file of the block, and not chunks/000002",
+            "meta.json: it names chunks/000004 as a file of the block, and not chunks/000002",
         ),
     ] {
-        assert_eq!(issues(thanos, &[]), [want]);
+        assert_eq!(faults(thanos, &[]), [want]);
     }
 }
 
@@ -170,9 +164,9 @@ fn lists_that_cannot_be_right_are_told() {
 fn what_is_left_of_a_block_is_counted() {
     let there = objects(&[("chunks/000001", 5), ("deletion-mark.json", 1)]);
     let id = BlockId::parse(ID).unwrap();
-    let held = count(&by_name(id, &there));
+    let held = rest(id, &there);
     assert_eq!(
-        (held.objects, held.bytes, held.marked, held.issues),
+        (held.objects, held.bytes, held.marked, held.faults),
         (2, 6, true, vec![])
     );
 }

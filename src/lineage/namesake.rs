@@ -1,0 +1,235 @@
+//! What stands in the bucket under a block's own name.
+//!
+//! Asked anew each time: a reading of `meta.json`, a listing, and a question for each object that the listing may not yet
+//! show.
+
+use std::fmt;
+
+use super::whole::{Fault, Held, hold, rest};
+use crate::{
+    catalog::{self, Text},
+    model::Labels,
+    objstore::{self, Bucket, Scope},
+    tsdb::{BlockId, BucketFile, Meta, MetaError},
+};
+
+/// So many objects that a listing lacks are asked for one by one; more are no delay of the listing.
+const LATE: usize = 16;
+
+/// What the bucket has under a block's own name.
+#[derive(Clone, Debug)]
+pub enum Namesake {
+    /// No `meta.json`: readers see no block. Objects of an earlier try may be there.
+    Nothing {
+        /// A `deletion-mark.json` stands there: whatever is committed under this name will be deleted.
+        marked: bool,
+    },
+    /// A `meta.json` that no reader can take for one (empty, cut off, no JSON), and why: nothing was committed, it may be
+    /// replaced.
+    Torn(String),
+    /// A block that is marked for deletion: it counts for nothing, and its name is used up.
+    Marked,
+    /// Something that must stay as it is, in words: another block, objects of other sizes than its `meta.json` says, or a
+    /// `meta.json` that others may be able to use.
+    Conflict(String),
+    /// The block, whole by its own `meta.json`.
+    Whole(Box<Committed>),
+    /// The block, but these of its files are missing. Each of them may be put back if [`may_repair`] says so.
+    Lacks(Box<Committed>, Vec<BucketFile>),
+}
+
+/// A block as it was committed.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its `meta.json`.
+    pub meta: Meta,
+    /// Its labels, if they are not those that were asked about: it was sent under others, and is safe nevertheless.
+    pub other_labels: Option<Labels>,
+    /// Its files that are there, with their sizes and the hashes that `meta.json` has.
+    pub files: Vec<BucketFile>,
+}
+
+/// Judges what stands in the bucket under the name of the block `own`, which would get `labels` laid over those that it
+/// carries.
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub async fn namesake(bucket: &dyn Bucket, own: &Meta, labels: &Labels) -> Result<Namesake, objstore::Error> {
+    let (meta, held) = match standing(bucket, own.ulid).await? {
+        Standing::Nothing { marked } => return Ok(Namesake::Nothing { marked }),
+        Standing::Useless { marked: true, .. } => return Ok(Namesake::Marked),
+        Standing::Useless { why, torn: true, .. } => return Ok(Namesake::Torn(why)),
+        Standing::Useless { why, .. } => return Ok(Namesake::Conflict(format!("its meta.json cannot be used: {why}"))),
+        Standing::Block(_, held) if held.marked => return Ok(Namesake::Marked),
+        Standing::Block(meta, held) => (meta, held),
+    };
+    if let Some(why) = differs(own, &meta) {
+        return Ok(Namesake::Conflict(why));
+    }
+    let (mut missing, mut wrong) = (Vec::new(), None);
+    for fault in held.faults.iter().filter(|fault| fault.is_loss()) {
+        match fault {
+            Fault::Missing(file) => missing.push(file.clone()),
+            other => wrong = wrong.or(Some(other.to_string())),
+        }
+    }
+    if let Some(why) = wrong {
+        return Ok(Namesake::Conflict(why));
+    }
+    let theirs = meta.thanos_labels.clone().unwrap_or_default();
+    let ours = own.thanos_labels.clone().unwrap_or_default().overlaid_with(labels);
+    let committed = Box::new(Committed {
+        meta: *meta,
+        other_labels: (theirs != ours).then_some(theirs),
+        files: held.files,
+    });
+    Ok(match missing.is_empty() {
+        true => Namesake::Whole(committed),
+        false => Namesake::Lacks(committed, missing),
+    })
+}
+
+/// Whether the local file `local` may be sent in the place of `missing`, which a committed block lacks: it has the length
+/// and the hash that `meta.json` says.
+///
+/// # Errors
+/// Why not, in words.
+pub fn may_repair(missing: &BucketFile, local: &BucketFile) -> Result<(), String> {
+    let name = &missing.rel_path;
+    if local.rel_path != *name {
+        return Err(format!("{} is not {name}", local.rel_path));
+    }
+    match (missing.size, local.size) {
+        (Some(said), Some(here)) if said == here => {}
+        (Some(said), Some(here)) => return Err(format!("{name} has {here} bytes here, and meta.json says {said}")),
+        (None, _) => return Err(format!("meta.json does not say how long {name} is")),
+        (_, None) => return Err(format!("it is not known how long {name} is here")),
+    }
+    match (&missing.sha256, &local.sha256) {
+        (None, _) => Ok(()),
+        (Some(said), Some(here)) if said.eq_ignore_ascii_case(here) => Ok(()),
+        (Some(said), Some(here)) => Err(format!("{name} has the SHA-256 {here} here, and meta.json says {said}")),
+        (Some(_), None) => Err(format!(
+            "meta.json has a SHA-256 of {name}, and that of the file here is not known"
+        )),
+    }
+}
+
+/// In what `there` is another block than `own`, by what both say of themselves; `None` if it is the same one. Labels are
+/// no part of it: they are those of the moment of the commit.
+pub fn differs(own: &Meta, there: &Meta) -> Option<String> {
+    fn told<T: PartialEq + fmt::Display>(name: &str, own: T, there: T) -> Option<String> {
+        (own != there).then(|| format!("{name} is {there} in the bucket, and {own} here"))
+    }
+    let sources = |meta: &Meta| super::Entry::from(meta).sources;
+    told("minTime", own.min_time, there.min_time)
+        .or_else(|| told("maxTime", own.max_time, there.max_time))
+        .or_else(|| told("the number of samples", own.num_samples, there.num_samples))
+        .or_else(|| told("the number of series", own.num_series, there.num_series))
+        .or_else(|| told("the number of chunks", own.num_chunks, there.num_chunks))
+        .or_else(|| told("the level of compaction", own.level, there.level))
+        .or_else(|| told("the resolution (ms)", own.resolution(), there.resolution()))
+        .or_else(|| (sources(own) != sources(there)).then(|| "it was made of other blocks".to_owned()))
+        .map(|what| format!("another block of this name is in the bucket: {what}"))
+}
+
+/// What stands under a name, whoever asks.
+#[derive(Debug)]
+pub(super) enum Standing {
+    Nothing {
+        marked: bool,
+    },
+    /// A `meta.json` of no use, and why.
+    Useless {
+        why: String,
+        /// No reader can take it for one.
+        torn: bool,
+        marked: bool,
+    },
+    Block(Box<Meta>, Held),
+}
+
+/// Looks at what stands under the name `id`.
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub(super) async fn standing(bucket: &dyn Bucket, id: BlockId) -> Result<Standing, objstore::Error> {
+    let mut text = catalog::text(bucket, id).await?;
+    let objects = match bucket.list(&id.to_string()).await {
+        Ok(objects) => objects,
+        Err(error) if error.scope() == Scope::Object => {
+            return Ok(Standing::Useless {
+                why: error.to_string(),
+                torn: false,
+                marked: false,
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    let held = rest(id, &objects);
+    if held.visible && matches!(text, Text::Absent) {
+        // It was committed between the two requests.
+        text = catalog::text(bucket, id).await?;
+    }
+    let useless = |why: String, torn| Standing::Useless {
+        why,
+        torn,
+        marked: held.marked,
+    };
+    Ok(match text {
+        Text::Absent => Standing::Nothing { marked: held.marked },
+        Text::Refused(error) => useless(error.to_string(), false),
+        Text::There(bytes) => match Meta::parse(&bytes) {
+            Ok(meta) if meta.ulid == id => {
+                let held = ask_for_late(bucket, id, hold(&meta, &objects)).await?;
+                Standing::Block(Box::new(meta), held)
+            }
+            Ok(meta) => useless(catalog::other_name(meta.ulid), false),
+            Err(error) => useless(error.to_string(), is_torn(&error)),
+        },
+    })
+}
+
+/// Whether no reader takes the text for a `meta.json`. Go's reader replaces what is not UTF-8, and lets documents be nested
+/// more deeply.
+fn is_torn(error: &MetaError) -> bool {
+    matches!(error, MetaError::Empty | MetaError::Truncated | MetaError::NotJson(_))
+}
+
+/// Asks for the objects that the listing lacks by their keys: a listing may lag behind.
+async fn ask_for_late(bucket: &dyn Bucket, id: BlockId, mut held: Held) -> Result<Held, objstore::Error> {
+    let missing = |fault: &&Fault| matches!(fault, Fault::Missing(_));
+    if held.faults.iter().filter(missing).count() > LATE {
+        return Ok(held);
+    }
+    let mut faults = Vec::new();
+    for fault in std::mem::take(&mut held.faults) {
+        let Fault::Missing(file) = fault else {
+            faults.push(fault);
+            continue;
+        };
+        let found = match bucket.stat(&format!("{id}/{}", file.rel_path)).await {
+            Ok(found) => found,
+            Err(error) if error.scope() == Scope::Object => None,
+            Err(error) => return Err(error),
+        };
+        match (found, file.size) {
+            (None, _) => faults.push(Fault::Missing(file)),
+            (Some(there), Some(said)) if there != said => faults.push(Fault::Size {
+                name: file.rel_path,
+                there,
+                said,
+            }),
+            (Some(there), _) => held.files.push(BucketFile {
+                size: Some(there),
+                ..file
+            }),
+        }
+    }
+    held.files.sort_by(|a, b| a.rel_path.cmp(&b.rel_path));
+    held.faults = faults;
+    Ok(held)
+}
+
+#[cfg(test)]
+mod tests;
