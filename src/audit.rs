@@ -10,7 +10,7 @@ pub mod whole;
 
 use std::fmt;
 
-pub use self::overlaps::{Brief, MOST_OVERLAPS, Overlap, Span, among, overlaps};
+pub use self::overlaps::{MOST_OVERLAPS, Overlap, Span, among, overlaps};
 use crate::tsdb::BlockId;
 
 /// How far the time in a block's name may be from now for its upload to count as running (ms).

@@ -69,11 +69,22 @@ pub async fn look(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::E
         Text::Absent => return Ok(Found::Partial),
         Text::Refused(error) => return Ok(Found::Unreadable(error.to_string())),
     };
-    Ok(match Meta::parse(&bytes) {
-        Ok(meta) if meta.ulid == id => Found::Block(Box::new(meta)),
-        Ok(meta) => Found::Unreadable(other_name(meta.ulid)),
-        Err(error) => Found::Unreadable(error.to_string()),
+    Ok(match parsed(id, &bytes) {
+        Ok(meta) => Found::Block(Box::new(meta)),
+        Err(why) => Found::Unreadable(why),
     })
+}
+
+/// The `meta.json` of the block `id` from its text.
+///
+/// # Errors
+/// Why the text is of no use, in words.
+pub fn parsed(id: BlockId, text: &[u8]) -> Result<Meta, String> {
+    match Meta::parse(text) {
+        Ok(meta) if meta.ulid == id => Ok(meta),
+        Ok(meta) => Err(other_name(meta.ulid)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// What is said of a `meta.json` that stands under another block's name.

@@ -3,12 +3,9 @@
 //! A compactor stops for good at two blocks of the same labels and resolution whose times overlap, unless it is told to
 //! merge them. Ranges are half-open: a block that ends where the next one begins does not overlap it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::{
-    model::Labels,
-    tsdb::{BlockId, Meta},
-};
+use crate::{lineage::Entry, model::Labels};
 
 /// The most pairs that are looked for at once; whoever has more has enough to do.
 pub const MOST_OVERLAPS: usize = 10_000;
@@ -43,78 +40,45 @@ pub fn overlaps(spans: &[Span]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// What is kept of a block to hold it against others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Brief {
-    /// Its name.
-    pub id: BlockId,
-    /// Its external labels.
-    pub labels: Labels,
-    /// How far apart its samples are (ms); 0 unless it was downsampled.
-    pub resolution: i64,
-    /// Its times.
-    pub span: Span,
-    /// The blocks of level 1 that are in it.
-    pub sources: Vec<BlockId>,
-}
-
-impl From<&Meta> for Brief {
-    fn from(meta: &Meta) -> Self {
-        Self {
-            id: meta.ulid,
-            labels: meta.thanos_labels.clone().unwrap_or_default(),
-            resolution: meta.resolution(),
-            span: Span {
-                min: meta.min_time,
-                max: meta.max_time,
-            },
-            sources: meta.sources.clone(),
-        }
-    }
-}
-
-impl Brief {
-    /// Whether all that is in this block is in `other`, too: a compactor merged it and will delete it.
-    fn is_merged_into(&self, other: &BTreeSet<BlockId>) -> bool {
-        !self.sources.is_empty() && self.sources.iter().all(|source| other.contains(source))
-    }
-}
-
 /// Two blocks of the same labels and resolution whose times overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlap<'a> {
     /// The one; if there is something to say of `merged`, the one that was merged.
-    pub block: &'a Brief,
+    pub block: &'a Entry,
     /// The other.
-    pub other: &'a Brief,
+    pub other: &'a Entry,
     /// All of `block` is in `other`, since a compactor merged it; that heals by itself.
     pub merged: bool,
 }
 
-/// The overlaps among `blocks`, by label set and resolution. At most [`MOST_OVERLAPS`] for each of those.
-pub fn among(blocks: &[Brief]) -> Vec<Overlap<'_>> {
-    let mut groups: BTreeMap<(&Labels, i64), Vec<&Brief>> = BTreeMap::new();
+/// The overlaps among `blocks`, by label set and resolution, whatever the order of `blocks`. At most [`MOST_OVERLAPS`] for
+/// each of those.
+pub fn among(blocks: &[Entry]) -> Vec<Overlap<'_>> {
+    let mut groups: BTreeMap<(&Labels, i64), Vec<&Entry>> = BTreeMap::new();
     for block in blocks {
         groups.entry((&block.labels, block.resolution)).or_default().push(block);
     }
     let mut found = Vec::new();
-    for group in groups.values() {
-        let spans: Vec<Span> = group.iter().map(|block| block.span).collect();
+    for group in groups.values_mut() {
+        group.sort_by_key(|block| block.id);
+        let spans: Vec<Span> = group.iter().map(|block| span(block)).collect();
         let pairs = overlaps(&spans);
         found.extend(pairs.into_iter().map(|(a, b)| overlap(group[a], group[b])));
     }
     found
 }
 
-fn overlap<'a>(a: &'a Brief, b: &'a Brief) -> Overlap<'a> {
-    let set = |block: &Brief| block.sources.iter().copied().collect();
-    let (block, other, merged) = if a.is_merged_into(&set(b)) {
-        (a, b, true)
-    } else {
-        match b.is_merged_into(&set(a)) {
-            true => (b, a, true),
-            false => (a, b, false),
-        }
+/// The times of a block.
+fn span(block: &Entry) -> Span {
+    let (min, max) = block.range;
+    Span { min, max }
+}
+
+fn overlap<'a>(a: &'a Entry, b: &'a Entry) -> Overlap<'a> {
+    let (block, other, merged) = match (a.is_within(b), b.is_within(a)) {
+        (true, _) => (a, b, true),
+        (false, true) => (b, a, true),
+        (false, false) => (a, b, false),
     };
     Overlap { block, other, merged }
 }
@@ -124,6 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tsdb::BlockId;
 
     fn spans(ranges: &[(i64, i64)]) -> Vec<Span> {
         ranges.iter().map(|(min, max)| Span { min: *min, max: *max }).collect()
@@ -159,20 +124,20 @@ mod tests {
         BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRSTVWX{n:02}")).unwrap()
     }
 
-    fn brief(n: u8, cluster: &str, resolution: i64, span: (i64, i64), sources: &[u8]) -> Brief {
-        Brief {
+    fn entry(n: u8, cluster: &str, resolution: i64, range: (i64, i64), sources: &[u8]) -> Entry {
+        let mut sources: Vec<BlockId> = sources.iter().map(|n| id(*n)).collect();
+        sources.sort();
+        Entry {
             id: id(n),
             labels: Labels::from_pairs([("cluster", cluster)]),
             resolution,
-            span: Span {
-                min: span.0,
-                max: span.1,
-            },
-            sources: sources.iter().map(|n| id(*n)).collect(),
+            range,
+            level: 1,
+            sources: sources.into(),
         }
     }
 
-    fn told(blocks: &[Brief]) -> Vec<(BlockId, BlockId, bool)> {
+    fn told(blocks: &[Entry]) -> Vec<(BlockId, BlockId, bool)> {
         let found = among(blocks);
         found
             .iter()
@@ -183,10 +148,10 @@ mod tests {
     #[test]
     fn only_the_same_labels_and_resolution_overlap() {
         let blocks = [
-            brief(1, "a", 0, (0, 10), &[1]),
-            brief(2, "b", 0, (0, 10), &[2]),
-            brief(3, "a", 300_000, (0, 10), &[1]),
-            brief(4, "a", 0, (9, 20), &[4]),
+            entry(1, "a", 0, (0, 10), &[1]),
+            entry(2, "b", 0, (0, 10), &[2]),
+            entry(3, "a", 300_000, (0, 10), &[1]),
+            entry(4, "a", 0, (9, 20), &[4]),
         ];
         assert_eq!(told(&blocks), [(id(1), id(4), false)]);
     }
@@ -194,21 +159,21 @@ mod tests {
     #[test]
     fn what_was_merged_is_told_apart() {
         let blocks = [
-            brief(9, "a", 0, (0, 20), &[1, 2]),
-            brief(1, "a", 0, (0, 10), &[1]),
-            brief(2, "a", 0, (10, 20), &[2]),
-            brief(3, "a", 0, (15, 25), &[2, 3]),
-            // Says of nothing that is in it.
-            brief(4, "a", 0, (18, 19), &[]),
+            entry(9, "a", 0, (0, 20), &[1, 2]),
+            entry(1, "a", 0, (0, 10), &[1]),
+            entry(2, "a", 0, (10, 20), &[2]),
+            entry(3, "a", 0, (15, 25), &[2, 3]),
+            entry(4, "a", 0, (18, 19), &[4]),
         ];
         let mut found = told(&blocks);
         found.sort_unstable();
         let mut want = vec![
             (id(1), id(9), true),
             (id(2), id(9), true),
-            (id(9), id(3), false),
-            (id(2), id(3), true),
-            (id(9), id(4), false),
+            (id(3), id(9), false),
+            // Its sources are those of the other, and its times are not.
+            (id(2), id(3), false),
+            (id(4), id(9), false),
             (id(2), id(4), false),
             (id(3), id(4), false),
         ];
@@ -218,7 +183,7 @@ mod tests {
 
     #[test]
     fn two_merges_of_the_same_are_merged() {
-        let blocks = [brief(8, "a", 0, (0, 20), &[1, 2]), brief(9, "a", 0, (0, 20), &[2, 1])];
+        let blocks = [entry(8, "a", 0, (0, 20), &[1, 2]), entry(9, "a", 0, (0, 20), &[2, 1])];
         assert_eq!(told(&blocks), [(id(8), id(9), true)]);
     }
 

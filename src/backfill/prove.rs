@@ -7,9 +7,9 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use super::{Item, Settings};
 use crate::{
     audit::{self, Issue, whole::Reader},
-    catalog::{self, Found},
+    catalog::{self, Text},
     model::Labels,
-    objstore::{self, Bucket, Comparison},
+    objstore::{self, Bucket, Comparison, Scope},
     shipper::Courier,
     tsdb::{Block, BlockId, Meta, PinError, Pinned, PinnedFile},
 };
@@ -26,13 +26,15 @@ pub struct Proven {
     pub whole: usize,
     /// Blocks that are not what they should be, and why.
     pub wrong: Vec<(BlockId, String)>,
+    /// Blocks of which the store gives nothing, and why.
+    pub unknown: Vec<(BlockId, String)>,
 }
 
 /// Looks at each of `items` in the bucket: exactly its objects, their sizes and checksums, and its `meta.json`; with
 /// `settings.full`, and when the block is gone here, every byte is read back and held against what the check found here.
 ///
 /// # Errors
-/// The bucket's.
+/// Those that concern the whole bucket.
 pub async fn prove(
     items: &[&Item],
     settings: &Settings,
@@ -41,15 +43,18 @@ pub async fn prove(
 ) -> Result<Proven, objstore::Error> {
     let mut proven = Proven::default();
     let mut looks = stream::iter(items.iter().copied())
-        .map(|item| async move { Ok::<_, objstore::Error>((item.id, wrong(item, settings, bucket, reader).await?)) })
+        .map(|item| async move { (item.id, wrong(item, settings, bucket, reader).await) })
         .buffer_unordered(BLOCKS_AT_ONCE);
-    while let Some((id, wrong)) = looks.try_next().await? {
+    while let Some((id, wrong)) = looks.next().await {
         match wrong {
-            None => proven.whole += 1,
-            Some(why) => proven.wrong.push((id, why)),
+            Ok(None) => proven.whole += 1,
+            Ok(Some(why)) => proven.wrong.push((id, why)),
+            Err(error) if error.scope() == Scope::Object => proven.unknown.push((id, error.to_string())),
+            Err(error) => return Err(error),
         }
     }
     proven.wrong.sort_by_key(|(id, _)| *id);
+    proven.unknown.sort_by_key(|(id, _)| *id);
     Ok(proven)
 }
 
@@ -63,10 +68,14 @@ async fn wrong(
     let Some(block) = &item.block else {
         return Ok(None);
     };
-    let meta = match catalog::look(bucket.as_ref(), item.id).await? {
-        Found::Block(meta) => meta,
-        Found::Partial => return Ok(Some("its meta.json is gone".into())),
-        Found::Unreadable(why) => return Ok(Some(format!("its meta.json cannot be used: {why}"))),
+    let text = match catalog::text(bucket.as_ref(), item.id).await? {
+        Text::There(text) => text,
+        Text::Absent => return Ok(Some("its meta.json is gone".into())),
+        Text::Refused(error) => return Err(error),
+    };
+    let meta = match catalog::parsed(item.id, &text) {
+        Ok(meta) => meta,
+        Err(why) => return Ok(Some(format!("its meta.json cannot be used: {why}"))),
     };
     if let Some(why) = differs(block, &item.labels, &meta) {
         return Ok(Some(why));

@@ -172,6 +172,10 @@ impl Report {
                 "block {id} is not whole in the bucket: {why}; another program writes there, or the store loses data"
             ));
         }
+        for (id, why) in &proven.unknown {
+            self.failures
+                .push(format!("block {id} is sent, but could not be looked at anew: {why}"));
+        }
     }
 
     /// Notes that nothing could be proven at the end.

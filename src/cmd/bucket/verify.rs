@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::{scan::Wanted, show};
 use crate::{
     audit::{
-        self, Brief, Issue, Kind, Overlap,
+        self, Issue, Kind, Overlap,
         whole::{self, Held, Reader},
     },
     catalog::{self, Found},
+    lineage::Entry,
     objstore::{self, Bucket},
     tsdb::{BlockId, Meta},
 };
@@ -102,7 +103,7 @@ impl Report {
         text
     }
 
-    fn add(&mut self, seen: Seen, briefs: &mut Vec<Brief>) {
+    fn add(&mut self, seen: Seen, entries: &mut Vec<Entry>) {
         self.blocks += u64::from(seen.is_block);
         self.objects += seen.objects;
         self.bytes += seen.bytes;
@@ -114,7 +115,7 @@ impl Report {
         self.issues.extend(seen.issues.into_iter().take(MOST_ISSUES));
         self.issues.extend(last);
         self.notes.extend(seen.note);
-        briefs.extend(seen.brief);
+        entries.extend(seen.entry);
     }
 
     fn add_overlap(&mut self, overlap: &Overlap<'_>) {
@@ -122,8 +123,8 @@ impl Report {
         let shared = format!(
             "has times in common with {}: {} to {}, labels {}, resolution {}",
             other.id,
-            show::time(block.span.min.max(other.span.min)),
-            show::time(block.span.max.min(other.span.max)),
+            show::time(block.range.0.max(other.range.0)),
+            show::time(block.range.1.min(other.range.1)),
             show::labels(&block.labels),
             show::go_duration(block.resolution)
         );
@@ -152,14 +153,14 @@ struct Seen {
     issues: Vec<Issue>,
     note: Option<Note>,
     /// To be held against other blocks.
-    brief: Option<Brief>,
+    entry: Option<Entry>,
 }
 
 /// Looks at all blocks, or at as many as there is time for; an error is what ended it early.
 pub(super) async fn verify(task: &Task<'_>, token: &CancellationToken) -> (Report, Result<()>) {
-    let (mut report, mut briefs) = (Report::default(), Vec::new());
-    let end = look_at_all(task, token, &mut report, &mut briefs).await;
-    for overlap in audit::among(&briefs) {
+    let (mut report, mut entries) = (Report::default(), Vec::new());
+    let end = look_at_all(task, token, &mut report, &mut entries).await;
+    for overlap in audit::among(&entries) {
         report.add_overlap(&overlap);
     }
     report.issues.sort_unstable();
@@ -171,7 +172,7 @@ async fn look_at_all(
     task: &Task<'_>,
     token: &CancellationToken,
     report: &mut Report,
-    briefs: &mut Vec<Brief>,
+    entries: &mut Vec<Entry>,
 ) -> Result<()> {
     let ids = tokio::select! {
         biased;
@@ -194,7 +195,7 @@ async fn look_at_all(
             seen = looks.next() => seen,
         };
         match seen {
-            Some(seen) => report.add(seen?, briefs),
+            Some(seen) => report.add(seen?, entries),
             None => {
                 report.complete = true;
                 return Ok(());
@@ -264,7 +265,7 @@ async fn block(task: &Task<'_>, meta: &Meta) -> Result<Seen, objstore::Error> {
                 detail,
             });
         }
-        false => seen.brief = Some(Brief::from(meta)),
+        false => seen.entry = Some(Entry::from(meta)),
     }
     seen.issues = whole::issues(meta.ulid, &held);
     let all_there = seen.issues.iter().all(|issue| issue.kind == Kind::Extra);

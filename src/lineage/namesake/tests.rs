@@ -80,7 +80,8 @@ async fn objects_that_a_committed_block_lacks_are_named_with_what_they_must_be()
 #[tokio::test]
 async fn another_block_of_the_name_is_a_conflict() {
     let own = own();
-    let changes: [(&str, &dyn Fn(&mut serde_json::Value)); 6] = [
+    type Change = &'static dyn Fn(&mut serde_json::Value);
+    let changes: [(&str, Change); 6] = [
         ("minTime is 1 in the bucket, and 0 here", &|meta| {
             meta["minTime"] = 1.into()
         }),
@@ -246,7 +247,7 @@ mod late {
         let store = Store::new().await;
         let own = own();
         store.put_block(&own);
-        let late = Late(store.bucket.clone());
+        let late = Late(std::sync::Arc::clone(&store.bucket) as _);
         let found = async || namesake(&late, &parsed(&own), &own.labels).await.unwrap();
         assert!(matches!(found().await, Namesake::Whole(_)));
         store.remove(id(1), "index");

@@ -247,6 +247,10 @@ async fn a_block_that_the_compactor_has_merged_is_not_sent_again_when_the_ledger
     meta["compaction"] =
         serde_json::json!({"level": 2, "sources": [shipped.id.as_str(), "01K4ABCDEFGHJKMNPQRSTVWXYZ"]});
     meta["thanos"] = serde_json::json!({"labels": {"cluster": "rig", "replica": "0"}, "source": "compactor"});
+    for file in ["chunks/000001", "index"] {
+        let bytes = fs::read(work.path().join("block").join(file)).unwrap();
+        shipped.bucket.put(&format!("{merged}/{file}"), bytes).await;
+    }
     shipped
         .bucket
         .put(&format!("{merged}/meta.json"), meta.to_string().into_bytes())
