@@ -1,7 +1,7 @@
 //! When to try again: exponential with full jitter, so that many sidecars do not return to a sick store in step.
 //!
 //! [`patiently`] is for who has one operation to bring to an end; who comes back by himself, as the shipper does with
-//! each pass, keeps a [`Backoff`]. Both stand above a [`Bucket`](super::Bucket), whose calls have tried again already
+//! each pass, keeps a `Backoff`. Both stand above a [`Bucket`](super::Bucket), whose calls have tried again already
 //! what a few seconds can heal. Nothing is kept between two calls; dropping one ends it, in a wait as in an attempt.
 
 use std::time::Duration;
@@ -15,18 +15,18 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Counts failures in a row.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// Begins anew after a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// The wait after one more failure: between nothing and the ceiling, which doubles from 1 s to 30 s.
-    pub fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(rand::random::<f64>())

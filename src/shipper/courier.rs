@@ -183,8 +183,10 @@ impl Courier {
         } else {
             self.bucket.list(&dir).await?
         };
-        if !job.fresh {
-            self.bucket.abort_stale(&dir).await?;
+        if !job.fresh
+            && let Err(error) = self.bucket.abort_stale(&dir).await
+        {
+            tracing::debug!(%error, "what earlier uploads left behind stays");
         }
         let permit = self.sends.acquire().await.map_err(io::Error::other)?;
         if job.known.is_some() {
