@@ -64,6 +64,8 @@ async fn demonstrate() {
     );
 
     let keeper = Keeper::watch(prometheus.data());
+    // Made by us, as an operator does: narthex does not make what may be a mount point.
+    fs::create_dir(dir.join("bucket")).expect("the directory for the demo can be written");
     let bucket = BucketView::dir(&dir.join("bucket"));
     let flags = Sidecar::flags(&prometheus, &bucket.config());
     step("Starting narthex beside it, with a local directory as the bucket:");

@@ -5,6 +5,7 @@
 //! were sent; a put that fails or is dropped leaves no visible half object (on S3 an object appears whole or not at
 //! all, the local directory writes to a temporary name and renames).
 
+mod backoff;
 mod blocking;
 pub mod config;
 mod filesystem;
@@ -19,8 +20,16 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use prometheus_client::registry::Registry;
 
+pub(crate) use self::backoff::Backoff;
 use self::config::{BucketConfig, ConfigError, Provider};
-pub use self::pace::Pace;
+pub use self::{
+    backoff::{Passing, patiently},
+    pace::Pace,
+};
+
+/// How old what an upload left behind must be before it is taken for given up: other processes may be at work on it, and
+/// clocks differ.
+const STALE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How hard a bucket may be used.
 #[derive(Clone, Debug)]
@@ -160,7 +169,9 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error>;
 
     /// Sends a small object from memory unless there is one of that key. Where a store does not know the condition, the
-    /// object is sent as [`Bucket::put_bytes`] does.
+    /// object is sent as [`Bucket::put_bytes`] does; a directory keeps the condition, but for file systems that have no
+    /// way of doing so. Requests are tried again within: [`Placed::Exists`] may speak of what a try of this very call
+    /// has put there, so that the caller reads it and judges.
     async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
         self.put_bytes(key, body).await?;
         Ok(Placed::Created)
@@ -170,7 +181,8 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error>;
 
     /// What tells this place from another one at the same address, as when the file system of a directory is not mounted;
-    /// `None` where the address says all.
+    /// `None` where the address says all. The same after a restart. (Where the file system's identity is made of the
+    /// number of a device, it is another one when devices are numbered anew.)
     async fn incarnation(&self) -> Result<Option<String>, Error> {
         Ok(None)
     }
@@ -201,8 +213,11 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// Names of the directories at the top of the bucket that sort after `after`, sorted.
     async fn list_top(&self, after: &str) -> Result<Vec<String>, Error>;
 
-    /// Aborts multipart uploads that an earlier life left open below `dir`. Best effort: a store that cannot list them
-    /// or forbids it is not an error.
+    /// Clears away what uploads that were given up left below `dir`: multipart uploads that are open, temporary files. Only
+    /// what is older than a day, and nothing of this process: others may write there. What does not tell its age stays.
+    ///
+    /// Nothing depends on it, so that it belongs beside the way of the data: where a store cannot list such uploads, or
+    /// forbids it, or fails, this is an error which the caller may note and otherwise passes over.
     async fn abort_stale(&self, dir: &str) -> Result<(), Error>;
 
     /// Waits until clean-up that dropped puts left behind is through; call it before the process ends, under a deadline.
@@ -262,6 +277,9 @@ pub enum ErrorKind {
     Local,
     /// An object is larger than the caller accepts.
     TooLarge,
+    /// The store cannot do, or will not, what the configuration asks of every object: its storage class, its encryption, a
+    /// header.
+    Configuration,
     /// The store refused the request for another reason (4xx).
     Refused,
 }
@@ -310,10 +328,12 @@ impl Error {
         use ErrorKind::*;
         match (self.op, self.kind) {
             (_, NotFound | TooLarge | Local | Integrity) => Scope::Object,
-            // Archived, locked with another key, held: of one object as a rule. If it is so with all of them, each says so.
-            (Op::Get, Forbidden | Refused) => Scope::Object,
-            (Op::Upload, Refused) => Scope::Object,
-            _ => Scope::Bucket,
+            // Archived, of another key, not for us, too large: of one object as a rule. If it is so with all of them, each
+            // says so.
+            (Op::Get, Forbidden | Refused | Configuration) | (Op::Upload, Refused) => Scope::Object,
+            (_, NoBucket | Credentials | Region | Clock | Throttled | Server | Network | Stalled)
+            | (Op::Upload | Op::Iter | Op::Delete, Forbidden | Configuration)
+            | (Op::Iter | Op::Delete, Refused) => Scope::Bucket,
         }
     }
 }

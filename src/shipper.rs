@@ -15,7 +15,6 @@
 //! **Cancel.** When told to stop, the shipper goes on until everything sealed is durable and Prometheus is gone, or the
 //! grace period is over; then what runs is dropped, open multipart uploads are aborted, and what is not durable is told.
 
-mod backoff;
 mod commit;
 mod convoy;
 mod courier;
@@ -51,7 +50,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use backoff::Backoff;
 pub(crate) use commit::Committed;
 pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
@@ -63,7 +61,7 @@ pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
 use crate::{
     lineage::Lineage,
     model::Labels,
-    objstore::Bucket,
+    objstore::{Backoff, Bucket},
     tsdb::{BlockId, Scanner},
 };
 
@@ -134,7 +132,7 @@ pub struct Shipper {
     ledger_checked: bool,
     /// When the bucket was last asked for the sources of compacted blocks.
     sources_asked: Option<Instant>,
-    backoff: backoff::Backoff,
+    backoff: Backoff,
     /// What is not durable, as of the last pass.
     pending: BTreeMap<BlockId, Pending>,
     /// What is known of durability beside the ledger.
@@ -175,7 +173,7 @@ impl Shipper {
             lineage: Lineage::default(),
             ledger_checked: false,
             sources_asked: None,
-            backoff: backoff::Backoff::default(),
+            backoff: Backoff::default(),
             pending: BTreeMap::new(),
             durability: durability::Durability::default(),
             blocks_at_once: convoy::BLOCKS_AT_ONCE,

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     catalog::{self, Found},
     model::Labels,
-    objstore::{self, Bucket, ErrorKind},
-    shipper::{Backoff, Cargo, Carried, CarryError, Committed, Courier, Job},
+    objstore::{self, Backoff, Bucket, ErrorKind},
+    shipper::{Cargo, Carried, CarryError, Committed, Courier, Job},
     tsdb::{Block, BlockId},
 };
 

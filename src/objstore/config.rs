@@ -158,8 +158,9 @@ pub enum Sse {
 pub struct HttpConfig {
     /// How long an unused connection is kept.
     pub idle_conn_timeout: Duration,
-    /// How long the answer's head may take once the request is sent in full.
-    pub response_header_timeout: Duration,
+    /// How long the answer's head may take once the request is sent in full. `None`: not said; then it is 2 m where nothing
+    /// else watches over the request.
+    pub response_header_timeout: Option<Duration>,
     /// How long the TLS handshake may take.
     pub tls_handshake_timeout: Duration,
     /// How many unused connections are kept for one host.
@@ -189,7 +190,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             idle_conn_timeout: Duration::from_secs(90),
-            response_header_timeout: Duration::from_secs(120),
+            response_header_timeout: None,
             tls_handshake_timeout: Duration::from_secs(10),
             max_idle_per_host: 100,
             max_conns_per_host: None,

@@ -1,14 +1,18 @@
 //! A bucket that is a directory.
 //!
 //! Guarantees: an object appears whole or not at all. It is written under a temporary name beside its place, flushed to
-//! disk, checked for its size and renamed; then its directory, and every directory that was made for it, is flushed
-//! too. On a crash at most temporary files stay: they are hidden from listings, and [`Bucket::abort_stale`] removes
-//! them. On cancel the copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for
-//! that. An object that is read is held open: one that takes its place meanwhile changes nothing. Memory: one small
+//! disk, checked for its size and renamed; then its directory is flushed too, and once in a process' life every
+//! directory between it and the configured one. On a crash at most temporary files stay: they are hidden from listings,
+//! and [`Bucket::abort_stale`] removes them when they are a day old. On cancel the copy stops within a few MiB and its
+//! temporary file is removed; [`Bucket::settle`] waits for that. The configured directory is never made, and nothing is
+//! done while another one stands in its place (`root`). An object that is read is held open: one that takes its place meanwhile changes nothing. Memory: one small
 //! buffer per object on its way. There is no stall timeout: a directory on a network file system
 //! that hangs lets the calls hang.
 
+mod dirs;
+mod place;
 mod read;
+mod root;
 mod walk;
 mod write;
 
@@ -19,6 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
@@ -27,11 +32,15 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use self::{
+    dirs::Dirs,
+    place::Existing,
+    root::{Away, Root},
     walk::{Step, entries, holds_objects, is_temp, read, remove_stale, walk},
-    write::{Content, Failed, Live, write},
+    write::{Content, Failed, Live, Writer},
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Reading, Source, config::FilesystemConfig, pace,
+    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Placed, Reading, STALE_AFTER, Source,
+    config::FilesystemConfig, pace,
 };
 
 /// A directory as a bucket.
@@ -39,13 +48,15 @@ use super::{
 pub(super) struct Filesystem {
     name: String,
     identity: String,
-    root: PathBuf,
+    /// The configured directory.
+    root: Arc<Root>,
+    /// The directory below which all keys are: the configured one, or that of the prefix.
+    base: PathBuf,
     permits: Arc<Semaphore>,
     /// Those of objects that are being read.
     readings: Arc<Semaphore>,
     pace: Pace,
-    /// Temporary files that are being written.
-    live: Live,
+    writer: Arc<Writer>,
     cleanup: TaskTracker,
 }
 
@@ -59,11 +70,11 @@ impl Drop for CancelOnDrop {
 }
 
 impl Filesystem {
-    /// The bucket in `directory`, with all keys below `prefix`. Touches nothing: a directory that does not exist is an
-    /// empty bucket, and is made with the first object.
+    /// The bucket in `directory`, with all keys below `prefix`. Touches nothing: whether the directory exists is asked with
+    /// each operation. That of the prefix is made with the first object.
     pub(super) fn new(config: &FilesystemConfig, prefix: &str, limits: &Limits) -> Self {
         let directory = config.directory.display();
-        let root = if prefix.is_empty() {
+        let base = if prefix.is_empty() {
             config.directory.clone()
         } else {
             config.directory.join(prefix)
@@ -73,12 +84,17 @@ impl Filesystem {
         cleanup.close();
         Self {
             name: format!("fs: {directory}"),
-            identity: format!("file://{}", root.display()),
-            root,
+            identity: format!("file://{}", base.display()),
+            root: Arc::new(Root::new(&config.directory)),
+            base,
             permits: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
             readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
             pace: limits.pace.clone(),
-            live: Live::default(),
+            writer: Arc::new(Writer {
+                dirs: Dirs::below(&config.directory),
+                live: Live::default(),
+                pace: limits.pace.clone(),
+            }),
             cleanup,
         }
     }
@@ -99,7 +115,7 @@ impl Filesystem {
     fn path(&self, op: Op, key: &str) -> Result<PathBuf, Error> {
         let sound = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         if key.split('/').all(sound) && !key.split('/').any(is_temp) {
-            return Ok(self.root.join(key));
+            return Ok(self.base.join(key));
         }
         let detail = "this key cannot be the name of a file".to_owned();
         Err(Error {
@@ -111,10 +127,10 @@ impl Filesystem {
         })
     }
 
-    /// The directory of a listing; the root for an empty one.
+    /// The directory of a listing; the base for an empty one.
     fn dir(&self, op: Op, dir: &str) -> Result<PathBuf, Error> {
         if dir.is_empty() {
-            Ok(self.root.clone())
+            Ok(self.base.clone())
         } else {
             self.path(op, dir)
         }
@@ -126,12 +142,13 @@ impl Filesystem {
         key: &str,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let done = self.cleanup.spawn_blocking(work).await;
+        let root = Arc::clone(&self.root);
+        let done = self.cleanup.spawn_blocking(move || root.during(work)).await;
         done.unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(|error| self.error(op, key, &error))
     }
 
-    async fn put(&self, key: &str, content: Content) -> Result<(), Error> {
+    async fn put(&self, key: &str, content: Content, existing: Existing) -> Result<Placed, Error> {
         let target = self.path(Op::Upload, key)?;
         let permit = Arc::clone(&self.permits)
             .acquire_owned()
@@ -139,16 +156,16 @@ impl Filesystem {
             .expect("the semaphore is never closed");
         let cancelled = Arc::new(AtomicBool::new(false));
         let _cancel = CancelOnDrop(Arc::clone(&cancelled));
-        let (live, pace) = (Arc::clone(&self.live), self.pace.clone());
+        let (root, writer) = (Arc::clone(&self.root), Arc::clone(&self.writer));
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;
-            write(&target, &content, live, &pace, &cancelled)
+            root.during(|| writer.write(&target, &content, existing, &cancelled))
         });
         match done
             .await
             .unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error))))
         {
-            Ok(()) => Ok(()),
+            Ok(placed) => Ok(placed),
             Err(Failed::Store(error)) => Err(self.error(Op::Upload, key, &error)),
             Err(Failed::Source(detail)) => {
                 let kind = ErrorKind::Local;
@@ -175,21 +192,32 @@ impl Bucket for Filesystem {
     }
 
     async fn put_file(&self, key: &str, source: &Source) -> Result<(), Error> {
-        self.put(key, Content::File(source.clone())).await
+        let content = Content::File(source.clone());
+        self.put(key, content, Existing::Replace).await.map(drop)
     }
 
     async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error> {
-        self.put(key, Content::Memory(body)).await
+        self.put(key, Content::Memory(body), Existing::Replace).await.map(drop)
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
+        self.put(key, Content::Memory(body), Existing::Keep).await
     }
 
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {
         let path = self.path(Op::Get, key)?;
         self.blocking(Op::Get, key, move || match fs_err::metadata(path) {
-            Ok(there) => Ok(there.is_file().then(|| there.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(there) => Ok(there.is_file().then_some(there.len())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error),
         })
         .await
+    }
+
+    async fn incarnation(&self) -> Result<Option<String>, Error> {
+        let root = Arc::clone(&self.root);
+        let mark = self.blocking(Op::Iter, "", move || root.check()).await?;
+        Ok(Some(mark.to_string()))
     }
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
@@ -238,11 +266,11 @@ impl Bucket for Filesystem {
     }
 
     async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
-        let (root, after) = (self.root.clone(), after.to_owned());
+        let (base, after) = (self.base.clone(), after.to_owned());
         self.blocking(Op::Iter, "", move || {
             let mut dirs = Vec::new();
-            for entry in entries(&root)? {
-                if entry.is_dir && entry.name > after && holds_objects(&root.join(&entry.name))? {
+            for entry in entries(&base)? {
+                if entry.is_dir && entry.name > after && holds_objects(&base.join(&entry.name))? {
                     dirs.push(entry.name);
                 }
             }
@@ -254,8 +282,12 @@ impl Bucket for Filesystem {
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {
         let path = self.dir(Op::Delete, dir)?;
-        let live = Arc::clone(&self.live);
-        self.blocking(Op::Delete, dir, move || remove_stale(&path, &live)).await
+        let writer = Arc::clone(&self.writer);
+        let work = move || match SystemTime::now().checked_sub(STALE_AFTER) {
+            Some(before) => remove_stale(&path, before, &writer.live),
+            None => Ok(()),
+        };
+        self.blocking(Op::Delete, dir, work).await
     }
 
     async fn settle(&self) {
@@ -283,6 +315,9 @@ fn failure(op: Op, place: String, error: &io::Error) -> Error {
 /// What kind of failure it is, and what helps.
 fn classify(op: Op, error: &io::Error) -> (ErrorKind, &'static str) {
     use io::ErrorKind as Io;
+    if error.get_ref().is_some_and(|inner| inner.is::<Away>()) {
+        return (ErrorKind::NoBucket, "");
+    }
     match error.kind() {
         Io::NotFound if op == Op::Get => (ErrorKind::NotFound, ""),
         Io::PermissionDenied => (

@@ -2,8 +2,8 @@
 //!
 //! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
 //! answer's checksum, where there is one, is compared with ours. At most `requests_at_once` requests with a body run
-//! at once, over all files, and as many objects are read. Each attempt of a request ends when nothing moves for the stall time; what can heal is
-//! retried as often as the configuration says.
+//! at once, over all files, and as many objects are read. Each attempt of a request ends when nothing moves for the stall
+//! time; what can heal is tried again, by one call no more often than the configuration says (`tries`).
 //!
 //! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next life, or a
 //! lifecycle rule. On cancel: dropping a future closes its connection at once; open uploads are aborted in the
@@ -15,12 +15,14 @@ mod compare;
 mod credentials;
 mod errors;
 mod guard;
+mod headers;
 mod list;
 mod multipart;
 mod paced;
 mod put;
 mod read;
 mod transport;
+mod tries;
 
 use std::{
     collections::HashSet,
@@ -31,19 +33,18 @@ use std::{
 use async_trait::async_trait;
 use aws_sdk_s3::{Client, error::ProvideErrorMetadata};
 use aws_smithy_runtime_api::client::result::SdkError;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use md5::{Digest, Md5};
 use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 
 use self::{
     body::{Frames, Slice},
+    headers::Headers,
     multipart::Plan,
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Reading, Source,
-    config::{ConfigError, ListVersion, S3Config, Secret, Sse, UserMetadata},
+    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Placed, Reading, Source,
+    config::{ConfigError, ListVersion, S3Config},
 };
 
 /// A bucket in an S3 store.
@@ -57,8 +58,9 @@ struct Store {
     identity: String,
     /// What every key starts with: empty, or with a slash at its end.
     prefix: String,
-    encryption: Encryption,
-    object_headers: UserMetadata,
+    headers: Headers,
+    /// How many requests one call may make.
+    attempts: u32,
     list_version: ListVersion,
     multipart: bool,
     part_size: u64,
@@ -71,6 +73,8 @@ struct Store {
     md5: AtomicBool,
     /// Whether to go over to MD5 when the store does not acknowledge CRC32C.
     md5_on_silence: bool,
+    /// The store does not know the condition that an object is to be new.
+    unconditional: AtomicBool,
     /// Multipart uploads of this life that are not through.
     open: Mutex<HashSet<String>>,
     cleanup: TaskTracker,
@@ -81,26 +85,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Store").field(&self.identity).finish()
     }
-}
-
-/// Encryption by the store, as the requests want it.
-#[derive(Clone, Debug)]
-enum Encryption {
-    None,
-    S3,
-    /// `context` is base64 of JSON.
-    Kms {
-        key_id: String,
-        context: String,
-    },
-    Customer(CustomerKey),
-}
-
-/// A key of the customer's and its MD5, in base64.
-#[derive(Clone, Debug)]
-struct CustomerKey {
-    key: Secret,
-    key_md5: Secret,
 }
 
 impl S3Bucket {
@@ -122,12 +106,12 @@ impl S3Bucket {
         // A tracker that is closed can be waited for; tasks may still be added.
         cleanup.close();
         Ok(Self(Arc::new(Store {
-            client: guard::guarded(client, limits, config.http.max_conns_per_host),
+            client: guard::guarded(client, limits, config),
             bucket: config.bucket.clone(),
             identity,
             prefix,
-            encryption: encryption(&config.sse)?,
-            object_headers: config.user_metadata.clone(),
+            headers: Headers::of(config)?,
+            attempts: config.attempts,
             list_version: config.list_version,
             multipart: config.multipart,
             part_size: config.part_size,
@@ -137,41 +121,12 @@ impl S3Bucket {
             frames: Frames::default(),
             md5: AtomicBool::new(config.send_content_md5 == Some(true)),
             md5_on_silence: config.send_content_md5.is_none(),
+            unconditional: AtomicBool::new(false),
             open: Mutex::default(),
             cleanup,
             runtime: Handle::current(),
         })))
     }
-}
-
-fn encryption(sse: &Sse) -> Result<Encryption, ConfigError> {
-    Ok(match sse {
-        Sse::None => Encryption::None,
-        Sse::S3 => Encryption::S3,
-        Sse::Kms { key_id, context } => {
-            let json = serde_json::to_string(context)
-                .map_err(|error| ConfigError::new("config.sse_config.kms_encryption_context", error.to_string()))?;
-            Encryption::Kms {
-                key_id: key_id.clone(),
-                context: STANDARD.encode(json),
-            }
-        }
-        Sse::Customer { key_file } => {
-            let problem = |problem| ConfigError::new("config.sse_config.encryption_key", problem);
-            let key = fs_err::read(key_file).map_err(|error| problem(error.to_string()))?;
-            if key.len() != 32 {
-                let (path, len) = (key_file.display(), key.len());
-                return Err(problem(format!(
-                    "{path} has {len} bytes, but a key is exactly 32 raw bytes (no newline at the end)"
-                )));
-            }
-            let key_md5 = Secret::new(STANDARD.encode(Md5::digest(&key)));
-            Encryption::Customer(CustomerKey {
-                key: Secret::new(STANDARD.encode(&key)),
-                key_md5,
-            })
-        }
-    })
 }
 
 impl Store {
@@ -215,7 +170,7 @@ impl Store {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let (kind, detail) = errors::explain(op, &error);
+        let (kind, detail) = errors::explain(op, &error, self.headers.key_file());
         self.error(op, key, kind, detail)
     }
 
@@ -257,7 +212,11 @@ impl Bucket for S3Bucket {
     }
 
     async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error> {
-        self.0.put_memory(key, &body).await
+        self.0.put_memory(key, &body, false).await.map(drop)
+    }
+
+    async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
+        self.0.put_memory(key, &body, true).await
     }
 
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {

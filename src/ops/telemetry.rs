@@ -1,8 +1,9 @@
 //! The log: where it goes, in which form, and what is let through.
 //!
 //! Logfmt and JSON go to standard error, one line an event, written at once and whole; a line that cannot be written is
-//! lost, and the process goes on. The journal gets its fields as fields. Libraries are heard from warnings up, unless the
-//! level is debug. `RUST_LOG` is not read: the flags alone decide. A panic is a line of the log like any other.
+//! lost, and the process goes on. The journal gets its fields as fields. Libraries are heard from warnings up; at debug
+//! also what they inform of, and of those that handle credentials still only the warnings: what they say below that holds
+//! access keys, tokens and signatures. `RUST_LOG` is not read: the flags alone decide. A panic is a line of the log like any other.
 
 use std::{
     error::Error,
@@ -136,16 +137,21 @@ fn journal(name: Option<&str>) -> Result<tracing_journald::Layer, InitError> {
         .with_custom_fields(name.map(|name| ("NAME", name))))
 }
 
-/// Ours at the level that was asked for; libraries from warnings up, and all they have to say at debug.
+/// The libraries that handle credentials: their targets begin so.
+const HANDLE_CREDENTIALS: [&str; 3] = ["aws_", "hyper", "h2"];
+
+/// Ours at the level that was asked for; libraries from warnings up, and a little more at debug.
 fn filter(level: Level) -> Targets {
     let (ours, libraries) = match level {
         Level::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
         Level::Warn => (LevelFilter::WARN, LevelFilter::WARN),
         Level::Info => (LevelFilter::INFO, LevelFilter::WARN),
-        Level::Debug => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        Level::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
     };
+    let quiet = libraries.min(LevelFilter::WARN);
     Targets::new()
         .with_default(libraries)
+        .with_targets(HANDLE_CREDENTIALS.map(|target| (target, quiet)))
         .with_target(env!("CARGO_CRATE_NAME"), ours)
 }
 
@@ -154,7 +160,7 @@ fn log_level(level: Level) -> tracing_log::log::LevelFilter {
     match level {
         Level::Error => tracing_log::log::LevelFilter::Error,
         Level::Warn | Level::Info => tracing_log::log::LevelFilter::Warn,
-        Level::Debug => tracing_log::log::LevelFilter::Debug,
+        Level::Debug => tracing_log::log::LevelFilter::Info,
     }
 }
 
@@ -405,9 +411,20 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_heard_from_warnings_up_unless_we_debug() {
+    fn libraries_are_heard_from_warnings_up_and_of_credentials_nothing_else_ever() {
         let noise = || {
-            info!(target: "aws_config::meta", "chatter");
+            debug!(target: "tower::buffer", "detail");
+            info!(target: "tower::buffer", "chatter");
+            for target_of_credentials in [
+                // Each must be a constant.
+                || info!(target: "aws_config::profile::credentials", "the key id is AKID"),
+                || info!(target: "aws_sigv4::http_request", "the key id is AKID"),
+                || info!(target: "aws_smithy_runtime::client", "the key id is AKID"),
+                || info!(target: "hyper_util::client::legacy", "the key id is AKID"),
+                || info!(target: "h2::codec", "the key id is AKID"),
+            ] {
+                target_of_credentials();
+            }
             warn!(target: "hyper::proto", "trouble");
             info!("ours");
         };

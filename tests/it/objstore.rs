@@ -1,6 +1,7 @@
 //! Buckets over real connections: one suite for all of them, and stores that misbehave.
 
 mod conformance;
+mod directory;
 mod faults;
 mod multipart;
 mod reading;

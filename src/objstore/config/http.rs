@@ -71,11 +71,10 @@ impl HttpYaml {
         };
         Ok(HttpConfig {
             idle_conn_timeout: duration("idle_conn_timeout", self.idle_conn_timeout, defaults.idle_conn_timeout)?,
-            response_header_timeout: duration(
-                "response_header_timeout",
-                self.response_header_timeout,
-                defaults.response_header_timeout,
-            )?,
+            response_header_timeout: self
+                .response_header_timeout
+                .map(|text| duration("response_header_timeout", Some(text), Duration::ZERO))
+                .transpose()?,
             tls_handshake_timeout: duration(
                 "tls_handshake_timeout",
                 self.tls_handshake_timeout,

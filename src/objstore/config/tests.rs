@@ -54,7 +54,7 @@ fn everything() -> S3Config {
         },
         http: HttpConfig {
             idle_conn_timeout: Duration::from_secs(90),
-            response_header_timeout: Duration::from_secs(125),
+            response_header_timeout: Some(Duration::from_secs(125)),
             tls_handshake_timeout: Duration::from_secs(11),
             max_idle_per_host: 7,
             max_conns_per_host: NonZeroUsize::new(5),
@@ -110,7 +110,9 @@ fn what_the_documentation_shows_is_the_default() {
     let (mut bare, _) = s3("type: S3\nconfig: {bucket: example, endpoint: s3.us-east-1.amazonaws.com}\n");
     assert_eq!(bare.send_content_md5, None);
     bare.send_content_md5 = Some(true);
-    // Two defaults of our own.
+    // Three defaults of our own; where nothing is said about the head of an answer, the stall time is enough.
+    assert_eq!(bare.http.response_header_timeout, None);
+    bare.http.response_header_timeout = Some(Duration::from_secs(120));
     assert_eq!(bare.part_size, 16 << 20);
     bare.part_size = 64 << 20;
     assert_eq!(documented, bare);

@@ -75,18 +75,20 @@ impl Filesystem {
         let permit = self.reading().await;
         let cancelled = Arc::new(AtomicBool::new(false));
         let _cancel = CancelOnDrop(Arc::clone(&cancelled));
-        let (source, pace) = (source.clone(), self.pace.clone());
+        let (root, source, pace) = (Arc::clone(&self.root), source.clone(), self.pace.clone());
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;
-            compare(&path, &source, &pace, &cancelled)
+            root.during(|| compare(&path, &source, &pace, &cancelled))
         });
         match done
             .await
             .unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error))))
         {
             Ok(comparison) => Ok(comparison),
-            Err(Failed::Store(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Comparison::Absent),
-            Err(Failed::Store(error)) => Err(self.error(Op::Get, key, &error)),
+            Err(Failed::Store(error)) => match self.error(Op::Get, key, &error) {
+                error if error.kind == ErrorKind::NotFound => Ok(Comparison::Absent),
+                error => Err(error),
+            },
             Err(Failed::Source(detail)) => Err(refused(self.place(key), ErrorKind::Local, detail)),
         }
     }

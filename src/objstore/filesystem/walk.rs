@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read},
     path::Path,
+    time::SystemTime,
 };
 
 use super::write::Live;
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     pub(super) is_dir: bool,
     pub(super) is_temp: bool,
     pub(super) len: u64,
+    /// When it was last written to, where the file system tells.
+    pub(super) modified: Option<SystemTime>,
 }
 
 /// The directories and files in a directory. Links to files count as files, links to directories are left out, and so
@@ -49,8 +52,8 @@ pub(super) fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
             continue;
         };
         let is_dir = entry.file_type()?.is_dir();
-        let len = match fs_err::metadata(entry.path()) {
-            Ok(metadata) if is_dir || metadata.is_file() => metadata.len(),
+        let (len, modified) = match fs_err::metadata(entry.path()) {
+            Ok(metadata) if is_dir || metadata.is_file() => (metadata.len(), metadata.modified().ok()),
             Ok(_) => continue,
             Err(error) if missing(&error) => continue,
             Err(error) => return Err(error),
@@ -60,6 +63,7 @@ pub(super) fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
             name,
             is_dir,
             len,
+            modified,
         });
     }
     Ok(entries)
@@ -93,12 +97,15 @@ pub(super) fn holds_objects(dir: &Path) -> io::Result<bool> {
     Ok(walk(dir, "", &mut |_, _| Step::Stop)? == Step::Stop)
 }
 
-pub(super) fn remove_stale(dir: &Path, live: &Live) -> io::Result<()> {
+/// Removes temporary files below `dir` that nobody has written to since `before`. Another process may be at work on
+/// younger ones; those in `live` are our own.
+pub(super) fn remove_stale(dir: &Path, before: SystemTime, live: &Live) -> io::Result<()> {
     for entry in entries(dir)? {
         let path = dir.join(&entry.name);
         if entry.is_dir {
-            remove_stale(&path, live)?;
+            remove_stale(&path, before, live)?;
         } else if entry.is_temp
+            && entry.modified.is_some_and(|modified| modified < before)
             && !live
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -1,4 +1,4 @@
-//! An object's way to disk: temporary name, flush, rename, flush.
+//! An object's way to disk: directories, temporary name, flush, rename, flush.
 
 use std::{
     collections::HashSet,
@@ -15,7 +15,11 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::objstore::{Pace, Source, pace};
+use super::{
+    dirs::{self, Dirs},
+    place::{Existing, place},
+};
+use crate::objstore::{Pace, Placed, Source, pace};
 
 /// How much is copied at once.
 pub(super) const BUFFER: usize = 256 * 1024;
@@ -74,38 +78,63 @@ impl Drop for Temp {
     }
 }
 
-pub(super) fn write(
-    target: &Path,
-    content: &Content,
-    live: Live,
-    pace: &Pace,
-    cancelled: &AtomicBool,
-) -> Result<(), Failed> {
-    let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
-        return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
-    };
-    create_dirs(dir)?;
-    let (temp, mut file) = Temp::create(dir, name, live)?;
-    let len = match content {
-        Content::Memory(bytes) => {
-            wait(pace.send(bytes.len()), cancelled)?;
-            file.write_all(bytes)?;
-            bytes.len() as u64
+/// What all writing to one bucket shares.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) dirs: Dirs,
+    pub(super) live: Live,
+    pub(super) pace: Pace,
+}
+
+impl Writer {
+    /// Makes `content` the object at `target`. When it returns `Ok`, what is there lasts, whoever put it there.
+    pub(super) fn write(
+        &self,
+        target: &Path,
+        content: &Content,
+        existing: Existing,
+        cancelled: &AtomicBool,
+    ) -> Result<Placed, Failed> {
+        let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
+        };
+        self.dirs.make(dir)?;
+        let placed = match existing {
+            Existing::Keep if fs_err::symlink_metadata(target).is_ok() => Placed::Exists,
+            _ => {
+                let temp = self.fill(dir, name, content, cancelled)?;
+                still_wanted(cancelled)?;
+                place(&temp.path, target, existing)?
+            }
+        };
+        if placed == Placed::Exists && fs_err::metadata(target)?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
         }
-        Content::File(source) => {
-            copy(source, &mut file, pace, cancelled)?;
-            source.len
-        }
-    };
-    file.sync_all()?;
-    let written = file.metadata()?.len();
-    if written != len {
-        return Err(io::Error::other(format!("{written} bytes are on disk where {len} were written")).into());
+        dirs::sync(dir)?;
+        Ok(placed)
     }
-    still_wanted(cancelled)?;
-    fs_err::rename(&temp.path, target)?;
-    sync_dir(dir)?;
-    Ok(())
+
+    /// A temporary file with all of `content`, flushed.
+    fn fill(&self, dir: &Path, name: &str, content: &Content, cancelled: &AtomicBool) -> Result<Temp, Failed> {
+        let (temp, mut file) = Temp::create(dir, name, Arc::clone(&self.live))?;
+        let len = match content {
+            Content::Memory(bytes) => {
+                wait(self.pace.send(bytes.len()), cancelled)?;
+                file.write_all(bytes)?;
+                bytes.len() as u64
+            }
+            Content::File(source) => {
+                copy(source, &mut file, &self.pace, cancelled)?;
+                source.len
+            }
+        };
+        file.sync_all()?;
+        let written = file.metadata()?.len();
+        if written != len {
+            return Err(io::Error::other(format!("{written} bytes are on disk where {len} were written")).into());
+        }
+        Ok(temp)
+    }
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
@@ -150,28 +179,4 @@ pub(super) fn still_wanted(cancelled: &AtomicBool) -> io::Result<()> {
     } else {
         Ok(())
     }
-}
-
-/// Makes a directory and what is missing above it, each of them lasting.
-fn create_dirs(dir: &Path) -> io::Result<()> {
-    match fs_err::create_dir(dir) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_dirs(dir.parent().ok_or(error)?)?;
-            match fs_err::create_dir(dir) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-        }
-        Err(error) => return Err(error),
-    }
-    match dir.parent() {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    fs_err::File::open(dir)?.sync_all()
 }

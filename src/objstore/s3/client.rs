@@ -2,8 +2,7 @@
 //!
 //! Building it reads the TLS files that are named and touches no network. Nothing that the SDK does on its own account
 //! changes what is sent: no checksums but those that the caller gives, no chunked encoding, no time limits but those of
-//! the transport, no second guess at stalled streams. Requests are tried as often as the configuration says, with
-//! pauses of at most a second, drawn at random.
+//! the transport, no second guess at stalled streams. How often requests are tried stands in `tries`.
 
 mod region;
 mod site;
@@ -18,7 +17,6 @@ use aws_sdk_s3::{
         AppName, BehaviorVersion, Builder, ConfigBag, Intercept, Region, RequestChecksumCalculation,
         ResponseChecksumValidation, RuntimeComponents, StalledStreamProtectionConfig,
         interceptors::{BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextMut},
-        retry::RetryConfig,
         timeout::TimeoutConfig,
     },
 };
@@ -38,12 +36,9 @@ use self::{region::Regions, site::Site};
 use super::{
     credentials::{self, Cache},
     transport::{DIAL, Proxies, Transport},
+    tries::retry_config,
 };
 use crate::objstore::config::{ConfigError, Credentials, S3Config};
-
-/// The longest pause before the second try; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The client that a configuration describes. Reads the files that TLS needs; the store is not asked anything yet.
 pub(super) async fn client(config: &S3Config) -> Result<Client, ConfigError> {
@@ -76,12 +71,7 @@ fn build(config: &S3Config, transport: Transport, provider: SharedCredentialsPro
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(DIAL).build())
-            .retry_config(
-                RetryConfig::standard()
-                    .with_max_attempts(config.attempts)
-                    .with_initial_backoff(FIRST_PAUSE)
-                    .with_max_backoff(LONGEST_PAUSE),
-            )
+            .retry_config(retry_config(config.attempts))
             .app_name(AppName::new("narthex").expect("these letters may be in an app's name"))
             .interceptor(Signature)
     };
@@ -161,10 +151,15 @@ impl ClassifyRetry for Corrections {
         {
             return again;
         }
+        let code = told::code(answer);
+        // Somebody else wrote the same key in the same moment.
+        if let Some("ConditionalRequestConflict" | "OperationAborted") = code.as_deref() {
+            return RetryAction::transient_error();
+        }
         let Some(cache) = &self.renewable else {
             return RetryAction::NoActionIndicated;
         };
-        match told::code(answer).as_deref() {
+        match code.as_deref() {
             Some("ExpiredToken" | "ExpiredTokenException") => {
                 cache.forget();
                 RetryAction::retryable_error(ErrorKind::ServerError)

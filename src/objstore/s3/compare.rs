@@ -17,6 +17,7 @@ use futures_util::StreamExt;
 use super::{
     Store,
     body::{Checksum, Hasher, Slice},
+    headers::Purpose,
     multipart::{self, MAX_PARTS, Plan},
 };
 use crate::objstore::{Comparison, Error, ErrorKind, Op, Proof, Source};
@@ -79,13 +80,17 @@ impl Store {
         }
     }
 
-    async fn head(&self, key: &str, part: Option<i32>) -> Result<HeadObjectOutput, Error> {
-        self.sending(|| async {
-            let request = self.head_request(key).checksum_mode(ChecksumMode::Enabled);
-            let answer = request.set_part_number(part).send().await;
-            answer.map_err(|error| self.sdk_error(Op::Get, key, error))
-        })
-        .await
+    /// What the store knows about an object, or about one of its parts.
+    pub(super) async fn head(&self, key: &str, part: Option<i32>) -> Result<HeadObjectOutput, Error> {
+        let tries = self.tries();
+        let once = || async {
+            let request = self.client.head_object().bucket(&self.bucket).key(self.full(key));
+            let request = request.checksum_mode(ChecksumMode::Enabled).set_part_number(part);
+            let request = self.on_account(request.customize(), Purpose::Bytes, &tries);
+            let answer = request.send().await;
+            Ok(answer.map_err(|error| self.sdk_error(Op::Get, key, error))?)
+        };
+        tries.run(once).await
     }
 
     async fn crc32c(&self, key: &str, slice: &Slice) -> Result<u32, Error> {
@@ -160,7 +165,7 @@ impl Store {
     }
 }
 
-fn len(head: &HeadObjectOutput) -> Option<u64> {
+pub(super) fn len(head: &HeadObjectOutput) -> Option<u64> {
     head.content_length().and_then(|len| u64::try_from(len).ok())
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Static keys, the SDK's own chain, or the chain that Thanos walks: environment, shared credentials file, web
 //! identity, container, instance metadata. The first source that is set up decides: if it fails, that is the error, and
-//! no other identity is taken silently. Where nothing is set up the error lists what was looked at; requests never go
+//! no other identity is taken silently. (A credentials file in the home directory that cannot be looked at is not set up:
+//! only one that is named by the environment is.) Where nothing is set up the error lists what was looked at; requests never go
 //! out unsigned. Sources are asked at the first request, over a transport of their own: what `http_config` says about
 //! the store (its authorities, its client certificate) is not about AWS' services. Files are read again each time.
 
 use std::{
-    fmt,
-    path::PathBuf,
+    fmt, io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -265,21 +266,24 @@ impl Chain {
     /// Only the credentials file, not `~/.aws/config`: as in Thanos; `aws_sdk_auth` reads both.
     async fn file(&self, settings: &ProviderConfig) -> provider::Result {
         let named = (self.env)("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
+        let is_named = named.is_some();
         let path = named.or_else(|| (self.env)("HOME").map(|home| PathBuf::from(home).join(".aws/credentials")));
         let Some(path) = path else {
             return Err(CredentialsError::not_loaded(
                 "neither AWS_SHARED_CREDENTIALS_FILE nor HOME is set",
             ));
         };
-        match tokio::fs::metadata(&path).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(CredentialsError::not_loaded(format!(
-                    "{} does not exist",
-                    path.display()
-                )));
-            }
-            Err(error) => return Err(CredentialsError::provider_error(format!("{}: {error}", path.display()))),
+        if let Err(error) = readable(&path).await {
+            let text = format!("{}: {error}", path.display());
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound => CredentialsError::not_loaded(format!("{} does not exist", path.display())),
+                _ if is_named => CredentialsError::provider_error(text),
+                _ => {
+                    // Nobody asked for this file; a home may be out of reach on purpose (systemd's ProtectHome).
+                    tracing::debug!(file = %path.display(), %error, "no credentials are read from the home directory");
+                    CredentialsError::not_loaded(text)
+                }
+            });
         }
         let profile = (self.env)("AWS_PROFILE").unwrap_or_else(|| "default".to_owned());
         #[allow(
@@ -352,6 +356,15 @@ impl ProvideCredentials for Chain {
         Self: 'a,
     {
         future::ProvideCredentials::new(self.load())
+    }
+}
+
+/// Whether a file can be opened for reading.
+async fn readable(path: &Path) -> io::Result<()> {
+    let file = tokio::fs::File::open(path).await?;
+    match file.metadata().await?.is_dir() {
+        true => Err(io::ErrorKind::IsADirectory.into()),
+        false => Ok(()),
     }
 }
 

@@ -3,14 +3,14 @@
 //! Wrapped around the transport, below the SDK's retries, so that each attempt is watched by itself and the pauses
 //! between attempts are not mistaken for a stall. Nor is the time for which a body waits for the bucket's pace. What counts as progress: the transport takes a piece of the body, the
 //! head of the answer arrives, a piece of the answer arrives. However slow an upload is, it is not cut while it moves.
+//! Where the configuration grants more time than that for the TLS handshake or the head of an answer, it is granted here.
 //! A stalled attempt fails with [`Stall`], and the SDK does not retry it: a store that hangs would hang for many times
-//! the stall time. Callers decide (a body is sent once more, on another connection).
+//! the stall time. It is tried once more, on another connection (`tries`).
 
 use std::{
     error::Error as StdError,
     fmt,
     future::Future,
-    num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -45,7 +45,7 @@ use tokio::{
 };
 
 use super::{errors, paced::Paced};
-use crate::objstore::{Limits, Pace};
+use crate::objstore::{Limits, Pace, config::S3Config};
 
 /// What the kernel and proxies on the way may still hold when the transport has taken the last byte.
 const IN_FLIGHT: u64 = 4 << 20;
@@ -60,11 +60,41 @@ const COMPLETION_PATIENCE: u32 = 4;
 /// proxies use for connections that were closed or an origin that failed.
 const MORE_TRANSIENT_STATUSES: [u16; 4] = [408, 429, 499, 520];
 
+/// How long each stage of a request may take without progress.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Anything that moves bytes.
+    stall: Duration,
+    /// Until the first byte of the body is taken: dialling, and the TLS handshake.
+    connecting: Duration,
+    /// The head of the answer.
+    answer: Duration,
+    /// The head of the answer to what puts parts together.
+    completion: Duration,
+}
+
+impl Patience {
+    fn new(stall: Duration, config: &S3Config) -> Self {
+        let handshake = match config.insecure {
+            true => Duration::ZERO,
+            false => config.http.tls_handshake_timeout,
+        };
+        // Zero, which stands for no limit, leaves our own: nothing waits without end.
+        let head = config.http.response_header_timeout.unwrap_or_default();
+        Self {
+            stall,
+            connecting: stall.max(handshake),
+            answer: stall.max(head),
+            completion: (stall * COMPLETION_PATIENCE).max(head),
+        }
+    }
+}
+
 /// The client with the watch around its transport, and with what this program relies on: no checksums but ours (the
 /// SDK's own would turn a plain PUT into a chunked one with a trailer), no second watch.
 ///
-/// `connections`: where the transport limits them, waiting for one must not be taken for a stall, and so is done here.
-pub(super) fn guarded(client: &Client, limits: &Limits, connections: Option<NonZeroUsize>) -> Client {
+/// Where the transport limits its connections, waiting for one must not be taken for a stall, and so is done here.
+pub(super) fn guarded(client: &Client, limits: &Limits, wanted: &S3Config) -> Client {
     let config = client.config();
     let mut builder = config
         .to_builder()
@@ -73,10 +103,14 @@ pub(super) fn guarded(client: &Client, limits: &Limits, connections: Option<NonZ
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_classifier(Retries);
     if let Some(inner) = config.http_client() {
-        let connections = connections.map(|limit| Arc::new(Semaphore::new(limit.get())));
+        let connections = wanted
+            .http
+            .max_conns_per_host
+            .map(|limit| limit.get().min(Semaphore::MAX_PERMITS));
+        let connections = connections.map(|limit| Arc::new(Semaphore::new(limit)));
         builder = builder.http_client(Guard {
             inner,
-            stall: limits.stall,
+            patience: Patience::new(limits.stall, wanted),
             pace: limits.pace.clone(),
             connections,
         });
@@ -124,7 +158,7 @@ impl ClassifyRetry for Retries {
 #[derive(Debug)]
 struct Guard<T> {
     inner: T,
-    stall: Duration,
+    patience: Patience,
     pace: Pace,
     connections: Option<Arc<Semaphore>>,
 }
@@ -134,7 +168,7 @@ impl HttpClient for Guard<SharedHttpClient> {
         let inner = self.inner.http_connector(settings, components);
         SharedHttpConnector::new(Guard {
             inner,
-            stall: self.stall,
+            patience: self.patience,
             pace: self.pace.clone(),
             connections: self.connections.clone(),
         })
@@ -159,7 +193,7 @@ impl HttpClient for Guard<SharedHttpClient> {
 
 impl HttpConnector for Guard<SharedHttpConnector> {
     fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
-        let (inner, stall, connections) = (self.inner.clone(), self.stall, self.connections.clone());
+        let (inner, mut patience, connections) = (self.inner.clone(), self.patience, self.connections.clone());
         let pace = self.pace.clone();
         HttpConnectorFuture::new(async move {
             let permit = match connections {
@@ -170,7 +204,9 @@ impl HttpConnector for Guard<SharedHttpConnector> {
             // What else has a body is a short document.
             let paced = request.method() == "PUT";
             let completion = request.method() == "POST" && request.uri().contains("uploadId=");
-            let patience = if completion { COMPLETION_PATIENCE } else { 1 };
+            if completion {
+                patience.answer = patience.completion;
+            }
             let body = request.take_body();
             let total = body.content_length().unwrap_or(0);
             *request.body_mut() = match total {
@@ -184,8 +220,8 @@ impl HttpConnector for Guard<SharedHttpConnector> {
                     SdkBody::from_body_1_x(WatchedRequest { inner, progress })
                 }
             };
-            let response = watch(inner.call(request), &progress, total, stall, patience).await?;
-            Ok(watched_response(response, stall, permit))
+            let response = watch(inner.call(request), &progress, total, patience).await?;
+            Ok(watched_response(response, patience.stall, permit))
         })
     }
 }
@@ -195,19 +231,18 @@ async fn watch(
     call: HttpConnectorFuture,
     progress: &Progress,
     total: u64,
-    stall: Duration,
-    patience: u32,
+    patience: Patience,
 ) -> Result<HttpResponse, ConnectorError> {
     let mut call = std::pin::pin!(call);
     loop {
-        let (deadline, limit, doing) = progress.deadline(total, stall, patience);
+        let (deadline, limit, doing) = progress.deadline(total, patience);
         tokio::select! {
             biased;
             answer = &mut call => return answer,
             () = tokio::time::sleep_until(deadline) => {}
         }
         // The transport may have moved on meanwhile; it tells without waking us, for it does so very often.
-        if progress.deadline(total, stall, patience).0 <= Instant::now() {
+        if progress.deadline(total, patience).0 <= Instant::now() {
             let stall = Stall { doing, waited: limit };
             return Err(ConnectorError::other(Box::new(stall), None));
         }
@@ -263,26 +298,24 @@ impl Progress {
     }
 
     /// When the request is taken for stalled if nothing moves until then, how long that is, and what it is waiting for.
-    fn deadline(&self, total: u64, stall: Duration, patience: u32) -> (Instant, Duration, &'static str) {
+    fn deadline(&self, total: u64, patience: Patience) -> (Instant, Duration, &'static str) {
         let taken = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if total > 0 && taken.bytes < total {
-            let doing = if taken.bytes == 0 {
-                "connecting"
+            let (limit, doing) = if taken.bytes == 0 {
+                (patience.connecting, "connecting")
             } else {
-                "sending the body"
+                (patience.stall, "sending the body")
             };
-            return (taken.last + stall, stall, doing);
+            return (taken.last + limit, limit, doing);
         }
-        let limit = stall * patience + drain_time(total, taken.last.duration_since(taken.start));
-        (
-            taken.last + limit,
-            limit,
-            if total == 0 {
-                "connecting or waiting for the answer"
-            } else {
-                "waiting for the answer"
-            },
-        )
+        let (limit, doing) = if total == 0 {
+            let limit = patience.connecting.max(patience.answer);
+            (limit, "connecting or waiting for the answer")
+        } else {
+            let drained = drain_time(total, taken.last.duration_since(taken.start));
+            (patience.answer + drained, "waiting for the answer")
+        };
+        (taken.last + limit, limit, doing)
     }
 }
 
@@ -388,6 +421,33 @@ mod tests {
             ),
         ] {
             assert_eq!(drain_time(total, elapsed), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_can_grant_more_time_and_no_end_it_cannot() {
+        let secs = Duration::from_secs;
+        let yaml = |http: &str| {
+            let yaml = format!(
+                "type: S3\nconfig: {{bucket: b, endpoint: h, access_key: a, secret_key: s, http_config: {{{http}}}}}"
+            );
+            match crate::objstore::config::parse(&yaml).unwrap().provider {
+                crate::objstore::config::Provider::S3(config) => *config,
+                other => panic!("{other:?}"),
+            }
+        };
+        for (http, connecting, answer, completion) in [
+            ("", 30, 30, 120),
+            ("response_header_timeout: 5s", 30, 30, 120),
+            ("response_header_timeout: 0s", 30, 30, 120),
+            ("response_header_timeout: 90s", 30, 90, 120),
+            ("response_header_timeout: 5m", 30, 300, 300),
+            ("tls_handshake_timeout: 45s", 45, 30, 120),
+            ("tls_handshake_timeout: 0s", 30, 30, 120),
+        ] {
+            let got = Patience::new(secs(30), &yaml(http));
+            let got = [got.stall, got.connecting, got.answer, got.completion].map(|limit| limit.as_secs());
+            assert_eq!(got, [30, connecting, answer, completion], "{http}");
         }
     }
 }

@@ -3,11 +3,13 @@
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use bytes::{Bytes, BytesMut};
 
-use super::{Store, errors, guard::Stall};
+use super::{
+    Store, errors,
+    guard::Stall,
+    headers::Purpose,
+    tries::{Failed, Tries},
+};
 use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion, pace};
-
-/// How often a small object is read when its answer breaks off in the middle.
-const READS: u32 = 3;
 
 /// What one page of a listing holds, whichever call it came from.
 struct Page {
@@ -69,10 +71,14 @@ impl Store {
     async fn pages(&self, query: &Query<'_>, mut each: impl FnMut(Page)) -> Result<(), Error> {
         let mut next = None;
         loop {
-            let page = match self.list_version {
-                ListVersion::V1 => self.page_v1(query, next.as_ref()).await?,
-                ListVersion::V2 => self.page_v2(query, next.as_ref()).await?,
+            let tries = self.tries();
+            let once = || async {
+                Ok(match self.list_version {
+                    ListVersion::V1 => self.page_v1(query, next.as_ref(), &tries).await?,
+                    ListVersion::V2 => self.page_v2(query, next.as_ref(), &tries).await?,
+                })
             };
+            let page = tries.run(once).await?;
             let following = page.next.clone();
             each(page);
             match following {
@@ -87,7 +93,7 @@ impl Store {
         }
     }
 
-    async fn page_v2(&self, query: &Query<'_>, next: Option<&Next>) -> Result<Page, Error> {
+    async fn page_v2(&self, query: &Query<'_>, next: Option<&Next>, tries: &Tries) -> Result<Page, Error> {
         let request = self
             .client
             .list_objects_v2()
@@ -99,7 +105,8 @@ impl Store {
             Some(Next::Token(token) | Next::Marker(token)) => Some(token.clone()),
             None => None,
         };
-        let answer = request.set_continuation_token(token).send().await;
+        let request = request.set_continuation_token(token).customize();
+        let answer = self.on_account(request, Purpose::List, tries).send().await;
         let answer = answer.map_err(|error| self.sdk_error(Op::Iter, query.dir, error))?;
         let next = match (answer.is_truncated, answer.next_continuation_token) {
             (Some(true), Some(token)) => Some(Next::Token(token)),
@@ -111,18 +118,20 @@ impl Store {
         Ok(self.page(objects, dirs, next))
     }
 
-    async fn page_v1(&self, query: &Query<'_>, next: Option<&Next>) -> Result<Page, Error> {
+    async fn page_v1(&self, query: &Query<'_>, next: Option<&Next>, tries: &Tries) -> Result<Page, Error> {
         let marker = match next {
             Some(Next::Marker(marker) | Next::Token(marker)) => Some(marker.clone()),
             None => query.after.clone(),
         };
-        let answer = self
+        let request = self
             .client
             .list_objects()
             .bucket(&self.bucket)
             .prefix(&query.prefix)
             .set_delimiter(query.delimiter.map(str::to_owned))
-            .set_marker(marker)
+            .set_marker(marker);
+        let answer = self
+            .on_account(request.customize(), Purpose::List, tries)
             .send()
             .await
             .map_err(|error| self.sdk_error(Op::Iter, query.dir, error))?;
@@ -172,22 +181,19 @@ impl Store {
 
     /// Reads a small object.
     pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
-        let mut reads = 1;
-        loop {
-            let answer = self
-                .get_request(key)
-                .send()
-                .await
-                .map_err(|error| self.sdk_error(Op::Get, key, error))?;
+        let tries = self.tries();
+        let once = || async {
+            let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
+            let request = self.on_account(request.customize(), Purpose::Bytes, &tries);
+            let answer = request.send().await;
+            let answer = answer.map_err(|error| self.sdk_error(Op::Get, key, error))?;
             match self.read_body(key, limit, answer).await {
-                // The SDK retries up to the head of the answer; what breaks off later is ours.
-                Err(error) if reads < READS && error.kind == ErrorKind::Network => {
-                    reads += 1;
-                    tracing::debug!(%error, "reading once more");
-                }
-                result => return result,
+                // The SDK tries again up to the head of the answer; what breaks off later is ours.
+                Err(error) if error.kind == ErrorKind::Network => Err(Failed::Again(error)),
+                result => Ok(result?),
             }
-        }
+        };
+        tries.run(once).await
     }
 
     async fn read_body(&self, key: &str, limit: u64, mut answer: GetObjectOutput) -> Result<Bytes, Error> {

@@ -2,26 +2,31 @@
 //!
 //! The object appears when all parts are put together, and not before. Whatever ends an upload early (an error, a
 //! dropped future) leads to an abort in the background, with a time limit of its own, so that no parts stay behind to
-//! be paid for; [`Store::cleanup`] knows what is still running. Only a killed process leaves parts: the next life
-//! aborts them ([`Store::abort_stale`]).
+//! be paid for; [`Store::cleanup`] knows what is still running. Only a killed process leaves parts: they are aborted when
+//! they are a day old ([`Store::abort_stale_below`]), since younger ones may be those of another process.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aws_sdk_s3::{
-    operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder,
-    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption},
+    primitives::DateTime,
+    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{SemaphorePermit, oneshot};
 
 use super::{
-    Encryption, Store,
+    Store,
     body::{Checksum, Failure, Hasher, Slice},
     errors,
+    headers::Purpose,
     put::Sent,
+    tries::Failed,
 };
-use crate::objstore::{Error, ErrorKind, Op, Source};
+use crate::objstore::{Error, ErrorKind, Op, STALE_AFTER, Source};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -106,14 +111,14 @@ impl Drop for Upload {
 impl Store {
     /// Sends a file in parts.
     pub(super) async fn put_parts(self: &Arc<Self>, key: &str, source: &Source, plan: (u64, u64)) -> Result<(), Error> {
-        self.settle_checksum(key, || async {
+        self.settle_form(key, || async {
             let upload = match self.open(key).await? {
                 Sent::Done(upload) => upload,
-                Sent::WantsMd5(reason) => return Ok(Sent::WantsMd5(reason)),
+                Sent::Wants(wish) => return Ok(Sent::Wants(wish)),
             };
             match upload.send_all(source, plan).await? {
                 Sent::Done(parts) => upload.finish(parts).await.map(Sent::Done),
-                Sent::WantsMd5(reason) => Ok(Sent::WantsMd5(reason)),
+                Sent::Wants(wish) => Ok(Sent::Wants(wish)),
             }
         })
         .await
@@ -141,10 +146,7 @@ impl Store {
             .bucket(&self.bucket)
             .key(self.full(key))
             .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C));
-        let request = self
-            .dress_multipart(request)
-            .customize()
-            .mutate_request(self.extra_headers());
+        let request = self.dressed(request.customize(), Purpose::Create);
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
@@ -171,24 +173,6 @@ impl Store {
         }))
     }
 
-    fn dress_multipart(&self, request: CreateMultipartUploadFluentBuilder) -> CreateMultipartUploadFluentBuilder {
-        let request = request
-            .set_metadata(self.metadata())
-            .set_storage_class(self.storage_class());
-        match &self.encryption {
-            Encryption::None => request,
-            Encryption::S3 => request.server_side_encryption(ServerSideEncryption::Aes256),
-            Encryption::Kms { key_id, context } => request
-                .server_side_encryption(ServerSideEncryption::AwsKms)
-                .ssekms_key_id(key_id)
-                .ssekms_encryption_context(context),
-            Encryption::Customer(customer) => request
-                .sse_customer_algorithm("AES256")
-                .sse_customer_key(customer.key.expose())
-                .sse_customer_key_md5(customer.key_md5.expose()),
-        }
-    }
-
     /// Aborts an upload. Best effort: what stays is named in the log.
     async fn abort(&self, key: &str, id: &str) {
         let request = self
@@ -208,13 +192,16 @@ impl Store {
         tracing::warn!(
             object = place,
             why,
-            "cannot abort a multipart upload; the next start tries again, a lifecycle rule of the bucket also removes it"
+            "cannot abort a multipart upload; it is tried again in a day, when the block is met once more; a lifecycle rule of the bucket also removes it"
         );
     }
 
-    /// Aborts uploads below `dir` that are not ours of this life.
+    /// Aborts uploads below `dir` that were begun long ago and are not ours of this life.
     pub(super) async fn abort_stale_below(&self, dir: &str) -> Result<(), Error> {
         let below = self.below(dir);
+        let Some(before) = SystemTime::now().checked_sub(STALE_AFTER).map(DateTime::from) else {
+            return Ok(());
+        };
         let mut markers = (None, None);
         loop {
             let (key_marker, id_marker) = markers.clone();
@@ -225,28 +212,18 @@ impl Store {
                 .prefix(&below)
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(id_marker);
-            let page = match request.send().await {
-                Ok(page) => page,
-                Err(error) => {
-                    let error = self.sdk_error(Op::Iter, dir, error);
-                    if error.kind.is_transient() {
-                        return Err(error);
-                    }
-                    tracing::debug!(%error, "the store does not list open multipart uploads");
-                    return Ok(());
-                }
-            };
+            let page = request.send().await;
+            let page = page.map_err(|error| self.sdk_error(Op::Iter, dir, error))?;
             for upload in page.uploads() {
                 // A store that does not know the prefix tells of those of others, too.
                 let key = upload.key().filter(|key| key.starts_with(&below));
                 let (Some(key), Some(id)) = (key.and_then(|key| self.relative(key)), upload.upload_id()) else {
                     continue;
                 };
-                if !self.is_open(id) {
-                    tracing::info!(
-                        object = self.place(key),
-                        "aborting a multipart upload that was left open"
-                    );
+                let stale = upload.initiated().is_some_and(|begun| *begun < before);
+                if stale && !self.is_open(id) {
+                    let object = self.place(key);
+                    tracing::info!(object, "aborting a multipart upload that was left open");
                     self.abort(key, id).await;
                 }
             }
@@ -279,7 +256,7 @@ impl Upload {
             };
             match sent? {
                 Sent::Done(part) => parts.push(part),
-                Sent::WantsMd5(reason) => return Ok(Sent::WantsMd5(reason)),
+                Sent::Wants(wish) => return Ok(Sent::Wants(wish)),
             }
         }
         parts.sort_unstable_by_key(|part: &Part| part.number);
@@ -288,45 +265,40 @@ impl Upload {
 
     async fn send_part(&self, number: i32, slice: Slice, _permit: SemaphorePermit<'_>) -> Result<Sent<Part>, Error> {
         let (store, key) = (&*self.store, self.key.as_str());
-        store
-            .sending(|| async {
-                let hasher = if self.crc32c { Hasher::crc32c() } else { Hasher::md5() };
-                let checksum = store.digest(key, &slice, hasher).await?;
-                let (body, failure) = slice.body(&store.frames);
-                let mut request = store
-                    .client
-                    .upload_part()
-                    .bucket(&store.bucket)
-                    .key(store.full(key))
-                    .upload_id(&self.id)
-                    .part_number(number)
-                    .body(body)
-                    .set_checksum_crc32_c(checksum.crc32c())
-                    .set_content_md5(checksum.md5());
-                if let Encryption::Customer(customer) = &store.encryption {
-                    request = request
-                        .sse_customer_algorithm("AES256")
-                        .sse_customer_key(customer.key.expose())
-                        .sse_customer_key_md5(customer.key_md5.expose());
-                }
-                let answer = match request.send().await {
-                    Ok(answer) => answer,
-                    Err(error) => return store.refused(key, &checksum, &failure, error),
-                };
-                if let Sent::WantsMd5(reason) = store.acknowledged(key, &checksum, answer.checksum_crc32_c())? {
-                    return Ok(Sent::WantsMd5(reason));
-                }
-                let Some(e_tag) = answer.e_tag else {
-                    let detail = format!("the store took part {number} without giving it an ETag");
-                    return Err(store.error(Op::Upload, key, ErrorKind::Server, detail));
-                };
-                Ok(Sent::Done(Part {
-                    number,
-                    e_tag,
-                    checksum,
-                }))
-            })
-            .await
+        let tries = store.tries();
+        let once = || async {
+            let hasher = if self.crc32c { Hasher::crc32c() } else { Hasher::md5() };
+            let checksum = store.digest(key, &slice, hasher).await?;
+            let (body, failure) = slice.body(&store.frames);
+            let request = store
+                .client
+                .upload_part()
+                .bucket(&store.bucket)
+                .key(store.full(key))
+                .upload_id(&self.id)
+                .part_number(number)
+                .body(body)
+                .set_checksum_crc32_c(checksum.crc32c())
+                .set_content_md5(checksum.md5());
+            let request = store.on_account(request.customize(), Purpose::Bytes, &tries);
+            let answer = match request.send().await {
+                Ok(answer) => answer,
+                Err(error) => return Ok(store.refused(key, &checksum, &failure, error)?),
+            };
+            if let Sent::Wants(wish) = store.acknowledged(key, &checksum, answer.checksum_crc32_c(), ())? {
+                return Ok(Sent::Wants(wish));
+            }
+            let Some(e_tag) = answer.e_tag else {
+                let detail = format!("the store took part {number} without giving it an ETag");
+                return Err(Failed::from(store.error(Op::Upload, key, ErrorKind::Server, detail)));
+            };
+            Ok(Sent::Done(Part {
+                number,
+                e_tag,
+                checksum,
+            }))
+        };
+        tries.run(once).await
     }
 
     /// Puts the parts together: now the object appears.
@@ -342,7 +314,7 @@ impl Upload {
         let completed = CompletedMultipartUpload::builder()
             .set_parts(Some(completed.collect()))
             .build();
-        let mut request = self
+        let request = self
             .store
             .client
             .complete_multipart_upload()
@@ -350,13 +322,9 @@ impl Upload {
             .key(self.store.full(&self.key))
             .upload_id(&self.id)
             .multipart_upload(completed);
-        if let Encryption::Customer(customer) = &self.store.encryption {
-            request = request
-                .sse_customer_algorithm("AES256")
-                .sse_customer_key(customer.key.expose())
-                .sse_customer_key_md5(customer.key_md5.expose());
-        }
-        let answer = request
+        let answer = self
+            .store
+            .dressed(request.customize(), Purpose::Bytes)
             .send()
             .await
             .map_err(|error| self.store.sdk_error(Op::Upload, &self.key, error))?;

@@ -4,37 +4,52 @@
 //! damaged on the way. CRC32C by default. MD5 when the configuration asks for it, and, for the rest of the process'
 //! life, when the store turns out to want it: it refuses the checksum header, demands `Content-MD5` (object lock), or
 //! accepts the header without acknowledging the value, which older stores do that do not know it.
+//!
+//! An object that is to be new goes out with `If-None-Match: *`. A store that knows no such condition, and says so, gets it
+//! without, for the rest of the process' life; one that ignores the condition replaces what is there.
 
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::{
     error::ProvideErrorMetadata,
-    operation::put_object::builders::PutObjectFluentBuilder,
     primitives::{ByteStream, SdkBody},
-    types::{ServerSideEncryption, StorageClass},
 };
 use aws_smithy_runtime_api::client::result::SdkError;
 use bytes::Bytes;
 use tokio::sync::SemaphorePermit;
 
 use super::{
-    Encryption, Store,
+    Store,
     body::{Checksum, Failure, Hasher, Slice},
     errors,
+    headers::Purpose,
+    tries::Tries,
 };
-use crate::objstore::{Error, ErrorKind, Op};
-
-/// How often a body is sent: once more after a stall (a connection that died without a word) or a damaged transfer.
-/// What else heals by itself is retried by the SDK.
-pub(super) const SENDS: u32 = 2;
+use crate::objstore::{Error, ErrorKind, Op, Placed};
 
 /// How one try to send something ended.
 #[derive(Debug)]
 pub(super) enum Sent<T> {
     /// The store has it.
     Done(T),
-    /// The store wants MD5, for this reason: try again with it.
-    WantsMd5(String),
+    /// The store wants the request in another form: try again so.
+    Wants(Wish),
+}
+
+/// Another form of request, and why we think that the store wants it.
+#[derive(Debug)]
+pub(super) enum Wish {
+    /// With MD5 in place of CRC32C.
+    Md5(String),
+    /// Without the condition that the object is to be new.
+    NoCondition(String),
+}
+
+/// What one request with a body is about.
+struct Part<'a> {
+    key: &'a str,
+    checksum: Checksum,
+    failure: Failure,
 }
 
 impl Store {
@@ -52,69 +67,67 @@ impl Store {
         }
     }
 
-    /// Runs `send` until it does not ask for MD5 any more.
-    pub(super) async fn settle_checksum<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
+    /// Runs `send` until it does not ask for another form of the request any more.
+    pub(super) async fn settle_form<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Sent<T>, Error>>,
     {
-        for _ in 0..2 {
+        for _ in 0..3 {
             match send().await? {
                 Sent::Done(done) => return Ok(done),
-                Sent::WantsMd5(reason) => {
+                Sent::Wants(Wish::Md5(reason)) => {
                     if !self.md5.swap(true, Ordering::Relaxed) {
                         tracing::info!(bucket = self.identity, reason, "sending Content-MD5 in place of CRC32C");
                     }
                 }
+                Sent::Wants(Wish::NoCondition(reason)) => {
+                    if !self.unconditional.swap(true, Ordering::Relaxed) {
+                        tracing::info!(
+                            bucket = self.identity,
+                            reason,
+                            "the store does not know If-None-Match; objects are sent without it from now on"
+                        );
+                    }
+                }
             }
         }
-        let detail = "the store asked for Content-MD5, was given it, and asked again".to_owned();
+        let detail = "the store asked for Content-MD5 or for no condition, was given it, and asked again".to_owned();
         Err(self.error(Op::Upload, key, ErrorKind::Refused, detail))
     }
 
     /// One object, one request, from a file.
     pub(super) async fn put_whole(&self, key: &str, slice: &Slice) -> Result<(), Error> {
-        self.settle_checksum(key, || async {
+        let tries = self.tries();
+        self.settle_form(key, || async {
             let _permit = self.permit().await;
-            self.sending(|| async {
+            let once = || async {
                 let checksum = self.digest(key, slice, self.hasher()).await?;
                 let (body, failure) = slice.body(&self.frames);
-                self.put(key, body, &checksum, &failure).await
-            })
-            .await
+                let part = Part { key, checksum, failure };
+                Ok(self.put(&part, body, false, &tries).await?)
+            };
+            tries.run(once).await
         })
         .await
+        .map(drop)
     }
 
-    /// One object, one request, from memory.
-    pub(super) async fn put_memory(&self, key: &str, bytes: &Bytes) -> Result<(), Error> {
-        self.settle_checksum(key, || async {
+    /// One object, one request, from memory; with `new` only if there is none of that key.
+    pub(super) async fn put_memory(&self, key: &str, bytes: &Bytes, new: bool) -> Result<Placed, Error> {
+        let tries = self.tries();
+        self.settle_form(key, || async {
             let _permit = self.permit().await;
-            self.sending(|| async {
+            let once = || async {
                 let mut hasher = self.hasher();
                 hasher.update(bytes);
+                let (checksum, failure) = (hasher.finish(), Failure::default());
                 let body = ByteStream::new(SdkBody::from(bytes.clone()));
-                self.put(key, body, &hasher.finish(), &Failure::default()).await
-            })
-            .await
+                let part = Part { key, checksum, failure };
+                Ok(self.put(&part, body, new, &tries).await?)
+            };
+            tries.run(once).await
         })
         .await
-    }
-
-    /// Sends once more what a stall or a damaged transfer kept from arriving.
-    pub(super) async fn sending<T, F>(&self, send: impl Fn() -> F) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        let mut tries = 1;
-        loop {
-            match send().await {
-                Err(error) if tries < SENDS && matches!(error.kind, ErrorKind::Stalled | ErrorKind::Integrity) => {
-                    tries += 1;
-                    tracing::debug!(%error, "sending once more");
-                }
-                result => return result,
-            }
-        }
     }
 
     pub(super) async fn digest(&self, key: &str, slice: &Slice, hasher: Hasher) -> Result<Checksum, Error> {
@@ -122,53 +135,42 @@ impl Store {
         digest.map_err(|reason| self.error(Op::Upload, key, ErrorKind::Local, reason))
     }
 
-    async fn put(
-        &self,
-        key: &str,
-        body: ByteStream,
-        checksum: &Checksum,
-        failure: &Failure,
-    ) -> Result<Sent<()>, Error> {
+    async fn put(&self, part: &Part<'_>, body: ByteStream, new: bool, tries: &Tries) -> Result<Sent<Placed>, Error> {
+        let Part { key, checksum, failure } = part;
+        let conditional = new && !self.unconditional.load(Ordering::Relaxed);
         let request = self
             .client
             .put_object()
             .bucket(&self.bucket)
             .key(self.full(key))
             .body(body)
+            .set_if_none_match(conditional.then(|| "*".to_owned()))
             .set_checksum_crc32_c(checksum.crc32c())
             .set_content_md5(checksum.md5());
-        let request = self.dress_put(request).customize().mutate_request(self.extra_headers());
+        let request = self.on_account(request.customize(), Purpose::Create, tries);
         match request.send().await {
-            Ok(answer) => self.acknowledged(key, checksum, answer.checksum_crc32_c()),
-            Err(error) => self.refused(key, checksum, failure, error),
-        }
-    }
-
-    fn dress_put(&self, request: PutObjectFluentBuilder) -> PutObjectFluentBuilder {
-        let request = request
-            .set_metadata(self.metadata())
-            .set_storage_class(self.storage_class());
-        match &self.encryption {
-            Encryption::None => request,
-            Encryption::S3 => request.server_side_encryption(ServerSideEncryption::Aes256),
-            Encryption::Kms { key_id, context } => request
-                .server_side_encryption(ServerSideEncryption::AwsKms)
-                .ssekms_key_id(key_id)
-                .ssekms_encryption_context(context),
-            Encryption::Customer(customer) => request
-                .sse_customer_algorithm("AES256")
-                .sse_customer_key(customer.key.expose())
-                .sse_customer_key_md5(customer.key_md5.expose()),
+            Ok(answer) => self.acknowledged(key, checksum, answer.checksum_crc32_c(), Placed::Created),
+            Err(error) if conditional && errors::is_there_already(&error) => Ok(Sent::Done(Placed::Exists)),
+            Err(error) => match errors::knows_no_condition(&error).filter(|_| conditional) {
+                Some(reason) => Ok(Sent::Wants(Wish::NoCondition(reason))),
+                None => self.refused(key, checksum, failure, error),
+            },
         }
     }
 
     /// Compares what the store says it received with what was sent.
-    pub(super) fn acknowledged(&self, key: &str, checksum: &Checksum, told: Option<&str>) -> Result<Sent<()>, Error> {
+    pub(super) fn acknowledged<T>(
+        &self,
+        key: &str,
+        checksum: &Checksum,
+        told: Option<&str>,
+        done: T,
+    ) -> Result<Sent<T>, Error> {
         let Some(ours) = checksum.crc32c() else {
-            return Ok(Sent::Done(()));
+            return Ok(Sent::Done(done));
         };
         match told {
-            Some(theirs) if theirs == ours => Ok(Sent::Done(())),
+            Some(theirs) if theirs == ours => Ok(Sent::Done(done)),
             Some(theirs) => {
                 let detail = format!(
                     "the store acknowledged CRC32C {theirs}, but {ours} was sent: the data was damaged on the way, or \
@@ -176,10 +178,10 @@ impl Store {
                 );
                 Err(self.error(Op::Upload, key, ErrorKind::Integrity, detail))
             }
-            None if self.md5_on_silence => Ok(Sent::WantsMd5(
+            None if self.md5_on_silence => Ok(Sent::Wants(Wish::Md5(
                 "the store does not acknowledge CRC32C checksums".to_owned(),
-            )),
-            None => Ok(Sent::Done(())),
+            ))),
+            None => Ok(Sent::Done(done)),
         }
     }
 
@@ -200,29 +202,8 @@ impl Store {
         if matches!(checksum, Checksum::Crc32c(_))
             && let Some(reason) = errors::wants_md5(&error)
         {
-            return Ok(Sent::WantsMd5(reason));
+            return Ok(Sent::Wants(Wish::Md5(reason)));
         }
         Err(self.sdk_error(Op::Upload, key, error))
-    }
-
-    pub(super) fn storage_class(&self) -> Option<StorageClass> {
-        self.object_headers.storage_class.as_deref().map(StorageClass::from)
-    }
-
-    pub(super) fn metadata(&self) -> Option<std::collections::HashMap<String, String>> {
-        let metadata = &self.object_headers.metadata;
-        (!metadata.is_empty()).then(|| metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
-    }
-
-    /// Sets the headers that go out as they are configured, before the request is signed.
-    pub(super) fn extra_headers(&self) -> impl Fn(&mut errors::HttpRequest) + Send + Sync + 'static {
-        let headers = self.object_headers.headers.clone();
-        move |request| {
-            for (name, value) in &headers {
-                if let Err(error) = request.headers_mut().try_insert(name.clone(), value.clone()) {
-                    tracing::warn!(header = name, %error, "a header of put_user_metadata cannot be sent");
-                }
-            }
-        }
     }
 }

@@ -11,22 +11,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_s3::{
-    operation::{get_object::builders::GetObjectFluentBuilder, head_object::builders::HeadObjectFluentBuilder},
-    primitives::ByteStream,
-};
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Encryption, Store, errors, guard::Stall};
+use super::{
+    Store, compare, errors,
+    guard::Stall,
+    headers::Purpose,
+    tries::{Failed, Tries},
+};
 use crate::objstore::{Error, ErrorKind, Op, Reading, pace};
-
-/// How many tries in a row may bring no byte.
-const TRIES: u32 = 3;
-
-/// The pause before the second try; it doubles with the next.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// An answer that brings bytes up to the object's end.
 struct Answer {
@@ -46,8 +42,8 @@ struct Stream {
     e_tag: Option<String>,
     /// What the current answer still has to bring.
     body: Option<ByteStream>,
-    /// How many tries in a row brought nothing.
-    fruitless: u32,
+    /// What is left of them until the next byte.
+    tries: Tries,
     /// What has arrived and was not handed out.
     held: Bytes,
     /// What the pace wants to pass before more is handed out.
@@ -56,35 +52,13 @@ struct Stream {
 }
 
 impl Store {
-    /// A request for an object.
-    pub(super) fn get_request(&self, key: &str) -> GetObjectFluentBuilder {
-        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
-        match &self.encryption {
-            Encryption::Customer(customer) => request
-                .sse_customer_algorithm("AES256")
-                .sse_customer_key(customer.key.expose())
-                .sse_customer_key_md5(customer.key_md5.expose()),
-            _ => request,
-        }
-    }
-
-    /// A request for what the store knows about an object.
-    pub(super) fn head_request(&self, key: &str) -> HeadObjectFluentBuilder {
-        let request = self.client.head_object().bucket(&self.bucket).key(self.full(key));
-        match &self.encryption {
-            Encryption::Customer(customer) => request
-                .sse_customer_algorithm("AES256")
-                .sse_customer_key(customer.key.expose())
-                .sse_customer_key_md5(customer.key_md5.expose()),
-            _ => request,
-        }
-    }
-
     /// Reads an object from `offset` on.
     pub(super) async fn stream(self: &Arc<Self>, key: &str, offset: u64) -> Result<Reading, Error> {
         let permit = Arc::clone(&self.readings).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let Some(answer) = self.sending(|| self.ask(key, offset, None)).await? else {
+        let tries = self.tries();
+        let once = || async { Ok(self.ask(key, offset, None, &tries).await?) };
+        let Some(answer) = tries.run(once).await? else {
             return self.nothing_left(key, offset).await;
         };
         let stream = Stream {
@@ -94,7 +68,7 @@ impl Store {
             size: answer.size,
             e_tag: answer.e_tag,
             body: Some(answer.body),
-            fruitless: 0,
+            tries,
             held: Bytes::new(),
             pause: Duration::ZERO,
             _permit: permit,
@@ -107,13 +81,7 @@ impl Store {
 
     /// The answer for an offset that the store calls beyond the end: right at the end there is nothing, and no error.
     async fn nothing_left(&self, key: &str, offset: u64) -> Result<Reading, Error> {
-        let head = self.sending(|| async {
-            self.head_request(key)
-                .send()
-                .await
-                .map_err(|e| self.sdk_error(Op::Get, key, e))
-        });
-        match head.await?.content_length().and_then(|len| u64::try_from(len).ok()) {
+        match compare::len(&self.head(key, None).await?) {
             Some(size) if size == offset => Ok(Reading {
                 len: 0,
                 pieces: stream::empty().boxed(),
@@ -127,11 +95,15 @@ impl Store {
     }
 
     /// Asks for an object from `at` on, as long as it is the one with this ETag; `None` if it ends before.
-    async fn ask(&self, key: &str, at: u64, e_tag: Option<&str>) -> Result<Option<Answer>, Error> {
+    async fn ask(&self, key: &str, at: u64, e_tag: Option<&str>, tries: &Tries) -> Result<Option<Answer>, Error> {
         let request = self
-            .get_request(key)
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
             .set_range((at > 0).then(|| format!("bytes={at}-")))
             .set_if_match(e_tag.map(str::to_owned));
+        let request = self.on_account(request.customize(), Purpose::Bytes, tries);
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
@@ -175,7 +147,7 @@ impl Stream {
             let broken = match body.next().await {
                 Some(Ok(piece)) if piece.len() as u64 <= self.size - self.at => {
                     if !piece.is_empty() {
-                        self.fruitless = 0;
+                        self.tries.renew();
                     }
                     self.at += piece.len() as u64;
                     self.held = piece;
@@ -210,25 +182,26 @@ impl Stream {
     /// Waits before the next try, or gives up: after too many, or where nothing tells one object from another.
     async fn try_later(&mut self, error: Error) -> Result<(), Error> {
         self.body = None;
-        self.fruitless += 1;
-        if self.fruitless >= TRIES || self.e_tag.is_none() {
-            return Err(error);
+        if self.e_tag.is_some() && self.tries.another(&error).await {
+            Ok(())
+        } else {
+            Err(error)
         }
-        tracing::debug!(%error, "reading on where it broke off");
-        tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(self.fruitless - 1)).await;
-        Ok(())
     }
 
     async fn ask_again(&mut self) -> Result<(), Error> {
-        match self.store.ask(&self.key, self.at, self.e_tag.as_deref()).await {
+        let asked = self.store.ask(&self.key, self.at, self.e_tag.as_deref(), &self.tries);
+        match asked.await {
             Ok(Some(answer)) if answer.size == self.size => {
                 self.body = Some(answer.body);
                 Ok(())
             }
             Ok(_) => Err(self.store.replaced(&self.key)),
-            // What else heals by itself the SDK has tried often enough.
-            Err(error) if error.kind == ErrorKind::Stalled => self.try_later(error).await,
-            Err(error) => Err(error),
+            Err(error) => match Failed::from(error) {
+                // That of another object is no reason to ask once more.
+                Failed::Again(error) if error.kind != ErrorKind::Integrity => self.try_later(error).await,
+                Failed::Again(error) | Failed::Over(error) => Err(error),
+            },
         }
     }
 }

@@ -55,6 +55,9 @@ use crate::objstore::config::{ConfigError, HttpConfig};
 /// How long dialling may take, unless the SDK asks for less (metadata services: one second).
 pub(super) const DIAL: Duration = Duration::from_secs(30);
 
+/// How long the head of an answer may take where the configuration does not say.
+const HEAD: Duration = Duration::from_secs(120);
+
 type Pool = Client<Connector, Outgoing>;
 
 /// An HTTP client for the SDK.
@@ -145,7 +148,7 @@ impl Shared {
         let request = request.map(|body| Outgoing { body, _taken: taken });
         let exchange = pool.request(request);
         tokio::pin!(exchange);
-        let limit = self.http.response_header_timeout;
+        let limit = self.http.response_header_timeout.unwrap_or(HEAD);
         let answer = tokio::select! {
             answer = &mut exchange => answer.map_err(|error| {
                 let dialling = error.is_connect();

@@ -152,3 +152,45 @@ async fn a_bucket_that_is_missing_is_told_and_may_come_later() {
     stage.wait_for_ledger(&[&id]).await;
     stage.assert_shipped(&[&id]).await;
 }
+
+#[tokio::test]
+async fn a_log_at_debug_shows_no_credentials() {
+    let client = bucket("debug-log").await;
+    client.create_bucket().await.unwrap();
+    let (data, keys) = (temp_dir("data"), temp_dir("keys"));
+    let file = keys.path().join("credentials");
+    write_keys(&file, ACCESS_KEY, SECRET_KEY);
+    let customer_key = keys.path().join("sse.key");
+    fs::write(&customer_key, [b'k'; 32]).unwrap();
+    let view = BucketView::s3(client);
+    let more = format!(
+        "trace: {{enable: true}}\nsse_config: {{type: SSE-C, encryption_key: {}}}\n",
+        customer_key.display()
+    );
+    let config = view.config_with(&more);
+    // Once from a file, by the longest way through the SDK, and once from the configuration.
+    let from_file: String = config
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("_key: rig"))
+        .collect();
+    for config in [from_file, config] {
+        let env = vec![("AWS_SHARED_CREDENTIALS_FILE".to_owned(), file.display().to_string())];
+        let args = args_for(prometheus().await, data.path(), &config, &["--log.level=debug"]);
+        let sidecar = Sidecar::start_in(args, env);
+        sidecar.wait_ready(PATIENCE).await;
+        let id = seal(&sound(0), data.path(), |_| {});
+        let ledger = data.path().join("thanos.shipper.json");
+        let shipped = async || listed(&ledger)?.contains(&id).then_some(());
+        sidecar
+            .wait_until(PATIENCE, "the block is in the ledger", shipped)
+            .await;
+        assert!(sidecar.stop().await.success());
+        let log = sidecar.log();
+        assert!(log.contains("S3 request: PUT"), "requests are logged: {log}");
+        // The last is the customer's key as it travels.
+        for secret in [ACCESS_KEY, SECRET_KEY, "Signature=", "a2tra2tra2tra2tra2tr"] {
+            let line = log.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "{secret}");
+        }
+    }
+}

@@ -118,7 +118,7 @@ async fn refusals_are_told_apart_and_not_repeated() {
             "400 Bad Request",
             "",
             "<Error><Code>InvalidStorageClass</Code></Error>",
-            ErrorKind::Refused,
+            ErrorKind::Configuration,
             "StorageClass",
         ),
     ] {
@@ -167,6 +167,62 @@ async fn nothing_is_waited_for_without_end() {
         assert_eq!(server.seen().len(), 2, "{name}: tried once more on another connection");
         assert!(start.elapsed() < Duration::from_secs(10), "{name}");
     }
+}
+
+#[tokio::test]
+async fn one_call_makes_no_more_requests_than_configured_whatever_goes_wrong() {
+    let busy = || refusal("503 Slow Down", "SlowDown", "not now");
+    for (retries, stalls, expected) in [
+        // Tried again by the SDK, and then once more by us, on the same account.
+        (3, &[2][..], 3),
+        (4, &[1, 2], 2),
+        (4, &[1, 3], 3),
+        (1, &[1], 1),
+        (2, &[2], 2),
+    ] {
+        let server = Server::start(move |_, number| match stalls.contains(&number) {
+            true => Act::Stall(0),
+            false => busy(),
+        })
+        .await;
+        let more = format!("max_retries: {retries}");
+        let bucket = open(&s3_yaml(&server.host, "thanos", &[&more]), impatient()).await;
+        let case = format!("{retries} {stalls:?}");
+        for way in ["put", "get", "list", "stat", "read"] {
+            let before = server.seen().len();
+            // The script counts from the first request of each call.
+            assert_eq!(before, 0);
+            let error = match way {
+                "put" => bucket.put_bytes("x", Bytes::from_static(b"x")).await.unwrap_err(),
+                "get" => bucket.get("x", 10).await.unwrap_err(),
+                "list" => bucket.list("x").await.unwrap_err(),
+                "stat" => bucket.stat("x").await.unwrap_err(),
+                _ => bucket.read("x", 0).await.map(drop).unwrap_err(),
+            };
+            assert!(error.kind.is_transient(), "{error}");
+            assert_eq!(server.seen().len(), expected, "{way} {case}");
+            server.forget();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_waited_for_as_long_as_the_configuration_grants() {
+    let server = Server::start(|request, _| {
+        let Act::Answer(answer) = take(request) else {
+            unreachable!()
+        };
+        Act::Late(Duration::from_secs(1), answer)
+    })
+    .await;
+    let granted = "http_config: {response_header_timeout: 1m}";
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[granted]), impatient()).await;
+    bucket.put_bytes("x", Bytes::new()).await.unwrap();
+    bucket.stat("x").await.unwrap();
+    assert_eq!(server.seen().len(), 2, "nothing was asked twice");
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[]), impatient()).await;
+    let error = bucket.stat("x").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Stalled, "{error}");
 }
 
 #[tokio::test]
@@ -238,10 +294,11 @@ async fn a_truncated_answer_is_never_taken_for_whole() {
         )
     };
     let server = Server::start(cut).await;
-    let bucket = open(&s3_yaml(&server.host, "thanos", &["max_retries: 1"]), limits()).await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
     let error = bucket.get("x", 1000).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Network, "{error}");
-    assert_eq!(server.seen().len(), 3, "an object is read up to three times");
+    assert_eq!(server.seen().len(), 2, "an object is read once more");
+    let bucket = open(&s3_yaml(&server.host, "thanos", &["max_retries: 1"]), limits()).await;
     let error = bucket.list("x").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Network, "{error}");
 

@@ -216,15 +216,29 @@ async fn a_dropped_upload_is_aborted_wherever_it_was() {
     }
 }
 
+fn open_upload(id: &str, initiated: &str) -> String {
+    format!("<Upload><Key>p/01X/index</Key><UploadId>{id}</UploadId>{initiated}</Upload>")
+}
+
+fn days_ago(days: i64) -> String {
+    let then = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+    format!("<Initiated>{then:.3}</Initiated>")
+}
+
 #[tokio::test]
-async fn uploads_of_an_earlier_life_are_aborted_and_others_are_not() {
+async fn uploads_that_were_given_up_are_aborted_after_a_day_and_others_are_not() {
     let server = Server::start(|request, _| match step(request) {
         Step::List => {
             assert!(request.target.contains("prefix=p%2F01X%2F"), "{}", request.target);
             ok(
                 "",
-                "<ListMultipartUploadsResult><Upload><Key>p/01X/index</Key><UploadId>old</UploadId></Upload>\
-                 <Upload><Key>p/01X/index</Key><UploadId>the-id</UploadId></Upload></ListMultipartUploadsResult>",
+                &format!(
+                    "<ListMultipartUploadsResult>{}{}{}{}</ListMultipartUploadsResult>",
+                    open_upload("old", &days_ago(2)),
+                    open_upload("young", &days_ago(0)),
+                    open_upload("undated", ""),
+                    open_upload("the-id", &days_ago(2)),
+                ),
             )
         }
         Step::Part(_) => Act::Stall(0),
@@ -254,14 +268,16 @@ async fn uploads_of_an_earlier_life_are_aborted_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_list_uploads_is_no_error() {
+async fn a_store_that_cannot_list_uploads_says_so() {
     for (status, code) in [
         ("501 Not Implemented", "NotImplemented"),
         ("403 Forbidden", "AccessDenied"),
+        ("500 Internal Server Error", "InternalError"),
     ] {
         let server = Server::start(move |_, _| refusal(status, code, "no")).await;
         let bucket = open(&s3_yaml(&server.host, "thanos", PARTS), limits()).await;
-        bucket.abort_stale("01X").await.unwrap();
+        let error = bucket.abort_stale("01X").await.unwrap_err();
+        assert!(error.to_string().contains(code), "{error}");
     }
 }
 

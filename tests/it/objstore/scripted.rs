@@ -35,6 +35,8 @@ pub(super) enum Act {
     Slowly(usize, Duration, String),
     /// Reads the body, then writes this with pauses between the pieces.
     Drip(Vec<String>, Duration),
+    /// Reads the body, waits, then writes this.
+    Late(Duration, String),
     /// Reads so many bytes of the body and closes the connection.
     Cut(usize),
     /// Reads so many bytes of the body and then does nothing any more.
@@ -75,6 +77,11 @@ impl Server {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Counts anew.
+    pub(super) fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     pub(super) async fn start(script: impl Fn(&Request, usize) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
@@ -102,7 +109,7 @@ impl Server {
             let act = script(&request, number);
             let all = request.header("content-length").parse().unwrap_or(0);
             let (most, piece, pause) = match &act {
-                Act::Answer(_) | Act::Drip(..) => (all, 1 << 20, Duration::ZERO),
+                Act::Answer(_) | Act::Late(..) | Act::Drip(..) => (all, 1 << 20, Duration::ZERO),
                 Act::Slowly(piece, pause, _) => (all, *piece, *pause),
                 Act::Cut(bytes) | Act::Stall(bytes) => (all.min(*bytes), 1 << 20, Duration::ZERO),
             };
@@ -114,9 +121,17 @@ impl Server {
                     Ok(read) => request.body.extend_from_slice(&buffer[..read]),
                 }
             }
-            self.seen.lock().unwrap()[number - 1].body = request.body;
+            if let Some(seen) = self.seen.lock().unwrap().get_mut(number - 1) {
+                seen.body = request.body;
+            }
+            let late = if let Act::Late(late, _) = &act {
+                *late
+            } else {
+                Duration::ZERO
+            };
             match act {
-                Act::Answer(answer) | Act::Slowly(_, _, answer) => {
+                Act::Answer(answer) | Act::Slowly(_, _, answer) | Act::Late(_, answer) => {
+                    tokio::time::sleep(late).await;
                     if socket.write_all(answer.as_bytes()).await.is_err() {
                         return;
                     }

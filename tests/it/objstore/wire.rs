@@ -2,10 +2,11 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use narthex::objstore::Placed;
 
 use super::{
     content, limits, open, s3_yaml,
-    scripted::{Act, Request, Server, ok, take},
+    scripted::{Act, Request, Server, ok, refusal, take},
     unlinked,
 };
 
@@ -100,7 +101,7 @@ async fn a_store_that_does_not_acknowledge_crc32c_gets_md5_from_then_on() {
 #[tokio::test]
 async fn a_store_that_asks_for_md5_gets_it() {
     let server = Server::start(|request, _| match request.header("content-md5") {
-        "" => super::scripted::refusal(
+        "" => refusal(
             "400 Bad Request",
             "InvalidRequest",
             "Content-MD5 HTTP header is required for Put Object requests with Object Lock parameters",
@@ -114,6 +115,77 @@ async fn a_store_that_asks_for_md5_gets_it() {
         bucket.put_bytes("x", Bytes::from_static(b"abc")).await.unwrap();
         bucket.put_bytes("y", Bytes::from_static(b"abc")).await.unwrap();
         assert_eq!(server.seen().len() - before, 3, "refused once, then known");
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_new_goes_out_on_that_condition() {
+    let server = Server::start(|request, number| match (request.header("if-none-match"), number) {
+        ("*", 2) => refusal("412 Precondition Failed", "PreconditionFailed", "it is there"),
+        ("*", 3) => refusal("409 Conflict", "ConditionalRequestConflict", "somebody else"),
+        _ => take(request),
+    })
+    .await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
+    let body = Bytes::from_static(b"{}");
+    assert_eq!(bucket.put_new("x", body.clone()).await.unwrap(), Placed::Created);
+    assert_eq!(bucket.put_new("x", body.clone()).await.unwrap(), Placed::Exists);
+    assert_eq!(bucket.put_new("y", body.clone()).await.unwrap(), Placed::Created);
+    bucket.put_bytes("x", body).await.unwrap();
+    let seen = server.seen();
+    let conditions: Vec<_> = seen.iter().map(|request| request.header("if-none-match")).collect();
+    assert_eq!(
+        conditions,
+        ["*", "*", "*", "*", ""],
+        "412 is an answer, 409 is tried again"
+    );
+    assert!(
+        seen[0].header("authorization").contains("if-none-match"),
+        "the condition is not signed"
+    );
+    for request in &seen {
+        is_plain(request, b"{}");
+        assert_eq!(request.header("x-amz-checksum-crc32c"), crc32c(b"{}"));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_knows_no_condition_gets_plain_requests_from_then_on() {
+    for (status, code, message) in [
+        (
+            "501 Not Implemented",
+            "NotImplemented",
+            "A header you provided is not implemented",
+        ),
+        (
+            "400 Bad Request",
+            "InvalidArgument",
+            "unsupported header: If-None-Match",
+        ),
+    ] {
+        for (more, takes_crc) in [("max_retries: 1", true), ("max_retries: 1", false)] {
+            let server = Server::start(move |request, _| match request.header("if-none-match") {
+                "" if takes_crc => take(request),
+                "" => ok("etag: \"e\"\r\n", ""),
+                _ => refusal(status, code, message),
+            })
+            .await;
+            let bucket = open(&s3_yaml(&server.host, "thanos", &[more]), limits()).await;
+            for key in ["x", "y"] {
+                let placed = bucket.put_new(key, Bytes::from_static(b"{}")).await.unwrap();
+                assert_eq!(placed, Placed::Created);
+            }
+            let seen = server.seen();
+            let conditions = seen
+                .iter()
+                .filter(|request| !request.header("if-none-match").is_empty());
+            assert_eq!(conditions.count(), 1, "{status}: refused once, then known");
+            assert_eq!(
+                seen.len(),
+                if takes_crc { 3 } else { 4 },
+                "{status}: and MD5 where that is wanted, too"
+            );
+        }
     }
 }
 

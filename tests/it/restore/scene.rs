@@ -43,7 +43,9 @@ impl Scene {
     /// With a directory as the bucket.
     pub(super) fn local() -> Scene {
         let dir = temp_dir("restore");
-        let bucket = BucketView::dir(&dir.path().join("bucket"));
+        let bucket = dir.path().join("bucket");
+        fs_err::create_dir(&bucket).unwrap();
+        let bucket = BucketView::dir(&bucket);
         Scene { bucket, dir }
     }
 

@@ -61,6 +61,7 @@ async fn ships(leg: &Leg, blocks: usize) {
 
     let weed = Weed::shared().await.bucket("versions").await;
     let local = dir.path().join("bucket");
+    fs::create_dir(&local).unwrap();
     let mut stands = vec![stand(&prometheus, weed, LEDGER, None)];
     // A ledger of another name is not what that flag points to.
     if !held_back {

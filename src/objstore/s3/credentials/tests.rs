@@ -125,6 +125,44 @@ async fn the_credentials_file_is_read_again_each_time() {
 }
 
 #[tokio::test]
+async fn a_home_that_cannot_be_looked_at_does_not_end_the_chain_and_a_named_file_does() {
+    let config = configured(&nowhere().await);
+    let token = |home: &str| {
+        env([
+            ("HOME", home),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere/token-of-the-next-link"),
+        ])
+    };
+    let dir = tempdir().unwrap();
+    // A file where a directory should be, at either place; one that leads round in circles; a directory in the file's place.
+    let [no_home, no_dir, circle, no_file] = ["a", "b", "c", "d"].map(|name| dir.path().join(name));
+    fs_err::write(&no_home, "").unwrap();
+    for home in [&no_dir, &circle, &no_file] {
+        fs_err::create_dir(home).unwrap();
+    }
+    fs_err::write(no_dir.join(".aws"), "").unwrap();
+    std::os::unix::fs::symlink(".aws", circle.join(".aws")).unwrap();
+    fs_err::create_dir_all(no_file.join(".aws/credentials")).unwrap();
+    for home in [&no_home, &no_dir, &circle, &no_file] {
+        let error = keys(&config, token(home.to_str().unwrap())).await.unwrap_err();
+        assert!(error.contains("token-of-the-next-link"), "{error}");
+        assert!(
+            error.contains(home.to_str().unwrap()),
+            "it says what was passed over: {error}"
+        );
+
+        let named = home.join(".aws/credentials");
+        let variables = env([
+            ("AWS_SHARED_CREDENTIALS_FILE", named.to_str().unwrap()),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere/token-of-the-next-link"),
+        ]);
+        let error = keys(&config, variables).await.unwrap_err();
+        assert!(error.contains("credentials file failed"), "{error}");
+        assert!(!error.contains("token-of-the-next-link"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_program_named_in_the_credentials_file_is_run() {
     let dir = tempdir().unwrap();
     let json = r#"{"Version":1,"AccessKeyId":"pa","SecretAccessKey":"pb","SessionToken":"pc"}"#;

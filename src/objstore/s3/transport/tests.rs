@@ -123,7 +123,7 @@ async fn a_server_that_does_not_read_stops_the_body() {
 async fn the_head_of_the_answer_is_waited_for_only_so_long() {
     let address = serve(None, |_| std::future::pending::<Answer>()).await;
     let transport = plain(&HttpConfig {
-        response_header_timeout: Duration::from_millis(200),
+        response_header_timeout: Some(Duration::from_millis(200)),
         ..HttpConfig::default()
     });
     let started = Instant::now();
@@ -141,7 +141,7 @@ async fn the_head_of_the_answer_is_waited_for_only_so_long() {
 async fn the_head_of_the_answer_is_not_waited_for_while_the_body_is_sent() {
     let address = serve(None, |_| async { answer(200, "") }).await;
     let transport = plain(&HttpConfig {
-        response_header_timeout: Duration::from_millis(300),
+        response_header_timeout: Some(Duration::from_millis(300)),
         ..HttpConfig::default()
     });
     let body = pieces(12, Duration::from_millis(100), &Arc::default());
