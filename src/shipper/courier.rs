@@ -384,8 +384,20 @@ impl Courier {
     }
 }
 
+/// Blocks whose check panics: no block that can be made does.
+#[cfg(test)]
+pub(super) static PANICS: Mutex<Vec<BlockId>> = Mutex::new(Vec::new());
+
 /// Opens the block and checks it, unless exactly these files were checked before.
 fn open(block: &Block, checked: Option<&[Stamp]>) -> Result<(Pinned, Vec<Stamp>), PinError> {
+    #[cfg(test)]
+    if PANICS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains(&block.id)
+    {
+        panic!("a panic that a test asked for");
+    }
     let pinned = Pinned::open(block)?;
     let stamps = stamps(&pinned)?;
     if checked != Some(&stamps[..]) {

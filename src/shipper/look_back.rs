@@ -23,7 +23,7 @@ use crate::{
     lineage::{self, Elsewhere, Entry, Namesake},
     model::Labels,
     objstore,
-    tsdb::{Block, BlockId},
+    tsdb::{Block, BlockId, Scan},
 };
 
 /// How long the answer counts that a compacted block is not in the bucket: it may be backfilled.
@@ -32,34 +32,50 @@ const ASK_AGAIN: Duration = Duration::from_secs(600);
 impl Shipper {
     /// Looks at the start whether the newest block of the ledger is in the bucket: one that was emptied, or made anew, has
     /// lost the others as well. What cannot be found out now is asked in the next pass.
-    pub(super) async fn check_ledger(&mut self) {
+    pub(super) async fn check_ledger(&mut self, scan: &Scan) {
         if self.ledger_checked {
             return;
         }
-        let bucket = self.courier.bucket.as_ref();
-        let place = match bucket.incarnation().await {
-            Ok(place) => place,
-            Err(error) => return tell_unchecked(&error),
-        };
-        if let Some(place) = place
+        match self.is_bucket_of_ledger(scan).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.ledger.distrust();
+                self.save_ledger();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot look yet whether the blocks of the ledger are in the bucket; it is tried again in the next pass");
+                return;
+            }
+        }
+        self.ledger_checked = true;
+    }
+
+    async fn is_bucket_of_ledger(&mut self, scan: &Scan) -> Result<bool, objstore::Error> {
+        let bucket = Arc::clone(&self.courier.bucket);
+        if let Some(place) = bucket.incarnation().await?
             && !self.ledger.place(&place)
         {
             tracing::warn!(
                 bucket = bucket.identity(),
                 "the bucket's directory is not the one that the ledger speaks of: it was mounted, unmounted, or made anew; every local block is looked up before anything is sent"
             );
+            return Ok(false);
         }
-        if let Some(newest) = self.ledger.newest() {
-            match catalog::text(bucket, newest).await {
-                Err(error) => return tell_unchecked(&error),
-                Ok(Text::Absent) => {
-                    tracing::warn!(block = %newest, bucket = bucket.identity(), "the newest block of the ledger is not in the bucket under its own name: the bucket was emptied or made anew, or the block was merged; every local block is looked up before anything is sent");
-                    self.ledger.distrust();
-                }
-                Ok(_) => {}
+        let Some(newest) = self.ledger.newest() else {
+            return Ok(true);
+        };
+        if !matches!(catalog::text(bucket.as_ref(), newest).await?, Text::Absent) {
+            return Ok(true);
+        }
+        if let Some(block) = scan.blocks.iter().find(|block| block.id == newest) {
+            self.refresh(Some(newest)).await?;
+            let entry = Entry::local(&block.meta, self.ledger.labels());
+            if let Elsewhere::In(_) = self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
+                return Ok(true);
             }
         }
-        self.ledger_checked = true;
+        tracing::warn!(block = %newest, bucket = bucket.identity(), "the newest block of the ledger is not in the bucket, which was emptied or made anew; every local block is looked up before anything is sent");
+        Ok(false)
     }
 
     /// Settles what the bucket already tells about blocks whose history this process does not know. Returns those that are
@@ -185,11 +201,18 @@ impl Shipper {
         }
         let unproven = view.decisions.iter().filter(|decision| self.is_unproven(decision));
         let open: Vec<&Block> = unproven.map(|decision| &decision.block).collect();
-        if let Some(oldest) = open.iter().flat_map(|block| &block.meta.sources).min() {
-            self.refresh(Some(*oldest)).await?;
-        }
+        let sources = open.iter().flat_map(|block| &block.meta.sources).copied();
+        self.refresh(sources.chain(open.iter().map(|block| block.id)).min())
+            .await?;
         let bucket = Arc::clone(&self.courier.bucket);
         for block in open {
+            // It may have been shipped itself, when that was asked for.
+            if self.lineage.contains(block.id)
+                && let Namesake::Whole(_) = lineage::namesake(bucket.as_ref(), &block.meta, labels).await?
+            {
+                self.durability.proven.insert(block.id);
+                continue;
+            }
             let entry = Entry::local(&block.meta, labels);
             let found = match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
                 Elsewhere::In(blocks) => Some(blocks),
@@ -215,13 +238,9 @@ impl Shipper {
     fn is_unproven(&self, decision: &Decision) -> bool {
         let sources = &decision.block.meta.sources;
         matches!(decision.verdict, Verdict::Skip(Skip::Compacted(_)))
-            && !sources.is_empty()
-            && !sources.iter().all(|source| self.ledger.knows(*source))
+            && !self.durability.proven.contains(&decision.block.id)
+            && (sources.is_empty() || !sources.iter().all(|source| self.ledger.knows(*source)))
     }
-}
-
-fn tell_unchecked(error: &objstore::Error) {
-    tracing::debug!(%error, "cannot look yet whether the blocks of the ledger are in the bucket; it is tried again in the next pass");
 }
 
 fn names(ids: &[BlockId]) -> String {

@@ -82,6 +82,16 @@ impl Metrics {
         self.withdrawn.inc();
     }
 
+    #[cfg(test)]
+    pub(super) fn withdrawn(&self) -> u64 {
+        self.withdrawn.get()
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> BTreeMap<&'static str, i64> {
+        self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn register_thanos(&self, registry: &mut Registry) {
         let thanos = registry.sub_registry_with_prefix("thanos_shipper");
         thanos.register(

@@ -21,7 +21,10 @@ use super::{
     gate::SETTLE,
     testing::{Made, World, name},
 };
-use crate::{model::Labels, objstore::Bucket};
+use crate::{
+    model::Labels,
+    objstore::{Bucket, Op},
+};
 
 /// What has not ended by then never does.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -73,6 +76,8 @@ struct Model {
     barred: BTreeSet<String>,
     /// Committed blocks that somebody marked for deletion.
     marked: BTreeSet<String>,
+    /// What the bucket says could not be read at some time, so that nothing was proven by it.
+    unread: bool,
     /// How many blocks retention and compaction removed.
     removed: u64,
 }
@@ -96,6 +101,7 @@ impl Model {
             labels: BTreeSet::from(["a".to_owned()]),
             barred: BTreeSet::new(),
             marked: BTreeSet::new(),
+            unread: false,
             removed: 0,
         }
     }
@@ -115,6 +121,7 @@ impl Model {
             Step::PowerLoss(which) => self.power_loss(*which),
             Step::Fault(kind, calls, fault) => {
                 let (op, key) = kind.call();
+                self.unread |= matches!(op, Op::Get | Op::Iter);
                 self.world.bucket.on(op, key, 1..=u32::from(*calls), *fault);
             }
             Step::Heal => self.world.bucket.heal(),

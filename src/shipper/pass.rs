@@ -64,7 +64,7 @@ impl Shipper {
         };
         // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
         self.note(None);
-        self.check_ledger().await;
+        self.check_ledger(&scan).await;
         let decisions = self.decide(&scan);
         let view = View {
             decisions: &decisions,
@@ -169,6 +169,7 @@ impl Shipper {
         self.courier.retain(|id| open.contains(&id));
         self.looks.retain(|id| open.contains(&id));
         self.at_gate.retain(|id, _| open.contains(id));
+        self.durability.proven.retain(|id| present.contains(id));
         let facts = Facts {
             waiting: self.quarantine.waiting(),
         };

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::Labels,
-    objstore::{self, Limits, layers::Faulty},
+    objstore::{self, Limits, Op, layers::Faulty},
     tsdb::{
         BlockId,
         testing::{Shape, write_block},
@@ -227,6 +227,17 @@ impl World {
     pub(super) fn ledger(&self) -> serde_json::Value {
         let text = fs_err::read_to_string(self.data.path().join("thanos.shipper.json")).unwrap();
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// How many uploads were tried so far.
+    pub(super) fn uploads(&self) -> usize {
+        let calls = self.bucket.calls();
+        calls.iter().filter(|(op, _)| *op == Op::Upload).count()
+    }
+
+    /// What blocks wait for at the gate, by the metric.
+    pub(super) fn waiting(&self) -> Vec<&'static str> {
+        self.metrics.waiting().into_keys().collect()
     }
 
     pub(super) fn listed(&self) -> Vec<String> {

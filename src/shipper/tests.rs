@@ -1,5 +1,9 @@
 //! Whole passes over a real directory and a directory as the bucket. The clock is tokio's, and jumps when all wait.
 
+mod gate;
+mod look_back;
+mod scope;
+
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, timeout};

@@ -23,7 +23,7 @@ pub enum Fault {
     Hang,
     /// Nothing is done, and the call panics.
     Panic,
-    /// Nothing is stored, and the call succeeds (uploads only).
+    /// Uploads: nothing is stored, and the call succeeds. Listings of a directory: nothing of it is shown.
     Lose,
     /// Uploads: the object is stored without its last byte, and the call succeeds. Readings: the stream ends one byte
     /// early, with an error.
@@ -286,7 +286,10 @@ impl Bucket for Faulty {
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
-        self.call(Op::Iter, dir, self.inner.list(dir)).await
+        match self.fault(Op::Iter, dir) {
+            Some(Fault::Lose) => Ok(Vec::new()),
+            fault => self.apply(fault, Op::Iter, dir, self.inner.list(dir)).await,
+        }
     }
 
     async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {

@@ -1,0 +1,229 @@
+//! Commits wait until Prometheus has kept a block.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use super::*;
+use crate::{
+    shipper::{
+        Heartbeat,
+        convoy::Due,
+        courier::Job,
+        gate::{Passage, SETTLE_IN_TROUBLE},
+    },
+    tsdb::{Pinned, scan},
+};
+
+/// The gate for the only block of the data directory, once `then` has happened to it.
+async fn passage(
+    world: &World,
+    shipper: &mut crate::shipper::Shipper,
+    then: impl FnOnce(&mut crate::shipper::Shipper),
+) -> Passage {
+    let block = scan(world.data.path()).unwrap().blocks.remove(0);
+    let pinned = Pinned::open(&block).unwrap();
+    let due = Due {
+        quiet: None,
+        was_young: shipper.seen.is_young(block.id),
+        job: Job::of(block),
+    };
+    then(shipper);
+    shipper.wait_at_gate(&due, &pinned).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sealed_block_is_sent_at_once_and_committed_when_prometheus_has_kept_it() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    let begun = Instant::now();
+    let (outcome, ()) = tokio::join!(shipper.pass(), async {
+        while world.object(&format!("{a}/index")).is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(begun.elapsed() < SETTLE);
+        assert_eq!(world.stamped(&a), None);
+    });
+    assert_eq!(outcome, Outcome::Clean);
+    assert!(begun.elapsed() >= SETTLE - Duration::from_secs(1));
+    assert_eq!(world.listed(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_prometheus_takes_back_is_neither_committed_nor_lost_nor_broken() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let (a, b) = (name(1), name(2));
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    let (outcome, ()) = tokio::join!(shipper.pass(), async {
+        sleep(Duration::from_secs(2)).await;
+        world.take_back_unseen(&a);
+    });
+    assert_eq!(outcome, Outcome::Clean);
+    // The same range again.
+    world.seal(&mut shipper, &Made::new(&b, 0));
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.stamped(&a), None);
+    assert_eq!(world.listed(), [b]);
+    assert_eq!(world.metrics.withdrawn(), 1);
+    assert_eq!(world.metrics.vanished.get(), 0);
+    assert_eq!(world.metrics.corrupted_blocks.get(), 0);
+    assert_eq!(world.metrics.unuploaded.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_is_gone_before_it_was_opened_was_withdrawn_too() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    world.bucket.on(Op::Upload, &a, .., Fault::Fail(ErrorKind::Server));
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    world.take_back(&mut shipper, &a);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!((world.metrics.withdrawn(), world.metrics.vanished.get()), (1, 0));
+    // Retention renames: what it takes is lost.
+    let b = name(2);
+    world.bucket.on(Op::Upload, &b, .., Fault::Fail(ErrorKind::Server));
+    world.seal(&mut shipper, &Made::new(&b, 0));
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    world.retire(&mut shipper, &b);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!((world.metrics.withdrawn(), world.metrics.vanished.get()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_in_the_middle_of_its_deletion_is_not_broken() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    let dir = world.seal(&mut shipper, &Made::new(&a, 0));
+    fs_err::remove_file(dir.join("index")).unwrap();
+    assert!(matches!(shipper.pass().await, Outcome::Arriving(_)));
+    fs_err::remove_file(dir.join("meta.json")).unwrap();
+    assert!(matches!(shipper.pass().await, Outcome::Arriving(_)));
+    assert_eq!(world.metrics.corrupted_blocks.get(), 0);
+    world.take_back(&mut shipper, &a);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.metrics.vanished.get(), 0);
+    assert!(shipper.quarantine.by_reason().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_takes_while_it_waits_is_committed_and_what_is_taken_back_is_not() {
+    for (retention, expected) in [(true, "open"), (false, "withdrawn")] {
+        let world = World::new().await;
+        let mut shipper = world.shipper();
+        let a = name(1);
+        world.seal(&mut shipper, &Made::new(&a, 0));
+        let passage = passage(&world, &mut shipper, |shipper| match retention {
+            true => world.retire(shipper, &a),
+            false => world.take_back(shipper, &a),
+        });
+        let got = match passage.await {
+            Passage::Open(_) => "open",
+            Passage::Later(_) => "later",
+            Passage::Withdrawn => "withdrawn",
+        };
+        assert_eq!(got, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let (a, b) = (name(1), name(2));
+    world
+        .origin
+        .send_modify(|origin| origin.reload_failed_at = Some(Instant::now()));
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    world.seal(&mut shipper, &Made::new(&b, 10));
+    let begun = Instant::now();
+    let Outcome::Waiting(rest) = shipper.pass().await else {
+        panic!("it did not wait");
+    };
+    assert!(
+        begun.elapsed() + rest >= SETTLE_IN_TROUBLE - Duration::from_secs(1),
+        "{rest:?}"
+    );
+    assert!(world.listed().is_empty());
+    assert!(world.object(&format!("{a}/index")).is_some() && world.object(&format!("{b}/index")).is_some());
+    assert_eq!(world.waiting(), ["reload_failing"]);
+    assert!(
+        shipper.pending[&id(&a)]
+            .why
+            .contains("prometheus_tsdb_reloads_failures_total")
+    );
+    sleep(rest).await;
+    let uploads = world.uploads();
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.uploads() - uploads, 2, "nothing but meta.json is sent again");
+    assert_eq!(world.listed(), [a, b]);
+    assert!(world.waiting().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn prometheus_is_asked_whether_its_reload_failed_before_a_block_is_committed() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    let (ask, (answers, answered)) = (Arc::new(Notify::new()), watch::channel(None));
+    shipper.settings.heartbeat = Some(Heartbeat::new(Arc::clone(&ask), answered));
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    let prometheus = async {
+        ask.notified().await;
+        let now = Instant::now();
+        world.origin.send_modify(|origin| origin.reload_failed_at = Some(now));
+        answers.send_replace(Some(now));
+    };
+    let (outcome, ()) = tokio::join!(shipper.pass(), prometheus);
+    assert!(matches!(outcome, Outcome::Waiting(_)), "{outcome:?}");
+    assert_eq!(world.stamped(&a), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_is_taken_back_after_its_commit_is_told() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    world.take_back(&mut shipper, &a);
+    for _ in 0..2 {
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+        assert_eq!(world.metrics.withdrawn(), 1);
+    }
+    assert_eq!(world.metrics.vanished.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_what_waits_at_the_gate_is_waited_for() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    world.origin.send_modify(|origin| {
+        origin.neighbour = Neighbour::Gone;
+        origin.reload_failed_at = Some(Instant::now());
+    });
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    let stop = tokio_util::sync::CancellationToken::new();
+    stop.cancel();
+    let farewell = shipper.run(stop, Duration::from_secs(240)).await;
+    assert!(farewell.in_time && farewell.not_durable.is_empty(), "{farewell:?}");
+    assert_eq!(world.listed(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_turns_out_to_be_none_for_the_bucket_is_not_waited_for() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let mut made = Made::new(&name(1), 0);
+    made.level = 2;
+    fs_err::create_dir(world.data.path().join(&made.name)).unwrap();
+    assert!(matches!(shipper.pass().await, Outcome::Arriving(_)));
+    world.copy_in(&made);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+}

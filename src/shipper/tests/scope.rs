@@ -1,0 +1,144 @@
+//! What concerns one block stops no other.
+
+use super::*;
+use crate::shipper::courier::PANICS;
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_the_store_refuses_holds_only_its_block() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let (a, b) = (name(1), name(2));
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    world.seal(&mut shipper, &Made::new(&b, 10));
+    world
+        .bucket
+        .on(Op::Upload, &format!("{a}/chunks"), .., Fault::Fail(ErrorKind::Refused));
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [b.as_str()]);
+    assert_eq!(shipper.quarantine.by_reason()["refused"], 1);
+    assert_eq!(world.metrics.unuploaded.get(), 1);
+    // It is tried again with growing waits.
+    let mut tries = Vec::new();
+    for minute in 1..=16 {
+        sleep(Duration::from_secs(60)).await;
+        let before = world.uploads();
+        shipper.pass().await;
+        if world.uploads() > before {
+            tries.push(minute);
+        }
+    }
+    assert_eq!(tries, [1, 3, 7, 15]);
+    world.bucket.heal();
+    sleep(Duration::from_secs(16 * 60)).await;
+    for _ in 0..2 {
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+    }
+    assert_eq!(world.listed(), [a, b], "in the order of their times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_concerns_the_bucket_holds_every_later_block() {
+    for kind in [ErrorKind::Forbidden, ErrorKind::Server, ErrorKind::Throttled] {
+        let world = World::new().await;
+        let mut shipper = world.shipper();
+        let (a, b) = (name(1), name(2));
+        world.seal(&mut shipper, &Made::new(&a, 0));
+        world.seal(&mut shipper, &Made::new(&b, 10));
+        world
+            .bucket
+            .on(Op::Upload, &format!("{a}/index"), 1..=1, Fault::Fail(kind));
+        assert_eq!(shipper.pass().await, Outcome::Failed, "{kind:?}");
+        assert!(world.listed().is_empty(), "{kind:?}");
+        assert_eq!(shipper.pass().await, Outcome::Clean, "{kind:?}");
+        assert_eq!(world.listed(), [a, b], "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_meta_json_that_the_store_does_not_give_stops_nothing() {
+    for kind in [ErrorKind::Forbidden, ErrorKind::Refused, ErrorKind::TooLarge] {
+        let world = World::new().await;
+        let mut shipper = world.shipper();
+        let (a, foreign) = (name(1), name(2));
+        world.put_block(&Made::new(&foreign, 0), "b");
+        world.bucket.on(Op::Get, &foreign, .., Fault::Fail(kind));
+        world.copy_in(&Made::new(&a, 0));
+        assert_eq!(shipper.pass().await, Outcome::Clean, "{kind:?}");
+        assert_eq!(world.listed(), [a], "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clearing_up_after_an_earlier_life_holds_nothing_and_is_done_once() {
+    for fault in [Fault::Fail(ErrorKind::Server), Fault::Hang] {
+        let world = World::new().await;
+        let mut shipper = world.shipper();
+        let a = name(1);
+        world.bucket.on(Op::Delete, "", .., fault);
+        world
+            .bucket
+            .on(Op::Upload, "index", 1..=2, Fault::Fail(ErrorKind::Server));
+        world.copy_in(&Made::new(&a, 0));
+        for expected in [Outcome::Failed, Outcome::Failed, Outcome::Clean] {
+            assert_eq!(shipper.pass().await, expected, "{fault:?}");
+        }
+        assert_eq!(world.listed(), [a], "{fault:?}");
+        let clearings = world.bucket.calls().into_iter().filter(|(op, _)| *op == Op::Delete);
+        assert_eq!(clearings.count(), 1, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_lags_sends_nothing_twice() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    world.bucket.on(Op::Iter, &a, .., Fault::Lose);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a]);
+    assert_eq!(world.uploads(), 3, "two files and meta.json");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_is_contained_each_time() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let (a, b) = (name(901), name(902));
+    PANICS.lock().unwrap().push(id(&a));
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    world.seal(&mut shipper, &Made::new(&b, 10));
+    for _ in 0..3 {
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+        assert_eq!(world.listed(), [b.as_str()]);
+        assert_eq!(shipper.quarantine.by_reason()["panic"], 1);
+        sleep(Duration::from_secs(20 * 60)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_block_is_not_read_again_before_it_changes() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(903);
+    let dir = world.copy_in(&Made::new(&a, 0));
+    let good = fs_err::read(dir.join("index")).unwrap();
+    fs_err::write(dir.join("index"), &good[..good.len() - 1]).unwrap();
+    while matches!(shipper.pass().await, Outcome::Arriving(_)) {
+        // Nobody has left it alone for long enough yet, by the clock of the files.
+        std::thread::sleep(Duration::from_millis(500));
+        sleep(Duration::from_secs(3)).await;
+    }
+    assert_eq!(shipper.quarantine.by_reason()["index"], 1);
+    PANICS.lock().unwrap().push(id(&a));
+    for _ in 0..3 {
+        sleep(Duration::from_secs(61)).await;
+        shipper.pass().await;
+        assert_eq!(shipper.quarantine.by_reason()["index"], 1, "it was not read");
+    }
+    PANICS.lock().unwrap().retain(|block| *block != id(&a));
+    fs_err::write(dir.join("index"), good).unwrap();
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a]);
+}
