@@ -74,7 +74,13 @@ impl Store {
     /// The size of an object, if there is one.
     pub(super) async fn size(&self, key: &str) -> Result<Option<u64>, Error> {
         match self.head(key, None).await {
-            Ok(head) => Ok(Some(len(&head).unwrap_or_default())),
+            Ok(head) => match len(&head) {
+                Some(len) => Ok(Some(len)),
+                None => {
+                    let detail = "the store does not tell the size of the object".to_owned();
+                    Err(self.error(Op::Get, key, ErrorKind::Refused, detail))
+                }
+            },
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -251,6 +251,24 @@ async fn waiting_for_the_pace_is_no_stall() {
     assert_eq!((limits.pace.sent(), limits.pace.received()), (3000, 3000));
 }
 
+#[tokio::test]
+async fn the_size_of_one_object_is_what_the_store_says_or_an_error() {
+    for (head, expected) in [
+        ("200 OK\r\ncontent-length: 10", Ok(Some(10))),
+        ("200 OK\r\ncontent-length: 0", Ok(Some(0))),
+        ("404 Not Found\r\ncontent-length: 0", Ok(None)),
+        ("403 Forbidden\r\ncontent-length: 0", Err(ErrorKind::Forbidden)),
+        ("405 Method Not Allowed\r\ncontent-length: 0", Err(ErrorKind::Refused)),
+        ("200 OK\r\ntransfer-encoding: chunked", Err(ErrorKind::Refused)),
+    ] {
+        let server = Server::start(move |_, _| Act::Answer(format!("HTTP/1.1 {head}\r\n\r\n"))).await;
+        let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
+        assert_eq!(bucket.stat("x").await.map_err(|error| error.kind), expected, "{head}");
+        let seen = server.seen();
+        assert_eq!((seen.len(), &*seen[0].method), (1, "HEAD"));
+    }
+}
+
 /// An answer to HEAD, and after it what GET gets.
 async fn compare(
     head: &str,

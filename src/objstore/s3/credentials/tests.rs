@@ -1,7 +1,10 @@
 use std::{
     collections::HashMap,
     process::Command,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tempfile::{TempDir, tempdir};
