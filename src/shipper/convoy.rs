@@ -112,8 +112,11 @@ impl Shipper {
                 None => match self.wait_at_gate(due, &cargo.pinned).await {
                     Passage::Open(labels) => self.commit(due, &cargo, &labels).await,
                     Passage::Later(until) => return Ok(Arrival::Later(until)),
-                    Passage::Withdrawn => {
-                        self.withdrawn(id);
+                    Passage::Gone { withdrawn } => {
+                        self.leaves_gate(id);
+                        if withdrawn {
+                            self.withdrawn(id);
+                        }
                         return Ok(Arrival::Done);
                     }
                 },
@@ -202,7 +205,11 @@ impl Shipper {
     }
 
     pub(super) fn set_aside(&mut self, block: &Block, ailment: Ailment, arriving: bool) {
-        if self.quarantine.set_aside(block.id, ailment, arriving) {
+        let broken = !matches!(
+            ailment.reason,
+            quarantine::REFUSED | quarantine::MARKED | quarantine::CONFLICT
+        );
+        if self.quarantine.set_aside(block.id, ailment, arriving) && broken {
             self.metrics.corrupted_blocks.inc();
         }
     }

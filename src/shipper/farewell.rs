@@ -60,8 +60,13 @@ impl Shipper {
             if settled && !open && self.hints.is_empty() {
                 return;
             }
+            // While a commit waits nothing is to be found out by looking often.
+            let rest = match outcome {
+                Outcome::Waiting(rest) => rest.clamp(LOOK, LINGER),
+                _ => LOOK,
+            };
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(rest) => {}
                 hint = self.hints.recv() => self.note(hint),
             }
         }

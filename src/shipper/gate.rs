@@ -10,7 +10,8 @@
 //!   to it for [`QUIET`].
 //! - **Still there**: every file of it stands where it was opened. A block that was renamed away, as retention and
 //!   compaction do it, is committed all the same, from its open files; so is one that was deleted long after it was sealed.
-//!   One that was deleted in place soon after was withdrawn: it is neither committed nor lost.
+//!   One that was deleted in place soon after was withdrawn: it is neither committed nor lost. A copy that is removed before
+//!   it was left alone is not committed.
 //!
 //! That nobody else has committed the block is the store's to say, when `meta.json` is sent ([`super::commit`]).
 //!
@@ -21,7 +22,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Shipper, convoy::Due, plan::QUIET, quiet::Quiet, sightings::Departure};
+use super::{Neighbour, Shipper, convoy::Due, plan::QUIET, quiet::Quiet, sightings::Departure};
 use crate::{
     model::Labels,
     tsdb::{BlockId, Pinned},
@@ -87,8 +88,8 @@ enum Gate {
     Open(Labels),
     /// Not before.
     Wait { why: Why, until: Instant },
-    /// Prometheus took the block back.
-    Withdrawn,
+    /// It is gone, and not to be committed.
+    Gone { withdrawn: bool },
 }
 
 /// How the wait at the gate ended.
@@ -98,8 +99,8 @@ pub(super) enum Passage {
     Open(Labels),
     /// It takes longer than a pass.
     Later(Instant),
-    /// Prometheus took the block back.
-    Withdrawn,
+    /// The block is gone: Prometheus took it back, or whoever was copying it in has thought better of it.
+    Gone { withdrawn: bool },
 }
 
 impl Shipper {
@@ -116,9 +117,9 @@ impl Shipper {
                     continue;
                 }
                 Gate::Open(labels) => return Passage::Open(labels),
-                Gate::Withdrawn if gone_before => return Passage::Withdrawn,
+                Gate::Gone { withdrawn } if gone_before => return Passage::Gone { withdrawn },
                 // How it left is told by the watch, perhaps after a moment.
-                Gate::Withdrawn => {
+                Gate::Gone { .. } => {
                     gone_before = true;
                     Instant::now() + LOOK
                 }
@@ -137,25 +138,28 @@ impl Shipper {
     /// Asks Prometheus once more whether its reloads fail, if it has sealed this block a moment ago. One that does not answer
     /// in time has not said so.
     async fn ask_prometheus(&mut self, id: BlockId) {
-        let young = self.seen.seal(id).is_some_and(|seal| seal.since.elapsed() < TROUBLE);
-        if let Some(heartbeat) = self.settings.heartbeat.as_mut().filter(|_| young) {
-            heartbeat.since(Instant::now(), ANSWER).await;
+        let up = self.origin.borrow().neighbour == Neighbour::Up;
+        let seal = self.seen.seal(id).filter(|seal| up && seal.since.elapsed() < TROUBLE);
+        if let (Some(heartbeat), Some(seal)) = (self.settings.heartbeat.as_mut(), seal) {
+            // An answer of that moment serves all blocks that were sealed together.
+            let settled = (seal.since + SETTLE).min(Instant::now());
+            heartbeat.since(settled, ANSWER).await;
         }
     }
 
     fn gate(&mut self, due: &Due, pinned: &Pinned) -> Gate {
         self.note(None);
         let (now, block) = (Instant::now(), &due.job.block);
-        if !stands(&block.dir, pinned) {
-            // What retention or compaction removed was kept before.
-            if self.seen.departure(block.id, due.was_young) == Departure::Withdrawn {
-                return Gate::Withdrawn;
-            }
-        } else {
-            let (why, until) = self.settles(block.id, due.quiet);
-            if now < until {
-                return Gate::Wait { why, until };
-            }
+        let (why, until) = self.settles(block.id, due.quiet);
+        match stands(&block.dir, pinned) {
+            true if now < until => return Gate::Wait { why, until },
+            true => {}
+            // What retention or compaction removed was kept before, and so was what had settled.
+            false => match self.seen.departure(block.id, due.was_young) {
+                Departure::Withdrawn => return Gate::Gone { withdrawn: true },
+                Departure::Removed if self.seen.was_renamed_away(block.id) || now >= until => {}
+                Departure::Removed => return Gate::Gone { withdrawn: false },
+            },
         }
         match self.labels().filter(|labels| !labels.is_empty()) {
             Some(labels) => Gate::Open(labels),

@@ -16,9 +16,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Seconds from the rename that seals a block to its commit.
+/// Seconds from the rename that seals a block to its commit; no commit comes before 5 s.
 const SEAL_TO_DURABLE: [f64; 13] = [
-    0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0,
+    5.0, 5.5, 6.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14400.0,
 ];
 
 /// The shipper's metrics.

@@ -89,6 +89,11 @@ impl Sightings {
         self.sealed.remove(&id);
     }
 
+    /// Whether the block was seen to lose its name by a rename, as retention and compaction do it.
+    pub(super) fn was_renamed_away(&self, id: BlockId) -> bool {
+        self.left.get(&id).is_some_and(|left| left.how == Change::RenamedAway)
+    }
+
     /// Whether the block was seen to be deleted in place soon after it was sealed.
     pub(super) fn was_deleted_young(&self, id: BlockId) -> bool {
         self.left

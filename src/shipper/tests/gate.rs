@@ -125,10 +125,26 @@ async fn what_retention_takes_while_it_waits_is_committed_and_what_is_taken_back
         let got = match passage.await {
             Passage::Open(_) => "open",
             Passage::Later(_) => "later",
-            Passage::Withdrawn => "withdrawn",
+            Passage::Gone { withdrawn: true } => "withdrawn",
+            Passage::Gone { withdrawn: false } => "gone",
         };
         assert_eq!(got, expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_removed_before_it_was_left_alone_is_not_committed() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let old = "01J4ABCDEFGHJKMNPQRSTVWXYZ";
+    world.copy_in(&Made::new(old, 0));
+    let (outcome, ()) = tokio::join!(shipper.pass(), async {
+        sleep(Duration::from_secs(5)).await;
+        world.take_back_unseen(old);
+    });
+    assert_eq!(outcome, Outcome::Clean);
+    assert_eq!(world.stamped(old), None);
+    assert_eq!(world.metrics.withdrawn(), 0);
 }
 
 #[tokio::test(start_paused = true)]
