@@ -122,6 +122,8 @@ pub struct Shipper {
     hints: mpsc::Receiver<watcher::Hint>,
     /// When blocks were seen to be sealed, and to leave. One that was sealed is new to the bucket, and whole.
     seen: sightings::Sightings,
+    /// Something came or went since the last scan began.
+    news: bool,
     looks: quiet::Looks,
     quarantine: quarantine::Quarantine,
     /// What commits wait for.
@@ -167,6 +169,7 @@ impl Shipper {
             watcher,
             hints,
             seen: sightings::Sightings::default(),
+            news: false,
             looks: quiet::Looks::default(),
             quarantine: quarantine::Quarantine::new(settings.look_again),
             at_gate: BTreeMap::new(),
@@ -201,6 +204,9 @@ impl Shipper {
     async fn ship(&mut self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let wait = self.pass_and_wait().await;
+            if self.news {
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -231,6 +237,7 @@ impl Shipper {
         let mut hint = hint.or_else(|| self.hints.try_recv().ok());
         while let Some(seen) = hint {
             self.seen.note(seen);
+            self.news = true;
             hint = self.hints.try_recv().ok();
         }
     }

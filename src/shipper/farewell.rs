@@ -57,12 +57,12 @@ impl Shipper {
                 Neighbour::Gone => gone_since.is_some_and(|since| started.saturating_duration_since(since) >= SETTLED),
             };
             let open = matches!(outcome, Outcome::Arriving(_) | Outcome::Waiting(_));
-            if settled && !open && self.hints.is_empty() {
+            if settled && !open && !self.news && self.hints.is_empty() {
                 return;
             }
             // While a commit waits nothing is to be found out by looking often.
             let rest = match outcome {
-                Outcome::Waiting(rest) => rest.clamp(LOOK, LINGER),
+                Outcome::Waiting(rest) if !self.news => rest.clamp(LOOK, LINGER),
                 _ => LOOK,
             };
             tokio::select! {

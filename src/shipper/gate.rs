@@ -15,7 +15,8 @@
 //!
 //! That nobody else has committed the block is the store's to say, when `meta.json` is sent ([`super::commit`]).
 //!
-//! A pass waits at the gate for [`PATIENCE`] at most; what takes longer is looked at again in the next pass. Nothing is kept on
+//! A pass waits at the gate for [`PATIENCE`] at most, and no longer than until something else is sealed; then the block is
+//! looked at again in the next pass. Nothing is kept on
 //! disk: after a crash the block counts as found. Dropping the wait changes nothing.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -125,7 +126,8 @@ impl Shipper {
                 }
                 Gate::Wait { why, until } => {
                     self.tell_waiting(due.job.block.id, why);
-                    if until > begun + PATIENCE {
+                    // What was sealed meanwhile is to travel at once.
+                    if self.news || until > begun + PATIENCE {
                         return Passage::Later(until);
                     }
                     until.min(Instant::now() + LOOK)

@@ -52,6 +52,8 @@ impl Shipper {
     /// One pass. Its failures are logged and counted here.
     pub(super) async fn pass(&mut self) -> Outcome {
         self.watcher.ensure();
+        self.note(None);
+        self.news = false;
         let scan = match self.scan().await {
             Ok(scan) => scan,
             Err(error) => {
