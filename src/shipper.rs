@@ -42,7 +42,12 @@ mod tests;
 mod trouble;
 mod watcher;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -122,8 +127,12 @@ pub struct Shipper {
     hints: mpsc::Receiver<watcher::Hint>,
     /// When blocks were seen to be sealed, and to leave. One that was sealed is new to the bucket, and whole.
     seen: sightings::Sightings,
+    /// The blocks that the last scan has shown.
+    scanned: HashSet<BlockId>,
     /// Something came or went since the last scan began.
     news: bool,
+    /// A block was sealed that the last scan has not shown.
+    sealed_since: bool,
     looks: quiet::Looks,
     quarantine: quarantine::Quarantine,
     /// What commits wait for.
@@ -169,7 +178,9 @@ impl Shipper {
             watcher,
             hints,
             seen: sightings::Sightings::default(),
+            scanned: HashSet::new(),
             news: false,
+            sealed_since: false,
             looks: quiet::Looks::default(),
             quarantine: quarantine::Quarantine::new(settings.look_again),
             at_gate: BTreeMap::new(),
@@ -238,6 +249,7 @@ impl Shipper {
         while let Some(seen) = hint {
             self.seen.note(seen);
             self.news = true;
+            self.sealed_since |= seen.change == watcher::Change::Sealed && !self.scanned.contains(&seen.id);
             hint = self.hints.try_recv().ok();
         }
     }

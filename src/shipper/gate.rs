@@ -127,7 +127,7 @@ impl Shipper {
                 Gate::Wait { why, until } => {
                     self.tell_waiting(due.job.block.id, why);
                     // What was sealed meanwhile is to travel at once.
-                    if self.news || until > begun + PATIENCE {
+                    if self.sealed_since || until > begun + PATIENCE {
                         return Passage::Later(until);
                     }
                     until.min(Instant::now() + LOOK)

@@ -64,6 +64,9 @@ impl Shipper {
                 return Outcome::Failed;
             }
         };
+        let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
+        self.scanned = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
+        self.sealed_since = false;
         // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
         self.note(None);
         self.check_ledger(&scan).await;

@@ -137,12 +137,18 @@ impl World {
 
     /// Makes a block as Prometheus does; the shipper that is running learns of it at once.
     pub(super) fn seal(&self, shipper: &mut Shipper, made: &Made) -> PathBuf {
+        let dir = self.seal_unseen(made);
+        self.hint(shipper, &made.name, Change::Sealed);
+        dir
+    }
+
+    /// The same, and only a watch may tell the shipper.
+    pub(super) fn seal_unseen(&self, made: &Made) -> PathBuf {
         let aside = tempfile::tempdir_in(self.data.path()).unwrap();
         let block = write_block(aside.path(), &made.name, made.shape);
         fs_err::write(block.dir.join("meta.json"), made.meta()).unwrap();
         let dir = self.data.path().join(&made.name);
         fs_err::rename(&block.dir, &dir).unwrap();
-        self.hint(shipper, &made.name, Change::Sealed);
         dir
     }
 

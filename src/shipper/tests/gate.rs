@@ -182,6 +182,34 @@ async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_sealed_while_a_commit_waits_travels_at_once() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let (a, b) = (name(1), name(2));
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    let hints = shipper.watcher.sender();
+    let begun = Instant::now();
+    let (outcome, ()) = tokio::join!(shipper.pass(), async {
+        sleep(Duration::from_secs(1)).await;
+        world.seal_unseen(&Made::new(&b, 10));
+        let (id, change, at) = (id(&b), crate::shipper::watcher::Change::Sealed, SystemTime::now());
+        hints
+            .send(crate::shipper::watcher::Hint { id, change, at })
+            .await
+            .unwrap();
+    });
+    assert!(matches!(outcome, Outcome::Waiting(_)) && shipper.news, "{outcome:?}");
+    let (outcome, ()) = tokio::join!(shipper.pass(), async {
+        while world.object(&format!("{b}/index")).is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(begun.elapsed() < SETTLE);
+    });
+    assert_eq!(outcome, Outcome::Clean);
+    assert_eq!(world.listed(), [a, b]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn prometheus_is_asked_whether_its_reload_failed_before_a_block_is_committed() {
     let world = World::new().await;
     let mut shipper = world.shipper();
