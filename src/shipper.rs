@@ -112,6 +112,9 @@ pub struct Origin {
     pub neighbour: Neighbour,
     /// When its counter of failed reloads was last seen to grow: while it does, it takes blocks back that it has sealed.
     pub reload_failed_at: Option<tokio::time::Instant>,
+    /// The oldest time that its head holds, in ms since 1970, as last read; `None` if it does not tell. It empties its
+    /// head up to the end of a block of it once it keeps that block.
+    pub head_min_time_ms: Option<i64>,
 }
 
 /// The shipper of one data directory.

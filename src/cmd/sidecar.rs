@@ -332,6 +332,7 @@ impl Follower {
             origin.labels = snapshot.seen.then(|| snapshot.labels.clone());
             origin.neighbour = neighbour(&snapshot);
             origin.reload_failed_at = snapshot.reload_failed_at;
+            origin.head_min_time_ms = snapshot.head_min_time_ms;
         });
         self.passed_on.send_replace(answered);
         !snapshot.labels.is_empty()
@@ -342,14 +343,15 @@ impl Follower {
         while !self.origin.is_closed() {
             let alive = self.client.alive().await;
             let answered = *self.answered.borrow();
-            let reload_failed_at = self.snapshots.borrow().reload_failed_at;
+            let snapshot = self.snapshots.borrow().clone();
             tell(&self.origin, |origin| {
                 origin.neighbour = match alive {
                     Alive::Ready => Neighbour::Up,
                     Alive::NotReady => Neighbour::Stopping,
                     Alive::Gone => Neighbour::Gone,
                 };
-                origin.reload_failed_at = reload_failed_at;
+                origin.reload_failed_at = snapshot.reload_failed_at;
+                origin.head_min_time_ms = snapshot.head_min_time_ms;
             });
             self.passed_on.send_replace(answered);
             tokio::time::sleep(LOOK).await;
@@ -394,6 +396,7 @@ mod tests {
             version: String::new(),
             flags: Default::default(),
             lowest_time_ms: 0,
+            head_min_time_ms: None,
             reload_failures: None,
             reload_failed_at: None,
             up: false,
@@ -416,7 +419,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_reload_reaches_the_shipper_with_the_heartbeat_that_saw_it_also_while_we_stop() {
+    async fn what_a_heartbeat_tells_of_reloads_reaches_the_shipper_with_it_also_while_we_stop() {
         let (snapshots, answered) = (watch::Sender::new(unasked()), watch::Sender::new(None));
         let (origin, mut origins) = watch::channel(Origin::default());
         let passed_on = watch::Sender::new(None);
@@ -440,10 +443,18 @@ mod tests {
             }
             tokio::time::advance(Duration::from_secs(1)).await;
             let failed = Instant::now();
-            snapshots.send_modify(|snapshot| snapshot.reload_failed_at = Some(failed));
+            let emptied = origins.borrow().head_min_time_ms.unwrap_or_default() + 1;
+            snapshots.send_modify(|snapshot| {
+                snapshot.reload_failed_at = Some(failed);
+                snapshot.head_min_time_ms = Some(emptied);
+            });
             answered.send_replace(Some(failed));
             assert!(heartbeat.since(failed, Duration::from_secs(60)).await);
-            assert_eq!(origins.borrow_and_update().reload_failed_at, Some(failed));
+            let told = origins.borrow_and_update().clone();
+            assert_eq!(
+                (told.reload_failed_at, told.head_min_time_ms),
+                (Some(failed), Some(emptied))
+            );
             // The next one has nothing new to tell, and is an answer all the same.
             tokio::time::advance(Duration::from_secs(1)).await;
             let fine = Instant::now();

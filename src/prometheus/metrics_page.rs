@@ -1,6 +1,6 @@
 //! What Prometheus tells of its storage, out of its own metrics page, in memory that does not grow with the page.
 //!
-//! The page can be many megabytes, of which two lines are wanted. So it is looked through once, while it arrives, and
+//! The page can be many megabytes, of which three lines are wanted. So it is looked through once, while it arrives, and
 //! never held; of each line only the beginning is.
 
 use super::error::ErrorKind;
@@ -12,6 +12,7 @@ pub(super) const LIMIT: usize = 256 << 20;
 const LINE: usize = 4 << 10;
 
 const LOWEST_TIME: &str = "prometheus_tsdb_lowest_timestamp_seconds";
+const HEAD_MIN_TIME: &str = "prometheus_tsdb_head_min_time";
 const RELOAD_FAILURES: &str = "prometheus_tsdb_reloads_failures_total";
 
 /// What Prometheus tells of its storage.
@@ -19,6 +20,8 @@ const RELOAD_FAILURES: &str = "prometheus_tsdb_reloads_failures_total";
 pub struct Storage {
     /// The oldest time that it holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
     pub lowest_time_ms: i64,
+    /// The oldest time that its head holds, in ms since 1970; `i64::MAX` if the head is empty, `None` if it does not tell.
+    pub head_min_time_ms: Option<i64>,
     /// How often it could not reload its blocks since it was started; `None` if it does not tell.
     pub reload_failures: Option<u64>,
 }
@@ -31,6 +34,7 @@ pub(super) struct Scan {
     /// The lowest time is declared to be a gauge.
     gauge: bool,
     lowest_time_ms: Option<i64>,
+    head_min_time_ms: Option<i64>,
     reload_failures: Option<u64>,
 }
 
@@ -59,6 +63,7 @@ impl Scan {
         self.end_line()?;
         Ok(Storage {
             lowest_time_ms: self.lowest_time_ms.unwrap_or(0),
+            head_min_time_ms: self.head_min_time_ms,
             reload_failures: self.reload_failures,
         })
     }
@@ -89,6 +94,9 @@ impl Scan {
             }
         } else if let Some(value) = sample(line, LOWEST_TIME).filter(|_| self.lowest_time_ms.is_none()) {
             self.lowest_time_ms = Some(if self.gauge { milliseconds(value)? } else { 0 });
+        } else if let Some(value) = sample(line, HEAD_MIN_TIME).filter(|_| self.head_min_time_ms.is_none()) {
+            // Whole milliseconds, which a float holds exactly for some 285,000 years.
+            self.head_min_time_ms = number(value).filter(|time| !time.is_nan()).map(|time| time as i64);
         } else if let Some(value) = sample(line, RELOAD_FAILURES).filter(|_| self.reload_failures.is_none()) {
             self.reload_failures = count(value);
         }
@@ -218,10 +226,25 @@ mod tests {
             for page in [format!("{time}{sample}"), format!("{sample}{time}")] {
                 let want = Storage {
                     lowest_time_ms: 7_000,
+                    head_min_time_ms: None,
                     reload_failures: want,
                 };
                 assert_eq!(scan(&page).unwrap(), want, "{page}");
             }
+        }
+    }
+
+    #[test]
+    fn reads_how_far_the_head_is_emptied() {
+        for (sample, want) in [
+            (" 1.795855780524e+12", Some(1_795_855_780_524)),
+            (" 9.223372036854775807e+18", Some(i64::MAX)),
+            (" 0", Some(0)),
+            (" NaN", None),
+            ("_seconds 7", None),
+        ] {
+            let page = format!("# TYPE {HEAD_MIN_TIME} gauge\n{HEAD_MIN_TIME}{sample}\n");
+            assert_eq!(scan(&page).unwrap().head_min_time_ms, want, "{sample}");
         }
     }
 

@@ -86,6 +86,9 @@ pub struct Snapshot {
     pub flags: BTreeMap<String, String>,
     /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
     pub lowest_time_ms: i64,
+    /// The oldest time that its head holds, in ms since 1970, as last read; `i64::MAX` if the head is empty, `None` if it
+    /// does not tell. It empties its head up to the end of a block once it has reloaded its blocks with that one.
+    pub head_min_time_ms: Option<i64>,
     /// How often it could not reload its blocks since it was started, as last read; `None` until it tells.
     pub reload_failures: Option<u64>,
     /// When `reload_failures` was last seen to have grown.
@@ -110,6 +113,7 @@ impl Snapshot {
             version: String::new(),
             flags: BTreeMap::new(),
             lowest_time_ms: 0,
+            head_min_time_ms: None,
             reload_failures: None,
             reload_failed_at: None,
             up: false,
@@ -391,6 +395,7 @@ fn answered(old: &Snapshot, reading: Reading, findings: &[Finding], settings: &S
         version: reading.version,
         flags: reading.flags.unwrap_or_default(),
         lowest_time_ms: storage.lowest_time_ms,
+        head_min_time_ms: storage.head_min_time_ms,
         // A page that does not tell once leaves what the next one is held against.
         reload_failures: storage.reload_failures.or(old.reload_failures),
         reload_failed_at: reload_failed_at(old, storage.reload_failures),

@@ -32,7 +32,7 @@ fn reading(labels: &[(&str, &str)], max: &str) -> Result<Reading, Error> {
         flags: Some(flags.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         storage: Storage {
             lowest_time_ms: 1_700_000_000_000,
-            reload_failures: None,
+            ..Storage::default()
         },
     })
 }
@@ -80,7 +80,7 @@ fn keeps_what_was_known_while_prometheus_is_down() {
     assert!(!snapshots.has_changed().unwrap(), "the same again");
     let later = Storage {
         lowest_time_ms: i64::MIN,
-        reload_failures: None,
+        ..Storage::default()
     };
     peer.take(telling(later));
     assert!(snapshots.has_changed().unwrap());
@@ -147,8 +147,8 @@ async fn a_counter_of_failed_reloads_that_grows_is_a_failure_and_its_first_value
     let (mut peer, _) = peer(settings());
     let mut seen = |reload_failures| {
         peer.take(telling(Storage {
-            lowest_time_ms: 0,
             reload_failures,
+            ..Storage::default()
         }));
         let snapshot = peer.sender.borrow().clone();
         (snapshot.reload_failures, snapshot.reload_failed_at)

@@ -240,6 +240,7 @@ async fn looks_a_metrics_page_through_without_holding_it() {
     let fake = Fake::start(move |_| Answer::Http(200, page.clone().into()));
     let told = Storage {
         lowest_time_ms: 1_500,
+        head_min_time_ms: None,
         reload_failures: Some(3),
     };
     assert_eq!(plain(&fake).storage().await.unwrap(), told);

@@ -19,7 +19,6 @@ use crate::rig::{
     Prometheus, Tools,
     blocks::{Spec, copy_without_index, generate},
     prometheus::Options,
-    wait_until,
 };
 
 /// So long that no heartbeat but the first comes by itself.
@@ -119,10 +118,16 @@ async fn a_real_prometheus_that_cannot_reload_its_blocks_is_noticed() {
             .await;
         assert!(failed.up && failed.reload_failures > Some(0), "{failed:?}");
         assert_eq!(failed.problem, None, "it can be shipped from all the same");
+        let full = failed.head_min_time_ms.expect("it tells");
         fs::remove_dir_all(server.data().join(broken)).unwrap();
-        wait_until(LONG, "blocks stay again", async || {
-            (!server.blocks().is_empty()).then_some(())
-        })
-        .await;
+        let blocks = server.wait_for_blocks(1, LONG).await;
+        // The head holds nothing any more of a block that stays.
+        let meta = fs::read(server.data().join(&blocks[0]).join("meta.json")).unwrap();
+        let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+        let end = meta["maxTime"].as_i64().unwrap();
+        assert!(full < end, "{full} {end}");
+        running
+            .until("an emptied head", |snapshot| snapshot.head_min_time_ms >= Some(end))
+            .await;
     }
 }

@@ -123,6 +123,27 @@ async fn the_grace_period_ends_and_what_is_not_durable_is_named() {
 }
 
 #[tokio::test]
+async fn the_heartbeat_goes_on_until_the_shipper_is_through() {
+    let mut stage = Stage::start("heartbeat", &["--prometheus.get_config_interval=100ms"]).await;
+    stage.server.fault(Rule::on("PUT", "*", Fault::Hang));
+    stage.seal(0);
+    stage.met(Fault::Hang).await;
+    stage.sidecar.signal("TERM");
+    stage.said(&["caught a signal"]).await;
+    let last = async || {
+        let name = "narthex_prometheus_last_heartbeat_timestamp_seconds";
+        stage.sidecar.metric(name).await
+    };
+    // One may have been under way; the second one was not.
+    for _ in 0..2 {
+        let before = last().await.expect("its metrics can be read to the end");
+        let later = async || last().await.filter(|last| *last > before);
+        stage.sidecar.wait_until(PATIENCE, "another heartbeat", later).await;
+    }
+    stage.sidecar.kill9();
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let mut stage = Stage::start("second", &[]).await;
     stage.server.fault(Rule::on("PUT", "*", Fault::Hang));
