@@ -5,6 +5,7 @@
 //! were sent; a put that fails or is dropped leaves no visible half object (on S3 an object appears whole or not at
 //! all, the local directory writes to a temporary name and renames).
 
+mod backoff;
 mod blocking;
 pub mod config;
 mod filesystem;
@@ -20,7 +21,10 @@ use futures_util::stream::BoxStream;
 use prometheus_client::registry::Registry;
 
 use self::config::{BucketConfig, ConfigError, Provider};
-pub use self::pace::Pace;
+pub use self::{
+    backoff::{Backoff, Passing, patiently},
+    pace::Pace,
+};
 
 /// How hard a bucket may be used.
 #[derive(Clone, Debug)]

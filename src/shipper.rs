@@ -15,7 +15,6 @@
 //! **Cancel.** When told to stop, the shipper goes on until everything sealed is durable and Prometheus is gone, or the
 //! grace period is over; then what runs is dropped, open multipart uploads are aborted, and what is not durable is told.
 
-mod backoff;
 mod commit;
 mod courier;
 mod farewell;
@@ -43,7 +42,6 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use backoff::Backoff;
 pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
 pub use ledger::{Found, Ledger};
@@ -53,7 +51,7 @@ pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
 use crate::{
     lineage::Lineage,
     model::Labels,
-    objstore::Bucket,
+    objstore::{Backoff, Bucket},
     tsdb::{BlockId, Scanner},
 };
 
@@ -114,7 +112,7 @@ pub struct Shipper {
     sealed: HashMap<BlockId, SystemTime>,
     quarantine: quarantine::Quarantine,
     history: Lineage,
-    backoff: backoff::Backoff,
+    backoff: Backoff,
     /// What is not durable, and why, as of the last pass.
     pending: BTreeMap<BlockId, String>,
     /// Blocks that were deleted before they were durable, as long as a local block says that it was compacted of them.
@@ -143,7 +141,7 @@ impl Shipper {
             sealed: HashMap::new(),
             quarantine: quarantine::Quarantine::new(settings.look_again),
             history: Lineage::default(),
-            backoff: backoff::Backoff::default(),
+            backoff: Backoff::default(),
             pending: BTreeMap::new(),
             lost: BTreeSet::new(),
             blocks_at_once: pass::BLOCKS_AT_ONCE,

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     catalog::{self, Found},
     model::Labels,
-    objstore::{self, Bucket, ErrorKind},
-    shipper::{Backoff, Cargo, Carried, CarryError, Courier, Job},
+    objstore::{self, Backoff, Bucket, ErrorKind},
+    shipper::{Cargo, Carried, CarryError, Courier, Job},
     tsdb::{Block, BlockId},
 };
 
