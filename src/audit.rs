@@ -21,6 +21,8 @@ const MAY_RUN: u64 = 3_600_000;
 pub enum Kind {
     /// Its `meta.json` is of no use.
     Meta,
+    /// The store does not give an object.
+    Unreadable,
     /// It has objects and no `meta.json`: an upload that was given up.
     Partial,
     /// An object is missing.
@@ -41,6 +43,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Meta => "meta",
+            Self::Unreadable => "unreadable",
             Self::Partial => "partial",
             Self::Missing => "missing",
             Self::Size => "size",

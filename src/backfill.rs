@@ -21,7 +21,7 @@ mod inspect;
 mod plan;
 mod prove;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     chunk::Encoding,
@@ -97,6 +97,8 @@ pub enum Error {
 pub struct Plan {
     /// The blocks, by the start of their time range; those without a readable `meta.json` last.
     pub items: Vec<Item>,
+    /// Other blocks of the bucket that could not be judged, and why: what is in them is not known.
+    pub unreadable: BTreeMap<BlockId, String>,
 }
 
 /// One block that was found, and what becomes of it.

@@ -8,18 +8,19 @@
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
-//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model |
-//! | [`restore`] | blocks of a bucket brought back to disk | lineage, catalog, tsdb, objstore, model |
-//! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model |
+//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model, threads |
+//! | [`restore`] | blocks of a bucket brought back to disk | lineage, catalog, tsdb, objstore, model, threads |
+//! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`lineage`] | what the bucket has of a block: under its name, or within others; one judgement for all | catalog, tsdb, objstore, model |
 //! | [`catalog`] | what a bucket holds, as its blocks say of themselves | tsdb, objstore, model |
-//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | lineage, catalog, tsdb, objstore, model |
+//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | chunk, model |
-//! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model |
+//! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model, threads |
 //! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | model, pb |
+//! | [`threads`] | work that blocks: off the runtime, stopped when nobody waits, panics as values | nothing |
 //! | [`model`] | labels, durations: pure values | nothing |
 //! | [`pb`] | messages and services generated from `proto/` | nothing |
 
@@ -38,4 +39,5 @@ pub mod prometheus;
 pub mod restore;
 pub mod shipper;
 pub mod storeapi;
+pub mod threads;
 pub mod tsdb;

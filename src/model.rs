@@ -5,6 +5,7 @@ pub mod go_string;
 pub mod labels;
 pub mod matcher;
 pub mod selector;
+pub mod uvarint;
 
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;

@@ -15,6 +15,7 @@
 mod apply;
 mod block;
 mod files;
+mod occupied;
 pub mod plan;
 mod survey;
 mod target;

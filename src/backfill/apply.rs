@@ -1,28 +1,25 @@
 //! Sends what the plan says, with the sidecar's own engine: several blocks travel at once, they become visible one after
 //! another, oldest first.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{
-    Item, Plan, Settings,
-    prove::{differs, same_files},
-};
+use super::{Item, Plan, Settings, holdings::Own, prove::same_files};
 use crate::{
-    catalog::{self, Found},
+    lineage::namesake,
     model::Labels,
-    objstore::{self, Backoff, Bucket, ErrorKind},
+    objstore::{self, Bucket, ErrorKind, Passing, Scope, patiently},
     shipper::{Cargo, Carried, CarryError, Committed, Courier, Job},
     tsdb::{Block, BlockId},
 };
 
 /// Blocks that are opened and travel at the same time; the bucket limits the requests of all of them together.
 const BLOCKS_AT_ONCE: usize = 8;
-/// How often a block is tried when what fails can pass. With the growing waits between them this is a minute or so, on top
-/// of what the bucket's client tries by itself.
-const TRIES: u32 = 8;
+/// How often a block is tried when what fails can pass, on top of what the bucket's client tries by itself for each
+/// request.
+const TRIES: u32 = 3;
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
@@ -167,16 +164,21 @@ impl Apply {
                 Sight::Other(why) => return Ok(Fate::Refused(appeared(&why))),
             }
         }
+        let tried_before = self.courier.is_unsettled(block.id);
         let job = Job::of(block.clone());
         Ok(match self.courier.commit(&job, cargo, labels, &self.source).await? {
             Committed::Now => Fate::Sent,
-            Committed::Before => Fate::There,
+            Committed::Before if tried_before => Fate::Sent,
+            Committed::Before => match look(&self.courier, block, labels).await? {
+                Sight::Other(why) => Fate::Refused(appeared(&why)),
+                Sight::Same | Sight::Nothing => Fate::There,
+            },
         })
     }
 }
 
 fn appeared(why: &str) -> String {
-    format!("a block of this name appeared in the bucket meanwhile, and {why}; it is not overwritten")
+    format!("something of this name appeared in the bucket since the plan was made: {why}")
 }
 
 fn job(item: &Item) -> Option<Job> {
@@ -220,52 +222,53 @@ enum Sight {
 }
 
 async fn look(courier: &Courier, block: &Block, labels: &Labels) -> Result<Sight, objstore::Error> {
-    let differs = match catalog::look(courier.bucket.as_ref(), block.id).await? {
-        Found::Partial => return Ok(Sight::Nothing),
-        Found::Unreadable(why) => return Ok(Sight::Other(format!("its meta.json cannot be used: {why}"))),
-        Found::Block(meta) => match differs(block, labels, &meta) {
-            Some(why) => Some(why),
-            None => same_files(block, &courier.bucket).await?,
+    let found = namesake(courier.bucket.as_ref(), &block.meta, labels).await?;
+    Ok(match Own::of(found, labels) {
+        Own::Nothing => Sight::Nothing,
+        Own::Marked(why) => Sight::Other(why.to_owned()),
+        Own::Other(why) => Sight::Other(why),
+        Own::Same => match same_files(block, &courier.bucket).await? {
+            None => Sight::Same,
+            Some(why) => Sight::Other(format!("it has other bytes: {why}; it is not overwritten")),
         },
-    };
-    Ok(differs.map_or(Sight::Same, |why| Sight::Other(format!("is another one: {why}"))))
+    })
+}
+
+impl Passing for CarryError {
+    fn passes(&self) -> bool {
+        match self {
+            Self::Bucket(error) => error.kind != ErrorKind::Local && error.passes(),
+            Self::Local(_) | Self::Unproven { .. } => true,
+            Self::Changed(_)
+            | Self::Foreign { .. }
+            | Self::NoLabels
+            | Self::Marked { .. }
+            | Self::Conflict(_)
+            | Self::Panicked(_) => false,
+        }
+    }
 }
 
 /// Tries again what can pass, with growing waits.
 async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, CarryError>>) -> Result<T, Trouble> {
-    let mut backoff = Backoff::default();
-    for tries in 1.. {
-        let error = match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(error) => error,
-        };
-        let passes = match &error {
-            CarryError::Bucket(error) if error.kind == ErrorKind::Local => {
-                return Err(Trouble::Refused(error.to_string()));
-            }
-            CarryError::Changed(what) => {
-                return Err(Trouble::Refused(format!(
-                    "{what} changed since it was checked; run again when nobody writes to it"
-                )));
-            }
-            CarryError::Foreign { .. }
-            | CarryError::NoLabels
-            | CarryError::Marked { .. }
-            | CarryError::Conflict(_)
-            | CarryError::Panicked(_) => {
-                return Err(Trouble::Refused(error.to_string()));
-            }
-            CarryError::Bucket(error) => error.kind.is_transient(),
-            CarryError::Local(_) | CarryError::Unproven { .. } => true,
-        };
-        if !passes || tries >= TRIES {
-            return Err(Trouble::Failed(error.to_string()));
-        }
-        let wait = backoff.next();
+    let told = |error: &CarryError, wait: Duration| {
         tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "trying again");
-        tokio::time::sleep(wait).await;
-    }
-    Err(Trouble::Failed("it was not tried".into()))
+    };
+    patiently(TRIES, told, attempt).await.map_err(|error| match error {
+        CarryError::Changed(what) => Trouble::Refused(format!(
+            "{what} changed since it was checked; run again when nobody writes to it"
+        )),
+        CarryError::Foreign { .. }
+        | CarryError::NoLabels
+        | CarryError::Marked { .. }
+        | CarryError::Conflict(_)
+        | CarryError::Panicked(_) => Trouble::Refused(error.to_string()),
+        // Other blocks may fare better.
+        CarryError::Bucket(ref of_object) if of_object.scope() == Scope::Object => Trouble::Refused(error.to_string()),
+        CarryError::Bucket(_) | CarryError::Local(_) | CarryError::Unproven { .. } => {
+            Trouble::Failed(error.to_string())
+        }
+    })
 }
 
 #[cfg(test)]

@@ -5,37 +5,34 @@
 //! MiB or so.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 
 use super::{
     Decision, Error, Item, Plan, Settings,
     find::find,
-    holdings::{Holdings, Namesake},
+    holdings::{Holdings, Own},
     plan as rules,
-    prove::{differs, same_files},
+    prove::same_files,
 };
 use crate::{
-    audit,
-    catalog::{self, Found},
-    objstore::{self, Bucket},
+    objstore::{self, Bucket, Scope},
     shipper::{FileStamp, Known},
+    threads::{StopOnDrop, blocking},
     tsdb::{
-        Block, BlockId, BucketFile, Meta, PinError, Pinned,
+        Block, BucketFile, PinError, Pinned,
         check::full::{self, Checked, Options},
     },
 };
 
 /// Blocks that are held against the bucket's at the same time.
 const COMPARED_AT_ONCE: usize = 2;
-/// Blocks of the bucket that are relied on and looked at, at the same time.
-const CONFIRMED_AT_ONCE: usize = 16;
 
 /// How far the check has come; for whoever wants to watch.
 #[derive(Clone, Debug, Default)]
@@ -52,112 +49,68 @@ pub struct Gauge {
 /// No blocks, or the directory or the bucket cannot be read.
 pub async fn plan(settings: &Settings, bucket: &Arc<dyn Bucket>, gauge: &Gauge) -> Result<Plan, Error> {
     let path = settings.path.clone();
-    let mut items = blocking(move || find(&path)).await??;
+    let mut items = blocking(move || find(&path)).await.map_err(std::io::Error::from)??;
     rules::sift(&mut items, settings);
-    let holdings = Holdings::read(bucket.as_ref(), &items).await?;
-    let relied = rules::pass_over_merged(&mut items, &holdings);
-    confirm(&mut items, relied, bucket.as_ref()).await?;
-    settle_namesakes(&mut items, &holdings, bucket).await?;
+    let mut holdings = Holdings::read(bucket.as_ref()).await?;
+    settle(&mut items, &mut holdings, bucket).await?;
     check(&mut items, settings, gauge).await?;
     let parts = rules::pass_over_parts(&mut items);
-    rules::refuse_overlaps(&mut items, &holdings, settings.overlaps);
+    let beside = holdings.beside(bucket.as_ref(), &items).await?;
+    rules::refuse_overlaps(&mut items, &beside, settings.overlaps);
     rules::follow(&mut items, &parts);
-    Ok(Plan { items })
+    let mut unreadable = holdings.unreadable();
+    unreadable.retain(|id, _| !items.iter().any(|item| item.id == *id));
+    Ok(Plan { items, unreadable })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => std::io::Error::other(error),
-        })
-}
-
-/// Looks whether the blocks that others are passed over for are whole: whoever relies on them may delete his copy.
-async fn confirm(
-    items: &mut [Item],
-    relied: Vec<(usize, BTreeSet<BlockId>)>,
-    bucket: &dyn Bucket,
-) -> Result<(), objstore::Error> {
-    let ids: BTreeSet<BlockId> = relied.iter().flat_map(|(_, ids)| ids).copied().collect();
-    let looks = stream::iter(ids).map(|id| async move { Ok((id, not_whole(bucket, id).await?)) });
-    let wrong: BTreeMap<BlockId, String> = looks
-        .buffer_unordered(CONFIRMED_AT_ONCE)
-        .try_filter_map(async |(id, why)| Ok(why.map(|why| (id, why))))
-        .try_collect()
-        .await?;
-    for (place, ids) in relied {
-        if let Some((id, why)) = ids.iter().find_map(|id| wrong.get_key_value(id)) {
-            items[place].decision = Decision::Refused(format!(
-                "what it was made of is in the bucket in {id}, but that is not whole: {why}. If it is of no use, mark it for \
-                 deletion, and run again to send this"
-            ));
+/// Decides about blocks whose data is in the bucket: under their own names or within others. What stands under a name and
+/// is not the block is never overwritten, and what is marked for deletion is not there.
+async fn settle(items: &mut [Item], holdings: &mut Holdings, bucket: &Arc<dyn Bucket>) -> Result<(), objstore::Error> {
+    let mut same = BTreeSet::new();
+    for (place, own) in Holdings::under_their_names(bucket.as_ref(), items).await? {
+        let item = &mut items[place];
+        let Some(block) = &item.block else { continue };
+        let marked = match own {
+            Own::Nothing => None,
+            Own::Marked(why) => Some(Decision::Refused(why.to_owned())),
+            Own::Same => {
+                item.in_bucket = true;
+                same.insert(place);
+                continue;
+            }
+            Own::Other(why) => {
+                item.in_bucket = true;
+                item.decision = Decision::Refused(why);
+                continue;
+            }
+        };
+        let within = holdings.within_others(bucket.as_ref(), block, &item.labels).await?;
+        if let Some(decision) = within.or(marked) {
+            item.decision = decision;
         }
     }
-    Ok(())
-}
-
-async fn not_whole(bucket: &dyn Bucket, id: BlockId) -> Result<Option<String>, objstore::Error> {
-    let meta = match catalog::look(bucket, id).await? {
-        Found::Block(meta) => meta,
-        Found::Partial => return Ok(Some("its meta.json is gone".into())),
-        Found::Unreadable(why) => return Ok(Some(why)),
-    };
-    Ok(audit::whole::look(bucket, &meta).await?.lost())
-}
-
-/// Decides about blocks whose names are in the bucket: the same block is there, another one is never overwritten.
-async fn settle_namesakes(
-    items: &mut [Item],
-    holdings: &Holdings,
-    bucket: &Arc<dyn Bucket>,
-) -> Result<(), objstore::Error> {
-    let taken = items
-        .iter_mut()
-        .filter(|item| matches!(item.decision, Decision::Send(_)))
-        .filter_map(|item| Some((holdings.namesakes.get(&item.id)?, item)));
-    stream::iter(taken.map(Ok))
-        .try_for_each_concurrent(COMPARED_AT_ONCE, |(namesake, item)| async move {
-            item.in_bucket = true;
-            item.decision = match namesake {
-                Namesake::Block(meta) => already_there(item, meta, holdings, bucket).await?,
-                Namesake::Unreadable(why) => Decision::Refused(format!(
-                    "its meta.json in the bucket cannot be used ({why}), and is not overwritten; look at it, and delete the block there if it is of no use"
-                )),
-            };
+    let same = items.iter_mut().enumerate().filter(|(place, _)| same.contains(place));
+    stream::iter(same.map(|(_, item)| Ok(item)))
+        .try_for_each_concurrent(COMPARED_AT_ONCE, |item| async move {
+            if let Some(block) = &item.block {
+                item.decision = compared(block, bucket).await?;
+            }
             Ok(())
         })
         .await
 }
 
-async fn already_there(
-    item: &Item,
-    meta: &Meta,
-    holdings: &Holdings,
-    bucket: &Arc<dyn Bucket>,
-) -> Result<Decision, objstore::Error> {
-    let Some(block) = &item.block else {
-        return Ok(item.decision.clone());
+async fn compared(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Decision, objstore::Error> {
+    let differs = match same_files(block, bucket).await {
+        Err(error) if error.scope() == Scope::Object => Some(error.to_string()),
+        other => other?,
     };
-    if let Some(why) = differs(block, &item.labels, meta) {
-        return Ok(Decision::Refused(format!(
-            "a block of this name is in the bucket and is another one: {why}; it is not overwritten"
-        )));
-    }
-    if let Some(why) = same_files(block, bucket).await? {
-        return Ok(Decision::Refused(format!(
-            "a block of this name is in the bucket with other bytes: {why}; it is not overwritten. Find out which is right: narthex bucket verify --full"
-        )));
-    }
-    if holdings.is_marked(item.id) {
-        return Ok(Decision::Refused(
-            "it is in the bucket, but marked for deletion there; remove its deletion-mark.json to keep it".into(),
-        ));
-    }
-    Ok(Decision::There(
-        "compared with the bucket, byte for byte or by checksum".into(),
-    ))
+    Ok(match differs {
+        Some(why) => Decision::Refused(format!(
+            "a block of this name is in the bucket with other bytes: {why}; it is not overwritten. Find out which is right:              narthex bucket verify --full"
+        )),
+        None => Decision::There("compared with the bucket, byte for byte or by checksum".into()),
+    })
 }
 
 /// Checks in full what is to be sent; what is in the bucket already, too, if everything is to be read back.
@@ -185,21 +138,12 @@ async fn check(items: &mut [Item], settings: &Settings, gauge: &Gauge) -> Result
     Ok(())
 }
 
-/// Sets the flag when nobody waits any more.
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// What the check of a block came to: what is known of it now, or why it is refused.
 type Verdict = Result<(Known, Checked), String>;
 
 async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Result<Vec<Verdict>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let _guard = StopOnDrop(Arc::clone(&stop));
+    let guard = StopOnDrop::default();
+    let stop = guard.flag();
     let (threads, sha256, read) = (settings.threads, settings.sha256, Arc::clone(&gauge.read));
     let results = blocking(move || {
         // Before anything is read, so that a change while it is read shows.
@@ -221,7 +165,8 @@ async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Re
         });
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
     })
-    .await?;
+    .await
+    .map_err(std::io::Error::from)?;
     Ok(results
         .into_iter()
         .map(|result| result.unwrap_or_else(|| Err("it was not checked".into())))

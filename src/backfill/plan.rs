@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     Decision, Item, Overlaps, Settings,
-    holdings::{Held, Holdings, NAMES, names},
+    holdings::{NAMES, names},
 };
 use crate::{
+    lineage::Entry,
     model::Labels,
     tsdb::{BlockId, Meta},
 };
@@ -64,24 +65,6 @@ fn labels(meta: &Meta, settings: &Settings) -> Result<Labels, String> {
     Ok(labels)
 }
 
-/// Passes over blocks whose samples are in the bucket in other blocks: merged by the compactor, or not yet merged. Returns
-/// the places of the items that were decided upon, with the blocks that were relied on. What is in the bucket under its
-/// own name, and stays there, is not looked for elsewhere.
-pub(super) fn pass_over_merged(items: &mut [Item], holdings: &Holdings) -> Vec<(usize, BTreeSet<BlockId>)> {
-    let origins = holdings.origins();
-    let mut relied = Vec::new();
-    for (i, item) in items.iter_mut().enumerate() {
-        if let (Decision::Send(_), Some(block)) = (&item.decision, &item.block)
-            && (!holdings.namesakes.contains_key(&item.id) || holdings.is_marked(item.id))
-            && let Some(cover) = origins.cover(block, &item.labels)
-        {
-            item.decision = cover.decision;
-            relied.push((i, cover.ids));
-        }
-    }
-    relied
-}
-
 /// A block that is left out since its samples are in another one that is sent.
 pub(super) struct Part {
     place: usize,
@@ -90,23 +73,14 @@ pub(super) struct Part {
 
 /// Passes over blocks whose samples are in another block that is sent.
 pub(super) fn pass_over_parts(items: &mut [Item]) -> Vec<Part> {
-    let whole: Vec<Option<Held>> = items
-        .iter()
-        .map(|item| match (&item.decision, &item.block) {
-            (Decision::Send(_), Some(block)) => Some(Held {
-                labels: item.labels.clone(),
-                ..Held::new(&block.meta)
-            }),
-            _ => None,
-        })
-        .collect();
+    let whole = entries(items);
     let mut by_source: HashMap<BlockId, Vec<usize>> = HashMap::new();
     for (i, held) in whole.iter().enumerate() {
-        for source in held.iter().flat_map(|held| &held.sources) {
+        for source in held.iter().flat_map(|held| held.sources.iter()) {
             by_source.entry(*source).or_default().push(i);
         }
     }
-    let rank = |held: &Held| (held.sources.len(), held.id);
+    let rank = |held: &Entry| (held.sources.len(), held.id);
     let mut parts = Vec::new();
     for (place, own) in whole.iter().enumerate() {
         let Some(own) = own else { continue };
@@ -116,7 +90,7 @@ pub(super) fn pass_over_parts(items: &mut [Item]) -> Vec<Part> {
         // The largest one is itself part of none.
         let larger = others
             .filter_map(|i| Some((*i, whole[*i].as_ref()?)))
-            .filter(|(_, other)| rank(own) < rank(other) && is_within(own, other))
+            .filter(|(_, other)| rank(own) < rank(other) && own.is_within(other))
             .max_by_key(|(_, other)| rank(other));
         if let Some((within, larger)) = larger {
             items[place].decision =
@@ -127,11 +101,13 @@ pub(super) fn pass_over_parts(items: &mut [Item]) -> Vec<Part> {
     parts
 }
 
-fn is_within(part: &Held, other: &Held) -> bool {
-    (&other.labels, other.resolution) == (&part.labels, part.resolution)
-        && other.range.0 <= part.range.0
-        && part.range.1 <= other.range.1
-        && part.sources.is_subset(&other.sources)
+/// The blocks that are to be sent, as they would be in the bucket, by their places.
+fn entries(items: &[Item]) -> Vec<Option<Entry>> {
+    let entry = |item: &Item| match (&item.decision, &item.block) {
+        (Decision::Send(_), Some(block)) => Some(Entry::local(&block.meta, &item.labels)),
+        _ => None,
+    };
+    items.iter().map(entry).collect()
 }
 
 /// Refuses parts of blocks that turned out not to be sent: their samples would be missing without a word.
@@ -149,29 +125,19 @@ pub(super) fn follow(items: &mut [Item], parts: &[Part]) {
     }
 }
 
-/// Refuses what would overlap, with another block that is sent or with one of the bucket, or notes it.
-pub(super) fn refuse_overlaps(items: &mut [Item], holdings: &Holdings, policy: Overlaps) {
-    let mut groups: BTreeMap<(Labels, i64), Vec<Place>> = BTreeMap::new();
-    for (i, item) in items.iter().enumerate() {
-        if let (Decision::Send(_), Some(block)) = (&item.decision, &item.block) {
-            let range = (block.meta.min_time, block.meta.max_time);
-            let group = groups
-                .entry((item.labels.clone(), block.meta.resolution()))
-                .or_default();
-            group.push(Place {
-                item: Some(i),
-                id: item.id,
-                range,
-            });
+/// Refuses what would overlap, with another block that is sent or with one of those `beside` it in the bucket, or notes it.
+pub(super) fn refuse_overlaps(items: &mut [Item], beside: &[Entry], policy: Overlaps) {
+    let ours = entries(items);
+    let mut groups: BTreeMap<(&Labels, i64), Vec<Place<'_>>> = BTreeMap::new();
+    for (i, entry) in ours.iter().enumerate() {
+        if let Some(entry) = entry {
+            let group = groups.entry((&entry.labels, entry.resolution)).or_default();
+            group.push(Place { item: Some(i), entry });
         }
     }
-    for held in holdings.held.iter().filter(|held| !held.marked) {
-        if let Some(group) = groups.get_mut(&(held.labels.clone(), held.resolution)) {
-            group.push(Place {
-                item: None,
-                id: held.id,
-                range: held.range,
-            });
+    for entry in beside {
+        if let Some(group) = groups.get_mut(&(&entry.labels, entry.resolution)) {
+            group.push(Place { item: None, entry });
         }
     }
     let mut with: Vec<Vec<(BlockId, bool)>> = vec![Vec::new(); items.len()];
@@ -207,42 +173,47 @@ pub(super) fn refuse_overlaps(items: &mut [Item], holdings: &Holdings, policy: O
 }
 
 /// Where a block lies; one that is to be sent knows its item.
-struct Place {
+struct Place<'a> {
     item: Option<usize>,
-    id: BlockId,
-    range: (i64, i64),
+    entry: &'a Entry,
 }
 
 /// Notes for each item of a group whom it overlaps, and whether that is in the bucket: a few more than a reason names, but
 /// one at least if there is any. How blocks of the bucket overlap each other is not asked, so that however many do, none
-/// of ours is missed.
-fn meet(mut group: Vec<Place>, with: &mut [Vec<(BlockId, bool)>]) {
+/// of ours is missed. What a compactor folds is no overlap.
+fn meet(mut group: Vec<Place<'_>>, with: &mut [Vec<(BlockId, bool)>]) {
     const ENOUGH: usize = NAMES + 1;
-    group.retain(|place| place.range.0 < place.range.1);
-    group.sort_by_key(|place| (place.range.0, place.id));
+    group.retain(|place| place.entry.range.0 < place.entry.range.1);
+    group.sort_by_key(|place| (place.entry.range.0, place.entry.id));
     // Those that began before the one in hand and end after its start, by their ends. Of ours there are those that have
     // still to hear of others, too.
     let [mut ours, mut theirs, mut hungry] = [const { BTreeSet::<(i64, usize)>::new() }; 3];
     for (at, place) in group.iter().enumerate() {
         for open in [&mut ours, &mut theirs, &mut hungry] {
-            while open.first().is_some_and(|(end, _)| *end <= place.range.0) {
+            while open.first().is_some_and(|(end, _)| *end <= place.entry.range.0) {
                 open.pop_first();
             }
         }
         hungry.retain(|(_, other)| {
-            let heard = group[*other].item.map(|i| &mut with[i]);
+            let other = &group[*other];
+            let heard = other.item.map(|i| &mut with[i]);
             heard.is_some_and(|heard| {
-                heard.push((place.id, place.item.is_none()));
+                if place.entry.overlaps(other.entry) {
+                    heard.push((place.entry.id, place.item.is_none()));
+                }
                 heard.len() < ENOUGH
             })
         });
-        let entry = (place.range.1, at);
+        let entry = (place.entry.range.1, at);
         let Some(i) = place.item else {
             theirs.insert(entry);
             continue;
         };
-        let before = theirs.iter().take(ENOUGH).chain(ours.iter().take(ENOUGH));
-        with[i].extend(before.map(|(_, other)| (group[*other].id, group[*other].item.is_none())));
+        for open in [&theirs, &ours] {
+            let others = open.iter().map(|(_, other)| &group[*other]);
+            let before = others.filter(|other| place.entry.overlaps(other.entry)).take(ENOUGH);
+            with[i].extend(before.map(|other| (other.entry.id, other.item.is_none())));
+        }
         ours.insert(entry);
         if with[i].len() < ENOUGH {
             hungry.insert(entry);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::{Item, Settings};
+use super::{Item, Settings, holdings::Own};
 use crate::{
     audit::{self, Issue, whole::Reader},
     catalog::{self, Text},
-    model::Labels,
+    lineage::{Namesake, namesake},
     objstore::{self, Bucket, Comparison, Scope},
     shipper::Courier,
-    tsdb::{Block, BlockId, Meta, PinError, Pinned, PinnedFile},
+    tsdb::{Block, BlockId, PinError, Pinned, PinnedFile},
 };
 
 /// Blocks that are proven at the same time.
@@ -68,24 +68,19 @@ async fn wrong(
     let Some(block) = &item.block else {
         return Ok(None);
     };
-    let text = match catalog::text(bucket.as_ref(), item.id).await? {
-        Text::There(text) => text,
-        Text::Absent => return Ok(Some("its meta.json is gone".into())),
-        Text::Refused(error) => return Err(error),
-    };
-    let meta = match catalog::parsed(item.id, &text) {
-        Ok(meta) => meta,
-        Err(why) => return Ok(Some(format!("its meta.json cannot be used: {why}"))),
-    };
-    if let Some(why) = differs(block, &item.labels, &meta) {
-        return Ok(Some(why));
+    if let Text::Refused(error) = catalog::text(bucket.as_ref(), item.id).await? {
+        return Err(error);
     }
+    let committed = match namesake(bucket.as_ref(), &block.meta, &item.labels).await? {
+        Namesake::Whole(committed) if committed.other_labels.is_none() => committed,
+        other => return Ok(Own::of(other, &item.labels).wrong()),
+    };
     // Prometheus may remove a block that was sent; then it is read back and held against what the check found.
     let gone = matches!(Pinned::open(block), Err(PinError::Vanished));
     if !settings.full && !gone {
         return same_files(block, bucket).await;
     }
-    let held = audit::whole::look(bucket.as_ref(), &meta).await?;
+    let held = audit::whole::look(bucket.as_ref(), &committed.meta).await?;
     let issues = audit::whole::issues(item.id, &held);
     if !issues.is_empty() {
         return Ok(Some(in_words(&issues)));
@@ -95,7 +90,7 @@ async fn wrong(
         let why = "it was not checked here, so nothing is known to compare it with";
         return Ok((!gone).then(|| why.into()));
     };
-    let digests = match audit::whole::read_back(bucket, &meta, &found.known.files, reader).await? {
+    let digests = match audit::whole::read_back(bucket, &committed.meta, &found.known.files, reader).await? {
         Ok(digests) => digests,
         Err(issues) => return Ok(Some(in_words(&issues))),
     };
@@ -114,27 +109,9 @@ async fn wrong(
     Ok(None)
 }
 
-pub(super) fn in_words(issues: &[Issue]) -> String {
+fn in_words(issues: &[Issue]) -> String {
     let details: Vec<&str> = issues.iter().map(|issue| issue.detail.as_str()).collect();
     details.join("; ")
-}
-
-/// In what a block of the bucket is not the local one under `labels`, by what both say of themselves.
-pub(super) fn differs(block: &Block, labels: &Labels, there: &Meta) -> Option<String> {
-    let here = &block.meta;
-    let theirs = there.thanos_labels.clone().unwrap_or_default();
-    if theirs != *labels {
-        return Some(format!("it has the labels {theirs} there, and would get {labels}"));
-    }
-    let facts = |meta: &Meta| {
-        (
-            (meta.min_time, meta.max_time),
-            (meta.num_series, meta.num_chunks, meta.num_samples),
-            (meta.level, meta.resolution()),
-        )
-    };
-    (facts(here) != facts(there))
-        .then(|| "times, statistics, level or resolution in its meta.json are others".to_owned())
 }
 
 /// In what the objects of a block are not its files: names, sizes, checksums.

@@ -135,11 +135,14 @@ pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
     let (good, found) = match path.join(" ").as_str() {
         "backfill" | "tools bucket upload-blocks" => (
             "all blocks are in the bucket and proven",
-            "done, but some blocks are refused; each is named with the reason",
+            "done, but blocks are refused, or cannot be read in the bucket; each is named",
         ),
         "bucket ls" | "bucket inspect" => ("printed", "printed, but some blocks could not be read; each is named"),
         "bucket verify" => ("every block is whole", "something is broken or missing; it is named"),
-        "bucket gaps" => ("nothing is missing", "something is missing or partial; it is named"),
+        "bucket gaps" => (
+            "nothing is missing",
+            "something is missing or partial, or cannot be read; it is named",
+        ),
         "restore" => (
             "all blocks that were selected are there and checked",
             "done, but something is refused, broken or missing; it is named",

@@ -155,7 +155,7 @@ async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Resu
     report.print(order.json)?;
     match report.outcome {
         Said::AllThere => Ok(End::Good),
-        Said::SomeRefused => Ok(End::Findings),
+        Said::SomeRefused | Said::SomeUnreadable => Ok(End::Findings),
         Said::Cut => Ok(End::Cut),
         Said::Failed => bail!(
             "{}; what was sent stays, and running it again goes on from there",

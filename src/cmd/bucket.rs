@@ -94,10 +94,10 @@ pub(super) async fn gaps(flags: cli::Gaps) -> Result<Outcome> {
 }
 
 /// Prints what was found out; without it a signal came first.
-fn printed(text: Option<String>) -> Result<End> {
-    let Some(text) = text else { return Ok(End::Cut) };
+fn printed(found: Option<(String, End)>) -> Result<End> {
+    let Some((text, end)) = found else { return Ok(End::Cut) };
     show::print(&text)?;
-    Ok(End::Good)
+    Ok(end)
 }
 
 /// The time (ms since 1970).

@@ -24,6 +24,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The same with the blocks of level 1 that are said to be in it, in whatever order.
+    #[must_use]
+    pub fn made_of(mut self, said: Vec<BlockId>) -> Self {
+        self.sources = sources(self.id, said);
+        self
+    }
+
     /// The entry of the block `id` by the text of its `meta.json`.
     ///
     /// # Errors

@@ -132,8 +132,13 @@ impl Lineage {
         }
     }
 
+    /// Whether the log does not yet have that a block is unreadable for this reason.
+    fn is_news(&self, id: BlockId, same: &str) -> bool {
+        self.told.get(&id).is_none_or(|told| told != same)
+    }
+
     fn note_unreadable(&mut self, id: BlockId, why: String, same: String) {
-        if self.told.get(&id) != Some(&same) {
+        if self.is_news(id, &same) {
             tracing::warn!(
                 block = %id, why,
                 "the meta.json of a block in the bucket cannot be used, so the block counts for nothing: what may be in it is sent all the same"

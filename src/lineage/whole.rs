@@ -217,9 +217,9 @@ fn consecutive(mut files: Vec<BucketFile>) -> Result<Vec<BucketFile>, String> {
     if !files.iter().any(|file| file.rel_path == INDEX) {
         return Err("thanos.files does not name the index".to_owned());
     }
-    let numbers: BTreeSet<u32> = files
+    let numbers: BTreeSet<u64> = files
         .iter()
-        .filter_map(|file| segment_of_path(&file.rel_path))
+        .filter_map(|file| segment_of_path(&file.rel_path).map(u64::from))
         .collect();
     match numbers.iter().zip(1..).find(|(number, due)| **number != *due) {
         Some((number, due)) => Err(format!(
@@ -242,7 +242,7 @@ fn of_any_size(rel_path: String) -> BucketFile {
 /// The files of a block that names none: the index, and the segments up to the last one that is there.
 fn present(chunks: bool, there: &BTreeMap<&str, u64>) -> Vec<BucketFile> {
     let numbers = there.keys().filter_map(|name| segment_of_path(name));
-    let last = numbers.max().unwrap_or_default().max(u32::from(chunks));
+    let last = u64::from(numbers.max().unwrap_or_default()).max(u64::from(chunks));
     // A stray name must not make us ask for a million of them: those there are, and the gaps up to the first few.
     let mut gaps = 0;
     let segments = (1..=last).map(segment_path).take_while(|name| {

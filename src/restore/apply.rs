@@ -1,13 +1,6 @@
 //! All blocks of a plan, several at once, oldest first.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
@@ -20,6 +13,7 @@ use super::{
 };
 use crate::{
     objstore::{self, Bucket},
+    threads::StopOnDrop,
     tsdb::BlockId,
 };
 
@@ -47,15 +41,6 @@ pub struct Applied {
     pub stopped: Option<Stop>,
 }
 
-/// Tells checks to stop when nobody waits for them any more.
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Brings `blocks` to disk, `at_once` objects at a time, until all were tried, `token` is cancelled, or the disk or the
 /// bucket fails for all of them. Can be run again at any time, and goes on with what is missing.
 pub async fn apply(
@@ -66,15 +51,15 @@ pub async fn apply(
     token: &CancellationToken,
 ) -> Applied {
     let at_once = at_once.max(1);
-    let stop = Arc::new(AtomicBool::new(false));
-    let _stop = StopOnDrop(Arc::clone(&stop));
+    // Checks stop when nobody waits for them any more.
+    let guard = StopOnDrop::default();
     let run = Run {
         bucket,
         target,
         at_once,
         permits: Semaphore::new(at_once),
         checks: Semaphore::new(1),
-        stop,
+        stop: guard.flag(),
     };
     let mut applied = Applied::default();
     let tried = stream::iter(blocks).map(|id| {

@@ -17,10 +17,11 @@ use super::{
     files::{self, TOMBSTONES},
     target::{Target, sync_dir},
     tombstones,
-    wire::{Failed, blocking, fetch, patiently},
+    wire::{Failed, fetch, patiently},
 };
 use crate::{
-    objstore::{Bucket, Comparison, ErrorKind, Object, Source},
+    objstore::{self, Bucket, Comparison, ErrorKind, Object, Scope, Source},
+    threads::blocking_io as blocking,
     tsdb::{
         Block, BlockId, BucketFile, LARGEST_META, Meta, PinError,
         check::full::{self, Checked, Digest},
@@ -82,7 +83,7 @@ impl Run {
             Err(Failed::Bucket(error)) if error.kind == ErrorKind::NotFound => Ok(Outcome::Failed(format!(
                 "{error}; it was deleted meanwhile, run this again to plan anew"
             ))),
-            Err(Failed::Bucket(error)) if stops_all(error.kind) => Err(Failed::Bucket(error)),
+            Err(Failed::Bucket(error)) if stops_all(&error) => Err(Failed::Bucket(error)),
             Err(Failed::Bucket(error)) => Ok(Outcome::Failed(error.to_string())),
             Err(disk) => Err(disk),
         }
@@ -205,7 +206,7 @@ impl Run {
         while let Some(result) = fetched.next().await {
             match result {
                 Err(Failed::Disk(error)) => return Err(Failed::Disk(error)),
-                Err(Failed::Bucket(error)) if stops_all(error.kind) => return Err(Failed::Bucket(error)),
+                Err(Failed::Bucket(error)) if stops_all(&error) => return Err(Failed::Bucket(error)),
                 other => trouble = trouble.and(other),
             }
         }
@@ -308,10 +309,9 @@ fn size(file: &BucketFile) -> u64 {
     file.size.unwrap_or_default()
 }
 
-/// Kinds of trouble that every other block would have as well.
-fn stops_all(kind: ErrorKind) -> bool {
-    use ErrorKind::*;
-    matches!(kind, NoBucket | Credentials | Forbidden | Region | Clock)
+/// Whether every other block would have this trouble as well, and no wait helps.
+fn stops_all(error: &objstore::Error) -> bool {
+    error.scope() == Scope::Bucket && !error.kind.is_transient()
 }
 
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     objstore::Object,
-    tsdb::{BlockId, BucketFile},
+    tsdb::{BlockId, BucketFile, segment_of_path},
 };
 
 /// The file of deleted intervals.
@@ -12,13 +12,7 @@ pub(super) const TOMBSTONES: &str = "tombstones";
 
 /// Whether Prometheus reads a file of this name as part of a block.
 fn belongs(rel_path: &str) -> bool {
-    is_segment(rel_path) || matches!(rel_path, "index" | TOMBSTONES)
-}
-
-/// Whether `rel_path` is the name of a chunk segment.
-fn is_segment(rel_path: &str) -> bool {
-    let name = rel_path.strip_prefix("chunks/").unwrap_or_default();
-    name.len() == 6 && name.bytes().all(|byte| byte.is_ascii_digit())
+    segment_of_path(rel_path).is_some() || matches!(rel_path, "index" | TOMBSTONES)
 }
 
 /// The files of the block `id` beside `meta.json`, by name: those that it says it has, or else those that the bucket
@@ -54,7 +48,7 @@ pub(super) fn of_block(id: BlockId, said: Option<&[BucketFile]>, listed: &[Objec
         return Err("it has no index".to_owned());
     }
     // A hole in the numbers is found by the check of the index, which refers to segments.
-    if !files.keys().any(|name| is_segment(name)) {
+    if !files.keys().any(|name| segment_of_path(name).is_some()) {
         return Err("it has no chunks".to_owned());
     }
     Ok(files.into_values().collect())

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::survey::Survey;
 use crate::{
+    lineage::Entry,
     model::Labels,
     tsdb::{BlockId, BucketFile},
 };
@@ -221,59 +222,72 @@ fn decide(block: &Candidate, families: &Families<'_>) -> (Decision, String) {
 
 /// Blocks by what they were made of.
 struct Families<'a> {
-    by_source: HashMap<BlockId, Vec<&'a Candidate>>,
+    members: Vec<(Entry, &'a Candidate)>,
+    by_source: HashMap<BlockId, Vec<usize>>,
 }
 
 impl<'a> Families<'a> {
     fn of(blocks: &'a [Candidate]) -> Self {
-        let mut by_source: HashMap<BlockId, Vec<&Candidate>> = HashMap::new();
-        for block in blocks.iter().filter(|block| block.resolution == 0) {
-            for source in block.origins() {
-                by_source.entry(source).or_default().push(block);
+        let members: Vec<(Entry, &Candidate)> = blocks
+            .iter()
+            .filter(|block| block.resolution == 0)
+            .map(|block| (block.entry(), block))
+            .collect();
+        let mut by_source: HashMap<BlockId, Vec<usize>> = HashMap::new();
+        for (place, (entry, _)) in members.iter().enumerate() {
+            for source in &entry.sources {
+                by_source.entry(*source).or_default().push(place);
             }
         }
-        Self { by_source }
+        Self { members, by_source }
     }
 
     /// The largest whole block that holds all of `block`; none if that is the block itself.
     fn cover(&self, block: &Candidate) -> Option<&'a Candidate> {
-        let origins: BTreeSet<BlockId> = block.origins().collect();
-        let relatives = self.by_source.get(origins.first()?)?;
-        let covers = relatives.iter().filter(|larger| larger.covers(block, &origins));
-        covers.copied().max_by_key(|larger| larger.rank())
+        let entry = block.entry();
+        let relatives = self.by_source.get(entry.sources.first()?)?;
+        let covers = relatives
+            .iter()
+            .filter_map(|place| self.members.get(*place))
+            .filter(|(larger, other)| entry.is_within(larger) && other.is_better_than(block));
+        covers.map(|(_, other)| *other).max_by_key(|larger| larger.rank())
     }
 }
 
 impl Candidate {
-    /// What is in it; a block that does not say is made of itself.
-    fn origins(&self) -> impl Iterator<Item = BlockId> {
-        let own = self.sources.is_empty().then_some(self.id);
-        self.sources.iter().copied().chain(own)
+    /// What lineage judges it by. All candidates have the same labels, which are left out here.
+    fn entry(&self) -> Entry {
+        let entry = Entry {
+            id: self.id,
+            range: (self.min_time, self.max_time),
+            resolution: self.resolution,
+            level: self.level,
+            sources: Box::default(),
+            labels: Labels::default(),
+        };
+        entry.made_of(self.sources.clone())
     }
 
     /// Which of two blocks with the same content is preferred.
     fn rank(&self) -> (usize, bool, u64, BlockId) {
-        (self.sources.len(), !self.marked, self.level, self.id)
+        (self.sources.len().max(1), !self.marked, self.level, self.id)
     }
 
-    /// Whether nothing is lost with `smaller`, which is made of `origins`, when this block is there.
-    fn covers(&self, smaller: &Candidate, origins: &BTreeSet<BlockId>) -> bool {
-        let own: BTreeSet<BlockId> = self.origins().collect();
-        let in_time = self.min_time <= smaller.min_time && smaller.max_time <= self.max_time;
+    /// Whether nothing is lost with `smaller`, which is within this block, when this one is there.
+    fn is_better_than(&self, smaller: &Candidate) -> bool {
         // Nobody deletes a block for another that is to be deleted itself.
         let lasting = !self.marked || smaller.marked;
-        let preferred = own.len() > origins.len() || self.rank() > smaller.rank();
-        self.id != smaller.id && self.wrong.is_none() && in_time && lasting && preferred && own.is_superset(origins)
+        self.id != smaller.id && self.wrong.is_none() && lasting && self.rank() > smaller.rank()
     }
 }
 
 /// The times within the window that only downsampled blocks have.
 fn missing(blocks: &[Candidate], kept: &[&Candidate], min_time: i64, max_time: i64) -> Vec<(i64, i64)> {
-    let origins: BTreeSet<BlockId> = kept.iter().flat_map(|block| block.origins()).collect();
+    let origins: BTreeSet<BlockId> = kept.iter().flat_map(|block| block.entry().sources).collect();
     let mut missing: Vec<(i64, i64)> = Vec::new();
     for block in blocks.iter().filter(|block| block.resolution > 0) {
         // Times alone would find the moments between two blocks that no sample has.
-        if block.origins().all(|origin| origins.contains(&origin)) {
+        if block.entry().sources.iter().all(|origin| origins.contains(origin)) {
             continue;
         }
         let mut from = block.min_time.max(min_time);

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     catalog::{self, DELETION_MARK, Found},
     model::{Labels, selector::Selector},
-    objstore::{self, Bucket},
+    objstore::{self, Bucket, Scope},
     tsdb::{BlockId, BucketFile, Meta},
 };
 
@@ -142,7 +142,14 @@ pub async fn look_at(bucket: &dyn Bucket, blocks: Vec<Candidate>) -> Result<Vec<
 }
 
 async fn look(bucket: &dyn Bucket, mut block: Candidate) -> Result<Candidate, objstore::Error> {
-    let listed = bucket.list(&block.id.to_string()).await?;
+    let listed = match bucket.list(&block.id.to_string()).await {
+        Ok(listed) => listed,
+        Err(error) if error.scope() == Scope::Object => {
+            block.wrong = Some(error.to_string());
+            return Ok(block);
+        }
+        Err(error) => return Err(error),
+    };
     let mark = format!("{}/{DELETION_MARK}", block.id);
     block.marked = listed.iter().any(|object| object.key == mark);
     let said = block.files.take();

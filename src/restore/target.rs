@@ -1,7 +1,8 @@
 //! The directory that is restored to.
 //!
 //! While it is open it is locked, so that two restores do not mix; the lock goes with the process. A Prometheus that runs
-//! on the directory holds a lock of its own, which is looked at once, at the start.
+//! on the directory holds a lock of its own: whether there is one is looked at once, at the start, and that lock is never
+//! taken.
 
 use std::{
     fs::{File, TryLockError},
@@ -9,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::occupied;
 use crate::tsdb::BlockId;
 
 /// How the directory of a block is named while it is built, by Prometheus as well.
@@ -34,10 +36,15 @@ pub enum TargetError {
     Busy(PathBuf),
     /// A Prometheus runs there.
     #[error(
-        "a Prometheus uses {0}, and would take in, compact and delete blocks meanwhile; stop it, or restore to an empty \
-         directory"
+        "a Prometheus uses {dir}, and would take in, compact and delete blocks meanwhile; stop it, or restore to an empty \
+         directory. What was seen: {seen}"
     )]
-    InUse(PathBuf),
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// What shows that it runs.
+        seen: String,
+    },
     /// The disk.
     #[error("cannot restore to {dir}: {}", explained(.source))]
     Io {
@@ -182,17 +189,14 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     fs_err::File::open(dir)?.sync_all()
 }
 
-/// Prometheus holds an exclusive lock on the file `lock` while it runs. Nothing is made or written here.
 fn free_of_prometheus(dir: &Path) -> Result<(), TargetError> {
-    let file = match fs_err::File::open(dir.join("lock")) {
-        Ok(file) => file.into_file(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(trouble(dir)(error)),
-    };
-    match file.try_lock_shared() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(TargetError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(trouble(dir)(error)),
+    match occupied::sign(dir) {
+        Ok(None) => Ok(()),
+        Ok(Some(seen)) => Err(TargetError::InUse {
+            dir: dir.to_owned(),
+            seen,
+        }),
+        Err(error) => Err(trouble(dir)(error)),
     }
 }
 

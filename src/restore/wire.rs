@@ -10,14 +10,15 @@ use std::{
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
-use crate::objstore::{self, Bucket};
+use crate::{
+    objstore::{self, Bucket, Passing},
+    threads::blocking_io as blocking,
+};
 
 /// So much is collected before it is written (bytes).
 const BATCH: usize = 1 << 20;
-/// How often a request that may succeed later is made.
-const TRIES: u32 = 5;
-/// The first wait between two tries is at most this long; the longest is eight times that.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How often a request that may succeed later is made, on top of what the bucket's client tries by itself.
+const TRIES: u32 = 3;
 
 /// Why an object did not come to disk.
 #[derive(Debug)]
@@ -42,32 +43,23 @@ impl From<io::Error> for Failed {
     }
 }
 
+impl Passing for Failed {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Bucket(error) if error.passes())
+    }
+}
+
 /// Makes a request again while the bucket has trouble that can heal.
-pub(super) async fn patiently<T, F>(mut request: impl FnMut() -> F) -> Result<T, Failed>
+pub(super) async fn patiently<T, F>(request: impl FnMut() -> F) -> Result<T, Failed>
 where
     F: Future<Output = Result<T, Failed>>,
 {
-    let mut wait = FIRST_WAIT;
-    for _ in 1..TRIES {
-        match request().await {
-            Err(Failed::Bucket(error)) if error.kind.is_transient() => {
-                tracing::warn!(%error, "the bucket has trouble; trying again");
-            }
-            other => return other,
+    let told = |failed: &Failed, wait: Duration| {
+        if let Failed::Bucket(error) = failed {
+            tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "the bucket has trouble; trying again");
         }
-        // Spread, so that requests that failed together do not come back together.
-        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-        wait *= 2;
-    }
-    request().await
-}
-
-/// Work that blocks on the disk.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error)))
+    };
+    objstore::patiently(TRIES, told, request).await
 }
 
 /// Brings the object `key` of `len` bytes to `path`, which it gets when all of it is on disk; until then it is in

@@ -228,10 +228,17 @@ impl Quarantine {
 }
 
 fn warn(id: BlockId, ailment: &Ailment) {
-    tracing::error!(
-        block = %id, reason = ailment.reason, detail = ailment.detail,
-        "a block is left out; the others go on. If it is broken, restore it from a copy or delete it; it is looked at again when it changes, or after a while"
-    );
+    let (reason, detail) = (ailment.reason, ailment.detail.as_str());
+    match ailment.reason {
+        OVERLAP | FOREIGN | MARKED | CONFLICT | REFUSED => tracing::error!(
+            block = %id, reason, detail,
+            "a block is left out for what the bucket holds or answers; the others go on, and this one is tried again after 1 to 16 minutes"
+        ),
+        _ => tracing::error!(
+            block = %id, reason, detail,
+            "a block is broken and is left out; the others go on. Restore it from a copy, or delete it; it is looked at again when it changes"
+        ),
+    }
 }
 
 #[cfg(test)]

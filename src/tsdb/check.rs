@@ -14,7 +14,7 @@
 
 use std::{fmt, io, os::unix::fs::FileExt};
 
-use super::{Pinned, PinnedFile};
+use super::{Pinned, PinnedFile, segment_path};
 
 pub mod full;
 mod index;
@@ -139,7 +139,7 @@ fn parts(block: &Pinned) -> Result<(Vec<&PinnedFile>, &PinnedFile), Broken> {
 
 /// How the segment is called that a reference calls `number`.
 fn segment_name(number: usize) -> String {
-    format!("chunks/{:06}", number + 1)
+    segment_path(number as u64 + 1)
 }
 
 /// That the index refers to a segment which is not there.

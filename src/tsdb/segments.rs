@@ -15,7 +15,7 @@ pub fn segment_of_path(rel_path: &str) -> Option<u32> {
 }
 
 /// The path of the segment with this number, relative to the block.
-pub fn segment_path(number: u32) -> String {
+pub fn segment_path(number: u64) -> String {
     format!("{CHUNKS}{number:06}")
 }
 
@@ -27,7 +27,7 @@ mod tests {
     fn six_digits_are_a_segment_and_nothing_else_is() {
         for (path, number) in [("chunks/000001", 1), ("chunks/000000", 0), ("chunks/999999", 999_999)] {
             assert_eq!(
-                (segment_of_path(path), segment_path(number)),
+                (segment_of_path(path), segment_path(u64::from(number))),
                 (Some(number), path.into())
             );
         }

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64},
     },
     thread,
 };
@@ -23,7 +23,8 @@ use tokio::{
 use super::{INDEX, LOST};
 use crate::{
     audit::{Issue, Kind},
-    objstore::{self, Bucket, ErrorKind, Op, Reading},
+    objstore::{self, Bucket, ErrorKind, Op, Reading, Scope},
+    threads::StopOnDrop,
     tsdb::{
         BucketFile, Meta,
         check::{
@@ -66,16 +67,6 @@ enum Found {
     Bad(Issue),
 }
 
-/// Sets a flag when it is dropped.
-#[derive(Debug)]
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Reads the objects `files` of a block, whose sizes are known, and checks all that is in them: each by itself, all of
 /// them against each other and against `meta`, and the hash of each where `files` has one. Returns what each of them is,
 /// segments first, or what is wrong.
@@ -93,9 +84,10 @@ pub async fn read_back(
         .filter(|file| file.rel_path == INDEX || segment_of_path(&file.rel_path).is_some())
         .collect();
     wanted.sort_by_key(|file| (file.rel_path == INDEX, segment_of_path(&file.rel_path)));
-    let stop = StopOnDrop(Arc::default());
+    let guard = StopOnDrop::default();
+    let stop = guard.flag();
     let found: Vec<Found> = stream::iter(wanted)
-        .map(|file| one(bucket, meta, file, reader, &stop.0))
+        .map(|file| one(bucket, meta, file, reader, &stop))
         .buffered(reader.at_once)
         .try_collect()
         .await?;
@@ -177,6 +169,9 @@ fn gone_or_bad(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue,
             Kind::Checksum,
             format_args!("{name} cannot be read: {}; {LOST}", error.detail),
         )),
+        _ if error.scope() == Scope::Object && error.kind != ErrorKind::Local => {
+            Ok(Issue::new(meta.ulid, Kind::Unreadable, error))
+        }
         _ => Err(error),
     }
 }

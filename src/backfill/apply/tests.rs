@@ -127,3 +127,34 @@ async fn a_block_that_is_removed_here_once_it_is_sent_is_proven_all_the_same() {
     fs_err::write(path, bytes).unwrap();
     assert_eq!(proven().await.wrong.len(), 1);
 }
+
+#[tokio::test]
+async fn a_mark_that_appears_after_the_plan_was_made_stops_the_commit() {
+    let scene = scene().await;
+    let dir = scene.store.path().join(scene.block.id.to_string());
+    let mark = dir.join("deletion-mark.json");
+    let fate = scene.fate(async || fs_err::write(&mark, "{}").unwrap()).await;
+    let Fate::Refused(why) = fate else {
+        panic!("it is not refused")
+    };
+    assert!(why.contains("a deletion-mark.json stands under its name"), "{why}");
+    assert!(!dir.join("meta.json").try_exists().unwrap(), "it is not committed");
+}
+
+#[tokio::test]
+async fn a_block_that_is_marked_once_it_is_sent_is_not_proven() {
+    let scene = scene().await;
+    let apply = Apply::new(&scene.settings, &scene.bucket);
+    let applied = apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await;
+    assert_eq!(applied.sent, [scene.block.id]);
+    let dir = scene.store.path().join(scene.block.id.to_string());
+    fs_err::write(dir.join("deletion-mark.json"), "{}").unwrap();
+    let items: Vec<&Item> = scene.plan.to_send().collect();
+    let proven = prove(&items, &scene.settings, &scene.bucket, &Reader::new(2))
+        .await
+        .unwrap();
+    let [(_, why)] = &proven.wrong[..] else {
+        panic!("{proven:?}")
+    };
+    assert!(why.contains("marked for deletion"), "{why}");
+}

@@ -1,6 +1,6 @@
 //! The rules one by one: what is asked for, whose it is, what is in other blocks, what overlaps.
 
-use super::{super::holdings::Namesake, *};
+use super::*;
 use crate::tsdb::Block;
 
 fn id(n: u32) -> BlockId {
@@ -61,8 +61,8 @@ impl Made<'_> {
         )
     }
 
-    fn held(self) -> Held {
-        Held::new(&self.meta())
+    fn held(self) -> Entry {
+        Entry::from(&self.meta())
     }
 }
 
@@ -184,92 +184,12 @@ fn all(made: &[Made<'_>]) -> Vec<Item> {
     items
 }
 
-fn holding(held: Vec<Held>) -> Holdings {
-    Holdings {
-        held,
-        ..Holdings::default()
-    }
-}
-
 fn words(items: &[Item]) -> Vec<&'static str> {
     items.iter().map(|item| item.decision.word()).collect()
 }
 
 #[test]
-fn what_the_compactor_merged_or_has_not_yet_merged_is_there() {
-    let merged = Made {
-        n: 9,
-        sources: &[1, 2],
-        level: 2,
-        labels: EU,
-        ..Made::default()
-    };
-    let after = |made: Made<'_>, held: Vec<Held>| {
-        let mut items = all(&[made]);
-        pass_over_merged(&mut items, &holding(held));
-        items[0].decision.clone()
-    };
-    let one = Made::default();
-    let there = Decision::There(format!("what it was made of is in the bucket in {}", id(9)));
-    assert_eq!(after(one, vec![merged.held()]), there);
-    assert_eq!(after(Made { n: 3, ..one }, vec![merged.held()]), Decision::Send(None));
-    let marked = Held {
-        marked: true,
-        ..merged.held()
-    };
-    assert_eq!(after(one, vec![marked]), Decision::Send(None), "it is to be deleted");
-    let downsampled = Made {
-        resolution: 300_000,
-        ..merged
-    };
-    assert_eq!(after(one, vec![downsampled.held()]), Decision::Send(None));
-    let local = Made {
-        n: 7,
-        sources: &[1, 2],
-        level: 2,
-        ..one
-    };
-    let parts = |n| Made { n, labels: EU, ..one }.held();
-    assert_eq!(after(local, vec![parts(1), parts(2)]).word(), "there");
-    assert_eq!(after(local, vec![parts(1)]), Decision::Send(None), "only half of it");
-}
-
-#[test]
-fn what_is_merged_under_other_labels_is_refused_unless_a_replica_was_dropped() {
-    let merged = |labels| {
-        Made {
-            n: 9,
-            sources: &[1, 2],
-            level: 2,
-            labels,
-            ..Made::default()
-        }
-        .held()
-    };
-    let mine = Made {
-        labels: &[("replica", "a")],
-        ..Made::default()
-    };
-    let after = |held: Vec<Held>| {
-        let mut items = all(&[mine]);
-        pass_over_merged(&mut items, &holding(held));
-        items[0].decision.clone()
-    };
-    // As compactors that merge replicas leave it.
-    assert_eq!(after(vec![merged(EU)]).word(), "there");
-    let decision = after(vec![merged(&[("cluster", "us"), ("replica", "a")])]);
-    assert_eq!(decision.word(), "refused");
-    assert!(
-        decision.why().contains(r#"{cluster="us", replica="a"}"#) && decision.why().contains(&id(9).to_string()),
-        "{}",
-        decision.why()
-    );
-    let both = vec![merged(EU), merged(&[("cluster", "us")])];
-    assert_eq!(after(both).word(), "there");
-}
-
-#[test]
-fn a_block_that_goes_beyond_the_one_with_its_sources_is_not_there() {
+fn a_block_that_goes_beyond_the_one_with_its_sources_is_no_part_of_it() {
     let merged = Made {
         n: 9,
         sources: &[1, 2],
@@ -278,9 +198,6 @@ fn a_block_that_goes_beyond_the_one_with_its_sources_is_not_there() {
         range: (0, 90),
         ..Made::default()
     };
-    let mut items = all(&[Made::default()]);
-    pass_over_merged(&mut items, &holding(vec![merged.held()]));
-    assert_eq!(words(&items), ["send"]);
     let mut items = all(&[Made::default(), Made { labels: &[], ..merged }]);
     pass_over_parts(&mut items);
     assert_eq!(words(&items), ["send", "send"]);
@@ -358,33 +275,9 @@ fn parts_of_a_block_that_is_refused_are_refused_with_it() {
         items[0].decision.why().contains(&id(8).to_string()),
         "the one that is sent"
     );
-    refuse_overlaps(&mut items, &holding(vec![held.held()]), Overlaps::Refuse);
+    refuse_overlaps(&mut items, &[held.held()], Overlaps::Refuse);
     follow(&mut items, &parts);
     assert_eq!(words(&items), ["refused"; 4]);
-}
-
-#[test]
-fn a_block_under_its_own_name_counts_unless_it_is_to_be_deleted() {
-    let own = Made {
-        labels: EU,
-        ..Made::default()
-    };
-    let merged = Made {
-        n: 9,
-        sources: &[1, 2],
-        level: 2,
-        ..own
-    };
-    for (marked, want) in [(false, "send"), (true, "there")] {
-        let own_held = Held { marked, ..own.held() };
-        let holdings = Holdings {
-            held: vec![own_held, merged.held()],
-            namesakes: [(id(1), Namesake::Block(Box::new(own.meta())))].into(),
-        };
-        let mut items = all(&[own]);
-        pass_over_merged(&mut items, &holdings);
-        assert_eq!(words(&items), [want]);
-    }
 }
 
 #[test]
@@ -409,9 +302,9 @@ fn overlaps_are_refused_on_both_sides_and_touching_is_none() {
         labels: &[("cluster", "us")],
         ..one
     };
-    let holdings = holding(vec![held.held(), other.held()]);
+    let beside = [held.held(), other.held()];
     let before = items.clone();
-    refuse_overlaps(&mut items, &holdings, Overlaps::Refuse);
+    refuse_overlaps(&mut items, &beside, Overlaps::Refuse);
     assert_eq!(words(&items), ["refused", "refused", "refused", "send"]);
     assert!(
         items[0]
@@ -426,20 +319,33 @@ fn overlaps_are_refused_on_both_sides_and_touching_is_none() {
         items[2].decision.why()
     );
     let mut items = before.clone();
-    refuse_overlaps(&mut items, &holdings, Overlaps::Send);
+    refuse_overlaps(&mut items, &beside, Overlaps::Send);
     assert_eq!(words(&items), ["send"; 4]);
     assert_eq!(
         items[0].decision,
         Decision::Send(Some(format!("it overlaps {} here", id(2))))
     );
     assert_eq!(items[3].decision, Decision::Send(None));
-    let marked = holding(vec![Held {
-        marked: true,
-        ..held.held()
-    }]);
-    let mut items = before;
-    refuse_overlaps(&mut items, &marked, Overlaps::Refuse);
-    assert_eq!(words(&items), ["refused", "refused", "send", "send"]);
+}
+
+#[test]
+fn what_a_compactor_folds_is_no_overlap() {
+    let one = Made {
+        labels: EU,
+        ..Made::default()
+    };
+    let whole = Made {
+        n: 7,
+        sources: &[1, 2],
+        level: 2,
+        range: (0, 200),
+        ..one
+    };
+    for (sent, beside) in [(whole, one), (one, whole)] {
+        let mut items = all(&[sent]);
+        refuse_overlaps(&mut items, &[beside.held()], Overlaps::Refuse);
+        assert_eq!(words(&items), ["send"]);
+    }
 }
 
 #[test]
@@ -468,7 +374,7 @@ fn overlaps_within_the_bucket_hide_none_of_ours() {
     ]);
     refuse_overlaps(
         &mut items,
-        &holding(crowd.chain([last.held()]).collect()),
+        &crowd.chain([last.held()]).collect::<Vec<_>>(),
         Overlaps::Refuse,
     );
     assert_eq!(words(&items), ["refused", "send", "refused"]);
@@ -486,6 +392,6 @@ fn as_thanos_has_it_only_compacted_blocks_may_not_overlap() {
         ..one
     };
     let mut items = all(&[one, compacted]);
-    refuse_overlaps(&mut items, &Holdings::default(), Overlaps::RefuseCompacted);
+    refuse_overlaps(&mut items, &[], Overlaps::RefuseCompacted);
     assert_eq!(words(&items), ["send", "refused"]);
 }

@@ -23,6 +23,8 @@ pub(super) enum Outcome {
     AllThere,
     /// Some blocks are refused.
     SomeRefused,
+    /// Everything that was asked for is in the bucket, where other blocks cannot be judged: they may hold the same times.
+    SomeUnreadable,
     /// The bucket or this host failed.
     Failed,
     /// A signal came first.
@@ -37,11 +39,20 @@ pub(super) struct Report {
     path: String,
     bucket: String,
     blocks: Vec<Row>,
+    /// Other blocks of the bucket that could not be judged.
+    unreadable: Vec<Unreadable>,
     totals: Totals,
     #[serde(skip)]
     proof: String,
     /// What failed, other than blocks that are refused.
     failures: Vec<String>,
+}
+
+/// A block of the bucket that could not be judged.
+#[derive(Clone, Debug, Serialize)]
+struct Unreadable {
+    ulid: String,
+    why: String,
 }
 
 /// One block.
@@ -100,6 +111,7 @@ impl Report {
             path: path.display().to_string(),
             bucket: String::new(),
             blocks: Vec::new(),
+            unreadable: Vec::new(),
             totals: Totals::default(),
             proof: String::new(),
             failures: Vec::new(),
@@ -110,6 +122,11 @@ impl Report {
     pub(super) fn planned(&mut self, plan: &Plan, bucket: &Arc<dyn Bucket>, took: Duration) {
         self.bucket = bucket.identity().to_owned();
         self.blocks = plan.items.iter().map(|item| row(item, self.dry_run)).collect();
+        let unreadable = plan.unreadable.iter().map(|(id, why)| Unreadable {
+            ulid: id.to_string(),
+            why: why.clone(),
+        });
+        self.unreadable = unreadable.collect();
         let totals = &mut self.totals;
         totals.check_seconds = took.as_secs_f64();
         for item in plan.to_send() {
@@ -197,6 +214,7 @@ impl Report {
         }
         self.outcome = match (self.failures.is_empty(), self.totals.refused) {
             (false, _) => Outcome::Failed,
+            (true, 0) if !self.unreadable.is_empty() => Outcome::SomeUnreadable,
             (true, 0) => Outcome::AllThere,
             (true, _) => Outcome::SomeRefused,
         };
@@ -269,6 +287,10 @@ impl Report {
     fn as_text(&self) -> String {
         let totals = &self.totals;
         let mut text = String::new();
+        for block in &self.unreadable {
+            let why = show::plain(&block.why);
+            let _ = writeln!(text, "unreadable {} in the bucket: {why}", block.ulid);
+        }
         if self.dry_run {
             let _ = writeln!(text, "nothing was sent: --dry-run");
             return text;

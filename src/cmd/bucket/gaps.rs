@@ -46,6 +46,8 @@ struct Upload {
 pub(super) struct Report {
     streams: Vec<Stream>,
     uploads: Vec<Upload>,
+    /// Blocks that nobody can judge, and why: they cover nothing.
+    unreadable: BTreeMap<BlockId, String>,
     slot: i64,
 }
 
@@ -65,7 +67,7 @@ pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Rules {
 /// Looks at all blocks.
 pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) -> Result<Report> {
     let mut covers: BTreeMap<Labels, Vec<Cover>> = BTreeMap::new();
-    let mut uploads = Vec::new();
+    let (mut uploads, mut unreadable) = (Vec::new(), BTreeMap::new());
     let mut blocks = std::pin::pin!(scan(bucket, wanted, true));
     while let Some(seen) = blocks.try_next().await? {
         match seen {
@@ -86,6 +88,7 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
             }),
             Seen::Unreadable(id, why) => {
                 tracing::warn!(block = %id, why, "a block covers nothing: its meta.json is of no use");
+                unreadable.insert(id, why);
             }
         }
     }
@@ -97,6 +100,7 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
     Ok(Report {
         streams: covers.into_iter().map(stream).collect(),
         uploads,
+        unreadable,
         slot: rules.slot,
     })
 }
@@ -183,10 +187,10 @@ fn slots(number: i64, slot: i64) -> String {
 }
 
 impl Report {
-    /// Nothing is missing, and there is something.
+    /// Nothing is missing, there is something, and all of it could be judged.
     pub(super) fn is_good(&self) -> bool {
         let lost = |stream: &Stream| stream.slots(State::Missing) + stream.slots(State::Partial) > 0;
-        !self.streams.is_empty() && !self.streams.iter().any(lost)
+        !self.streams.is_empty() && self.unreadable.is_empty() && !self.streams.iter().any(lost)
     }
 
     pub(super) fn json(&self) -> Value {
@@ -196,9 +200,11 @@ impl Report {
                 "state": if upload.may_run { "uploading" } else { "given_up" },
             })
         };
+        let unreadable = |(id, why): (&BlockId, &String)| json!({"block": id.to_string(), "why": why});
         json!({
             "label_sets": self.streams.iter().map(Stream::json).collect::<Vec<_>>(),
             "partial_uploads": self.uploads.iter().map(upload).collect::<Vec<_>>(),
+            "unreadable": self.unreadable.iter().map(unreadable).collect::<Vec<_>>(),
         })
     }
 
@@ -210,6 +216,12 @@ impl Report {
                 false => "has no meta.json, its upload was given up?",
             };
             text.push_str(&format!("{}: {state}\n", upload.block));
+        }
+        for (id, why) in &self.unreadable {
+            text.push_str(&format!(
+                "{id}: covers nothing, its meta.json is of no use: {}\n",
+                show::plain(why)
+            ));
         }
         if self.streams.is_empty() {
             text.push_str("no blocks were found: are these the right bucket, prefix, selector and times?\n");

@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::{
+    End,
     scan::{LeftOut, Wanted, scan},
     show::{self, Table},
 };
@@ -150,7 +151,7 @@ pub(super) async fn table(
     wanted: &Wanted,
     sort_by: &[InspectColumn],
     output: InspectOutput,
-) -> Result<String> {
+) -> Result<(String, End)> {
     let mut rows: Vec<Row> = Vec::new();
     let mut left_out = LeftOut::default();
     let mut blocks = std::pin::pin!(scan(bucket, wanted, false));
@@ -159,7 +160,7 @@ pub(super) async fn table(
     }
     left_out.tell();
     sort(&mut rows, sort_by);
-    print(&rows, output)
+    Ok((print(&rows, output)?, left_out.end()))
 }
 
 /// Sorts by these columns, or by start and end; blocks that are alike in those sort by name.

@@ -7,6 +7,7 @@ use anyhow::Result;
 use futures_util::TryStreamExt;
 
 use super::{
+    End,
     scan::{LeftOut, Wanted, scan},
     show::{self, Table},
 };
@@ -37,7 +38,7 @@ pub(super) async fn list(
     wanted: &Wanted,
     exclude_marked: bool,
     output: LsOutput,
-) -> Result<String> {
+) -> Result<(String, End)> {
     let mut lines = Vec::new();
     let mut left_out = LeftOut::default();
     let mut blocks = std::pin::pin!(scan(bucket, wanted, exclude_marked));
@@ -61,10 +62,11 @@ pub(super) async fn list(
             Shown::Document(document) => text.push_str(&document),
         }
     }
-    Ok(match output {
+    let text = match output {
         LsOutput::Wide => table.to_string(),
         LsOutput::Ids | LsOutput::Json => text,
-    })
+    };
+    Ok((text, left_out.end()))
 }
 
 fn shown(meta: &Meta, output: LsOutput) -> Shown {

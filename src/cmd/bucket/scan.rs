@@ -6,10 +6,11 @@ use anyhow::{Context, Result, bail};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
+use super::End;
 use crate::{
     catalog::{self, Found},
     cli::Selection,
-    objstore::Bucket,
+    objstore::{Bucket, Scope},
     tsdb::{BlockId, Meta},
 };
 
@@ -89,8 +90,15 @@ pub(super) fn scan<'a>(
 async fn seen(bucket: &dyn Bucket, id: BlockId, wanted: &Wanted, marks: bool) -> Result<Option<Seen>> {
     Ok(match catalog::look(bucket, id).await? {
         Found::Block(meta) if wanted.has(&meta)? => {
-            let marked = marks && catalog::is_marked_for_deletion(bucket, id).await?;
-            Some(Seen::Block { meta, marked })
+            let marked = match marks {
+                true => catalog::is_marked_for_deletion(bucket, id).await,
+                false => Ok(false),
+            };
+            match marked {
+                Ok(marked) => Some(Seen::Block { meta, marked }),
+                Err(error) if error.scope() == Scope::Object => Some(Seen::Unreadable(id, error.to_string())),
+                Err(error) => return Err(error.into()),
+            }
         }
         Found::Block(_) => None,
         Found::Partial => Some(Seen::Partial(id)),
@@ -102,6 +110,7 @@ async fn seen(bucket: &dyn Bucket, id: BlockId, wanted: &Wanted, marks: bool) ->
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     partial: usize,
+    unreadable: usize,
 }
 
 impl LeftOut {
@@ -115,9 +124,18 @@ impl LeftOut {
             }
             Seen::Unreadable(id, why) => {
                 tracing::warn!(block = %id, why, "a block is left out: its meta.json is of no use");
+                self.unreadable += 1;
             }
         }
         None
+    }
+
+    /// How a list ends from which they are left out: a block that cannot be judged may have belonged there.
+    pub(super) fn end(&self) -> End {
+        match self.unreadable {
+            0 => End::Good,
+            _ => End::Findings,
+        }
     }
 
     /// Tells how many there were.

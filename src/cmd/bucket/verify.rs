@@ -17,9 +17,9 @@ use crate::{
         self, Issue, Kind, Overlap,
         whole::{self, Held, Reader},
     },
-    catalog::{self, Found},
+    catalog::{self, Text},
     lineage::Entry,
-    objstore::{self, Bucket},
+    objstore::{self, Bucket, Scope},
     tsdb::{BlockId, Meta},
 };
 
@@ -206,28 +206,51 @@ async fn look_at_all(
 
 async fn look_at(task: &Task<'_>, id: BlockId) -> Result<Seen> {
     let bucket = &**task.bucket;
-    let mut seen = match catalog::look(bucket, id).await? {
-        Found::Block(meta) if !task.wanted.has(&meta)? => return Ok(Seen::default()),
-        Found::Block(meta) => block(task, &meta).await?,
-        Found::Partial => partial(&whole::rest(bucket, id).await?, id, task.now),
-        Found::Unreadable(why) => {
-            let rest = whole::rest(bucket, id).await?;
-            let what = format!("meta.json is of no use: {why}; put it back from a copy of the block");
-            Seen {
-                is_block: true,
-                issues: vec![Issue::new(id, Kind::Meta, what)],
-                ..counted(&rest)
+    let mut seen = match catalog::text(bucket, id).await? {
+        Text::There(text) => match catalog::parsed(id, &text) {
+            Ok(meta) if !task.wanted.has(&meta)? => return Ok(Seen::default()),
+            Ok(meta) => or_issue(id, block(task, &meta).await)?,
+            Err(why) => {
+                let what = format!("meta.json is of no use: {why}; put it back from a copy of the block");
+                bad_meta(bucket, Issue::new(id, Kind::Meta, what)).await?
             }
-        }
+        },
+        Text::Absent => or_issue(
+            id,
+            whole::rest(bucket, id).await.map(|rest| partial(&rest, id, task.now)),
+        )?,
+        Text::Refused(error) => bad_meta(bucket, Issue::new(id, Kind::Unreadable, error)).await?,
     };
     let lost = seen.issues.iter().any(|issue| issue.kind == Kind::Missing);
-    if lost && matches!(catalog::look(bucket, id).await?, Found::Partial) {
+    if lost && matches!(catalog::text(bucket, id).await?, Text::Absent) {
         seen = deleted(id);
     }
     if task.reader.is_some() && seen.is_block {
         tracing::info!(block = %id, bytes = seen.bytes, issues = seen.issues.len(), "a block was read");
     }
     Ok(seen)
+}
+
+/// What is under the name of a block whose `meta.json` is of no use.
+async fn bad_meta(bucket: &dyn Bucket, issue: Issue) -> Result<Seen, objstore::Error> {
+    let id = issue.block;
+    let rest = whole::rest(bucket, id).await.map(|rest| counted(&rest));
+    let mut seen = or_issue(id, rest)?;
+    seen.is_block = true;
+    seen.issues.push(issue);
+    Ok(seen)
+}
+
+/// What the store does not give of one block is an issue of that block.
+fn or_issue(id: BlockId, seen: Result<Seen, objstore::Error>) -> Result<Seen, objstore::Error> {
+    match seen {
+        Err(error) if error.scope() == Scope::Object => Ok(Seen {
+            is_block: true,
+            issues: vec![Issue::new(id, Kind::Unreadable, error)],
+            ..Seen::default()
+        }),
+        other => other,
+    }
 }
 
 fn counted(held: &Held) -> Seen {

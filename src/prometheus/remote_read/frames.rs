@@ -6,11 +6,11 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::model::uvarint::{LONGEST_UVARINT, uvarint};
+
 /// Longest payload, in bytes; Thanos' reader has the same limit. Prometheus sends about 1 MiB.
 pub const PAYLOAD_MAX: usize = 50_000_000;
 
-/// Longest uvarint of 64 bits, in bytes.
-const UVARINT_MAX: usize = 10;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 4;
 /// How much of what is no frame is shown, in bytes.
@@ -69,7 +69,7 @@ fn said(text: &str) -> String {
 pub struct FrameReader {
     piece: Bytes,
     /// The bytes of length and checksum that came so far.
-    head: [u8; UVARINT_MAX + CHECKSUM],
+    head: [u8; LONGEST_UVARINT + CHECKSUM],
     head_len: usize,
     /// The payload that is being read.
     body: Option<Payload>,
@@ -172,7 +172,7 @@ impl FrameReader {
                 self.body = Some(Payload { length, checksum, torn });
                 return Ok(true);
             }
-            if self.head_len >= UVARINT_MAX && uvarint(&self.head[..self.head_len]).is_none() {
+            if self.head_len >= LONGEST_UVARINT && uvarint(&self.head[..self.head_len]).is_none() {
                 return Err(FrameError::BadLength { frame: self.frames });
             }
             let Some((&byte, rest)) = self.piece.split_first() else {
@@ -207,22 +207,6 @@ impl FrameReader {
         }
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
-}
-
-/// The number at the start of `bytes` and how long it is; `None` if it is not whole or longer than 64 bits.
-fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0_u64;
-    for (at, byte) in bytes.iter().enumerate().take(UVARINT_MAX) {
-        let bits = u64::from(byte & 0x7f);
-        if at == UVARINT_MAX - 1 && bits > 1 {
-            return None;
-        }
-        value |= bits << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some((value, at + 1));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::cmp::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::model::uvarint::uvarint;
+
 /// Bytes that are no `ChunkedReadResponse`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a frame's payload is no message of remote read")]
@@ -139,21 +141,6 @@ fn field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
     let text = after.get(size..end)?;
     *rest = &after[end..];
     Some(text)
-}
-
-fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let &first = bytes.first()?;
-    if first < 0x80 {
-        return Some((u64::from(first), 1));
-    }
-    let mut value = 0_u64;
-    for (at, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f).checked_shl(7 * at as u32)?;
-        if byte & 0x80 == 0 {
-            return Some((value, at + 1));
-        }
-    }
-    None
 }
 
 /// A field of a message: where its content lies, or its number.

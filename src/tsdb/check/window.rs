@@ -3,11 +3,10 @@
 use std::os::unix::fs::FileExt;
 
 use super::{super::PinnedFile, Broken};
+pub(super) use crate::model::uvarint::{LONGEST_UVARINT, uvarint};
 
 /// What is read at once (bytes).
 const WIDTH: usize = 256 << 10;
-/// How long a `uvarint` is at most (bytes).
-pub(super) const LONGEST_UVARINT: usize = 10;
 /// How long a checksum is (bytes).
 pub(super) const CHECKSUM: u64 = 4;
 
@@ -74,23 +73,6 @@ impl<'a> Window<'a> {
         }
         Ok(self.at(end, CHECKSUM as usize)?.starts_with(&sum.to_be_bytes()))
     }
-}
-
-/// The number at the start of `bytes` and how many bytes it takes, if there is one.
-#[inline]
-pub(super) fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0;
-    for (i, byte) in bytes.iter().enumerate() {
-        // Of the tenth byte only one bit fits.
-        if i == LONGEST_UVARINT - 1 && *byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << (7 * i);
-        if *byte < 0x80 {
-            return Some((value, i + 1));
-        }
-    }
-    None
 }
 
 /// The signed number at the start of `bytes` (zigzag) and how many bytes it takes, if there is one.

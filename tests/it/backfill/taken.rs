@@ -218,8 +218,8 @@ async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
     let (dir, server) = (blocks_of(1), S3Server::start());
     let bucket = server.bucket("lost");
     backfill(dir.path(), &bucket, &[]).ended(0);
-    // The plan asks once; what comes after it is the proof.
-    server.fault(Rule::on("GET", "*/meta.json*", Fault::Answer(403, "AccessDenied")).skip(1));
+    // The plan asks twice: what there is, and what stands under this name. What comes after it is the proof.
+    server.fault(Rule::on("GET", "*/meta.json*", Fault::Answer(403, "AccessDenied")).skip(2));
     let ran = backfill(dir.path(), &bucket, &[]).ended(1);
     let report = ran.json();
     assert_eq!(report["outcome"], "failed", "{report:#}");
@@ -242,6 +242,76 @@ async fn a_block_marked_for_deletion_is_not_taken_for_safe() {
             .contains("marked for deletion"),
         "{report:#}"
     );
+}
+
+#[tokio::test]
+async fn a_mark_under_the_name_of_a_block_is_refused_before_anything_is_sent() {
+    let (dir, store) = (blocks_of(2), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let ids = sealed(dir.path());
+    let mark = format!("{}/deletion-mark.json", ids[0]);
+    bucket.put(&mark, b"{}".to_vec()).await;
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let why = row(&report, &ids[0])["why"].as_str().unwrap();
+    assert!(why.contains("deletion-mark.json stands under its name"), "{why}");
+    let there = bucket.list_below(&format!("{}/", ids[0])).await;
+    assert_eq!(
+        there.into_keys().collect::<Vec<_>>(),
+        [mark],
+        "nothing was sent beside it"
+    );
+    assert_eq!(bucket.visible().await, [ids[1].as_str()]);
+}
+
+#[tokio::test]
+async fn what_is_marked_for_deletion_is_in_nobodys_way() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let (id, other) = (sealed(dir.path()).remove(0), "01KEMERGED0000000000000000");
+    fs::rename(store.path().join(&id), store.path().join(other)).unwrap();
+    edit_meta(&store.path().join(other), |meta| {
+        meta["ulid"] = other.into();
+        meta["compaction"]["sources"] = json!([other]);
+    });
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert!(
+        row(&report, &id)["why"].as_str().unwrap().contains("overlaps"),
+        "{report:#}"
+    );
+    bucket.put(&format!("{other}/deletion-mark.json"), b"{}".to_vec()).await;
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    assert!(bucket.visible().await.contains(&id));
+}
+
+#[tokio::test]
+async fn a_meta_that_the_store_refuses_is_named_and_stops_nothing() {
+    let (dir, server) = (blocks_of(2), S3Server::start());
+    let bucket = server.bucket("refused");
+    let foreign = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
+    bucket.put(&format!("{foreign}/meta.json"), b"{}".to_vec()).await;
+    let refused = format!("{foreign}/meta.json*");
+    server.fault(Rule::on("GET", &refused, Fault::Answer(403, "AccessDenied")));
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert_eq!(report["outcome"], "some_unreadable", "{report:#}");
+    assert_eq!(report["unreadable"][0]["ulid"], foreign, "{report:#}");
+    assert!(
+        report["unreadable"][0]["why"]
+            .as_str()
+            .unwrap()
+            .contains("AccessDenied"),
+        "{report:#}"
+    );
+    assert_eq!(report["totals"]["proven"], 2, "{report:#}");
+    // The same under the name of one of ours.
+    server.heal();
+    let ids = sealed(dir.path());
+    let refused = format!("{}/meta.json*", ids[0]);
+    server.fault(Rule::on("GET", &refused, Fault::Answer(403, "AccessDenied")));
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let why = row(&report, &ids[0])["why"].as_str().unwrap();
+    assert!(why.contains("AccessDenied") && why.contains("not overwritten"), "{why}");
+    assert_eq!(row(&report, &ids[1])["result"], "there", "{report:#}");
 }
 
 #[test]

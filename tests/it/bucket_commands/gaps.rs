@@ -45,6 +45,7 @@ fn missing_and_partial_slots_are_told() {
             "partial_uploads": [
                 {"block": name(5), "state": "given_up"}, {"block": young, "state": "uploading"},
             ],
+            "unreadable": [],
         })
     );
     // An hour is tolerated; the slots are longer.
@@ -136,7 +137,7 @@ fn a_bucket_without_blocks_is_not_complete() {
     );
     assert_eq!(
         bucket.run(&["gaps", "-o", "json"]).json(),
-        json!({"label_sets": [], "partial_uploads": []})
+        json!({"label_sets": [], "partial_uploads": [], "unreadable": []})
     );
     let run = bucket.run(&["gaps", "--slot=0s"]);
     assert!(

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{Bucket, H, T, meta, name};
-use crate::rig::one_shot::Ran;
+use super::stage::{Bucket, H, T, meta, name, run_on};
+use crate::rig::{Fault, Rule, S3Server, one_shot::Ran};
 
 /// A block, and what is said of it.
 type Said = (String, String);
@@ -165,4 +165,42 @@ fn overlaps_are_issues_unless_they_heal() {
             .contains("01KDVC00000000000000000002  note      is marked for deletion\n"),
         "{run:?}"
     );
+}
+
+#[tokio::test]
+async fn a_meta_that_the_store_refuses_ends_no_command() {
+    let server = S3Server::start();
+    let bucket = server.bucket("refused");
+    for n in [1, 2, 3] {
+        let meta = meta(
+            n,
+            (T + i64::from(n) * 2 * H, T + i64::from(n + 1) * 2 * H),
+            json!({"cluster": "a"}),
+        );
+        for (file, size) in [("chunks/000001", 214), ("index", 512)] {
+            bucket.put(&format!("{}/{file}", name(n)), vec![0; size]).await;
+        }
+        bucket
+            .put(&format!("{}/meta.json", name(n)), meta.to_string().into_bytes())
+            .await;
+    }
+    for code in ["AccessDenied", "InvalidRequest"] {
+        let status = if code == "AccessDenied" { 403 } else { 400 };
+        let refused = format!("{}/meta.json*", name(2));
+        server.fault(Rule::on("GET", &refused, Fault::Answer(status, code)));
+        for (args, others) in [
+            (&["ls"][..], true),
+            (&["inspect", "-o", "csv"], true),
+            (&["verify"], false),
+            (&["gaps"], false),
+        ] {
+            let run = run_on(&bucket.config(), args);
+            assert_eq!(run.code, Some(3), "{args:?} {run:?}");
+            let said = format!("{}{}", run.stdout, run.stderr);
+            assert!(said.contains(&name(2)) && said.contains(code), "{args:?} {run:?}");
+            let told = |n| run.stdout.contains(&name(n));
+            assert!(!others || told(1) && told(3), "{args:?} {run:?}");
+        }
+        server.heal();
+    }
 }

@@ -11,6 +11,8 @@ use crate::{
         blocks::{self, Spec},
         keeper::link_tree,
         one_shot,
+        prometheus::{Options, Prometheus},
+        tools::Tools,
     },
 };
 
@@ -81,6 +83,29 @@ async fn a_directory_that_is_none_or_in_use_is_told() {
     drop(held);
     // A lock that nobody holds is what a killed Prometheus leaves behind.
     scene.restore(&[]).assert(0, &[]);
+}
+
+#[tokio::test]
+async fn a_prometheus_that_runs_or_ran_a_moment_ago_is_seen() {
+    let scene = Scene::local();
+    scene.ship(0, EU, Listed::Hashed, |_| {}).await;
+    let options = Options {
+        data: Some(scene.to()),
+        ..Options::default()
+    };
+    // Old ones of some distributions make no lock.
+    let newest = Tools::find().legs.pop().expect("there is one at least");
+    let prometheus = Prometheus::start(&newest, options).await;
+    scene
+        .restore(&[])
+        .assert(1, &["a Prometheus uses", "it holds its lock on the file lock"]);
+    // Nobody holds the lock any more, as it seems from another pid namespace while it runs.
+    prometheus.kill();
+    scene
+        .restore(&[])
+        .assert(1, &["written within the last two minutes", "remove the file lock"]);
+    fs::remove_file(scene.to().join("lock")).unwrap();
+    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
 }
 
 #[tokio::test]

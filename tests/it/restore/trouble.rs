@@ -87,9 +87,21 @@ async fn a_bucket_that_stays_sick_ends_it_in_the_end() {
 #[tokio::test]
 async fn a_bucket_that_lets_nobody_in_stops_it_at_once() {
     let (server, scene, ids) = three().await;
-    server.fault(Rule::on("GET", "*/index*", Fault::Answer(403, "AccessDenied")));
+    server.fault(Rule::on("GET", "*/index*", Fault::Answer(403, "InvalidAccessKeyId")));
     scene
         .restore(&[])
-        .assert(1, &["0 of 3 blocks are restored", "AccessDenied", "not done"]);
+        .assert(1, &["0 of 3 blocks are restored", "InvalidAccessKeyId", "not done"]);
     assert!(scene.entries().iter().all(|name| !ids.contains(name)));
+}
+
+#[tokio::test]
+async fn a_meta_that_the_store_refuses_is_named_and_the_other_blocks_are_restored() {
+    let (server, scene, ids) = three().await;
+    let meta = format!("{}/meta.json*", ids[1]);
+    server.fault(Rule::on("GET", &meta, Fault::Answer(403, "AccessDenied")));
+    scene
+        .restore(&[])
+        .assert(3, &["restored      2 blocks", ids[1].as_str(), "AccessDenied"]);
+    scene.assert_same(&ids[0]).await;
+    scene.assert_same(&ids[2]).await;
 }

@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use prometheus_client::registry::Registry;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -186,7 +188,8 @@ async fn sound_objects_of_two_blocks_do_not_agree() {
 async fn errors_of_the_bucket_are_told_apart() {
     let scene = Scene::new().await;
     for (kind, want) in [
-        (ErrorKind::Forbidden, Err(ErrorKind::Forbidden)),
+        (ErrorKind::Forbidden, Ok(Kind::Unreadable)),
+        (ErrorKind::Credentials, Err(ErrorKind::Credentials)),
         (ErrorKind::Network, Err(ErrorKind::Network)),
         (ErrorKind::Integrity, Ok(Kind::Checksum)),
         (ErrorKind::NotFound, Ok(Kind::Missing)),

@@ -1,0 +1,50 @@
+//! Unsigned numbers of one to ten bytes: seven bits in each, the lowest first, a set high bit saying that more follow.
+
+/// How long one of 64 bits is at most (bytes).
+pub const LONGEST_UVARINT: usize = 10;
+
+/// The number at the start of `bytes` and how many bytes it takes; `None` if it is cut off, or longer than 64 bits.
+#[inline]
+pub fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let &first = bytes.first()?;
+    if first < 0x80 {
+        return Some((u64::from(first), 1));
+    }
+    let mut value = 0;
+    for (at, byte) in bytes.iter().enumerate().take(LONGEST_UVARINT) {
+        // Of the tenth byte only one bit fits.
+        if at == LONGEST_UVARINT - 1 && *byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            return Some((value, at + 1));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_length_are_read_and_longer_ones_refused() {
+        for (bytes, want) in [
+            (&[][..], None),
+            (&[0], Some((0, 1))),
+            (&[0x7f, 0xff], Some((127, 1))),
+            (&[0x80], None),
+            (&[0x80, 1], Some((128, 2))),
+            (
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+                Some((u64::MAX, 10)),
+            ),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], None),
+            (&[0x80; 10], None),
+            (&[0x80; 11], None),
+        ] {
+            assert_eq!(uvarint(bytes), want, "{bytes:?}");
+        }
+    }
+}
