@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     objstore::{self, Bucket, Comparison, Source},
+    threads::{blocking, blocking_io},
     tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
 };
 
@@ -262,12 +263,9 @@ impl Courier {
         let checked = self.remember(block.id, |memory| memory.checked.clone());
         let block = block.clone();
         let id = block.id;
-        let found = tokio::task::spawn_blocking(move || open(&block, checked.as_deref()))
+        let found = blocking(move || open(&block, checked.as_deref()))
             .await
-            .map_err(|error| match error.is_panic() {
-                true => Error::Panicked(format!("checking it failed, which is a bug in narthex: {error}")),
-                false => io::Error::other(error).into(),
-            })?;
+            .map_err(|lost| Error::Panicked(format!("checking it: {lost}")))?;
         Ok(match found {
             Ok((pinned, stamps)) => {
                 self.remember(id, |memory| memory.checked = Some(stamps.clone()));
@@ -442,8 +440,7 @@ fn exhausted(error: &io::Error) -> bool {
 
 async fn digest(file: &PinnedFile) -> io::Result<String> {
     let (descriptor, len) = (Arc::clone(&file.file), file.len);
-    let digest = tokio::task::spawn_blocking(move || sha256(&descriptor, len)).await;
-    digest.map_err(io::Error::other)?
+    blocking_io(move || sha256(&descriptor, len)).await
 }
 
 fn sha256(file: &File, len: u64) -> io::Result<String> {

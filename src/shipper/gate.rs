@@ -5,9 +5,10 @@
 //! - **Labels**: there are external labels.
 //! - **Settled**: Prometheus has kept the block. When its reload fails after a block was renamed into place, it deletes
 //!   the block and writes the same range again under another name; committed, both would overlap for ever. So a block that
-//!   was seen to be sealed waits for [`SETTLE`] from the rename on, then Prometheus is asked whether a reload has failed, and
-//!   while that counter grows the block waits for [`SETTLE_IN_TROUBLE`]; one that was found waits until nothing has written
-//!   to it for [`QUIET`].
+//!   was seen to be sealed waits for [`SETTLE`] from the rename on. Then Prometheus is asked whether a reload has failed, and
+//!   whether its head is emptied of what is in the block, which it does only once it keeps the block: while failures grow,
+//!   or the head is not emptied, the block waits for up to [`SETTLE_IN_TROUBLE`]. One that was found waits until nothing has
+//!   written to it for [`QUIET`].
 //! - **Still there**: every file of it stands where it was opened. A block that was renamed away, as retention and
 //!   compaction do it, is committed all the same, from its open files; so is one that was deleted long after it was sealed.
 //!   One that was deleted in place soon after was withdrawn: it is neither committed nor lost. A copy that is removed before
@@ -26,7 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Neighbour, Shipper, convoy::Due, plan::QUIET, quiet::Quiet, sightings::Departure};
 use crate::{
     model::Labels,
-    tsdb::{BlockId, Pinned},
+    tsdb::{Block, BlockId, Pinned},
 };
 
 /// How long after the rename a block is committed at the earliest.
@@ -37,6 +38,8 @@ pub(super) const SETTLE_IN_TROUBLE: Duration = Duration::from_secs(60);
 const TROUBLE: Duration = Duration::from_secs(180);
 /// How often a block that waits at the gate is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// After which time Prometheus is asked again whether it has emptied its head of what is in the block.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// The longest that an answer of Prometheus is waited for.
 const ANSWER: Duration = Duration::from_secs(4);
 /// The longest that a pass waits for one block.
@@ -108,16 +111,19 @@ impl Shipper {
     /// Waits until the block whose data is in the bucket may be committed, or is not to be.
     pub(super) async fn wait_at_gate(&mut self, due: &Due, pinned: &Pinned) -> Passage {
         let begun = Instant::now();
-        let (mut gone_before, mut asked) = (false, false);
+        let (mut gone_before, mut asked, mut decided) = (false, false, false);
         loop {
             let next = match self.gate(due, pinned) {
+                Gate::Open(labels) if decided => return Passage::Open(labels),
                 // Whether a reload has failed since is only known when Prometheus was asked again.
-                Gate::Open(_) if !asked => {
-                    asked = true;
-                    self.ask_prometheus(due.job.block.id).await;
-                    continue;
+                Gate::Open(_) => {
+                    self.ask_prometheus(due.job.block.id, asked).await;
+                    (asked, decided) = (true, self.is_decided(&due.job.block));
+                    if !decided && begun.elapsed() > PATIENCE {
+                        return Passage::Later(Instant::now() + ASK_AGAIN);
+                    }
+                    Instant::now() + if decided { Duration::ZERO } else { ASK_AGAIN }
                 }
-                Gate::Open(labels) => return Passage::Open(labels),
                 Gate::Gone { withdrawn } if gone_before => return Passage::Gone { withdrawn },
                 // How it left is told by the watch, perhaps after a moment.
                 Gate::Gone { .. } => {
@@ -137,16 +143,28 @@ impl Shipper {
         }
     }
 
-    /// Asks Prometheus once more whether its reloads fail, if it has sealed this block a moment ago. One that does not answer
-    /// in time has not said so.
-    async fn ask_prometheus(&mut self, id: BlockId) {
+    /// Asks Prometheus whether its reloads fail, if it has sealed this block a moment ago; `again`, if it was asked since. One
+    /// that does not answer in time has not said so.
+    async fn ask_prometheus(&mut self, id: BlockId, again: bool) {
         let up = self.origin.borrow().neighbour == Neighbour::Up;
         let seal = self.seen.seal(id).filter(|seal| up && seal.since.elapsed() < TROUBLE);
         if let (Some(heartbeat), Some(seal)) = (self.settings.heartbeat.as_mut(), seal) {
-            // An answer of that moment serves all blocks that were sealed together.
-            let settled = (seal.since + SETTLE).min(Instant::now());
-            heartbeat.since(settled, ANSWER).await;
+            let now = Instant::now();
+            // An answer of the moment when it had settled serves all blocks that were sealed together.
+            let moment = if again { now } else { now.min(seal.since + SETTLE) };
+            heartbeat.since(moment, ANSWER).await;
         }
+    }
+
+    /// Whether Prometheus has decided to keep a block: it empties its head of what is in the block only afterwards. A block
+    /// whose times the head need not leave (copied in, of stale series) is not waited for beyond [`SETTLE_IN_TROUBLE`].
+    fn is_decided(&self, block: &Block) -> bool {
+        let Some(seal) = self.seen.seal(block.id).filter(|_| self.settings.heartbeat.is_some()) else {
+            return true;
+        };
+        let origin = self.origin.borrow();
+        let emptied = origin.head_min_time_ms.is_none_or(|min| min >= block.meta.max_time);
+        emptied || origin.neighbour != Neighbour::Up || seal.since.elapsed() >= SETTLE_IN_TROUBLE
     }
 
     fn gate(&mut self, due: &Due, pinned: &Pinned) -> Gate {

@@ -18,6 +18,7 @@ use crate::{
         quarantine::{self, Ailment},
         trouble::Trouble,
     },
+    threads::blocking,
     tsdb::{Block, BlockId, Scan},
 };
 
@@ -128,7 +129,7 @@ impl Shipper {
     pub(super) async fn scan(&mut self) -> Result<Scan, String> {
         let mut scanner = std::mem::take(&mut self.scanner);
         let dir = self.settings.dir.clone();
-        let scanned = tokio::task::spawn_blocking(move || {
+        let scanned = blocking(move || {
             let scan = scanner.scan(&dir);
             (scanner, scan)
         });

@@ -229,6 +229,44 @@ async fn prometheus_is_asked_whether_its_reload_failed_before_a_block_is_committ
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_block_waits_until_the_head_is_emptied_of_it_but_not_for_ever() {
+    for (emptied_after, expected) in [(0, 5), (8, 8), (3600, 60)] {
+        let world = World::new().await;
+        let mut shipper = world.shipper();
+        let a = name(1);
+        let (ask, (answers, answered)) = (Arc::new(Notify::new()), watch::channel(None));
+        shipper.settings.heartbeat = Some(Heartbeat::new(Arc::clone(&ask), answered));
+        world.seal(&mut shipper, &Made::new(&a, 1000));
+        let begun = Instant::now();
+        let prometheus = async {
+            loop {
+                ask.notified().await;
+                let emptied = begun.elapsed() >= Duration::from_secs(emptied_after);
+                let min = if emptied { 1010 } else { 1000 };
+                world.origin.send_modify(|origin| origin.head_min_time_ms = Some(min));
+                answers.send_replace(Some(Instant::now()));
+            }
+        };
+        let passes = async {
+            while let Outcome::Waiting(rest) = shipper.pass().await {
+                sleep(rest).await;
+            }
+        };
+        tokio::select! {
+            () = passes => {}
+            () = prometheus => {}
+        }
+        assert_eq!(world.listed(), [a]);
+        let took = begun.elapsed().as_secs_f64();
+        let expected = f64::from(expected);
+        assert!(
+            (expected - 1.0..expected + 4.0).contains(&took),
+            "{emptied_after}: {took}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_block_that_is_taken_back_after_its_commit_is_told() {
     let world = World::new().await;
     let mut shipper = world.shipper();

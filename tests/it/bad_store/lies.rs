@@ -89,7 +89,7 @@ async fn an_object_that_is_not_of_the_block_is_not_made_visible_with_it() {
     let place = format!("s3://{}/sick/{id}", sick.server.host());
     let told = [
         "level=error",
-        "a block is broken",
+        "a block is left out",
         &id,
         "chunks/000007",
         &place,
