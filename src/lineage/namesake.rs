@@ -202,7 +202,7 @@ async fn ask_for_late(bucket: &dyn Bucket, id: BlockId, mut held: Held) -> Resul
     if held.faults.iter().filter(missing).count() > LATE {
         return Ok(held);
     }
-    let mut faults = Vec::new();
+    let (asked, mut faults) = (held.faults.len(), Vec::new());
     for fault in std::mem::take(&mut held.faults) {
         let Fault::Missing(file) = fault else {
             faults.push(fault);
@@ -226,8 +226,17 @@ async fn ask_for_late(bucket: &dyn Bucket, id: BlockId, mut held: Held) -> Resul
             }),
         }
     }
+    let lags = faults.len() < asked;
     held.files.sort_by(|a, b| a.rel_path.cmp(&b.rel_path));
     held.faults = faults;
+    // A listing that lags may lack a mark as well.
+    if lags && !held.marked {
+        held.marked = match bucket.stat(&format!("{id}/{}", catalog::DELETION_MARK)).await {
+            Ok(mark) => mark.is_some(),
+            Err(error) if error.scope() == Scope::Object => false,
+            Err(error) => return Err(error),
+        };
+    }
     Ok(held)
 }
 

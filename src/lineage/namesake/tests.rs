@@ -47,6 +47,16 @@ async fn a_whole_block_is_whole_by_its_own_meta_under_whatever_labels() {
 }
 
 #[tokio::test]
+async fn a_listing_that_lags_hides_neither_files_nor_a_mark() {
+    let store = Store::new().await;
+    store.put_block(&own());
+    store.bucket.on(Op::Iter, "", .., Broken::Lose);
+    assert!(matches!(found(&store).await, Namesake::Whole(_)));
+    store.mark(id(1));
+    assert!(matches!(found(&store).await, Namesake::Marked));
+}
+
+#[tokio::test]
 async fn a_mark_counts_whatever_else_is_there() {
     let store = Store::new().await;
     store.put_block(&own());
