@@ -11,7 +11,7 @@ use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    lineage::{Elsewhere, Entry},
+    lineage::{Elsewhere, Entry, Namesake, namesake},
     model::Labels,
     objstore::{self, ErrorKind},
     shipper::{
@@ -329,6 +329,19 @@ impl Shipper {
         let id = block.id;
         if self.history.contains(id) {
             return Ok(true);
+        }
+        if let Some(why) = self.history.unreadable().get(&id).cloned() {
+            let found = namesake(self.courier.bucket.as_ref(), &block.meta, labels).await?;
+            if !matches!(found, Namesake::Nothing { .. } | Namesake::Torn(_)) {
+                // It may be a committed block, which is never written over.
+                return Err(objstore::Error {
+                    op: objstore::Op::Get,
+                    key: format!("{id}/meta.json"),
+                    kind: ErrorKind::Refused,
+                    detail: why,
+                    source: None,
+                });
+            }
         }
         let (bucket, entry) = (self.courier.bucket.as_ref(), Entry::local(&block.meta, labels));
         if let Elsewhere::In(merged) = self.history.elsewhere(bucket, &entry).await? {
