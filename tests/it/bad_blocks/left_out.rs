@@ -189,7 +189,7 @@ async fn a_compacted_block_that_overlaps_the_bucket_is_refused_by_name() {
     let compacted = seal(&sound(3), data, |dir| edit_meta(dir, level(2)));
     let newer = seal(&sound(4), data, |_| {});
     let line = stage
-        .wait_for_log(&["level=error", "a block is broken", "reason=overlap", &refused])
+        .wait_for_log(&["level=error", "a block is left out", "reason=overlap", &refused])
         .await;
     for id in &others {
         assert_eq!(

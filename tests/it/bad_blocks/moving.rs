@@ -30,49 +30,70 @@ fn delete_in_place(data: &Path, id: &str) {
     fs::remove_dir_all(data.join(id)).unwrap();
 }
 
+/// A block that goes after the first request with its chunks, of which the store has nothing yet, was sent.
+async fn gone_on_its_way(go: fn(&Path, &str)) -> (S3Server, BucketView, Sidecar, String, [tempfile::TempDir; 2]) {
+    let server = S3Server::start();
+    let bucket = server.bucket("slow");
+    let (data, kept) = (temp_dir("data"), temp_dir("kept"));
+    let (_sparse, block) = blocks::sparse(12 << 20);
+    let args = args(prometheus().await, data.path(), &bucket, &[]);
+    let sidecar = Sidecar::start(args);
+    let passed = async || (sidecar.metric("thanos_shipper_dir_syncs_total").await? >= 1.0).then_some(());
+    sidecar.wait_until(PATIENCE, "a pass", passed).await;
+
+    // The server has the head of the request and has read nothing of the body when the block goes.
+    server.fault(Rule::on("PUT", "*/chunks/*", Fault::Delay(Duration::from_secs(3))));
+    let id = seal(&block, data.path(), |dir| copy(dir, &kept.path().join("block"), "x"));
+    edit_meta(&kept.path().join("block"), |meta| {
+        meta["ulid"] = id.as_str().into();
+        meta["compaction"]["sources"] = vec![id.as_str()].into();
+    });
+    let sending = async || {
+        let seen = server.seen();
+        seen.iter()
+            .any(|seen| seen.method == "PUT" && seen.key.contains("/chunks/"))
+            .then_some(())
+    };
+    sidecar
+        .wait_until(PATIENCE, "the first request with chunks", sending)
+        .await;
+    assert!(bucket.list_below(&format!("{id}/chunks/")).await.is_empty());
+    go(data.path(), &id);
+    (server, bucket, sidecar, id, [data, kept])
+}
+
 #[tokio::test]
 async fn a_block_that_is_deleted_while_it_travels_arrives_whole() {
-    for delete in [delete, delete_in_place] {
-        let server = S3Server::start();
-        let bucket = server.bucket("slow");
-        let (data, kept) = (temp_dir("data"), temp_dir("kept"));
-        let (_sparse, block) = blocks::sparse(12 << 20);
-        let args = args(prometheus().await, data.path(), &bucket, &[]);
-        let sidecar = Sidecar::start(args);
-        let passed = async || (sidecar.metric("thanos_shipper_dir_syncs_total").await? >= 1.0).then_some(());
-        sidecar.wait_until(PATIENCE, "a pass", passed).await;
+    let (_server, bucket, sidecar, id, [_data, kept]) = gone_on_its_way(delete).await;
+    let visible = async || (bucket.visible().await == [id.as_str()]).then_some(());
+    sidecar.wait_until(PATIENCE, "the block is visible", visible).await;
+    bucket::check(&bucket, &id, &kept.path().join("block")).await.unwrap();
+    let shipped = async || (sidecar.metric("thanos_shipper_uploads_total").await? == 1.0).then_some(());
+    sidecar.wait_until(PATIENCE, "the block is counted", shipped).await;
+    for name in [
+        "narthex_vanished_blocks_total",
+        "narthex_withdrawn_blocks_total",
+        "thanos_shipper_dir_sync_failures_total",
+    ] {
+        assert_eq!(sidecar.metric(name).await, Some(0.0), "{name}");
+    }
+}
 
-        // The server has the head of the request and has read nothing of the body when the block goes.
-        server.fault(Rule::on("PUT", "*/chunks/*", Fault::Delay(Duration::from_secs(3))));
-        let id = seal(&block, data.path(), |dir| copy(dir, &kept.path().join("block"), "x"));
-        let source = kept.path().join("block");
-        edit_meta(&source, |meta| {
-            meta["ulid"] = id.as_str().into();
-            meta["compaction"]["sources"] = vec![id.as_str()].into();
-        });
-        let sending = async || {
-            let seen = server.seen();
-            seen.iter()
-                .any(|seen| seen.method == "PUT" && seen.key.contains("/chunks/"))
-                .then_some(())
-        };
-        sidecar
-            .wait_until(PATIENCE, "the first request with chunks", sending)
-            .await;
-        assert!(bucket.list_below(&format!("{id}/chunks/")).await.is_empty());
-        delete(data.path(), &id);
-
-        let visible = async || (bucket.visible().await == [id.as_str()]).then_some(());
-        sidecar.wait_until(PATIENCE, "the block is visible", visible).await;
-        bucket::check(&bucket, &id, &source).await.unwrap();
-        let shipped = async || (sidecar.metric("thanos_shipper_uploads_total").await? == 1.0).then_some(());
-        sidecar.wait_until(PATIENCE, "the block is counted", shipped).await;
-        for name in [
-            "narthex_vanished_blocks_total",
-            "thanos_shipper_dir_sync_failures_total",
-        ] {
-            assert_eq!(sidecar.metric(name).await, Some(0.0), "{name}");
-        }
+#[tokio::test]
+async fn a_block_that_prometheus_takes_back_while_it_travels_is_not_committed() {
+    let (_server, bucket, sidecar, id, _dirs) = gone_on_its_way(delete_in_place).await;
+    let withdrawn = async || (sidecar.metric("narthex_withdrawn_blocks_total").await? == 1.0).then_some(());
+    sidecar.wait_until(PATIENCE, "the block is withdrawn", withdrawn).await;
+    let through = async || (sidecar.metric("narthex_unuploaded_blocks").await? == 0.0).then_some(());
+    sidecar.wait_until(PATIENCE, "nothing waits", through).await;
+    assert!(bucket.visible().await.is_empty(), "{id} is visible");
+    for name in [
+        "narthex_vanished_blocks_total",
+        "thanos_shipper_corrupted_blocks_total",
+        "thanos_shipper_uploads_total",
+        "thanos_shipper_dir_sync_failures_total",
+    ] {
+        assert_eq!(sidecar.metric(name).await, Some(0.0), "{name}");
     }
 }
 
