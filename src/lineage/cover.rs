@@ -109,7 +109,10 @@ impl Lineage {
             let holders = self.by_source.get(source).into_iter().flatten();
             let fitting = holders.filter_map(|id| self.entries.get(id)).filter(|other| {
                 // What was merged covers all times of what it was merged from; if not, its sources are not to be trusted.
-                let sound = !other.has_all_of(block) || other.spans(block);
+                let sound = match other.has_all_of(block) {
+                    true => other.spans(block),
+                    false => other.meets(block),
+                };
                 other.id != block.id && other.resolution == block.resolution && sound && fits(&other.labels)
             });
             let mut fitting = fitting.peekable();

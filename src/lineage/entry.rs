@@ -67,6 +67,11 @@ impl Entry {
         self.range.0 <= other.range.0 && other.range.1 <= self.range.1
     }
 
+    /// Whether the times of `other` and of this block have a moment in common, or follow upon each other.
+    pub(super) fn meets(&self, other: &Entry) -> bool {
+        self.range.0 <= other.range.1 && other.range.0 <= self.range.1
+    }
+
     /// Whether all that `other` was made of is in this block.
     pub(super) fn has_all_of(&self, other: &Entry) -> bool {
         other

@@ -1,6 +1,7 @@
 //! The shipper against a model of it: random histories of blocks, faults, deaths and neighbours, and after each step
 //! what must hold whatever happened before.
 
+mod bucket;
 mod check;
 mod steps;
 
@@ -15,7 +16,7 @@ use std::{
 use proptest::{prelude::*, sample::Index};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::steps::{Foreign, Step, histories};
+use self::steps::{Step, histories};
 use super::{
     Shipper,
     gate::SETTLE,
@@ -76,6 +77,8 @@ struct Model {
     barred: BTreeSet<String>,
     /// Committed blocks that somebody marked for deletion.
     marked: BTreeSet<String>,
+    /// What Thanos said is durable, and a ledger must not say less.
+    by_thanos: BTreeSet<String>,
     /// What the bucket says could not be read at some time, so that nothing was proven by it.
     unread: bool,
     /// How many blocks retention and compaction removed.
@@ -101,6 +104,7 @@ impl Model {
             labels: BTreeSet::from(["a".to_owned()]),
             barred: BTreeSet::new(),
             marked: BTreeSet::new(),
+            by_thanos: BTreeSet::new(),
             unread: false,
             removed: 0,
         }
@@ -144,12 +148,14 @@ impl Model {
                 });
             }
             Step::LedgerGone => {
+                self.by_thanos.clear();
                 let _ = fs_err::remove_file(self.ledger());
             }
             Step::LedgerTorn(part) => {
                 let bytes = fs_err::read(self.ledger()).unwrap_or_default();
                 self.new_life_with_ledger(&bytes[..bytes.len() * usize::from(*part) / 100]);
             }
+            Step::ThanosLedger => self.thanos_ledger(),
             Step::Merge => self.merge(),
             Step::Mark(which) => self.mark(*which),
             Step::Foreign(foreign) => self.foreign(*foreign),
@@ -165,11 +171,22 @@ impl Model {
     /// A new life finds these bytes in the place of the ledger.
     fn new_life_with_ledger(&mut self, bytes: &[u8]) {
         fs_err::write(self.ledger(), bytes).unwrap();
+        self.by_thanos.clear();
         if serde_json::from_slice::<serde_json::Value>(bytes).is_err() {
             // It has to ask, and what is marked is not durable.
             self.barred.extend(self.marked.iter().cloned());
         }
         self.shipper = Some(self.world.shipper());
+    }
+
+    fn thanos_ledger(&mut self) {
+        let durable = |block: &&String| self.committed.contains(*block) || self.merged.contains_key(*block);
+        let listed: BTreeSet<String> = self.begins.keys().filter(durable).cloned().collect();
+        let text = serde_json::json!({"version": 1, "uploaded": listed}).to_string();
+        self.new_life_with_ledger(text.as_bytes());
+        // It has to ask, and what is marked is not durable.
+        self.barred.extend(self.marked.iter().cloned());
+        self.by_thanos = listed;
     }
 
     fn made(&mut self, begin: u8) -> Made {
@@ -280,88 +297,6 @@ impl Model {
             self.local.insert(file, bytes);
         }
         self.new_life_with_ledger(b"");
-    }
-
-    /// The compactor merges all blocks in the bucket, and deletes what it merged.
-    fn merge(&mut self) {
-        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for block in self.committed.difference(&self.marked) {
-            let replica = self.world.stamped(block).unwrap()["replica"]
-                .as_str()
-                .unwrap()
-                .to_owned();
-            groups.entry(replica).or_default().push(block.clone());
-        }
-        for (replica, sources) in groups {
-            let mut made = Made::new(&self.next_name(), 0);
-            let begins = sources.iter().map(|source| self.ranges[source].0);
-            let ends = sources.iter().map(|source| self.ranges[source].1);
-            made.range = (begins.min().unwrap(), ends.max().unwrap());
-            (made.level, made.sources) = (2, sources.clone());
-            self.world.merge(&made, &replica);
-            for block in sources {
-                self.committed.remove(&block);
-                self.settled.retain(|key, _| !key.starts_with(&block));
-                self.merged.insert(block, replica.clone());
-            }
-            self.settle(&made.name);
-        }
-    }
-
-    /// What stands in a directory of the bucket now is not ours to change.
-    fn settle(&mut self, block: &str) {
-        for (file, bytes) in tree(&self.world.store.path().join(block)) {
-            self.settled.insert(format!("{block}/{file}"), bytes);
-        }
-    }
-
-    fn mark(&mut self, which: Index) {
-        let committed: Vec<String> = self.committed.iter().cloned().collect();
-        if !committed.is_empty() {
-            let block = which.get(&committed);
-            self.world.mark(block);
-            self.settle(block);
-            self.marked.insert(block.clone());
-        }
-    }
-
-    /// A block in the bucket says that it was made of ours, and does not have what they hold.
-    fn foreign(&mut self, foreign: Foreign) {
-        let durable = |block: &&String| self.committed.contains(*block) || self.merged.contains_key(*block);
-        let sources: Vec<String> = self.begins.keys().filter(|block| !durable(block)).cloned().collect();
-        let mut made = Made::new(&self.next_name(), 0);
-        (made.level, made.sources, made.range) = (2, sources, (0, 1000));
-        let dir = self.world.store.path().join(&made.name);
-        match foreign {
-            Foreign::Tenant => self.world.put_block(&made, "of another"),
-            Foreign::Times => {
-                made.range = (500, 1000);
-                self.world.put_block(&made, "a");
-            }
-            Foreign::Marked => {
-                self.world.put_block(&made, "a");
-                self.world.mark(&made.name);
-            }
-            Foreign::Hollow => {
-                self.world.put_block(&made, "a");
-                fs_err::remove_file(dir.join("index")).unwrap();
-            }
-            Foreign::Garbage => {
-                fs_err::create_dir(&dir).unwrap();
-                fs_err::write(dir.join("meta.json"), "{").unwrap();
-            }
-        }
-        self.settle(&made.name);
-    }
-
-    fn clear(&self, which: Index) {
-        let half: Vec<String> = tree(self.world.store.path())
-            .into_keys()
-            .filter(|key| !self.settled.contains_key(key))
-            .collect();
-        if !half.is_empty() {
-            fs_err::remove_file(self.world.store.path().join(which.get(&half))).unwrap();
-        }
     }
 
     /// One pass. After so many polls something happens to a block, or else the process dies, as it does when a call never

@@ -51,7 +51,12 @@ impl Courier {
                 return Ok(());
             }
             if look == LOOKS {
-                self.remember(id, |memory| memory.acknowledged.clear());
+                self.remember(id, |memory| {
+                    memory
+                        .acknowledged
+                        .retain(|key, _| !wrong.iter().any(|(name, _)| *key == format!("{dir}/{name}")));
+                });
+                let wrong: Vec<String> = wrong.into_iter().map(|(_, told)| told).collect();
                 let (place, wrong) = (self.place(&dir), wrong.join(", "));
                 return Err(Error::Unproven { place, wrong });
             }
@@ -60,14 +65,14 @@ impl Courier {
         Ok(())
     }
 
-    /// What of `wrong` is so when it is asked for by its key, in words.
-    async fn still_wrong(&self, dir: &str, wrong: Vec<(&str, u64)>) -> Result<Vec<String>, Error> {
+    /// What of `wrong` is so when it is asked for by its key: its name, and what is wrong in words.
+    async fn still_wrong<'a>(&self, dir: &str, wrong: Vec<(&'a str, u64)>) -> Result<Vec<(&'a str, String)>, Error> {
         let mut told = Vec::new();
         for (name, due) in wrong {
             match self.bucket.stat(&format!("{dir}/{name}")).await? {
                 Some(size) if size == due => {}
-                Some(size) => told.push(format!("{name} has {size} bytes instead of {due}")),
-                None => told.push(format!("{name} is missing")),
+                Some(size) => told.push((name, format!("{name} has {size} bytes instead of {due}"))),
+                None => told.push((name, format!("{name} is missing"))),
             }
         }
         Ok(told)

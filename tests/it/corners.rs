@@ -7,7 +7,7 @@ use fs_err as fs;
 
 use crate::{
     bad_blocks::stage::{PATIENCE, Stage, args, copy, log_line, prometheus, seal, sound},
-    rig::{BucketView, Sidecar, tools::temp_dir},
+    rig::{BucketView, Fault, Rule, S3Server, Sidecar, tools::temp_dir},
 };
 
 #[tokio::test]
@@ -70,31 +70,71 @@ async fn a_journal_is_written_to_or_missed_by_name() {
 }
 
 #[tokio::test]
-async fn a_block_that_cannot_be_sent_holds_later_ones_up_unless_that_is_lifted() {
+async fn a_block_that_may_not_be_sent_holds_later_ones_up_unless_that_is_lifted() {
     for flags in [&[][..], &["--shipper.allow-out-of-order-uploads"]] {
-        let stage = Stage::start(flags).await;
-        // An object in the place of the directory that the older block needs.
+        let (data, server) = (temp_dir("data"), S3Server::start());
+        let bucket = server.bucket("order");
+        let sidecar = Sidecar::start(args(prometheus().await, data.path(), &bucket, flags));
         let older = ulid::Ulid::generate().to_string();
-        stage.bucket.put(&older, b"in the way".to_vec()).await;
-        let half = stage.dir().join(format!("{older}.tmp-for-creation"));
+        server.fault(Rule::on(
+            "PUT",
+            &format!("{older}/*"),
+            Fault::Answer(403, "AccessDenied"),
+        ));
+        let half = data.path().join(format!("{older}.tmp-for-creation"));
         copy(&sound(0), &half, &older);
-        fs::rename(half, stage.dir().join(&older)).unwrap();
-        let younger = seal(&sound(1), stage.dir(), |_| {});
+        fs::rename(half, data.path().join(&older)).unwrap();
+        let younger = seal(&sound(1), data.path(), |_| {});
         for name in [
             "thanos_shipper_upload_failures_total",
             "thanos_shipper_dir_sync_failures_total",
         ] {
-            stage.wait_for_metric(name, &[], |failures| failures >= 3.0).await;
+            let failures = async || (sidecar.metric(name).await? >= 3.0).then_some(());
+            sidecar.wait_until(PATIENCE, name, failures).await;
         }
+        let visible = async |blocks: &[&str]| (bucket.visible().await == blocks).then_some(());
         if flags.is_empty() {
-            assert_eq!(stage.bucket.visible().await, Vec::<String>::new());
-            assert_eq!(stage.metric("thanos_shipper_uploads_total").await, 0.0);
+            assert_eq!(bucket.visible().await, Vec::<String>::new());
+            assert_eq!(sidecar.metric("thanos_shipper_uploads_total").await, Some(0.0));
         } else {
-            stage.wait_for_ledger(&[&younger]).await;
-            assert_eq!(stage.bucket.visible().await, [younger.as_str()]);
+            let alone = async || visible(&[&younger]).await;
+            sidecar
+                .wait_until(PATIENCE, "the younger block is visible", alone)
+                .await;
         }
-        stage.bucket.delete(&older).await;
-        stage.wait_for_ledger(&[&older, &younger]).await;
-        stage.assert_shipped(&[&older, &younger]).await;
+        server.heal();
+        let mut all = [older.as_str(), younger.as_str()];
+        all.sort_unstable();
+        let both = async || visible(&all).await;
+        sidecar.wait_until(PATIENCE, "both blocks are visible", both).await;
     }
+}
+
+#[tokio::test]
+async fn a_block_that_the_bucket_has_no_place_for_holds_nobody() {
+    let stage = Stage::start(&[]).await;
+    // An object in the place of the directory that the older block needs.
+    let older = ulid::Ulid::generate().to_string();
+    stage.bucket.put(&older, b"in the way".to_vec()).await;
+    let half = stage.dir().join(format!("{older}.tmp-for-creation"));
+    copy(&sound(0), &half, &older);
+    fs::rename(half, stage.dir().join(&older)).unwrap();
+    let younger = seal(&sound(1), stage.dir(), |_| {});
+    stage.wait_for_ledger(&[&younger]).await;
+    stage
+        .wait_for_metric("narthex_quarantined_blocks", &[("reason", "refused")], |count| {
+            count == 1.0
+        })
+        .await;
+    assert_eq!(stage.bucket.visible().await, [younger.as_str()]);
+    stage
+        .wait_for_log(&[
+            "level=error",
+            "a block is left out",
+            "reason=refused",
+            &older,
+            "has the object's name",
+        ])
+        .await;
+    assert_eq!(stage.metric("narthex_unuploaded_blocks").await, 1.0);
 }

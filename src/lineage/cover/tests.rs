@@ -103,6 +103,8 @@ async fn a_compacted_block_is_there_when_all_its_sources_are() {
     store.put_block(&block(1, (0, 10), &[1], "eu"));
     store.put_block(&block(2, (10, 20), &[2], "eu"));
     assert_eq!(elsewhere(&store, &asked).await, NOWHERE, "one is missing");
+    store.put_block(&block(3, (500, 600), &[3], "eu"));
+    assert_eq!(elsewhere(&store, &asked).await, NOWHERE, "its times are others");
     store.put_block(&block(3, (20, 29), &[3], "eu"));
     assert_eq!(elsewhere(&store, &asked).await, NOWHERE, "its end is not covered");
     store.put_block(&block(3, (20, 30), &[3], "eu"));

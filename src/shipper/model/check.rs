@@ -108,10 +108,23 @@ impl Model {
             }
         }
         // P2: the ledger is whole, and lists nothing but what is durable.
-        if !matches!(step, Step::LedgerGone | Step::LedgerTorn(_) | Step::PowerLoss(_))
-            && self.ledger().try_exists().unwrap()
-        {
-            for block in self.world.listed() {
+        let stands = !matches!(step, Step::LedgerGone | Step::LedgerTorn(_) | Step::PowerLoss(_));
+        if stands && self.ledger().try_exists().unwrap() {
+            let listed: BTreeSet<String> = self.world.listed().into_iter().collect();
+            // What Thanos knew is not forgotten before it was looked up, and found when it was.
+            if self.labels.len() == 1 && !self.unread {
+                let known = |block: &&String| self.begins.contains_key(*block) && !self.marked.contains(*block);
+                let forgotten: Vec<&String> = self
+                    .by_thanos
+                    .iter()
+                    .filter(known)
+                    .filter(|block| !listed.contains(*block))
+                    .collect();
+                assert!(forgotten.is_empty(), "{forgotten:?} are not listed any more");
+            }
+            // One of Thanos that stays may list what was marked since.
+            let is_ours = !self.world.ledger()["narthex"].is_null();
+            for block in listed.into_iter().filter(|_| is_ours) {
                 let durable = self.committed.contains(&block) || self.merged.contains_key(&block);
                 assert!(durable && !self.barred.contains(&block), "{block} is listed");
             }

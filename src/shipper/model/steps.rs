@@ -39,6 +39,8 @@ pub(super) enum Step {
     LedgerGone,
     /// The ledger keeps so many hundredths of its bytes; then a new life begins.
     LedgerTorn(u8),
+    /// Thanos ran here before, and left its ledger; then a new life begins.
+    ThanosLedger,
     /// The compactor merges all blocks in the bucket, and deletes what it merged.
     Merge,
     /// Somebody marks a committed block for deletion.
@@ -150,6 +152,7 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
         2 => (labels, neighbour).prop_map(|(labels, neighbour)| Step::Labels(labels, neighbour)),
         1 => Just(Step::LedgerGone),
         1 => (0..100_u8).prop_map(Step::LedgerTorn),
+        1 => Just(Step::ThanosLedger),
         2 => Just(Step::Merge),
         1 => any::<Index>().prop_map(Step::Mark),
         2 => foreign.prop_map(Step::Foreign),
