@@ -142,6 +142,8 @@ pub struct Shipper {
     at_gate: BTreeMap<BlockId, gate::Why>,
     /// What the bucket's blocks say of themselves, as far as it was read.
     lineage: Lineage,
+    /// Why the ledger could not be written, as it was said.
+    ledger_trouble: Option<String>,
     /// The newest block of the ledger was looked for in the bucket.
     ledger_checked: bool,
     /// When the bucket was last asked for the sources of compacted blocks.
@@ -161,8 +163,8 @@ pub struct Shipper {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pending {
     why: String,
-    /// It is being copied in, and was never whole.
-    is_copy: bool,
+    /// It is being copied in, or broken, and was never whole as far as was seen.
+    is_no_block: bool,
 }
 
 impl Shipper {
@@ -188,6 +190,7 @@ impl Shipper {
             quarantine: quarantine::Quarantine::new(settings.look_again),
             at_gate: BTreeMap::new(),
             lineage: Lineage::default(),
+            ledger_trouble: None,
             ledger_checked: false,
             sources_asked: None,
             backoff: Backoff::default(),
@@ -258,8 +261,17 @@ impl Shipper {
     }
 
     fn save_ledger(&mut self) {
-        if let Err(error) = self.ledger.save() {
+        let failed = self.ledger.save().err();
+        let told = failed.as_ref().map(ToString::to_string);
+        let is_news = told != std::mem::replace(&mut self.ledger_trouble, told.clone());
+        if told.is_none() && is_news {
+            tracing::info!(ledger = %self.ledger.path().display(), "the ledger can be written again");
+        }
+        if let Some(error) = failed {
             self.metrics.ledger_failures.inc();
+            if !is_news {
+                return;
+            }
             tracing::error!(
                 ledger = %self.ledger.path().display(), %error,
                 "cannot write the ledger; Prometheus may compact blocks that are not durable. Make the directory writable and check its space; it is tried again in every pass"

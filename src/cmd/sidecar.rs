@@ -278,13 +278,13 @@ async fn infallible(task: impl Future<Output = ()>) -> Result<(), supervisor::Ta
 }
 
 fn say_goodbye(farewell: &Farewell) {
-    if !farewell.in_time {
+    if !farewell.in_time && !farewell.not_durable.is_empty() {
         tracing::warn!("the grace period (--shipper.grace-period) ended before everything was shipped");
     }
     if !farewell.not_durable.is_empty() {
         tracing::error!(
             blocks = farewell.not_durable.len(),
-            "blocks are left that are not durable; they are shipped when narthex starts again with this data directory"
+            "blocks are left that are not durable; the lines above say what each of them needs. What only waits is shipped when narthex starts again with this data directory"
         );
     }
 }

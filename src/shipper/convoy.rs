@@ -50,8 +50,13 @@ enum Arrival {
 
 impl Shipper {
     /// Carries the blocks side by side, and commits them in their order. When to look again at those that wait at the gate,
-    /// if there are such.
-    pub(super) async fn convoy(&mut self, due: Vec<Due>, view: View<'_>) -> Result<Option<Instant>, Trouble> {
+    /// if there are such. `unsent`: when to look again at blocks that are not even sent yet.
+    pub(super) async fn convoy(
+        &mut self,
+        due: Vec<Due>,
+        view: View<'_>,
+        unsent: Option<Instant>,
+    ) -> Result<Option<Instant>, Trouble> {
         let courier = Arc::clone(&self.courier);
         let carried = stream::iter(due).map(|due| {
             let (courier, job) = (Arc::clone(&courier), due.job.clone());
@@ -61,7 +66,7 @@ impl Shipper {
         });
         let mut carried = std::pin::pin!(carried.buffered(self.blocks_at_once));
         let ordered = !self.settings.policy.allow_out_of_order;
-        let (mut failed, mut later) = (None, None::<Instant>);
+        let (mut failed, mut later) = (None, unsent);
         while let Some((due, carried)) = carried.next().await {
             let id = due.job.block.id;
             let carried = carried.unwrap_or_else(|error| Err(panicked(&error)));
@@ -132,11 +137,11 @@ impl Shipper {
     fn judge(&mut self, due: &Due, error: Error) -> Result<(), Error> {
         let (ailment, arriving) = match error {
             Error::Bucket(error) if error.kind == ErrorKind::Local => {
-                (Ailment::new("unreadable", error.to_string()), self.is_moving(due))
+                (Ailment::of_bucket(quarantine::UNREADABLE, &error), self.is_moving(due))
             }
             Error::Bucket(error) if error.scope() == Scope::Object => {
                 self.metrics.upload_failures.inc();
-                (Ailment::new(quarantine::REFUSED, error.to_string()), false)
+                (Ailment::of_bucket(quarantine::REFUSED, &error), false)
             }
             Error::Foreign { place, names } => {
                 let detail = format!("{names} stands in {place} and is not of the block; move it away");

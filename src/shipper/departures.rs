@@ -14,9 +14,9 @@ impl Shipper {
             .pending
             .iter()
             .filter(|(id, _)| !present.contains(id))
-            .map(|(id, pending)| (*id, pending.is_copy))
+            .map(|(id, pending)| (*id, pending.is_no_block))
             .collect();
-        for (id, is_copy) in gone {
+        for (id, is_no_block) in gone {
             self.pending.remove(&id);
             if let Some(into) = self.durability.merged_into(id, &scan.blocks) {
                 tracing::warn!(block = %id, %into, "Prometheus compacted a block before it was durable; its samples are in the larger block. Set its --storage.tsdb.max-block-duration equal to the min-block-duration, or let it wait for the ledger by --storage.tsdb.delay-compact-file.path");
@@ -26,7 +26,9 @@ impl Shipper {
                 continue;
             }
             match self.seen.departure(id, self.seen.is_young(id)) {
-                _ if is_copy => tracing::info!(block = %id, "a block that was being copied in, or removed, is gone"),
+                _ if is_no_block => {
+                    tracing::info!(block = %id, "a block that was broken, or being copied in or removed, is gone");
+                }
                 Departure::Withdrawn => self.withdrawn(id),
                 Departure::Removed => {
                     self.metrics.vanished.inc();
@@ -37,14 +39,21 @@ impl Shipper {
         self.note_taken_back(present);
     }
 
-    /// Blocks that are committed and were seen to be deleted in place soon after they were sealed.
+    /// Blocks that were deleted in place soon after they were sealed: those that are committed, and those that no scan has
+    /// shown.
     fn note_taken_back(&mut self, present: &HashSet<BlockId>) {
         let gone: Vec<BlockId> = self.ledger.listed().filter(|id| !present.contains(id)).collect();
         for id in gone {
-            if self.seen.was_deleted_young(id) && self.seen.set_withdrawn(id) {
+            let departure = self.seen.departure(id, self.seen.is_young(id));
+            if departure == Departure::Withdrawn && self.seen.set_withdrawn(id) {
                 self.metrics.count_withdrawn();
-                tracing::error!(block = %id, "Prometheus took back a block that is committed: its reload took longer to fail than the commit waited. The block that takes its place will overlap it: mark this one for deletion in the bucket (thanos tools bucket mark)");
+                tracing::error!(block = %id, "a block that is committed was deleted in place soon after it was made: Prometheus took it back, since its reload failed after the commit, and the block that takes its place will overlap it. If so, mark this one for deletion in the bucket (thanos tools bucket mark)");
             }
+        }
+        // Most are gone before a scan can show them.
+        let unseen: Vec<BlockId> = self.seen.deleted_young().filter(|id| !present.contains(id)).collect();
+        for id in unseen {
+            self.withdrawn(id);
         }
     }
 

@@ -24,10 +24,17 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Neighbour, Shipper, convoy::Due, plan::QUIET, quiet::Quiet, sightings::Departure};
+use super::{
+    Neighbour, Shipper,
+    convoy::Due,
+    pass::YOUNG,
+    plan::QUIET,
+    quiet::Quiet,
+    sightings::{Departure, made},
+};
 use crate::{
     model::Labels,
-    tsdb::{Block, BlockId, Pinned},
+    tsdb::{BlockId, Pinned},
 };
 
 /// How long after the rename a block is committed at the earliest.
@@ -38,7 +45,7 @@ pub(super) const SETTLE_IN_TROUBLE: Duration = Duration::from_secs(60);
 const TROUBLE: Duration = Duration::from_secs(180);
 /// How often a block that waits at the gate is looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// After which time Prometheus is asked again whether it has emptied its head of what is in the block.
+/// After which time Prometheus is asked again whether it has emptied its head of what is in the block; it grows by as much.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// The longest that an answer of Prometheus is waited for.
 const ANSWER: Duration = Duration::from_secs(4);
@@ -111,18 +118,25 @@ impl Shipper {
     /// Waits until the block whose data is in the bucket may be committed, or is not to be.
     pub(super) async fn wait_at_gate(&mut self, due: &Due, pinned: &Pinned) -> Passage {
         let begun = Instant::now();
-        let (mut gone_before, mut asked, mut decided) = (false, false, false);
+        let (mut gone_before, mut asked, mut decided) = (false, 0_u32, false);
         loop {
             let next = match self.gate(due, pinned) {
                 Gate::Open(labels) if decided => return Passage::Open(labels),
                 // Whether a reload has failed since is only known when Prometheus was asked again.
                 Gate::Open(_) => {
-                    self.ask_prometheus(due.job.block.id, asked).await;
-                    (asked, decided) = (true, self.is_decided(&due.job.block));
-                    if !decided && begun.elapsed() > PATIENCE {
-                        return Passage::Later(Instant::now() + ASK_AGAIN);
+                    self.ask_prometheus(due, asked > 0).await;
+                    (asked, decided) = (asked + 1, self.is_decided(due));
+                    let rest = match decided {
+                        true => Duration::ZERO,
+                        false => (ASK_AGAIN * asked).min(PATIENCE),
+                    };
+                    if !decided {
+                        self.tell_waiting(due.job.block.id, Why::Settling);
                     }
-                    Instant::now() + if decided { Duration::ZERO } else { ASK_AGAIN }
+                    if !decided && (self.sealed_since || begun.elapsed() + rest > PATIENCE) {
+                        return Passage::Later(Instant::now() + rest);
+                    }
+                    Instant::now() + rest
                 }
                 Gate::Gone { withdrawn } if gone_before => return Passage::Gone { withdrawn },
                 // How it left is told by the watch, perhaps after a moment.
@@ -145,26 +159,53 @@ impl Shipper {
 
     /// Asks Prometheus whether its reloads fail, if it has sealed this block a moment ago; `again`, if it was asked since. One
     /// that does not answer in time has not said so.
-    async fn ask_prometheus(&mut self, id: BlockId, again: bool) {
-        let up = self.origin.borrow().neighbour == Neighbour::Up;
-        let seal = self.seen.seal(id).filter(|seal| up && seal.since.elapsed() < TROUBLE);
-        if let (Some(heartbeat), Some(seal)) = (self.settings.heartbeat.as_mut(), seal) {
+    async fn ask_prometheus(&mut self, due: &Due, again: bool) {
+        let gone = self.origin.borrow().neighbour == Neighbour::Gone;
+        let age = self.age(due).filter(|age| !gone && *age < TROUBLE);
+        if let (Some(heartbeat), Some(age)) = (self.settings.heartbeat.as_mut(), age) {
             let now = Instant::now();
             // An answer of the moment when it had settled serves all blocks that were sealed together.
-            let moment = if again { now } else { now.min(seal.since + SETTLE) };
-            heartbeat.since(moment, ANSWER).await;
+            let settled = now.checked_sub(age.saturating_sub(SETTLE)).unwrap_or(now);
+            heartbeat.since(if again { now } else { settled }, ANSWER).await;
         }
     }
 
     /// Whether Prometheus has decided to keep a block: it empties its head of what is in the block only afterwards. A block
-    /// whose times the head need not leave (copied in, of stale series) is not waited for beyond [`SETTLE_IN_TROUBLE`].
-    fn is_decided(&self, block: &Block) -> bool {
-        let Some(seal) = self.seen.seal(block.id).filter(|_| self.settings.heartbeat.is_some()) else {
+    /// whose times the head need not leave (copied in, out of order, of stale series) is not waited for, or not beyond
+    /// [`SETTLE_IN_TROUBLE`]. One that does not answer has not decided; one that is gone decides nothing any more.
+    fn is_decided(&self, due: &Due) -> bool {
+        let meta = &due.job.block.meta;
+        let age = self
+            .age(due)
+            .filter(|age| *age < SETTLE_IN_TROUBLE && meta.hints.is_empty());
+        if age.is_none() || self.settings.heartbeat.is_none() {
             return true;
-        };
+        }
         let origin = self.origin.borrow();
-        let emptied = origin.head_min_time_ms.is_none_or(|min| min >= block.meta.max_time);
-        emptied || origin.neighbour != Neighbour::Up || seal.since.elapsed() >= SETTLE_IN_TROUBLE
+        let emptied = origin.head_min_time_ms.is_none_or(|min| min >= meta.max_time);
+        emptied || origin.neighbour == Neighbour::Gone
+    }
+
+    /// How long ago the block was sealed: as it was seen, or, for one that was found and whose name is not old, as long as
+    /// nothing has written to it. `None` for a copy.
+    fn age(&self, due: &Due) -> Option<Duration> {
+        let id = due.job.block.id;
+        let found = due.quiet.filter(|_| made(id).elapsed().is_ok_and(|age| age < YOUNG));
+        let found = || found.map(|quiet| quiet.lasted + quiet.at.elapsed());
+        self.seen.seal(id).map(|seal| seal.since.elapsed()).or_else(found)
+    }
+
+    /// Until when a block that was sealed a moment ago is not sent, since reloads of Prometheus fail: it may go again at once.
+    pub(super) fn unsent_until(&self, id: BlockId) -> Option<Instant> {
+        let seal = self.seen.seal(id).filter(|_| self.is_in_trouble())?;
+        Some(seal.since + SETTLE).filter(|until| *until > Instant::now())
+    }
+
+    /// Whether reloads of Prometheus fail at the moment.
+    fn is_in_trouble(&self) -> bool {
+        let origin = self.origin.borrow();
+        let failed = origin.reload_failed_at.is_some_and(|at| at.elapsed() < TROUBLE);
+        failed && origin.neighbour != Neighbour::Gone
     }
 
     fn gate(&mut self, due: &Due, pinned: &Pinned) -> Gate {
@@ -199,8 +240,7 @@ impl Shipper {
             // It cannot be looked at; it is opened, so its files tell the rest.
             (None, None) => return (Why::CopiedIn, Instant::now()),
         };
-        let failed = self.origin.borrow().reload_failed_at;
-        match failed.is_some_and(|at| at.elapsed() < TROUBLE) {
+        match self.is_in_trouble() {
             true => (Why::ReloadFailing, at + SETTLE_IN_TROUBLE.saturating_sub(lasted)),
             false => (why, at + rest.saturating_sub(lasted)),
         }

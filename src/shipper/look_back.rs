@@ -92,6 +92,7 @@ impl Shipper {
             let new = self.is_new(&block);
             // One that was tried before may have left something open.
             due.job.fresh = new && !self.pending.contains_key(&block.id);
+            let new = new && !(due.job.fresh && self.is_visible(block.id).await?);
             if new || self.is_wanted(&mut due, &block, labels).await? {
                 jobs.push(due);
             }
@@ -101,6 +102,12 @@ impl Shipper {
             self.save_ledger();
         }
         Ok(jobs)
+    }
+
+    /// Whether there is a block of this name: one that was moved away and back, or that another writer has sent, looks new.
+    async fn is_visible(&self, id: BlockId) -> Result<bool, objstore::Error> {
+        let listed = self.courier.bucket.list(&id.to_string()).await?;
+        Ok(listed.iter().any(|object| object.key == format!("{id}/meta.json")))
     }
 
     /// Reads what the bucket's blocks say of themselves: of those made after `oldest`, or of all.
@@ -138,12 +145,19 @@ impl Shipper {
                 due.job.replace = true;
                 return Ok(true);
             }
+            // As a compactor leaves what it has merged, until it deletes it.
             Namesake::Marked | Namesake::Nothing { marked: true } => {
+                let entry = Entry::local(&block.meta, labels);
+                if let Elsewhere::In(blocks) = self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
+                    tracing::info!(block = %block.id, into = names(&blocks), "the block is marked for deletion in the bucket, which has its samples within others, which are whole; it counts as durable");
+                    self.record(block, labels);
+                    return Ok(false);
+                }
                 (quarantine::MARKED, courier::Error::Marked { place }.to_string())
             }
             Namesake::Conflict(why) => {
                 let detail = format!(
-                    "{why}. What is committed in {place} is never overwritten; find out which is right: narthex tools bucket verify --full"
+                    "{why}. What is committed in {place} is never overwritten; find out which is right: narthex bucket verify --full"
                 );
                 (quarantine::CONFLICT, detail)
             }
@@ -235,7 +249,7 @@ impl Shipper {
     }
 
     /// Whether this is a compacted block that is not shipped, and of which some source is not known to be durable.
-    fn is_unproven(&self, decision: &Decision) -> bool {
+    pub(super) fn is_unproven(&self, decision: &Decision) -> bool {
         let sources = &decision.block.meta.sources;
         matches!(decision.verdict, Verdict::Skip(Skip::Compacted(_)))
             && !self.durability.proven.contains(&decision.block.id)

@@ -49,14 +49,16 @@ impl Shipper {
                 Why::Unreadable => self.unreadable(id, details.get(&id).copied().unwrap_or_default()),
                 Why::Sources(missing) => {
                     let told = unshipped(&missing);
-                    if self.pending.get(&id).map(|pending| &pending.why) != Some(&told) {
+                    // Not before the bucket was asked.
+                    let is_news = self.pending.get(&id).map(|pending| &pending.why) != Some(&told);
+                    if is_news && self.sources_asked.is_some() {
                         tracing::error!(block = %id, why = told, "the samples of a compacted block are not known to be in the bucket");
                     }
                     told
                 }
             };
-            let is_copy = self.quarantine.is_arriving(id);
-            pending.insert(id, Pending { why: told, is_copy });
+            let is_no_block = self.quarantine.is_no_block(id);
+            pending.insert(id, Pending { why: told, is_no_block });
         }
         self.pending = pending;
     }

@@ -1,9 +1,6 @@
 //! One pass over the data directory: scan, plan, look back, carry, commit in order, record.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
@@ -16,6 +13,7 @@ use crate::{
         measure::View,
         plan,
         quarantine::{self, Ailment},
+        sightings::{MAY_BE_WITHDRAWN, made},
         trouble::Trouble,
     },
     threads::blocking,
@@ -24,7 +22,7 @@ use crate::{
 
 /// A block that is renamed into place later than this after it was made did not come from Prometheus' hands: it may have
 /// been shipped, and merged, long ago.
-const YOUNG: Duration = Duration::from_secs(3600);
+pub(super) const YOUNG: Duration = Duration::from_secs(3600);
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +89,8 @@ impl Shipper {
         self.tell_gate();
         let opens = match result {
             Ok(()) => {
-                if !self.quarantine.looks_at_bucket() {
+                let unproven = decisions.iter().any(|decision| self.is_unproven(decision));
+                if !self.quarantine.looks_at_bucket() && !unproven {
                     self.lineage.forget();
                 }
                 None
@@ -207,29 +206,38 @@ impl Shipper {
                 "there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label",
             ));
         }
-        let due = self.look_at(due);
+        let (due, unsent) = self.look_at(due);
         let due = self.look_again(due).await;
         let due = self
             .look_back(due, &labels)
             .await
             .map_err(|error| Held::Failed(error.into()))?;
-        let opens = self.convoy(due, view).await.map_err(Held::Failed)?;
+        let opens = self.convoy(due, view, unsent).await.map_err(Held::Failed)?;
         self.look_for_sources(view, &labels)
             .await
             .map_err(|error| Held::Failed(error.into()))?;
         opens.map_or(Ok(()), |opens| Err(Held::AtGate(opens)))
     }
 
-    /// How long the blocks that were not seen to be sealed have been left alone.
-    fn look_at(&mut self, due: Vec<Block>) -> Vec<Due> {
-        due.into_iter()
-            .map(|block| Due {
-                // One that cannot be looked at is reported when it is opened.
-                quiet: self.looks.look(block.id, &block.dir).ok(),
-                was_young: self.seen.is_young(block.id),
+    /// How long the blocks have been left alone; leaves out those that may be taken back at once, and until when.
+    fn look_at(&mut self, due: Vec<Block>) -> (Vec<Due>, Option<Instant>) {
+        let (mut sent, mut unsent) = (Vec::new(), None);
+        for block in due {
+            if let Some(until) = self.unsent_until(block.id) {
+                unsent = Some(unsent.map_or(until, |earlier: Instant| earlier.min(until)));
+                continue;
+            }
+            // One that cannot be looked at is reported when it is opened.
+            let quiet = self.looks.look(block.id, &block.dir).ok();
+            let found_young = quiet.is_some_and(|quiet| quiet.lasted < MAY_BE_WITHDRAWN)
+                && made(block.id).elapsed().is_ok_and(|age| age < YOUNG);
+            sent.push(Due {
+                quiet,
+                was_young: self.seen.is_young(block.id) || found_young,
                 job: Job::of(block),
-            })
-            .collect()
+            });
+        }
+        (sent, unsent)
     }
 
     /// Leaves out the blocks that were set aside and still are broken: they must not cost a look into the bucket each
@@ -257,9 +265,8 @@ impl Shipper {
     /// Whether the block was seen to come from Prometheus' hands and was not committed since: nobody else can have
     /// shipped it, or merged it.
     pub(super) fn is_new(&self, block: &Block) -> bool {
-        let made = SystemTime::UNIX_EPOCH + Duration::from_millis(block.id.timestamp_ms());
         let seal = self.seen.seal(block.id);
-        let young = seal.is_some_and(|seal| seal.at.duration_since(made).is_ok_and(|age| age < YOUNG));
+        let young = seal.is_some_and(|seal| seal.at.duration_since(made(block.id)).is_ok_and(|age| age < YOUNG));
         young && block.meta.level <= 1 && !self.courier.is_unsettled(block.id)
     }
 

@@ -13,6 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    objstore::{self, ErrorKind},
     shipper::{plan::Wait, quiet::Signature},
     tsdb::{BlockId, Broken, Corrupt, Reason},
 };
@@ -31,6 +32,8 @@ pub(super) const FOREIGN: &str = "foreign_object";
 pub(super) const MARKED: &str = "marked_for_deletion";
 /// The reason of a block that differs from the one of its name in the bucket.
 pub(super) const CONFLICT: &str = "conflict";
+/// The reason of a block that is there and cannot be read.
+pub(super) const UNREADABLE: &str = "unreadable";
 /// The reason of a block of which the store refuses an object.
 pub(super) const REFUSED: &str = "refused";
 
@@ -39,20 +42,42 @@ pub(super) const REFUSED: &str = "refused";
 pub(super) struct Ailment {
     pub(super) reason: &'static str,
     pub(super) detail: String,
+    /// Tells one from another where the words do not, since stores number their answers.
+    kind: Option<ErrorKind>,
 }
 
 impl Ailment {
     pub(super) fn new(reason: &'static str, detail: String) -> Self {
-        Self { reason, detail }
+        Self {
+            reason,
+            detail,
+            kind: None,
+        }
+    }
+
+    /// What the bucket answered.
+    pub(super) fn of_bucket(reason: &'static str, error: &objstore::Error) -> Self {
+        Self {
+            kind: Some(error.kind),
+            ..Self::new(reason, error.to_string())
+        }
+    }
+
+    /// Whether this is the same trouble as another.
+    fn is_same(&self, other: &Self) -> bool {
+        let words = self.kind.is_some() || self.detail == other.detail;
+        self.reason == other.reason && self.kind == other.kind && words
+    }
+
+    /// Whether it is the files of the block that are at fault.
+    fn is_of_files(&self) -> bool {
+        ![OVERLAP, FOREIGN, MARKED, CONFLICT, REFUSED, UNREADABLE].contains(&self.reason)
     }
 }
 
 impl From<Broken> for Ailment {
     fn from(broken: Broken) -> Self {
-        Self {
-            reason: broken.reason.as_str(),
-            detail: broken.detail,
-        }
+        Self::new(broken.reason.as_str(), broken.detail)
     }
 }
 
@@ -106,7 +131,7 @@ impl Quarantine {
 
     fn put(&mut self, id: BlockId, ailment: Ailment, files: Option<Signature>, arriving: bool) -> bool {
         let before = self.cases.get(&id);
-        let known = before.filter(|case| case.ailment == ailment && case.arriving == arriving);
+        let known = before.filter(|case| case.ailment.is_same(&ailment) && case.arriving == arriving);
         let wait = match known {
             _ if arriving => LOOK_SOON,
             Some(case) if files.is_none() => (case.wait * 2).min(self.look_again * LONGEST),
@@ -149,10 +174,7 @@ impl Quarantine {
         let mut fresh = 0;
         let mut now = BTreeMap::new();
         for corrupt in corrupt {
-            let ailment = Ailment {
-                reason: corrupt.reason.as_str(),
-                detail: corrupt.detail.clone(),
-            };
+            let ailment = Ailment::new(corrupt.reason.as_str(), corrupt.detail.clone());
             if arriving(corrupt.id) {
                 self.set_aside(corrupt.id, ailment, true);
                 continue;
@@ -193,12 +215,19 @@ impl Quarantine {
     pub(super) fn looks_at_bucket(&self) -> bool {
         self.cases
             .values()
-            .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN | MARKED | CONFLICT))
+            .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN | MARKED | CONFLICT | REFUSED))
     }
 
     /// Whether this block is on its way in.
     pub(super) fn is_arriving(&self, id: BlockId) -> bool {
         self.cases.get(&id).is_some_and(|case| case.arriving)
+    }
+
+    /// Whether there never was a whole block, as far as was seen: it is broken, or on its way in.
+    pub(super) fn is_no_block(&self, id: BlockId) -> bool {
+        let case = self.cases.get(&id);
+        let corrupt = self.corrupt.get(&id).is_some_and(Ailment::is_of_files);
+        corrupt || case.is_some_and(|case| case.arriving || case.ailment.is_of_files())
     }
 
     /// Whether a block is on its way in.
@@ -234,6 +263,10 @@ fn warn(id: BlockId, ailment: &Ailment) {
             block = %id, reason, detail,
             "a block is left out for what the bucket holds or answers; the others go on, and this one is tried again after 1 to 16 minutes"
         ),
+        UNREADABLE => tracing::error!(
+            block = %id, reason, detail,
+            "a block cannot be read and is left out; the others go on. Give this process the right to read it; it is tried again after 1 to 16 minutes"
+        ),
         _ => tracing::error!(
             block = %id, reason, detail,
             "a block is broken and is left out; the others go on. Restore it from a copy, or delete it; it is looked at again when it changes"
@@ -251,10 +284,7 @@ mod tests {
     }
 
     fn broken(detail: &str) -> Ailment {
-        Ailment {
-            reason: "index",
-            detail: detail.into(),
-        }
+        Ailment::new("index", detail.into())
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::tsdb::BlockId;
 
 /// How long after it was sealed a block may be withdrawn. A failed reload is decided within seconds; more is for a machine
 /// that is out of breath.
-const MAY_BE_WITHDRAWN: Duration = Duration::from_secs(300);
+pub(super) const MAY_BE_WITHDRAWN: Duration = Duration::from_secs(300);
 /// How long a sighting is kept of a block that no scan shows: a hint may come before the scan, and be asked for after it.
 const KEPT: Duration = Duration::from_secs(300);
 
@@ -69,9 +69,11 @@ impl Sightings {
                 self.withdrawn.remove(&hint.id);
             }
             Change::RenamedAway | Change::Deleted => {
+                // By the time when it left: a hint may wait while a large block travels.
+                let made = self.sealed.get(&hint.id).map_or_else(|| made(hint.id), |seal| seal.at);
                 let left = Left {
                     how: hint.change,
-                    young: self.is_young(hint.id),
+                    young: hint.at.duration_since(made).is_ok_and(|age| age < MAY_BE_WITHDRAWN),
                     when: now,
                 };
                 self.left.insert(hint.id, left);
@@ -94,13 +96,6 @@ impl Sightings {
         self.left.get(&id).is_some_and(|left| left.how == Change::RenamedAway)
     }
 
-    /// Whether the block was seen to be deleted in place soon after it was sealed.
-    pub(super) fn was_deleted_young(&self, id: BlockId) -> bool {
-        self.left
-            .get(&id)
-            .is_some_and(|left| left.how == Change::Deleted && left.young)
-    }
-
     /// How a block that is gone left. `was_young` is for one that nobody saw leaving: whether it was young when it was seen
     /// last.
     pub(super) fn departure(&self, id: BlockId, was_young: bool) -> Departure {
@@ -119,8 +114,16 @@ impl Sightings {
         if let Some(seal) = self.sealed.get(&id) {
             return seal.since.elapsed() < MAY_BE_WITHDRAWN;
         }
-        let made = SystemTime::UNIX_EPOCH + Duration::from_millis(id.timestamp_ms());
-        made.elapsed().is_ok_and(|age| age < MAY_BE_WITHDRAWN)
+        made(id).elapsed().is_ok_and(|age| age < MAY_BE_WITHDRAWN)
+    }
+
+    /// Blocks that were seen to be sealed and to be deleted in place soon after.
+    pub(super) fn deleted_young(&self) -> impl Iterator<Item = BlockId> {
+        let young = self
+            .left
+            .iter()
+            .filter(|(_, left)| left.how == Change::Deleted && left.young);
+        young.map(|(id, _)| *id).filter(|id| self.sealed.contains_key(id))
     }
 
     /// Notes that the block was withdrawn; whether that is new.
@@ -142,6 +145,11 @@ impl Sightings {
         self.withdrawn
             .retain(|id| present(*id) || left.contains_key(id) || self.sealed.contains_key(id));
     }
+}
+
+/// When a block was made, by its name.
+pub(super) fn made(id: BlockId) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(id.timestamp_ms())
 }
 
 #[cfg(test)]
@@ -173,16 +181,32 @@ mod tests {
         seen.note(hint(old, Change::Deleted));
         advance(KEPT - Duration::from_secs(1)).await;
         // However late that is asked for.
-        assert!(seen.was_deleted_young(old));
         assert_eq!(seen.departure(old, false), Departure::Withdrawn);
         seen.note(hint(old, Change::Sealed));
-        advance(MAY_BE_WITHDRAWN).await;
-        seen.note(hint(old, Change::Deleted));
+        let late = Hint {
+            at: SystemTime::now() + MAY_BE_WITHDRAWN,
+            ..hint(old, Change::Deleted)
+        };
+        seen.note(late);
         assert_eq!(
             seen.departure(old, true),
             Departure::Removed,
             "it was not young any more"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_that_waited_tells_how_young_the_block_was_when_it_left() {
+        let a = id(&name(1));
+        let mut seen = Sightings::default();
+        let (sealed, left) = (hint(a, Change::Sealed), hint(a, Change::Deleted));
+        seen.note(sealed);
+        // The block travels for longer than it may be withdrawn.
+        advance(2 * MAY_BE_WITHDRAWN).await;
+        seen.note(left);
+        assert!(!seen.is_young(a));
+        assert_eq!(seen.departure(a, false), Departure::Withdrawn);
+        assert_eq!(seen.deleted_young().collect::<Vec<_>>(), [a]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -197,6 +221,6 @@ mod tests {
         advance(KEPT).await;
         seen.retain(|block| block == a);
         assert!(seen.seal(a).is_some() && seen.seal(b).is_none());
-        assert!(!seen.is_withdrawn(b) && !seen.was_deleted_young(b));
+        assert!(!seen.is_withdrawn(b) && seen.deleted_young().next().is_none());
     }
 }

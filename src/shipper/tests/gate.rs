@@ -158,6 +158,12 @@ async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
     world.seal(&mut shipper, &Made::new(&a, 0));
     world.seal(&mut shipper, &Made::new(&b, 10));
     let begun = Instant::now();
+    // They may go again at once: nothing is sent before they have stood for a moment.
+    let Outcome::Waiting(rest) = shipper.pass().await else {
+        panic!("it did not wait");
+    };
+    assert!(rest <= SETTLE && world.uploads() == 0, "{rest:?}");
+    sleep(rest).await;
     let Outcome::Waiting(rest) = shipper.pass().await else {
         panic!("it did not wait");
     };
@@ -279,6 +285,46 @@ async fn a_block_that_is_taken_back_after_its_commit_is_told() {
         assert_eq!(world.metrics.withdrawn(), 1);
     }
     assert_eq!(world.metrics.vanished.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prometheus_that_does_not_answer_has_not_decided_and_one_that_is_gone_has() {
+    for (neighbour, expected) in [(Neighbour::Stopping, 60), (Neighbour::Gone, 5)] {
+        let world = World::new().await;
+        let mut shipper = world.shipper();
+        let a = name(1);
+        let (_answers, answered) = watch::channel(None);
+        shipper.settings.heartbeat = Some(Heartbeat::new(Arc::default(), answered));
+        world.origin.send_modify(|origin| {
+            origin.neighbour = neighbour;
+            origin.head_min_time_ms = Some(1000);
+        });
+        world.seal(&mut shipper, &Made::new(&a, 1000));
+        let begun = Instant::now();
+        while let Outcome::Waiting(rest) = shipper.pass().await {
+            sleep(rest).await;
+        }
+        assert_eq!(world.listed(), [a]);
+        let took = begun.elapsed().as_secs_f64();
+        let expected = f64::from(expected);
+        assert!(
+            (expected - 1.0..expected + 20.0).contains(&took),
+            "{neighbour:?}: {took}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_no_scan_has_shown_was_withdrawn_too() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    world.take_back(&mut shipper, &a);
+    for _ in 0..2 {
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+        assert_eq!(world.metrics.withdrawn(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,46 @@ async fn a_block_that_is_marked_for_deletion_is_not_durable_and_heals_when_the_m
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_block_that_was_merged_is_durable_while_it_still_stands_there_marked() {
+    let a = name(1);
+    let world = shipped(&a).await;
+    let mut merged = Made::new(&name(2), 1000);
+    (merged.level, merged.sources) = (2, vec![a.clone()]);
+    world.put_block(&merged, "a");
+    world.mark(&a);
+    let mut shipper = forgetful(&world);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a]);
+    assert_eq!(world.metrics.unuploaded.get(), 0);
+    assert!(shipper.quarantine.by_reason().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_is_moved_away_and_back_is_not_sent_over_itself() {
+    let a = name(1);
+    let world = shipped(&a).await;
+    let mut shipper = world.shipper();
+    shipper.pass().await;
+    let (dir, aside) = (world.data.path().join(&a), world.data.path().join("aside"));
+    fs_err::rename(&dir, &aside).unwrap();
+    shipper.pass().await;
+    assert!(world.listed().is_empty());
+    let before = world.object(&format!("{a}/{CHUNKS}"));
+    let mut bytes = fs_err::read(aside.join(CHUNKS)).unwrap();
+    bytes.push(0);
+    fs_err::write(aside.join(CHUNKS), bytes).unwrap();
+    fs_err::rename(&aside, &dir).unwrap();
+    shipper.seen.note(crate::shipper::watcher::Hint {
+        id: id(&a),
+        change: crate::shipper::watcher::Change::Sealed,
+        at: SystemTime::now(),
+    });
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.object(&format!("{a}/{CHUNKS}")), before);
+    assert_eq!(world.listed(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mark_that_appears_while_a_new_block_is_sent_stops_its_commit() {
     let world = World::new().await;
     let mut shipper = world.shipper();

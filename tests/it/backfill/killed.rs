@@ -129,18 +129,15 @@ async fn stopped_at_random_moments_it_says_so_and_cleans_up() {
             Some(other) => panic!("exit code {other}; its log:\n{}", process.log()),
         }
         visible_is_whole(&bucket, dir.path()).await;
-        no_upload_is_open(&bucket, 0).await;
+        assert_eq!(bucket.open_uploads().await, [""; 0], "multipart uploads are left open");
         backfill(dir.path(), &bucket, &[]).ended(0);
         is_all_there(&bucket, dir.path()).await;
     }
 }
 
-async fn no_upload_is_open(bucket: &BucketView, _: usize) {
-    assert_eq!(bucket.open_uploads().await, [""; 0], "multipart uploads are left open");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_on_the_way_to_a_real_store_it_ends_as_if_undisturbed() {
     let weed = Weed::shared().await;
-    rounds(15, async |_| weed.bucket("killed").await, no_upload_is_open).await;
+    // What a killed process left of a multipart upload stays open: it is younger than a day.
+    rounds(15, async |_| weed.bucket("killed").await, async |_, _| {}).await;
 }
