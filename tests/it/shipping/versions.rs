@@ -49,6 +49,8 @@ async fn ships(leg: &Leg, blocks: usize) {
     let held_back = delays_compaction(leg);
     let mut options = Options {
         data: Some(data.clone()),
+        // So long that there are moments at which no block waits for its commit.
+        block: "10s",
         ..Options::default()
     };
     if held_back {
