@@ -92,7 +92,6 @@ impl Shipper {
             let new = self.is_new(&block);
             // One that was tried before may have left something open.
             due.job.fresh = new && !self.pending.contains_key(&block.id);
-            let new = new && !(due.job.fresh && self.is_visible(block.id).await?);
             if new || self.is_wanted(&mut due, &block, labels).await? {
                 jobs.push(due);
             }
@@ -102,12 +101,6 @@ impl Shipper {
             self.save_ledger();
         }
         Ok(jobs)
-    }
-
-    /// Whether there is a block of this name: one that was moved away and back, or that another writer has sent, looks new.
-    async fn is_visible(&self, id: BlockId) -> Result<bool, objstore::Error> {
-        let listed = self.courier.bucket.list(&id.to_string()).await?;
-        Ok(listed.iter().any(|object| object.key == format!("{id}/meta.json")))
     }
 
     /// Reads what the bucket's blocks say of themselves: of those made after `oldest`, or of all.

@@ -147,6 +147,7 @@ impl Shipper {
         let local: Vec<Local<'_>> = scan.blocks.iter().map(Local::from).chain(corrupt).collect();
         let present: HashSet<BlockId> = local.iter().map(|block| block.id).collect();
         self.note_departures(scan, &present);
+        self.seen.note_durable(self.ledger.listed());
         self.ledger.retain(local);
         self.seen.retain(|id| present.contains(&id));
         let arriving: HashSet<BlockId> = scan
@@ -267,7 +268,7 @@ impl Shipper {
     pub(super) fn is_new(&self, block: &Block) -> bool {
         let seal = self.seen.seal(block.id);
         let young = seal.is_some_and(|seal| seal.at.duration_since(made(block.id)).is_ok_and(|age| age < YOUNG));
-        young && block.meta.level <= 1 && !self.courier.is_unsettled(block.id)
+        young && block.meta.level <= 1 && !self.courier.is_unsettled(block.id) && !self.seen.was_durable(block.id)
     }
 
     /// The external labels of now; those of the last commit for blocks found while Prometheus, which was not yet heard

@@ -21,6 +21,9 @@ pub(super) const MAY_BE_WITHDRAWN: Duration = Duration::from_secs(300);
 /// How long a sighting is kept of a block that no scan shows: a hint may come before the scan, and be asked for after it.
 const KEPT: Duration = Duration::from_secs(300);
 
+/// The same of a block that was durable; longer than a block may count as new by its name.
+const KEPT_DURABLE: Duration = Duration::from_secs(2 * 3600);
+
 /// When a block was sealed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal {
@@ -54,6 +57,8 @@ pub(super) struct Sightings {
     sealed: HashMap<BlockId, Seal>,
     left: HashMap<BlockId, Left>,
     withdrawn: HashSet<BlockId>,
+    /// Blocks that were durable, and when that was seen last: what is renamed to such a name once more is not new.
+    durable: HashMap<BlockId, Instant>,
 }
 
 impl Sightings {
@@ -126,6 +131,17 @@ impl Sightings {
         young.map(|(id, _)| *id).filter(|id| self.sealed.contains_key(id))
     }
 
+    /// Notes that the blocks are durable.
+    pub(super) fn note_durable(&mut self, ids: impl Iterator<Item = BlockId>) {
+        let now = Instant::now();
+        self.durable.extend(ids.map(|id| (id, now)));
+    }
+
+    /// Whether the block was durable before.
+    pub(super) fn was_durable(&self, id: BlockId) -> bool {
+        self.durable.contains_key(&id)
+    }
+
     /// Notes that the block was withdrawn; whether that is new.
     pub(super) fn set_withdrawn(&mut self, id: BlockId) -> bool {
         self.withdrawn.insert(id)
@@ -140,6 +156,8 @@ impl Sightings {
     pub(super) fn retain(&mut self, present: impl Fn(BlockId) -> bool) {
         self.sealed
             .retain(|id, seal| present(*id) || seal.since.elapsed() < KEPT);
+        self.durable
+            .retain(|id, seen| present(*id) || seen.elapsed() < KEPT_DURABLE);
         self.left.retain(|_, left| left.when.elapsed() < KEPT);
         let left = &self.left;
         self.withdrawn

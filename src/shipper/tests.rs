@@ -309,7 +309,7 @@ async fn a_commit_that_is_settled_later_counts_as_ours_and_is_not_sent_again() {
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));
     // The listing after the commit.
-    world.bucket.on(Op::Iter, &a, 3..=3, Fault::Fail(ErrorKind::Throttled));
+    world.bucket.on(Op::Iter, &a, 2..=2, Fault::Fail(ErrorKind::Throttled));
     assert_eq!(shipper.pass().await, Outcome::Failed);
     let committed = world.object(&format!("{a}/meta.json"));
     assert!(committed.is_some());

@@ -47,7 +47,7 @@ async fn only_good_ones_arrive(stage: Stage, cases: &[Case]) {
     let mut wrong = String::new();
     for (case, id) in cases.iter().zip(&bad) {
         let reason = format!("reason={} ", case.reason);
-        let line = log_line(&stage.sidecar, &["level=error", "a block is broken", id]).unwrap_or_default();
+        let line = log_line(&stage.sidecar, &["level=error", "is left out", id]).unwrap_or_default();
         if !line.contains(&reason) || !line.contains(case.said) {
             writeln!(wrong, "expected {reason}and {:?}: {line}", case.said).unwrap();
         }
