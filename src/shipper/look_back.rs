@@ -225,7 +225,7 @@ impl Shipper {
                 Elsewhere::In(blocks) => Some(blocks),
                 // The sources themselves, sent when other labels were in force.
                 Elsewhere::UnderOtherLabels { blocks, .. } => {
-                    let own = blocks.iter().all(|id| block.meta.sources.contains(id));
+                    let own = block.meta.sources.iter().all(|id| blocks.contains(id));
                     own.then_some(blocks)
                 }
                 Elsewhere::Nowhere { .. } => None,
