@@ -48,6 +48,9 @@ fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
+/// Something that befalls a block while a pass runs.
+type Happening = fn(&mut Model, Index);
+
 /// What must be true, kept beside the shipper.
 struct Model {
     world: World,
@@ -248,7 +251,7 @@ impl Model {
     /// Prometheus takes a block back that it has sealed a moment ago.
     fn withdraw(&mut self, which: Index) {
         let young = |block: &str| self.sealed.get(block).is_some_and(|at| at.elapsed() < SETTLE);
-        let visible = |block: &str| self.world.store.path().join(block).join("meta.json").exists();
+        let visible = |block: &str| self.world.object(&format!("{block}/meta.json")).is_some();
         let open = |block: &str| !visible(block) && !self.merged.contains_key(block);
         let Some(block) = self.choose(which, |block| young(block) && open(block)) else {
             return;
@@ -301,7 +304,7 @@ impl Model {
 
     /// One pass. After so many polls something happens to a block, or else the process dies, as it does when a call never
     /// returns.
-    async fn pass(&mut self, polls: u32, then: Option<(fn(&mut Self, Index), Index)>) {
+    async fn pass(&mut self, polls: u32, then: Option<(Happening, Index)>) {
         let open = self.open();
         let begun = self.world.bucket.calls().len();
         let mut shipper = self.shipper.take().unwrap();
