@@ -95,6 +95,8 @@ fn spawn(program: &Path, port: u16, dir: &Path) -> Process {
         "-ip.bind=127.0.0.1",
         "-dir=data",
         "-master.telemetry=false",
+        // By itself it takes a GiB for each, and each bucket takes several: a small disk is full after some tests.
+        "-master.volumeSizeLimitMB=64",
     ]);
     // Everything that would otherwise open a fixed port or a socket below /tmp.
     command.args([
