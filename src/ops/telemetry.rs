@@ -140,6 +140,10 @@ fn journal(name: Option<&str>) -> Result<tracing_journald::Layer, InitError> {
 /// The libraries that handle credentials: their targets begin so.
 const HANDLE_CREDENTIALS: [&str; 3] = ["aws_", "hyper", "h2"];
 
+/// Says as an error, with each answer of a store that fails, that it cannot mark a connection which our transport, on
+/// purpose, does not show it: no word about it helps anybody.
+const MISLEADING: &str = "aws_smithy_runtime::client::http::connection_poisoning";
+
 /// Ours at the level that was asked for; libraries from warnings up, and a little more at debug.
 fn filter(level: Level) -> Targets {
     let (ours, libraries) = match level {
@@ -152,6 +156,7 @@ fn filter(level: Level) -> Targets {
     Targets::new()
         .with_default(libraries)
         .with_targets(HANDLE_CREDENTIALS.map(|target| (target, quiet)))
+        .with_target(MISLEADING, LevelFilter::OFF)
         .with_target(env!("CARGO_CRATE_NAME"), ours)
 }
 
@@ -425,6 +430,7 @@ mod tests {
             ] {
                 target_of_credentials();
             }
+            tracing::error!(target: "aws_smithy_runtime::client::http::connection_poisoning", "unable to mark");
             warn!(target: "hyper::proto", "trouble");
             info!("ours");
         };
