@@ -81,7 +81,9 @@ async fn demonstrate() {
         sidecar.grpc_url()
     );
 
-    step(&format!("Waiting for {BLOCKS} blocks. The first takes 14 s."));
+    step(&format!(
+        "Waiting for {BLOCKS} blocks. The first takes 18 s: sealed after 13, then watched for 5."
+    ));
     let mut shown_so_far = Vec::new();
     let arrived = async || {
         let visible = bucket.visible().await;

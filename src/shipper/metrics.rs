@@ -141,7 +141,7 @@ impl Metrics {
         );
         ours.register(
             "quarantined_blocks",
-            "Broken local blocks that are left out, by reason; the log names them",
+            "Local blocks that are left out, by reason: broken, or at odds with what the bucket has; the log names them",
             self.quarantined.clone(),
         );
         ours.register(
