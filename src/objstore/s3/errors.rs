@@ -30,11 +30,10 @@ where
     if let Some(stall) = find::<Stall>(error) {
         return (ErrorKind::Stalled, stall.to_string());
     }
+    if let Some(answer) = refusal(error) {
+        return classify(op, &answer, key_file);
+    }
     match error {
-        SdkError::ServiceError(refused) => {
-            let meta = refused.err().meta();
-            classify(op, &Answer::new(refused.raw(), meta.code(), meta.message()), key_file)
-        }
         SdkError::ResponseError(broken) => {
             let status = broken.raw().status();
             if !status.is_success() {
@@ -59,17 +58,18 @@ where
     }
 }
 
-/// Whether a refusal means that the store wants `Content-MD5` in place of CRC32C, and why we think so.
-pub(super) fn wants_md5<E>(error: &SdkError<E, HttpResponse>) -> Option<String>
-where
-    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-{
+/// What the store said, if it refused the request in its own words.
+fn refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<Answer> {
     let SdkError::ServiceError(refused) = error else {
         return None;
     };
     let meta = refused.err().meta();
-    let answer = Answer::new(refused.raw(), meta.code(), meta.message());
-    asks_for_md5(&answer).then(|| answer.said())
+    Some(Answer::new(refused.raw(), meta.code(), meta.message()))
+}
+
+/// Whether a refusal means that the store wants `Content-MD5` in place of CRC32C, and why we think so.
+pub(super) fn wants_md5<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<String> {
+    refusal(error).filter(asks_for_md5).map(|answer| answer.said())
 }
 
 /// Whether an object that was to be new is refused since there is one.
@@ -80,16 +80,8 @@ pub(super) fn is_there_already<E>(error: &SdkError<E, HttpResponse>) -> bool {
 }
 
 /// Whether a refusal means that the store does not know the condition that an object is to be new, and why we think so.
-pub(super) fn knows_no_condition<E>(error: &SdkError<E, HttpResponse>) -> Option<String>
-where
-    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-{
-    let SdkError::ServiceError(refused) = error else {
-        return None;
-    };
-    let meta = refused.err().meta();
-    let answer = Answer::new(refused.raw(), meta.code(), meta.message());
-    refuses_condition(&answer).then(|| answer.said())
+pub(super) fn knows_no_condition<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<String> {
+    refusal(error).filter(refuses_condition).map(|answer| answer.said())
 }
 
 /// The store's code, if it gave one.
