@@ -29,5 +29,5 @@ mod whole;
 pub use cover::Elsewhere;
 pub use entry::Entry;
 pub use index::Lineage;
-pub use namesake::{Committed, Namesake, differs, may_repair, namesake};
-pub use whole::{Due, Fault, Held, hold, rest};
+pub use namesake::{Committed, Namesake, may_repair, namesake};
+pub use whole::{Fault, Held, hold, rest};

@@ -36,6 +36,6 @@ pub use id::BlockId;
 pub use meta::{Meta, MetaError};
 pub use pinned::{PinError, Pinned, PinnedFile, count_segments};
 pub use scan::{Block, Corrupt, LARGEST_META, Scan, Scanner, scan};
-pub use segments::{segment_number, segment_of_path, segment_path};
+pub use segments::{segment_of_path, segment_path};
 pub use stamp::{BucketFile, Stamp};
 pub use summary::Summary;

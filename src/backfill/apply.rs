@@ -157,14 +157,14 @@ impl Apply {
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
     async fn commit(&self, block: &Block, cargo: &Cargo, labels: &Labels) -> Result<Fate, CarryError> {
         // What an earlier attempt may have left is ours.
-        if !self.courier.is_unsettled(block.id) {
+        let tried_before = self.courier.is_unsettled(block.id);
+        if !tried_before {
             match look(&self.courier, block, labels).await? {
                 Sight::Nothing => {}
                 Sight::Same => return Ok(Fate::There),
                 Sight::Other(why) => return Ok(Fate::Refused(appeared(&why))),
             }
         }
-        let tried_before = self.courier.is_unsettled(block.id);
         let job = Job::of(block.clone());
         Ok(match self.courier.commit(&job, cargo, labels, &self.source).await? {
             Committed::Now => Fate::Sent,

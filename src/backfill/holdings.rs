@@ -186,7 +186,7 @@ impl Holdings {
 }
 
 /// The blocks that are to be sent, with their places.
-fn to_send(items: &[Item]) -> impl Iterator<Item = (usize, &Item, &Block)> {
+pub(super) fn to_send(items: &[Item]) -> impl Iterator<Item = (usize, &Item, &Block)> {
     items
         .iter()
         .enumerate()

@@ -107,7 +107,8 @@ async fn compared(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Decision, o
     };
     Ok(match differs {
         Some(why) => Decision::Refused(format!(
-            "a block of this name is in the bucket with other bytes: {why}; it is not overwritten. Find out which is right:              narthex bucket verify --full"
+            "a block of this name is in the bucket with other bytes: {why}; it is not overwritten. Find out which is right: \
+             narthex bucket verify --full"
         )),
         None => Decision::There("compared with the bucket, byte for byte or by checksum".into()),
     })

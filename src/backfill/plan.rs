@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     Decision, Item, Overlaps, Settings,
-    holdings::{NAMES, names},
+    holdings::{NAMES, names, to_send},
 };
 use crate::{
     lineage::Entry,
@@ -103,11 +103,11 @@ pub(super) fn pass_over_parts(items: &mut [Item]) -> Vec<Part> {
 
 /// The blocks that are to be sent, as they would be in the bucket, by their places.
 fn entries(items: &[Item]) -> Vec<Option<Entry>> {
-    let entry = |item: &Item| match (&item.decision, &item.block) {
-        (Decision::Send(_), Some(block)) => Some(Entry::local(&block.meta, &item.labels)),
-        _ => None,
-    };
-    items.iter().map(entry).collect()
+    let mut found = vec![None; items.len()];
+    for (place, item, block) in to_send(items) {
+        found[place] = Some(Entry::local(&block.meta, &item.labels));
+    }
+    found
 }
 
 /// Refuses parts of blocks that turned out not to be sent: their samples would be missing without a word.

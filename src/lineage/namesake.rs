@@ -117,7 +117,7 @@ pub fn may_repair(missing: &BucketFile, local: &BucketFile) -> Result<(), String
 
 /// In what `there` is another block than `own`, by what both say of themselves; `None` if it is the same one. Labels are
 /// no part of it: they are those of the moment of the commit.
-pub fn differs(own: &Meta, there: &Meta) -> Option<String> {
+fn differs(own: &Meta, there: &Meta) -> Option<String> {
     fn told<T: PartialEq + fmt::Display>(name: &str, own: T, there: T) -> Option<String> {
         (own != there).then(|| format!("{name} is {there} in the bucket, and {own} here"))
     }

@@ -103,7 +103,7 @@ impl Held {
 
 /// What must be there of a block beside its `meta.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Due {
+enum Due {
     /// These files, sorted by name; those of an unknown size may have any.
     Files(Vec<BucketFile>),
     /// An index, and the segments up to the last one that is there; one at least if it has chunks.
@@ -118,7 +118,7 @@ impl Due {
     ///
     /// # Errors
     /// Why what it says cannot be right, in words.
-    pub fn of(meta: &Meta) -> Result<Self, String> {
+    fn of(meta: &Meta) -> Result<Self, String> {
         let listed = meta.files()?.filter(|files| !files.is_empty());
         let files = match listed {
             Some(files) => files,
@@ -136,7 +136,7 @@ impl Due {
     }
 
     /// Holds the objects of a listing, which are all below the name of the block `id`, against it.
-    pub fn hold(&self, id: BlockId, objects: &[Object]) -> Held {
+    fn hold(&self, id: BlockId, objects: &[Object]) -> Held {
         let there = by_name(id, objects);
         let mut held = count(&there);
         let unsaid;

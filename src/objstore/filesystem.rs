@@ -5,9 +5,9 @@
 //! directory between it and the configured one. On a crash at most temporary files stay: they are hidden from listings,
 //! and [`Bucket::abort_stale`] removes them when they are a day old. On cancel the copy stops within a few MiB and its
 //! temporary file is removed; [`Bucket::settle`] waits for that. The configured directory is never made, and nothing is
-//! done while another one stands in its place (`root`). An object that is read is held open: one that takes its place meanwhile changes nothing. Memory: one small
-//! buffer per object on its way. There is no stall timeout: a directory on a network file system
-//! that hangs lets the calls hang.
+//! done while another one stands in its place (`root`). An object that is read is held open: one that takes its place
+//! meanwhile changes nothing. Memory: one small buffer per object on its way. There is no stall timeout: a directory on a
+//! network file system that hangs lets the calls hang.
 
 mod dirs;
 mod place;
@@ -16,15 +16,7 @@ mod root;
 mod walk;
 mod write;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
-};
+use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +34,7 @@ use super::{
     Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Placed, Reading, STALE_AFTER, Source,
     config::FilesystemConfig, pace,
 };
+use crate::threads::StopOnDrop;
 
 /// A directory as a bucket.
 #[derive(Debug)]
@@ -58,15 +51,6 @@ pub(super) struct Filesystem {
     pace: Pace,
     writer: Arc<Writer>,
     cleanup: TaskTracker,
-}
-
-/// Tells the blocking half that nobody waits for it any more.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Filesystem {
@@ -154,8 +138,8 @@ impl Filesystem {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+        let stop = StopOnDrop::default();
+        let cancelled = stop.flag();
         let (root, writer) = (Arc::clone(&self.root), Arc::clone(&self.writer));
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;

@@ -30,7 +30,7 @@ use super::{
     pass::YOUNG,
     plan::QUIET,
     quiet::Quiet,
-    sightings::{Departure, made},
+    sightings::{Departure, made_within},
 };
 use crate::{
     model::Labels,
@@ -190,7 +190,7 @@ impl Shipper {
     /// nothing has written to it. `None` for a copy.
     fn age(&self, due: &Due) -> Option<Duration> {
         let id = due.job.block.id;
-        let found = due.quiet.filter(|_| made(id).elapsed().is_ok_and(|age| age < YOUNG));
+        let found = due.quiet.filter(|_| made_within(id, YOUNG));
         let found = || found.map(|quiet| quiet.lasted + quiet.at.elapsed());
         self.seen.seal(id).map(|seal| seal.since.elapsed()).or_else(found)
     }

@@ -1,15 +1,13 @@
 //! What is not durable, told by the metrics and named at the end: during a pass from what its scan found, so that it does
 //! not stand still while a large backlog is on its way. What durable means is `durability`'s to say.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::SystemTime,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     shipper::{
         Decision, Pending, Shipper, Skip, Verdict, Wait,
         durability::{Candidate, Open, Report, Way, Why},
+        ledger::now_ms,
     },
     tsdb::{BlockId, Scan},
 };
@@ -82,9 +80,7 @@ impl Shipper {
             })
             .collect();
         let unreadable = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let report = self.durability.judge(&blocks, unreadable, &self.ledger, now);
+        let report = self.durability.judge(&blocks, unreadable, &self.ledger, now_ms());
         let count = i64::try_from(report.open.len()).unwrap_or(i64::MAX);
         self.metrics.unuploaded.set(count);
         let oldest = report.open.iter().map(|open| open.id.timestamp_ms()).min();

@@ -13,7 +13,7 @@ use crate::{
         measure::View,
         plan,
         quarantine::{self, Ailment},
-        sightings::{MAY_BE_WITHDRAWN, made},
+        sightings::{MAY_BE_WITHDRAWN, made, made_within},
         trouble::Trouble,
     },
     threads::blocking,
@@ -230,8 +230,8 @@ impl Shipper {
             }
             // One that cannot be looked at is reported when it is opened.
             let quiet = self.looks.look(block.id, &block.dir).ok();
-            let found_young = quiet.is_some_and(|quiet| quiet.lasted < MAY_BE_WITHDRAWN)
-                && made(block.id).elapsed().is_ok_and(|age| age < YOUNG);
+            let found_young =
+                quiet.is_some_and(|quiet| quiet.lasted < MAY_BE_WITHDRAWN) && made_within(block.id, YOUNG);
             sent.push(Due {
                 quiet,
                 was_young: self.seen.is_young(block.id) || found_young,

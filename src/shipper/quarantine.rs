@@ -71,7 +71,12 @@ impl Ailment {
 
     /// Whether it is the files of the block that are at fault.
     fn is_of_files(&self) -> bool {
-        ![OVERLAP, FOREIGN, MARKED, CONFLICT, REFUSED, UNREADABLE].contains(&self.reason)
+        !self.is_of_bucket() && self.reason != UNREADABLE
+    }
+
+    /// Whether it is what the bucket holds or answers.
+    fn is_of_bucket(&self) -> bool {
+        matches!(self.reason, OVERLAP | FOREIGN | MARKED | CONFLICT | REFUSED)
     }
 }
 
@@ -213,9 +218,7 @@ impl Quarantine {
 
     /// Whether a block was set aside for what the bucket holds.
     pub(super) fn looks_at_bucket(&self) -> bool {
-        self.cases
-            .values()
-            .any(|case| matches!(case.ailment.reason, OVERLAP | FOREIGN | MARKED | CONFLICT | REFUSED))
+        self.cases.values().any(|case| case.ailment.is_of_bucket())
     }
 
     /// Whether this block is on its way in.
@@ -259,7 +262,7 @@ impl Quarantine {
 fn warn(id: BlockId, ailment: &Ailment) {
     let (reason, detail) = (ailment.reason, ailment.detail.as_str());
     match ailment.reason {
-        OVERLAP | FOREIGN | MARKED | CONFLICT | REFUSED => tracing::error!(
+        _ if ailment.is_of_bucket() => tracing::error!(
             block = %id, reason, detail,
             "a block is left out for what the bucket holds or answers; the others go on, and this one is tried again after 1 to 16 minutes"
         ),

@@ -119,7 +119,7 @@ impl Sightings {
         if let Some(seal) = self.sealed.get(&id) {
             return seal.since.elapsed() < MAY_BE_WITHDRAWN;
         }
-        made(id).elapsed().is_ok_and(|age| age < MAY_BE_WITHDRAWN)
+        made_within(id, MAY_BE_WITHDRAWN)
     }
 
     /// Blocks that were seen to be sealed and to be deleted in place soon after.
@@ -163,6 +163,11 @@ impl Sightings {
         self.withdrawn
             .retain(|id| present(*id) || left.contains_key(id) || self.sealed.contains_key(id));
     }
+}
+
+/// Whether a block was made less than `limit` (wall time) ago, by its name.
+pub(super) fn made_within(id: BlockId, limit: Duration) -> bool {
+    made(id).elapsed().is_ok_and(|age| age < limit)
 }
 
 /// When a block was made, by its name.

@@ -4,7 +4,7 @@ use super::stamp::CHUNKS;
 
 /// The number that the name of a segment is, without its directory: `000001` is 1. `None` if it is the name of something
 /// else.
-pub fn segment_number(name: &str) -> Option<u32> {
+pub(super) fn segment_number(name: &str) -> Option<u32> {
     let plain = name.len() == 6 && name.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| name.parse().ok()).flatten()
 }

@@ -19,10 +19,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    CancelOnDrop, Filesystem, failure,
+    Filesystem, failure,
     write::{BUFFER, Failed, fill, still_wanted, wait},
 };
-use crate::objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source, pace};
+use crate::{
+    objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source, pace},
+    threads::StopOnDrop,
+};
 
 /// One object on its way out.
 struct Stream {
@@ -73,8 +76,8 @@ impl Filesystem {
     pub(super) async fn hold_against(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
         let path = self.path(Op::Get, key)?;
         let permit = self.reading().await;
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+        let stop = StopOnDrop::default();
+        let cancelled = stop.flag();
         let (root, source, pace) = (Arc::clone(&self.root), source.clone(), self.pace.clone());
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;

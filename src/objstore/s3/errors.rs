@@ -84,6 +84,14 @@ pub(super) fn knows_no_condition<E: ProvideErrorMetadata>(error: &SdkError<E, Ht
     refusal(error).filter(refuses_condition).map(|answer| answer.said())
 }
 
+/// The kind of failure when an answer breaks off in its body.
+pub(super) fn broken_off(error: &(dyn StdError + 'static)) -> ErrorKind {
+    match find::<Stall>(error) {
+        Some(_) => ErrorKind::Stalled,
+        None => ErrorKind::Network,
+    }
+}
+
 /// The store's code, if it gave one.
 pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(|error| error.meta().code())

@@ -5,7 +5,6 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Store, errors,
-    guard::Stall,
     headers::Purpose,
     tries::{Failed, Tries},
 };
@@ -208,10 +207,7 @@ impl Store {
         let mut body = BytesMut::with_capacity(expected.and_then(|len| usize::try_from(len).ok()).unwrap_or(0));
         while let Some(piece) = answer.body.next().await {
             let piece = piece.map_err(|error| {
-                let kind = match errors::find::<Stall>(&error) {
-                    Some(_) => ErrorKind::Stalled,
-                    None => ErrorKind::Network,
-                };
+                let kind = errors::broken_off(&error);
                 let detail = format!(
                     "the answer broke off after {} bytes: {}",
                     body.len(),

@@ -18,7 +18,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Store, compare, errors,
-    guard::Stall,
     headers::Purpose,
     tries::{Failed, Tries},
 };
@@ -157,13 +156,7 @@ impl Stream {
                     let detail = format!("the answer has more than the {} bytes that were announced", self.size);
                     return Err(self.store.error(Op::Get, &self.key, ErrorKind::Refused, detail));
                 }
-                Some(Err(error)) => {
-                    let kind = match errors::find::<Stall>(&error) {
-                        Some(_) => ErrorKind::Stalled,
-                        None => ErrorKind::Network,
-                    };
-                    self.broken(kind, &errors::chain(&error))
-                }
+                Some(Err(error)) => self.broken(errors::broken_off(&error), &errors::chain(&error)),
                 None => self.broken(ErrorKind::Network, "it ended early"),
             };
             self.try_later(broken).await?;
