@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::{
+    lineage::may_repair,
     objstore::{self, Bucket, Comparison, Source},
     threads::{blocking, blocking_io},
     tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
@@ -336,20 +337,9 @@ impl Courier {
             let Some(file) = pinned.files.iter().find(|file| file.rel_path == *name) else {
                 return Err(conflict("there is no such file here".to_owned()));
             };
-            if due.size.is_some_and(|size| size != file.len) {
-                let size = due.size.unwrap_or_default();
-                return Err(conflict(format!(
-                    "the file here has {} bytes where its meta.json says {size}",
-                    file.len
-                )));
-            }
-            if let Some(recorded) = &due.sha256
-                && !recorded.eq_ignore_ascii_case(&digest(file).await?)
-            {
-                return Err(conflict(
-                    "the file here has another SHA-256 than its meta.json says".to_owned(),
-                ));
-            }
+            // One of another length is refused without reading it.
+            let hashed = due.sha256.is_some() && due.size == Some(file.len);
+            may_repair(due, &described(file, hashed).await?).map_err(conflict)?;
             self.bucket.put_file(&format!("{id}/{name}"), &file.source()).await?;
         }
         Ok(())
@@ -358,15 +348,7 @@ impl Courier {
     async fn describe(&self, pinned: &Pinned) -> Result<Vec<BucketFile>, Error> {
         let mut files = Vec::with_capacity(pinned.files.len());
         for file in &pinned.files {
-            let sha256 = match self.sha256 {
-                true => Some(digest(file).await?),
-                false => None,
-            };
-            files.push(BucketFile {
-                rel_path: file.rel_path.clone(),
-                size: Some(file.len),
-                sha256,
-            });
+            files.push(described(file, self.sha256).await?);
         }
         Ok(files)
     }
@@ -436,6 +418,18 @@ fn exhausted(error: &io::Error) -> bool {
     const EMFILE: i32 = 24;
     const ENFILE: i32 = 23;
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
+/// A local file as `meta.json` lists it.
+async fn described(file: &PinnedFile, hashed: bool) -> io::Result<BucketFile> {
+    Ok(BucketFile {
+        rel_path: file.rel_path.clone(),
+        size: Some(file.len),
+        sha256: match hashed {
+            true => Some(digest(file).await?),
+            false => None,
+        },
+    })
 }
 
 async fn digest(file: &PinnedFile) -> io::Result<String> {
