@@ -14,8 +14,8 @@
 //! | [`lineage`] | what the bucket has of a block: under its name, or within others; one judgement for all | catalog, tsdb, objstore, model |
 //! | [`catalog`] | what a bucket holds, as its blocks say of themselves | tsdb, objstore, model |
 //! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | lineage, catalog, tsdb, objstore, model, threads |
-//! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model |
-//! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model |
+//! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model, threads |
+//! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model, threads |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | chunk, model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model, threads |

@@ -18,6 +18,7 @@ pub mod client;
 pub mod http_client;
 pub mod peer;
 pub mod remote_read;
+pub mod stored_names;
 pub mod version;
 
 mod answer;

@@ -3,6 +3,7 @@
 //! A call uses the labels, the min time and the address of the moment it starts ([`Context::view`]). No service keeps
 //! anything of its own: a crash costs the calls that run. A call that is dropped drops its request to Prometheus.
 
+pub mod budget;
 pub mod errors;
 pub mod exemplars;
 pub mod info;
@@ -18,14 +19,14 @@ pub mod targets;
 mod label_sets;
 mod times;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
 use tonic::{Response, Status, service::Routes};
 
 use self::{
-    exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
+    budget::Budget, exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
     rules::RulesService, series::Series, status::StatusService, store::StoreService, targets::TargetsService,
 };
 use crate::{
@@ -35,7 +36,8 @@ use crate::{
         exemplars_server::ExemplarsServer, info::info_server::InfoServer, metadata_server::MetadataServer,
         rules_server::RulesServer, status_server::StatusServer, targets_server::TargetsServer,
     },
-    prometheus::{client::Client, peer::Snapshot},
+    prometheus::{client::Client, peer::Snapshot, stored_names::StoredNames},
+    threads::Lane,
 };
 
 /// What every service needs; a clone shares it.
@@ -49,6 +51,14 @@ pub struct Context {
     pub probe: Probe,
     /// `--min-time`: nothing older is served.
     pub min_time: TimeOrDuration,
+    /// Which labels Prometheus stores.
+    pub stored_names: StoredNames,
+    /// The memory of all calls.
+    pub budget: Budget,
+    /// For work that takes the processor for more than a moment.
+    pub lane: Lane,
+    /// How long a call without a deadline waits in queues and for Prometheus.
+    pub timeout: Duration,
 }
 
 /// What holds for one call.

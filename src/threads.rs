@@ -15,6 +15,8 @@ use std::{
     },
 };
 
+use tokio::sync::Semaphore;
+
 /// Work that did not come to its end, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("the work ended without a result, which is a bug in narthex: {0}")]
@@ -46,6 +48,31 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 /// Those of the work, and as for [`blocking`].
 pub async fn blocking_io<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     blocking(work).await?
+}
+
+/// A few threads for work that takes the processor: more at once would only take it from Prometheus. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Lane(Arc<Semaphore>);
+
+impl Lane {
+    /// At most `places` pieces of work at once; others wait, first come, first served.
+    pub fn new(places: usize) -> Self {
+        Self(Arc::new(Semaphore::new(places)))
+    }
+
+    /// As [`blocking`], when there is a place. A future that is dropped leaves the queue; work that runs keeps its place.
+    ///
+    /// # Errors
+    /// As [`blocking`].
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
+        // It is never closed, so that an error cannot be.
+        let place = Arc::clone(&self.0).acquire_owned().await.ok();
+        blocking(move || {
+            let _place = place;
+            work()
+        })
+        .await
+    }
 }
 
 /// What a panic said.

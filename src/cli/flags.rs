@@ -7,6 +7,7 @@ mod backfill;
 mod bucket;
 mod command;
 mod restore;
+mod store;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -17,12 +18,13 @@ use super::{
     content::{ContentError, Env, content},
     value::{self, Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod, TlsVersion},
 };
-use crate::model::{Label, Labels, duration::TimeOrDuration};
+use crate::model::{Label, Labels};
 
 pub use backfill::{Backfill, BackfillSource, Proof, Transfer, UploadBlocks};
 pub use bucket::{Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, Selection, Verify};
 pub use command::{Bucket, Command, Tools, ToolsBucket};
 pub use restore::Restore;
+pub use store::Store;
 
 /// The flags of `narthex sidecar`.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -453,37 +455,6 @@ pub struct Reloader {
     /// Name of the process that the signal method looks for (not yet: without effect)
     #[arg(long = "reloader.process-name", value_name = "name", default_value = "prometheus")]
     pub process_name: String,
-}
-
-/// What queries may ask for.
-#[derive(Args, Clone, Debug, PartialEq)]
-#[command(next_help_heading = "Queries")]
-#[group(skip)]
-pub struct Store {
-    /// Most series in one answer; 0 means no limit
-    ///
-    /// A call that goes beyond it fails with ResourceExhausted.
-    #[arg(
-        long = "store.limits.request-series", value_name = "n", value_parser = value::uint, default_value = "0"
-    )]
-    pub request_series: u64,
-
-    /// Most samples in one answer, where each chunk counts as 120; 0 means no limit
-    ///
-    /// A call that goes beyond it fails with ResourceExhausted.
-    #[arg(
-        long = "store.limits.request-samples", value_name = "n", value_parser = value::uint, default_value = "0"
-    )]
-    pub request_samples: u64,
-
-    /// Answer queries with nothing older than this; uploads are not affected
-    ///
-    /// A time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago, 1d (no minus) a day ahead.
-    #[arg(
-        long = "min-time", value_name = "time", value_parser = value::time_or_duration,
-        default_value = MIN_TIME
-    )]
-    pub min_time: TimeOrDuration,
 }
 
 /// The default of every `--min-time`: the year 0.

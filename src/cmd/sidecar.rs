@@ -26,11 +26,14 @@ use crate::{
         peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
     },
     shipper::{Farewell, Heartbeat, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
-    storeapi,
+    storeapi::{self, budget::Budget},
+    threads::Lane,
 };
 
 use self::queries::Queries;
 
+/// Pieces of work of the query half that take the processor, at once.
+const HEAVY_AT_ONCE: usize = 2;
 /// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// A broken block is looked at again after this time: a copy may have been mended.
@@ -137,6 +140,10 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         snapshots: peer.snapshots(),
         probe: probe.clone(),
         min_time: flags.store.min_time,
+        stored_names: peer.stored_names(),
+        budget: Budget::new(usize::try_from(flags.store.memory_limit).unwrap_or(usize::MAX)),
+        lane: Lane::new(HEAVY_AT_ONCE),
+        timeout: flags.store.timeout,
     };
     let queries = queries::build(&flags, queries, context, &mut registry).await?;
     Ok(Sidecar {

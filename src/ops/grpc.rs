@@ -42,6 +42,7 @@ pub use self::{
     log::{CallLog, CallLogError},
     metrics::{Kind, Method, Metrics, methods},
     reflection::{ReflectionError, reflection},
+    running::Caller,
     tls::{Tls, TlsError, TlsFlags, TlsVersion},
 };
 
@@ -55,6 +56,7 @@ mod messages;
 mod metrics;
 mod reflection;
 mod request;
+mod running;
 mod stream;
 mod tls;
 

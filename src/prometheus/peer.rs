@@ -35,6 +35,7 @@ use super::{
     checks::{self, Finding, Severity},
     client::{Client, Storage},
     error::Error,
+    stored_names::StoredNames,
 };
 use crate::model::Labels;
 
@@ -134,6 +135,7 @@ pub struct Peer {
     sender: watch::Sender<Snapshot>,
     answered: watch::Sender<Option<Instant>>,
     sooner: Arc<Notify>,
+    stored_names: StoredNames,
     /// It was logged that reloads fail, and not yet that they have stopped to.
     reloads_fail: bool,
     /// The warnings about Prometheus' flags that were logged last.
@@ -195,6 +197,7 @@ impl Peer {
             sender,
             answered: watch::Sender::new(None),
             sooner: Arc::default(),
+            stored_names: StoredNames::default(),
             reloads_fail: false,
             warned: Vec::new(),
         }
@@ -215,6 +218,11 @@ impl Peer {
     /// a second after the last one has ended.
     pub fn sooner(&self) -> Arc<Notify> {
         Arc::clone(&self.sooner)
+    }
+
+    /// Which labels Prometheus stores, of those that somebody asks it about.
+    pub fn stored_names(&self) -> StoredNames {
+        self.stored_names.clone()
     }
 
     /// Beats until `token` is cancelled; a request that is under way is dropped then.

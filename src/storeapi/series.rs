@@ -9,7 +9,6 @@
 
 pub mod answer;
 pub mod body;
-pub mod budget;
 pub mod convert;
 pub mod encode;
 pub mod limits;
@@ -37,13 +36,12 @@ use tonic_prost::ProstCodec;
 use self::{
     answer::{Answer, Plan},
     body::SeriesBody,
-    budget::{Budget, Held},
     convert::Convert,
     limits::Limits,
     metrics::Metrics,
     query::Query,
 };
-use super::{Context, View, errors};
+use super::{Context, View, budget::Held, errors};
 use crate::{
     pb::{
         prometheus::{ReadRequest, ReadResponse},
@@ -55,8 +53,6 @@ use crate::{
     },
 };
 
-/// Bytes that all calls together may collect for sorting.
-const COLLECTED_MAX: usize = 256 << 20;
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 20;
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
@@ -72,7 +68,6 @@ struct Inner {
     context: Context,
     limits: Limits,
     gate: Gate,
-    budget: Budget,
     metrics: Metrics,
 }
 
@@ -83,7 +78,6 @@ impl Series {
             context,
             limits,
             gate: Gate::new(places(None), STALL),
-            budget: Budget::new(COLLECTED_MAX),
             metrics: Metrics::register(registry),
         };
         Self { inner: Arc::new(inner) }
@@ -118,7 +112,7 @@ impl Series {
         let request = if splits { query.split() } else { query.plain() };
         let queries = request.queries.len();
         let streamed = splits.then_some(queries as i64 - 1);
-        let mut held = self.inner.budget.hold();
+        let mut held = self.inner.context.budget.hold();
         let samples = match self.ask(&request, &mut held).await? {
             remote_read::Answer::Frames(frames) => {
                 return Ok(Answer::streaming(self.plan(query, streamed), frames, pass));
@@ -180,7 +174,7 @@ impl Series {
             why,
             limits: self.inner.limits,
             wanted: query.limit,
-            held: self.inner.budget.hold(),
+            held: self.inner.context.budget.hold(),
             metrics: self.inner.metrics.clone(),
         }
     }

@@ -39,6 +39,7 @@ use super::{
     messages::Messages,
     metrics::Counted,
     request::RequestBody,
+    running::Caller,
 };
 
 const GRPC_ENCODING: &str = "grpc-encoding";
@@ -112,6 +113,8 @@ where
             Err(malformed) => (None, Some(Status::internal(malformed.to_string()))),
         };
         self.spawner.next(deadline.clone());
+        let caller = Caller::new(self.peer, deadline.as_ref().map(Deadline::at));
+        request.extensions_mut().insert(caller);
         let mut call = self.begin(&request, deadline);
         let codec = match request.headers_mut().remove(GRPC_ENCODING) {
             Some(name) => Codec::of(&String::from_utf8_lossy(name.as_bytes())),

@@ -8,7 +8,6 @@ use std::{
 use tonic::Status;
 
 use super::{
-    budget::Held,
     convert::Convert,
     encode::OutSeries,
     limits::{Limits, Used},
@@ -21,7 +20,7 @@ use crate::{
         gate::Pass,
         wire::{Frame, LabelBytes},
     },
-    storeapi::errors,
+    storeapi::{budget::Held, errors},
 };
 
 /// Bytes that a collected series takes beyond its own.

@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use tonic::Status;
 
-use super::{budget::Held, convert::Convert, encode::OutSeries, query::Query};
+use super::{convert::Convert, encode::OutSeries, query::Query};
 use crate::{
     prometheus::{Client, api::Question, remote_read::wire::LabelBytes},
-    storeapi::errors,
+    storeapi::{budget::Held, errors},
 };
 
 /// What a label set costs beyond its bytes.

@@ -11,7 +11,7 @@ use crate::{
     model::Labels,
     pb::prometheus::{Chunk, ChunkedReadResponse, ChunkedSeries, Label},
     prometheus::remote_read::gate::Gate,
-    storeapi::series::{budget::Budget, relabel::Relabel},
+    storeapi::{budget::Budget, series::relabel::Relabel},
 };
 
 pub(in crate::storeapi::series) type Set = BTreeMap<String, String>;
