@@ -6,11 +6,12 @@
 //!
 //! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
 //! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
-//! An answer that makes no progress for [`STALL`], or twice that at most, fails. Nothing is kept beyond a frame and what was read at once.
+//! An answer that makes no progress for as long as the caller says, or twice that at most, fails. Nothing is kept beyond a frame and what was read at once.
 
 pub mod frames;
 pub mod gate;
 pub(super) mod link;
+pub mod samples;
 mod tide;
 pub mod wire;
 
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -33,12 +34,11 @@ use tokio::{
 };
 
 use super::{Client, error::ErrorKind, transport::Posted};
-use crate::pb::prometheus::{ReadRequest, ReadResponse};
+use crate::pb::prometheus::ReadRequest;
 use frames::{FrameError, FrameReader};
+use samples::Sampled;
 use wire::{Frame, WireError};
 
-/// How long Prometheus may say nothing, before the head of the answer and within it.
-pub const STALL: Duration = Duration::from_secs(120);
 /// How long an answer is looked at once more when nobody has looked at it for long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How much of an error answer is read, in bytes.
@@ -98,27 +98,34 @@ pub enum Answer {
     /// Chunks, frame by frame.
     Frames(Box<Frames>),
     /// Samples, all at once: from servers that cannot stream.
-    Samples(ReadResponse),
+    Samples(Sampled),
 }
 
 impl Client {
     /// Sends `request` and waits for the head of the answer, or for all of it if it is sampled. Memory for a sampled answer
-    /// is asked of `room`, in bytes.
+    /// is asked of `room`, in bytes: for what comes, and for what it becomes when it is decompressed. With a `stall`, Prometheus
+    /// may say nothing for so long before the head of the answer and within it; without one whoever waits has a deadline.
     ///
     /// # Errors
     /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
     pub async fn remote_read(
         &self,
         request: &ReadRequest,
+        stall: Option<Duration>,
         room: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<Answer, ReadError> {
         let url = self.shown(PATH);
         let asked = async {
             let body = compress(request)?;
             let asked = self.post(PATH, headers(), body);
-            let answered = tokio::time::timeout(STALL, asked).await;
-            let Posted { status, headers, body } = answered.unwrap_or(Err(ErrorKind::Timeout(STALL)))?;
-            let mut pieces = Pieces::new(body);
+            let Posted { status, headers, body } = match stall {
+                Some(stall) => {
+                    let answered = tokio::time::timeout(stall, asked).await;
+                    answered.unwrap_or(Err(ErrorKind::Timeout(stall)))?
+                }
+                None => asked.await?,
+            };
+            let mut pieces = Pieces::new(body, stall);
             // Others that tell of success tell of a part, or of nothing.
             if status != StatusCode::OK {
                 return Err(refusal(status.as_u16(), pieces).await.into());
@@ -179,28 +186,21 @@ async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
     ErrorKind::status(code, &body)
 }
 
-async fn samples(
-    pieces: &mut Pieces,
-    room: &mut (dyn FnMut(usize) -> bool + Send),
-) -> Result<ReadResponse, ReadErrorKind> {
-    let mut body = BytesMut::new();
+async fn samples(pieces: &mut Pieces, room: &mut (dyn FnMut(usize) -> bool + Send)) -> Result<Sampled, ReadErrorKind> {
+    let mut compressed = Vec::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         if !room(piece.len()) {
-            return Err(ReadErrorKind::NoRoom(body.len() + piece.len()));
+            return Err(ReadErrorKind::NoRoom(compressed.len() + piece.len()));
         }
-        body.extend_from_slice(&piece);
+        compressed.extend_from_slice(&piece);
     }
-    let unreadable = |what: &str, error: String| ReadErrorKind::Samples(format!("{what}: {error}"));
-    let length = snap::raw::decompress_len(&body).map_err(|error| unreadable("snappy", error.to_string()))?;
-    // Once as bytes, and once more as what is read from them.
-    if !room(2 * length) {
-        return Err(ReadErrorKind::NoRoom(length));
+    let length = snap::raw::decompress_len(&compressed);
+    let length = length.map_err(|error| ReadErrorKind::Samples(format!("snappy: {error}")))?;
+    match room(length) {
+        true => Ok(Sampled { compressed }),
+        false => Err(ReadErrorKind::NoRoom(length)),
     }
-    let plain = snap::raw::Decoder::new().decompress_vec(&body);
-    let plain = plain.map_err(|error| unreadable("snappy", error.to_string()))?;
-    drop(body);
-    ReadResponse::decode(Bytes::from(plain)).map_err(|error| unreadable("protobuf", error.to_string()))
 }
 
 /// The frames of an answer, as they come.
@@ -274,6 +274,7 @@ impl std::fmt::Debug for Body {
 #[derive(Debug)]
 struct Pieces {
     body: Body,
+    stall: Option<Duration>,
     /// Pieces so far.
     count: u64,
     /// Runs while nothing comes; with `count` of when it was wound up.
@@ -281,9 +282,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(body: Body) -> Self {
+    fn new(body: Body, stall: Option<Duration>) -> Self {
         Self {
             body,
+            stall,
             count: 0,
             timer: None,
         }
@@ -305,17 +307,20 @@ impl Pieces {
 
     /// Fails once nothing came between two looks at the clock; wound up seldom, since most waits are short.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
+        let Some(stall) = self.stall else {
+            return Poll::Pending;
+        };
         let count = self.count;
         let (wound, timer) = self
             .timer
-            .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(STALL))));
+            .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(stall))));
         while timer.as_mut().poll(cx).is_ready() {
             // Whoever was not here when the time was up did not wait, and what has come meanwhile may just need a look.
             let waited = timer.deadline().elapsed() < SECOND_LOOK;
             if *wound == count && waited {
-                return Poll::Ready(Some(Err(ErrorKind::Timeout(STALL))));
+                return Poll::Ready(Some(Err(ErrorKind::Timeout(stall))));
             }
-            let time = if *wound == count { SECOND_LOOK } else { STALL };
+            let time = if *wound == count { SECOND_LOOK } else { stall };
             *wound = count;
             timer.as_mut().reset(Instant::now() + time);
         }
@@ -327,6 +332,10 @@ impl Pieces {
     }
 }
 
+/// How long Prometheus may say nothing in tests.
+#[cfg(test)]
+const STALL: Duration = Duration::from_secs(120);
+
 #[cfg(test)]
 impl Frames {
     /// The frames of a body that comes in these pieces.
@@ -336,7 +345,7 @@ impl Frames {
             _permit: None,
         };
         Self {
-            pieces: Pieces::new(body),
+            pieces: Pieces::new(body, Some(STALL)),
             reader: FrameReader::default(),
             url: "http://prometheus/api/v1/read".to_owned(),
         }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! request -> query (matchers settled) -> gate -> remote read -> frames -> convert (labels, shard, chunks) -> limits
-//!         -> order (a stack, and what conflicts merged in) -> batches -> body
+//!         -> order (a stack, and what conflicts merged in) -> batches -> ahead (of a client that lags) -> body
 //! ```
-//! Each step is pulled by the next; nothing is buffered beyond a piece of the body. An answer is whole or ends with an
-//! error; dropped by the client, it drops the request to Prometheus.
+//! Each step is pulled by the next, and by a task that reads ahead when the client lags: Prometheus is read at its own speed. An
+//! answer is whole or ends with an error; dropped by the client, it drops the request to Prometheus.
 
+pub mod ahead;
 pub mod answer;
 pub mod body;
 pub mod convert;
@@ -18,14 +19,17 @@ pub mod query;
 pub mod relabel;
 pub mod shard;
 
+mod asking;
 mod sampled;
 mod skip_chunks;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prometheus_client::registry::Registry;
-use prost::Message as _;
 use tonic::{
     Status,
     body::Body,
@@ -34,28 +38,38 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 use self::{
-    answer::{Answer, Plan},
+    ahead::{Giving, room::Room, spill::Space},
+    asking::{Asked, Disorderly},
     body::SeriesBody,
-    convert::Convert,
     limits::Limits,
     metrics::Metrics,
     query::Query,
 };
-use super::{Context, View, budget::Held, errors};
+use super::Context;
 use crate::{
-    pb::{
-        prometheus::{ReadRequest, ReadResponse},
-        thanos::SeriesRequest,
-    },
-    prometheus::remote_read::{
-        self, STALL,
-        gate::{Gate, Pass, places},
-    },
+    model::duration::parse_prometheus,
+    ops::grpc::Caller,
+    pb::thanos::SeriesRequest,
+    prometheus::remote_read::gate::{Gate, Pass, places},
 };
 
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 20;
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
+const BLOCK_DURATION: &str = "storage.tsdb.min-block-duration";
+/// Prometheus waits for a client for at most this part of the time in which it fills a block.
+const PART_OF_A_BLOCK: u32 = 4;
+
+/// What is done for clients that read slowly.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    /// Memory for what they have not taken yet.
+    pub room: Room,
+    /// Files for what there is no memory for.
+    pub space: Option<Space>,
+    /// How long Prometheus may wait for one of them in all.
+    pub patience: Duration,
+}
 
 /// Answers Series calls; clones share it.
 #[derive(Clone, Debug)]
@@ -67,17 +81,21 @@ pub struct Series {
 struct Inner {
     context: Context,
     limits: Limits,
+    slow: Slow,
     gate: Gate,
+    disorderly: Disorderly,
     metrics: Metrics,
 }
 
 impl Series {
     /// A service that keeps to `limits`.
-    pub fn new(context: Context, limits: Limits, registry: &mut Registry) -> Self {
+    pub fn new(context: Context, limits: Limits, slow: Slow, registry: &mut Registry) -> Self {
         let inner = Inner {
+            gate: Gate::new(places(None), context.timeout),
             context,
             limits,
-            gate: Gate::new(places(None), STALL),
+            slow,
+            disorderly: Disorderly::register(registry),
             metrics: Metrics::register(registry),
         };
         Self { inner: Arc::new(inner) }
@@ -86,101 +104,38 @@ impl Series {
     /// Answers one call.
     ///
     /// # Errors
-    /// What is wrong with the request; that Prometheus cannot be asked, or refuses.
-    pub async fn call(&self, request: &SeriesRequest) -> Result<SeriesBody, Status> {
+    /// What is wrong with the request; that Prometheus cannot be asked, or refuses; that there are no external labels now.
+    pub async fn call(&self, request: &SeriesRequest, caller: &Caller) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.view();
+        if view.labels.is_empty() {
+            // Without them the same series of two replicas could not be told apart.
+            return Err(Status::unavailable(
+                "Prometheus has no external labels now, so that nobody could tell whose series these are: set                  global.external_labels in its configuration, or --label here",
+            ));
+        }
         let Some(query) = Query::new(request, &view)? else {
-            return Ok(SeriesBody::new(None, 1, inner.metrics.clone(), pending));
+            return Ok(SeriesBody::empty(pending));
         };
-        let answer = self.read(&query, &view).await?;
-        Ok(SeriesBody::new(
-            Some(answer),
-            query.batch,
-            inner.metrics.clone(),
-            pending,
-        ))
-    }
-
-    async fn read(&self, query: &Query, view: &View) -> Result<Answer, Status> {
-        if query.skip_chunks {
-            return self.skip_chunks(query).await;
-        }
-        let pass = self.turn().await?;
-        let splits = is_prometheus(&view.version) && query.can_split();
-        let request = if splits { query.split() } else { query.plain() };
-        let queries = request.queries.len();
-        let streamed = splits.then_some(queries as i64 - 1);
-        let mut held = self.inner.context.budget.hold();
-        let samples = match self.ask(&request, &mut held).await? {
-            remote_read::Answer::Frames(frames) => {
-                return Ok(Answer::streaming(self.plan(query, streamed), frames, pass));
-            }
-            // It knows one query only.
-            remote_read::Answer::Samples(samples) if samples.results.len() != queries && queries > 1 => {
-                drop(samples);
-                held.keep(0);
-                match self.ask(&query.plain(), &mut held).await? {
-                    remote_read::Answer::Frames(frames) => {
-                        return Ok(Answer::streaming(self.plan(query, None), frames, pass));
-                    }
-                    remote_read::Answer::Samples(samples) if samples.results.len() == 1 => samples,
-                    remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
-                }
-            }
-            remote_read::Answer::Samples(samples) if samples.results.len() == queries => samples,
-            remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
+        let batch = query.batch;
+        let caller = caller.clone();
+        let asked = Arc::new(Asked { query, view, caller });
+        let (answer, way) = self.ask(&asked).await?;
+        let giving = Giving {
+            batch,
+            patience: inner.patience(),
+            share: inner.slow.room.share(),
+            metrics: inner.metrics.clone(),
+            caller: asked.caller.clone(),
+            again: self.again(asked, way),
         };
-        pass.finish();
-        // What was read is there still, what it was read from is not.
-        held.keep(samples.encoded_len());
-        let plan = Plan {
-            held,
-            ..self.plan(query, None)
-        };
-        let mut convert = plan.convert.clone();
-        let stored = samples.results.into_iter().flat_map(|result| result.timeseries);
-        Answer::of(
-            plan,
-            stored.filter_map(|series| sampled::series(series, &mut convert).transpose()),
-        )
-    }
-
-    async fn skip_chunks(&self, query: &Query) -> Result<Answer, Status> {
-        let mut plan = self.plan(query, None);
-        let client = &self.inner.context.client;
-        let sets = skip_chunks::read(client, query, &mut plan.convert, &mut plan.held).await?;
-        Answer::sorted(plan, sets)
-    }
-
-    async fn ask(&self, request: &ReadRequest, held: &mut Held) -> Result<remote_read::Answer, Status> {
-        let client = &self.inner.context.client;
-        let read = client.remote_read(request, &mut |bytes| held.take(bytes)).await;
-        read.map_err(|error| errors::read_status(&error))
-    }
-
-    fn plan(&self, query: &Query, streamed: Option<i64>) -> Plan {
-        let why = match streamed {
-            Some(_) => format!(
-                "series that carry one of the labels {}",
-                query.relabel.touched().join(", ")
-            ),
-            None => "all series of the answer".to_owned(),
-        };
-        Plan {
-            convert: Convert::new(query.relabel.clone(), query.shard.clone()),
-            streamed,
-            why,
-            limits: self.inner.limits,
-            wanted: query.limit,
-            held: self.inner.context.budget.hold(),
-            metrics: self.inner.metrics.clone(),
-        }
+        giving.caller.is_at("sending");
+        Ok(SeriesBody::new(answer, giving, inner.slow.space.clone(), pending))
     }
 
     /// Waits for leave to ask Prometheus.
-    async fn turn(&self) -> Result<Pass, Status> {
+    async fn turn(&self, caller: &Caller) -> Result<Pass, Status> {
         let inner = &self.inner;
         let limit = places(
             inner
@@ -192,6 +147,7 @@ impl Series {
                 .map(String::as_str),
         );
         inner.gate.set_places(limit);
+        caller.is_at("waiting for a turn at Prometheus");
         let since = Instant::now();
         let pass = inner.gate.enter().await.map_err(|shed| {
             inner.metrics.shed();
@@ -203,13 +159,14 @@ impl Series {
 
     /// Answers one call as it comes over HTTP/2.
     pub(super) async fn respond(self, request: Request<Body>) -> Response<Body> {
+        let caller = request.extensions().get().cloned().unwrap_or_else(Caller::unknown);
         let settings = BufferSettings::default();
         let decoder = ProstCodec::<(), SeriesRequest>::raw_decoder(settings);
         let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(REQUEST_MAX));
         let answered = async {
             let message = messages.message().await?;
             let message = message.ok_or_else(|| Status::internal("the call holds no request"))?;
-            self.call(&message).await
+            self.call(&message, &caller).await
         };
         match answered.await {
             Ok(body) => {
@@ -223,12 +180,13 @@ impl Series {
     }
 }
 
-fn unexpected(samples: &ReadResponse) -> Status {
-    Status::unknown(format!("unexpected result size {}", samples.results.len()))
-}
-
-/// Whether this is a Prometheus that answers all queries of one request. Each that tells what it is built from does, also
-/// when that holds no version, as in one built by hand; `0` stands for a server that has no such page.
-fn is_prometheus(version: &str) -> bool {
-    version != "0"
+impl Inner {
+    /// How long Prometheus may wait for one client.
+    fn patience(&self) -> Duration {
+        let snapshot = self.context.snapshots.borrow();
+        let block = snapshot.flags.get(BLOCK_DURATION);
+        let block = block.and_then(|text| parse_prometheus(text).ok());
+        let part = block.map_or(Duration::MAX, |block| block / PART_OF_A_BLOCK);
+        self.slow.patience.min(part)
+    }
 }

@@ -79,8 +79,8 @@ impl Query {
     }
 
     /// Whether [`Query::split`] is of use: its answer can be streamed.
-    pub fn can_split(&self) -> bool {
-        self.relabel.touched().len() <= APART_MAX
+    pub fn can_split(names: &[String]) -> bool {
+        names.len() <= APART_MAX
     }
 
     /// One query for all series, which come in the order of their stored labels.
@@ -89,8 +89,7 @@ impl Query {
     }
 
     /// Queries of which the last comes nearly in order and the others hold what may belong anywhere.
-    pub fn split(&self) -> ReadRequest {
-        let names = self.relabel.touched();
+    pub fn split_by(&self, names: &[String]) -> ReadRequest {
         let apart = |at: usize| {
             let first = Matcher::new(Op::NotEqual, &names[at], "");
             let mut matchers = vec![first];
@@ -190,7 +189,7 @@ mod tests {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         assert_eq!(found, wanted);
-        assert_eq!(query.split(), query.plain());
+        assert_eq!(query.split_by(query.relabel.touched()), query.plain());
     }
 
     #[test]
@@ -201,7 +200,7 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(
-            texts(&query.split()),
+            texts(&query.split_by(query.relabel.touched())),
             [
                 "cluster!=,__name__=up,job=~n.*",
                 "job2!=,__name__=up,job=~n.*,cluster=",
@@ -215,9 +214,10 @@ mod tests {
     fn many_replica_labels_are_not_asked_for_one_by_one() {
         let mut request = request();
         request.without_replica_labels = (0..16).map(|at| format!("r{at}")).collect();
-        assert!(Query::new(&request, &view(&[])).unwrap().unwrap().can_split());
+        let query = Query::new(&request, &view(&[])).unwrap().unwrap();
+        assert!(Query::can_split(query.relabel.touched()));
         let one_more = Query::new(&request, &view(&[("cluster", "eu")])).unwrap().unwrap();
-        assert!(!one_more.can_split());
+        assert!(!Query::can_split(one_more.relabel.touched()));
         assert_eq!(one_more.plain().queries.len(), 1);
     }
 

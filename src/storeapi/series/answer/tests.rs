@@ -12,6 +12,7 @@ use crate::{
     pb::prometheus::{Chunk, ChunkedReadResponse, ChunkedSeries, Label},
     prometheus::remote_read::gate::Gate,
     storeapi::{budget::Budget, series::relabel::Relabel},
+    threads::Lane,
 };
 
 pub(in crate::storeapi::series) type Set = BTreeMap<String, String>;
@@ -59,6 +60,7 @@ pub(in crate::storeapi::series) fn plan(streamed: Option<i64>, metrics: Metrics)
         limits: Limits::default(),
         wanted: 0,
         held: Budget::new(1 << 30).hold(),
+        lane: Lane::new(1),
         metrics,
     }
 }
@@ -91,7 +93,7 @@ fn read(mut body: Bytes, sizes: &[usize], mut plan: Plan, relabel: Relabel) -> O
         while let Some(next) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
             match next {
                 Ok(next) => series.push(text(&next)),
-                Err(status) => end = Err(status),
+                Err(failed) => end = Err(failed.into()),
             }
         }
         Outcome { series, end }
