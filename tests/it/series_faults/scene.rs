@@ -44,9 +44,21 @@ impl Scene {
         Scene::start_with(Settings { limit, version }).await
     }
 
+    /// Likewise, with more arguments for the program.
+    pub(crate) async fn start_with_args(limit: usize, args: &[&str]) -> Scene {
+        let version = Some("2.42.0");
+        Scene::start_as(Settings { limit, version }, args).await
+    }
+
     pub(crate) async fn start_with(settings: Settings) -> Scene {
+        Scene::start_as(settings, &[]).await
+    }
+
+    async fn start_as(settings: Settings, args: &[&str]) -> Scene {
         let fake = Fake::start(settings);
-        let sidecar = Sidecar::start(vec![format!("--prometheus.url={}", fake.url())]);
+        let mut all = vec![format!("--prometheus.url={}", fake.url())];
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        let sidecar = Sidecar::start(all);
         sidecar.wait_ready(LONG).await;
         Scene { fake, sidecar }
     }
