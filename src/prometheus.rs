@@ -24,12 +24,14 @@ pub mod version;
 mod answer;
 mod error;
 mod external_labels;
+mod json;
 mod metrics_page;
 mod secret;
 mod tls;
 mod transport;
+mod turns;
 
 pub use client::{Alive, Client, Storage};
-pub use error::{Error, ErrorKind, SetupError};
+pub use error::{Error, ErrorKind, SetupError, Shed};
 pub use http_client::HttpClientConfig;
 pub use peer::{Peer, Snapshot};

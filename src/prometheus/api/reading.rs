@@ -1,0 +1,270 @@
+//! How an answer is read: part by part, on the thread that asked as long as it is short, else on a lane for such work.
+//!
+//! One thread serves all queries. So what has come of a long answer is gathered, and read in pieces of work on other
+//! threads, between which the thread, and whoever else needs the lane, is free. Whoever drops the answer waits for
+//! nothing; a piece of work that runs ends by itself.
+
+use std::{fmt, ops::ControlFlow};
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+
+use super::ask::Ask;
+use crate::prometheus::{
+    Client,
+    error::{Error, ErrorKind},
+    json::{Item, Node, Scanner, Sink},
+    turns::Kind,
+};
+
+/// How much of an answer is read where it was asked for when there is a lane, in bytes.
+const HERE: u64 = 128 << 10;
+/// How much is read at once on a lane, in bytes.
+const BATCH: usize = 512 << 10;
+/// How much is read at once elsewhere, in bytes: others get a turn in between.
+const STRETCH: usize = 64 << 10;
+/// The most that may be around the parts, in bytes: counts of dropped targets by pool are there.
+const AROUND: usize = 4 << 20;
+
+/// What is asked and what should come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
+    pub(super) kind: Kind,
+    /// Where the parts stand.
+    pub(super) root: &'static Node,
+    /// The same in words.
+    pub(super) expected: &'static str,
+}
+
+/// Memory of the caller.
+pub trait Room: Send + 'static {
+    /// Whether there are so many bytes more: of what is held while it is read, and of what is collected.
+    fn room(&mut self, bytes: usize) -> bool;
+}
+
+/// Whoever takes the parts of an answer.
+pub trait Take<T>: Room {
+    /// Takes the next part; whether there was memory for what is made of it.
+    fn take(&mut self, part: T) -> bool;
+}
+
+/// Reads the parts for whoever takes them.
+pub(super) struct Parts<K, T> {
+    pub(super) taker: K,
+    pub(super) read: fn(Item<'_>) -> Result<T, ErrorKind>,
+    pub(super) bytes: u64,
+}
+
+impl<K: Take<T>, T> Parts<K, T> {
+    pub(super) fn new(taker: K, read: fn(Item<'_>) -> Result<T, ErrorKind>) -> Self {
+        Self { taker, read, bytes: 0 }
+    }
+}
+
+impl<K: Take<T>, T> Sink for Parts<K, T> {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.taker.room(bytes)
+    }
+
+    fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
+        self.bytes += item.len() as u64;
+        match self.taker.take((self.read)(item)?) {
+            true => Ok(ControlFlow::Continue(())),
+            false => Err(ErrorKind::TooMuch { read: self.bytes }),
+        }
+    }
+}
+
+/// An answer that is being read.
+#[derive(Debug)]
+pub(super) struct Reading<S> {
+    scanner: Scanner,
+    sink: S,
+    expected: &'static str,
+    /// Bytes since others had a turn.
+    stretch: usize,
+}
+
+impl<S: Sink> Reading<S> {
+    pub(super) fn new(form: Form, sink: S) -> Self {
+        Self {
+            scanner: Scanner::new(form.root, AROUND),
+            sink,
+            expected: form.expected,
+            stretch: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<ControlFlow<()>, ErrorKind> {
+        self.scanner.push(bytes, &mut self.sink)
+    }
+
+    /// The answer is complete: with what was around the parts.
+    pub(super) fn finish(self) -> Result<(S, Vec<u8>), ErrorKind> {
+        let Self {
+            scanner,
+            sink,
+            expected,
+            ..
+        } = self;
+        let head: Head =
+            serde_json::from_slice(scanner.around()).map_err(|error| ErrorKind::from_json(&error, expected))?;
+        if head.status != "success" {
+            return Err(ErrorKind::failed(&head.error));
+        }
+        let around = scanner.finish(expected)?;
+        Ok((sink, around))
+    }
+}
+
+/// What an answer says of itself. Keys are compared as Go does, without regard to case.
+#[derive(Debug, Default)]
+struct Head {
+    status: String,
+    error: String,
+}
+
+impl<'de> Deserialize<'de> for Head {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Head;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
+                let mut head = Head::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    if key.eq_ignore_ascii_case("status") {
+                        head.status = map.next_value()?;
+                    } else if key.eq_ignore_ascii_case("error") {
+                        head.error = map.next_value()?;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(head)
+            }
+        }
+        from.deserialize_map(Keys)
+    }
+}
+
+impl Client {
+    /// Reads an answer on the lane, if there is one and the answer is long. Gives what took the parts, with what was around
+    /// them unless the answer was empty.
+    pub(super) async fn gather<S: Sink + Send + 'static>(
+        &self,
+        form: Form,
+        path: &str,
+        parameters: &[(&str, String)],
+        ask: &Ask,
+        sink: S,
+    ) -> Result<(S, Option<Vec<u8>>), Error> {
+        let read = async |mut response: reqwest::Response| {
+            if response.status() == StatusCode::NO_CONTENT {
+                return Ok((sink, None));
+            }
+            let mut reading = Reading::new(form, sink);
+            let (mut come, mut batch) = (0, Batch::default());
+            while let Some(piece) = response.chunk().await.map_err(ErrorKind::from_body)? {
+                come += piece.len() as u64;
+                if ask.lane().is_none() || come <= HERE {
+                    // Those who want less than all read with `each`.
+                    let _ = read_here(&mut reading, &piece).await?;
+                    continue;
+                }
+                if come - piece.len() as u64 <= HERE && !reading.sink.room(BATCH) {
+                    return Err(ErrorKind::TooMuch { read: come });
+                }
+                batch.add(piece);
+                if batch.length >= BATCH {
+                    reading = read_there(reading, std::mem::take(&mut batch), ask).await?;
+                }
+            }
+            reading = read_there(reading, batch, ask).await?;
+            let (sink, around) = match ask.lane().filter(|_| come > HERE) {
+                Some(lane) => lane.run(move || reading.finish()).await??,
+                None => reading.finish()?,
+            };
+            Ok((sink, Some(around)))
+        };
+        self.query((form.kind, path), parameters, ask, read).await
+    }
+
+    /// Reads an answer where it is asked for, until `sink` has enough.
+    pub(super) async fn each<S: Sink>(
+        &self,
+        form: Form,
+        path: &str,
+        parameters: &[(&str, String)],
+        ask: &Ask,
+        sink: S,
+    ) -> Result<(), Error> {
+        let read = async |mut response: reqwest::Response| {
+            if response.status() == StatusCode::NO_CONTENT {
+                return Ok(());
+            }
+            let mut reading = Reading::new(form, sink);
+            while let Some(piece) = response.chunk().await.map_err(ErrorKind::from_body)? {
+                if read_here(&mut reading, &piece).await?.is_break() {
+                    return Ok(());
+                }
+            }
+            reading.finish().map(drop)
+        };
+        self.query((form.kind, path), parameters, ask, read).await
+    }
+}
+
+/// Reads a piece, with a pause for others after each stretch.
+pub(super) async fn read_here<S: Sink>(reading: &mut Reading<S>, piece: &[u8]) -> Result<ControlFlow<()>, ErrorKind> {
+    for stretch in piece.chunks(STRETCH) {
+        if reading.push(stretch)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        reading.stretch += stretch.len();
+        if reading.stretch >= STRETCH {
+            reading.stretch = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Bytes that wait for the lane.
+#[derive(Debug, Default)]
+struct Batch {
+    pieces: Vec<Bytes>,
+    length: usize,
+}
+
+impl Batch {
+    fn add(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        self.pieces.push(piece);
+    }
+}
+
+async fn read_there<S: Sink + Send + 'static>(
+    mut reading: Reading<S>,
+    batch: Batch,
+    ask: &Ask,
+) -> Result<Reading<S>, ErrorKind> {
+    let Some(lane) = ask.lane().filter(|_| batch.length > 0) else {
+        return Ok(reading);
+    };
+    let work = move || {
+        for piece in &batch.pieces {
+            let _ = reading.push(piece)?;
+        }
+        Ok(reading)
+    };
+    lane.run(work).await?
+}
