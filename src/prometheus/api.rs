@@ -47,6 +47,9 @@ use crate::model::{Matcher, matcher::Op};
 /// How long [`Client::each_series`] may take, answer included.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
+/// Memory that [`Client::each_series`] may take for what it holds while it reads, in bytes: for one label set.
+const SERIES_ROOM: usize = 64 << 20;
+
 /// What each text costs beside its bytes.
 const OVERHEAD: usize = 96;
 
@@ -95,7 +98,8 @@ type Pairs<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
 impl Client {
     /// Hands over the label sets of series, in Prometheus' order, each in one piece of memory, as it stands in a message,
-    /// until `take` has enough: the rest of the answer is not read then. Within [`DEADLINE`].
+    /// until `take` has enough: the rest of the answer is not read then. Within [`DEADLINE`], and in memory for one label set
+    /// of a few MiB.
     ///
     /// # Errors
     /// See [`ErrorKind`].
@@ -105,7 +109,9 @@ impl Client {
         take: impl FnMut(LabelBytes) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let ask = Ask::until(Instant::now() + DEADLINE);
-        self.each_series_for(question, &ask, take, &mut |_| true).await
+        let mut left = SERIES_ROOM;
+        let mut room = |bytes| left.checked_sub(bytes).inspect(|rest| left = *rest).is_some();
+        self.each_series_for(question, &ask, take, &mut room).await
     }
 
     /// As [`Client::each_series`], within the time of `ask` and the memory of `room`, which is asked for what is held of the

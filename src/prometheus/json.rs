@@ -11,13 +11,13 @@
 //! **Why our own.** Streaming parsers (struson, actson, json-event-parser) give events or block on a reader; from events
 //! each value would have to be put together a second time. serde's own streams of values know no lists and no paths.
 
-use std::{fmt, mem, ops::ControlFlow};
+mod shape;
 
-use serde::{
-    Deserialize,
-    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+use std::{mem, ops::ControlFlow};
 
+use serde::{Deserialize, de::DeserializeSeed as _};
+
+use self::shape::Shape;
 use super::error::ErrorKind;
 
 /// How many times its own size a part may take once it is read: `{},` in a list becomes a whole structure of empty texts.
@@ -193,30 +193,33 @@ impl Scanner {
 
     /// Takes a stretch of a string, and gives what follows.
     fn within_string<'a>(&mut self, rest: &'a [u8], sink: &mut impl Sink) -> Result<&'a [u8], ErrorKind> {
-        if mem::take(&mut self.escaped) {
-            let (byte, after) = rest.split_at(1);
-            self.hold_text(byte, sink)?;
-            return Ok(after);
-        }
-        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-        let Some(end) = end else {
-            self.hold_text(rest, sink)?;
-            return Ok(&[]);
+        let mut at = usize::from(mem::take(&mut self.escaped));
+        let end = loop {
+            let special = rest.iter().skip(at).position(|byte| matches!(byte, b'"' | b'\\'));
+            match special.map(|special| at + special) {
+                Some(special) if rest[special] == b'"' => break Some(special),
+                Some(special) if special + 1 == rest.len() => {
+                    self.escaped = true;
+                    break None;
+                }
+                Some(special) => at = special + 2,
+                None => break None,
+            }
         };
-        let (text, after) = rest.split_at(end);
-        self.hold_text(text, sink)?;
-        let (mark, after) = after.split_at(1);
-        if mark == b"\\" {
-            self.escaped = true;
-            self.hold_text(mark, sink)?;
-            return Ok(after);
+        let (text, after) = rest.split_at(end.unwrap_or(rest.len()));
+        match self.in_text {
+            true => sink.text(text)?,
+            false => self.hold(text, sink)?,
         }
+        let Some((mark, after)) = after.split_first() else {
+            return Ok(after);
+        };
         self.in_string = false;
         self.in_text = false;
         if matches!(self.phase, Phase::Key) && self.at_top() {
             self.phase = Phase::Colon(self.led_to());
         }
-        self.hold(mark, sink)?;
+        self.hold(&[*mark], sink)?;
         Ok(after)
     }
 
@@ -390,13 +393,6 @@ impl Scanner {
         Ok(flow)
     }
 
-    fn hold_text(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), ErrorKind> {
-        match self.in_text {
-            true => sink.text(bytes),
-            false => self.hold(bytes, sink),
-        }
-    }
-
     fn hold(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), ErrorKind> {
         self.length += bytes.len();
         self.ask(0, sink)?;
@@ -441,65 +437,6 @@ impl Scanner {
         let checked = Shape(self.root).deserialize(&mut reader).and_then(|()| reader.end());
         checked.map_err(|error| ErrorKind::from_json(&error, expected))?;
         Ok(around)
-    }
-}
-
-/// Reads what was left of an answer: what a node says, without parts.
-#[derive(Clone, Copy)]
-struct Shape(&'static Node);
-
-impl<'de> DeserializeSeed<'de> for Shape {
-    type Value = ();
-
-    fn deserialize<D: de::Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Shape {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Node::Keys(_) | Node::Members(..) => "an object",
-            Node::List(..) => "a list",
-            Node::Text => "a text",
-        })
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        match self.0 {
-            Node::Text if text.is_empty() => Ok(()),
-            _ => Err(E::invalid_type(de::Unexpected::Other("a text"), &self)),
-        }
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        match self.0 {
-            Node::List(..) if list.next_element::<IgnoredAny>()?.is_none() => Ok(()),
-            _ => Err(de::Error::invalid_type(de::Unexpected::Seq, &self)),
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            let node = match self.0 {
-                Node::Keys(keys) => keys.iter().find(|(name, _)| name.eq_ignore_ascii_case(&key)),
-                _ => return Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
-            };
-            match node {
-                Some((_, node)) => map.next_value_seed(Shape(node))?,
-                None => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        match self.0 {
-            Node::Keys(_) | Node::Members(..) => Ok(()),
-            Node::List(..) | Node::Text => Err(de::Error::invalid_type(de::Unexpected::Map, &self)),
-        }
     }
 }
 

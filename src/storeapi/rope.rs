@@ -10,8 +10,6 @@ const PIECE: usize = 64 << 10;
 const FIRST: usize = 256;
 /// Up to this size a rope is copied into the end of another one, in bytes.
 const SMALL: usize = 4 << 10;
-/// Longest message, in bytes: its length travels in 32 bits.
-const MESSAGE_MAX: usize = u32::MAX as usize;
 
 /// Bytes in pieces.
 #[derive(Debug, Default)]
@@ -66,9 +64,8 @@ impl Rope {
 
     /// Appends a message as it travels in a body of gRPC. `None` if it is too long for that.
     pub(super) fn message(&mut self, message: Self) -> Option<()> {
-        let length = u32::try_from(message.length)
-            .ok()
-            .filter(|length| *length as usize <= MESSAGE_MAX)?;
+        // Its length travels in 32 bits.
+        let length = u32::try_from(message.length).ok()?;
         self.put(&[0]);
         self.put(&length.to_be_bytes());
         self.append(message);

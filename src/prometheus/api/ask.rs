@@ -50,9 +50,10 @@ impl Ask {
         self.by
     }
 
-    /// How long it may take in all.
+    /// How long it may take in all, in whole milliseconds.
     pub(in crate::prometheus) fn time(&self) -> Duration {
-        self.by.duration_since(self.since)
+        let time = self.by.duration_since(self.since);
+        Duration::from_millis(time.as_micros().div_ceil(1000).try_into().unwrap_or(u64::MAX))
     }
 
     pub(in crate::prometheus) fn is_at(&self, place: &'static str) {

@@ -268,3 +268,86 @@ async fn read_there<S: Sink + Send + 'static>(
     };
     lane.run(work).await?
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    const FORM: Form = Form {
+        kind: Kind::Others,
+        root: &Node::Keys(&[("data", Node::List(0, None))]),
+        expected: "numbers in data",
+    };
+
+    struct Sum(u64);
+
+    impl Room for Sum {
+        fn room(&mut self, _bytes: usize) -> bool {
+            true
+        }
+    }
+
+    impl Take<u64> for Sum {
+        fn take(&mut self, part: u64) -> bool {
+            self.0 += part;
+            self.0 < 1 << 40
+        }
+    }
+
+    fn reading() -> Reading<Parts<Sum, u64>> {
+        Reading::new(FORM, Parts::new(Sum(0), |item| item.read("numbers in data")))
+    }
+
+    #[tokio::test]
+    async fn others_get_a_turn_after_each_stretch_also_of_what_came_at_once() {
+        let turns = Arc::new(AtomicUsize::new(0));
+        let other = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move {
+                loop {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let answer = format!(r#"{{"status":"success","data":[{}1]}}"#, "1,".repeat(16 * STRETCH));
+        let mut reading = reading();
+        assert!(read_here(&mut reading, answer.as_bytes()).await.unwrap().is_continue());
+        assert!(turns.load(Ordering::Relaxed) >= 31, "{turns:?}");
+        let (parts, _) = reading.finish().unwrap();
+        assert_eq!(parts.taker.0, 16 * STRETCH as u64 + 1);
+        other.abort();
+    }
+
+    #[test]
+    fn an_answer_that_is_no_success_says_why_in_keys_of_any_case() {
+        for (answer, words) in [
+            (r#"{"status":"error","error":"no such thing"}"#, "(no such thing)"),
+            (
+                r#"{"STATUS":"error","data":[1],"Error":"no such thing"}"#,
+                "(no such thing)",
+            ),
+            ("{}", "failed"),
+            ("null", "not understood"),
+            (r#"{"status":1}"#, "not understood"),
+            ("<html>", "not JSON"),
+        ] {
+            let mut reading = reading();
+            let _ = reading.push(answer.as_bytes()).unwrap();
+            let error = reading.finish().err().unwrap().to_string();
+            assert!(error.contains(words), "{answer}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_of_an_answer_may_be_too_much() {
+        let mut reading = reading();
+        let error = reading.push(br#"{"data":[7,1099511627776,3"#).unwrap_err();
+        assert!(matches!(error, ErrorKind::TooMuch { read: 14 }), "{error}");
+    }
+}

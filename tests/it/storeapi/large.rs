@@ -107,7 +107,7 @@ async fn beyond_the_memory_of_all_calls_it_is_said_what_to_do() {
         let many = || 0..20_000;
         let name = |at: usize| format!("a_name_that_is_not_short_at_all_{at}");
         match path.split('?').next().unwrap() {
-            "/api/v1/targets" => targets(2000),
+            "/api/v1/targets" => targets(1000),
             "/api/v1/rules" => {
                 let alerts: Vec<Value> = many().map(|at| json!({"labels": {"a": name(at)}})).collect();
                 success(json!({"groups": [{"rules": [{"type": "alerting", "alerts": alerts}]}]}))
