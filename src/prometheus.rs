@@ -1,6 +1,7 @@
 //! One Prometheus over HTTP: what it is (labels, version, flags), whether it is there, and whether its flags fit.
 //!
-//! - [`api`] are the questions of the StoreAPI in Prometheus' JSON API.
+//! - [`api`] are the questions of the StoreAPI in Prometheus' JSON API; `turns` are their queues.
+//! - `json` finds the parts of an answer while it arrives.
 //! - [`client`] asks: one request, one deadline, an answer of bounded size, an error that says what to do.
 //! - [`http_client`] reads the YAML of `--prometheus.http-client`: credentials, TLS, proxy, connection pool.
 //! - [`checks`] compares Prometheus' flags with ours; pure.

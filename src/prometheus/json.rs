@@ -20,8 +20,9 @@ use serde::{Deserialize, de::DeserializeSeed as _};
 use self::shape::Shape;
 use super::error::ErrorKind;
 
-/// How many times its own size a part may take once it is read: `{},` in a list becomes a whole structure of empty texts.
-const GROWTH: usize = 16;
+/// How many times its own size a part may take once it is read: a label of a few letters becomes two texts of their own in a
+/// tree, and then in a list.
+const GROWTH: usize = 24;
 /// Memory is asked for in multiples of this, in bytes.
 const STEP: usize = 16 << 10;
 

@@ -4,17 +4,16 @@
 //! its body only hands the pieces over, pulled by the client. Their memory is given back as they go. An answer is whole
 //! before its first piece is sent; who drops the call drops its question to Prometheus.
 
+mod body;
+
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
     task::{Context as TaskContext, Poll},
-    vec,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body::Frame;
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prost::Message;
 use tonic::{
     Status,
@@ -25,6 +24,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
+use self::body::AnswerBody;
 use super::{budget::Held, rope::Rope};
 use crate::{ops::grpc::Caller, prometheus::api::Room};
 
@@ -65,42 +65,7 @@ impl Answer {
     /// Nothing more is to come; what was held beyond the messages is given back.
     fn body(mut self) -> AnswerBody {
         self.held.keep(self.body.len());
-        let pieces: Vec<Bytes> = self.body.into_pieces().collect();
-        AnswerBody {
-            pieces: pieces.into_iter(),
-            held: self.held,
-            ended: false,
-        }
-    }
-}
-
-/// The body of an answer.
-#[derive(Debug)]
-struct AnswerBody {
-    pieces: vec::IntoIter<Bytes>,
-    held: Held,
-    ended: bool,
-}
-
-impl http_body::Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(piece) = self.pieces.next() {
-            self.held.give_back(piece.len());
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
-        }
-        if std::mem::replace(&mut self.ended, true) {
-            return Poll::Ready(None);
-        }
-        let mut trailers = HeaderMap::new();
-        let added = Status::ok("").add_header(&mut trailers);
-        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
+        AnswerBody::new(self.body.into_pieces(), self.held)
     }
 }
 

@@ -277,6 +277,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::threads::Lane;
 
     const FORM: Form = Form {
         kind: Kind::Others,
@@ -322,6 +323,40 @@ mod tests {
         let (parts, _) = reading.finish().unwrap();
         assert_eq!(parts.taker.0, 16 * STRETCH as u64 + 1);
         other.abort();
+    }
+
+    /// Keeps on which threads it took something.
+    struct Threads(Vec<std::thread::ThreadId>);
+
+    impl Room for Threads {
+        fn room(&mut self, _bytes: usize) -> bool {
+            true
+        }
+    }
+
+    impl Take<u64> for Threads {
+        fn take(&mut self, _part: u64) -> bool {
+            self.0.push(std::thread::current().id());
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_of_a_long_answer_is_read_on_the_lane() {
+        let taker = Parts::new(Threads(Vec::new()), |item: Item<'_>| item.read("numbers in data"));
+        let mut reading = Reading::new(FORM, taker);
+        let here = std::thread::current().id();
+        let _ = read_here(&mut reading, br#"{"status":"success","data":[1"#)
+            .await
+            .unwrap();
+        let mut batch = Batch::default();
+        batch.add(Bytes::from_static(b",2,3"));
+        batch.add(Bytes::from_static(b",4]}"));
+        let ask = Ask::until(tokio::time::Instant::now()).on(Lane::new(1));
+        let reading = read_there(reading, batch, &ask).await.unwrap();
+        let (parts, _) = reading.finish().unwrap();
+        assert_eq!(parts.taker.0.len(), 4);
+        assert!(parts.taker.0.iter().all(|thread| *thread != here));
     }
 
     #[test]
