@@ -1,6 +1,7 @@
 //! One Prometheus over HTTP: what it is (labels, version, flags), whether it is there, and whether its flags fit.
 //!
-//! - [`api`] are the questions of the StoreAPI in Prometheus' JSON API.
+//! - [`api`] are the questions of the StoreAPI in Prometheus' JSON API; `turns` are their queues.
+//! - `json` finds the parts of an answer while it arrives.
 //! - [`client`] asks: one request, one deadline, an answer of bounded size, an error that says what to do.
 //! - [`http_client`] reads the YAML of `--prometheus.http-client`: credentials, TLS, proxy, connection pool.
 //! - [`checks`] compares Prometheus' flags with ours; pure.
@@ -24,12 +25,14 @@ pub mod version;
 mod answer;
 mod error;
 mod external_labels;
+mod json;
 mod metrics_page;
 mod secret;
 mod tls;
 mod transport;
+mod turns;
 
 pub use client::{Alive, Client, Storage};
-pub use error::{Error, ErrorKind, SetupError};
+pub use error::{Error, ErrorKind, SetupError, Shed};
 pub use http_client::HttpClientConfig;
 pub use peer::{Peer, Snapshot};

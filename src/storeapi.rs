@@ -17,26 +17,25 @@ pub mod store;
 pub mod targets;
 
 mod label_sets;
+mod respond;
+mod rope;
 mod times;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::{StreamExt, stream, stream::BoxStream};
-use tokio::sync::watch;
-use tonic::{Response, Status, service::Routes};
+use tokio::{sync::watch, time::Instant};
+use tonic::{Status, service::Routes};
 
 use self::{
     budget::Budget, exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
-    rules::RulesService, series::Series, status::StatusService, store::StoreService, targets::TargetsService,
+    respond::Answering, rules::RulesService, series::Series, status::StatusService, store::StoreService,
+    targets::TargetsService,
 };
 use crate::{
     model::{Labels, duration::TimeOrDuration},
-    ops::probe::Probe,
-    pb::thanos::{
-        exemplars_server::ExemplarsServer, info::info_server::InfoServer, metadata_server::MetadataServer,
-        rules_server::RulesServer, status_server::StatusServer, targets_server::TargetsServer,
-    },
-    prometheus::{client::Client, peer::Snapshot, stored_names::StoredNames},
+    ops::{grpc::Caller, probe::Probe},
+    pb::thanos::info::info_server::InfoServer,
+    prometheus::{api::Ask, client::Client, peer::Snapshot, stored_names::StoredNames},
     threads::Lane,
 };
 
@@ -77,26 +76,48 @@ pub struct View {
 impl Context {
     /// What holds now.
     pub fn view(&self) -> View {
+        let limit_ms = self.limit_ms();
         let snapshot = self.snapshots.borrow();
-        let limit = match self.min_time {
-            TimeOrDuration::At(ms) => ms,
-            TimeOrDuration::FromNow(ms) => now_ms().saturating_add(ms),
-        };
         View {
             labels: snapshot.labels.clone(),
-            min_time_ms: limit.max(snapshot.lowest_time_ms),
+            min_time_ms: limit_ms.max(snapshot.lowest_time_ms),
             version: snapshot.version.clone(),
             seen: snapshot.seen,
         }
     }
-}
 
-/// The messages of an answer.
-type Messages<T> = BoxStream<'static, Result<T, Status>>;
+    /// What holds now, for an answer that carries the external labels.
+    ///
+    /// # Errors
+    /// `Unavailable`: there are none now, and without them the answer would pass for that of another Prometheus.
+    pub fn labelled_view(&self) -> Result<View, Status> {
+        let view = self.view();
+        match view.seen && !view.labels.is_empty() {
+            true => Ok(view),
+            false => Err(Status::unavailable(
+                "Prometheus has no external labels now: without them its answers cannot be told from those of others; set \
+                 global.external_labels in its configuration, or --label here",
+            )),
+        }
+    }
 
-/// An answer of one message.
-fn one<T: Send + 'static>(message: T) -> Response<Messages<T>> {
-    Response::new(stream::iter([Ok(message)]).boxed())
+    /// The oldest time that `--min-time` lets through now, in ms since 1970.
+    pub fn limit_ms(&self) -> i64 {
+        match self.min_time {
+            TimeOrDuration::At(ms) => ms,
+            TimeOrDuration::FromNow(ms) => now_ms().saturating_add(ms),
+        }
+    }
+
+    /// How `caller` may ask Prometheus: until its own deadline, or for the time that calls without one have.
+    pub(super) fn ask(&self, caller: &Caller) -> Ask {
+        let now = Instant::now();
+        let by = caller.deadline().or_else(|| now.checked_add(self.timeout));
+        let caller = caller.clone();
+        Ask::until(by.unwrap_or(now))
+            .on(self.lane.clone())
+            .telling(move |place| caller.is_at(place))
+    }
 }
 
 fn now_ms() -> i64 {
@@ -108,16 +129,11 @@ fn now_ms() -> i64 {
 pub fn routes(context: &Context, series: Series, message_max: usize) -> Routes {
     let store = StoreService::new(series, LabelCalls::new(context.clone()), message_max);
     let info = InfoServer::new(InfoService::new(context.clone()));
-    let rules = RulesServer::new(RulesService::new(context.clone()));
-    let targets = TargetsServer::new(TargetsService::new(context.clone()));
-    let metadata = MetadataServer::new(MetadataService::new(context.clone()));
-    let exemplars = ExemplarsServer::new(ExemplarsService::new(context.clone()));
-    let status = StatusServer::new(StatusService::new(context.clone()));
     Routes::new(store)
         .add_service(info.max_decoding_message_size(message_max))
-        .add_service(rules.max_decoding_message_size(message_max))
-        .add_service(targets.max_decoding_message_size(message_max))
-        .add_service(metadata.max_decoding_message_size(message_max))
-        .add_service(exemplars.max_decoding_message_size(message_max))
-        .add_service(status.max_decoding_message_size(message_max))
+        .add_service(Answering::new(RulesService::new(context.clone()), message_max))
+        .add_service(Answering::new(TargetsService::new(context.clone()), message_max))
+        .add_service(Answering::new(MetadataService::new(context.clone()), message_max))
+        .add_service(Answering::new(ExemplarsService::new(context.clone()), message_max))
+        .add_service(Answering::new(StatusService::new(context.clone()), message_max))
 }

@@ -1,47 +1,62 @@
 //! Prometheus' JSON API, as far as the StoreAPI asks it.
 //!
-//! **Bounds.** Each call ends after [`DEADLINE`], its turn included: sixteen are asked at once. A list is read element by element while it arrives, so that an answer
-//! and what is made of it are never both in memory; what is collected is bounded. Other answers are read whole, up to
-//! [`BUDGET`]. A larger one is an error that says so, never a shorter answer.
+//! **Bounds.** Each question has a time ([`Ask`]), its turn and the answer included, and memory that its caller gives
+//! ([`Room`]). Answers are read part by part while they arrive, so that an answer and what is made of it are never both in
+//! memory. One for which there is no memory is an error that says so, never a shorter answer. A long one is read on other threads.
 //!
 //! **Tolerance.** Any status of 2xx is good; 204 is an empty answer, as is `null`. Prometheus' warnings are not passed on:
 //! a reader would take them for a partial answer.
 
 mod answers;
-mod elements;
+mod ask;
 mod parameters;
+mod questions;
+mod reading;
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, ops::ControlFlow, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, fmt, ops::ControlFlow};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
 
-pub use self::answers::{
-    ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, LabelMap, Meta, Rule, RuleGroup, SeriesExemplars,
-    Statistic, Targets, TsdbStatus,
+pub use self::{
+    answers::{
+        ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, LabelMap, Meta, Rule, RuleGroup, SeriesExemplars,
+        Statistic,
+    },
+    ask::Ask,
+    questions::{ExemplarPart, MetadataPart, RulePart, Target, TsdbPart},
+    reading::{Room, Take},
 };
 use self::{
-    elements::Elements,
     parameters::{escaped_name, path_element, selector, time},
+    reading::Form,
 };
 use super::{
-    Client, answer,
+    Client,
     error::{Error, ErrorKind},
+    json::{Item, Node, Sink},
     remote_read::wire::LabelBytes,
+    turns::Kind,
     version::at_least,
 };
 use crate::model::{Matcher, matcher::Op};
 
-/// How long a question may take, answer included.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+/// What each text costs beside its bytes.
+const OVERHEAD: usize = 96;
 
-/// How much may be collected from one answer, in bytes. Sixteen questions at most are asked at once.
-pub const BUDGET: usize = 64 << 20;
+const SERIES: Form = list_in_data("label sets in data");
+const NAMES: Form = list_in_data("names in data");
+const VALUES: Form = list_in_data("values in data");
 
-/// What each element costs beside its bytes.
-const OVERHEAD: usize = 64;
+const fn list_in_data(expected: &'static str) -> Form {
+    Form {
+        kind: Kind::Labels,
+        root: &Node::Keys(&[("data", Node::List(0, None))]),
+        expected,
+    }
+}
 
 /// Which series are asked about.
 #[derive(Clone, Copy, Debug)]
@@ -76,71 +91,74 @@ type Pairs<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
 impl Client {
     /// Hands over the label sets of series, in Prometheus' order, each in one piece of memory, as it stands in a message,
-    /// until `take` has enough: the rest of the answer is not read then.
+    /// until `take` has enough: the rest of the answer is not read then. Within the time of `ask` and the memory of `room`, which
+    /// is asked for what is held of the answer while it is read.
     ///
     /// # Errors
     /// See [`ErrorKind`].
     pub async fn each_series(
         &self,
         question: &Question<'_>,
+        ask: &Ask,
         mut take: impl FnMut(LabelBytes) -> ControlFlow<()>,
+        room: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<(), Error> {
-        self.read_series(question, |pairs| {
-            let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-            // A copy is as large as it has to be; what was built may be twice that.
-            Ok(take(LabelBytes::from_pairs(pairs).detached()))
-        })
-        .await
+        let sink = EachSeries {
+            room,
+            take: |pairs: &Pairs<'_>| {
+                let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+                // A copy is as large as it has to be; what was built may be twice that.
+                take(LabelBytes::from_pairs(pairs).detached())
+            },
+        };
+        self.each(SERIES, "/api/v1/series", &question.parameters(), ask, sink)
+            .await
     }
 
     /// Whether there is any series. No more of the answer is read than shows it.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn any_series(&self, question: &Question<'_>) -> Result<bool, Error> {
+    pub async fn any_series(
+        &self,
+        question: &Question<'_>,
+        ask: &Ask,
+        room: &mut (dyn FnMut(usize) -> bool + Send),
+    ) -> Result<bool, Error> {
         let mut any = false;
-        self.read_series(&Question { limit: 1, ..*question }, |_| {
-            any = true;
-            Ok(ControlFlow::Break(()))
-        })
-        .await?;
+        let sink = EachSeries {
+            room,
+            take: |_: &Pairs<'_>| {
+                any = true;
+                ControlFlow::Break(())
+            },
+        };
+        let parameters = Question { limit: 1, ..*question }.parameters();
+        self.each(SERIES, "/api/v1/series", &parameters, ask, sink).await?;
         Ok(any)
     }
 
-    async fn read_series(
-        &self,
-        question: &Question<'_>,
-        mut take: impl FnMut(&Pairs<'_>) -> Result<ControlFlow<()>, ErrorKind>,
-    ) -> Result<(), Error> {
-        let read = |element: &[u8]| {
-            let labels: Result<PairList<'_>, _> = serde_json::from_slice(element);
-            let labels = labels.map_err(|error| ErrorKind::from_json(&error, "label sets in data"))?;
-            take(&labels.0)
-        };
-        self.each("/api/v1/series", &question.parameters(), &["data"], read)
-            .await
-    }
-
-    /// The names of the labels of series, in Prometheus' order.
+    /// The names of the labels of series, sorted, with the `room` that they take.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_names(&self, question: &Question<'_>) -> Result<Vec<String>, Error> {
-        self.list("/api/v1/labels", &question.parameters(), &["data"], "names in data")
-            .await
+    pub async fn label_names<R: Room>(&self, question: &Question<'_>, ask: &Ask, room: R) -> Result<Texts<R>, Error> {
+        self.texts(NAMES, "/api/v1/labels", question, ask, room).await
     }
 
-    /// The values of one label of series, in Prometheus' order. `version` is Prometheus' own: names that are no classic
-    /// ones are written as it understands them, and where no way of writing one is known, the series are looked through.
+    /// The values of one label of series, sorted, with the `room` that they take. `version` is Prometheus' own: names that
+    /// are no classic ones are written as it understands them, and where no way of writing one is known, the series are
+    /// looked through.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_values(
+    pub async fn label_values<R: Room>(
         &self,
-        label: &str,
-        version: &str,
+        (label, version): (&str, &str),
         question: &Question<'_>,
-    ) -> Result<Vec<String>, Error> {
+        ask: &Ask,
+        room: R,
+    ) -> Result<Texts<R>, Error> {
         let element = if at_least(version, 3, 0) {
             escaped_name(label)
         } else if !label.contains('/') && label != "." && label != ".." {
@@ -149,230 +167,171 @@ impl Client {
             let mut matchers = question.matchers.to_vec();
             matchers.push(Matcher::new(Op::NotEqual, label, ""));
             let matchers = &matchers;
-            return self
-                .label_values_of_series(label, &Question { matchers, ..*question })
-                .await;
+            let question = Question { matchers, ..*question };
+            return self.label_values_of_series(label, &question, ask, room).await;
         };
         let path = format!("/api/v1/label/{element}/values");
-        self.list(&path, &question.parameters(), &["data"], "values in data")
-            .await
+        self.texts(VALUES, &path, question, ask, room).await
     }
 
-    /// As [`Client::label_values`], sorted, from the series themselves.
+    /// As [`Client::label_values`], from the series themselves.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_values_of_series(&self, label: &str, question: &Question<'_>) -> Result<Vec<String>, Error> {
-        self.texts_of_series(question, |pairs, add| {
-            let values = pairs.iter().filter(|(name, _)| name == label);
-            values.map(|(_, value)| value).try_for_each(add)
-        })
-        .await
+    pub async fn label_values_of_series<R: Room>(
+        &self,
+        label: &str,
+        question: &Question<'_>,
+        ask: &Ask,
+        room: R,
+    ) -> Result<Texts<R>, Error> {
+        self.texts_of_series(Some(label.to_owned()), question, ask, room).await
     }
 
-    /// As [`Client::label_names`], sorted, from the series themselves.
+    /// As [`Client::label_names`], from the series themselves.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_names_of_series(&self, question: &Question<'_>) -> Result<Vec<String>, Error> {
-        self.texts_of_series(question, |pairs, add| {
-            pairs.iter().map(|(name, _)| name).try_for_each(add)
-        })
-        .await
-    }
-
-    async fn texts_of_series(
+    pub async fn label_names_of_series<R: Room>(
         &self,
         question: &Question<'_>,
-        pick: impl Fn(&Pairs<'_>, &mut dyn FnMut(&Cow<'_, str>) -> Result<(), ErrorKind>) -> Result<(), ErrorKind>,
-    ) -> Result<Vec<String>, Error> {
-        let mut texts = std::collections::BTreeSet::new();
-        let mut budget = Budget::new(BUDGET);
+        ask: &Ask,
+        room: R,
+    ) -> Result<Texts<R>, Error> {
+        self.texts_of_series(None, question, ask, room).await
+    }
+
+    async fn texts<R: Room>(
+        &self,
+        form: Form,
+        path: &str,
+        question: &Question<'_>,
+        ask: &Ask,
+        room: R,
+    ) -> Result<Texts<R>, Error> {
+        let sink = TextList {
+            texts: Texts::new(room),
+            expected: form.expected,
+        };
+        let asked = self.gather(form, path, &question.parameters(), ask, sink).await;
+        Ok(asked?.0.texts)
+    }
+
+    async fn texts_of_series<R: Room>(
+        &self,
+        label: Option<String>,
+        question: &Question<'_>,
+        ask: &Ask,
+        room: R,
+    ) -> Result<Texts<R>, Error> {
+        let sink = OfSeries {
+            texts: Texts::new(room),
+            label,
+        };
         // The limit is on series there, and the texts beyond it are wanted.
         let all = Question { limit: 0, ..*question };
-        self.read_series(&all, |pairs| {
-            pick(pairs, &mut |text| {
-                if !text.is_empty() && !texts.contains(&**text) {
-                    budget.spend(text.len())?;
-                    texts.insert(text.clone().into_owned());
-                }
-                Ok(())
-            })?;
-            Ok(ControlFlow::Continue(()))
-        })
-        .await?;
-        Ok(texts.into_iter().collect())
-    }
-
-    /// The groups of rules; of one `kind` only (`alert`, `record`), if it is given.
-    ///
-    /// # Errors
-    /// See [`ErrorKind`].
-    pub async fn rules(&self, kind: Option<&str>) -> Result<Vec<RuleGroup>, Error> {
-        let parameters: Vec<_> = kind.map(|kind| ("type", kind.to_owned())).into_iter().collect();
-        self.list(
-            "/api/v1/rules",
-            &parameters,
-            &["data", "groups"],
-            "groups of rules in data.groups",
-        )
-        .await
-    }
-
-    /// The targets; of one `state` only (`active`, `dropped`), if it is given.
-    ///
-    /// # Errors
-    /// See [`ErrorKind`].
-    pub async fn targets(&self, state: Option<&str>) -> Result<Targets, Error> {
-        let parameters: Vec<_> = state.map(|state| ("state", state.to_owned())).into_iter().collect();
-        let targets = self.whole("/api/v1/targets", &parameters, "targets in data").await?;
-        Ok(targets.unwrap_or_default())
-    }
-
-    /// What targets say of their metrics; of one `metric`, if it is not empty. A negative `limit` is none, and 0 asks for
-    /// nothing.
-    ///
-    /// # Errors
-    /// See [`ErrorKind`].
-    pub async fn metadata(&self, metric: &str, limit: i32) -> Result<BTreeMap<String, Vec<Meta>>, Error> {
-        let mut parameters = Vec::new();
-        if limit >= 0 {
-            parameters.push(("limit", limit.to_string()));
-        }
-        if !metric.is_empty() {
-            parameters.push(("metric", metric.to_owned()));
-        }
-        let expected = "lists by metric in data";
-        let metadata: Option<BTreeMap<String, Option<Vec<Meta>>>> =
-            self.whole("/api/v1/metadata", &parameters, expected).await?;
-        let metadata = metadata.unwrap_or_default().into_iter();
-        Ok(metadata
-            .map(|(metric, metas)| (metric, metas.unwrap_or_default()))
-            .collect())
-    }
-
-    /// The exemplars of the series that `query` selects, between two times in ms since 1970.
-    ///
-    /// # Errors
-    /// See [`ErrorKind`].
-    pub async fn exemplars(&self, query: &str, start_ms: i64, end_ms: i64) -> Result<Vec<SeriesExemplars>, Error> {
-        let parameters = [
-            ("end", time(end_ms)),
-            ("query", query.to_owned()),
-            ("start", time(start_ms)),
-        ];
-        self.list(
-            "/api/v1/query_exemplars",
-            &parameters,
-            &["data"],
-            "exemplars of series in data",
-        )
-        .await
-    }
-
-    /// What the storage holds, with at most `limit` entries in each list if it is positive; `None` if Prometheus does not
-    /// tell.
-    ///
-    /// # Errors
-    /// See [`ErrorKind`].
-    pub async fn tsdb_status(&self, limit: i32) -> Result<Option<TsdbStatus>, Error> {
-        let parameters: Vec<_> = (limit > 0).then(|| ("limit", limit.to_string())).into_iter().collect();
-        self.whole("/api/v1/status/tsdb", &parameters, "numbers of the storage in data")
-            .await
-    }
-
-    /// A list of things that serde can read; `expected` says in words what it should be.
-    async fn list<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        parameters: &[(&str, String)],
-        list: &'static [&'static str],
-        expected: &str,
-    ) -> Result<Vec<T>, Error> {
-        let mut found = Vec::new();
-        let mut budget = Budget::new(BUDGET);
-        let read = |element: &[u8]| {
-            budget.spend(element.len())?;
-            found.push(serde_json::from_slice(element).map_err(|error| ErrorKind::from_json(&error, expected))?);
-            Ok(ControlFlow::Continue(()))
-        };
-        self.each(path, parameters, list, read).await?;
-        Ok(found)
-    }
-
-    /// Hands each element of a list to `take`.
-    async fn each(
-        &self,
-        path: &str,
-        parameters: &[(&str, String)],
-        list: &'static [&'static str],
-        mut take: impl FnMut(&[u8]) -> Result<ControlFlow<()>, ErrorKind>,
-    ) -> Result<(), Error> {
-        let read = async |mut response: reqwest::Response| {
-            if response.status() == http::StatusCode::NO_CONTENT {
-                return Ok(());
-            }
-            let mut elements = Elements::new(list);
-            while let Some(chunk) = response.chunk().await.map_err(ErrorKind::from_body)? {
-                if elements.push(&chunk, &mut take)?.is_break() {
-                    return Ok(());
-                }
-            }
-            elements.finish()
-        };
-        self.query(path, parameters, DEADLINE, read).await
-    }
-
-    /// An answer that is read whole; `None` if it is empty.
-    async fn whole<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        parameters: &[(&str, String)],
-        expected: &str,
-    ) -> Result<Option<T>, Error> {
-        #[derive(Deserialize)]
-        struct Answer<T> {
-            #[serde(default)]
-            status: String,
-            #[serde(default)]
-            error: String,
-            data: Option<T>,
-        }
-        let read = async |mut response: reqwest::Response| {
-            if response.status() == http::StatusCode::NO_CONTENT {
-                return Ok(None);
-            }
-            let body = answer::collect(&mut response, BUDGET).await?;
-            let answer: Answer<T> =
-                serde_json::from_slice(&body).map_err(|error| ErrorKind::from_json(&error, expected))?;
-            match &*answer.status {
-                "success" => Ok(answer.data),
-                _ => Err(ErrorKind::failed(&answer.error)),
-            }
-        };
-        self.query(path, parameters, DEADLINE, read).await
+        let asked = self
+            .gather(SERIES, "/api/v1/series", &all.parameters(), ask, sink)
+            .await;
+        Ok(asked?.0.texts)
     }
 }
 
-/// What may still be collected.
+/// Names or values, sorted, each once, and the memory that they take.
 #[derive(Debug)]
-struct Budget {
-    limit: usize,
-    left: usize,
+pub struct Texts<R> {
+    /// They themselves.
+    pub texts: BTreeSet<String>,
+    /// Their memory, to be kept as long as they are.
+    pub room: R,
+    bytes: u64,
 }
 
-impl Budget {
-    fn new(limit: usize) -> Self {
-        Self { limit, left: limit }
+impl<R: Room> Texts<R> {
+    fn new(room: R) -> Self {
+        Self {
+            texts: BTreeSet::new(),
+            room,
+            bytes: 0,
+        }
     }
 
-    fn spend(&mut self, bytes: usize) -> Result<(), ErrorKind> {
-        let limit = self.limit;
-        let left = self.left.checked_sub(bytes.saturating_add(OVERHEAD));
-        self.left = left.ok_or(ErrorKind::TooMuch { limit })?;
+    fn add(&mut self, text: &str) -> Result<(), ErrorKind> {
+        self.bytes += text.len() as u64;
+        if !self.texts.contains(text) {
+            if !self.room.room(text.len() + OVERHEAD) {
+                return Err(ErrorKind::TooMuch { read: self.bytes });
+            }
+            self.texts.insert(text.to_owned());
+        }
         Ok(())
     }
 }
+
+/// Takes a list of texts.
+struct TextList<R> {
+    texts: Texts<R>,
+    expected: &'static str,
+}
+
+impl<R: Room> Sink for TextList<R> {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.texts.room.room(bytes)
+    }
+
+    fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
+        let text: Text<'_> = item.read(self.expected)?;
+        self.texts.add(&text.0)?;
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Takes the values of one label of series, or the names of all.
+struct OfSeries<R> {
+    texts: Texts<R>,
+    label: Option<String>,
+}
+
+impl<R: Room> Sink for OfSeries<R> {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.texts.room.room(bytes)
+    }
+
+    fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
+        let PairList(pairs) = item.read(SERIES.expected)?;
+        for (name, value) in &pairs {
+            let text = match &self.label {
+                Some(label) if label == name => value,
+                Some(_) => continue,
+                None => name,
+            };
+            if !text.is_empty() {
+                self.texts.add(text)?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Hands over the labels of series until there are enough.
+struct EachSeries<'a, F> {
+    room: &'a mut (dyn FnMut(usize) -> bool + Send),
+    take: F,
+}
+
+impl<F: FnMut(&Pairs<'_>) -> ControlFlow<()>> Sink for EachSeries<'_, F> {
+    fn room(&mut self, bytes: usize) -> bool {
+        (self.room)(bytes)
+    }
+
+    fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
+        let PairList(pairs) = item.read(SERIES.expected)?;
+        Ok((self.take)(&pairs))
+    }
+}
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The labels of a series, borrowed from the answer where they can be.
 struct PairList<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -393,12 +352,56 @@ impl<'de> Visitor<'de> for PairVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PairList<'de>, A::Error> {
-        #[derive(Deserialize)]
-        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
         let mut pairs = Vec::new();
         while let Some((name, value)) = map.next_entry::<Text<'de>, Text<'de>>()? {
             pairs.push((name.0, value.0));
         }
         Ok(PairList(pairs))
+    }
+}
+
+/// For tests: what `read` reads of an answer that arrives in pieces.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{
+        questions::{self, RulePart},
+        reading::{Form, Parts, Reading},
+        *,
+    };
+
+    fn read<K: Take<T>, T>(
+        form: Form,
+        part: fn(Item<'_>) -> Result<T, ErrorKind>,
+        data: &str,
+        taker: K,
+    ) -> Result<(K, Vec<u8>), ErrorKind> {
+        let answer = format!(r#"{{"status": "success", "data": {data}}}"#);
+        let mut reading = Reading::new(form, Parts::new(taker, part));
+        for piece in answer.as_bytes().chunks(7) {
+            assert!(reading.push(piece)?.is_continue());
+        }
+        let (parts, around) = reading.finish()?;
+        Ok((parts.taker, around))
+    }
+
+    pub(crate) fn rules<K: Take<RulePart>>(data: &str, taker: K) -> Result<K, ErrorKind> {
+        Ok(read(questions::RULE_FORM, questions::rule_part, data, taker)?.0)
+    }
+
+    pub(crate) fn targets<K: Take<Target>>(data: &str, taker: K) -> Result<K, ErrorKind> {
+        Ok(read(questions::TARGET_FORM, questions::target, data, taker)?.0)
+    }
+
+    pub(crate) fn metadata<K: Take<MetadataPart>>(data: &str, taker: K) -> Result<K, ErrorKind> {
+        Ok(read(questions::METADATA_FORM, questions::metadata_part, data, taker)?.0)
+    }
+
+    pub(crate) fn exemplars<K: Take<ExemplarPart>>(data: &str, taker: K) -> Result<K, ErrorKind> {
+        Ok(read(questions::EXEMPLAR_FORM, questions::exemplar_part, data, taker)?.0)
+    }
+
+    pub(crate) fn tsdb_status<K: Take<TsdbPart>>(data: &str, taker: K) -> Result<(K, Option<HeadStats>), ErrorKind> {
+        let (taker, around) = read(questions::TSDB_FORM, questions::tsdb_part, data, taker)?;
+        Ok((taker, questions::head_stats(&around)?))
     }
 }

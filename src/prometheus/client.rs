@@ -5,16 +5,19 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 use url::Url;
 
 use super::{
     answer,
+    api::Ask,
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
     metrics_page,
     transport::{Posted, Transport},
+    turns::{Kind, Turns},
 };
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
 use crate::model::Labels;
@@ -24,9 +27,6 @@ const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Longest address that can be asked, in bytes; HTTP libraries hold no longer ones.
 const ADDRESS: usize = 65_000;
-
-/// Questions of clients at once: each may hold some memory. First come, first served.
-const QUESTIONS: usize = 16;
 
 /// Whether Prometheus still runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ struct Inner {
     shown: Url,
     transport: Transport,
     timeout: Duration,
-    /// Questions of clients at once; the heartbeat does not wait with them.
-    questions: Semaphore,
+    /// For questions of clients; the heartbeat does not wait with them.
+    turns: Turns,
 }
 
 impl Client {
@@ -88,7 +88,7 @@ impl Client {
             shown,
             transport,
             timeout,
-            questions: Semaphore::new(QUESTIONS),
+            turns: Turns::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -227,18 +227,18 @@ impl Client {
         })
     }
 
-    /// Asks `path`, whose odd characters are percent-encoded, with parameters and one deadline for everything; hands the
-    /// head of a good answer (2xx) to `read`. An error names the address without the parameters, which can be long.
+    /// Asks `path`, whose odd characters are percent-encoded, with parameters; hands the head of a good answer (2xx) to
+    /// `read`. First it waits for its turn, and only then for a connection. An error names the address without the
+    /// parameters, which can be long.
     pub(super) async fn query<T>(
         &self,
-        path: &str,
+        (kind, path): (Kind, &str),
         parameters: &[(&str, String)],
-        limit: Duration,
+        ask: &Ask,
         read: impl AsyncFnOnce(reqwest::Response) -> Result<T, ErrorKind>,
     ) -> Result<T, Error> {
-        let ask = async |mut url: Url| {
-            // Within the deadline, as everything; it is never closed.
-            let _turn = self.inner.questions.acquire().await;
+        let asked = async {
+            let mut url = below(&self.inner.base, path);
             if !parameters.is_empty() {
                 url.query_pairs_mut().extend_pairs(parameters);
             }
@@ -246,13 +246,31 @@ impl Client {
             if length > limit {
                 return Err(ErrorKind::TooLong { length, limit });
             }
-            let response = self.inner.transport.get(url).await?;
-            if !response.status().is_success() {
-                return Err(answer::refusal(response).await);
-            }
-            read(response).await
+            ask.is_at("waiting for its turn at Prometheus");
+            let _turn = self.inner.turns.enter(kind, ask.by()).await?;
+            let answered = async {
+                ask.is_at("waiting for a connection to Prometheus");
+                let _slot = self.inner.transport.slot().await;
+                ask.is_at("waiting for Prometheus to answer");
+                let response = self.inner.transport.get(url).await?;
+                if !response.status().is_success() {
+                    return Err(answer::refusal(response).await);
+                }
+                ask.is_at("reading the answer of Prometheus");
+                read(response).await
+            };
+            let answered = timeout_at(ask.by(), answered).await;
+            answered.unwrap_or(Err(ErrorKind::Timeout(ask.time())))
         };
-        self.call(path, limit, ask).await
+        asked.await.map_err(|kind| {
+            let url = self.shown(path);
+            Error { url, kind }
+        })
+    }
+
+    /// Registers what is counted of the questions of clients.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.inner.turns.register(registry);
     }
 }
 

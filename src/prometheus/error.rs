@@ -2,6 +2,8 @@
 
 use std::{error::Error as _, io, path::PathBuf, time::Duration};
 
+use crate::threads::Lost;
+
 /// How much of an error answer is kept, in characters.
 const KEPT_CHARS: usize = 1000;
 
@@ -63,12 +65,21 @@ pub enum ErrorKind {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The answer is larger than what may be collected at once.
-    #[error("the answer is larger than the {limit} bytes that are collected at most: ask for less")]
+    /// There is no memory for more of the answer.
+    #[error(
+        "after {read} bytes of the answer there was no memory for more, of which all calls share \
+         --store.memory-limit: ask for less, or less at once, or raise it"
+    )]
     TooMuch {
-        /// The limit, in bytes.
-        limit: usize,
+        /// How much of the answer had come, in bytes.
+        read: u64,
     },
+    /// The question did not get its turn.
+    #[error(transparent)]
+    Shed(#[from] Shed),
+    /// Reading the answer failed, through no fault of Prometheus.
+    #[error("reading the answer: {0}")]
+    Lost(#[from] Lost),
     /// The answer is not JSON.
     #[error("the answer is not JSON (line {line}, column {column}): check that --prometheus.url leads to Prometheus")]
     NotJson {
@@ -83,6 +94,32 @@ pub enum ErrorKind {
     /// A file of `--prometheus.http-client` cannot be used now.
     #[error(transparent)]
     Setup(#[from] SetupError),
+}
+
+/// A question that did not get its turn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Shed {
+    /// Too many wait already.
+    #[error(
+        "{most} questions of this kind already wait for Prometheus, which is asked {places} at once: ask less at once"
+    )]
+    Full {
+        /// Questions that may wait at once.
+        most: usize,
+        /// Questions that may run at once.
+        places: usize,
+    },
+    /// Its turn did not come in time.
+    #[error(
+        "waited {waited:?} for one of {places} questions of this kind that Prometheus is asked at once: ask less at \
+         once, or see why Prometheus is slow"
+    )]
+    TooLate {
+        /// How long it waited.
+        waited: Duration,
+        /// Questions that may run at once.
+        places: usize,
+    },
 }
 
 /// A setting that cannot be turned into a client.

@@ -8,11 +8,14 @@
 //! whatever belongs to another top-level key is indented, or starts with `-`. Prometheus always writes block style. A
 //! short text of another style (flow style, quoted key) is parsed whole.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem, ops::ControlFlow};
 
 use serde::Deserialize;
 
-use super::error::ErrorKind;
+use super::{
+    error::ErrorKind,
+    json::{Item, Node, Scanner, Sink},
+};
 use crate::model::Labels;
 
 /// Largest answer that is read through, in bytes.
@@ -24,24 +27,24 @@ const KEPT: usize = 1 << 20;
 /// Largest text without a `global:` line that is parsed whole, in bytes.
 const WHOLE: usize = 256 << 10;
 
+/// Where the configuration stands in the answer.
+const ROOT: &Node = &Node::Keys(&[("data", Node::Keys(&[("yaml", Node::Text)]))]);
+const EXPECTED: &str = "an object with the configuration as text in data.yaml";
+
 /// The answer while it arrives.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scan {
-    /// The JSON with an empty string in place of the configuration.
-    envelope: Vec<u8>,
-    state: State,
-    /// The next byte of the string is escaped.
-    escaped: bool,
+    scanner: Scanner,
     section: Section,
 }
 
-/// Where in the JSON we are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Outside,
-    String,
-    Configuration,
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            scanner: Scanner::new(ROOT, KEPT),
+            section: Section::default(),
+        }
+    }
 }
 
 impl Scan {
@@ -50,39 +53,7 @@ impl Scan {
     /// # Errors
     /// When what would have to be kept is larger than is plausible.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), ErrorKind> {
-        for &byte in bytes {
-            let quote = byte == b'"' && !self.escaped;
-            if self.state == State::Configuration && !quote {
-                self.section.push(byte, self.escaped)?;
-            } else {
-                if self.envelope.len() == KEPT {
-                    return Err(ErrorKind::TooLarge { limit: KEPT });
-                }
-                let opened = if self.after_yaml_key(quote) {
-                    self.section = Section::default();
-                    State::Configuration
-                } else {
-                    State::String
-                };
-                self.envelope.push(byte);
-                self.state = match self.state {
-                    State::Outside if quote => opened,
-                    _ if quote => State::Outside,
-                    state => state,
-                };
-            }
-            self.escaped = self.state != State::Outside && byte == b'\\' && !self.escaped;
-        }
-        Ok(())
-    }
-
-    /// Whether a quote opens the value of the key `yaml`.
-    fn after_yaml_key(&self, quote: bool) -> bool {
-        if !quote || self.state != State::Outside {
-            return false;
-        }
-        let before = self.envelope.trim_ascii_end().strip_suffix(b":");
-        before.is_some_and(|before| before.trim_ascii_end().ends_with(b"\"yaml\""))
+        self.scanner.push(bytes, &mut self.section).map(drop)
     }
 
     /// The labels, when the answer is complete. No section or no labels is an empty set.
@@ -96,8 +67,34 @@ impl Scan {
             #[serde(rename = "yaml")]
             _yaml: String,
         }
-        super::answer::data::<Data>(&self.envelope, "an object with the configuration as text in data.yaml")?;
+        let around = self.scanner.finish(EXPECTED)?;
+        super::answer::data::<Data>(&around, EXPECTED)?;
         parse(&self.section.finish()?)
+    }
+}
+
+impl Sink for Section {
+    fn room(&mut self, _bytes: usize) -> bool {
+        // What is kept is bounded by itself.
+        true
+    }
+
+    fn item(&mut self, _item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
+        // There are none below ROOT.
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn text_begins(&mut self) {
+        *self = Self::default();
+    }
+
+    fn text(&mut self, piece: &[u8]) -> Result<(), ErrorKind> {
+        for &byte in piece {
+            let escaped = mem::take(&mut self.escaped);
+            self.push(byte, escaped)?;
+            self.escaped = byte == b'\\' && !escaped;
+        }
+        Ok(())
     }
 }
 
@@ -111,6 +108,8 @@ struct Section {
     kept: Vec<u8>,
     /// The text was too long to be kept whole.
     cut: bool,
+    /// The next byte is escaped.
+    escaped: bool,
 }
 
 /// Where in the configuration we are.

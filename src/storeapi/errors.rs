@@ -37,7 +37,7 @@ fn code(kind: &ErrorKind) -> Code {
     match kind {
         ErrorKind::Refused => Code::Unavailable,
         ErrorKind::Timeout(_) => Code::DeadlineExceeded,
-        ErrorKind::TooMuch { .. } => Code::ResourceExhausted,
+        ErrorKind::TooMuch { .. } | ErrorKind::Shed(_) => Code::ResourceExhausted,
         ErrorKind::TooLong { .. } | ErrorKind::Status { code: 400, .. } => Code::InvalidArgument,
         ErrorKind::Status { code: 404, .. } => Code::NotFound,
         ErrorKind::Status { code: 499, .. } => Code::Cancelled,
@@ -51,6 +51,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::prometheus::Shed;
 
     #[test]
     fn each_kind_has_its_code() {
@@ -74,7 +75,11 @@ mod tests {
             (ErrorKind::Failed(text()), Code::Internal),
             (ErrorKind::Cut(text()), Code::Internal),
             (ErrorKind::TooLarge { limit: 1 }, Code::Internal),
-            (ErrorKind::TooMuch { limit: 1 }, Code::ResourceExhausted),
+            (ErrorKind::TooMuch { read: 1 }, Code::ResourceExhausted),
+            (
+                ErrorKind::Shed(Shed::Full { most: 2, places: 1 }),
+                Code::ResourceExhausted,
+            ),
             (ErrorKind::NotJson { line: 1, column: 1 }, Code::Internal),
             (ErrorKind::NotUnderstood(text()), Code::Internal),
         ] {

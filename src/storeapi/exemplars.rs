@@ -1,15 +1,19 @@
 //! Exemplars: examples behind samples, as Prometheus has them.
 
-use futures_util::{StreamExt, stream};
-use tonic::{Request, Response, Status, async_trait};
+use std::mem;
 
-use super::{Context, Messages, errors, label_sets};
+use tonic::Status;
+
+use super::{
+    Context, errors, label_sets,
+    respond::{Answer, Call},
+    rope::Rope,
+};
 use crate::{
     model::Labels,
-    pb::thanos::{
-        Exemplar, ExemplarData, ExemplarsRequest, ExemplarsResponse, exemplars_response, exemplars_server::Exemplars,
-    },
-    prometheus::api,
+    ops::grpc::Caller,
+    pb::thanos::{Exemplar, ExemplarData, ExemplarsRequest},
+    prometheus::api::{self, ExemplarPart, Room, Take},
 };
 
 /// The service `thanos.Exemplars`.
@@ -25,52 +29,104 @@ impl ExemplarsService {
     }
 }
 
-#[async_trait]
-impl Exemplars for ExemplarsService {
-    type ExemplarsStream = Messages<ExemplarsResponse>;
+impl Call for ExemplarsService {
+    const SERVICE: &'static str = "thanos.Exemplars";
+    const PATH: &'static str = "/thanos.Exemplars/Exemplars";
+    type Request = ExemplarsRequest;
 
     /// One message per series; the query is passed on as it is.
-    async fn exemplars(&self, request: Request<ExemplarsRequest>) -> Result<Response<Self::ExemplarsStream>, Status> {
-        let request = request.into_inner();
-        let labels = self.context.view().labels;
-        let found = self
-            .context
-            .client
-            .exemplars(&request.query, request.start, request.end);
-        let found = found.await.map_err(errors::status)?;
-        let message = move |from| {
-            let data = exemplars_response::Result::Data(data(from, &labels));
-            Ok(ExemplarsResponse { result: Some(data) })
-        };
-        Ok(Response::new(stream::iter(found.into_iter().map(message)).boxed()))
+    async fn answer(&self, request: ExemplarsRequest, caller: Caller) -> Result<Answer, Status> {
+        let labels = self.context.labelled_view()?.labels;
+        let found = Found::new(labels, Answer::new(self.context.budget.hold()));
+        let ask = self.context.ask(&caller);
+        let times = (request.start, request.end);
+        let found = self.context.client.exemplars(&request.query, times, &ask, found).await;
+        Ok(found.map_err(errors::status)?.answer)
     }
 }
 
-fn data(from: api::SeriesExemplars, external: &Labels) -> ExemplarData {
-    let exemplars = from.exemplars.into_iter().map(|from| Exemplar {
+/// The series so far: their exemplars come before them.
+#[derive(Debug)]
+struct Found {
+    external: Labels,
+    answer: Answer,
+    /// Exemplars of the series that comes, as fields of an `ExemplarData`.
+    exemplars: Rope,
+}
+
+impl Room for Found {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.answer.held.take(bytes)
+    }
+}
+
+impl Take<ExemplarPart> for Found {
+    fn take(&mut self, part: ExemplarPart) -> bool {
+        match part {
+            ExemplarPart::Exemplar(from) => {
+                let before = self.exemplars.len();
+                self.exemplars.field(2, &exemplar(from));
+                self.answer.held.take(self.exemplars.len() - before)
+            }
+            ExemplarPart::Series(from) => {
+                let exemplars = mem::take(&mut self.exemplars);
+                let told = exemplars.len();
+                let mut data = Rope::default();
+                data.fields(&ExemplarData {
+                    series_labels: Some(label_sets::with_external(from.series_labels, &self.external)),
+                    exemplars: Vec::new(),
+                });
+                data.append(exemplars);
+                let mut message = Rope::default();
+                message.nested(1, data);
+                self.answer.held.take(message.len() - told) && self.answer.add(message).is_ok()
+            }
+        }
+    }
+}
+
+impl Found {
+    fn new(external: Labels, answer: Answer) -> Self {
+        Self {
+            external,
+            answer,
+            exemplars: Rope::default(),
+        }
+    }
+}
+
+fn exemplar(from: api::Exemplar) -> Exemplar {
+    Exemplar {
         labels: Some(label_sets::plain(from.labels)),
         value: from.value,
         ts: from.time_ms,
-    });
-    ExemplarData {
-        series_labels: Some(label_sets::with_external(from.series_labels, external)),
-        exemplars: exemplars.collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        pb::thanos::{ExemplarsResponse, exemplars_response},
+        prometheus::{ErrorKind, api::testing},
+        storeapi::{budget::Budget, respond::testing::messages},
+    };
 
-    fn read(value: &str, time: &str) -> Result<ExemplarData, serde_json::Error> {
+    fn read(value: &str, time: &str) -> Result<ExemplarData, ErrorKind> {
         let json = format!(
-            r#"{{"seriesLabels": {{"__name__": "x", "cluster": "other"}}, "other": [],
-                 "exemplars": [{{"labels": {{"trace": "1"}}, "value": {value}, "timestamp": {time}}}]}}"#
+            r#"[{{"seriesLabels": {{"__name__": "x", "cluster": "other"}}, "other": [],
+                  "exemplars": [{{"labels": {{"trace": "1"}}, "value": {value}, "timestamp": {time}}}]}}]"#
         );
-        Ok(data(
-            serde_json::from_str(&json)?,
-            &Labels::from_pairs([("cluster", "eu")]),
-        ))
+        let external = Labels::from_pairs([("cluster", "eu")]);
+        let found = Found::new(external, Answer::new(Budget::new(1 << 20).hold()));
+        let found = testing::exemplars(&json, found)?;
+        let [ExemplarsResponse { result }] = &messages(found.answer)[..] else {
+            panic!("not one message");
+        };
+        match result.clone() {
+            Some(exemplars_response::Result::Data(data)) => Ok(data),
+            other => panic!("no exemplars: {other:?}"),
+        }
     }
 
     #[test]

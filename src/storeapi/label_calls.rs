@@ -1,21 +1,34 @@
 //! LabelNames and LabelValues: which labels there are, with the external ones over what is stored.
 //!
 //! What is stored under the name of an external label is never shown: everything that is served carries the external
-//! label's value. Nothing older than the min time is asked for, as with Series.
+//! label's value. Nothing older than `--min-time` is asked for; unlike with Series, the oldest block counts for nothing,
+//! since samples that came out of order may be older.
 
 use std::collections::{BTreeSet, HashSet};
 
 use tonic::Status;
 
 use super::{
-    Context, View, errors,
+    Context, View,
+    budget::Held,
+    errors,
+    respond::Answer,
+    rope::Rope,
     selection::{Selection, select},
 };
 use crate::{
     model::Matcher,
-    pb::thanos::{LabelMatcher, LabelNamesRequest, LabelNamesResponse, LabelValuesRequest, LabelValuesResponse},
-    prometheus::{api::Question, version::at_least},
+    ops::grpc::Caller,
+    pb::thanos::{LabelMatcher, LabelNamesRequest, LabelValuesRequest},
+    prometheus::{
+        Error,
+        api::{Ask, Question, Texts},
+        version::at_least,
+    },
 };
+
+/// With more texts than this an answer is put together elsewhere: this thread serves all queries.
+const MANY: usize = 2000;
 
 /// The two unary calls of the service `thanos.Store`.
 #[derive(Clone, Debug)]
@@ -34,13 +47,13 @@ impl LabelCalls {
     /// reader takes a warning for a partial answer.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad matcher, and see [`errors::status`].
-    pub async fn names(&self, request: LabelNamesRequest) -> Result<LabelNamesResponse, Status> {
-        let view = self.context.view();
+    /// `InvalidArgument` for a bad matcher, `Unavailable` without external labels, and see [`errors::status`].
+    pub(super) async fn names(&self, request: LabelNamesRequest, caller: &Caller) -> Result<Answer, Status> {
+        let view = self.context.labelled_view()?;
         let Some(matchers) = left(&request.matchers, &view)? else {
-            return Ok(LabelNamesResponse::default());
+            return self.nothing();
         };
-        let replica: HashSet<&str> = request.without_replica_labels.iter().map(String::as_str).collect();
+        let replica: HashSet<String> = request.without_replica_labels.into_iter().collect();
         // Those that are taken away here must not be counted there.
         let extra = i64::try_from(replica.len()).unwrap_or(i64::MAX);
         let limit = if request.limit > 0 {
@@ -48,61 +61,65 @@ impl LabelCalls {
         } else {
             0
         };
-        let Some(question) = question(&matchers, request.start, request.end, limit, &view) else {
-            return Ok(LabelNamesResponse::default());
+        let Some(question) = self.question(&matchers, request.start, request.end, limit) else {
+            return self.nothing();
         };
-        let client = &self.context.client;
+        let (client, ask, room) = (
+            &self.context.client,
+            self.context.ask(caller),
+            self.context.budget.hold(),
+        );
         let stored = if matchers.is_empty() || knows_matchers(&view) {
-            client.label_names(&question).await
+            client.label_names(&question, &ask, room).await
         } else {
-            client.label_names_of_series(&question).await
+            client.label_names_of_series(&question, &ask, room).await
         };
-        let mut names: BTreeSet<String> = stored.map_err(errors::status)?.into_iter().collect();
-        if !names.is_empty() {
-            let external = view.labels.iter().filter(|label| !label.value.is_empty());
-            names.extend(external.map(|label| label.name.to_string()));
-        }
-        names.retain(|name| !replica.contains(name.as_str()));
-        Ok(LabelNamesResponse {
-            names: cut(names, request.limit),
-            ..LabelNamesResponse::default()
+        let external = view.labels;
+        self.answer(stored, request.limit, move |names| {
+            if !names.is_empty() {
+                let external = external.iter().filter(|label| !label.value.is_empty());
+                names.extend(external.map(|label| label.name.to_string()));
+            }
+            names.retain(|name| !replica.contains(name));
         })
+        .await
     }
 
     /// The values of a label, sorted, each once, at most as many as the limit. An external label has its own value, if
     /// any series matches what else is asked; if nothing else is asked, that value whatever is stored.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad matcher or no label, and see [`errors::status`].
-    pub async fn values(&self, request: LabelValuesRequest) -> Result<LabelValuesResponse, Status> {
+    /// `InvalidArgument` for a bad matcher or no label, `Unavailable` without external labels, and see
+    /// [`errors::status`].
+    pub(super) async fn values(&self, request: LabelValuesRequest, caller: &Caller) -> Result<Answer, Status> {
         if request.label.is_empty() {
             return Err(Status::invalid_argument("label name parameter cannot be empty"));
         }
         if request.without_replica_labels.contains(&request.label) {
-            return Ok(LabelValuesResponse::default());
+            return self.nothing();
         }
-        let view = self.context.view();
+        let view = self.context.labelled_view()?;
         let Some(matchers) = left(&request.matchers, &view)? else {
-            return Ok(LabelValuesResponse::default());
+            return self.nothing();
         };
         let external = view.labels.get(&request.label).filter(|value| !value.is_empty());
+        let mut held = self.context.budget.hold();
         if let Some(value) = external.filter(|_| matchers.is_empty()) {
-            return Ok(answer([value.to_owned()].into(), 0));
+            return encode([value.to_owned()].into(), 0, held);
         }
-        let Some(question) = question(&matchers, request.start, request.end, request.limit, &view) else {
-            return Ok(LabelValuesResponse::default());
+        let Some(question) = self.question(&matchers, request.start, request.end, request.limit) else {
+            return self.nothing();
         };
-        let values = match external {
-            Some(value) => {
-                let any = self.context.client.any_series(&question).await;
-                any.map_err(errors::status)?
-                    .then(|| value.to_owned())
-                    .into_iter()
-                    .collect()
-            }
-            None => self.stored_values(&request.label, &question, &view).await?,
-        };
-        Ok(answer(values, request.limit))
+        let ask = self.context.ask(caller);
+        if let Some(value) = external {
+            let room = &mut |bytes| held.take(bytes);
+            let any = self.context.client.any_series(&question, &ask, room).await;
+            let any = any.map_err(errors::status)?;
+            let values = any.then(|| value.to_owned()).into_iter().collect();
+            return encode(values, request.limit, held);
+        }
+        let stored = self.stored_values(&request.label, &question, &view, &ask, held).await;
+        self.answer(stored, request.limit, |_| ()).await
     }
 
     async fn stored_values(
@@ -110,15 +127,69 @@ impl LabelCalls {
         label: &str,
         question: &Question<'_>,
         view: &View,
-    ) -> Result<BTreeSet<String>, Status> {
+        ask: &Ask,
+        held: Held,
+    ) -> Result<Texts<Held>, Error> {
         let client = &self.context.client;
-        let values = if question.matchers.is_empty() || knows_matchers(view) {
-            client.label_values(label, &view.version, question).await
+        if question.matchers.is_empty() || knows_matchers(view) {
+            client.label_values((label, &view.version), question, ask, held).await
         } else {
-            client.label_values_of_series(label, question).await
-        };
-        Ok(values.map_err(errors::status)?.into_iter().collect())
+            client.label_values_of_series(label, question, ask, held).await
+        }
     }
+
+    /// What to ask Prometheus; `None` if all of the time is older than what is served.
+    fn question<'a>(&self, matchers: &'a [Matcher], start_ms: i64, end_ms: i64, limit: i64) -> Option<Question<'a>> {
+        let start_ms = start_ms.max(self.context.limit_ms());
+        (start_ms <= end_ms).then_some(Question {
+            matchers,
+            start_ms,
+            end_ms,
+            limit,
+        })
+    }
+
+    fn nothing(&self) -> Result<Answer, Status> {
+        encode(BTreeSet::new(), 0, self.context.budget.hold())
+    }
+
+    /// What was found, after a `change`.
+    async fn answer(
+        &self,
+        found: Result<Texts<Held>, Error>,
+        limit: i64,
+        change: impl FnOnce(&mut BTreeSet<String>) + Send + 'static,
+    ) -> Result<Answer, Status> {
+        let Texts { mut texts, room, .. } = found.map_err(errors::status)?;
+        let many = texts.len() > MANY;
+        let work = move || {
+            change(&mut texts);
+            encode(texts, limit, room)
+        };
+        if !many {
+            return work();
+        }
+        let done = self.context.lane.run(work).await;
+        done.map_err(|lost| Status::internal(lost.to_string()))?
+    }
+}
+
+/// A message of at most `limit` texts, if that is positive. Those of names and of values have the same form.
+fn encode(texts: BTreeSet<String>, limit: i64, mut held: Held) -> Result<Answer, Status> {
+    let most = usize::try_from(limit).ok().filter(|&limit| limit > 0);
+    let mut message = Rope::default();
+    for text in texts.into_iter().take(most.unwrap_or(usize::MAX)) {
+        message.text(1, &text);
+    }
+    if !held.take(message.len()) {
+        return Err(Status::resource_exhausted(
+            "there is no memory for the answer, of which all calls share --store.memory-limit: ask for less, or less at \
+             once, or raise it",
+        ));
+    }
+    let mut answer = Answer::new(held);
+    answer.add(message)?;
+    Ok(answer)
 }
 
 /// The matchers that are left for Prometheus; `None` if an external label contradicts.
@@ -129,34 +200,7 @@ fn left(matchers: &[LabelMatcher], view: &View) -> Result<Option<Vec<Matcher>>, 
     })
 }
 
-/// What to ask Prometheus; `None` if all of the time is older than what is served.
-fn question<'a>(matchers: &'a [Matcher], start_ms: i64, end_ms: i64, limit: i64, view: &View) -> Option<Question<'a>> {
-    let start_ms = start_ms.max(view.min_time_ms);
-    (start_ms <= end_ms).then_some(Question {
-        matchers,
-        start_ms,
-        end_ms,
-        limit,
-    })
-}
-
 /// Whether Prometheus takes matchers when it is asked for names or values.
 fn knows_matchers(view: &View) -> bool {
     at_least(&view.version, 2, 24)
-}
-
-fn answer(values: BTreeSet<String>, limit: i64) -> LabelValuesResponse {
-    LabelValuesResponse {
-        values: cut(values, limit),
-        ..LabelValuesResponse::default()
-    }
-}
-
-/// At most `limit` texts, if it is positive.
-fn cut(texts: BTreeSet<String>, limit: i64) -> Vec<String> {
-    let most = usize::try_from(limit)
-        .ok()
-        .filter(|&limit| limit > 0)
-        .unwrap_or(usize::MAX);
-    texts.into_iter().take(most).collect()
 }

@@ -27,6 +27,15 @@ pub(super) fn with_external(mut labels: LabelMap, external: &Labels) -> ZLabelSe
     plain(labels)
 }
 
+/// A label set with the `external` labels under it: what it has of its own stays.
+pub(super) fn over_external(mut labels: LabelMap, external: &Labels) -> ZLabelSet {
+    for label in external.iter().filter(|label| !label.value.is_empty()) {
+        let own = labels.entry(label.name.to_string());
+        own.or_insert_with(|| label.value.to_string());
+    }
+    plain(labels)
+}
+
 /// The external labels themselves.
 pub(super) fn external(labels: &Labels) -> ZLabelSet {
     let labels = labels.iter().map(|label| Label {
@@ -57,5 +66,6 @@ mod tests {
         assert_eq!(show(with_external(labels(), &over)), "a=x,b=2");
         assert_eq!(show(with_external(labels(), &Labels::default())), "b=1,job=n,void=");
         assert_eq!(show(external(&over)), "a=x,b=2,job=");
+        assert_eq!(show(over_external(labels(), &over)), "a=x,b=1,job=n,void=");
     }
 }

@@ -1,15 +1,22 @@
 //! Metadata: type, help and unit of metrics, as targets tell them.
 
-use tonic::{Request, Response, Status, async_trait};
+use std::mem;
 
-use super::{Context, Messages, errors, one};
-use crate::{
-    pb::thanos::{
-        Meta, MetricMetadata, MetricMetadataEntry, MetricMetadataRequest, MetricMetadataResponse,
-        metadata_server::Metadata, metric_metadata_response,
-    },
-    prometheus::api,
+use tonic::Status;
+
+use super::{
+    Context, errors,
+    respond::{Answer, Call},
+    rope::Rope,
 };
+use crate::{
+    ops::grpc::Caller,
+    pb::thanos::{Meta, MetricMetadataRequest},
+    prometheus::api::{MetadataPart, Room, Take},
+};
+
+/// What a metric takes beside its name and what is said of it, in bytes, at most.
+const METRIC: usize = 32;
 
 /// The service `thanos.Metadata`.
 #[derive(Clone, Debug)]
@@ -24,29 +31,115 @@ impl MetadataService {
     }
 }
 
-#[async_trait]
-impl Metadata for MetadataService {
-    type MetricMetadataStream = Messages<MetricMetadataResponse>;
+impl Call for MetadataService {
+    const SERVICE: &'static str = "thanos.Metadata";
+    const PATH: &'static str = "/thanos.Metadata/MetricMetadata";
+    type Request = MetricMetadataRequest;
 
     /// One message, whatever there is. A negative limit is none; 0, also when it is not set, asks for nothing.
-    async fn metric_metadata(
-        &self,
-        request: Request<MetricMetadataRequest>,
-    ) -> Result<Response<Self::MetricMetadataStream>, Status> {
-        let request = request.into_inner();
-        let found = self.context.client.metadata(&request.metric, request.limit).await;
-        let found = found.map_err(errors::status)?.into_iter();
-        let metadata = found.map(|(metric, metas)| (metric, entry(metas))).collect();
-        let result = metric_metadata_response::Result::Metadata(MetricMetadata { metadata });
-        Ok(one(MetricMetadataResponse { result: Some(result) }))
+    async fn answer(&self, request: MetricMetadataRequest, caller: Caller) -> Result<Answer, Status> {
+        let metrics = Metrics::new(Answer::new(self.context.budget.hold()));
+        let ask = self.context.ask(&caller);
+        let client = &self.context.client;
+        let found = client.metadata(&request.metric, request.limit, &ask, metrics).await;
+        found.map_err(errors::status)?.finish()
     }
 }
 
-fn entry(metas: Vec<api::Meta>) -> MetricMetadataEntry {
-    let metas = metas.into_iter().map(|meta| Meta {
-        r#type: meta.kind,
-        help: meta.help,
-        unit: meta.unit,
-    });
-    MetricMetadataEntry { metas: metas.collect() }
+/// The metrics so far.
+#[derive(Debug)]
+struct Metrics {
+    answer: Answer,
+    /// What is said of the metric that comes, as fields of a `MetricMetadataEntry`.
+    metas: Rope,
+    /// Fields of a `MetricMetadata`.
+    metrics: Rope,
+}
+
+impl Room for Metrics {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.answer.held.take(bytes)
+    }
+}
+
+impl Take<MetadataPart> for Metrics {
+    fn take(&mut self, part: MetadataPart) -> bool {
+        let taken = match part {
+            MetadataPart::Meta(meta) => {
+                let before = self.metas.len();
+                self.metas.field(
+                    2,
+                    &Meta {
+                        r#type: meta.kind,
+                        help: meta.help,
+                        unit: meta.unit,
+                    },
+                );
+                self.metas.len() - before
+            }
+            MetadataPart::Metric(name) => {
+                let mut metric = Rope::default();
+                metric.text(1, &name);
+                metric.nested(2, mem::take(&mut self.metas));
+                self.metrics.nested(1, metric);
+                name.len() + METRIC
+            }
+        };
+        self.answer.held.take(taken)
+    }
+}
+
+impl Metrics {
+    fn new(answer: Answer) -> Self {
+        Self {
+            answer,
+            metas: Rope::default(),
+            metrics: Rope::default(),
+        }
+    }
+
+    fn finish(mut self) -> Result<Answer, Status> {
+        let mut message = Rope::default();
+        message.nested(1, self.metrics);
+        self.answer.add(message)?;
+        Ok(self.answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pb::thanos::{MetricMetadataResponse, metric_metadata_response},
+        prometheus::api::testing,
+        storeapi::{budget::Budget, respond::testing::messages},
+    };
+
+    #[test]
+    fn metrics_have_what_is_said_of_them_and_null_is_nothing() {
+        let json = r#"{"up": [{"type": "gauge", "help": "h", "unit": ""}, {}], "a\u0062": [], "none": null}"#;
+        let metrics = Metrics::new(Answer::new(Budget::new(1 << 20).hold()));
+        let found = testing::metadata(json, metrics).unwrap().finish().unwrap();
+        let [MetricMetadataResponse { result }] = &messages(found)[..] else {
+            panic!("not one message");
+        };
+        let Some(metric_metadata_response::Result::Metadata(found)) = result else {
+            panic!("no metadata");
+        };
+        let kinds = |metric: &str| -> Vec<String> {
+            let metas = found.metadata[metric].metas.iter();
+            metas.map(|meta| format!("{} {}", meta.r#type, meta.help)).collect()
+        };
+        assert_eq!(found.metadata.len(), 3);
+        assert_eq!(kinds("up"), ["gauge h", " "]);
+        assert!(kinds("ab").is_empty() && kinds("none").is_empty());
+        for wrong in [r#"{"up": {}}"#, r#"{"up": "x"}"#, r#"["up"]"#, r#"{"up": [1]}"#] {
+            let metrics = Metrics::new(Answer::new(Budget::new(1 << 20).hold()));
+            let error = testing::metadata(wrong, metrics).unwrap_err();
+            assert!(
+                error.to_string().contains("expected lists by metric in data"),
+                "{error}"
+            );
+        }
+    }
 }

@@ -1,17 +1,24 @@
 //! Rules: the groups of rules with their alerts, as Prometheus has them. Only the kind of rule is filtered here; whoever
 //! asks filters the rest.
 
-use futures_util::{StreamExt, stream};
-use tonic::{Request, Response, Status, async_trait};
+use std::mem;
 
-use super::{Context, Messages, errors, label_sets, times::timestamp};
+use tonic::Status;
+
+use super::{
+    Context, errors, label_sets,
+    respond::{Answer, Call},
+    rope::Rope,
+    times::timestamp,
+};
 use crate::{
     model::Labels,
+    ops::grpc::Caller,
     pb::thanos::{
-        self, AlertInstance, AlertState, PartialResponseStrategy, RecordingRule, RulesRequest, RulesResponse, rule,
-        rules_request::Type, rules_response, rules_server::Rules,
+        Alert, AlertInstance, AlertState, PartialResponseStrategy, RecordingRule, RuleGroup, RulesRequest,
+        rules_request::Type,
     },
-    prometheus::api,
+    prometheus::api::{self, Room, RulePart, Take},
 };
 
 /// The service `thanos.Rules`.
@@ -27,55 +34,122 @@ impl RulesService {
     }
 }
 
-#[async_trait]
-impl Rules for RulesService {
-    type RulesStream = Messages<RulesResponse>;
+impl Call for RulesService {
+    const SERVICE: &'static str = "thanos.Rules";
+    const PATH: &'static str = "/thanos.Rules/Rules";
+    type Request = RulesRequest;
 
     /// One message per group, in Prometheus' order.
-    async fn rules(&self, request: Request<RulesRequest>) -> Result<Response<Self::RulesStream>, Status> {
-        let kind = match request.into_inner().r#type() {
+    async fn answer(&self, request: RulesRequest, caller: Caller) -> Result<Answer, Status> {
+        let kind = match request.r#type() {
             Type::All => None,
             Type::Alert => Some("alert"),
             Type::Record => Some("record"),
         };
-        let labels = self.context.view().labels;
-        let groups = self.context.client.rules(kind).await.map_err(errors::status)?;
-        let message = move |from| {
-            let group = rules_response::Result::Group(group(from, &labels));
-            Ok(RulesResponse { result: Some(group) })
-        };
-        Ok(Response::new(stream::iter(groups.into_iter().map(message)).boxed()))
+        let labels = self.context.labelled_view()?.labels;
+        let groups = Groups::new(labels, Answer::new(self.context.budget.hold()));
+        let ask = self.context.ask(&caller);
+        let groups = self.context.client.rules(kind, &ask, groups).await;
+        Ok(groups.map_err(errors::status)?.answer)
     }
 }
 
-fn group(from: api::RuleGroup, external: &Labels) -> thanos::RuleGroup {
-    let (name, file) = (from.name, from.file);
-    let rules = from.rules.into_iter();
-    thanos::RuleGroup {
-        rules: rules.filter_map(|from| rule(from, external, &file, &name)).collect(),
-        name,
-        file,
-        interval: from.interval,
-        evaluation_duration_seconds: from.evaluation_time,
-        last_evaluation: Some(timestamp(from.last_evaluation)),
-        partial_response_strategy: PartialResponseStrategy::Abort.into(),
-        limit: from.limit,
+/// The groups so far: what is in one comes before it.
+#[derive(Debug)]
+struct Groups {
+    external: Labels,
+    answer: Answer,
+    /// Alerts of the rule that comes, as fields of an `Alert`.
+    alerts: Rope,
+    /// Rules of the group that comes, as fields of a `RuleGroup`.
+    rules: Rope,
+    /// How many rules of the group are of a kind that is not known, with kind and name of the last one.
+    unknown: Option<(u64, String, String)>,
+}
+
+impl Room for Groups {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.answer.held.take(bytes)
     }
 }
 
-/// A rule; `None` if it is of a kind that is not known, which must not cost the others.
-fn rule(from: api::Rule, external: &Labels, file: &str, group: &str) -> Option<thanos::Rule> {
-    let result = match &*from.kind.to_ascii_lowercase() {
-        "recording" => rule::Result::Recording(recording(from, external)),
-        "alerting" => rule::Result::Alert(alert(from, external)),
-        _ => {
-            let (kind, name) = (from.kind, from.name);
-            tracing::warn!(kind, name, group, file, "left out a rule of a kind that is not known");
-            return None;
+impl Take<RulePart> for Groups {
+    fn take(&mut self, part: RulePart) -> bool {
+        let before = self.alerts.len() + self.rules.len();
+        match part {
+            RulePart::Alert(from) => self.alerts.field(7, &instance(from, &self.external)),
+            RulePart::Rule(from) => self.rule(*from),
+            RulePart::Group(from) => return self.group(from),
         }
-    };
-    Some(thanos::Rule { result: Some(result) })
+        let grown = (self.alerts.len() + self.rules.len()).saturating_sub(before);
+        self.answer.held.take(grown)
+    }
 }
+
+impl Groups {
+    fn new(external: Labels, answer: Answer) -> Self {
+        Self {
+            external,
+            answer,
+            alerts: Rope::default(),
+            rules: Rope::default(),
+            unknown: None,
+        }
+    }
+
+    /// Adds a rule; one of a kind that is not known is left out, since it must not cost the others.
+    fn rule(&mut self, from: api::Rule) {
+        let alerts = mem::take(&mut self.alerts);
+        let mut rule = Rope::default();
+        match &*from.kind.to_ascii_lowercase() {
+            "recording" => rule.field(1, &recording(from, &self.external)),
+            "alerting" => rule.nested(2, alert(from, alerts, &self.external)),
+            _ => {
+                let before = self.unknown.take().map_or(0, |(count, ..)| count);
+                self.unknown = Some((before + 1, from.kind, from.name));
+                return;
+            }
+        }
+        self.rules.nested(3, rule);
+    }
+
+    fn group(&mut self, from: api::RuleGroup) -> bool {
+        let (group, file) = (&*from.name, &*from.file);
+        if let Some((count, kind, name)) = self.unknown.take() {
+            tracing::warn!(
+                count,
+                kind,
+                name,
+                group,
+                file,
+                "left out rules of a kind that is not known"
+            );
+        }
+        let own = group.len() + file.len();
+        let rest = RuleGroup {
+            interval: from.interval,
+            evaluation_duration_seconds: from.evaluation_time,
+            last_evaluation: Some(timestamp(from.last_evaluation)),
+            partial_response_strategy: PartialResponseStrategy::Abort.into(),
+            limit: from.limit,
+            ..RuleGroup::default()
+        };
+        let mut group = Rope::default();
+        group.fields(&RuleGroup {
+            name: from.name,
+            file: from.file,
+            ..RuleGroup::default()
+        });
+        group.append(mem::take(&mut self.rules));
+        group.fields(&rest);
+        let mut message = Rope::default();
+        message.nested(1, group);
+        self.answer.held.take(own + GROUP) && self.answer.add(message).is_ok()
+    }
+}
+
+/// What a group takes beside its names and rules, in bytes, at most.
+const GROUP: usize = 128;
 
 fn recording(from: api::Rule, external: &Labels) -> RecordingRule {
     RecordingRule {
@@ -89,27 +163,35 @@ fn recording(from: api::Rule, external: &Labels) -> RecordingRule {
     }
 }
 
-fn alert(from: api::Rule, external: &Labels) -> thanos::Alert {
-    thanos::Alert {
+/// An alerting rule with its alerts, as fields of an `Alert`, in the order of their numbers.
+fn alert(from: api::Rule, alerts: Rope, external: &Labels) -> Rope {
+    let mut alert = Rope::default();
+    alert.fields(&Alert {
         state: state(&from.state).into(),
         name: from.name,
         query: from.query,
         duration_seconds: from.duration,
         labels: Some(label_sets::with_external(from.labels, external)),
         annotations: Some(label_sets::plain(from.annotations)),
-        alerts: from.alerts.into_iter().map(instance).collect(),
+        ..Alert::default()
+    });
+    alert.append(alerts);
+    alert.fields(&Alert {
         health: from.health,
         last_error: from.last_error,
         evaluation_duration_seconds: from.evaluation_time,
         last_evaluation: Some(timestamp(from.last_evaluation)),
         keep_firing_for_seconds: from.keep_firing_for,
-    }
+        ..Alert::default()
+    });
+    alert
 }
 
-/// An alert: without external labels and with another strategy than its group. Readers expect it so.
-fn instance(from: api::Alert) -> AlertInstance {
+/// An alert: with the external labels under its own, since a rule may set one of them itself, and with another strategy
+/// than its group, since readers expect it so.
+fn instance(from: api::Alert, external: &Labels) -> AlertInstance {
     AlertInstance {
-        labels: Some(label_sets::plain(from.labels)),
+        labels: Some(label_sets::over_external(from.labels, external)),
         annotations: Some(label_sets::plain(from.annotations)),
         state: state(&from.state).into(),
         active_at: from.active_at.map(|time| timestamp(Some(time))),

@@ -1,17 +1,20 @@
 //! Status: what Prometheus' storage holds.
 
-use std::collections::BTreeMap;
+use std::mem;
 
-use tonic::{Request, Response, async_trait};
+use tonic::Status;
 
-use super::{Context, Messages, errors, one, selection};
+use super::{
+    Context, errors,
+    respond::{Answer, Call},
+    rope::Rope,
+    selection,
+};
 use crate::{
     model::Labels,
-    pb::thanos::{
-        HeadStatistics, LabelMatcher, Statistic, TsdbStatistics, TsdbStatisticsEntry, TsdbStatisticsRequest,
-        TsdbStatisticsResponse, status_server::Status, tsdb_statistics_response,
-    },
-    prometheus::api,
+    ops::grpc::Caller,
+    pb::thanos::{HeadStatistics, LabelMatcher, Statistic, TsdbStatisticsRequest},
+    prometheus::api::{self, Room, Take, TsdbPart},
 };
 
 /// The service `thanos.Status`.
@@ -27,40 +30,115 @@ impl StatusService {
     }
 }
 
-#[async_trait]
-impl Status for StatusService {
-    type TSDBStatisticsStream = Messages<TsdbStatisticsResponse>;
+impl Call for StatusService {
+    const SERVICE: &'static str = "thanos.Status";
+    const PATH: &'static str = "/thanos.Status/TSDBStatistics";
+    type Request = TsdbStatisticsRequest;
 
     #[expect(deprecated, reason = "older readers may still ask for a tenant")]
     /// One message; its map is empty if a matcher contradicts an external label, or a tenant is asked for.
-    async fn tsdb_statistics(
-        &self,
-        request: Request<TsdbStatisticsRequest>,
-    ) -> Result<Response<Self::TSDBStatisticsStream>, tonic::Status> {
+    async fn answer(&self, request: TsdbStatisticsRequest, caller: Caller) -> Result<Answer, Status> {
         if self.context.probe.ready().is_err() {
-            return Err(tonic::Status::unknown("not ready"));
+            return Err(Status::unknown("not ready"));
         }
-        let request = request.into_inner();
-        let mut statistics = BTreeMap::new();
+        let mut answer = Answer::new(self.context.budget.hold());
+        let mut statistics = Rope::default();
         if matches(&request.matchers, &self.context.view().labels)? && request.tenant.is_empty() {
             let failed = "failed to get tsdb status from prometheus";
-            let found = self.context.client.tsdb_status(request.limit).await.map_err(|error| {
+            let numbers = Numbers::new(answer, request.limit);
+            let ask = self.context.ask(&caller);
+            let found = self.context.client.tsdb_status(request.limit, &ask, numbers).await;
+            let (numbers, head) = found.map_err(|error| {
                 let status = errors::status(error);
-                tonic::Status::new(status.code(), format!("{failed}: {}", status.message()))
+                Status::new(status.code(), format!("{failed}: {}", status.message()))
             })?;
-            let found = found
-                .ok_or_else(|| tonic::Status::unknown(format!("{failed}: empty data field in TSDB status response")))?;
+            let head =
+                head.ok_or_else(|| Status::unknown(format!("{failed}: empty data field in TSDB status response")))?;
+            let entry;
+            (answer, entry) = numbers.entry(head);
+            let mut tenant = Rope::default();
             // One Prometheus has one tenant, without a name.
-            statistics.insert(String::new(), entry(found, request.limit));
+            tenant.text(1, "");
+            tenant.nested(2, entry);
+            statistics.nested(1, tenant);
         }
-        let result = tsdb_statistics_response::Result::Statistics(TsdbStatistics { statistics });
-        Ok(one(TsdbStatisticsResponse { result: Some(result) }))
+        let mut message = Rope::default();
+        message.nested(1, statistics);
+        answer.add(message)?;
+        Ok(answer)
+    }
+}
+
+/// The lists so far, as fields of a `TsdbStatisticsEntry`.
+#[derive(Debug)]
+struct Numbers {
+    answer: Answer,
+    lists: [(usize, Rope); 4],
+    /// Entries of each list, at most.
+    most: usize,
+}
+
+impl Room for Numbers {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.answer.held.take(bytes)
+    }
+}
+
+impl Take<TsdbPart> for Numbers {
+    fn take(&mut self, part: TsdbPart) -> bool {
+        let (at, from) = match part {
+            TsdbPart::SeriesByMetric(from) => (0, from),
+            TsdbPart::ValuesByLabel(from) => (1, from),
+            TsdbPart::BytesByLabel(from) => (2, from),
+            TsdbPart::SeriesByPair(from) => (3, from),
+        };
+        let (count, list) = &mut self.lists[usize::from(at)];
+        *count += 1;
+        if *count > self.most {
+            return true;
+        }
+        let before = list.len();
+        let api::Statistic { name, value } = from;
+        // The lists have the numbers from 2 on.
+        list.field(2 + at, &Statistic { name, value });
+        self.answer.held.take(list.len() - before)
+    }
+}
+
+impl Numbers {
+    fn new(answer: Answer, limit: i32) -> Self {
+        let most = usize::try_from(limit).ok().filter(|&limit| limit > 0);
+        Self {
+            answer,
+            lists: Default::default(),
+            most: most.unwrap_or(usize::MAX),
+        }
+    }
+
+    /// All of it, as fields of a `TsdbStatisticsEntry`.
+    fn entry(mut self, head: api::HeadStats) -> (Answer, Rope) {
+        let mut entry = Rope::default();
+        entry.field(
+            1,
+            &HeadStatistics {
+                num_series: head.num_series,
+                num_label_pairs: head.num_label_pairs,
+                chunk_count: head.chunk_count,
+                min_time: head.min_time,
+                // Without a sample it is the smallest number there is.
+                max_time: head.max_time.max(0),
+            },
+        );
+        for (_, list) in &mut self.lists {
+            entry.append(mem::take(list));
+        }
+        (self.answer, entry)
     }
 }
 
 /// Whether all matchers fit the external labels, where a label that is not there has the empty value.
-fn matches(matchers: &[LabelMatcher], external: &Labels) -> Result<bool, tonic::Status> {
-    let bad = |text: &str| tonic::Status::unknown(format!("failed to convert matchers: {text}"));
+fn matches(matchers: &[LabelMatcher], external: &Labels) -> Result<bool, Status> {
+    let bad = |text: &str| Status::unknown(format!("failed to convert matchers: {text}"));
     let mut all = true;
     // Those behind one that does not fit are read all the same: a bad one is an error wherever it stands.
     for matcher in matchers {
@@ -71,37 +149,16 @@ fn matches(matchers: &[LabelMatcher], external: &Labels) -> Result<bool, tonic::
     Ok(all)
 }
 
-fn entry(from: api::TsdbStatus, limit: i32) -> TsdbStatisticsEntry {
-    let most = usize::try_from(limit)
-        .ok()
-        .filter(|&limit| limit > 0)
-        .unwrap_or(usize::MAX);
-    let list = |from: Vec<api::Statistic>| {
-        let from = from.into_iter().take(most);
-        let list = from.map(|api::Statistic { name, value }| Statistic { name, value });
-        list.collect()
-    };
-    let head = from.head_stats;
-    TsdbStatisticsEntry {
-        head_statistics: Some(HeadStatistics {
-            num_series: head.num_series,
-            num_label_pairs: head.num_label_pairs,
-            chunk_count: head.chunk_count,
-            min_time: head.min_time,
-            // Without a sample it is the smallest number there is.
-            max_time: head.max_time.max(0),
-        }),
-        series_count_by_metric_name: list(from.series_count_by_metric_name),
-        label_value_count_by_label_name: list(from.label_value_count_by_label_name),
-        memory_in_bytes_by_label_name: list(from.memory_in_bytes_by_label_name),
-        series_count_by_label_value_pair: list(from.series_count_by_label_value_pair),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
-    use crate::pb::thanos::label_matcher::Type;
+    use crate::{
+        pb::thanos::{TsdbStatisticsEntry, label_matcher::Type},
+        prometheus::api::testing,
+        storeapi::budget::Budget,
+    };
 
     #[test]
     fn lists_are_cut_and_the_numbers_of_an_empty_head_make_sense() {
@@ -109,7 +166,12 @@ mod tests {
             "minTime": 9223372036854775807, "maxTime": -9223372036854775808},
             "seriesCountByMetricName": [{"name": "a", "value": 2}, {"name": "b", "value": 1}],
             "labelValueCountByLabelName": null}"#;
-        let found = |limit| entry(serde_json::from_str(json).unwrap(), limit);
+        let found = |limit| {
+            let numbers = Numbers::new(Answer::new(Budget::new(1 << 20).hold()), limit);
+            let (numbers, head) = testing::tsdb_status(json, numbers).unwrap();
+            let entry: Vec<u8> = numbers.entry(head.unwrap()).1.into_pieces().flatten().collect();
+            TsdbStatisticsEntry::decode(&*entry).unwrap()
+        };
         let head = found(0).head_statistics.unwrap();
         assert_eq!((head.num_series, head.num_label_pairs, head.chunk_count), (3, 2, 4));
         assert_eq!((head.min_time, head.max_time), (i64::MAX, 0));

@@ -1,82 +1,80 @@
-//! The service `thanos.Store`: Series goes its own way, the label calls through the generated server.
+//! The service `thanos.Store`: each of its calls goes its own way.
 
 use std::{
     convert::Infallible,
-    future::Future,
-    pin::Pin,
     task::{Context as TaskContext, Poll},
 };
 
-use http::{Request as HttpRequest, Response as HttpResponse};
-use tonic::{Request, Response, Status, body::Body, server::NamedService};
+use http::{Request, Response};
+use tonic::{body::Body, server::NamedService};
 use tower_service::Service;
 
-use super::{Messages, label_calls::LabelCalls, series::Series};
-use crate::pb::thanos::{
-    LabelNamesRequest, LabelNamesResponse, LabelValuesRequest, LabelValuesResponse, SeriesRequest, SeriesResponse,
-    store_server::{Store, StoreServer},
+use super::{
+    label_calls::LabelCalls,
+    respond::{Responding, no_such_method, respond},
+    series::Series,
 };
 
-/// The HTTP/2 path of Series.
+/// The HTTP/2 paths of its methods.
 const SERIES: &str = "/thanos.Store/Series";
+const NAMES: &str = "/thanos.Store/LabelNames";
+const VALUES: &str = "/thanos.Store/LabelValues";
 
 /// The service; clones share it.
 #[derive(Clone, Debug)]
 pub struct StoreService {
     series: Series,
-    rest: StoreServer<Rest>,
+    labels: LabelCalls,
+    message_max: usize,
 }
 
 impl StoreService {
-    /// Answers Series with `series` and the label calls with `labels`; a request has at most `message_max` bytes.
+    /// Answers Series with `series` and the label calls with `labels`; a request of theirs has at most `message_max` bytes.
     pub fn new(series: Series, labels: LabelCalls, message_max: usize) -> Self {
-        let rest = StoreServer::new(Rest(labels)).max_decoding_message_size(message_max);
-        Self { series, rest }
+        Self {
+            series,
+            labels,
+            message_max,
+        }
     }
 }
 
 impl NamedService for StoreService {
-    const NAME: &'static str = <StoreServer<Rest> as NamedService>::NAME;
+    const NAME: &'static str = "thanos.Store";
 }
 
-impl Service<HttpRequest<Body>> for StoreService {
-    type Response = HttpResponse<Body>;
+impl Service<Request<Body>> for StoreService {
+    type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse<Body>, Infallible>> + Send>>;
+    type Future = Responding;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
-        if request.uri().path() == SERIES {
-            let series = self.series.clone();
-            return Box::pin(async move { Ok(series.respond(request).await) });
-        }
-        Box::pin(self.rest.call(request))
-    }
-}
-
-#[derive(Debug)]
-struct Rest(LabelCalls);
-
-#[tonic::async_trait]
-impl Store for Rest {
-    type SeriesStream = Messages<SeriesResponse>;
-
-    async fn series(&self, _: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
-        // Its messages are written without these types.
-        Err(Status::unimplemented("Series is answered elsewhere"))
-    }
-
-    async fn label_names(&self, request: Request<LabelNamesRequest>) -> Result<Response<LabelNamesResponse>, Status> {
-        Ok(Response::new(self.0.names(request.into_inner()).await?))
-    }
-
-    async fn label_values(
-        &self,
-        request: Request<LabelValuesRequest>,
-    ) -> Result<Response<LabelValuesResponse>, Status> {
-        Ok(Response::new(self.0.values(request.into_inner()).await?))
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Self {
+            series,
+            labels,
+            message_max,
+        } = self.clone();
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                SERIES => series.respond(request).await,
+                NAMES => {
+                    respond(request, message_max, async |asked, caller| {
+                        labels.names(asked, &caller).await
+                    })
+                    .await
+                }
+                VALUES => {
+                    respond(request, message_max, async |asked, caller| {
+                        labels.values(asked, &caller).await
+                    })
+                    .await
+                }
+                _ => no_such_method(),
+            })
+        })
     }
 }

@@ -1,15 +1,18 @@
 //! Targets: what Prometheus scrapes, and what it found but dropped.
 
-use tonic::{Request, Response, Status, async_trait};
+use tonic::Status;
 
-use super::{Context, Messages, errors, label_sets, one, times::timestamp};
+use super::{
+    Context, errors, label_sets,
+    respond::{Answer, Call},
+    rope::Rope,
+    times::timestamp,
+};
 use crate::{
     model::Labels,
-    pb::thanos::{
-        ActiveTarget, DroppedTarget, TargetDiscovery, TargetHealth, TargetsRequest, TargetsResponse,
-        targets_request::State, targets_response, targets_server::Targets,
-    },
-    prometheus::api,
+    ops::grpc::Caller,
+    pb::thanos::{ActiveTarget, DroppedTarget, TargetHealth, TargetsRequest, targets_request::State},
+    prometheus::api::{self, Room, Take, Target},
 };
 
 /// The service `thanos.Targets`.
@@ -25,32 +28,66 @@ impl TargetsService {
     }
 }
 
-#[async_trait]
-impl Targets for TargetsService {
-    type TargetsStream = Messages<TargetsResponse>;
+impl Call for TargetsService {
+    const SERVICE: &'static str = "thanos.Targets";
+    const PATH: &'static str = "/thanos.Targets/Targets";
+    type Request = TargetsRequest;
 
     /// One message, whatever there is.
-    async fn targets(&self, request: Request<TargetsRequest>) -> Result<Response<Self::TargetsStream>, Status> {
-        let state = match request.into_inner().state() {
+    async fn answer(&self, request: TargetsRequest, caller: Caller) -> Result<Answer, Status> {
+        let state = match request.state() {
             State::Any => None,
             State::Active => Some("active"),
             State::Dropped => Some("dropped"),
         };
-        let labels = self.context.view().labels;
-        let targets = self.context.client.targets(state).await.map_err(errors::status)?;
-        let result = targets_response::Result::Targets(discovery(targets, &labels));
-        Ok(one(TargetsResponse { result: Some(result) }))
+        let found = Discovery {
+            external: self.context.labelled_view()?.labels,
+            answer: Answer::new(self.context.budget.hold()),
+            targets: Rope::default(),
+        };
+        let ask = self.context.ask(&caller);
+        let found = self.context.client.targets(state, &ask, found).await;
+        found.map_err(errors::status)?.finish()
     }
 }
 
-fn discovery(from: api::Targets, external: &Labels) -> TargetDiscovery {
-    let active = from.active_targets.into_iter().map(|from| active(from, external));
-    let dropped = from.dropped_targets.into_iter().map(|from| DroppedTarget {
+/// The targets so far, as fields of a `TargetDiscovery`.
+#[derive(Debug)]
+struct Discovery {
+    external: Labels,
+    answer: Answer,
+    targets: Rope,
+}
+
+impl Room for Discovery {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.answer.held.take(bytes)
+    }
+}
+
+impl Take<Target> for Discovery {
+    fn take(&mut self, target: Target) -> bool {
+        let before = self.targets.len();
+        match target {
+            Target::Active(from) => self.targets.field(1, &active(*from, &self.external)),
+            Target::Dropped(from) => self.targets.field(2, &dropped(from, &self.external)),
+        }
+        self.answer.held.take(self.targets.len() - before)
+    }
+}
+
+impl Discovery {
+    fn finish(mut self) -> Result<Answer, Status> {
+        let mut message = Rope::default();
+        message.nested(1, self.targets);
+        self.answer.add(message)?;
+        Ok(self.answer)
+    }
+}
+
+fn dropped(from: api::DroppedTarget, external: &Labels) -> DroppedTarget {
+    DroppedTarget {
         discovered_labels: Some(label_sets::with_external(from.discovered_labels, external)),
-    });
-    TargetDiscovery {
-        active_targets: active.collect(),
-        dropped_targets: dropped.collect(),
     }
 }
 
@@ -83,6 +120,27 @@ fn health(text: &str) -> TargetHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        pb::thanos::{TargetDiscovery, TargetsResponse, targets_response},
+        prometheus::api::testing,
+        storeapi::{budget::Budget, respond::testing::messages},
+    };
+
+    fn discovery(json: &str, external: &Labels) -> TargetDiscovery {
+        let found = Discovery {
+            external: external.clone(),
+            answer: Answer::new(Budget::new(1 << 20).hold()),
+            targets: Rope::default(),
+        };
+        let found = testing::targets(json, found).unwrap();
+        let [TargetsResponse { result }] = &messages(found.finish().unwrap())[..] else {
+            panic!("not one message");
+        };
+        match result.clone() {
+            Some(targets_response::Result::Targets(targets)) => targets,
+            other => panic!("no targets: {other:?}"),
+        }
+    }
 
     #[test]
     fn labels_are_laid_over_all_sets_but_nothing_else_changes() {
@@ -98,7 +156,7 @@ mod tests {
             "droppedTargetCounts": {"node": 1}
         }"#;
         let external = Labels::from_pairs([("cluster", "eu")]);
-        let found = discovery(serde_json::from_str(json).unwrap(), &external);
+        let found = discovery(json, &external);
         let set = |pairs: &[(&str, &str)]| Some(label_sets::external(&Labels::from_pairs(pairs.iter().copied())));
         let first = ActiveTarget {
             discovered_labels: set(&[("__address__", "x:1"), ("cluster", "eu")]),
@@ -128,7 +186,7 @@ mod tests {
         );
         assert_eq!((found.dropped_targets.len(), health("down")), (1, TargetHealth::Down));
         let empty = r#"{"activeTargets": null, "droppedTargets": null}"#;
-        let empty = discovery(serde_json::from_str(empty).unwrap(), &external);
+        let empty = discovery(empty, &external);
         assert_eq!(empty, TargetDiscovery::default());
     }
 }

@@ -5,6 +5,8 @@
 mod api;
 mod info;
 mod label_calls;
+mod large;
 mod passed_on;
+mod queue;
 mod rules;
 mod stage;

@@ -108,6 +108,7 @@ pub(super) async fn build(
     };
     let snapshots = context.snapshots.clone();
     let probe = context.probe.clone();
+    context.client.register_metrics(registry);
     let series = Series::new(context.clone(), limits, slow(flags, &context, registry)?, registry);
     let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
     let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;

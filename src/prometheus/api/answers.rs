@@ -1,10 +1,13 @@
-//! What Prometheus answers, as far as it is passed on. Keys that are not known are ignored; a list or label set that is
+//! The parts of what Prometheus answers, as far as they are passed on. Keys that are not known are ignored; a list or label set that is
 //! missing or `null` is empty.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, SeqAccess, Visitor},
+};
 
 /// Labels or annotations by name.
 pub type LabelMap = BTreeMap<String, String>;
@@ -17,9 +20,9 @@ pub struct RuleGroup {
     pub name: String,
     /// The file that it comes from.
     pub file: String,
-    /// Its rules, in the order in which they are evaluated.
-    #[serde(deserialize_with = "or_default")]
-    pub rules: Vec<Rule>,
+    /// Its rules were handed over before, in the order in which they are evaluated.
+    #[serde(rename = "rules")]
+    _rules: Elsewhere,
     /// Time between two evaluations, in seconds.
     pub interval: f64,
     /// How long the last evaluation took, in seconds.
@@ -63,9 +66,9 @@ pub struct Rule {
     /// The annotations of its alerts, not expanded.
     #[serde(deserialize_with = "or_default")]
     pub annotations: LabelMap,
-    /// Its alerts that are pending or firing.
-    #[serde(deserialize_with = "or_default")]
-    pub alerts: Vec<Alert>,
+    /// Its alerts that are pending or firing were handed over before.
+    #[serde(rename = "alerts")]
+    _alerts: Elsewhere,
 }
 
 /// An alert that is pending or firing.
@@ -85,18 +88,6 @@ pub struct Alert {
     pub active_at: Option<Timestamp>,
     /// The value of the expression.
     pub value: String,
-}
-
-/// What is scraped, and what was found but is not.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Targets {
-    /// What is scraped.
-    #[serde(deserialize_with = "or_default")]
-    pub active_targets: Vec<ActiveTarget>,
-    /// What was dropped by relabelling.
-    #[serde(deserialize_with = "or_default")]
-    pub dropped_targets: Vec<DroppedTarget>,
 }
 
 /// A target that is scraped.
@@ -155,9 +146,9 @@ pub struct SeriesExemplars {
     /// The labels of the series.
     #[serde(deserialize_with = "or_default")]
     pub series_labels: LabelMap,
-    /// Its exemplars by time.
-    #[serde(deserialize_with = "or_default")]
-    pub exemplars: Vec<Exemplar>,
+    /// Its exemplars, by time, were handed over before.
+    #[serde(rename = "exemplars")]
+    _exemplars: Elsewhere,
 }
 
 /// An example behind a sample.
@@ -173,26 +164,6 @@ pub struct Exemplar {
     /// Its time in ms since 1970.
     #[serde(rename = "timestamp", deserialize_with = "milliseconds")]
     pub time_ms: i64,
-}
-
-/// What the storage holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct TsdbStatus {
-    /// The part in memory.
-    pub head_stats: HeadStats,
-    /// The metrics of most series.
-    #[serde(deserialize_with = "or_default")]
-    pub series_count_by_metric_name: Vec<Statistic>,
-    /// The labels of most values.
-    #[serde(deserialize_with = "or_default")]
-    pub label_value_count_by_label_name: Vec<Statistic>,
-    /// The labels that need most memory, in bytes.
-    #[serde(deserialize_with = "or_default")]
-    pub memory_in_bytes_by_label_name: Vec<Statistic>,
-    /// The labels with a value of most series.
-    #[serde(deserialize_with = "or_default")]
-    pub series_count_by_label_value_pair: Vec<Statistic>,
 }
 
 /// Numbers of the part of the storage that is in memory.
@@ -219,6 +190,36 @@ pub struct Statistic {
     pub name: String,
     /// The number.
     pub value: u64,
+}
+
+/// A list whose elements were handed over before: there are none left. One whose key was written in a way that hid it
+/// from the scanner is an error, so that nothing is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Elsewhere;
+
+impl<'de> Deserialize<'de> for Elsewhere {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct NoElements;
+        impl<'de> Visitor<'de> for NoElements {
+            type Value = Elsewhere;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Elsewhere, E> {
+                Ok(Elsewhere)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Elsewhere, A::Error> {
+                match list.next_element::<IgnoredAny>()? {
+                    None => Ok(Elsewhere),
+                    Some(_) => Err(de::Error::custom("its elements were not seen")),
+                }
+            }
+        }
+        from.deserialize_any(NoElements)
+    }
 }
 
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {

@@ -1,7 +1,15 @@
-use prost::Message;
+use prost::Message as _;
 use prost_types::Timestamp;
 
 use super::*;
+use crate::{
+    pb::thanos::{self, RulesResponse, rule, rules_response},
+    prometheus::api::testing,
+    storeapi::{
+        budget::Budget,
+        respond::testing::{bytes, messages},
+    },
+};
 
 /// As Prometheus answers it, but with odd values.
 const GROUP: &str = r#"{
@@ -40,14 +48,25 @@ const AT: Option<Timestamp> = Some(Timestamp {
     nanos: 0,
 });
 
+fn groups(json: &str) -> Vec<RuleGroup> {
+    let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).hold()));
+    let groups = testing::rules(&format!(r#"{{"groups": [{json}]}}"#), groups).unwrap();
+    let messages: Vec<RulesResponse> = messages(groups.answer);
+    let group = |message: RulesResponse| match message.result {
+        Some(rules_response::Result::Group(group)) => group,
+        other => panic!("no group: {other:?}"),
+    };
+    messages.into_iter().map(group).collect()
+}
+
 fn rules() -> Vec<rule::Result> {
-    let group = group(serde_json::from_str(GROUP).unwrap(), &external());
+    let group = groups(GROUP).pop().unwrap();
     group.rules.into_iter().map(|rule| rule.result.unwrap()).collect()
 }
 
 #[test]
 fn a_group_keeps_its_own_and_its_rules_get_external_labels() {
-    let found = group(serde_json::from_str(GROUP).unwrap(), &external());
+    let found = groups(GROUP).pop().unwrap();
     let want = thanos::RuleGroup {
         name: "g".into(),
         file: "/etc/rules.yml".into(),
@@ -75,7 +94,7 @@ fn a_group_keeps_its_own_and_its_rules_get_external_labels() {
 }
 
 #[test]
-fn an_alert_keeps_its_instances_without_external_labels() {
+fn alerts_carry_the_external_labels_under_their_own() {
     let instance = |labels, state, value: &str, active_at| AlertInstance {
         labels: set(labels),
         annotations: set(&[]),
@@ -93,7 +112,7 @@ fn an_alert_keeps_its_instances_without_external_labels() {
         annotations: set(&[("empty", ""), ("text", "{{ $value }}")]),
         alerts: vec![
             instance(&[("alertname", "Down"), ("cluster", "other")], 3, "1e+00", AT),
-            instance(&[("alertname", "Down")], 0, "", None),
+            instance(&[("alertname", "Down"), ("cluster", "eu")], 0, "", None),
         ],
         health: "err".into(),
         last_error: "no".into(),
@@ -129,10 +148,35 @@ fn what_is_not_known_costs_only_itself() {
 
 #[test]
 fn an_empty_group_has_the_bytes_of_the_wire() {
-    let group = group(
-        serde_json::from_str(r#"{"name":"g","file":"f","interval":15,"rules":[]}"#).unwrap(),
-        &external(),
-    );
+    let group = groups(r#"{"name":"g","file":"f","interval":15,"rules":[]}"#)
+        .pop()
+        .unwrap();
     let hex: String = group.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, "0a0167120166210000000000002e40320b088092b8c398feffffff014001");
+}
+
+#[test]
+fn what_is_in_a_group_stays_in_it_and_everything_has_the_bytes_of_one_message() {
+    let found = groups(&format!(r#"{GROUP}, {{"name": "none"}}, {GROUP}"#));
+    let rules: Vec<usize> = found.iter().map(|group| group.rules.len()).collect();
+    assert_eq!(rules, [3, 0, 3]);
+    assert_eq!(found[0], found[2]);
+    let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).hold()));
+    let groups = testing::rules(&format!(r#"{{"groups": [{GROUP}]}}"#), groups).unwrap();
+    let want = RulesResponse {
+        result: Some(rules_response::Result::Group(found[0].clone())),
+    };
+    assert_eq!(bytes(groups.answer)[5..], want.encode_to_vec());
+}
+
+#[test]
+fn a_list_that_is_hidden_from_the_scanner_is_an_error() {
+    for json in [
+        r#"{"r\u0075les": [{"type": "alerting"}]}"#,
+        r#"{"rules": [{"al\u0065rts": [{}]}]}"#,
+    ] {
+        let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).hold()));
+        let error = testing::rules(&format!(r#"{{"groups": [{json}]}}"#), groups).unwrap_err();
+        assert!(error.to_string().contains("expected groups of rules"), "{error}");
+    }
 }

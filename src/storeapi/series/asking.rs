@@ -121,8 +121,7 @@ impl Series {
     pub(super) async fn ask(&self, asked: &Asked) -> Result<(Answer, Way), Status> {
         if asked.query.skip_chunks {
             let mut plan = self.plan(asked, None);
-            let client = &self.inner.context.client;
-            let sets = skip_chunks::read(client, &asked.query, &mut plan.convert, &mut plan.held).await?;
+            let sets = skip_chunks::read(&self.inner.context, asked, &mut plan.convert, &mut plan.held).await?;
             return Ok((Answer::sorted(plan, sets)?, Way::Collected));
         }
         let way = self.first_way(asked);

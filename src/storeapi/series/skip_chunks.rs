@@ -7,10 +7,14 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use tonic::Status;
 
-use super::{convert::Convert, encode::OutSeries, query::Query};
+use super::{asking::Asked, convert::Convert, encode::OutSeries, query::Query};
 use crate::{
-    prometheus::{Client, api::Question, remote_read::wire::LabelBytes},
-    storeapi::{budget::Held, errors},
+    prometheus::{
+        Client,
+        api::{Ask, Question},
+        remote_read::wire::LabelBytes,
+    },
+    storeapi::{Context, budget::Held, errors},
 };
 
 /// What a label set costs beyond its bytes.
@@ -21,32 +25,37 @@ const OVERHEAD: usize = 64;
 /// # Errors
 /// See [`errors::status`]; `ResourceExhausted` beyond the budget.
 pub(super) async fn read(
-    client: &Client,
-    query: &Query,
+    context: &Context,
+    asked: &Asked,
     convert: &mut Convert,
     held: &mut Held,
 ) -> Result<Vec<OutSeries>, Status> {
+    let query = &asked.query;
+    let (client, ask) = (&context.client, context.ask(&asked.caller));
     if query.start_ms > query.end_ms {
         return Ok(Vec::new());
     }
     // Prometheus may cut its answer, unless a part of it is not for this shard.
     let limit = if query.shard.is_none() { query.limit } else { 0 };
-    let (mut given, mut sets) = collect(client, query, limit, convert, held).await?;
+    let (mut given, mut sets) = collect((client, &ask), query, limit, convert, held).await?;
     if limit > 0 && given >= limit && sets.len() < limit {
         // It did, and what it gave has become fewer: others may have been cut away for those.
         held.keep(0);
-        (given, sets) = collect(client, query, 0, convert, held).await?;
+        (given, sets) = collect((client, &ask), query, 0, convert, held).await?;
     }
     tracing::debug!(given, sent = sets.len(), "label sets");
-    Ok(sets
-        .into_iter()
-        .map(|labels| OutSeries::new(labels, Vec::new()))
-        .collect())
+    let series = move || {
+        let sets = sets.into_iter();
+        sets.map(|labels| OutSeries::new(labels, Vec::new())).collect()
+    };
+    // Of many it takes more than a moment.
+    let made = context.lane.run(series).await;
+    made.map_err(|lost| Status::internal(lost.to_string()))
 }
 
 /// How many series Prometheus gave, and what they became. No more is read than is wanted.
 async fn collect(
-    client: &Client,
+    (client, ask): (&Client, &Ask),
     query: &Query,
     limit: usize,
     convert: &mut Convert,
@@ -59,6 +68,7 @@ async fn collect(
         limit: i64::try_from(limit).unwrap_or(0),
     };
     let (mut given, mut sets, mut full) = (0, BTreeSet::new(), None);
+    let mut reading = held.another();
     let take = |stored: LabelBytes| {
         given += 1;
         if let Some(labels) = convert.labels(&stored) {
@@ -75,7 +85,10 @@ async fn collect(
             false => ControlFlow::Continue(()),
         }
     };
-    client.each_series(&question, take).await.map_err(errors::status)?;
+    client
+        .each_series(&question, ask, take, &mut |bytes| reading.take(bytes))
+        .await
+        .map_err(errors::status)?;
     match full {
         Some(status) => Err(status),
         None => Ok((given, sets)),

@@ -13,7 +13,7 @@ use narthex::{
     },
     prometheus::{
         ErrorKind,
-        api::{DEADLINE, Question},
+        api::{Ask, Question},
     },
 };
 use serde_json::json;
@@ -28,10 +28,10 @@ use crate::{
     rig::wait_until,
 };
 
-const YAML: &str = "global:\n  external_labels:\n    cluster: eu\n    replica: \"0\"\n";
+pub(super) const YAML: &str = "global:\n  external_labels:\n    cluster: eu\n    replica: \"0\"\n";
 
 /// Answers the heartbeat well and says that it is of this version; all else is answered with `answer`.
-fn fake(version: &'static str, answer: impl Fn(&str) -> Answer + Send + 'static) -> Fake {
+pub(super) fn fake(version: &'static str, answer: impl Fn(&str) -> Answer + Send + 'static) -> Fake {
     Fake::start(move |path| match path {
         "/api/v1/status/buildinfo" => success(json!({ "version": version })),
         "/metrics" | "/api/v1/status/config" | "/api/v1/status/flags" => prometheus(path, YAML, "2h", "2h"),
@@ -39,25 +39,30 @@ fn fake(version: &'static str, answer: impl Fn(&str) -> Answer + Send + 'static)
     })
 }
 
-fn success(data: serde_json::Value) -> Answer {
+pub(super) fn success(data: serde_json::Value) -> Answer {
     text(
         200,
         &json!({"status": "success", "data": data, "warnings": ["none of ours"]}).to_string(),
     )
 }
 
-fn text(status: u16, body: &str) -> Answer {
+pub(super) fn text(status: u16, body: &str) -> Answer {
     Answer::Http(status, body.into())
 }
 
+/// With time enough.
+fn soon() -> Ask {
+    Ask::until(tokio::time::Instant::now() + PATIENCE)
+}
+
 /// The last path with its parameters that was asked for.
-fn asked(fake: &Fake) -> String {
+pub(super) fn asked(fake: &Fake) -> String {
     fake.last_head().split(' ').nth(1).unwrap().to_owned()
 }
 
 const LIMITS: (i64, i64) = (1_700_000_000_123, 1_700_000_300_000);
 
-fn names(scene: &Scene, metric: &str) -> impl Future<Output = Result<Vec<String>, Status>> + use<> {
+pub(super) fn names(scene: &Scene, metric: &str) -> impl Future<Output = Result<Vec<String>, Status>> + use<> {
     let mut client = StoreClient::new(scene.channel.clone());
     let request = LabelNamesRequest {
         start: LIMITS.0,
@@ -171,7 +176,7 @@ async fn an_old_prometheus_is_asked_for_series_instead() {
 }
 
 /// What each service says: how many messages, or why not.
-async fn every_service(scene: &Scene) -> Vec<(&'static str, Result<usize, Status>)> {
+pub(super) async fn every_service(scene: &Scene) -> Vec<(&'static str, Result<usize, Status>)> {
     let channel = || scene.channel.clone();
     let exemplars = ExemplarsRequest {
         query: "up".into(),
@@ -336,22 +341,6 @@ async fn a_call_that_is_dropped_drops_its_question() {
     }
 }
 
-#[tokio::test]
-async fn a_question_ends_after_its_deadline() {
-    let fake = fake("2.42.0", |_| Answer::Stall);
-    let scene = Scene::before(fake.url().as_str()).await;
-    let client = scene.context.client.clone();
-    let question = tokio::spawn(async move { client.targets(None).await });
-    wait_until(PATIENCE, "the question", async || {
-        asked(&fake).starts_with("/api/v1/targets").then_some(())
-    })
-    .await;
-    tokio::time::pause();
-    tokio::time::advance(DEADLINE).await;
-    let error = question.await.unwrap().unwrap_err();
-    assert!(matches!(error.kind, ErrorKind::Timeout(DEADLINE)), "{error}");
-}
-
 fn everything() -> Question<'static> {
     Question {
         matchers: &[],
@@ -382,7 +371,10 @@ async fn series_are_label_sets_and_no_more_than_wanted() {
         sets.push(set);
         ControlFlow::Continue(())
     };
-    client.each_series(&question, all).await.unwrap();
+    client
+        .each_series(&question, &soon(), all, &mut |_| true)
+        .await
+        .unwrap();
     let bytes: Vec<&[u8]> = sets.iter().map(|set| &set.as_bytes()[..]).collect();
     let want: [&[u8]; 3] = [
         b"\x0a\x0e\x0a\x08__name__\x12\x02up\x0a\x09\x0a\x03job\x12\x02\xc3\xa9",
@@ -402,7 +394,10 @@ async fn series_are_label_sets_and_no_more_than_wanted() {
             _ => ControlFlow::Continue(()),
         }
     };
-    client.each_series(&question, two).await.unwrap();
+    client
+        .each_series(&question, &soon(), two, &mut |_| true)
+        .await
+        .unwrap();
     assert_eq!(count, 2);
 }
 
@@ -413,7 +408,12 @@ async fn an_answer_without_an_end_is_not_held() {
         let fake = fake("2.42.0", move |_| Answer::Endless(head.clone().into(), Duration::ZERO));
         let scene = Scene::before(fake.url().as_str()).await;
         let all = |_| ControlFlow::Continue(());
-        let error = scene.context.client.each_series(&everything(), all).await.unwrap_err();
+        let error = scene
+            .context
+            .client
+            .each_series(&everything(), &soon(), all, &mut |_| true)
+            .await
+            .unwrap_err();
         assert!(matches!(error.kind, ErrorKind::TooLarge { .. }), "{error}");
     }
 }
@@ -425,5 +425,7 @@ async fn any_series_is_seen_before_the_answer_is_over() {
         Answer::Endless(head.clone(), Duration::from_millis(20))
     });
     let scene = Scene::before(fake.url().as_str()).await;
-    assert!(scene.context.client.any_series(&everything()).await.unwrap());
+    let ask = soon();
+    let client = &scene.context.client;
+    assert!(client.any_series(&everything(), &ask, &mut |_| true).await.unwrap());
 }

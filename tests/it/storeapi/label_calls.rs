@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use narthex::{
     model::duration::TimeOrDuration,
     pb::thanos::{LabelMatcher, LabelNamesRequest, LabelValuesRequest, label_matcher::Type, store_client::StoreClient},
-    storeapi::{Context, label_calls::LabelCalls},
 };
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -258,23 +257,18 @@ async fn what_is_wrong_with_a_request_is_said() {
 #[tokio::test]
 async fn nothing_older_than_the_min_time_is_served() {
     let scene = stages().await[0].scene().await;
-    let with = |min_time| {
-        LabelCalls::new(Context {
-            min_time,
-            ..scene.context.clone()
-        })
-    };
-    let hour_ahead = with(TimeOrDuration::FromNow(3_600_000));
     let up_to_now = LabelNamesRequest { end: now(), ..names() };
-    assert!(hour_ahead.names(up_to_now.clone()).await.unwrap().names.is_empty());
     let zones = LabelValuesRequest {
         end: now(),
         ..values("zone")
     };
-    assert!(hour_ahead.values(zones.clone()).await.unwrap().values.is_empty());
-    let hour_ago = with(TimeOrDuration::FromNow(-3_600_000));
-    assert!(!hour_ago.names(up_to_now).await.unwrap().names.is_empty());
-    assert!(!hour_ago.values(zones).await.unwrap().values.is_empty());
+    let hour = |ms| TimeOrDuration::FromNow(ms);
+    let ahead = scene.but(|context| context.min_time = hour(3_600_000)).await;
+    assert!(ahead.names(up_to_now.clone()).await.unwrap().is_empty());
+    assert!(ahead.values(zones.clone()).await.unwrap().is_empty());
+    let ago = scene.but(|context| context.min_time = hour(-3_600_000)).await;
+    assert!(!ago.names(up_to_now).await.unwrap().is_empty());
+    assert!(!ago.values(zones).await.unwrap().is_empty());
 }
 
 fn now() -> i64 {

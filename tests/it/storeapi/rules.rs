@@ -1,7 +1,7 @@
 //! Rules against what Prometheus itself says.
 
 use narthex::pb::thanos::{
-    Alert, AlertInstance, RecordingRule, Rule, RuleGroup, RulesRequest, rule, rules_client::RulesClient,
+    Alert, AlertInstance, RecordingRule, Rule, RuleGroup, RulesRequest, ZLabelSet, rule, rules_client::RulesClient,
     rules_request::Type, rules_response,
 };
 use prost_types::Timestamp;
@@ -88,9 +88,18 @@ fn rule(json: &Value) -> Rule {
     Rule { result: Some(result) }
 }
 
+/// The labels of an alert with the external ones under them.
+fn under(own: &Value) -> Option<ZLabelSet> {
+    let mut all = own.clone();
+    for (name, value) in EXTERNAL {
+        all.as_object_mut().unwrap().entry(name).or_insert(value.into());
+    }
+    labels(&all, &[])
+}
+
 fn instance(json: &Value) -> AlertInstance {
     AlertInstance {
-        labels: labels(&json["labels"], &[]),
+        labels: under(&json["labels"]),
         annotations: labels(&json["annotations"], &[]),
         state: state(&json["state"]),
         active_at: time(&json["activeAt"]),
@@ -157,6 +166,13 @@ fn as_it_should_be(groups: &[RuleGroup]) {
     assert_eq!(set, ["cluster=rig", "replica=0", "team=a"]);
     assert_eq!([firing.state, pending.state, inactive.state], [3, 2, 1]);
     assert_eq!((firing.alerts.len(), pending.alerts.len()), (2, 1));
+    let set = |alert: &AlertInstance| -> Vec<String> {
+        let set = alert.labels.as_ref().unwrap().labels.iter();
+        set.map(|label| format!("{}={}", label.name, label.value)).collect()
+    };
+    let all = ["alertname=Pending", "cluster=alerts", "replica=0"];
+    assert_eq!(set(&pending.alerts[0]), all, "labels of its own stay");
+    assert!(set(&firing.alerts[0]).contains(&"cluster=rig".to_owned()));
     assert!(
         firing.alerts[0]
             .active_at

@@ -5,38 +5,34 @@ use std::{collections::BTreeMap, time::Duration};
 
 use narthex::{
     model::duration::TimeOrDuration,
-    ops::probe::{Condition, Probe},
-    pb::thanos::{
-        Label, LabelNamesRequest, LabelNamesResponse, LabelValuesRequest, LabelValuesResponse, SeriesRequest,
-        SeriesResponse, ZLabelSet,
-        exemplars_server::ExemplarsServer,
-        info::info_server::InfoServer,
-        metadata_server::MetadataServer,
-        rules_server::RulesServer,
-        status_server::StatusServer,
-        store_server::{Store, StoreServer},
-        targets_server::TargetsServer,
+    ops::{
+        grpc,
+        probe::{Condition, Probe},
+    },
+    pb::{
+        FILE_DESCRIPTOR_SET,
+        thanos::{Label, ZLabelSet},
     },
     prometheus::{Client, HttpClientConfig, Peer, peer::Settings},
     storeapi::{
-        Context, budget::Budget, exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls,
-        metadata::MetadataService, rules::RulesService, status::StatusService, targets::TargetsService,
+        self, Context,
+        budget::Budget,
+        series::{Series, Slow, ahead::room::Room, limits::Limits},
     },
     threads::Lane,
 };
 use prometheus_client::registry::Registry;
 use serde_json::Value;
-use tokio::{net::TcpListener, sync::OnceCell};
-use tokio_stream::Stream;
+use tokio::sync::OnceCell;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+    Response, Status, Streaming,
+    transport::{Channel, Endpoint},
 };
 
 use crate::{
     peer::fake::{Answer, Fake},
-    rig::{Prometheus, Tools, http, prometheus::Options, wait_until},
+    rig::{Metrics, Prometheus, Tools, http, prometheus::Options, wait_until},
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,6 +75,7 @@ const RULES: &str = r#"groups:
     expr: sum(rig_plain) == 2
     for: 1h
     keep_firing_for: 5m
+    labels: {cluster: alerts}
   - alert: Inactive
     expr: rig_plain == 3
   - record: rig:broken
@@ -176,14 +173,19 @@ pub(super) struct Scene {
     pub(super) channel: Channel,
     pub(super) context: Context,
     pub(super) ready: Condition,
+    registry: Registry,
     _end: DropGuard,
 }
 
 impl Scene {
     /// Waits until Prometheus' labels are known.
     pub(super) async fn before(url: &str) -> Scene {
+        Scene::with(url, HttpClientConfig::default()).await
+    }
+
+    /// Likewise, with these settings for the connections to Prometheus.
+    pub(super) async fn with(url: &str, config: HttpClientConfig) -> Scene {
         let mut registry = Registry::default();
-        let config = HttpClientConfig::default();
         let client = Client::new(&url.parse().unwrap(), &config, PATIENCE).unwrap();
         let settings = Settings {
             interval: Duration::from_secs(3600),
@@ -191,7 +193,8 @@ impl Scene {
             validation: None,
         };
         let peer = Peer::new(client.clone(), settings, &mut registry);
-        let (mut snapshots, stored_names) = (peer.snapshots(), peer.stored_names());
+        let mut snapshots = peer.snapshots();
+        let stored_names = peer.stored_names();
         let token = CancellationToken::new();
         tokio::spawn(peer.run(token.clone()));
         let known = tokio::time::timeout(PATIENCE, snapshots.wait_for(|snapshot| snapshot.problem.is_none()));
@@ -199,6 +202,7 @@ impl Scene {
         let probe = Probe::register("sidecar", &mut registry);
         let ready = probe.condition("test");
         ready.set(Ok(()));
+        client.register_metrics(&mut registry);
         let context = Context {
             client,
             snapshots,
@@ -208,57 +212,73 @@ impl Scene {
             stored_names,
             budget: Budget::new(256 << 20),
             lane: Lane::new(2),
-            timeout: PATIENCE,
+            timeout: Duration::from_secs(120),
         };
-        let channel = serve(context.clone(), token.clone()).await;
+        let channel = serve(context.clone(), &mut registry, token.clone()).await;
         Scene {
             channel,
             context,
             ready,
+            registry,
             _end: token.drop_guard(),
         }
     }
+
+    /// The same services, of which some things are otherwise.
+    pub(super) async fn but(&self, change: impl FnOnce(&mut Context)) -> Scene {
+        let mut context = self.context.clone();
+        change(&mut context);
+        let (mut registry, token) = (Registry::default(), CancellationToken::new());
+        context.client.register_metrics(&mut registry);
+        let channel = serve(context.clone(), &mut registry, token.clone()).await;
+        Scene {
+            channel,
+            context,
+            ready: self.ready.clone(),
+            registry,
+            _end: token.drop_guard(),
+        }
+    }
+
+    /// What is counted of one kind of question: waiting, running, shed.
+    pub(super) fn questions(&self, kind: &str) -> (f64, f64, f64) {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let metrics = Metrics::parse(&page);
+        let value = |name: &str| {
+            metrics
+                .value(&format!("narthex_prometheus_questions_{name}"), &[("kind", kind)])
+                .unwrap()
+        };
+        (value("waiting"), value("running"), value("shed_total"))
+    }
 }
 
-async fn serve(context: Context, token: CancellationToken) -> Channel {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = Server::builder()
-        .add_service(StoreServer::new(LabelsOnly(LabelCalls::new(context.clone()))))
-        .add_service(InfoServer::new(InfoService::new(context.clone())))
-        .add_service(RulesServer::new(RulesService::new(context.clone())))
-        .add_service(TargetsServer::new(TargetsService::new(context.clone())))
-        .add_service(MetadataServer::new(MetadataService::new(context.clone())))
-        .add_service(ExemplarsServer::new(ExemplarsService::new(context.clone())))
-        .add_service(StatusServer::new(StatusService::new(context)));
-    let incoming = TcpIncoming::from(listener);
-    tokio::spawn(async move { token.run_until_cancelled(server.serve_with_incoming(incoming)).await });
+/// Serves as the program does.
+async fn serve(context: Context, registry: &mut Registry, token: CancellationToken) -> Channel {
+    let limits = Limits { series: 0, samples: 0 };
+    let slow = Slow {
+        room: Room::new(context.budget.clone(), 64 << 20),
+        space: None,
+        patience: PATIENCE,
+    };
+    let series = Series::new(context.clone(), limits, slow, registry);
+    let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
+    let methods = grpc::methods(FILE_DESCRIPTOR_SET).unwrap();
+    let settings = grpc::Settings {
+        tls: None,
+        max_connection_age: Duration::ZERO,
+        metrics: grpc::Metrics::register(registry, methods),
+        log: None,
+        limits: grpc::Limits::default(),
+    };
+    let bound = grpc::bind("127.0.0.1:0", "--grpc-address").await.unwrap();
+    let address = bound.local_address();
+    let server = bound.listen().unwrap();
+    tokio::spawn(server.serve(routes.prepare(), settings, token, Duration::ZERO));
     Endpoint::from_shared(format!("http://{address}"))
         .unwrap()
         .connect_lazy()
-}
-
-/// A store that has no series.
-struct LabelsOnly(LabelCalls);
-
-#[tonic::async_trait]
-impl Store for LabelsOnly {
-    type SeriesStream = Box<dyn Stream<Item = Result<SeriesResponse, Status>> + Send + Unpin>;
-
-    async fn series(&self, _: Request<SeriesRequest>) -> Result<Response<Self::SeriesStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn label_names(&self, request: Request<LabelNamesRequest>) -> Result<Response<LabelNamesResponse>, Status> {
-        self.0.names(request.into_inner()).await.map(Response::new)
-    }
-
-    async fn label_values(
-        &self,
-        request: Request<LabelValuesRequest>,
-    ) -> Result<Response<LabelValuesResponse>, Status> {
-        self.0.values(request.into_inner()).await.map(Response::new)
-    }
 }
 
 /// All messages of an answer.

@@ -1,0 +1,189 @@
+//! How the calls that have no stream of their own are answered: requests are decoded, answers come encoded, in pieces.
+//!
+//! An answer may have tens of MiB in one message. So it is encoded part by part, as its parts are read, where they are read;
+//! its body only hands the pieces over, pulled by the client. Their memory is given back as they go. An answer is whole
+//! before its first piece is sent; who drops the call drops its question to Prometheus.
+
+mod body;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context as TaskContext, Poll},
+};
+
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use prost::Message;
+use tonic::{
+    Status,
+    body::Body,
+    codec::{BufferSettings, Streaming},
+    server::NamedService,
+};
+use tonic_prost::ProstCodec;
+use tower_service::Service;
+
+use self::body::AnswerBody;
+use super::{budget::Held, rope::Rope};
+use crate::{ops::grpc::Caller, prometheus::api::Room};
+
+impl Room for Held {
+    fn room(&mut self, bytes: usize) -> bool {
+        self.take(bytes)
+    }
+}
+
+/// The messages of an answer, and the memory that they take.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) held: Held,
+    body: Rope,
+}
+
+impl Answer {
+    /// No message yet.
+    pub(super) fn new(held: Held) -> Self {
+        Self {
+            held,
+            body: Rope::default(),
+        }
+    }
+
+    /// Adds a message, whose memory `held` has.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`: a message can have 4 GiB at most.
+    pub(super) fn add(&mut self, message: Rope) -> Result<(), Status> {
+        let length = message.len();
+        self.body.message(message).ok_or_else(|| {
+            let text = format!("the answer is one message of {length} bytes, which gRPC cannot carry: ask for less");
+            Status::resource_exhausted(text)
+        })
+    }
+
+    /// Nothing more is to come; what was held beyond the messages is given back.
+    fn body(mut self) -> AnswerBody {
+        self.held.keep(self.body.len());
+        AnswerBody::new(self.body.into_pieces(), self.held)
+    }
+}
+
+/// Answers one call whose request has at most `message_max` bytes.
+pub(super) async fn respond<R, F>(
+    request: Request<Body>,
+    message_max: usize,
+    answer: impl FnOnce(R, Caller) -> F,
+) -> Response<Body>
+where
+    R: Message + Default + Send + 'static,
+    F: Future<Output = Result<Answer, Status>>,
+{
+    let caller = request.extensions().get::<Caller>().cloned();
+    let caller = caller.unwrap_or_else(Caller::unknown);
+    let decoder = ProstCodec::<(), R>::raw_decoder(BufferSettings::default());
+    let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(message_max));
+    let answered = async {
+        let message = messages.message().await?;
+        let message = message.ok_or_else(|| Status::internal("the call holds no request"))?;
+        let answer = answer(message, caller.clone()).await?;
+        caller.is_at("sending the answer");
+        Ok(answer.body())
+    };
+    match answered.await {
+        Ok(body) => {
+            let mut response = Response::new(Body::new(body));
+            let grpc = HeaderValue::from_static("application/grpc");
+            response.headers_mut().insert(CONTENT_TYPE, grpc);
+            response
+        }
+        Err(status) => Status::into_http(status),
+    }
+}
+
+/// The one method of a service.
+pub(super) trait Call: Clone + Send + Sync + 'static {
+    /// The service's name with its package.
+    const SERVICE: &'static str;
+    /// The method's path in HTTP/2.
+    const PATH: &'static str;
+    /// What is asked.
+    type Request: Message + Default + Send + 'static;
+
+    /// Answers one call.
+    ///
+    /// # Errors
+    /// What is wrong with the request; that Prometheus cannot be asked, or refuses.
+    fn answer(&self, request: Self::Request, caller: Caller) -> impl Future<Output = Result<Answer, Status>> + Send;
+}
+
+/// A service with one method; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Answering<C> {
+    call: C,
+    message_max: usize,
+}
+
+impl<C> Answering<C> {
+    /// Answers with `call`; a request has at most `message_max` bytes.
+    pub(super) fn new(call: C, message_max: usize) -> Self {
+        Self { call, message_max }
+    }
+}
+
+impl<C: Call> NamedService for Answering<C> {
+    const NAME: &'static str = C::SERVICE;
+}
+
+/// The future of an answer.
+pub(super) type Responding = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl<C: Call> Service<Request<Body>> for Answering<C> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Responding;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.uri().path() != C::PATH {
+            return Box::pin(async { Ok(no_such_method()) });
+        }
+        let Self { call, message_max } = self.clone();
+        Box::pin(async move {
+            let answer = async |message, caller| call.answer(message, caller).await;
+            Ok(respond(request, message_max, answer).await)
+        })
+    }
+}
+
+/// The answer to a method that is not there.
+pub(super) fn no_such_method() -> Response<Body> {
+    Status::unimplemented("there is no such method").into_http()
+}
+
+/// For tests.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// The bytes of an answer.
+    pub(in crate::storeapi) fn bytes(answer: Answer) -> Vec<u8> {
+        answer.body.into_pieces().flatten().collect()
+    }
+
+    /// The messages of an answer.
+    pub(in crate::storeapi) fn messages<M: Message + Default>(answer: Answer) -> Vec<M> {
+        let body = bytes(answer);
+        let (mut rest, mut messages) = (&body[..], Vec::new());
+        while let Some((prefix, after)) = rest.split_first_chunk::<5>() {
+            let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+            let (message, others) = after.split_at(length);
+            messages.push(M::decode(message).unwrap());
+            rest = others;
+        }
+        messages
+    }
+}
