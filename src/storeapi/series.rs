@@ -43,13 +43,14 @@ use self::{
 };
 use super::{Context, View, budget::Held, errors};
 use crate::{
+    ops::grpc::Caller,
     pb::{
         prometheus::{ReadRequest, ReadResponse},
         thanos::SeriesRequest,
     },
     prometheus::remote_read::{
-        self, STALL,
-        gate::{Gate, Pass, places},
+        self,
+        gate::{ClientKey, Gate, Pass, places},
     },
 };
 
@@ -74,10 +75,12 @@ struct Inner {
 impl Series {
     /// A service that keeps to `limits`.
     pub fn new(context: Context, limits: Limits, registry: &mut Registry) -> Self {
+        let gate = Gate::new(places(None));
+        metrics::register_gate(&gate, registry);
         let inner = Inner {
             context,
             limits,
-            gate: Gate::new(places(None), STALL),
+            gate,
             metrics: Metrics::register(registry),
         };
         Self { inner: Arc::new(inner) }
@@ -87,14 +90,14 @@ impl Series {
     ///
     /// # Errors
     /// What is wrong with the request; that Prometheus cannot be asked, or refuses.
-    pub async fn call(&self, request: &SeriesRequest) -> Result<SeriesBody, Status> {
+    pub async fn call(&self, request: &SeriesRequest, caller: &Caller) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.view();
         let Some(query) = Query::new(request, &view)? else {
             return Ok(SeriesBody::new(None, 1, inner.metrics.clone(), pending));
         };
-        let answer = self.read(&query, &view).await?;
+        let answer = self.read(&query, &view, caller).await?;
         Ok(SeriesBody::new(
             Some(answer),
             query.batch,
@@ -103,11 +106,11 @@ impl Series {
         ))
     }
 
-    async fn read(&self, query: &Query, view: &View) -> Result<Answer, Status> {
+    async fn read(&self, query: &Query, view: &View, caller: &Caller) -> Result<Answer, Status> {
         if query.skip_chunks {
             return self.skip_chunks(query).await;
         }
-        let pass = self.turn().await?;
+        let pass = self.turn(caller).await?;
         let splits = is_prometheus(&view.version) && query.can_split();
         let request = if splits { query.split() } else { query.plain() };
         let queries = request.queries.len();
@@ -179,8 +182,9 @@ impl Series {
         }
     }
 
-    /// Waits for leave to ask Prometheus.
-    async fn turn(&self) -> Result<Pass, Status> {
+    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
+    /// one may wait.
+    async fn turn(&self, caller: &Caller) -> Result<Pass, Status> {
         let inner = &self.inner;
         let limit = places(
             inner
@@ -192,11 +196,20 @@ impl Series {
                 .map(String::as_str),
         );
         inner.gate.set_places(limit);
+        caller.is_at("waiting for a turn at Prometheus");
+        let patience = match caller.deadline() {
+            Some(_) => None,
+            None => Some(inner.context.timeout),
+        };
         let since = Instant::now();
-        let pass = inner.gate.enter().await.map_err(|shed| {
-            inner.metrics.shed();
-            Status::resource_exhausted(shed.to_string())
-        })?;
+        let pass = inner
+            .gate
+            .enter(ClientKey::from(caller.peer()), patience)
+            .await
+            .map_err(|shed| {
+                inner.metrics.shed();
+                Status::resource_exhausted(shed.to_string())
+            })?;
         inner.metrics.waited(since.elapsed().as_secs_f64());
         Ok(pass)
     }
@@ -205,11 +218,13 @@ impl Series {
     pub(super) async fn respond(self, request: Request<Body>) -> Response<Body> {
         let settings = BufferSettings::default();
         let decoder = ProstCodec::<(), SeriesRequest>::raw_decoder(settings);
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.unwrap_or_else(Caller::unknown);
         let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(REQUEST_MAX));
         let answered = async {
             let message = messages.message().await?;
             let message = message.ok_or_else(|| Status::internal("the call holds no request"))?;
-            self.call(&message).await
+            self.call(&message, &caller).await
         };
         match answered.await {
             Ok(body) => {

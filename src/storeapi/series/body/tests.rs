@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    prometheus::remote_read::{Frames, gate::Gate},
+    prometheus::remote_read::{
+        Frames,
+        gate::{ClientKey, Gate},
+    },
     storeapi::series::answer::tests::{encode, plan, set},
 };
-
-const LONG: Duration = Duration::from_secs(3600);
 
 /// One call with the only place at Prometheus.
 struct Call {
@@ -33,7 +34,7 @@ impl Drop for Tell {
 impl Call {
     /// An answer of these frames.
     async fn start(frames: impl Stream<Item = Bytes> + Send + 'static) -> Call {
-        let (gate, dropped) = (Gate::new(1, LONG), Arc::new(AtomicBool::new(false)));
+        let (gate, dropped) = (Gate::new(1), Arc::new(AtomicBool::new(false)));
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let tell = Tell(Arc::clone(&dropped));
@@ -42,7 +43,11 @@ impl Call {
             Ok(frame)
         });
         let plan = plan(Some(0), metrics.clone());
-        let answer = Answer::streaming(plan, Box::new(Frames::of(frames)), gate.enter().await.unwrap());
+        let answer = Answer::streaming(
+            plan,
+            Box::new(Frames::of(frames)),
+            gate.enter(ClientKey::default(), None).await.unwrap(),
+        );
         let body = SeriesBody::new(Some(answer), 1, metrics.clone(), metrics.pending());
         Call {
             body,
@@ -74,7 +79,12 @@ impl Call {
     /// The place is free, and the connection to Prometheus closed, without the client's doing.
     async fn assert_given_up(&self) {
         assert!(self.dropped.load(Ordering::SeqCst));
-        let pass = self.gate.enter().now_or_never().expect("the place is free").unwrap();
+        let pass = self
+            .gate
+            .enter(ClientKey::default(), None)
+            .now_or_never()
+            .expect("the place is free")
+            .unwrap();
         pass.finish();
         assert_eq!(self.metric("narthex_series_clients_stalled_total"), "1");
     }
@@ -149,7 +159,7 @@ async fn a_client_that_goes_away_takes_the_request_with_it() {
     drop(call.body);
     assert!(call.dropped.load(Ordering::SeqCst));
     // After the moment in which Prometheus notices.
-    let pass = call.gate.enter().await.unwrap();
+    let pass = call.gate.enter(ClientKey::default(), None).await.unwrap();
     pass.finish();
     assert_eq!(call.gate.in_flight(), 0);
 }
