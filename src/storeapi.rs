@@ -6,9 +6,11 @@
 pub mod budget;
 pub mod errors;
 pub mod exemplars;
+pub mod guard;
 pub mod info;
 pub mod label_calls;
 pub mod metadata;
+pub mod patterns;
 pub mod rules;
 pub mod selection;
 pub mod series;
@@ -26,8 +28,17 @@ use tokio::sync::watch;
 use tonic::{Response, Status, service::Routes};
 
 use self::{
-    budget::Budget, exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
-    rules::RulesService, series::Series, status::StatusService, store::StoreService, targets::TargetsService,
+    budget::Budget,
+    exemplars::ExemplarsService,
+    guard::{Guard, Guarded},
+    info::InfoService,
+    label_calls::LabelCalls,
+    metadata::MetadataService,
+    rules::RulesService,
+    series::Series,
+    status::StatusService,
+    store::StoreService,
+    targets::TargetsService,
 };
 use crate::{
     model::{Labels, duration::TimeOrDuration},
@@ -104,20 +115,21 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// All services of the StoreAPI; a request has at most `message_max` bytes.
+/// All services of the StoreAPI; a request has at most `message_max` bytes, and is counted before it is decoded.
 pub fn routes(context: &Context, series: Series, message_max: usize) -> Routes {
-    let store = StoreService::new(series, LabelCalls::new(context.clone()), message_max);
-    let info = InfoServer::new(InfoService::new(context.clone()));
-    let rules = RulesServer::new(RulesService::new(context.clone()));
-    let targets = TargetsServer::new(TargetsService::new(context.clone()));
-    let metadata = MetadataServer::new(MetadataService::new(context.clone()));
-    let exemplars = ExemplarsServer::new(ExemplarsService::new(context.clone()));
-    let status = StatusServer::new(StatusService::new(context.clone()));
+    let guard = Guard::new(context.budget.clone(), message_max);
+    let store = StoreService::new(series, LabelCalls::new(context.clone()), guard.clone(), message_max);
+    let info = InfoServer::new(InfoService::new(context.clone())).max_decoding_message_size(message_max);
+    let rules = RulesServer::new(RulesService::new(context.clone())).max_decoding_message_size(message_max);
+    let targets = TargetsServer::new(TargetsService::new(context.clone())).max_decoding_message_size(message_max);
+    let metadata = MetadataServer::new(MetadataService::new(context.clone())).max_decoding_message_size(message_max);
+    let exemplars = ExemplarsServer::new(ExemplarsService::new(context.clone())).max_decoding_message_size(message_max);
+    let status = StatusServer::new(StatusService::new(context.clone())).max_decoding_message_size(message_max);
     Routes::new(store)
-        .add_service(info.max_decoding_message_size(message_max))
-        .add_service(rules.max_decoding_message_size(message_max))
-        .add_service(targets.max_decoding_message_size(message_max))
-        .add_service(metadata.max_decoding_message_size(message_max))
-        .add_service(exemplars.max_decoding_message_size(message_max))
-        .add_service(status.max_decoding_message_size(message_max))
+        .add_service(Guarded::new(info, guard.clone()))
+        .add_service(Guarded::new(rules, guard.clone()))
+        .add_service(Guarded::new(targets, guard.clone()))
+        .add_service(Guarded::new(metadata, guard.clone()))
+        .add_service(Guarded::new(exemplars, guard.clone()))
+        .add_service(Guarded::new(status, guard))
 }

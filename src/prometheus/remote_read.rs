@@ -2,6 +2,7 @@
 //!
 //! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
 //! - [`gate`] keeps the calls within what Prometheus allows.
+//! - `samples` reads the answers of servers that cannot stream.
 //! - `link` and `tide` are the connections.
 //!
 //! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
@@ -11,6 +12,7 @@
 pub mod frames;
 pub mod gate;
 pub(super) mod link;
+mod samples;
 mod tide;
 pub mod wire;
 
@@ -20,20 +22,19 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use prost::Message;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep},
 };
 
 use super::{Client, error::ErrorKind, transport::Posted};
-use crate::pb::prometheus::{ReadRequest, ReadResponse};
+use crate::pb::prometheus::ReadResponse;
 use frames::{FrameError, FrameReader};
 use wire::{Frame, WireError};
 
@@ -102,14 +103,14 @@ pub enum Answer {
 }
 
 impl Client {
-    /// Sends `request` and waits for the head of the answer, or for all of it if it is sampled. Memory for a sampled answer
+    /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled. Memory for a sampled answer
     /// is asked of `room`, in bytes.
     ///
     /// # Errors
     /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
     pub async fn remote_read(
         &self,
-        request: &ReadRequest,
+        request: &[u8],
         room: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<Answer, ReadError> {
         let url = self.shown(PATH);
@@ -126,7 +127,7 @@ impl Client {
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
             if content_type.starts_with(SAMPLED) {
-                return Ok(Err(samples(&mut pieces, room).await?));
+                return Ok(Err(samples::read(&mut pieces, room).await?));
             }
             if !content_type.starts_with(STREAMED) {
                 return Err(ReadErrorKind::ContentType(
@@ -150,8 +151,8 @@ impl Client {
     }
 }
 
-fn compress(request: &ReadRequest) -> Result<Bytes, ReadErrorKind> {
-    let compressed = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec());
+fn compress(request: &[u8]) -> Result<Bytes, ReadErrorKind> {
+    let compressed = snap::raw::Encoder::new().compress_vec(request);
     // Only a request of 4 GiB could not be.
     compressed
         .map(Bytes::from)
@@ -177,30 +178,6 @@ async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
         }
     }
     ErrorKind::status(code, &body)
-}
-
-async fn samples(
-    pieces: &mut Pieces,
-    room: &mut (dyn FnMut(usize) -> bool + Send),
-) -> Result<ReadResponse, ReadErrorKind> {
-    let mut body = BytesMut::new();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        if !room(piece.len()) {
-            return Err(ReadErrorKind::NoRoom(body.len() + piece.len()));
-        }
-        body.extend_from_slice(&piece);
-    }
-    let unreadable = |what: &str, error: String| ReadErrorKind::Samples(format!("{what}: {error}"));
-    let length = snap::raw::decompress_len(&body).map_err(|error| unreadable("snappy", error.to_string()))?;
-    // Once as bytes, and once more as what is read from them.
-    if !room(2 * length) {
-        return Err(ReadErrorKind::NoRoom(length));
-    }
-    let plain = snap::raw::Decoder::new().decompress_vec(&body);
-    let plain = plain.map_err(|error| unreadable("snappy", error.to_string()))?;
-    drop(body);
-    ReadResponse::decode(Bytes::from(plain)).map_err(|error| unreadable("protobuf", error.to_string()))
 }
 
 /// The frames of an answer, as they come.

@@ -9,6 +9,7 @@ use tonic::Status;
 
 use super::{
     Context, View, errors,
+    patterns::Patterns,
     selection::{Selection, select},
 };
 use crate::{
@@ -21,12 +22,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct LabelCalls {
     context: Context,
+    patterns: Patterns,
 }
 
 impl LabelCalls {
     /// Answers for this Prometheus.
     pub fn new(context: Context) -> Self {
-        Self { context }
+        let patterns = Patterns::new(context.lane.clone());
+        Self { context, patterns }
     }
 
     /// The names of labels: those of series that match, and if there are any, those of the external labels; without the
@@ -37,7 +40,7 @@ impl LabelCalls {
     /// `InvalidArgument` for a bad matcher, and see [`errors::status`].
     pub async fn names(&self, request: LabelNamesRequest) -> Result<LabelNamesResponse, Status> {
         let view = self.context.view();
-        let Some(matchers) = left(&request.matchers, &view)? else {
+        let Some(matchers) = self.left(request.matchers, &view).await? else {
             return Ok(LabelNamesResponse::default());
         };
         let replica: HashSet<&str> = request.without_replica_labels.iter().map(String::as_str).collect();
@@ -82,7 +85,7 @@ impl LabelCalls {
             return Ok(LabelValuesResponse::default());
         }
         let view = self.context.view();
-        let Some(matchers) = left(&request.matchers, &view)? else {
+        let Some(matchers) = self.left(request.matchers, &view).await? else {
             return Ok(LabelValuesResponse::default());
         };
         let external = view.labels.get(&request.label).filter(|value| !value.is_empty());
@@ -105,6 +108,14 @@ impl LabelCalls {
         Ok(answer(values, request.limit))
     }
 
+    /// The matchers that are left for Prometheus; `None` if an external label contradicts.
+    async fn left(&self, matchers: Vec<LabelMatcher>, view: &View) -> Result<Option<Vec<Matcher>>, Status> {
+        Ok(match select(&self.patterns, matchers, &view.labels).await? {
+            Selection::Nothing => None,
+            Selection::Matching(matchers) => Some(matchers),
+        })
+    }
+
     async fn stored_values(
         &self,
         label: &str,
@@ -119,14 +130,6 @@ impl LabelCalls {
         };
         Ok(values.map_err(errors::status)?.into_iter().collect())
     }
-}
-
-/// The matchers that are left for Prometheus; `None` if an external label contradicts.
-fn left(matchers: &[LabelMatcher], view: &View) -> Result<Option<Vec<Matcher>>, Status> {
-    Ok(match select(matchers, &view.labels)? {
-        Selection::Nothing => None,
-        Selection::Matching(matchers) => Some(matchers),
-    })
 }
 
 /// What to ask Prometheus; `None` if all of the time is older than what is served.

@@ -26,12 +26,7 @@ use std::{sync::Arc, time::Instant};
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prometheus_client::registry::Registry;
 use prost::Message as _;
-use tonic::{
-    Status,
-    body::Body,
-    codec::{BufferSettings, Streaming},
-};
-use tonic_prost::ProstCodec;
+use tonic::{Status, body::Body};
 
 use self::{
     answer::{Answer, Plan},
@@ -39,23 +34,18 @@ use self::{
     convert::Convert,
     limits::Limits,
     metrics::Metrics,
-    query::Query,
+    query::{Query, Written},
 };
-use super::{Context, View, budget::Held, errors};
+use super::{Context, View, budget::Held, errors, guard::Guard, patterns::Patterns};
 use crate::{
     ops::grpc::Caller,
-    pb::{
-        prometheus::{ReadRequest, ReadResponse},
-        thanos::SeriesRequest,
-    },
+    pb::{prometheus::ReadResponse, thanos::SeriesRequest},
     prometheus::remote_read::{
         self,
         gate::{ClientKey, Gate, Pass, places},
     },
 };
 
-/// Longest request, in bytes.
-const REQUEST_MAX: usize = 64 << 20;
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 
 /// Answers Series calls; clones share it.
@@ -69,6 +59,7 @@ struct Inner {
     context: Context,
     limits: Limits,
     gate: Gate,
+    patterns: Patterns,
     metrics: Metrics,
 }
 
@@ -78,6 +69,7 @@ impl Series {
         let gate = Gate::new(places(None));
         metrics::register_gate(&gate, registry);
         let inner = Inner {
+            patterns: Patterns::new(context.lane.clone()),
             context,
             limits,
             gate,
@@ -90,11 +82,11 @@ impl Series {
     ///
     /// # Errors
     /// What is wrong with the request; that Prometheus cannot be asked, or refuses.
-    pub async fn call(&self, request: &SeriesRequest, caller: &Caller) -> Result<SeriesBody, Status> {
+    pub async fn call(&self, request: SeriesRequest, caller: &Caller) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.view();
-        let Some(query) = Query::new(request, &view)? else {
+        let Some(query) = Query::new(request, &view, &inner.patterns).await? else {
             return Ok(SeriesBody::new(None, 1, inner.metrics.clone(), pending));
         };
         let answer = self.read(&query, &view, caller).await?;
@@ -111,12 +103,12 @@ impl Series {
             return self.skip_chunks(query).await;
         }
         let pass = self.turn(caller).await?;
-        let splits = is_prometheus(&view.version) && query.can_split();
-        let request = if splits { query.split() } else { query.plain() };
-        let queries = request.queries.len();
+        let names = query.relabel.touched();
+        let splits = is_prometheus(&view.version) && query.can_split_by(names);
+        let Written { bytes, queries } = if splits { query.split_by(names) } else { query.plain() };
         let streamed = splits.then_some(queries as i64 - 1);
         let mut held = self.inner.context.budget.hold();
-        let samples = match self.ask(&request, &mut held).await? {
+        let samples = match self.ask(&bytes, &mut held).await? {
             remote_read::Answer::Frames(frames) => {
                 return Ok(Answer::streaming(self.plan(query, streamed), frames, pass));
             }
@@ -124,7 +116,7 @@ impl Series {
             remote_read::Answer::Samples(samples) if samples.results.len() != queries && queries > 1 => {
                 drop(samples);
                 held.keep(0);
-                match self.ask(&query.plain(), &mut held).await? {
+                match self.ask(&query.plain().bytes, &mut held).await? {
                     remote_read::Answer::Frames(frames) => {
                         return Ok(Answer::streaming(self.plan(query, None), frames, pass));
                     }
@@ -157,7 +149,7 @@ impl Series {
         Answer::sorted(plan, sets)
     }
 
-    async fn ask(&self, request: &ReadRequest, held: &mut Held) -> Result<remote_read::Answer, Status> {
+    async fn ask(&self, request: &[u8], held: &mut Held) -> Result<remote_read::Answer, Status> {
         let client = &self.inner.context.client;
         let read = client.remote_read(request, &mut |bytes| held.take(bytes)).await;
         read.map_err(|error| errors::read_status(&error))
@@ -214,17 +206,16 @@ impl Series {
         Ok(pass)
     }
 
-    /// Answers one call as it comes over HTTP/2.
-    pub(super) async fn respond(self, request: Request<Body>) -> Response<Body> {
-        let settings = BufferSettings::default();
-        let decoder = ProstCodec::<(), SeriesRequest>::raw_decoder(settings);
-        let caller = request.extensions().get::<Caller>().cloned();
+    /// Answers one call as it comes over HTTP/2, if `guard` lets it through.
+    pub(super) async fn respond(self, request: Request<Body>, guard: &Guard) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let caller = parts.extensions.get::<Caller>().cloned();
         let caller = caller.unwrap_or_else(Caller::unknown);
-        let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(REQUEST_MAX));
         let answered = async {
-            let message = messages.message().await?;
-            let message = message.ok_or_else(|| Status::internal("the call holds no request"))?;
-            self.call(&message, &caller).await
+            let admitted = guard.admit(parts.uri.path(), body).await?;
+            let message = SeriesRequest::decode(admitted.message()?);
+            let message = message.map_err(|error| Status::internal(error.to_string()))?;
+            self.call(message, &caller).await
         };
         match answered.await {
             Ok(body) => {

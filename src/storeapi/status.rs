@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use tonic::{Request, Response, async_trait};
 
-use super::{Context, Messages, errors, one, selection};
+use super::{
+    Context, Messages, errors, one,
+    patterns::{Condition, Patterns},
+    selection,
+};
 use crate::{
     model::Labels,
     pb::thanos::{
@@ -18,12 +22,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct StatusService {
     context: Context,
+    patterns: Patterns,
 }
 
 impl StatusService {
     /// Answers for this Prometheus.
     pub fn new(context: Context) -> Self {
-        Self { context }
+        let patterns = Patterns::new(context.lane.clone());
+        Self { context, patterns }
     }
 }
 
@@ -42,7 +48,7 @@ impl Status for StatusService {
         }
         let request = request.into_inner();
         let mut statistics = BTreeMap::new();
-        if matches(&request.matchers, &self.context.view().labels)? && request.tenant.is_empty() {
+        if matches(&self.patterns, request.matchers, &self.context.view().labels).await? && request.tenant.is_empty() {
             let failed = "failed to get tsdb status from prometheus";
             let found = self.context.client.tsdb_status(request.limit).await.map_err(|error| {
                 let status = errors::status(error);
@@ -59,16 +65,21 @@ impl Status for StatusService {
 }
 
 /// Whether all matchers fit the external labels, where a label that is not there has the empty value.
-fn matches(matchers: &[LabelMatcher], external: &Labels) -> Result<bool, tonic::Status> {
-    let bad = |text: &str| tonic::Status::unknown(format!("failed to convert matchers: {text}"));
-    let mut all = true;
-    // Those behind one that does not fit are read all the same: a bad one is an error wherever it stands.
-    for matcher in matchers {
+async fn matches(patterns: &Patterns, matchers: Vec<LabelMatcher>, external: &Labels) -> Result<bool, tonic::Status> {
+    let bad = |text: &str| tonic::Status::unknown(errors::cut(format!("failed to convert matchers: {text}")));
+    let condition = |matcher| {
         let matcher = selection::read(matcher).map_err(|status| bad(status.message()))?;
-        let value = external.get(&matcher.name).unwrap_or_default();
-        all &= matcher.matches(value).map_err(|error| bad(&error.to_string()))?;
-    }
-    Ok(all)
+        let value = Some(external.get(&matcher.name).unwrap_or_default().to_owned());
+        Ok(Condition { matcher, value })
+    };
+    let conditions = matchers
+        .into_iter()
+        .map(condition)
+        .collect::<Result<_, tonic::Status>>()?;
+    // Those behind one that does not fit are read all the same: a bad one is an error wherever it stands.
+    let judged = patterns.judge(conditions).await;
+    let judged = judged.map_err(|failed| bad(&failed.to_string()))?;
+    Ok(!judged.hold.contains(&false))
 }
 
 fn entry(from: api::TsdbStatus, limit: i32) -> TsdbStatisticsEntry {
@@ -101,7 +112,7 @@ fn entry(from: api::TsdbStatus, limit: i32) -> TsdbStatisticsEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::thanos::label_matcher::Type;
+    use crate::{pb::thanos::label_matcher::Type, threads::Lane};
 
     #[test]
     fn lists_are_cut_and_the_numbers_of_an_empty_head_make_sense() {
@@ -119,23 +130,28 @@ mod tests {
         assert!(found(0).label_value_count_by_label_name.is_empty());
     }
 
-    #[test]
-    fn matchers_are_held_against_external_labels_only() {
+    #[tokio::test]
+    async fn matchers_are_held_against_external_labels_only() {
         let external = Labels::from_pairs([("cluster", "eu")]);
         let matcher = |op: Type, name: &str, value: &str| LabelMatcher {
             r#type: op.into(),
             name: name.into(),
             value: value.into(),
         };
-        let fits = |list: &[LabelMatcher]| matches(list, &external);
-        assert!(fits(&[]).unwrap());
-        assert!(fits(&[matcher(Type::Re, "cluster", "e."), matcher(Type::Eq, "job", "")]).unwrap());
-        assert!(!fits(&[matcher(Type::Eq, "job", "node")]).unwrap());
+        let patterns = Patterns::new(Lane::new(1));
+        let fits = async |list: &[LabelMatcher]| matches(&patterns, list.to_vec(), &external).await;
+        assert!(fits(&[]).await.unwrap());
+        assert!(
+            fits(&[matcher(Type::Re, "cluster", "e."), matcher(Type::Eq, "job", "")])
+                .await
+                .unwrap()
+        );
+        assert!(!fits(&[matcher(Type::Eq, "job", "node")]).await.unwrap());
         let unknown = LabelMatcher {
             r#type: 9,
             ..LabelMatcher::default()
         };
-        let error = fits(&[matcher(Type::Eq, "job", "node"), unknown]).unwrap_err();
+        let error = fits(&[matcher(Type::Eq, "job", "node"), unknown]).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::Unknown);
         assert_eq!(
             error.message(),

@@ -11,7 +11,12 @@ use http::{Request as HttpRequest, Response as HttpResponse};
 use tonic::{Request, Response, Status, body::Body, server::NamedService};
 use tower_service::Service;
 
-use super::{Messages, label_calls::LabelCalls, series::Series};
+use super::{
+    Messages,
+    guard::{Guard, Guarded},
+    label_calls::LabelCalls,
+    series::Series,
+};
 use crate::pb::thanos::{
     LabelNamesRequest, LabelNamesResponse, LabelValuesRequest, LabelValuesResponse, SeriesRequest, SeriesResponse,
     store_server::{Store, StoreServer},
@@ -24,14 +29,17 @@ const SERIES: &str = "/thanos.Store/Series";
 #[derive(Clone, Debug)]
 pub struct StoreService {
     series: Series,
-    rest: StoreServer<Rest>,
+    guard: Guard,
+    rest: Guarded<StoreServer<Rest>>,
 }
 
 impl StoreService {
-    /// Answers Series with `series` and the label calls with `labels`; a request has at most `message_max` bytes.
-    pub fn new(series: Series, labels: LabelCalls, message_max: usize) -> Self {
+    /// Answers Series with `series` and the label calls with `labels`, if `guard` lets them through; a request has at most
+    /// `message_max` bytes.
+    pub fn new(series: Series, labels: LabelCalls, guard: Guard, message_max: usize) -> Self {
         let rest = StoreServer::new(Rest(labels)).max_decoding_message_size(message_max);
-        Self { series, rest }
+        let rest = Guarded::new(rest, guard.clone());
+        Self { series, guard, rest }
     }
 }
 
@@ -50,10 +58,10 @@ impl Service<HttpRequest<Body>> for StoreService {
 
     fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
         if request.uri().path() == SERIES {
-            let series = self.series.clone();
-            return Box::pin(async move { Ok(series.respond(request).await) });
+            let (series, guard) = (self.series.clone(), self.guard.clone());
+            return Box::pin(async move { Ok(series.respond(request, &guard).await) });
         }
-        Box::pin(self.rest.call(request))
+        self.rest.call(request)
     }
 }
 

@@ -45,8 +45,15 @@ impl Scene {
     }
 
     pub(crate) async fn start_with(settings: Settings) -> Scene {
+        Scene::start_with_flags(settings, &[]).await
+    }
+
+    /// Where the program has these flags, too.
+    pub(crate) async fn start_with_flags(settings: Settings, flags: &[&str]) -> Scene {
         let fake = Fake::start(settings);
-        let sidecar = Sidecar::start(vec![format!("--prometheus.url={}", fake.url())]);
+        let mut args = vec![format!("--prometheus.url={}", fake.url())];
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let sidecar = Sidecar::start(args);
         sidecar.wait_ready(LONG).await;
         Scene { fake, sidecar }
     }
