@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn small_answers_that_become_large_ones_are_seen() {
-        let series = vec![0x0a, 0].repeat(1_000_000);
+        let series = [0x0a, 0].repeat(1_000_000);
         let mut response = vec![0x0a];
         prost::encode_length_delimiter(series.len(), &mut response).unwrap();
         response.extend(series);
