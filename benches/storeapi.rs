@@ -3,7 +3,7 @@
 
 mod figures;
 
-use std::{collections::VecDeque, hint::black_box};
+use std::hint::black_box;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use criterion::{Criterion, Throughput};
@@ -17,12 +17,7 @@ use narthex::{
         frames::FrameReader,
         wire::{self, Frame},
     },
-    storeapi::series::{
-        convert::Convert,
-        encode::{Batcher, OutSeries},
-        relabel::Relabel,
-        shard::Shard,
-    },
+    storeapi::series::{convert::Convert, encode::Batcher, relabel::Relabel, shard::Shard},
 };
 use prost::Message;
 
@@ -122,24 +117,24 @@ fn way(criterion: &mut Criterion, name: &str, body: &Bytes) {
 
 /// All that happens to an answer, into a buffer that is emptied as a connection would.
 fn send(body: &Bytes, mut convert: Convert, batch: usize) {
-    let (mut order, mut ready) = (convert.order(), VecDeque::<OutSeries>::new());
+    let mut order = convert.order();
     let (mut batcher, mut out) = (Batcher::new(batch), BytesMut::new());
     frames(body, |frame| {
         for series in frame.series {
             if let Some(series) = convert.series(series).expect("plain chunks") {
-                order.push(series, &mut ready).expect("in order");
+                order.push(series).expect("in order");
             }
         }
-        for series in ready.drain(..) {
-            batcher.add(series, &mut out);
+        while let Some(placed) = order.next().expect("in order") {
+            batcher.add(placed.series, &mut out);
         }
         if out.len() > 2 * PIECE {
             black_box(out.split());
         }
     });
-    order.finish(&mut ready).expect("in order");
-    for series in ready.drain(..) {
-        batcher.add(series, &mut out);
+    order.finish();
+    while let Some(placed) = order.next().expect("in order") {
+        batcher.add(placed.series, &mut out);
     }
     batcher.flush(&mut out);
     black_box(out);

@@ -2,17 +2,17 @@
 //!
 //! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
 //! - [`gate`] keeps the calls within what Prometheus allows.
-//! - `samples` reads the answers of servers that cannot stream.
+//! - [`samples`] reads the answers of servers that cannot stream.
 //! - `link` and `tide` are the connections.
 //!
 //! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
 //! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
-//! An answer that makes no progress for [`STALL`], or twice that at most, fails. Nothing is kept beyond a frame and what was read at once.
+//! An answer that makes no progress for as long as the caller says, or twice that at most, fails. Nothing is kept beyond a frame and what was read at once.
 
 pub mod frames;
 pub mod gate;
 pub(super) mod link;
-mod samples;
+pub mod samples;
 mod tide;
 pub mod wire;
 
@@ -34,12 +34,10 @@ use tokio::{
 };
 
 use super::{Client, error::ErrorKind, transport::Posted};
-use crate::pb::prometheus::ReadResponse;
 use frames::{FrameError, FrameReader};
+use samples::Sampled;
 use wire::{Frame, WireError};
 
-/// How long Prometheus may say nothing, before the head of the answer and within it.
-pub const STALL: Duration = Duration::from_secs(120);
 /// How long an answer is looked at once more when nobody has looked at it for long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How much of an error answer is read, in bytes.
@@ -99,27 +97,35 @@ pub enum Answer {
     /// Chunks, frame by frame.
     Frames(Box<Frames>),
     /// Samples, all at once: from servers that cannot stream.
-    Samples(ReadResponse),
+    Samples(Sampled),
 }
 
 impl Client {
-    /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled. Memory for a sampled answer
-    /// is asked of `room`, in bytes.
+    /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled.
+    /// Memory for a sampled answer is asked of `room`, in bytes: for what comes, and for what it becomes when it is
+    /// decompressed. With a `stall`, Prometheus may say nothing for so long before the head of the answer and within it;
+    /// without one whoever waits has a deadline.
     ///
     /// # Errors
     /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
     pub async fn remote_read(
         &self,
         request: &[u8],
+        stall: Option<Duration>,
         room: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<Answer, ReadError> {
         let url = self.shown(PATH);
         let asked = async {
             let body = compress(request)?;
             let asked = self.post(PATH, headers(), body);
-            let answered = tokio::time::timeout(STALL, asked).await;
-            let Posted { status, headers, body } = answered.unwrap_or(Err(ErrorKind::Timeout(STALL)))?;
-            let mut pieces = Pieces::new(body);
+            let Posted { status, headers, body } = match stall {
+                Some(stall) => {
+                    let answered = tokio::time::timeout(stall, asked).await;
+                    answered.unwrap_or(Err(ErrorKind::Timeout(stall)))?
+                }
+                None => asked.await?,
+            };
+            let mut pieces = Pieces::new(body, stall);
             // Others that tell of success tell of a part, or of nothing.
             if status != StatusCode::OK {
                 return Err(refusal(status.as_u16(), pieces).await.into());
@@ -127,7 +133,7 @@ impl Client {
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
             if content_type.starts_with(SAMPLED) {
-                return Ok(Err(samples::read(&mut pieces, room).await?));
+                return Ok(Err(samples(&mut pieces, room).await?));
             }
             if !content_type.starts_with(STREAMED) {
                 return Err(ReadErrorKind::ContentType(
@@ -178,6 +184,23 @@ async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
         }
     }
     ErrorKind::status(code, &body)
+}
+
+async fn samples(pieces: &mut Pieces, room: &mut (dyn FnMut(usize) -> bool + Send)) -> Result<Sampled, ReadErrorKind> {
+    let mut compressed = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        if !room(piece.len()) {
+            return Err(ReadErrorKind::NoRoom(compressed.len() + piece.len()));
+        }
+        compressed.extend_from_slice(&piece);
+    }
+    let length = snap::raw::decompress_len(&compressed);
+    let length = length.map_err(|error| ReadErrorKind::Samples(format!("snappy: {error}")))?;
+    match room(length) {
+        true => Ok(Sampled { compressed }),
+        false => Err(ReadErrorKind::NoRoom(length)),
+    }
 }
 
 /// The frames of an answer, as they come.
@@ -251,6 +274,7 @@ impl std::fmt::Debug for Body {
 #[derive(Debug)]
 struct Pieces {
     body: Body,
+    stall: Option<Duration>,
     /// Pieces so far.
     count: u64,
     /// Runs while nothing comes; with `count` of when it was wound up.
@@ -258,9 +282,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(body: Body) -> Self {
+    fn new(body: Body, stall: Option<Duration>) -> Self {
         Self {
             body,
+            stall,
             count: 0,
             timer: None,
         }
@@ -282,17 +307,20 @@ impl Pieces {
 
     /// Fails once nothing came between two looks at the clock; wound up seldom, since most waits are short.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
+        let Some(stall) = self.stall else {
+            return Poll::Pending;
+        };
         let count = self.count;
         let (wound, timer) = self
             .timer
-            .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(STALL))));
+            .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(stall))));
         while timer.as_mut().poll(cx).is_ready() {
             // Whoever was not here when the time was up did not wait, and what has come meanwhile may just need a look.
             let waited = timer.deadline().elapsed() < SECOND_LOOK;
             if *wound == count && waited {
-                return Poll::Ready(Some(Err(ErrorKind::Timeout(STALL))));
+                return Poll::Ready(Some(Err(ErrorKind::Timeout(stall))));
             }
-            let time = if *wound == count { SECOND_LOOK } else { STALL };
+            let time = if *wound == count { SECOND_LOOK } else { stall };
             *wound = count;
             timer.as_mut().reset(Instant::now() + time);
         }
@@ -304,6 +332,10 @@ impl Pieces {
     }
 }
 
+/// How long Prometheus may say nothing in tests.
+#[cfg(test)]
+const STALL: Duration = Duration::from_secs(120);
+
 #[cfg(test)]
 impl Frames {
     /// The frames of a body that comes in these pieces.
@@ -313,7 +345,7 @@ impl Frames {
             _permit: None,
         };
         Self {
-            pieces: Pieces::new(body),
+            pieces: Pieces::new(body, Some(STALL)),
             reader: FrameReader::default(),
             url: "http://prometheus/api/v1/read".to_owned(),
         }

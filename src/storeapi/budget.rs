@@ -1,20 +1,22 @@
-//! The memory for series that have to be collected before they can be sent: one budget for all calls together.
+//! The memory that calls hold beyond a few MiB each: one account for all of them together, `--store.memory-limit`.
+//!
+//! Requests, what has to be sorted before it can be sent, answers in JSON and what is read ahead for slow clients are taken from
+//! it. What a call holds comes back when its [`Held`] is dropped, whatever ended the call.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use prometheus_client::{
+    metrics::gauge::{ConstGauge, Gauge},
+    registry::Registry,
 };
-
 use tonic::Status;
 
-/// The budget; clones share it.
+/// The account; clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    used: Arc<AtomicUsize>,
+    used: Gauge,
     total: usize,
 }
 
-/// What one call holds of the budget; given back when dropped.
+/// What one call holds of it; given back when dropped.
 #[derive(Debug)]
 pub struct Held {
     budget: Budget,
@@ -22,17 +24,31 @@ pub struct Held {
 }
 
 impl Budget {
-    /// A budget of `total` bytes.
+    /// An account of `total` bytes.
     pub fn new(total: usize) -> Self {
         Self {
-            used: Arc::default(),
-            total,
+            used: Gauge::default(),
+            total: total.min(isize::MAX as usize),
         }
+    }
+
+    /// Shows it in the metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "narthex_query_memory_bytes",
+            "Memory that calls hold: requests, what has to be sorted, what is read ahead",
+            self.used.clone(),
+        );
+        registry.register(
+            "narthex_query_memory_limit_bytes",
+            "The most of it (--store.memory-limit)",
+            ConstGauge::new(self.total as i64),
+        );
     }
 
     /// Bytes in use.
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        usize::try_from(self.used.get()).unwrap_or(0)
     }
 
     /// Nothing yet.
@@ -45,10 +61,20 @@ impl Budget {
 }
 
 impl Held {
+    /// Nothing yet, for another part of the same call.
+    pub fn another(&self) -> Self {
+        self.budget.hold()
+    }
+
+    /// Bytes that this call holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives back all but so many bytes.
     pub fn keep(&mut self, bytes: usize) {
         let back = self.bytes.saturating_sub(bytes);
-        self.budget.used.fetch_sub(back, Ordering::Relaxed);
+        self.budget.used.dec_by(back as i64);
         self.bytes -= back;
     }
 
@@ -57,11 +83,11 @@ impl Held {
         self.keep(self.bytes.saturating_sub(bytes));
     }
 
-    /// Takes memory; whether there is so much.
+    /// Takes memory; whether there is so much. It counts as taken all the same: the call is to end, or to give it back.
     pub fn take(&mut self, bytes: usize) -> bool {
-        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        let before = usize::try_from(self.budget.used.inc_by(bytes as i64)).unwrap_or(0);
         self.bytes += bytes;
-        before + bytes <= self.budget.total
+        before.saturating_add(bytes) <= self.budget.total
     }
 
     /// Takes memory for one series of `size` bytes.
@@ -74,7 +100,7 @@ impl Held {
         }
         Err(Status::resource_exhausted(format!(
             "{why} have to be sorted in memory: this call needs more than {} bytes for them, all calls together may use \
-             {}; select less, or a shorter time",
+             {} (--store.memory-limit); select less, or a shorter time",
             self.bytes, self.budget.total
         )))
     }
@@ -82,7 +108,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.used.dec_by(self.bytes as i64);
     }
 }
 
@@ -101,7 +127,7 @@ mod tests {
         one.give_back(901);
         one.keep(100);
         other.keep(0);
-        assert_eq!(budget.used(), 100);
+        assert_eq!((budget.used(), one.bytes(), other.bytes()), (100, 100, 0));
         drop((one, other));
         assert_eq!(budget.used(), 0);
         budget.hold().add(9000, "series").unwrap();

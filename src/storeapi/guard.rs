@@ -3,7 +3,7 @@
 //! A few KiB of compressed bytes can hold millions of empty matchers, each of which would take fifty times its bytes once
 //! decoded. So the one message of a request is taken whole, its fields are looked at where they lie, and what has too many
 //! of them is refused with the numbers. What a request takes comes out of the account of all calls, as its bytes come in,
-//! and is given back when its answer begins or the call is dropped; only small ones go without. The messages behind the
+//! and is given back when whoever answers does not need it any more; only small ones go without. The messages behind the
 //! first are never read.
 
 use std::{
@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
+use prost::Message;
 use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;
 
@@ -146,11 +147,20 @@ impl Admitted {
         (u32::from_be_bytes(*length) as usize == message.len()).then_some((*flag, message))
     }
 
-    /// The message.
+    /// The message, and the memory that it takes, which is to be kept as long as it is.
     ///
     /// # Errors
-    /// `Internal`: there is none, or it is compressed in a way that was not agreed.
-    pub fn message(&self) -> Result<&[u8], Status> {
+    /// `Internal`: there is none, it is compressed in a way that was not agreed, or is not what was asked for.
+    pub fn decode<M: Message + Default>(mut self) -> Result<(M, Option<Held>), Status> {
+        let bytes = self.message()?;
+        let message = M::decode(bytes).map_err(|error| Status::internal(error.to_string()))?;
+        let length = bytes.len();
+        // What it was decoded from goes.
+        self.held.iter_mut().for_each(|held| held.keep(length));
+        Ok((message, self.held))
+    }
+
+    fn message(&self) -> Result<&[u8], Status> {
         match self.parts() {
             Some((0, message)) => Ok(message),
             Some((flag, _)) => Err(Status::internal(format!(

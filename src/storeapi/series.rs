@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! request -> query (matchers settled) -> gate -> remote read -> frames -> convert (labels, shard, chunks) -> limits
-//!         -> order (a stack, and what conflicts merged in) -> batches -> body
+//!         -> order (a stack, and what conflicts merged in) -> batches -> ahead (of a client that lags) -> body
 //! ```
-//! Each step is pulled by the next; nothing is buffered beyond a piece of the body. An answer is whole or ends with an
-//! error; dropped by the client, it drops the request to Prometheus.
+//! Each step is pulled by the next, and by a task that reads ahead when the client lags: Prometheus is read at its own speed. An
+//! answer is whole or ends with an error; dropped by the client, it drops the request to Prometheus.
 
+pub mod ahead;
 pub mod answer;
 pub mod body;
 pub mod convert;
@@ -18,35 +19,50 @@ pub mod query;
 pub mod relabel;
 pub mod shard;
 
+mod asking;
 mod sampled;
 mod skip_chunks;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prometheus_client::registry::Registry;
-use prost::Message as _;
 use tonic::{Status, body::Body};
 
 use self::{
-    answer::{Answer, Plan},
+    ahead::{Giving, room::Room, spill::Space},
+    asking::{Asked, Disorderly},
     body::SeriesBody,
-    convert::Convert,
     limits::Limits,
     metrics::Metrics,
-    query::{Query, Written},
+    query::Query,
 };
-use super::{Context, View, budget::Held, errors, guard::Guard, patterns::Patterns};
+use super::{Context, budget::Held, guard::Guard, patterns::Patterns};
 use crate::{
+    model::duration::parse_prometheus,
     ops::grpc::Caller,
-    pb::{prometheus::ReadResponse, thanos::SeriesRequest},
-    prometheus::remote_read::{
-        self,
-        gate::{ClientKey, Gate, Pass, places},
-    },
+    pb::thanos::SeriesRequest,
+    prometheus::remote_read::gate::{ClientKey, Gate, Pass, places},
 };
 
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
+const BLOCK_DURATION: &str = "storage.tsdb.min-block-duration";
+/// Prometheus waits for a client for at most this part of the time in which it fills a block.
+const PART_OF_A_BLOCK: u32 = 4;
+
+/// What is done for clients that read slowly.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    /// Memory for what they have not taken yet.
+    pub room: Room,
+    /// Files for what there is no memory for.
+    pub space: Option<Space>,
+    /// How long Prometheus may wait for one of them in all.
+    pub patience: Duration,
+}
 
 /// Answers Series calls; clones share it.
 #[derive(Clone, Debug)]
@@ -58,120 +74,71 @@ pub struct Series {
 struct Inner {
     context: Context,
     limits: Limits,
+    slow: Slow,
     gate: Gate,
+    disorderly: Disorderly,
     patterns: Patterns,
     metrics: Metrics,
 }
 
 impl Series {
     /// A service that keeps to `limits`.
-    pub fn new(context: Context, limits: Limits, registry: &mut Registry) -> Self {
+    pub fn new(context: Context, limits: Limits, slow: Slow, registry: &mut Registry) -> Self {
         let gate = Gate::new(places(None));
         metrics::register_gate(&gate, registry);
         let inner = Inner {
+            gate,
             patterns: Patterns::new(context.lane.clone()),
             context,
             limits,
-            gate,
+            slow,
+            disorderly: Disorderly::register(registry),
             metrics: Metrics::register(registry),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Answers one call.
+    /// Answers one call; `held` is the memory of its request.
     ///
     /// # Errors
-    /// What is wrong with the request; that Prometheus cannot be asked, or refuses.
-    pub async fn call(&self, request: SeriesRequest, caller: &Caller) -> Result<SeriesBody, Status> {
+    /// What is wrong with the request; that Prometheus cannot be asked, or refuses; that there are no external labels now.
+    pub async fn call(
+        &self,
+        request: SeriesRequest,
+        held: Option<Held>,
+        caller: &Caller,
+    ) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.view();
+        if view.labels.is_empty() {
+            // Without them the same series of two replicas could not be told apart.
+            return Err(Status::unavailable(
+                "Prometheus has no external labels now, so that nobody could tell whose series these are: set                  global.external_labels in its configuration, or --label here",
+            ));
+        }
         let Some(query) = Query::new(request, &view, &inner.patterns).await? else {
-            return Ok(SeriesBody::new(None, 1, inner.metrics.clone(), pending));
+            return Ok(SeriesBody::empty(pending));
         };
-        let answer = self.read(&query, &view, caller).await?;
-        Ok(SeriesBody::new(
-            Some(answer),
-            query.batch,
-            inner.metrics.clone(),
-            pending,
-        ))
-    }
-
-    async fn read(&self, query: &Query, view: &View, caller: &Caller) -> Result<Answer, Status> {
-        if query.skip_chunks {
-            return self.skip_chunks(query).await;
-        }
-        let pass = self.turn(caller).await?;
-        let names = query.relabel.touched();
-        let splits = is_prometheus(&view.version) && query.can_split_by(names);
-        let Written { bytes, queries } = if splits { query.split_by(names) } else { query.plain() };
-        let streamed = splits.then_some(queries as i64 - 1);
-        let mut held = self.inner.context.budget.hold();
-        let samples = match self.ask(&bytes, &mut held).await? {
-            remote_read::Answer::Frames(frames) => {
-                return Ok(Answer::streaming(self.plan(query, streamed), frames, pass));
-            }
-            // It knows one query only.
-            remote_read::Answer::Samples(samples) if samples.results.len() != queries && queries > 1 => {
-                drop(samples);
-                held.keep(0);
-                match self.ask(&query.plain().bytes, &mut held).await? {
-                    remote_read::Answer::Frames(frames) => {
-                        return Ok(Answer::streaming(self.plan(query, None), frames, pass));
-                    }
-                    remote_read::Answer::Samples(samples) if samples.results.len() == 1 => samples,
-                    remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
-                }
-            }
-            remote_read::Answer::Samples(samples) if samples.results.len() == queries => samples,
-            remote_read::Answer::Samples(samples) => return Err(unexpected(&samples)),
+        let batch = query.batch;
+        let caller = caller.clone();
+        let asked = Arc::new(Asked {
+            query,
+            view,
+            caller,
+            _held: held,
+        });
+        let (answer, way) = self.ask(&asked).await?;
+        let giving = Giving {
+            batch,
+            patience: inner.patience(),
+            share: inner.slow.room.share(),
+            metrics: inner.metrics.clone(),
+            caller: asked.caller.clone(),
+            again: self.again(asked, way),
         };
-        pass.finish();
-        // What was read is there still, what it was read from is not.
-        held.keep(samples.encoded_len());
-        let plan = Plan {
-            held,
-            ..self.plan(query, None)
-        };
-        let mut convert = plan.convert.clone();
-        let stored = samples.results.into_iter().flat_map(|result| result.timeseries);
-        Answer::of(
-            plan,
-            stored.filter_map(|series| sampled::series(series, &mut convert).transpose()),
-        )
-    }
-
-    async fn skip_chunks(&self, query: &Query) -> Result<Answer, Status> {
-        let mut plan = self.plan(query, None);
-        let client = &self.inner.context.client;
-        let sets = skip_chunks::read(client, query, &mut plan.convert, &mut plan.held).await?;
-        Answer::sorted(plan, sets)
-    }
-
-    async fn ask(&self, request: &[u8], held: &mut Held) -> Result<remote_read::Answer, Status> {
-        let client = &self.inner.context.client;
-        let read = client.remote_read(request, &mut |bytes| held.take(bytes)).await;
-        read.map_err(|error| errors::read_status(&error))
-    }
-
-    fn plan(&self, query: &Query, streamed: Option<i64>) -> Plan {
-        let why = match streamed {
-            Some(_) => format!(
-                "series that carry one of the labels {}",
-                query.relabel.touched().join(", ")
-            ),
-            None => "all series of the answer".to_owned(),
-        };
-        Plan {
-            convert: Convert::new(query.relabel.clone(), query.shard.clone()),
-            streamed,
-            why,
-            limits: self.inner.limits,
-            wanted: query.limit,
-            held: self.inner.context.budget.hold(),
-            metrics: self.inner.metrics.clone(),
-        }
+        giving.caller.is_at("sending");
+        Ok(SeriesBody::new(answer, giving, inner.slow.space.clone(), pending))
     }
 
     /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
@@ -209,13 +176,11 @@ impl Series {
     /// Answers one call as it comes over HTTP/2, if `guard` lets it through.
     pub(super) async fn respond(self, request: Request<Body>, guard: &Guard) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let caller = parts.extensions.get::<Caller>().cloned();
-        let caller = caller.unwrap_or_else(Caller::unknown);
+        let caller = parts.extensions.get().cloned().unwrap_or_else(Caller::unknown);
         let answered = async {
             let admitted = guard.admit(parts.uri.path(), body).await?;
-            let message = SeriesRequest::decode(admitted.message()?);
-            let message = message.map_err(|error| Status::internal(error.to_string()))?;
-            self.call(message, &caller).await
+            let (message, held) = admitted.decode()?;
+            self.call(message, held, &caller).await
         };
         match answered.await {
             Ok(body) => {
@@ -229,12 +194,13 @@ impl Series {
     }
 }
 
-fn unexpected(samples: &ReadResponse) -> Status {
-    Status::unknown(format!("unexpected result size {}", samples.results.len()))
-}
-
-/// Whether this is a Prometheus that answers all queries of one request. Each that tells what it is built from does, also
-/// when that holds no version, as in one built by hand; `0` stands for a server that has no such page.
-fn is_prometheus(version: &str) -> bool {
-    version != "0"
+impl Inner {
+    /// How long Prometheus may wait for one client.
+    fn patience(&self) -> Duration {
+        let snapshot = self.context.snapshots.borrow();
+        let block = snapshot.flags.get(BLOCK_DURATION);
+        let block = block.and_then(|text| parse_prometheus(text).ok());
+        let part = block.map_or(Duration::MAX, |block| block / PART_OF_A_BLOCK);
+        self.slow.patience.min(part)
+    }
 }

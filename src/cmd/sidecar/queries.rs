@@ -19,7 +19,11 @@ use crate::{
     prometheus::peer::Snapshot,
     storeapi::{
         self, Context,
-        series::{Series, limits::Limits},
+        series::{
+            Series, Slow,
+            ahead::{room::Room, spill::Space},
+            limits::Limits,
+        },
     },
 };
 
@@ -104,7 +108,7 @@ pub(super) async fn build(
     };
     let snapshots = context.snapshots.clone();
     let probe = context.probe.clone();
-    let series = Series::new(context.clone(), limits, registry);
+    let series = Series::new(context.clone(), limits, slow(flags, &context, registry)?, registry);
     let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
     let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;
     let routes = routes
@@ -117,6 +121,23 @@ pub(super) async fn build(
         settings,
         grace: flags.grpc.grace_period,
         snapshots,
+    })
+}
+
+/// What is done for clients that read slowly.
+fn slow(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<Slow> {
+    context.budget.register(registry);
+    let bytes = usize::try_from(flags.store.read_ahead).unwrap_or(usize::MAX);
+    let room = Room::new(context.budget.clone(), bytes);
+    room.register(registry);
+    let dir = flags.store.spill_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
+    let space = dir
+        .map(|dir| Space::open(dir, flags.store.spill_limit, registry))
+        .transpose();
+    Ok(Slow {
+        room,
+        space: space.context("--store.spill-dir cannot be used: it must be a directory that narthex may write to")?,
+        patience: flags.store.max_client_lag,
     })
 }
 

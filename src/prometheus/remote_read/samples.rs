@@ -1,196 +1,208 @@
-//! Sampled answers, from servers that cannot stream: read whole, within the memory that there is.
-//!
-//! Memory is asked for before it is taken: for what comes in, for the same decompressed, and for what a decoder makes of
-//! it, which may be many times as much. Dropped, it ends the answer; nothing is kept.
+//! A sampled answer, from servers that cannot stream: one message, read series by series so that it never stands in memory a
+//! second time as what is made of it.
 
-use bytes::{Bytes, BytesMut};
-use prost::Message as _;
-
-use super::{Pieces, ReadErrorKind};
-use crate::{
-    model::fields::{Holds, Known, Malformed, walk},
-    pb::prometheus::{BucketSpan, Exemplar, Histogram, Label, QueryResult, ReadResponse, Sample, TimeSeries},
+use bytes::{Buf as _, Bytes};
+use prost::{
+    DecodeError, Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-/// What a part of an answer takes once it is decoded.
+use crate::pb::prometheus::{Exemplar, Histogram, Label, Sample, TimeSeries};
+
+/// An answer as it came: compressed.
 #[derive(Debug)]
-enum Cost {
-    /// So many bytes for each.
-    Each(usize),
-    /// As many bytes as it has.
-    Own,
+pub struct Sampled {
+    pub(super) compressed: Vec<u8>,
 }
 
-/// Room for a value of a list, which has up to twice the room that it needs.
-const fn listed<T>() -> Cost {
-    Cost::Each(2 * size_of::<T>())
+/// A sampled answer that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SampledError {
+    /// It is no snappy.
+    #[error("the sampled answer cannot be read: snappy: {0}")]
+    Snappy(#[from] snap::Error),
+    /// It is no such message.
+    #[error("the sampled answer cannot be read: protobuf: {0}")]
+    Protobuf(#[from] DecodeError),
+    /// It ends early.
+    #[error("the sampled answer cannot be read: protobuf: a field is longer than what holds it")]
+    Cut,
+    /// A series would take more memory than there is.
+    #[error(
+        "a series of the sampled answer needs {0} bytes, for which there is no memory now: select less, or a shorter time"
+    )]
+    NoRoom(usize),
 }
 
-const fn field(number: u64, what: Cost, holds: Holds<Cost>) -> Known<Cost> {
-    Known { number, what, holds }
-}
-
-static RESPONSE: &[Known<Cost>] = &[field(1, listed::<QueryResult>(), Holds::Message(RESULT))];
-static RESULT: &[Known<Cost>] = &[field(1, listed::<TimeSeries>(), Holds::Message(SERIES))];
-static SERIES: &[Known<Cost>] = &[
-    field(1, listed::<Label>(), Holds::Message(LABEL)),
-    field(2, listed::<Sample>(), Holds::Message(&[])),
-    field(3, listed::<Exemplar>(), Holds::Message(EXEMPLAR)),
-    field(4, listed::<Histogram>(), Holds::Message(HISTOGRAM)),
-];
-static LABEL: &[Known<Cost>] = &[field(1, Cost::Own, Holds::Bytes), field(2, Cost::Own, Holds::Bytes)];
-static EXEMPLAR: &[Known<Cost>] = &[field(1, listed::<Label>(), Holds::Message(LABEL))];
-static HISTOGRAM: &[Known<Cost>] = &[
-    field(8, listed::<BucketSpan>(), Holds::Message(&[])),
-    field(9, listed::<i64>(), Holds::Varints),
-    field(10, listed::<f64>(), Holds::Fixed64),
-    field(11, listed::<BucketSpan>(), Holds::Message(&[])),
-    field(12, listed::<i64>(), Holds::Varints),
-    field(13, listed::<f64>(), Holds::Fixed64),
-    field(16, listed::<f64>(), Holds::Fixed64),
-];
-
-/// The most memory that an encoded `ReadResponse` takes once it is decoded, in bytes.
-fn decoded_size(response: &[u8]) -> Result<usize, Malformed> {
-    let mut size = 0_usize;
-    walk(response, RESPONSE, &mut |cost, values, bytes| {
-        size = size.saturating_add(match cost {
-            Cost::Each(each) => values.saturating_mul(*each),
-            Cost::Own => bytes,
-        });
-        Ok::<_, Malformed>(())
-    })?;
-    Ok(size)
-}
-
-/// Reads the whole body and decodes it. Memory is asked of `room`, in bytes.
-///
-/// # Errors
-/// Those of the body; no room; a body that is no answer.
-pub(super) async fn read(
-    pieces: &mut Pieces,
-    room: &mut (dyn FnMut(usize) -> bool + Send),
-) -> Result<ReadResponse, ReadErrorKind> {
-    let mut body = BytesMut::new();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        if !room(piece.len()) {
-            return Err(ReadErrorKind::NoRoom(body.len() + piece.len()));
+impl Sampled {
+    /// Hands over the series of all results, one by one, and says how many results there were. Takes as long as the answer
+    /// is large: to be called where that harms nobody. The memory of each series is asked of `room` before it is made,
+    /// in bytes, and is the caller's business afterwards.
+    ///
+    /// # Errors
+    /// See [`SampledError`], and whatever `take` gives.
+    pub fn each<E: From<SampledError>>(
+        self,
+        mut room: impl FnMut(usize) -> bool,
+        mut take: impl FnMut(TimeSeries) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let plain = snap::raw::Decoder::new()
+            .decompress_vec(&self.compressed)
+            .map_err(SampledError::from)?;
+        drop(self.compressed);
+        let (mut answer, mut results) = (Bytes::from(plain), 0);
+        while let Some(mut result) = next_field(&mut answer, 1)? {
+            results += 1;
+            while let Some(series) = next_field(&mut result, 1)? {
+                let needs = needs(series.clone())?;
+                if !room(needs) {
+                    return Err(SampledError::NoRoom(needs).into());
+                }
+                take(TimeSeries::decode(series).map_err(SampledError::from)?)?;
+            }
         }
-        body.extend_from_slice(&piece);
+        Ok(results)
     }
-    let unreadable = |what: &str, error: String| ReadErrorKind::Samples(format!("{what}: {error}"));
-    let length = snap::raw::decompress_len(&body).map_err(|error| unreadable("snappy", error.to_string()))?;
-    if !room(length) {
-        return Err(ReadErrorKind::NoRoom(length));
+}
+
+/// The next field of this number that has a length; others are passed over.
+fn next_field(message: &mut Bytes, number: u32) -> Result<Option<Bytes>, SampledError> {
+    while message.has_remaining() {
+        let (tag, wire) = decode_key(message)?;
+        if (tag, wire) != (number, WireType::LengthDelimited) {
+            skip_field(wire, tag, message, DecodeContext::default())?;
+            continue;
+        }
+        let length = decode_varint(message)?;
+        return match usize::try_from(length) {
+            Ok(length) if length <= message.len() => Ok(Some(message.split_to(length))),
+            _ => Err(SampledError::Cut),
+        };
     }
-    let plain = snap::raw::Decoder::new().decompress_vec(&body);
-    let plain = plain.map_err(|error| unreadable("snappy", error.to_string()))?;
-    drop(body);
-    let size = decoded_size(&plain).map_err(|error| unreadable("protobuf", error.to_string()))?;
-    if !room(size) {
-        return Err(ReadErrorKind::NoRoom(size));
+    Ok(None)
+}
+
+/// What a series takes in memory, in bytes, at most.
+fn needs(mut series: Bytes) -> Result<usize, SampledError> {
+    let mut needs = size_of::<TimeSeries>();
+    while series.has_remaining() {
+        let (tag, wire) = decode_key(&mut series)?;
+        if wire != WireType::LengthDelimited {
+            skip_field(wire, tag, &mut series, DecodeContext::default())?;
+            continue;
+        }
+        let length = usize::try_from(decode_varint(&mut series)?).unwrap_or(usize::MAX);
+        if length > series.len() {
+            return Err(SampledError::Cut);
+        }
+        needs += match tag {
+            1 => size_of::<Label>() + length,
+            2 => size_of::<Sample>(),
+            // An empty label takes two bytes there.
+            3 => size_of::<Exemplar>() + size_of::<Label>() * length,
+            // Packed numbers may take a byte there, and eight here.
+            4 => size_of::<Histogram>() + 8 * length,
+            _ => 0,
+        };
+        series.advance(length);
     }
-    ReadResponse::decode(Bytes::from(plain)).map_err(|error| unreadable("protobuf", error.to_string()))
+    // Lists grow by doubling.
+    Ok(2 * needs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pb::prometheus::histogram::{Count, ZeroCount};
+    use crate::pb::prometheus::{QueryResult, ReadResponse};
 
-    fn series() -> TimeSeries {
-        let label = Label {
-            name: "name".to_owned(),
-            value: "value".to_owned(),
-        };
-        let span = BucketSpan { offset: 1, length: 2 };
-        let histogram = Histogram {
-            count: Some(Count::CountInt(3)),
-            zero_count: Some(ZeroCount::ZeroCountInt(1)),
-            negative_spans: vec![span; 3],
-            negative_deltas: vec![-1; 3],
-            negative_counts: vec![1.0; 3],
-            positive_spans: vec![span; 3],
-            positive_deltas: vec![300; 3],
-            positive_counts: vec![1.0; 3],
-            custom_values: vec![1.0; 3],
-            ..Histogram::default()
-        };
+    fn sampled(plain: &[u8]) -> Sampled {
+        let compressed = snap::raw::Encoder::new().compress_vec(plain).unwrap();
+        Sampled { compressed }
+    }
+
+    fn series(value: &str) -> TimeSeries {
         TimeSeries {
-            labels: vec![label.clone(); 3],
-            samples: vec![Sample::default(); 100],
-            exemplars: vec![
-                Exemplar {
-                    labels: vec![label],
-                    ..Exemplar::default()
+            labels: vec![Label {
+                name: "a".to_owned(),
+                value: value.to_owned(),
+            }],
+            samples: vec![
+                Sample {
+                    value: 1.0,
+                    timestamp: 2
                 };
                 3
             ],
-            histograms: vec![histogram; 3],
+            ..TimeSeries::default()
         }
     }
 
-    /// Memory that the lists of these values have.
-    fn of<T>(list: &[T]) -> usize {
-        size_of_val(list)
-    }
-
-    fn held(response: &ReadResponse) -> usize {
-        let labels = |labels: &[Label]| {
-            let texts = labels.iter().map(|label| label.name.len() + label.value.len());
-            of(labels) + texts.sum::<usize>()
-        };
-        let histogram = |histogram: &Histogram| {
-            of(&histogram.negative_spans)
-                + of(&histogram.negative_deltas)
-                + of(&histogram.negative_counts)
-                + of(&histogram.positive_spans)
-                + of(&histogram.positive_deltas)
-                + of(&histogram.positive_counts)
-                + of(&histogram.custom_values)
-        };
-        let series = |series: &TimeSeries| {
-            let exemplars = series.exemplars.iter().map(|exemplar| labels(&exemplar.labels));
-            labels(&series.labels)
-                + of(&series.samples)
-                + of(&series.exemplars)
-                + exemplars.sum::<usize>()
-                + of(&series.histograms)
-                + series.histograms.iter().map(histogram).sum::<usize>()
-        };
-        let result =
-            |result: &QueryResult| of(&result.timeseries) + result.timeseries.iter().map(series).sum::<usize>();
-        of(&response.results) + response.results.iter().map(result).sum::<usize>()
-    }
-
     #[test]
-    fn every_part_of_an_answer_is_counted_with_what_it_takes() {
-        let response = ReadResponse {
-            results: vec![
-                QueryResult {
-                    timeseries: vec![series(); 2]
-                };
-                2
-            ],
+    fn series_of_all_results_come_in_order() {
+        let result = |names: &[&str]| QueryResult {
+            timeseries: names.iter().map(|name| series(name)).collect(),
         };
-        let (size, held) = (decoded_size(&response.encode_to_vec()).unwrap(), held(&response));
-        assert!(
-            (held..=2 * held).contains(&size),
-            "{held} bytes are held, {size} asked for"
+        let answer = ReadResponse {
+            results: vec![result(&["x", "y"]), result(&[]), result(&["z"])],
+        };
+        let (mut found, mut asked) = (Vec::new(), Vec::new());
+        let room = |bytes| {
+            asked.push(bytes);
+            true
+        };
+        let results = sampled(&answer.encode_to_vec()).each(room, |series| {
+            found.push(series);
+            Ok::<_, SampledError>(())
+        });
+        assert_eq!(
+            (results.unwrap(), found),
+            (3, vec![series("x"), series("y"), series("z")])
         );
-        // Of texts no more is asked than there is, of all else twice.
-        let texts = 2 * 2 * (3 + 3) * "namevalue".len();
-        assert_eq!(size, 2 * (held - texts) + texts);
+        assert!(asked.iter().all(|&bytes| bytes > 100), "{asked:?}");
     }
 
     #[test]
-    fn small_answers_that_become_large_ones_are_seen() {
-        let series = [0x0a, 0].repeat(1_000_000);
-        let mut response = vec![0x0a];
-        prost::encode_length_delimiter(series.len(), &mut response).unwrap();
-        response.extend(series);
-        assert!(decoded_size(&response).unwrap() > 180_000_000);
-        assert_eq!(decoded_size(&[0x0a, 9]), Err(Malformed));
+    fn what_would_grow_is_asked_for_before_it_does() {
+        // A million labels without a name, and as many histograms: two bytes each.
+        for field in [0x0a, 0x22] {
+            let inner = [field, 0].repeat(1_000_000);
+            let mut plain = vec![0x0a];
+            for length in [inner.len() + 4, inner.len()] {
+                prost::encode_length_delimiter(length, &mut plain).unwrap();
+                plain.push(0x0a);
+            }
+            plain.pop();
+            plain.extend_from_slice(&inner);
+            let mut most = 0;
+            let refused = sampled(&plain).each(
+                |bytes| {
+                    most = bytes;
+                    false
+                },
+                |_| Ok::<_, SampledError>(()),
+            );
+            assert!(matches!(refused, Err(SampledError::NoRoom(_))), "{refused:?}");
+            assert!(most > 48_000_000, "{most}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_is_an_error() {
+        let plain = ReadResponse {
+            results: vec![QueryResult {
+                timeseries: vec![series("x")],
+            }],
+        }
+        .encode_to_vec();
+        for end in 1..plain.len() {
+            let read = sampled(&plain[..end]).each(|_| true, |_| Ok::<_, SampledError>(()));
+            assert!(
+                matches!(read, Err(SampledError::Cut | SampledError::Protobuf(_))),
+                "{end}: {read:?}"
+            );
+        }
+        let broken = Sampled { compressed: vec![7, 7] };
+        let read = broken.each(|_| true, |_| Ok::<_, SampledError>(()));
+        assert!(matches!(read, Err(SampledError::Snappy(_))), "{read:?}");
     }
 }

@@ -160,7 +160,7 @@ async fn a_message_is_taken_whole_however_it_comes() {
         pieces.last_mut().unwrap().extend(framed(&[0x1a, 0].repeat(5000)));
         let admitted = guard().admit(SERIES, body(pieces)).await.unwrap();
         assert_eq!(
-            SeriesRequest::decode(admitted.message().unwrap()).unwrap(),
+            admitted.decode::<SeriesRequest>().unwrap().0,
             message,
             "in pieces of {size}"
         );
@@ -218,7 +218,10 @@ async fn what_requests_hold_comes_out_of_the_account() {
     );
     // Small ones go on.
     let small = guard.admit(SERIES, body(vec![framed(&[8, 5])])).await.unwrap();
-    drop((first, second, small));
+    drop((second, small));
+    let (decoded, held) = first.decode::<SeriesRequest>().unwrap();
+    assert_eq!((decoded, guard.budget.used()), (message, bytes.len() - PREFIX));
+    drop(held);
     assert_eq!(guard.budget.used(), 0);
     // A client that announces much and sends little holds little.
     let announced = bytes[..5000].to_vec();

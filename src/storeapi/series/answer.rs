@@ -1,7 +1,10 @@
 //! The series of one answer, pulled one by one: frames are read only when the next series is wanted.
+//!
+//! Nothing here holds its thread for more than a moment: many collected series are sorted on another one, and collecting
+//! them pauses now and then for whoever else lives on this thread.
 
 use std::{
-    collections::VecDeque,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -12,7 +15,7 @@ use super::{
     encode::OutSeries,
     limits::{Limits, Used},
     metrics::Metrics,
-    order::{Disorder, Labelled, Order},
+    order::{Disorder, Labelled, Order, Placed, sort},
 };
 use crate::{
     prometheus::remote_read::{
@@ -21,10 +24,15 @@ use crate::{
         wire::{Frame, LabelBytes},
     },
     storeapi::{budget::Held, errors},
+    threads::{Lane, Lost},
 };
 
 /// Bytes that a collected series takes beyond its own.
 const OVERHEAD: usize = 256;
+/// So many series are sorted, and dropped, where they are.
+const FEW: usize = 1000;
+/// Series that are collected without a pause: a millisecond's work, or two.
+const AT_ONCE: usize = 500;
 
 /// How the answer of one call is made.
 #[derive(Debug)]
@@ -41,8 +49,40 @@ pub struct Plan {
     pub wanted: usize,
     /// Memory for what is collected.
     pub held: Held,
+    /// Where much is sorted.
+    pub lane: Lane,
     /// Where the call is counted.
     pub metrics: Metrics,
+}
+
+/// An answer that ends early.
+#[derive(Debug)]
+pub enum Failed {
+    /// Series came in an order that the way they were asked for rules out.
+    Disorder(Disorder),
+    /// Anything else.
+    Status(Status),
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<Disorder> for Failed {
+    fn from(disorder: Disorder) -> Self {
+        Self::Disorder(disorder)
+    }
+}
+
+impl From<Failed> for Status {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Disorder(disorder) => Self::internal(disorder.to_string()),
+            Failed::Status(status) => status,
+        }
+    }
 }
 
 /// An answer that is being given. Dropping it closes the connection to Prometheus and gives back the place in the queue.
@@ -52,10 +92,30 @@ pub struct Answer {
     frames: Option<(Box<Frames>, Pass)>,
     used: Used,
     order: Order<OutSeries>,
-    ready: VecDeque<OutSeries>,
+    sorting: Option<Sorting>,
+    /// Series collected since the last pause.
+    at_once: usize,
     /// Different series that are out, if that matters, and the labels of the last one.
     given: usize,
     last: Option<LabelBytes>,
+}
+
+/// What was collected, while it is sorted, and what comes after it.
+struct Sorting {
+    sorted: Pin<Box<dyn Future<Output = Result<Vec<OutSeries>, Lost>> + Send>>,
+    then: Next,
+}
+
+impl std::fmt::Debug for Sorting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sorting").finish_non_exhaustive()
+    }
+}
+
+/// What comes of Prometheus' answer.
+enum Next {
+    Frame(Frame),
+    End,
 }
 
 impl Answer {
@@ -66,17 +126,14 @@ impl Answer {
         answer
     }
 
-    /// An answer of these series, in any order.
-    ///
-    /// # Errors
-    /// `ResourceExhausted`: a limit, or the memory.
-    pub fn of(plan: Plan, series: impl IntoIterator<Item = Result<OutSeries, Status>>) -> Result<Self, Status> {
-        let mut answer = Self::empty(plan);
-        for series in series {
-            answer.collect(series?)?;
-        }
-        answer.order.finish(&mut answer.ready).map_err(disorder)?;
-        Ok(answer)
+    /// An answer whose series are still to be collected ([`Answer::collect`], [`Answer::finish`]).
+    pub fn collecting(plan: Plan) -> Self {
+        Self::empty(plan)
+    }
+
+    /// All is collected: sorts it, which may take a while.
+    pub fn finish(&mut self) {
+        self.order.finish();
     }
 
     /// An answer of these series, which are in order and whose memory is held already.
@@ -88,7 +145,8 @@ impl Answer {
         for one in &series {
             answer.count(one)?;
         }
-        answer.ready = series.into();
+        answer.order.put_sorted(series);
+        answer.order.finish();
         Ok(answer)
     }
 
@@ -98,30 +156,50 @@ impl Answer {
             plan,
             frames: None,
             used: Used::default(),
-            ready: VecDeque::new(),
+            sorting: None,
+            at_once: 0,
             given: 0,
             last: None,
         }
     }
 
     /// The next series; `None` at the end of a whole answer. After an error there is nothing more.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<OutSeries, Status>>> {
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<OutSeries, Failed>>> {
+        let next = ready!(self.poll(cx));
+        if next.is_err() {
+            self.stop();
+        }
+        Poll::Ready(next.transpose())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<OutSeries>, Failed>> {
         loop {
-            if let Some(series) = self.ready.pop_front() {
-                return Poll::Ready(self.give(series).map(Ok));
+            if let Some(sorting) = &mut self.sorting {
+                let sorted = ready!(sorting.sorted.as_mut().poll(cx));
+                let sorted = sorted.map_err(|lost| Status::internal(lost.to_string()))?;
+                self.order.put_sorted(sorted);
+                if let Some(Sorting { then, .. }) = self.sorting.take() {
+                    self.go_on(then)?;
+                }
+            }
+            if let Some(placed) = self.order.next()? {
+                self.at_once = 0;
+                return Poll::Ready(Ok(self.give(placed)));
             }
             let Some((frames, _)) = &mut self.frames else {
-                return Poll::Ready(None);
+                return Poll::Ready(Ok(None));
             };
-            let taken = match ready!(frames.poll_frame(cx)) {
-                Some(Ok(frame)) => self.take(frame),
-                Some(Err(error)) => Err(errors::read_status(&error)),
-                None => self.end(),
-            };
-            if let Err(status) = taken {
-                self.stop();
-                return Poll::Ready(Some(Err(status)));
+            if self.at_once >= AT_ONCE {
+                self.at_once = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
+            let next = match ready!(frames.poll_frame(cx)) {
+                Some(Ok(frame)) => Next::Frame(frame),
+                Some(Err(error)) => return Poll::Ready(Err(errors::read_status(&error).into())),
+                None => Next::End,
+            };
+            self.take(next)?;
         }
     }
 
@@ -131,7 +209,11 @@ impl Answer {
     }
 
     /// Hands a series out, unless there are enough.
-    fn give(&mut self, series: OutSeries) -> Option<OutSeries> {
+    fn give(&mut self, placed: Placed<OutSeries>) -> Option<OutSeries> {
+        let Placed { series, was_collected } = placed;
+        if was_collected {
+            self.plan.held.give_back(series.size() + OVERHEAD);
+        }
         if self.plan.wanted > 0 && self.last.as_ref() != Some(series.labels()) {
             if self.given == self.plan.wanted {
                 self.stop();
@@ -143,16 +225,50 @@ impl Answer {
         Some(series)
     }
 
-    fn take(&mut self, frame: Frame) -> Result<(), Status> {
+    /// Takes what comes next, once what was collected before it is sorted.
+    fn take(&mut self, next: Next) -> Result<(), Failed> {
+        let needs_order = match &next {
+            Next::Frame(frame) => self.plan.streamed == Some(frame.query_index),
+            Next::End => true,
+        };
+        if needs_order && self.order.unsorted() > FEW {
+            let mut collected = self.order.take_collected();
+            let lane = self.plan.lane.clone();
+            let sorted = async move {
+                lane.run(move || {
+                    sort(&mut collected);
+                    collected
+                })
+                .await
+            };
+            let (sorted, then) = (Box::pin(sorted), next);
+            self.sorting = Some(Sorting { sorted, then });
+            return Ok(());
+        }
+        self.go_on(next)
+    }
+
+    fn go_on(&mut self, next: Next) -> Result<(), Failed> {
+        match next {
+            Next::Frame(frame) => self.take_frame(frame),
+            Next::End => {
+                self.end();
+                Ok(())
+            }
+        }
+    }
+
+    fn take_frame(&mut self, frame: Frame) -> Result<(), Failed> {
         let queries = 0..=self.plan.streamed.unwrap_or(0);
         if !queries.contains(&frame.query_index) {
-            return Err(Status::internal(format!(
+            return Err(Failed::Status(Status::internal(format!(
                 "query Prometheus: it answers query {} of {}, which was not asked",
                 frame.query_index,
                 queries.end() + 1
-            )));
+            ))));
         }
         for series in frame.series {
+            self.at_once += 1;
             let Some(series) = self.plan.convert.series(series)? else {
                 continue;
             };
@@ -165,22 +281,26 @@ impl Answer {
         Ok(())
     }
 
-    fn push(&mut self, series: OutSeries) -> Result<(), Status> {
+    fn push(&mut self, series: OutSeries) -> Result<(), Failed> {
         self.count(&series)?;
         let before = self.order.parts_bytes();
-        self.order.push(series, &mut self.ready).map_err(disorder)?;
+        self.order.push(series)?;
         let after = self.order.parts_bytes();
         if before == after {
             return Ok(());
         }
         self.plan.held.give_back(before);
-        self.plan.held.add(after, "the parts of series that begin others")
+        Ok(self.plan.held.add(after, "the parts of series that begin others")?)
     }
 
-    fn collect(&mut self, series: OutSeries) -> Result<(), Status> {
+    /// Takes a series that may belong anywhere.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`: a limit, or the memory.
+    pub fn collect(&mut self, series: OutSeries) -> Result<(), Failed> {
         self.count(&series)?;
         self.plan.held.add(series.size() + OVERHEAD, &self.plan.why)?;
-        self.order.collect(series.detached()).map_err(disorder)
+        Ok(self.order.collect(series.detached())?)
     }
 
     fn count(&mut self, series: &OutSeries) -> Result<(), Status> {
@@ -192,12 +312,12 @@ impl Answer {
             })
     }
 
-    fn end(&mut self) -> Result<(), Status> {
+    fn end(&mut self) {
         if let Some((frames, pass)) = self.frames.take() {
             self.plan.metrics.frames(frames.count());
             pass.finish();
         }
-        self.order.finish(&mut self.ready).map_err(disorder)
+        self.order.finish();
     }
 
     /// Ends the answer early.
@@ -205,7 +325,19 @@ impl Answer {
         if let Some((frames, _)) = self.frames.take() {
             self.plan.metrics.frames(frames.count());
         }
-        self.ready.clear();
+        self.sorting = None;
+        let order = std::mem::replace(&mut self.order, self.plan.convert.order());
+        discard(order);
+    }
+}
+
+/// Drops what is left of an answer, elsewhere if it is much.
+fn discard(mut order: Order<OutSeries>) {
+    let left = order.take_collected();
+    if left.len() > FEW
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        runtime.spawn_blocking(move || drop(left));
     }
 }
 
@@ -213,10 +345,6 @@ impl Drop for Answer {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn disorder(error: Disorder) -> Status {
-    Status::internal(error.to_string())
 }
 
 #[cfg(test)]

@@ -1,145 +1,70 @@
-//! The body of a Series answer: series are pulled while the client takes them, and written in bulk.
+//! The body of a Series answer: written in bulk, at the client's speed; how Prometheus is read meanwhile is told in
+//! [`super::ahead`].
 //!
-//! Pieces have about [`PIECE`] bytes, or hold what came within [`LINGER`]: one message at a time would cost a wake-up and
-//! a system call each. A client that reads nothing for [`PATIENCE`] loses its call, so that it cannot keep others from
-//! Prometheus. An error ends the answer with its status; what was sent before is a prefix, and the client knows it.
+//! Pieces have about [`PIECE`] bytes, or hold what came within a few milliseconds: one message at a time would cost a wake-up
+//! and a system call each. An error ends the answer with its status; what was sent before is a prefix, and the client knows it.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::time::{Sleep, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+#[cfg(doc)]
+use super::ahead::PIECE;
 use super::{
+    ahead::{Ahead, Given, Giving, reader, spill::Space},
     answer::Answer,
-    encode::Batcher,
-    metrics::{Metrics, Pending},
+    metrics::Pending,
 };
-
-/// Bytes of a piece, at least, unless the answer pauses or ends.
-const PIECE: usize = 128 << 10;
-/// How long a message may wait for others.
-const LINGER: Duration = Duration::from_millis(3);
-/// How long a client may read nothing of a long answer, at least: it is looked at once in this time.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The body of one answer.
 #[derive(Debug)]
 pub struct SeriesBody {
-    answer: Arc<Shared>,
-    batcher: Batcher,
-    out: BytesMut,
-    linger: Option<Pin<Box<Sleep>>>,
-    /// What is left to be told at the end.
-    end: Option<Status>,
+    /// `None` for an empty answer.
+    ahead: Option<Arc<Ahead>>,
     done: bool,
-    /// Ends with the body: most bodies are short, and the watch is long.
-    _watch: Option<AbortOnDropHandle<()>>,
+    /// Ends with the body: most bodies are short, and it lives for as long as the call.
+    _reader: Option<AbortOnDropHandle<()>>,
     _pending: Pending,
 }
 
-/// What the watch over a silent client can take away.
-#[derive(Debug)]
-struct Shared {
-    answer: Mutex<Option<Answer>>,
-    /// Pieces given to the client; odd numbers mean that it is Prometheus who is waited for.
-    turns: AtomicU64,
-}
-
 impl SeriesBody {
-    /// The body that gives `answer` in messages of `batch` series; to be called within a runtime.
-    pub fn new(answer: Option<Answer>, batch: usize, metrics: Metrics, pending: Pending) -> Self {
-        let done = answer.is_none();
-        let answer = Arc::new(Shared {
-            answer: Mutex::new(answer),
-            turns: AtomicU64::new(0),
-        });
-        // From the start: a client may let not even the first piece through.
-        let watch = (!done).then(|| AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(&answer), metrics))));
+    /// The body of an answer without series.
+    pub fn empty(pending: Pending) -> Self {
         Self {
-            answer,
-            batcher: Batcher::new(batch),
-            out: BytesMut::new(),
-            linger: None,
-            end: done.then(|| Status::ok("")),
+            ahead: None,
             done: false,
-            _watch: watch,
+            _reader: None,
             _pending: pending,
         }
     }
 
-    /// Fills `out` up to a piece; pending when it is empty and nothing is there.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut slot = self.answer.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(answer) = slot.as_mut() else {
-            let text = format!("the client read nothing for {PATIENCE:?}; its place at Prometheus was given to others");
-            self.end = Some(Status::aborted(text));
-            return Poll::Ready(());
-        };
-        while self.out.len() < PIECE {
-            match answer.poll_next(cx) {
-                Poll::Ready(Some(Ok(series))) => self.batcher.add(series, &mut self.out),
-                Poll::Ready(Some(Err(status))) => {
-                    self.end = Some(status);
-                    *slot = None;
-                    break;
-                }
-                Poll::Ready(None) => {
-                    answer.complete();
-                    self.batcher.flush(&mut self.out);
-                    self.end = Some(Status::ok(""));
-                    *slot = None;
-                    break;
-                }
-                Poll::Pending if self.out.is_empty() => return Poll::Pending,
-                Poll::Pending => {
-                    let linger = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-                    if linger.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    break;
-                }
-            }
+    /// The body that gives `answer`; what memory has no room for goes to `space`. To be called within a runtime.
+    pub fn new(answer: Answer, giving: Giving, space: Option<Space>, pending: Pending) -> Self {
+        let ahead = Arc::new(Ahead::new(answer, giving));
+        let reader = tokio::spawn(reader::run(Arc::downgrade(&ahead), space));
+        Self {
+            ahead: Some(ahead),
+            done: false,
+            _reader: Some(AbortOnDropHandle::new(reader)),
+            _pending: pending,
         }
-        self.linger = None;
-        Poll::Ready(())
     }
 }
 
-impl SeriesBody {
-    /// It is the client's turn: up to the next even number.
-    fn given(&self) {
-        let turns = self.answer.turns.load(Ordering::Relaxed);
-        self.answer.turns.store(turns + 2 - turns % 2, Ordering::Relaxed);
-    }
-}
-
-/// Takes the answer from a client that does not read.
-async fn watch(shared: Weak<Shared>, metrics: Metrics) {
-    let mut before = None;
-    loop {
-        sleep(PATIENCE).await;
-        let Some(shared) = shared.upgrade() else { return };
-        let turns = shared.turns.load(Ordering::Relaxed);
-        if turns % 2 == 0 && before == Some(turns) {
-            let answer = shared.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if answer.is_some() {
-                metrics.stalled();
-            }
-            return;
+impl Drop for SeriesBody {
+    fn drop(&mut self) {
+        // The task that reads ahead may hold the answer a moment longer.
+        if let Some(ahead) = &self.ahead {
+            ahead.leave();
         }
-        before = Some(turns);
     }
 }
 
@@ -151,23 +76,15 @@ impl http_body::Body for SeriesBody {
         if self.done {
             return Poll::Ready(None);
         }
-        if self.end.is_none() && self.out.len() < PIECE {
-            let filled = self.fill(cx);
-            if filled.is_pending() {
-                let turns = self.answer.turns.load(Ordering::Relaxed);
-                self.answer.turns.store(turns | 1, Ordering::Relaxed);
-                return Poll::Pending;
-            }
-        }
-        if !self.out.is_empty() {
-            // A message may have many MiB: each piece of it counts as progress of the client.
-            let length = self.out.len().min(2 * PIECE);
-            let piece = self.out.split_to(length).freeze();
-            self.given();
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
-        }
+        let given = match &self.ahead {
+            Some(ahead) => ready!(ahead.poll_given(cx)),
+            None => Given::End(Status::ok("")),
+        };
+        let status = match given {
+            Given::Piece(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+            Given::End(status) => status,
+        };
         self.done = true;
-        let status = self.end.take().unwrap_or_else(|| Status::ok(""));
         let mut trailers = HeaderMap::new();
         Poll::Ready(Some(
             status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),

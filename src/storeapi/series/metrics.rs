@@ -31,6 +31,10 @@ struct Inner {
     wait: Histogram,
     shed: Counter,
     stalled: Counter,
+    lagged: Counter,
+    disorder: Counter,
+    sent_series: Counter,
+    sent_bytes: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,7 +64,12 @@ impl Metrics {
             wait: Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0]),
             shed: Counter::default(),
             stalled: Counter::default(),
+            lagged: Counter::default(),
+            disorder: Counter::default(),
+            sent_series: Counter::default(),
+            sent_bytes: Counter::default(),
         };
+        inner.register_own(registry);
         for reason in ["series", "chunks"] {
             // As in Thanos, the reasons are there from the start.
             let _ = inner.dropped.get_or_create(&Reason { reason });
@@ -89,21 +98,6 @@ impl Metrics {
             "prometheus_store_received_frames",
             "Frames in an answer of Prometheus' remote read",
             inner.frames.clone(),
-        );
-        registry.register(
-            "narthex_remote_read_wait_seconds",
-            "How long a Series call waited for its turn at Prometheus",
-            inner.wait.clone(),
-        );
-        registry.register(
-            "narthex_remote_reads_shed",
-            "Series calls that were refused because too many waited, or that waited too long",
-            inner.shed.clone(),
-        );
-        registry.register(
-            "narthex_series_clients_stalled",
-            "Series calls that were ended because their client read nothing for too long",
-            inner.stalled.clone(),
         );
         Self(Arc::new(inner))
     }
@@ -147,6 +141,63 @@ impl Metrics {
     /// A client read nothing for too long.
     pub fn stalled(&self) {
         self.0.stalled.inc();
+    }
+
+    /// Prometheus has waited for a client for too long.
+    pub fn lagged(&self) {
+        self.0.lagged.inc();
+    }
+
+    /// Series came in an order that the way they were asked for rules out.
+    pub fn disorder(&self) {
+        self.0.disorder.inc();
+    }
+
+    /// A piece of an answer was given to a client: so many series that were made since the last one, and its bytes.
+    pub fn sent(&self, series: u64, bytes: usize) {
+        self.0.sent_series.inc_by(series);
+        self.0.sent_bytes.inc_by(bytes as u64);
+    }
+}
+
+impl Inner {
+    /// Those that Thanos does not have.
+    fn register_own(&self, registry: &mut Registry) {
+        registry.register(
+            "narthex_remote_read_wait_seconds",
+            "How long a Series call waited for its turn at Prometheus",
+            self.wait.clone(),
+        );
+        registry.register(
+            "narthex_remote_reads_shed",
+            "Series calls that were refused because too many waited, or that waited too long",
+            self.shed.clone(),
+        );
+        registry.register(
+            "narthex_series_clients_stalled",
+            "Series calls that were ended because their client read nothing for too long",
+            self.stalled.clone(),
+        );
+        registry.register(
+            "narthex_series_clients_lagged",
+            "Series calls that were ended because Prometheus had waited for their client for too long",
+            self.lagged.clone(),
+        );
+        registry.register(
+            "narthex_series_disorder",
+            "Answers of Prometheus whose series came in no order, so that they were asked for once more, or failed",
+            self.disorder.clone(),
+        );
+        registry.register(
+            "narthex_series_sent",
+            "Series sent to clients, each part of a split one counted",
+            self.sent_series.clone(),
+        );
+        registry.register(
+            "narthex_series_sent_bytes",
+            "Bytes of series sent to clients, before compression",
+            self.sent_bytes.clone(),
+        );
     }
 }
 

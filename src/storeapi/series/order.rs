@@ -29,14 +29,26 @@ pub trait Labelled {
 )]
 pub struct Disorder;
 
+/// A series at its place.
+#[derive(Debug)]
+pub struct Placed<T> {
+    /// The series.
+    pub series: T,
+    /// Whether it was collected, so that its memory is free from now on.
+    pub was_collected: bool,
+}
+
 /// Puts the series of one answer in order.
 #[derive(Debug)]
 pub struct Order<T> {
-    /// Sorted once `sorted`, and then taken from the front.
+    /// In any order until `sorted`, then taken from the front.
     collected: VecDeque<T>,
     sorted: bool,
     stack: Vec<Entry<T>>,
     parts_bytes: usize,
+    /// Off the stack: nothing that still comes in order belongs before these.
+    certain: VecDeque<T>,
+    finished: bool,
     /// The greatest name of a label that is added to all series; empty, if none is.
     added: Box<[u8]>,
     last: Option<LabelBytes>,
@@ -57,6 +69,8 @@ impl<T: Labelled> Order<T> {
             sorted: false,
             stack: Vec::new(),
             parts_bytes: 0,
+            certain: VecDeque::new(),
+            finished: false,
             added: added.into(),
             last: None,
         }
@@ -74,11 +88,30 @@ impl<T: Labelled> Order<T> {
         Ok(())
     }
 
-    /// Takes the next series of those that come nearly in order, and puts those whose place is certain into `ready`.
+    /// How many were collected and are not sorted: they must be before the next [`Order::push`] or [`Order::finish`].
+    pub fn unsorted(&self) -> usize {
+        match self.sorted {
+            true => 0,
+            false => self.collected.len(),
+        }
+    }
+
+    /// What was collected, to be sorted elsewhere ([`sort`]) and brought back.
+    pub fn take_collected(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.collected).into()
+    }
+
+    /// What was collected, now sorted.
+    pub fn put_sorted(&mut self, sorted: Vec<T>) {
+        self.collected = sorted.into();
+        self.sorted = true;
+    }
+
+    /// Takes the next series of those that come nearly in order.
     ///
     /// # Errors
-    /// When a series belongs before one that is out already.
-    pub fn push(&mut self, series: T, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
+    /// When they are in no such order.
+    pub fn push(&mut self, series: T) -> Result<(), Disorder> {
         self.sort();
         while let Some(top) = self.stack.last_mut() {
             match top.first.labels().cmp(series.labels()) {
@@ -88,7 +121,7 @@ impl<T: Labelled> Order<T> {
                     top.more.push(series);
                     return Ok(());
                 }
-                Ordering::Less | Ordering::Equal => self.pop(ready)?,
+                Ordering::Less | Ordering::Equal => self.pop(),
             }
         }
         // The stored labels of each that is held begin with all of the one below it: a longer stack is no such chain,
@@ -101,19 +134,43 @@ impl<T: Labelled> Order<T> {
         Ok(())
     }
 
-    /// There are no more: puts the rest into `ready`.
-    ///
-    /// # Errors
-    /// As [`Order::push`].
-    pub fn finish(&mut self, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
+    /// There are no more.
+    pub fn finish(&mut self) {
         self.sort();
         while !self.stack.is_empty() {
-            self.pop(ready)?;
+            self.pop();
         }
-        while let Some(series) = self.collected.pop_front() {
-            self.emit(series, ready)?;
+        self.finished = true;
+    }
+
+    /// The next series, if its place is certain; `None` when more must come first, and for ever once all are out.
+    ///
+    /// # Errors
+    /// When it belongs before one that is out already.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it is no iterator: after None there may be more"
+    )]
+    pub fn next(&mut self) -> Result<Option<Placed<T>>, Disorder> {
+        let was_collected = match (self.certain.front(), self.collected.front()) {
+            (Some(certain), Some(collected)) => collected.labels() < certain.labels(),
+            (Some(_), None) => false,
+            (None, Some(_)) if self.finished => true,
+            (None, _) => return Ok(None),
+        };
+        let from = if was_collected {
+            &mut self.collected
+        } else {
+            &mut self.certain
+        };
+        let Some(series) = from.pop_front() else {
+            return Ok(None);
+        };
+        if self.last.as_ref().is_some_and(|last| last > series.labels()) {
+            return Err(Disorder);
         }
-        Ok(())
+        self.last = Some(series.labels().clone());
+        Ok(Some(Placed { series, was_collected }))
     }
 
     /// How many series are held back on the stack.
@@ -127,43 +184,28 @@ impl<T: Labelled> Order<T> {
     }
 
     /// Takes the top of the stack off, if there is one.
-    fn pop(&mut self, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
+    fn pop(&mut self) {
         let Some(Entry { first, more }) = self.stack.pop() else {
-            return Ok(());
+            return;
         };
-        self.merge(first, ready)?;
+        self.certain.push_back(first);
         for part in more {
             self.parts_bytes -= part.size();
-            self.merge(part, ready)?;
+            self.certain.push_back(part);
         }
-        Ok(())
     }
 
     fn sort(&mut self) {
         if !self.sorted {
-            // Stable: the parts of one series stay in order.
-            self.collected
-                .make_contiguous()
-                .sort_by(|a, b| a.labels().cmp(b.labels()));
+            sort(self.collected.make_contiguous());
             self.sorted = true;
         }
     }
+}
 
-    fn merge(&mut self, series: T, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
-        while let Some(first) = self.collected.pop_front_if(|first| (*first).labels() < series.labels()) {
-            self.emit(first, ready)?;
-        }
-        self.emit(series, ready)
-    }
-
-    fn emit(&mut self, series: T, ready: &mut VecDeque<T>) -> Result<(), Disorder> {
-        if self.last.as_ref().is_some_and(|last| last > series.labels()) {
-            return Err(Disorder);
-        }
-        self.last = Some(series.labels().clone());
-        ready.push_back(series);
-        Ok(())
-    }
+/// Sorts series by their labels; the parts of one series stay in order.
+pub fn sort<T: Labelled>(series: &mut [T]) {
+    series.sort_by(|a, b| a.labels().cmp(b.labels()));
 }
 
 /// Whether a series whose stored labels begin with all of this one's may go before it: not where the last label is a
@@ -223,7 +265,7 @@ mod tests {
 
     /// The parts in order, and the greatest number of series that were held.
     fn run(stored: &[(Map, Range<usize>)], relabel: &Relabel) -> (Vec<Part>, usize) {
-        let (mut order, mut ready, mut most) = (Order::new(relabel.greatest_added()), VecDeque::new(), 0);
+        let (mut order, mut ready, mut most) = (Order::new(relabel.greatest_added()), Vec::new(), 0);
         let touched = |set: &&(Map, Range<usize>)| relabel.touched().iter().any(|name| set.0.contains_key(name));
         let parts = |(set, numbers): &(Map, Range<usize>)| {
             let labels = relabel.apply(&bytes(set));
@@ -233,14 +275,24 @@ mod tests {
             order.collect(part).unwrap();
         }
         for part in stored.iter().filter(|set| !touched(set)).flat_map(parts) {
-            order.push(part, &mut ready).unwrap();
+            order.push(part).unwrap();
+            drain(&mut order, &mut ready).unwrap();
             most = most.max(order.held());
             let more: usize = order.stack.iter().map(|entry| entry.more.len() * 7).sum();
             assert_eq!(order.parts_bytes(), more);
         }
-        order.finish(&mut ready).unwrap();
+        order.finish();
+        drain(&mut order, &mut ready).unwrap();
         assert_eq!(order.parts_bytes(), 0);
-        (ready.into(), most)
+        (ready, most)
+    }
+
+    /// Takes all whose place is certain.
+    fn drain<T: Labelled>(order: &mut Order<T>, ready: &mut Vec<T>) -> Result<(), Disorder> {
+        while let Some(placed) = order.next()? {
+            ready.push(placed.series);
+        }
+        Ok(())
     }
 
     proptest! {
@@ -282,38 +334,50 @@ mod tests {
     #[test]
     fn the_parts_of_a_split_series_stay_together_and_in_order() {
         let set = |value: &str| LabelBytes::from_sorted([(&b"a"[..], value.as_bytes())]);
-        let (mut order, mut ready) = (Order::new(b""), VecDeque::new());
+        let (mut order, mut ready) = (Order::new(b""), Vec::new());
         for (at, value) in ["y", "x", "y"].into_iter().enumerate() {
             order.collect(Part(set(value), at)).unwrap();
         }
+        assert_eq!(order.unsorted(), 3);
+        // As it is done elsewhere.
+        let mut collected = order.take_collected();
+        sort(&mut collected);
+        order.put_sorted(collected);
+        assert_eq!(order.unsorted(), 0);
         for (at, value) in ["x", "x", "z", "z"].into_iter().enumerate() {
-            order.push(Part(set(value), 10 + at), &mut ready).unwrap();
+            order.push(Part(set(value), 10 + at)).unwrap();
         }
-        order.finish(&mut ready).unwrap();
-        let found: Vec<usize> = ready.iter().map(|part| part.1).collect();
-        assert_eq!(found, [10, 11, 1, 0, 2, 12, 13]);
+        order.finish();
+        let mut collected = Vec::new();
+        while let Some(placed) = order.next().unwrap() {
+            ready.push(placed.series.1);
+            collected.push(placed.was_collected);
+        }
+        assert_eq!(ready, [10, 11, 1, 0, 2, 12, 13]);
+        assert_eq!(collected, [false, false, true, true, true, false, false]);
     }
 
     #[test]
     fn an_answer_that_runs_backwards_is_not_held() {
-        let (mut order, mut ready) = (Order::new(b""), VecDeque::new());
+        let mut order = Order::new(b"");
         let set = |at: u32| LabelBytes::from_sorted([(&b"a"[..], format!("{at:03}").as_bytes())]);
-        let found = (0..100).rev().try_for_each(|at| order.push(set(at), &mut ready));
+        let found = (0..100).rev().try_for_each(|at| order.push(set(at)));
         assert_eq!(found, Err(Disorder));
-        assert!(order.held() <= 2 && ready.is_empty(), "{} held", order.held());
+        assert!(order.held() <= 2, "{} held", order.held());
+        assert!(order.next().unwrap().is_none());
     }
 
     #[test]
     fn disorder_is_found() {
         let set = |value: &str| LabelBytes::from_sorted([(&b"a"[..], value.as_bytes())]);
-        let (mut order, mut ready) = (Order::new(b""), VecDeque::new());
-        order.push(set("x"), &mut ready).unwrap();
-        order.push(set("z"), &mut ready).unwrap();
-        order.push(set("zz"), &mut ready).unwrap();
-        let late = order.push(set("y"), &mut ready).and_then(|()| order.finish(&mut ready));
-        assert_eq!(late, Err(Disorder));
+        let (mut order, mut ready) = (Order::new(b""), Vec::new());
+        for value in ["x", "z", "zz", "y"] {
+            order.push(set(value)).unwrap();
+        }
+        order.finish();
+        assert_eq!(drain(&mut order, &mut ready), Err(Disorder));
         let mut order = Order::new(b"");
-        order.push(set("x"), &mut ready).unwrap();
+        order.push(set("x")).unwrap();
         assert_eq!(order.collect(set("y")), Err(Disorder));
     }
 }

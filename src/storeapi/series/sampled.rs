@@ -5,6 +5,7 @@
 use tonic::Status;
 
 use super::{
+    answer::{Answer, Failed, Plan},
     convert::Convert,
     encode::{OutChunk, OutSeries},
 };
@@ -15,8 +16,46 @@ use crate::{
         xor,
     },
     pb::prometheus::{self as pb, TimeSeries, histogram},
-    prometheus::remote_read::wire::LabelBytes,
+    prometheus::remote_read::{
+        samples::{Sampled, SampledError},
+        wire::LabelBytes,
+    },
+    storeapi::budget::Held,
 };
+
+/// Decompresses an answer, makes what is sent of it and sorts that; says how many results there were, too. It takes its time.
+/// `read` is the memory that the answer takes until then.
+///
+/// # Errors
+/// An answer that cannot be read; a limit; no memory.
+pub(super) fn answer(samples: Sampled, plan: Plan, read: Held) -> Result<(usize, Answer), Failed> {
+    let (convert, mut making) = (&mut plan.convert.clone(), plan.held.another());
+    let (mut answer, mut before) = (Answer::collecting(plan), 0);
+    let room = |bytes| {
+        // Of one series at a time.
+        making.give_back(std::mem::replace(&mut before, bytes));
+        making.take(bytes)
+    };
+    let results = samples.each(room, |stored| {
+        if let Some(series) = series(stored, convert)? {
+            answer.collect(series)?;
+        }
+        Ok::<(), Failed>(())
+    })?;
+    drop(read);
+    answer.finish();
+    Ok((results, answer))
+}
+
+impl From<SampledError> for Failed {
+    fn from(error: SampledError) -> Self {
+        let text = error.to_string();
+        Self::Status(match error {
+            SampledError::NoRoom(_) => Status::resource_exhausted(text),
+            _ => Status::internal(text),
+        })
+    }
+}
 
 /// The series to be sent; `None` if it holds no sample, or belongs to another shard.
 ///

@@ -256,6 +256,12 @@ fn what_queries_may_ask_for_is_understood() {
         "--store.limits.request-series=1000",
         "--store.limits.request-samples=1",
         "--min-time=-1d12h",
+        "--store.read-ahead=1MiB",
+        "--store.spill-dir=/s",
+        "--store.spill-limit=2GiB",
+        "--store.max-client-lag=5s",
+        "--store.memory-limit=64MiB",
+        "--store.timeout=1m",
     ]);
     let grpc = &flags.grpc;
     assert_eq!(grpc.address.to_string(), "127.0.0.1:0");
@@ -269,8 +275,22 @@ fn what_queries_may_ask_for_is_understood() {
     assert_eq!(grpc.request_logging_file.as_deref(), Some(Path::new("/r")));
     assert_eq!((flags.store.request_series, flags.store.request_samples), (1000, 1));
     assert_eq!(flags.store.min_time, TimeOrDuration::FromNow(-36 * 3_600_000));
-    let always = sidecar(&["sidecar"]).store.min_time;
-    assert_eq!(always, TimeOrDuration::At(-62_167_219_200_000));
+    let store = &flags.store;
+    assert_eq!(
+        (store.read_ahead, store.spill_limit, store.memory_limit),
+        (1 << 20, 2 << 30, 64 << 20)
+    );
+    assert_eq!(store.spill_dir.as_deref(), Some(Path::new("/s")));
+    let times = (store.max_client_lag.as_secs(), store.timeout.as_secs());
+    assert_eq!(times, (5, 60));
+    let always = sidecar(&["sidecar"]).store;
+    assert_eq!(always.min_time, TimeOrDuration::At(-62_167_219_200_000));
+    assert_eq!(
+        (always.read_ahead, always.memory_limit, always.spill_dir),
+        (64 << 20, 256 << 20, None)
+    );
+    let times = (always.max_client_lag.as_secs(), always.timeout.as_secs());
+    assert_eq!(times, (30, 120));
 }
 
 #[test]

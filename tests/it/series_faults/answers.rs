@@ -1,5 +1,6 @@
 //! Answers of every other shape: those that must arrive whole, and those that must fail and say why.
 
+use narthex::pb::prometheus::{ChunkedSeries, ReadRequest};
 use tonic::Code;
 
 use super::{
@@ -166,16 +167,44 @@ async fn queries_that_were_not_asked_are_not_answered() {
     }
 }
 
+/// Series in this order, whichever way they are asked for.
+fn in_order(series: impl IntoIterator<Item = ChunkedSeries>) -> impl FnMut(&ReadRequest) -> Vec<Step> + Send + 'static {
+    let series: Vec<_> = series.into_iter().collect();
+    move |asked| {
+        let last = asked.queries.len() as i64 - 1;
+        let body: Vec<_> = series
+            .iter()
+            .map(|one| frame(last, std::slice::from_ref(one)))
+            .collect();
+        vec![Step::Send(whole(&body.concat()))]
+    }
+}
+
 #[tokio::test]
 async fn disorder_is_never_sent() {
-    let backwards: Vec<u64> = (0..2000).rev().collect();
-    let late: Vec<u64> = (10..2000).chain([5]).collect();
-    let twice: Vec<u64> = (0..2000).chain(0..2000).collect();
-    for (key, order) in [("backwards", backwards), ("late", late), ("twice", twice)] {
-        let body: Vec<_> = order.iter().map(|number| frame(STREAM, &[series(*number)])).collect();
-        let status = ask(key, whole(&body.concat())).await.failed(key);
-        assert!(status.message().contains("out of order"), "{status}");
+    let backwards: Vec<u64> = (0..1000).rev().collect();
+    let late: Vec<u64> = (10..1000).chain([5]).collect();
+    let twice: Vec<u64> = (0..500).chain(0..500).collect();
+    let scene = scene::shared().await;
+    for (key, mut order) in [("backwards", backwards), ("late", late), ("twice", twice)] {
+        scene.fake.answer(key, in_order(order.iter().copied().map(series)));
+        let outcome = scene.client().await.ask(key).await;
+        // Nothing was sent before it was seen: the question was put once more, and all was sorted.
+        order.sort_unstable();
+        assert_whole(&outcome, order, key);
     }
+    // Here much was sent before.
+    let large = (10..200).chain([5]).map(|number| with_data(number, 1, vec![7; 10_000]));
+    scene.fake.answer("late and large", in_order(large));
+    let status = scene
+        .client()
+        .await
+        .ask("late and large")
+        .await
+        .failed("late and large");
+    assert!(status.message().contains("out of order"), "{status}");
+    let metric = scene.sidecar.metric("narthex_series_disorder_total").await;
+    assert!(metric.is_some_and(|count| count >= 4.0), "{metric:?}");
 }
 
 #[tokio::test]

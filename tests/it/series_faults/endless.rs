@@ -38,6 +38,12 @@ async fn take(stream: &mut Streaming<SeriesResponse>, count: usize) {
     }
 }
 
+/// One that reads little ahead, and whose Prometheus waits for clients as long as this test takes.
+async fn patient(limit: usize) -> Scene {
+    let args = ["--store.read-ahead=1MiB", "--store.max-client-lag=1h"];
+    Scene::start_with_args(limit, &args).await
+}
+
 /// Waits until nothing more is sent.
 async fn wait_until_still(scene: &Scene, fake: &Fake) -> u64 {
     let (mut before, mut looks) = (fake.sent(), 0);
@@ -71,7 +77,7 @@ async fn an_endless_answer_takes_no_memory_and_ends_with_its_client() {
 
 #[tokio::test]
 async fn a_client_that_stops_reading_stops_prometheus_and_may_go_on() {
-    let scene = Scene::start(10).await;
+    let scene = patient(10).await;
     scene.fake.answer("endless", |_| endless());
     let client = Client::narrow(&scene.sidecar).await;
     let mut stream = client.start("endless").await.unwrap();
@@ -98,7 +104,7 @@ async fn a_client_that_stops_reading_stops_prometheus_and_may_go_on() {
 
 #[tokio::test]
 async fn many_clients_that_do_not_read_take_little_memory_and_are_let_go() {
-    let scene = Scene::start(50).await;
+    let scene = patient(50).await;
     scene.fake.answer("endless", |_| endless());
     let client = Client::narrow(&scene.sidecar).await;
     let before = scene.sidecar.peak_memory();

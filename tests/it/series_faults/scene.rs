@@ -44,16 +44,21 @@ impl Scene {
         Scene::start_with(Settings { limit, version }).await
     }
 
-    pub(crate) async fn start_with(settings: Settings) -> Scene {
-        Scene::start_with_flags(settings, &[]).await
+    /// Likewise, with more arguments for the program.
+    pub(crate) async fn start_with_args(limit: usize, args: &[&str]) -> Scene {
+        let version = Some("2.42.0");
+        Scene::start_as(Settings { limit, version }, args).await
     }
 
-    /// Where the program has these flags, too.
-    pub(crate) async fn start_with_flags(settings: Settings, flags: &[&str]) -> Scene {
+    pub(crate) async fn start_with(settings: Settings) -> Scene {
+        Scene::start_as(settings, &[]).await
+    }
+
+    async fn start_as(settings: Settings, args: &[&str]) -> Scene {
         let fake = Fake::start(settings);
-        let mut args = vec![format!("--prometheus.url={}", fake.url())];
-        args.extend(flags.iter().map(|&flag| flag.to_owned()));
-        let sidecar = Sidecar::start(args);
+        let mut all = vec![format!("--prometheus.url={}", fake.url())];
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        let sidecar = Sidecar::start(all);
         sidecar.wait_ready(LONG).await;
         Scene { fake, sidecar }
     }

@@ -12,6 +12,7 @@ use crate::{
     pb::prometheus::{Chunk, ChunkedReadResponse, ChunkedSeries, Label},
     prometheus::remote_read::gate::{ClientKey, Gate},
     storeapi::{budget::Budget, series::relabel::Relabel},
+    threads::Lane,
 };
 
 pub(in crate::storeapi::series) type Set = BTreeMap<String, String>;
@@ -59,6 +60,7 @@ pub(in crate::storeapi::series) fn plan(streamed: Option<i64>, metrics: Metrics)
         limits: Limits::default(),
         wanted: 0,
         held: Budget::new(1 << 30).hold(),
+        lane: Lane::new(1),
         metrics,
     }
 }
@@ -91,7 +93,7 @@ fn read(mut body: Bytes, sizes: &[usize], mut plan: Plan, relabel: Relabel) -> O
         while let Some(next) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
             match next {
                 Ok(next) => series.push(text(&next)),
-                Err(status) => end = Err(status),
+                Err(failed) => end = Err(failed.into()),
             }
         }
         Outcome { series, end }
@@ -276,4 +278,45 @@ fn parts_that_are_held_count_and_are_given_back() {
     let plain = read(body.clone(), &[64], plan, Relabel::default());
     plain.end.unwrap();
     assert_eq!(plain.series.len(), 4);
+}
+
+/// Series of the first query, in falling order, and one of the second.
+fn many(count: usize) -> Bytes {
+    let one = |at: usize| encode(0, &[(set(&[("n", &format!("{at:06}"))]), vec![7; 10])]);
+    let last = encode(1, &[(set(&[("z", "last")]), vec![7; 10])]);
+    let frames: Vec<Bytes> = (0..count).rev().map(one).chain([last]).collect();
+    frames.concat().into()
+}
+
+#[tokio::test]
+async fn much_that_was_collected_is_sorted_on_the_lane_and_collected_with_pauses() {
+    let mut plan = plan(Some(1), metrics());
+    let lane = plan.lane.clone();
+    plan.why = "series".to_owned();
+    // The lane is taken until it is told otherwise.
+    let (free, taken) = std::sync::mpsc::channel::<()>();
+    let other = tokio::spawn({
+        let lane = lane.clone();
+        async move { lane.run(move || taken.recv()).await }
+    });
+    tokio::task::yield_now().await;
+    let pass = Gate::new(1).enter(ClientKey::default(), None).await.unwrap();
+    let body = stream::iter([Ok(many(3 * FEW))]);
+    let mut answer = Answer::streaming(plan, Box::new(Frames::of(body)), pass);
+    let mut pauses = 0;
+    while answer.sorting.is_none() {
+        assert!(futures_util::poll!(std::future::poll_fn(|cx| answer.poll_next(cx))).is_pending());
+        pauses += 1;
+    }
+    assert_eq!(pauses, 3 * FEW / AT_ONCE + 1);
+    assert!(futures_util::poll!(std::future::poll_fn(|cx| answer.poll_next(cx))).is_pending());
+    free.send(()).unwrap();
+    other.await.unwrap().unwrap().unwrap();
+    let mut found = Vec::new();
+    while let Some(series) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
+        found.push(text(&series.unwrap()).0[0].1.clone());
+    }
+    assert_eq!(found.len(), 3 * FEW + 1);
+    assert!(found.is_sorted());
+    assert_eq!(answer.plan.held.bytes(), 0);
 }

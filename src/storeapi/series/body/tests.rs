@@ -1,26 +1,62 @@
-use std::sync::atomic::AtomicBool;
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::{
+    ops::grpc::Caller,
     prometheus::remote_read::{
         Frames,
-        gate::{ClientKey, Gate},
+        gate::{ClientKey, Gate, Pass},
     },
-    storeapi::series::answer::tests::{encode, plan, set},
+    storeapi::{
+        budget::Budget,
+        series::{
+            ahead::{Again, SILENCE, room::Room},
+            answer::tests::{encode, plan, set},
+            metrics::Metrics,
+        },
+    },
 };
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const MIB: usize = 1 << 20;
+/// Bytes of a chunk.
+const CHUNK: usize = 100_000;
 
 /// One call with the only place at Prometheus.
 struct Call {
     body: SeriesBody,
     gate: Gate,
     registry: Registry,
+    budget: Budget,
     /// Whether the answer of Prometheus was dropped.
     dropped: Arc<AtomicBool>,
+    /// Frames that were read of Prometheus.
+    read: Arc<AtomicUsize>,
+}
+
+/// What a call is given beside its answer.
+struct Given {
+    read_ahead: usize,
+    space: Option<Space>,
+    again: Option<Vec<bytes::Bytes>>,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Self {
+            read_ahead: 64 * MIB,
+            space: None,
+            again: None,
+        }
+    }
 }
 
 struct Tell(Arc<AtomicBool>);
@@ -31,41 +67,77 @@ impl Drop for Tell {
     }
 }
 
+async fn pass() -> Pass {
+    Gate::new(1).enter(ClientKey::default(), None).await.unwrap()
+}
+
 impl Call {
     /// An answer of these frames.
-    async fn start(frames: impl Stream<Item = Bytes> + Send + 'static) -> Call {
-        let (gate, dropped) = (Gate::new(1), Arc::new(AtomicBool::new(false)));
+    async fn start(frames: impl Stream<Item = Bytes> + Send + 'static, given: Given) -> Call {
+        let (gate, dropped, read) = (Gate::new(1), Arc::new(AtomicBool::new(false)), Arc::default());
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let tell = Tell(Arc::clone(&dropped));
+        let (tell, count) = (Tell(Arc::clone(&dropped)), Arc::clone(&read));
         let frames = frames.map(move |frame| {
             let _ = &tell;
+            AtomicUsize::fetch_add(&count, 1, Ordering::SeqCst);
             Ok(frame)
         });
-        let plan = plan(Some(0), metrics.clone());
+        let first = plan(Some(0), metrics.clone());
         let answer = Answer::streaming(
-            plan,
+            first,
             Box::new(Frames::of(frames)),
             gate.enter(ClientKey::default(), None).await.unwrap(),
         );
-        let body = SeriesBody::new(Some(answer), 1, metrics.clone(), metrics.pending());
+        let budget = Budget::new(256 * MIB);
+        let (mut again, counted) = (given.again, metrics.clone());
+        let giving = Giving {
+            batch: 1,
+            patience: PATIENCE,
+            share: Room::new(budget.clone(), given.read_ahead).share(),
+            metrics: metrics.clone(),
+            caller: Caller::unknown(),
+            again: Box::new(move || {
+                let (frames, plan) = (again.take()?, plan(None, counted.clone()));
+                let again: Again = Box::pin(async move {
+                    let frames = Frames::of(stream::iter(frames.into_iter().map(Ok)));
+                    Ok(Answer::streaming(plan, Box::new(frames), pass().await))
+                });
+                Some(again)
+            }),
+        };
+        let body = SeriesBody::new(answer, giving, given.space, metrics.pending());
         Call {
             body,
             gate,
             registry,
+            budget,
             dropped,
+            read,
         }
     }
 
     /// The bytes of the next piece, or the status at the end.
-    async fn next(&mut self) -> Result<usize, String> {
+    async fn next(&mut self) -> Result<Bytes, String> {
         let frame = self.body.frame().await.expect("trailers come last").unwrap();
         match frame.into_data() {
-            Ok(piece) => Ok(piece.len()),
+            Ok(piece) => Ok(piece),
             Err(frame) => Err(frame.into_trailers().unwrap()["grpc-status"]
                 .to_str()
                 .unwrap()
                 .to_owned()),
+        }
+    }
+
+    /// All that still comes, with a pause before each piece, and the status.
+    async fn rest(&mut self, pause: Duration) -> (Vec<u8>, String) {
+        let mut all = Vec::new();
+        loop {
+            sleep(pause).await;
+            match self.next().await {
+                Ok(piece) => all.extend_from_slice(&piece),
+                Err(status) => return (all, status),
+            }
         }
     }
 
@@ -76,8 +148,12 @@ impl Call {
         line.unwrap().rsplit(' ').next().unwrap().to_owned()
     }
 
+    fn read(&self) -> usize {
+        self.read.load(Ordering::SeqCst)
+    }
+
     /// The place is free, and the connection to Prometheus closed, without the client's doing.
-    async fn assert_given_up(&self) {
+    fn assert_given_up(&self) {
         assert!(self.dropped.load(Ordering::SeqCst));
         let pass = self
             .gate
@@ -86,59 +162,176 @@ impl Call {
             .expect("the place is free")
             .unwrap();
         pass.finish();
-        assert_eq!(self.metric("narthex_series_clients_stalled_total"), "1");
+        assert_eq!(self.budget.used(), 0);
     }
 }
 
 /// Sorted series without end, 100 kB each.
 fn endless() -> impl Stream<Item = Bytes> + Send {
-    stream::iter((0_u64..).map(|at| encode(0, &[(set(&[("n", &format!("{at:012}"))]), vec![7; 100_000])])))
+    stream::iter((0_u64..).map(|at| encode(0, &[(set(&[("n", &format!("{at:012}"))]), vec![at as u8; CHUNK])])))
+}
+
+/// What a client that keeps up gets of the first frames.
+async fn wanted(frames: usize) -> Vec<u8> {
+    let mut call = Call::start(endless().take(frames), Given::default()).await;
+    let (all, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "0");
+    all
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_stops_reading_loses_its_place_and_is_told() {
-    let mut call = Call::start(endless()).await;
+async fn a_client_that_reads_slowly_gets_all_and_prometheus_does_not_wait_for_it() {
+    let mut call = Call::start(endless().take(200), Given::default()).await;
     call.next().await.unwrap();
-    sleep(PATIENCE / 2).await;
-    assert_eq!(call.gate.in_flight(), 1);
-    sleep(2 * PATIENCE).await;
-    call.assert_given_up().await;
-    assert_eq!(call.next().await.unwrap_err(), "10");
-    assert!(call.body.frame().await.is_none());
-    assert_eq!(call.metric("thanos_store_server_pending_series_requests"), "1");
-    drop(call.body);
+    sleep(Duration::from_secs(1)).await;
+    // All was read, and the place is free, though the client has most of it still to come.
+    assert_eq!(call.read(), 200);
+    assert!(call.dropped.load(Ordering::SeqCst));
+    call.gate
+        .enter(ClientKey::default(), None)
+        .now_or_never()
+        .expect("the place is free")
+        .unwrap()
+        .finish();
+    assert!(call.budget.used() > 18_000_000);
+    let (rest, status) = call.rest(SILENCE - Duration::from_secs(1)).await;
+    assert_eq!(status, "0");
+    let wanted = wanted(200).await;
+    assert!(wanted.ends_with(&rest) && wanted.len() - rest.len() <= 300_000);
+    assert_eq!(call.budget.used(), 0);
+    assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+    assert_eq!(call.metric("narthex_series_sent_total"), "200");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_lets_nothing_through_from_the_start_loses_its_place_too() {
-    let call = Call::start(endless()).await;
-    sleep(3 * PATIENCE).await;
-    call.assert_given_up().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_reads_slowly_gets_all() {
-    let mut call = Call::start(endless().take(20)).await;
-    let mut bytes = 0;
+async fn without_room_prometheus_waits_for_so_long_in_all_and_not_longer() {
+    let given = Given {
+        read_ahead: 2 * MIB,
+        ..Given::default()
+    };
+    let (mut call, start) = (Call::start(endless(), given).await, Instant::now());
+    let mut pieces = 0;
     let status = loop {
-        sleep(PATIENCE - Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         match call.next().await {
-            Ok(piece) => bytes += piece,
+            Ok(_) => pieces += 1,
             Err(status) => break status,
         }
     };
+    assert_eq!(status, "10");
+    assert!(start.elapsed() >= PATIENCE && pieces >= 29, "{pieces}");
+    assert!(
+        start.elapsed() < PATIENCE + Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
+    // What is held of the answer is gone, and so is the request; the pause in which Prometheus notices has passed.
+    sleep(Duration::from_secs(1)).await;
+    call.assert_given_up();
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_never_more_than_the_room_and_a_piece() {
+    let given = Given {
+        read_ahead: 4 * MIB,
+        ..Given::default()
+    };
+    let mut call = Call::start(endless(), given).await;
+    let mut most = 0;
+    for _ in 0..100 {
+        sleep(Duration::from_millis(200)).await;
+        most = most.max(call.budget.used());
+        call.next().await.unwrap();
+    }
+    assert!(most > 2 * MIB && most <= 4 * MIB, "{most}");
+}
+
+#[tokio::test]
+async fn what_memory_has_no_room_for_goes_through_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::open(dir.path(), 1 << 30, &mut Registry::default()).unwrap();
+    let given = Given {
+        read_ahead: MIB,
+        space: Some(space),
+        again: None,
+    };
+    let mut call = Call::start(endless().take(300), given).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    // Until Prometheus is through, which needs no client.
+    while !call.dropped.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(call.read(), 300);
+    assert!(call.budget.used() <= 3 * MIB, "{}", call.budget.used());
+    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
+    let (rest, status) = call.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
     assert_eq!(status, "0");
-    assert!(bytes > 2_000_000, "{bytes}");
-    assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
+    assert!(all == wanted(300).await, "{} bytes", all.len());
+    assert_eq!(call.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::open(dir.path(), 3 << 20, &mut Registry::default()).unwrap();
+    let given = Given {
+        read_ahead: MIB,
+        space: Some(space),
+        again: None,
+    };
+    let mut call = Call::start(endless().take(300), given).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    // Until nothing more is read.
+    let mut before = 0;
+    while call.read() != before || before < 40 {
+        before = call.read();
+        sleep(Duration::from_millis(300)).await;
+    }
+    assert!(before < 100, "{before}");
+    let (rest, status) = call.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
+    assert_eq!(status, "0");
+    assert!(all == wanted(300).await, "{} bytes", all.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_reading_loses_what_is_held_for_it_and_is_told() {
+    for first in [false, true] {
+        let mut call = Call::start(endless().take(50), Given::default()).await;
+        if first {
+            call.next().await.unwrap();
+        }
+        sleep(SILENCE / 2).await;
+        assert!(call.budget.used() > 0);
+        sleep(SILENCE).await;
+        call.assert_given_up();
+        assert_eq!(call.metric("narthex_series_clients_stalled_total"), "1");
+        assert_eq!(call.next().await.unwrap_err(), "10");
+        assert!(call.body.frame().await.is_none());
+        assert_eq!(call.metric("thanos_store_server_pending_series_requests"), "1");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_prometheus_that_is_slow_is_not_blamed_on_the_client() {
     let slow = endless().take(5).then(|frame| async move {
-        sleep(PATIENCE - Duration::from_secs(1)).await;
+        sleep(3 * PATIENCE).await;
         frame
     });
-    let (mut call, start) = (Call::start(slow).await, Instant::now());
+    let (mut call, start) = (
+        Call::start(
+            slow,
+            Given {
+                read_ahead: 0,
+                ..Given::default()
+            },
+        )
+        .await,
+        Instant::now(),
+    );
     let mut pieces = 0;
     let status = loop {
         match call.next().await {
@@ -148,20 +341,51 @@ async fn a_prometheus_that_is_slow_is_not_blamed_on_the_client() {
     };
     // The stack holds one series back, so that the last two come together.
     assert_eq!((pieces, &*status), (4, "0"));
-    assert!(start.elapsed() > 4 * PATIENCE);
-    assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
+    assert!(start.elapsed() > 12 * PATIENCE);
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_takes_the_request_with_it() {
-    let mut call = Call::start(endless()).await;
+    let mut call = Call::start(endless(), Given::default()).await;
     call.next().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
     drop(call.body);
     assert!(call.dropped.load(Ordering::SeqCst));
+    assert_eq!(call.budget.used(), 0);
     // After the moment in which Prometheus notices.
     let pass = call.gate.enter(ClientKey::default(), None).await.unwrap();
     pass.finish();
     assert_eq!(call.gate.in_flight(), 0);
+}
+
+/// One frame for each of these values.
+fn frames(values: &[&str]) -> Vec<Bytes> {
+    let one = |value: &&str| encode(0, &[(set(&[("n", value)]), vec![7; 9])]);
+    values.iter().map(one).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
+    let values = ["a", "c", "e", "b", "d"];
+    let given = || Given {
+        again: Some(frames(&values)),
+        ..Given::default()
+    };
+    let mut call = Call::start(stream::iter(frames(&values)), given()).await;
+    let (mended, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "0");
+    let mut good = Call::start(stream::iter(frames(&["a", "b", "c", "d", "e"])), Given::default()).await;
+    assert_eq!(good.rest(Duration::ZERO).await.0, mended);
+
+    // Once something is out it is too late.
+    let late = stream::iter(frames(&values)).then(|frame| async move {
+        sleep(Duration::from_secs(1)).await;
+        frame
+    });
+    let mut call = Call::start(late, given()).await;
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "13");
 }
 
 #[tokio::test]
@@ -169,7 +393,8 @@ async fn nothing_is_left_of_a_call_that_has_ended() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     for _ in 0..100 {
-        let mut call = Call::start(stream::iter([encode(0, &[(set(&[("a", "1")]), vec![0; 9])])])).await;
+        let frames = stream::iter([encode(0, &[(set(&[("a", "1")]), vec![0; 9])])]);
+        let mut call = Call::start(frames, Given::default()).await;
         assert!(call.next().await.is_ok());
         assert_eq!(call.next().await.unwrap_err(), "0");
     }

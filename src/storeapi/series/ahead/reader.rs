@@ -1,0 +1,348 @@
+//! The task that reads ahead for one call. It looks now and then whether the client lags; what it does then ends as soon as the
+//! client has caught up.
+
+use std::{
+    sync::Weak,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+use tonic::Status;
+
+use super::{
+    Ahead, Core, PIECE, SILENCE,
+    spill::{self, Space, SpillError},
+};
+
+/// How often it is looked whether a client lags; one that takes nothing for so long does.
+const LOOK: Duration = Duration::from_millis(100);
+/// A client lags, too, when Prometheus has waited for it for so long in all, a little at a time.
+const A_LITTLE_AT_A_TIME: Duration = Duration::from_secs(1);
+/// How often it is looked whether memory has come back.
+const TICK: Duration = Duration::from_millis(50);
+/// As long as fewer bytes than this wait in memory, more are read from the file.
+const LOW: usize = 256 << 10;
+
+/// How a client does.
+enum Look {
+    KeepsUp,
+    Lags,
+    /// It has taken nothing for too long.
+    Silent,
+}
+
+/// What a look at Prometheus' answer brought.
+enum Step {
+    Piece(Bytes),
+    /// There is no memory for a piece.
+    Full,
+    /// The client waits, so that it reads by itself.
+    CaughtUp,
+    /// There is no more.
+    Over,
+}
+
+/// Reads ahead while the client of `ahead` lags, until the call has ended.
+pub(in crate::storeapi::series) async fn run(ahead: Weak<Ahead>, space: Option<Space>) {
+    let mut reader = Reader { space };
+    loop {
+        sleep(LOOK).await;
+        let Some(ahead) = ahead.upgrade() else { return };
+        match ahead.look() {
+            Look::KeepsUp => {}
+            Look::Lags => reader.read_ahead(&ahead).await,
+            Look::Silent => return ahead.end_silent(),
+        }
+    }
+}
+
+struct Reader {
+    /// Where files may be; `None` also once that has failed.
+    space: Option<Space>,
+}
+
+impl Reader {
+    /// Until the client has caught up or there is no more.
+    async fn read_ahead(&mut self, ahead: &Ahead) {
+        ahead.lock().giving.caller.is_at("reading ahead for a client that lags");
+        loop {
+            let step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)).await;
+            let goes_on = match step {
+                Step::Piece(piece) => {
+                    ahead.lock().push(piece);
+                    // One piece at a time: others live on this thread.
+                    tokio::task::yield_now().await;
+                    true
+                }
+                Step::Full => match self.space.take() {
+                    Some(space) => self.spill(ahead, space).await,
+                    None => ahead.wait().await,
+                },
+                Step::CaughtUp | Step::Over => false,
+            };
+            if !goes_on {
+                ahead.lock().giving.caller.is_at("sending");
+                return;
+            }
+        }
+    }
+
+    /// Reads ahead into a file, until the client has caught up with that; whether to go on after it.
+    async fn spill(&mut self, ahead: &Ahead, space: Space) -> bool {
+        let file = match timeout(ahead.patience(), space.start()).await {
+            Ok(Ok(file)) => file,
+            Ok(Err(error)) => {
+                space.failed(&error);
+                return true;
+            }
+            Err(_) => return ahead.end_lagging(),
+        };
+        self.space = Some(space.clone());
+        ahead.lock().is_spilled = true;
+        let mut spilling = Spilling {
+            ahead,
+            file,
+            space,
+            gathered: Vec::new(),
+            bytes: 0,
+            may_write: true,
+        };
+        spilling.run().await
+    }
+}
+
+/// A call part of whose answer is in a file.
+struct Spilling<'a> {
+    ahead: &'a Ahead,
+    file: spill::File,
+    space: Space,
+    /// What comes after the bytes in the file, and is not there yet.
+    gathered: Vec<Bytes>,
+    bytes: usize,
+    may_write: bool,
+}
+
+impl Spilling<'_> {
+    async fn run(&mut self) -> bool {
+        loop {
+            if self.ahead.is_silent() {
+                self.ahead.end_silent();
+                return false;
+            }
+            let is_open = self.gather().await;
+            let enough = self.bytes >= spill::BLOCK || (!is_open && self.bytes > 0);
+            if enough && self.may_write && !self.write().await {
+                return false;
+            }
+            if !self.refill().await {
+                return false;
+            }
+            if self.file.unread() == 0 && self.ahead.lock().queue.is_empty() {
+                return self.leave(is_open);
+            }
+            let stuck = is_open && self.bytes >= spill::BLOCK && !self.may_write;
+            if stuck && !self.ahead.wait().await {
+                return false;
+            }
+            if !is_open {
+                let _ = timeout(SILENCE, self.ahead.taken.notified()).await;
+            }
+        }
+    }
+
+    /// Takes one piece, if Prometheus has one before the client takes one; whether there may be more.
+    async fn gather(&mut self) -> bool {
+        if self.bytes >= spill::BLOCK {
+            return self.ahead.lock().is_open();
+        }
+        tokio::select! {
+            biased;
+            () = self.ahead.taken.notified() => true,
+            step = std::future::poll_fn(|cx| self.ahead.poll_gather(cx)) => match step {
+                Step::Piece(piece) => {
+                    self.bytes += piece.len();
+                    self.ahead.lock().giving.share.force(piece.len());
+                    self.gathered.push(piece);
+                    true
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// Moves what is gathered into the file; whether the call goes on.
+    async fn write(&mut self) -> bool {
+        self.ahead.lock().hold();
+        let patience = self.ahead.patience();
+        // Clones share the bytes: if the file has no room they stay.
+        match timeout(patience, self.file.write(self.gathered.clone())).await {
+            Ok(Ok(())) => {
+                self.gathered.clear();
+                let bytes = std::mem::take(&mut self.bytes);
+                self.ahead.lock().giving.share.give_back(bytes);
+            }
+            Ok(Err(SpillError::Full)) => self.may_write = false,
+            Ok(Err(SpillError::Io(error))) => {
+                self.space.failed(&error);
+                self.may_write = false;
+            }
+            Err(_) => return self.ahead.end_lagging(),
+        }
+        true
+    }
+
+    /// Brings bytes back from the file while few wait in memory; whether the call goes on.
+    async fn refill(&mut self) -> bool {
+        while self.file.unread() > 0 && self.ahead.lock().queued < LOW {
+            match timeout(SILENCE, self.file.read()).await {
+                Ok(Ok(piece)) => {
+                    let mut core = self.ahead.lock();
+                    core.giving.share.force(piece.len());
+                    core.push(piece);
+                }
+                Ok(Err(error)) => {
+                    self.space.failed(&error);
+                    let text = format!("what was read ahead for this client cannot be read back: {error}; ask again");
+                    self.ahead.lock().stop(Status::internal(text));
+                    return false;
+                }
+                Err(_) => {
+                    let text = "the directory of --store.spill-dir does not answer; ask again";
+                    self.ahead.lock().stop(Status::unavailable(text));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Nothing is in the file: what is gathered goes the short way.
+    fn leave(&mut self, is_open: bool) -> bool {
+        let mut core = self.ahead.lock();
+        for piece in self.gathered.drain(..) {
+            core.push(piece);
+        }
+        core.is_spilled = false;
+        core.wake();
+        is_open
+    }
+}
+
+impl Ahead {
+    fn look(&self) -> Look {
+        let core = self.lock();
+        let Some(idle_since) = core.idle_since else {
+            return Look::KeepsUp;
+        };
+        let idle = idle_since.elapsed();
+        if idle >= SILENCE {
+            return Look::Silent;
+        }
+        let lags = idle >= LOOK || core.waited >= A_LITTLE_AT_A_TIME;
+        match core.is_open() && lags {
+            true => Look::Lags,
+            false => Look::KeepsUp,
+        }
+    }
+
+    /// A piece for the queue, whose memory is taken.
+    fn poll_ahead(&self, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut core = self.lock();
+        if core.client.is_some() && core.queue.is_empty() {
+            // It has to look for itself: its last look may have been overtaken by one from here.
+            core.wake();
+            return Poll::Ready(Step::CaughtUp);
+        }
+        if !core.is_open() && core.out.is_empty() {
+            return Poll::Ready(Step::Over);
+        }
+        if !core.giving.share.take(PIECE) {
+            return Poll::Ready(Step::Full);
+        }
+        let step = core.poll_piece(cx);
+        match &step {
+            Poll::Ready(Step::Piece(piece)) if piece.len() > PIECE => core.giving.share.force(piece.len() - PIECE),
+            Poll::Ready(Step::Piece(piece)) => core.giving.share.give_back(PIECE - piece.len()),
+            _ => core.giving.share.give_back(PIECE),
+        }
+        step
+    }
+
+    /// A piece for the file.
+    fn poll_gather(&self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.lock().poll_piece(cx)
+    }
+
+    /// Lets Prometheus wait for the client, or for memory; whether the call goes on.
+    async fn wait(&self) -> bool {
+        self.lock().hold();
+        let patience = self.patience();
+        if self.is_silent() {
+            self.end_silent();
+            return false;
+        }
+        if patience.is_zero() {
+            return self.end_lagging();
+        }
+        // Another call may have given memory back.
+        let _ = timeout(patience.min(TICK), self.taken.notified()).await;
+        true
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(self.look(), Look::Silent)
+    }
+
+    fn patience(&self) -> Duration {
+        self.lock().patience_left()
+    }
+
+    /// Ends the answer of a client that Prometheus has waited for long enough.
+    fn end_lagging(&self) -> bool {
+        let mut core = self.lock();
+        let text = format!(
+            "the client lags: Prometheus has waited for it for {:?} in all, and an open read keeps it from sealing blocks; \
+             read faster, ask for less at once, or give narthex more room (--store.read-ahead, --store.spill-dir, \
+             --store.max-client-lag)",
+            core.giving.patience
+        );
+        core.giving.metrics.lagged();
+        core.stop(Status::aborted(text));
+        false
+    }
+
+    /// Ends the answer of a client that takes nothing.
+    fn end_silent(&self) {
+        let mut core = self.lock();
+        let text = format!("the client read nothing for {SILENCE:?}; what was held for it was given to others");
+        core.giving.metrics.stalled();
+        core.stop(Status::aborted(text));
+    }
+}
+
+impl Core {
+    /// The next piece of Prometheus' answer.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.is_open() {
+            std::task::ready!(self.fill(cx));
+        }
+        if self.out.is_empty() {
+            return Poll::Ready(Step::Over);
+        }
+        let step = Step::Piece(self.cut());
+        if self.is_open() {
+            self.hold();
+        }
+        Poll::Ready(step)
+    }
+
+    /// A piece waits for the client.
+    fn push(&mut self, piece: Bytes) {
+        self.begun = true;
+        self.queued += piece.len();
+        self.queue.push_back(piece);
+        self.wake();
+    }
+}

@@ -1,0 +1,138 @@
+//! The memory in which answers wait for slow clients: `--store.read-ahead` for all of them, a part of the account of all calls.
+//!
+//! A call may hold three times what is left for others, so that one slow client takes three quarters, and a few more still get
+//! a share each, the smaller the more they are.
+
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+
+use crate::storeapi::budget::{Budget, Held};
+
+/// How many times what is left a call may hold.
+const TIMES_WHAT_IS_LEFT: usize = 3;
+
+/// The memory; clones share it.
+#[derive(Clone, Debug)]
+pub struct Room {
+    budget: Budget,
+    used: Gauge,
+    total: usize,
+}
+
+/// What one call holds of it; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    room: Room,
+    held: Held,
+}
+
+impl Room {
+    /// Memory of `total` bytes, which are taken from `budget` as they are needed.
+    pub fn new(budget: Budget, total: usize) -> Self {
+        Self {
+            budget,
+            used: Gauge::default(),
+            total,
+        }
+    }
+
+    /// Shows it in the metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "narthex_read_ahead_bytes",
+            "Memory in which answers wait for clients that read slowly (at most --store.read-ahead)",
+            self.used.clone(),
+        );
+    }
+
+    /// Nothing yet.
+    pub fn share(&self) -> Share {
+        Share {
+            held: self.budget.hold(),
+            room: self.clone(),
+        }
+    }
+}
+
+impl Share {
+    /// Takes memory, if this call may have so much more.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let used = usize::try_from(self.room.used.get()).unwrap_or(0);
+        let left = self.room.total.saturating_sub(used.saturating_add(bytes));
+        let may_hold = left.saturating_mul(TIMES_WHAT_IS_LEFT);
+        if self.held.bytes().saturating_add(bytes) > may_hold {
+            return false;
+        }
+        if !self.held.take(bytes) {
+            self.held.give_back(bytes);
+            return false;
+        }
+        self.room.used.inc_by(bytes as i64);
+        true
+    }
+
+    /// Takes memory that is in use already, whether there is so much or not.
+    pub fn force(&mut self, bytes: usize) {
+        self.held.take(bytes);
+        self.room.used.inc_by(bytes as i64);
+    }
+
+    /// Gives back so many bytes, which were taken before.
+    pub fn give_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.held.bytes());
+        self.held.give_back(bytes);
+        self.room.used.dec_by(bytes as i64);
+    }
+
+    /// Gives back all of it.
+    pub fn give_all_back(&mut self) {
+        self.give_back(self.held.bytes());
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.give_all_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    /// How much `share` gets, a MiB at a time.
+    fn fill(share: &mut Share) -> usize {
+        std::iter::from_fn(|| share.take(MIB).then_some(1)).count()
+    }
+
+    #[test]
+    fn one_call_gets_three_quarters_and_the_next_ones_a_share_each() {
+        let budget = Budget::new(256 * MIB);
+        let room = Room::new(budget.clone(), 64 * MIB);
+        let mut shares: Vec<Share> = (0..4).map(|_| room.share()).collect();
+        let got: Vec<usize> = shares.iter_mut().map(fill).collect();
+        assert_eq!(got, [48, 12, 3, 0]);
+        assert_eq!(budget.used(), 63 * MIB);
+        shares.remove(0);
+        assert_eq!(budget.used(), 15 * MIB);
+        assert_eq!(fill(&mut shares[0]), 33);
+        drop(shares);
+        assert_eq!((budget.used(), room.used.get()), (0, 0));
+    }
+
+    #[test]
+    fn without_memory_in_the_account_there_is_none_here() {
+        let budget = Budget::new(10 * MIB);
+        let room = Room::new(budget.clone(), 64 * MIB);
+        let mut other = budget.hold();
+        assert!(other.take(8 * MIB));
+        let mut share = room.share();
+        assert_eq!((fill(&mut share), budget.used()), (2, 10 * MIB));
+        share.force(3 * MIB);
+        share.give_back(5 * MIB);
+        assert_eq!((budget.used(), room.used.get()), (8 * MIB, 0));
+        assert_eq!(Room::new(Budget::new(MIB), 0).share().held.bytes(), 0);
+        assert!(!Room::new(Budget::new(MIB), 0).share().take(1));
+    }
+}

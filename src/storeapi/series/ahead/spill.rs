@@ -1,0 +1,211 @@
+//! Files for answers that memory has no room for: below `--store.spill-dir`, without a name, gone with the call or the process.
+//!
+//! All work on them is off the query thread. Their sum is bounded (`--store.spill-limit`); a directory that is full or broken
+//! is as if there were none, and is told in the log, once until it works again.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+
+use crate::threads::blocking_io;
+
+/// What is written and read at once, in bytes, at least.
+pub(super) const BLOCK: usize = 1 << 20;
+
+/// The directory; clones share it.
+#[derive(Clone, Debug)]
+pub struct Space(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    limit: u64,
+    used: Gauge,
+    broken: AtomicBool,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpillError {
+    /// All calls together have as much on disk as they may.
+    #[error("--store.spill-limit is reached")]
+    Full,
+    /// The file system refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What one call has on disk: written at one end, read at the other.
+#[derive(Debug)]
+pub(super) struct File {
+    file: Arc<std::fs::File>,
+    space: Space,
+    written: u64,
+    read: u64,
+}
+
+impl Space {
+    /// At most `limit` bytes below `dir`, in which a file is made and removed to see whether that works.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn open(dir: &Path, limit: u64, registry: &mut Registry) -> io::Result<Self> {
+        let space = Self(Arc::new(Inner {
+            dir: dir.to_owned(),
+            limit,
+            used: Gauge::default(),
+            broken: AtomicBool::new(false),
+        }));
+        make(dir)?.write_all(b"x")?;
+        registry.register(
+            "narthex_spilled_bytes",
+            "Bytes on disk that wait for clients that read slowly (at most --store.spill-limit)",
+            space.0.used.clone(),
+        );
+        Ok(space)
+    }
+
+    /// An empty file.
+    pub(super) async fn start(&self) -> io::Result<File> {
+        let inner = Arc::clone(&self.0);
+        let file = blocking_io(move || make(&inner.dir)).await?;
+        Ok(File {
+            file: Arc::new(file),
+            space: self.clone(),
+            written: 0,
+            read: 0,
+        })
+    }
+
+    /// Tells that it does not work.
+    pub(super) fn failed(&self, error: &io::Error) {
+        if !self.0.broken.swap(true, Ordering::Relaxed) {
+            let dir = self.0.dir.display();
+            tracing::warn!(%dir, %error, "nothing can be kept for slow clients in the directory of --store.spill-dir; without it their calls end once memory is full");
+        }
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let before = u64::try_from(self.0.used.inc_by(bytes as i64)).unwrap_or(0);
+        let fits = before.saturating_add(bytes) <= self.0.limit;
+        if !fits {
+            self.give_back(bytes);
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.used.dec_by(bytes as i64);
+    }
+}
+
+/// A file that has no name any more.
+fn make(dir: &Path) -> io::Result<std::fs::File> {
+    let path = dir.join(format!(".narthex-{:016x}", rand::random::<u64>()));
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    fs_err::remove_file(&path)?;
+    Ok(file)
+}
+
+impl File {
+    /// Bytes that were written and not read.
+    pub(super) fn unread(&self) -> u64 {
+        self.written - self.read
+    }
+
+    /// Writes pieces behind what is there.
+    pub(super) async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), SpillError> {
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        if !self.space.take(bytes) {
+            return Err(SpillError::Full);
+        }
+        let (file, at) = (Arc::clone(&self.file), self.written);
+        let written = blocking_io(move || {
+            let mut at = at;
+            for piece in pieces {
+                file.write_all_at(&piece, at)?;
+                at += piece.len() as u64;
+            }
+            Ok(())
+        });
+        match written.await {
+            Ok(()) => {
+                self.space.0.broken.store(false, Ordering::Relaxed);
+                self.written += bytes;
+                Ok(())
+            }
+            Err(error) => {
+                self.space.give_back(bytes);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Reads on from where the last call of this ended.
+    pub(super) async fn read(&mut self) -> io::Result<Bytes> {
+        let length = usize::try_from(self.unread()).unwrap_or(BLOCK).min(BLOCK);
+        let (file, at) = (Arc::clone(&self.file), self.read);
+        let piece = blocking_io(move || {
+            let mut piece = BytesMut::zeroed(length);
+            file.read_exact_at(&mut piece, at)?;
+            Ok(piece.freeze())
+        })
+        .await?;
+        self.read += length as u64;
+        Ok(piece)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.space.give_back(self.written);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_is_read_in_order_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::open(dir.path(), 3 * BLOCK as u64, &mut Registry::default()).unwrap();
+        let mut file = space.start().await.unwrap();
+        let piece = |at: usize| Bytes::from(vec![at as u8; BLOCK / 2 + at]);
+        file.write(vec![piece(1), piece(2)]).await.unwrap();
+        let mut all = file.read().await.unwrap().to_vec();
+        file.write(vec![piece(3)]).await.unwrap();
+        while file.unread() > 0 {
+            all.extend_from_slice(&file.read().await.unwrap());
+        }
+        assert_eq!(all, [piece(1), piece(2), piece(3)].concat());
+        // Nothing of it can be seen, and its bytes count until it is gone.
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
+        let refused = file.write(vec![piece(1), piece(1), piece(1)]).await.unwrap_err();
+        assert!(matches!(refused, SpillError::Full));
+        drop(file);
+        assert_eq!(space.0.used.get(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_to_is_told_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let error = Space::open(&missing, 1, &mut Registry::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("missing/.narthex-"), "{error}");
+    }
+}
