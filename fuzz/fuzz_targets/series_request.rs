@@ -25,7 +25,8 @@ fuzz_target!(|body: &[u8]| {
         version: "3.5.0".to_owned(),
         seen: true,
     };
-    let Ok(matchers) = request.matchers.iter().cloned().map(read).collect() else { return };
+    let matchers = request.matchers.iter().cloned().map(read).collect::<Result<_, _>>();
+    let Ok(matchers) = matchers else { return };
     if let Ok(Some(query)) = Query::of(Selection::Matching(matchers), &request, &view) {
         let names = query.relabel.touched();
         let queries = |written: Written| ReadRequest::decode(written.bytes).expect("what is written is read").queries;

@@ -131,7 +131,7 @@ async fn what_is_refused_is_refused_for_every_call_that_takes_matchers() {
 /// Calls that wait with a MiB of patterns each, until there is no memory for more; the small ones go on.
 #[tokio::test]
 async fn requests_that_wait_cannot_fill_the_memory() {
-    let scene = Scene::start_with_args(2, &["--store.memory-limit=7MiB"]).await;
+    let scene = Scene::start_with_args(2, &["--store.memory-limit=4608KiB"]).await;
     let client = scene.client().await;
     scene.fake.answer("first", |_| vec![Step::Hang]);
     let caller = client.clone();
