@@ -86,7 +86,7 @@ async fn a_server_that_never_answers_is_given_up() {
     // From here on the connection is there, so that the only clock that runs is the one that is looked at.
     tokio::time::pause();
     let error = client
-        .remote_read(request, None, &mut |_| true)
+        .remote_read(request, Some(STALL), &mut |_| true)
         .await
         .expect_err("nobody answers");
     assert_stalled(&error);
