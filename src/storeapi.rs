@@ -6,9 +6,11 @@
 pub mod budget;
 pub mod errors;
 pub mod exemplars;
+pub mod guard;
 pub mod info;
 pub mod label_calls;
 pub mod metadata;
+pub mod patterns;
 pub mod rules;
 pub mod selection;
 pub mod series;
@@ -27,8 +29,17 @@ use tokio::{sync::watch, time::Instant};
 use tonic::{Status, service::Routes};
 
 use self::{
-    budget::Budget, exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
-    respond::Answering, rules::RulesService, series::Series, status::StatusService, store::StoreService,
+    budget::Budget,
+    exemplars::ExemplarsService,
+    guard::{Guard, Guarded},
+    info::InfoService,
+    label_calls::LabelCalls,
+    metadata::MetadataService,
+    respond::Answering,
+    rules::RulesService,
+    series::Series,
+    status::StatusService,
+    store::StoreService,
     targets::TargetsService,
 };
 use crate::{
@@ -125,15 +136,16 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// All services of the StoreAPI; a request has at most `message_max` bytes.
+/// All services of the StoreAPI; a request has at most `message_max` bytes, and is counted before it is decoded.
 pub fn routes(context: &Context, series: Series, message_max: usize) -> Routes {
-    let store = StoreService::new(series, LabelCalls::new(context.clone()), message_max);
-    let info = InfoServer::new(InfoService::new(context.clone()));
+    let guard = Guard::new(context.budget.clone(), message_max);
+    let store = StoreService::new(series, LabelCalls::new(context.clone()), guard.clone());
+    let info = InfoServer::new(InfoService::new(context.clone())).max_decoding_message_size(message_max);
     Routes::new(store)
-        .add_service(info.max_decoding_message_size(message_max))
-        .add_service(Answering::new(RulesService::new(context.clone()), message_max))
-        .add_service(Answering::new(TargetsService::new(context.clone()), message_max))
-        .add_service(Answering::new(MetadataService::new(context.clone()), message_max))
-        .add_service(Answering::new(ExemplarsService::new(context.clone()), message_max))
-        .add_service(Answering::new(StatusService::new(context.clone()), message_max))
+        .add_service(Guarded::new(info, guard.clone()))
+        .add_service(Answering::new(RulesService::new(context.clone()), guard.clone()))
+        .add_service(Answering::new(TargetsService::new(context.clone()), guard.clone()))
+        .add_service(Answering::new(MetadataService::new(context.clone()), guard.clone()))
+        .add_service(Answering::new(ExemplarsService::new(context.clone()), guard.clone()))
+        .add_service(Answering::new(StatusService::new(context.clone()), guard))
 }

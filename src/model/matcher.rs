@@ -91,12 +91,17 @@ impl Matcher {
         })
     }
 
+    /// Whether it takes more than a look to find out anything about it: it has a pattern that is not plain text.
+    pub fn needs_work(&self) -> bool {
+        matches!(self.op, Op::Regex | Op::NotRegex) && !go_regex::is_literals(&self.value)
+    }
+
     /// Whether Prometheus would take the matcher's pattern, found out without compiling it.
     ///
     /// # Errors
     /// A pattern that Go refuses. One that only this program cannot match with is no error: Prometheus may get it.
     pub fn check(&self) -> Result<(), PatternError> {
-        if matches!(self.op, Op::Equal | Op::NotEqual) || go_regex::is_literals(&self.value) {
+        if !self.needs_work() {
             return Ok(());
         }
         match go_regex::translate(&self.value) {

@@ -24,9 +24,27 @@ pub fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
+/// Appends `number`.
+pub fn put_uvarint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for number in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            put_uvarint(&mut bytes, number);
+            assert_eq!(uvarint(&bytes), Some((number, bytes.len())));
+        }
+    }
 
     #[test]
     fn numbers_of_every_length_are_read_and_longer_ones_refused() {

@@ -2,6 +2,7 @@
 //!
 //! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
 //! - [`gate`] keeps the calls within what Prometheus allows.
+//! - [`samples`] reads the answers of servers that cannot stream.
 //! - `link` and `tide` are the connections.
 //!
 //! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
@@ -27,14 +28,12 @@ use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use prost::Message;
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep},
 };
 
 use super::{Client, error::ErrorKind, transport::Posted};
-use crate::pb::prometheus::ReadRequest;
 use frames::{FrameError, FrameReader};
 use samples::Sampled;
 use wire::{Frame, WireError};
@@ -102,15 +101,16 @@ pub enum Answer {
 }
 
 impl Client {
-    /// Sends `request` and waits for the head of the answer, or for all of it if it is sampled. Memory for a sampled answer
-    /// is asked of `room`, in bytes: for what comes, and for what it becomes when it is decompressed. With a `stall`, Prometheus
-    /// may say nothing for so long before the head of the answer and within it; without one whoever waits has a deadline.
+    /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled.
+    /// Memory for a sampled answer is asked of `room`, in bytes: for what comes, and for what it becomes when it is
+    /// decompressed. With a `stall`, Prometheus may say nothing for so long before the head of the answer and within it;
+    /// without one whoever waits has a deadline.
     ///
     /// # Errors
     /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
     pub async fn remote_read(
         &self,
-        request: &ReadRequest,
+        request: &[u8],
         stall: Option<Duration>,
         room: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<Answer, ReadError> {
@@ -157,8 +157,8 @@ impl Client {
     }
 }
 
-fn compress(request: &ReadRequest) -> Result<Bytes, ReadErrorKind> {
-    let compressed = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec());
+fn compress(request: &[u8]) -> Result<Bytes, ReadErrorKind> {
+    let compressed = snap::raw::Encoder::new().compress_vec(request);
     // Only a request of 4 GiB could not be.
     compressed
         .map(Bytes::from)

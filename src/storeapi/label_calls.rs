@@ -12,6 +12,7 @@ use super::{
     Context, View,
     budget::Held,
     errors,
+    patterns::Patterns,
     respond::Answer,
     rope::Rope,
     selection::{Selection, select},
@@ -34,12 +35,14 @@ const MANY: usize = 2000;
 #[derive(Clone, Debug)]
 pub struct LabelCalls {
     context: Context,
+    patterns: Patterns,
 }
 
 impl LabelCalls {
     /// Answers for this Prometheus.
     pub fn new(context: Context) -> Self {
-        Self { context }
+        let patterns = Patterns::new(context.lane.clone());
+        Self { context, patterns }
     }
 
     /// The names of labels: those of series that match, and if there are any, those of the external labels; without the
@@ -50,7 +53,7 @@ impl LabelCalls {
     /// `InvalidArgument` for a bad matcher, `Unavailable` without external labels, and see [`errors::status`].
     pub(super) async fn names(&self, request: LabelNamesRequest, caller: &Caller) -> Result<Answer, Status> {
         let view = self.context.labelled_view()?;
-        let Some(matchers) = left(&request.matchers, &view)? else {
+        let Some(matchers) = self.left(request.matchers, &view).await? else {
             return self.nothing();
         };
         let replica: HashSet<String> = request.without_replica_labels.into_iter().collect();
@@ -99,7 +102,7 @@ impl LabelCalls {
             return self.nothing();
         }
         let view = self.context.labelled_view()?;
-        let Some(matchers) = left(&request.matchers, &view)? else {
+        let Some(matchers) = self.left(request.matchers, &view).await? else {
             return self.nothing();
         };
         let external = view.labels.get(&request.label).filter(|value| !value.is_empty());
@@ -120,6 +123,14 @@ impl LabelCalls {
         }
         let stored = self.stored_values(&request.label, &question, &view, &ask, held).await;
         self.answer(stored, request.limit, |_| ()).await
+    }
+
+    /// The matchers that are left for Prometheus; `None` if an external label contradicts.
+    async fn left(&self, matchers: Vec<LabelMatcher>, view: &View) -> Result<Option<Vec<Matcher>>, Status> {
+        Ok(match select(&self.patterns, matchers, &view.labels).await? {
+            Selection::Nothing => None,
+            Selection::Matching(matchers) => Some(matchers),
+        })
     }
 
     async fn stored_values(
@@ -190,14 +201,6 @@ fn encode(texts: BTreeSet<String>, limit: i64, mut held: Held) -> Result<Answer,
     let mut answer = Answer::new(held);
     answer.add(message)?;
     Ok(answer)
-}
-
-/// The matchers that are left for Prometheus; `None` if an external label contradicts.
-fn left(matchers: &[LabelMatcher], view: &View) -> Result<Option<Vec<Matcher>>, Status> {
-    Ok(match select(matchers, &view.labels)? {
-        Selection::Nothing => None,
-        Selection::Matching(matchers) => Some(matchers),
-    })
 }
 
 /// Whether Prometheus takes matchers when it is asked for names or values.

@@ -15,17 +15,11 @@ use std::{
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prost::Message;
-use tonic::{
-    Status,
-    body::Body,
-    codec::{BufferSettings, Streaming},
-    server::NamedService,
-};
-use tonic_prost::ProstCodec;
+use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;
 
 use self::body::AnswerBody;
-use super::{budget::Held, rope::Rope};
+use super::{budget::Held, guard::Guard, rope::Rope};
 use crate::{ops::grpc::Caller, prometheus::api::Room};
 
 impl Room for Held {
@@ -69,10 +63,10 @@ impl Answer {
     }
 }
 
-/// Answers one call whose request has at most `message_max` bytes.
+/// Answers one call, if `guard` admits its request.
 pub(super) async fn respond<R, F>(
     request: Request<Body>,
-    message_max: usize,
+    guard: &Guard,
     answer: impl FnOnce(R, Caller) -> F,
 ) -> Response<Body>
 where
@@ -81,11 +75,9 @@ where
 {
     let caller = request.extensions().get::<Caller>().cloned();
     let caller = caller.unwrap_or_else(Caller::unknown);
-    let decoder = ProstCodec::<(), R>::raw_decoder(BufferSettings::default());
-    let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(message_max));
+    let (parts, body) = request.into_parts();
     let answered = async {
-        let message = messages.message().await?;
-        let message = message.ok_or_else(|| Status::internal("the call holds no request"))?;
+        let (message, _held) = guard.admit(parts.uri.path(), body).await?.decode()?;
         let answer = answer(message, caller.clone()).await?;
         caller.is_at("sending the answer");
         Ok(answer.body())
@@ -121,13 +113,13 @@ pub(super) trait Call: Clone + Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub(super) struct Answering<C> {
     call: C,
-    message_max: usize,
+    guard: Guard,
 }
 
 impl<C> Answering<C> {
-    /// Answers with `call`; a request has at most `message_max` bytes.
-    pub(super) fn new(call: C, message_max: usize) -> Self {
-        Self { call, message_max }
+    /// Answers with `call` what `guard` admits.
+    pub(super) fn new(call: C, guard: Guard) -> Self {
+        Self { call, guard }
     }
 }
 
@@ -151,10 +143,10 @@ impl<C: Call> Service<Request<Body>> for Answering<C> {
         if request.uri().path() != C::PATH {
             return Box::pin(async { Ok(no_such_method()) });
         }
-        let Self { call, message_max } = self.clone();
+        let Self { call, guard } = self.clone();
         Box::pin(async move {
             let answer = async |message, caller| call.answer(message, caller).await;
-            Ok(respond(request, message_max, answer).await)
+            Ok(respond(request, &guard, answer).await)
         })
     }
 }

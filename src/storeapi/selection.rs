@@ -5,12 +5,9 @@
 
 use tonic::Status;
 
-use super::errors;
+use super::patterns::{Condition, Patterns};
 use crate::{
-    model::{
-        Labels, Matcher,
-        matcher::{Op, PatternError},
-    },
+    model::{Labels, Matcher, matcher::Op},
     pb::thanos::{LabelMatcher, label_matcher::Type},
 };
 
@@ -28,34 +25,30 @@ pub enum Selection {
 /// # Errors
 /// `InvalidArgument`: a matcher of an unknown type, a pattern that Go refuses, or one on an external label that cannot be
 /// used here.
-pub fn select(matchers: &[LabelMatcher], external: &Labels) -> Result<Selection, Status> {
-    let matchers: Vec<Matcher> = matchers.iter().map(read).collect::<Result<_, _>>()?;
-    let (mut left, mut contradicted) = (Vec::new(), false);
-    for matcher in matchers {
-        matcher.check().map_err(unusable)?;
-        match external.get(&matcher.name).filter(|value| !value.is_empty()) {
-            None => left.push(matcher),
-            Some(value) => {
-                let matches = matcher.matches(value);
-                contradicted |= !matches.map_err(unusable)?;
-            }
-        }
+pub async fn select(patterns: &Patterns, matchers: Vec<LabelMatcher>, external: &Labels) -> Result<Selection, Status> {
+    let condition = |matcher| {
+        let matcher = read(matcher)?;
+        let value = external.get(&matcher.name).filter(|value| !value.is_empty());
+        let value = value.map(str::to_owned);
+        Ok(Condition { matcher, value })
+    };
+    let conditions = matchers.into_iter().map(condition).collect::<Result<_, Status>>()?;
+    let judged = patterns.judge(conditions).await?;
+    if judged.hold.contains(&false) {
+        return Ok(Selection::Nothing);
     }
-    Ok(match contradicted {
-        true => Selection::Nothing,
-        false => Selection::Matching(left),
-    })
-}
-
-fn unusable(error: PatternError) -> Status {
-    Status::invalid_argument(errors::cut(error.to_string()))
+    let left = judged
+        .conditions
+        .into_iter()
+        .filter(|condition| condition.value.is_none());
+    Ok(Selection::Matching(left.map(|condition| condition.matcher).collect()))
 }
 
 /// Reads one matcher of a request.
 ///
 /// # Errors
 /// `InvalidArgument`: an unknown type.
-pub fn read(matcher: &LabelMatcher) -> Result<Matcher, Status> {
+pub fn read(matcher: LabelMatcher) -> Result<Matcher, Status> {
     let op = match Type::try_from(matcher.r#type) {
         Ok(Type::Eq) => Op::Equal,
         Ok(Type::Neq) => Op::NotEqual,
@@ -66,12 +59,13 @@ pub fn read(matcher: &LabelMatcher) -> Result<Matcher, Status> {
             return Err(Status::invalid_argument(text));
         }
     };
-    Ok(Matcher::new(op, &matcher.name, &matcher.value))
+    Ok(Matcher::new(op, matcher.name, matcher.value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::threads::Lane;
 
     fn asked(op: Type, name: &str, value: &str) -> LabelMatcher {
         LabelMatcher {
@@ -85,38 +79,42 @@ mod tests {
         Labels::from_pairs([("cluster", "eu"), ("empty", "")])
     }
 
-    #[test]
-    fn external_labels_are_settled_here_and_the_rest_keeps_its_order() {
+    async fn select(matchers: &[LabelMatcher]) -> Result<Selection, Status> {
+        super::select(&Patterns::new(Lane::new(1)), matchers.to_vec(), &external()).await
+    }
+
+    #[tokio::test]
+    async fn external_labels_are_settled_here_and_the_rest_keeps_its_order() {
         let matchers = [
             asked(Type::Re, "job", "n.*"),
             asked(Type::Neq, "cluster", "us"),
+            asked(Type::Re, "cluster", "e."),
             asked(Type::Eq, "empty", "x"),
             asked(Type::Eq, "__name__", "up"),
         ];
-        let Selection::Matching(left) = select(&matchers, &external()).unwrap() else {
+        let Selection::Matching(left) = select(&matchers).await.unwrap() else {
             panic!("nothing contradicts");
         };
         let left: Vec<String> = left.iter().map(ToString::to_string).collect();
         assert_eq!(left, [r#"job=~"n.*""#, r#"empty="x""#, r#"__name__="up""#]);
     }
 
-    #[test]
-    fn a_contradiction_is_an_empty_answer_and_a_bad_matcher_is_an_error_even_then() {
+    #[tokio::test]
+    async fn a_contradiction_is_an_empty_answer_and_a_bad_matcher_is_an_error_even_then() {
         let no = asked(Type::Eq, "cluster", "us");
-        assert_eq!(
-            select(std::slice::from_ref(&no), &external()).unwrap(),
-            Selection::Nothing
-        );
+        assert_eq!(select(std::slice::from_ref(&no)).await.unwrap(), Selection::Nothing);
+        let pattern = asked(Type::Nre, "cluster", "e.");
+        assert_eq!(select(&[pattern]).await.unwrap(), Selection::Nothing);
         let unknown = LabelMatcher {
             r#type: 7,
             ..asked(Type::Eq, "job", "x")
         };
-        let error = select(&[no.clone(), unknown], &external()).unwrap_err();
+        let error = select(&[no.clone(), unknown]).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::InvalidArgument);
         assert_eq!(error.message(), "unrecognized label matcher type 7");
         for name in ["cluster", "job"] {
             let pattern = asked(Type::Re, name, "e(");
-            let error = select(&[no.clone(), pattern], &external()).unwrap_err();
+            let error = select(&[no.clone(), pattern]).await.unwrap_err();
             assert_eq!(error.code(), tonic::Code::InvalidArgument);
             assert!(error.message().starts_with("error parsing regexp: "), "{error}");
         }

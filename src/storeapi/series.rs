@@ -30,12 +30,7 @@ use std::{
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prometheus_client::registry::Registry;
-use tonic::{
-    Status,
-    body::Body,
-    codec::{BufferSettings, Streaming},
-};
-use tonic_prost::ProstCodec;
+use tonic::{Status, body::Body};
 
 use self::{
     ahead::{Giving, room::Room, spill::Space},
@@ -45,16 +40,14 @@ use self::{
     metrics::Metrics,
     query::Query,
 };
-use super::Context;
+use super::{Context, budget::Held, guard::Guard, patterns::Patterns};
 use crate::{
     model::duration::parse_prometheus,
     ops::grpc::Caller,
     pb::thanos::SeriesRequest,
-    prometheus::remote_read::gate::{Gate, Pass, places},
+    prometheus::remote_read::gate::{ClientKey, Gate, Pass, places},
 };
 
-/// Longest request, in bytes.
-const REQUEST_MAX: usize = 64 << 20;
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 const BLOCK_DURATION: &str = "storage.tsdb.min-block-duration";
 /// Prometheus waits for a client for at most this part of the time in which it fills a block.
@@ -84,14 +77,18 @@ struct Inner {
     slow: Slow,
     gate: Gate,
     disorderly: Disorderly,
+    patterns: Patterns,
     metrics: Metrics,
 }
 
 impl Series {
     /// A service that keeps to `limits`.
     pub fn new(context: Context, limits: Limits, slow: Slow, registry: &mut Registry) -> Self {
+        let gate = Gate::new(places(None));
+        metrics::register_gate(&gate, registry);
         let inner = Inner {
-            gate: Gate::new(places(None), context.timeout),
+            gate,
+            patterns: Patterns::new(context.lane.clone()),
             context,
             limits,
             slow,
@@ -101,11 +98,16 @@ impl Series {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Answers one call.
+    /// Answers one call; `held` is the memory of its request.
     ///
     /// # Errors
     /// What is wrong with the request; that Prometheus cannot be asked, or refuses; that there are no external labels now.
-    pub async fn call(&self, request: &SeriesRequest, caller: &Caller) -> Result<SeriesBody, Status> {
+    pub async fn call(
+        &self,
+        request: SeriesRequest,
+        held: Option<Held>,
+        caller: &Caller,
+    ) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.view();
@@ -115,12 +117,17 @@ impl Series {
                 "Prometheus has no external labels now, so that nobody could tell whose series these are: set                  global.external_labels in its configuration, or --label here",
             ));
         }
-        let Some(query) = Query::new(request, &view)? else {
+        let Some(query) = Query::new(request, &view, &inner.patterns).await? else {
             return Ok(SeriesBody::empty(pending));
         };
         let batch = query.batch;
         let caller = caller.clone();
-        let asked = Arc::new(Asked { query, view, caller });
+        let asked = Arc::new(Asked {
+            query,
+            view,
+            caller,
+            _held: held,
+        });
         let (answer, way) = self.ask(&asked).await?;
         let giving = Giving {
             batch,
@@ -134,7 +141,8 @@ impl Series {
         Ok(SeriesBody::new(answer, giving, inner.slow.space.clone(), pending))
     }
 
-    /// Waits for leave to ask Prometheus.
+    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
+    /// one may wait.
     async fn turn(&self, caller: &Caller) -> Result<Pass, Status> {
         let inner = &self.inner;
         let limit = places(
@@ -148,25 +156,31 @@ impl Series {
         );
         inner.gate.set_places(limit);
         caller.is_at("waiting for a turn at Prometheus");
+        let patience = match caller.deadline() {
+            Some(_) => None,
+            None => Some(inner.context.timeout),
+        };
         let since = Instant::now();
-        let pass = inner.gate.enter().await.map_err(|shed| {
-            inner.metrics.shed();
-            Status::resource_exhausted(shed.to_string())
-        })?;
+        let pass = inner
+            .gate
+            .enter(ClientKey::from(caller.peer()), patience)
+            .await
+            .map_err(|shed| {
+                inner.metrics.shed();
+                Status::resource_exhausted(shed.to_string())
+            })?;
         inner.metrics.waited(since.elapsed().as_secs_f64());
         Ok(pass)
     }
 
-    /// Answers one call as it comes over HTTP/2.
-    pub(super) async fn respond(self, request: Request<Body>) -> Response<Body> {
-        let caller = request.extensions().get().cloned().unwrap_or_else(Caller::unknown);
-        let settings = BufferSettings::default();
-        let decoder = ProstCodec::<(), SeriesRequest>::raw_decoder(settings);
-        let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(REQUEST_MAX));
+    /// Answers one call as it comes over HTTP/2, if `guard` lets it through.
+    pub(super) async fn respond(self, request: Request<Body>, guard: &Guard) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let caller = parts.extensions.get().cloned().unwrap_or_else(Caller::unknown);
         let answered = async {
-            let message = messages.message().await?;
-            let message = message.ok_or_else(|| Status::internal("the call holds no request"))?;
-            self.call(&message, &caller).await
+            let admitted = guard.admit(parts.uri.path(), body).await?;
+            let (message, held) = admitted.decode()?;
+            self.call(message, held, &caller).await
         };
         match answered.await {
             Ok(body) => {

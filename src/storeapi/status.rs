@@ -6,6 +6,7 @@ use tonic::Status;
 
 use super::{
     Context, errors,
+    patterns::{Condition, Patterns},
     respond::{Answer, Call},
     rope::Rope,
     selection,
@@ -21,12 +22,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct StatusService {
     context: Context,
+    patterns: Patterns,
 }
 
 impl StatusService {
     /// Answers for this Prometheus.
     pub fn new(context: Context) -> Self {
-        Self { context }
+        let patterns = Patterns::new(context.lane.clone());
+        Self { context, patterns }
     }
 }
 
@@ -43,7 +46,7 @@ impl Call for StatusService {
         }
         let mut answer = Answer::new(self.context.budget.hold());
         let mut statistics = Rope::default();
-        if matches(&request.matchers, &self.context.view().labels)? && request.tenant.is_empty() {
+        if matches(&self.patterns, request.matchers, &self.context.view().labels).await? && request.tenant.is_empty() {
             let failed = "failed to get tsdb status from prometheus";
             let numbers = Numbers::new(answer, request.limit);
             let ask = self.context.ask(&caller);
@@ -137,16 +140,21 @@ impl Numbers {
 }
 
 /// Whether all matchers fit the external labels, where a label that is not there has the empty value.
-fn matches(matchers: &[LabelMatcher], external: &Labels) -> Result<bool, Status> {
-    let bad = |text: &str| Status::unknown(format!("failed to convert matchers: {text}"));
-    let mut all = true;
-    // Those behind one that does not fit are read all the same: a bad one is an error wherever it stands.
-    for matcher in matchers {
+async fn matches(patterns: &Patterns, matchers: Vec<LabelMatcher>, external: &Labels) -> Result<bool, tonic::Status> {
+    let bad = |text: &str| tonic::Status::unknown(errors::cut(format!("failed to convert matchers: {text}")));
+    let condition = |matcher| {
         let matcher = selection::read(matcher).map_err(|status| bad(status.message()))?;
-        let value = external.get(&matcher.name).unwrap_or_default();
-        all &= matcher.matches(value).map_err(|error| bad(&error.to_string()))?;
-    }
-    Ok(all)
+        let value = Some(external.get(&matcher.name).unwrap_or_default().to_owned());
+        Ok(Condition { matcher, value })
+    };
+    let conditions = matchers
+        .into_iter()
+        .map(condition)
+        .collect::<Result<_, tonic::Status>>()?;
+    // Those behind one that does not fit are read all the same: a bad one is an error wherever it stands.
+    let judged = patterns.judge(conditions).await;
+    let judged = judged.map_err(|failed| bad(&failed.to_string()))?;
+    Ok(!judged.hold.contains(&false))
 }
 
 #[cfg(test)]
@@ -158,6 +166,7 @@ mod tests {
         pb::thanos::{TsdbStatisticsEntry, label_matcher::Type},
         prometheus::api::testing,
         storeapi::budget::Budget,
+        threads::Lane,
     };
 
     #[test]
@@ -181,23 +190,28 @@ mod tests {
         assert!(found(0).label_value_count_by_label_name.is_empty());
     }
 
-    #[test]
-    fn matchers_are_held_against_external_labels_only() {
+    #[tokio::test]
+    async fn matchers_are_held_against_external_labels_only() {
         let external = Labels::from_pairs([("cluster", "eu")]);
         let matcher = |op: Type, name: &str, value: &str| LabelMatcher {
             r#type: op.into(),
             name: name.into(),
             value: value.into(),
         };
-        let fits = |list: &[LabelMatcher]| matches(list, &external);
-        assert!(fits(&[]).unwrap());
-        assert!(fits(&[matcher(Type::Re, "cluster", "e."), matcher(Type::Eq, "job", "")]).unwrap());
-        assert!(!fits(&[matcher(Type::Eq, "job", "node")]).unwrap());
+        let patterns = Patterns::new(Lane::new(1));
+        let fits = async |list: &[LabelMatcher]| matches(&patterns, list.to_vec(), &external).await;
+        assert!(fits(&[]).await.unwrap());
+        assert!(
+            fits(&[matcher(Type::Re, "cluster", "e."), matcher(Type::Eq, "job", "")])
+                .await
+                .unwrap()
+        );
+        assert!(!fits(&[matcher(Type::Eq, "job", "node")]).await.unwrap());
         let unknown = LabelMatcher {
             r#type: 9,
             ..LabelMatcher::default()
         };
-        let error = fits(&[matcher(Type::Eq, "job", "node"), unknown]).unwrap_err();
+        let error = fits(&[matcher(Type::Eq, "job", "node"), unknown]).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::Unknown);
         assert_eq!(
             error.message(),

@@ -10,6 +10,7 @@ use tonic::{body::Body, server::NamedService};
 use tower_service::Service;
 
 use super::{
+    guard::Guard,
     label_calls::LabelCalls,
     respond::{Responding, no_such_method, respond},
     series::Series,
@@ -25,17 +26,13 @@ const VALUES: &str = "/thanos.Store/LabelValues";
 pub struct StoreService {
     series: Series,
     labels: LabelCalls,
-    message_max: usize,
+    guard: Guard,
 }
 
 impl StoreService {
-    /// Answers Series with `series` and the label calls with `labels`; a request of theirs has at most `message_max` bytes.
-    pub fn new(series: Series, labels: LabelCalls, message_max: usize) -> Self {
-        Self {
-            series,
-            labels,
-            message_max,
-        }
+    /// Answers Series with `series` and the label calls with `labels`, if `guard` admits the request.
+    pub fn new(series: Series, labels: LabelCalls, guard: Guard) -> Self {
+        Self { series, labels, guard }
     }
 }
 
@@ -53,22 +50,18 @@ impl Service<Request<Body>> for StoreService {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Self {
-            series,
-            labels,
-            message_max,
-        } = self.clone();
+        let Self { series, labels, guard } = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
-                SERIES => series.respond(request).await,
+                SERIES => series.respond(request, &guard).await,
                 NAMES => {
-                    respond(request, message_max, async |asked, caller| {
+                    respond(request, &guard, async |asked, caller| {
                         labels.names(asked, &caller).await
                     })
                     .await
                 }
                 VALUES => {
-                    respond(request, message_max, async |asked, caller| {
+                    respond(request, &guard, async |asked, caller| {
                         labels.values(asked, &caller).await
                     })
                     .await

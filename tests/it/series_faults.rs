@@ -12,4 +12,5 @@ mod frames;
 mod heavy;
 mod other_forms;
 mod queue;
+mod requests;
 mod scene;

@@ -1,17 +1,25 @@
 //! The queue before Prometheus' remote reads: one place fewer than Prometheus itself has, so that others get one, too.
 //!
-//! First come, first served. The number of waiting calls is bounded, and so is the time each waits. A pass whose answer
-//! was not read to its end is given back only after a pause: until then Prometheus may not have noticed.
+//! Clients take turns, and within a client it is first come, first served: one that asks a lot waits behind itself. The
+//! number of waiting calls is bounded; when the queue is full, the client that has most of it loses its newest call, so
+//! that nobody can fill it for the others. How long a call waits is its own affair: see [`Gate::enter`].
+//!
+//! **Cancel.** A future that is dropped leaves the queue, or gives back the place that it was just given. A pass whose
+//! answer was not read to its end is given back only after a pause: until then Prometheus may not have noticed. Nothing is
+//! kept: a crash leaves nothing behind.
+
+mod queue;
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{sync::oneshot, time::Instant};
+
+use self::queue::{Queue, Waiter};
 
 /// Calls that may wait at once.
 const WAITING_MAX: usize = 1000;
@@ -23,10 +31,11 @@ const NOTICE: Duration = Duration::from_millis(250);
 /// A call that did not get its turn.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
-    /// Too many wait already.
+    /// Too many wait already, and no client has more of them than this one.
     #[error(
-        "{WAITING_MAX} calls already wait for Prometheus, which takes {places} remote reads at once from narthex: ask less \
-         at once, or raise Prometheus' --storage.remote.read-concurrent-limit"
+        "{WAITING_MAX} calls already wait for Prometheus, which takes {places} remote reads at once from narthex, and no \
+         client has more of them than this one: ask less at once, or raise Prometheus' \
+         --storage.remote.read-concurrent-limit"
     )]
     Full {
         /// The calls that may run at once.
@@ -45,28 +54,44 @@ pub enum Shed {
     },
 }
 
-/// The queue; clones share it.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    inner: Arc<Inner>,
+/// Whose turn it is: a host, whatever its port, since a client may have many connections. Those that are not known count
+/// as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientKey(Option<IpAddr>);
+
+impl From<Option<SocketAddr>> for ClientKey {
+    fn from(peer: Option<SocketAddr>) -> Self {
+        // A port that listens for both kinds shows addresses of the old kind in the new one's dress.
+        Self(peer.map(|peer| peer.ip().to_canonical()))
+    }
 }
 
+/// The queue; clones share it.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Mutex<State>>);
+
 #[derive(Debug)]
-struct Inner {
-    permits: Arc<Semaphore>,
-    /// Places there should be and places there are: fewer are reached as passes come back.
-    places: Mutex<(usize, usize)>,
-    waiting: AtomicUsize,
-    patience: Duration,
+struct State {
+    /// Places that there should be; more may be taken after they have become fewer.
+    places: usize,
+    taken: usize,
+    queue: Queue,
+    /// When each pass that is out was given, by its number: the first is the oldest.
+    running: BTreeMap<u64, Instant>,
+    next: u64,
 }
 
 /// Leave to read; given back when dropped.
 #[derive(Debug)]
 pub struct Pass {
-    gate: Arc<Inner>,
-    permit: Option<OwnedSemaphorePermit>,
-    finished: bool,
+    /// `None` once it is given back.
+    place: Option<Place>,
+    number: u64,
 }
+
+/// A place that is taken, until this is dropped.
+#[derive(Debug)]
+struct Place(Gate);
 
 /// Our places under a limit of Prometheus' flag, if it tells that: one below it, at least one.
 pub fn places(limit: Option<&str>) -> usize {
@@ -75,206 +100,185 @@ pub fn places(limit: Option<&str>) -> usize {
 }
 
 impl Gate {
-    /// A queue with `places`, in which nobody waits longer than `patience`.
-    pub fn new(places: usize, patience: Duration) -> Self {
-        let inner = Inner {
-            permits: Arc::new(Semaphore::new(places)),
-            places: Mutex::new((places, places)),
-            waiting: AtomicUsize::new(0),
-            patience,
-        };
-        Self { inner: Arc::new(inner) }
+    /// A queue with `places`, at least one.
+    pub fn new(places: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            places: places.max(1),
+            taken: 0,
+            queue: Queue::default(),
+            running: BTreeMap::new(),
+            next: 0,
+        })))
     }
 
     /// Changes the number of places; passes that are out stay good.
     pub fn set_places(&self, wanted: usize) {
-        let mut places = self.inner.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = wanted.clamp(1, Semaphore::MAX_PERMITS);
-        if places.0 == wanted {
-            return;
-        }
-        places.0 = wanted;
-        if places.1 < wanted {
-            self.inner.permits.add_permits(wanted - places.1);
-            places.1 = wanted;
-        } else {
-            places.1 -= self.inner.permits.forget_permits(places.1 - wanted);
-        }
+        let mut state = self.lock();
+        state.places = wanted.max(1);
+        state.serve();
     }
 
     /// How many wait now.
     pub fn waiting(&self) -> usize {
-        self.inner.waiting.load(Ordering::Relaxed)
+        self.lock().queue.len()
     }
 
-    /// How many passes are out.
+    /// How many places are taken: by passes that are out, and for a moment by those that were dropped before their end.
     pub fn in_flight(&self) -> usize {
-        let (_, there) = *self.inner.places.lock().unwrap_or_else(PoisonError::into_inner);
-        there.saturating_sub(self.inner.permits.available_permits())
+        self.lock().taken
     }
 
-    /// Waits for its turn; a future that is dropped leaves the queue.
+    /// For how long the oldest pass is out that is neither finished nor dropped; `None` if there is none.
+    pub fn oldest(&self) -> Option<Duration> {
+        let state = self.lock();
+        state.running.first_key_value().map(|(_, since)| since.elapsed())
+    }
+
+    /// Waits for `client`'s turn, for `patience` at most; without one for as long as the future lives, which is for calls
+    /// that are dropped at a deadline of their own. A future that is dropped leaves the queue.
     ///
     /// # Errors
     /// When the queue is full, or the turn does not come in time.
-    pub async fn enter(&self) -> Result<Pass, Shed> {
-        let pass = |permit| Pass {
-            gate: Arc::clone(&self.inner),
-            permit: Some(permit),
-            finished: false,
+    pub async fn enter(&self, client: ClientKey, patience: Option<Duration>) -> Result<Pass, Shed> {
+        let mut waiting = {
+            let mut state = self.lock();
+            if state.taken < state.places {
+                // Nobody waits as long as there are places.
+                state.taken += 1;
+                return Ok(self.pass(&mut state));
+            }
+            let (teller, told) = oneshot::channel();
+            let number = state.number();
+            state.join(client, Waiter { number, teller })?;
+            Waiting {
+                gate: self.clone(),
+                client,
+                number,
+                told,
+                answered: false,
+            }
         };
-        if let Ok(permit) = Arc::clone(&self.inner.permits).try_acquire_owned() {
-            return Ok(pass(permit));
+        let told = &mut waiting.told;
+        let answer = match patience {
+            Some(patience) => tokio::time::timeout(patience, told).await.ok(),
+            None => Some(told.await),
+        };
+        if let Some(Ok(turn)) = answer {
+            waiting.answered = true;
+            return turn.map(|()| self.pass(&mut self.lock()));
         }
-        let places = self.inner.places.lock().unwrap_or_else(PoisonError::into_inner).0;
-        let waiting = Waiting::new(&self.inner.waiting);
-        if waiting.before >= WAITING_MAX {
-            return Err(Shed::Full { places });
-        }
-        let turn = Arc::clone(&self.inner.permits).acquire_owned();
-        match tokio::time::timeout(self.inner.patience, turn).await {
-            Ok(Ok(permit)) => Ok(pass(permit)),
-            // The semaphore is never closed, so that only time can run out.
-            Ok(Err(_)) | Err(_) => Err(Shed::TooLate {
-                waited: self.inner.patience,
-                places,
-            }),
-        }
+        // Nobody forgets a call that waits, so that only its time can be up.
+        Err(Shed::TooLate {
+            waited: patience.unwrap_or_default(),
+            places: self.lock().places,
+        })
+    }
+
+    /// The pass for a place that is taken.
+    fn pass(&self, state: &mut State) -> Pass {
+        let number = state.number();
+        state.running.insert(number, Instant::now());
+        let place = Some(Place(self.clone()));
+        Pass { place, number }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Waiting<'a> {
-    count: &'a AtomicUsize,
-    before: usize,
-}
+impl State {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
 
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        Self { count, before }
+    /// Puts a call into the queue; if that is full, a call of the client with most of it leaves.
+    fn join(&mut self, client: ClientKey, waiter: Waiter) -> Result<(), Shed> {
+        if self.queue.len() >= WAITING_MAX {
+            let full = Shed::Full { places: self.places };
+            let Some(newest) = self.queue.newest_of_longest(client) else {
+                return Err(full);
+            };
+            newest.tell(Err(full));
+        }
+        self.queue.push(client, waiter);
+        Ok(())
+    }
+
+    /// Gives places that are free to those who wait.
+    fn serve(&mut self) {
+        while self.taken < self.places
+            && let Some(next) = self.queue.pop()
+        {
+            self.taken += 1;
+            next.tell(Ok(()));
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.taken -= 1;
+        self.serve();
     }
 }
 
-impl Drop for Waiting<'_> {
+/// A call in the queue, until it has its answer.
+struct Waiting {
+    gate: Gate,
+    client: ClientKey,
+    number: u64,
+    told: oneshot::Receiver<Result<(), Shed>>,
+    /// The answer was taken.
+    answered: bool,
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        if self.answered {
+            return;
+        }
+        let mut state = self.gate.lock();
+        if state.queue.remove(self.client, self.number) {
+            return;
+        }
+        // It left the queue with an answer, which came too late for it.
+        if let Ok(Ok(())) = self.told.try_recv() {
+            state.give_back();
+        }
     }
 }
 
 impl Pass {
     /// The answer was read to its end: the place is free at once.
     pub fn finish(mut self) {
-        self.finished = true;
+        self.end();
+    }
+
+    /// Prometheus does nothing for it any more, as far as we are concerned.
+    fn end(&mut self) -> Option<Place> {
+        let place = self.place.take()?;
+        place.0.lock().running.remove(&self.number);
+        Some(place)
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let Some(permit) = self.permit.take() else { return };
-        let gate = Arc::clone(&self.gate);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if !self.finished => {
-                runtime.spawn(async move {
-                    tokio::time::sleep(NOTICE).await;
-                    gate.give_back(permit);
-                });
-            }
-            _ => gate.give_back(permit),
+        let Some(place) = self.end() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(NOTICE).await;
+                drop(place);
+            });
         }
     }
 }
 
-impl Inner {
-    fn give_back(&self, permit: OwnedSemaphorePermit) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.1 > places.0 {
-            places.1 -= 1;
-            permit.forget();
-        }
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.lock().give_back();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn there_is_one_place_fewer_than_prometheus_has() {
-        assert_eq!(places(Some("10")), 9);
-        assert_eq!(places(Some("1")), 1);
-        assert_eq!(places(Some("0")), 1);
-        assert_eq!(places(Some("many")), 9);
-        assert_eq!(places(None), 9);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn turns_come_in_order_and_a_dropped_wait_leaves_the_queue() {
-        let gate = Gate::new(1, LONG);
-        let first = gate.enter().await.unwrap();
-        let mut second = Box::pin(gate.enter());
-        let mut third = Box::pin(gate.enter());
-        assert!(futures_util::poll!(second.as_mut()).is_pending());
-        assert!(futures_util::poll!(third.as_mut()).is_pending());
-        assert_eq!((gate.waiting(), gate.in_flight()), (2, 1));
-        drop(second);
-        assert_eq!(gate.waiting(), 1);
-        first.finish();
-        third.await.unwrap().finish();
-        assert_eq!((gate.waiting(), gate.in_flight()), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_too_long_is_told_what_to_do() {
-        let gate = Gate::new(2, Duration::from_secs(5));
-        let _held = (gate.enter().await.unwrap(), gate.enter().await.unwrap());
-        let error = gate.enter().await.unwrap_err();
-        assert!(
-            error.to_string().contains("waited 5s for one of 2 remote reads"),
-            "{error}"
-        );
-        assert_eq!(gate.waiting(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_queue_has_an_end() {
-        let gate = Gate::new(1, LONG);
-        let _held = gate.enter().await.unwrap();
-        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(gate.enter())).collect();
-        for wait in &mut waiting {
-            assert!(futures_util::poll!(wait.as_mut()).is_pending());
-        }
-        assert_eq!(gate.enter().await.unwrap_err(), Shed::Full { places: 1 });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_place_stays_taken_for_a_moment_when_an_answer_was_dropped() {
-        let gate = Gate::new(1, LONG);
-        drop(gate.enter().await.unwrap());
-        let before = tokio::time::Instant::now();
-        gate.enter().await.unwrap().finish();
-        assert!(before.elapsed() >= NOTICE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn places_can_become_more_and_fewer() {
-        let gate = Gate::new(3, LONG);
-        let passes = [
-            gate.enter().await.unwrap(),
-            gate.enter().await.unwrap(),
-            gate.enter().await.unwrap(),
-        ];
-        gate.set_places(1);
-        for pass in passes {
-            assert!(futures_util::poll!(std::pin::pin!(gate.enter())).is_pending());
-            pass.finish();
-        }
-        let only = gate.enter().await.unwrap();
-        assert!(futures_util::poll!(std::pin::pin!(gate.enter())).is_pending());
-        gate.set_places(2);
-        gate.enter().await.unwrap().finish();
-        only.finish();
-        assert_eq!(gate.in_flight(), 0);
-    }
-}
+mod tests;

@@ -77,8 +77,8 @@ async fn a_server_that_never_answers_is_given_up() {
     });
     let http = HttpClientConfig::parse("").unwrap();
     let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
-    let request = ReadRequest::default();
-    let Ok(Answer::Frames(mut frames)) = client.remote_read(&request, None, &mut |_| true).await else {
+    let request: &[u8] = &[];
+    let Ok(Answer::Frames(mut frames)) = client.remote_read(request, None, &mut |_| true).await else {
         panic!("no frames")
     };
     assert!(next(&mut frames).await.is_none());
@@ -86,7 +86,7 @@ async fn a_server_that_never_answers_is_given_up() {
     // From here on the connection is there, so that the only clock that runs is the one that is looked at.
     tokio::time::pause();
     let error = client
-        .remote_read(&request, None, &mut |_| true)
+        .remote_read(request, Some(STALL), &mut |_| true)
         .await
         .expect_err("nobody answers");
     assert_stalled(&error);
@@ -119,10 +119,10 @@ async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
     let server = tokio::spawn(closes_when_told(listener, told));
     let http = HttpClientConfig::parse("").unwrap();
     let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
-    let request = ReadRequest::default();
+    let request: &[u8] = &[];
     for turns in 0..200 {
         let mut room = |_| true;
-        let asked = tokio::time::timeout(Duration::from_secs(20), client.remote_read(&request, None, &mut room));
+        let asked = tokio::time::timeout(Duration::from_secs(20), client.remote_read(request, None, &mut room));
         let answer = asked.await.unwrap_or_else(|_| panic!("no answer after {turns} turns"));
         let Ok(Answer::Frames(mut frames)) = answer else {
             panic!("{answer:?}")

@@ -7,12 +7,47 @@ use std::cmp::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::model::uvarint::uvarint;
+use crate::model::{
+    fields::{Fields, Malformed, Value},
+    uvarint::uvarint,
+};
 
-/// Bytes that are no `ChunkedReadResponse`.
+/// What is read from a frame may take about seven times its bytes and no more: Prometheus' own chunks have more bytes than
+/// this each.
+const CHUNK_BYTES: usize = 16;
+/// As for chunks: a label with a name and a value takes so much.
+const LABEL_BYTES: usize = 8;
+/// So many chunks, series or labels a frame may hold however small it is.
+const FEW: usize = 1024;
+/// So many chunks and series a frame may hold at most: full chunks of one series over some decades.
+const CHUNKS_MAX: usize = 1 << 20;
+
+/// A frame's payload that no Prometheus sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a frame's payload is no message of remote read")]
-pub struct WireError;
+pub enum WireError {
+    /// Bytes that are no `ChunkedReadResponse`.
+    #[error("a frame's payload is no message of remote read")]
+    Malformed,
+    /// A chunk holds no samples.
+    #[error("a chunk in a frame has no data, and so no samples")]
+    EmptyChunk,
+    /// More than so many bytes can hold in truth: they would take many times the memory of the frame.
+    #[error("a frame of {bytes} bytes holds more than {limit} {what}, more than Prometheus puts into so many bytes")]
+    TooMany {
+        /// Of what there is too much.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+        /// The length of the payload.
+        bytes: usize,
+    },
+}
+
+impl From<Malformed> for WireError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
 
 /// One frame of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,71 +178,65 @@ fn field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
     Some(text)
 }
 
-/// A field of a message: where its content lies, or its number.
-enum Value {
-    Number(u64),
-    Bytes { start: usize, end: usize },
-    Skipped,
+/// How much may still come in a frame.
+struct Room<'a> {
+    payload: &'a Bytes,
+    /// Series and chunks.
+    chunks: usize,
+    labels: usize,
 }
 
-/// Walks over the fields of a message within `bytes`.
-struct Fields<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    end: usize,
-}
-
-impl Fields<'_> {
-    fn next(&mut self) -> Result<Option<(u64, Value)>, WireError> {
-        if self.at == self.end {
-            return Ok(None);
+impl<'a> Room<'a> {
+    fn new(payload: &'a Bytes) -> Self {
+        Self {
+            payload,
+            chunks: Self::chunks(payload.len()),
+            labels: Self::labels(payload.len()),
         }
-        let key = self.number()?;
-        let value = match key & 7 {
-            0 => Value::Number(self.number()?),
-            2 => {
-                let length = usize::try_from(self.number()?).map_err(|_| WireError)?;
-                let start = self.skip(length)?;
-                Value::Bytes { start, end: self.at }
-            }
-            1 => self.skip(8).map(|_| Value::Skipped)?,
-            5 => self.skip(4).map(|_| Value::Skipped)?,
-            _ => return Err(WireError),
-        };
-        Ok(Some((key >> 3, value)))
     }
 
-    fn number(&mut self) -> Result<u64, WireError> {
-        let (number, size) = uvarint(&self.bytes[self.at..self.end]).ok_or(WireError)?;
-        self.at += size;
-        Ok(number)
+    fn chunks(bytes: usize) -> usize {
+        (FEW + bytes / CHUNK_BYTES).min(CHUNKS_MAX)
     }
 
-    /// Goes on by `length`; where it was.
-    fn skip(&mut self, length: usize) -> Result<usize, WireError> {
-        let start = self.at;
-        self.at = start
-            .checked_add(length)
-            .filter(|at| *at <= self.end)
-            .ok_or(WireError)?;
-        Ok(start)
+    fn labels(bytes: usize) -> usize {
+        FEW + bytes / LABEL_BYTES
+    }
+
+    fn series_or_chunk(&mut self) -> Result<(), WireError> {
+        let bytes = self.payload.len();
+        self.chunks = self.chunks.checked_sub(1).ok_or(WireError::TooMany {
+            what: "series and chunks",
+            limit: Self::chunks(bytes),
+            bytes,
+        })?;
+        Ok(())
+    }
+
+    fn label(&mut self) -> Result<(), WireError> {
+        let bytes = self.payload.len();
+        self.labels = self.labels.checked_sub(1).ok_or(WireError::TooMany {
+            what: "labels",
+            limit: Self::labels(bytes),
+            bytes,
+        })?;
+        Ok(())
     }
 }
 
-/// Reads a `ChunkedReadResponse`.
+/// Reads a `ChunkedReadResponse`. What is made of it takes a few times the memory of `payload` at most.
 ///
 /// # Errors
-/// Bytes that are no such message.
+/// Bytes that are no such message, or that Prometheus does not send.
 pub fn parse(payload: &Bytes) -> Result<Frame, WireError> {
-    let mut frame = Frame::default();
-    let mut fields = Fields {
-        bytes: payload,
-        at: 0,
-        end: payload.len(),
-    };
+    let (mut frame, mut room) = (Frame::default(), Room::new(payload));
+    let mut fields = Fields::of(payload);
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Bytes { start, end }) => frame.series.push(parse_series(payload, start, end)?),
+            (1, Value::Bytes { start, end }) => {
+                room.series_or_chunk()?;
+                frame.series.push(parse_series(&mut room, start, end)?);
+            }
             (2, Value::Number(index)) => frame.query_index = index as i64,
             _ => {}
         }
@@ -215,27 +244,28 @@ pub fn parse(payload: &Bytes) -> Result<Frame, WireError> {
     Ok(frame)
 }
 
-fn parse_series(payload: &Bytes, start: usize, end: usize) -> Result<ReadSeries, WireError> {
+fn parse_series(room: &mut Room<'_>, start: usize, end: usize) -> Result<ReadSeries, WireError> {
     let mut series = ReadSeries::default();
-    let mut fields = Fields {
-        bytes: payload,
-        at: start,
-        end,
-    };
+    let payload = room.payload;
+    let mut fields = Fields::within(payload, start, end);
     // Labels come first, one behind the other, as long as this is as Prometheus sends it.
     let (mut labels_end, mut plain) = (start, true);
     let mut before: Option<&[u8]> = None;
     loop {
-        let at = fields.at;
+        let at = fields.at();
         match fields.next()? {
             None => break,
             Some((1, Value::Bytes { start: from, end: to })) => {
+                room.label()?;
                 let name = plain_name(&payload[from..to]);
                 plain &= at == labels_end && name.is_some() && before.is_none_or(|before| Some(before) < name);
                 before = name;
                 labels_end = to;
             }
-            Some((2, Value::Bytes { start, end })) => series.chunks.push(parse_chunk(payload, start, end)?),
+            Some((2, Value::Bytes { start, end })) => {
+                room.series_or_chunk()?;
+                series.chunks.push(parse_chunk(payload, start, end)?);
+            }
             Some(_) => {}
         }
     }
@@ -256,19 +286,11 @@ fn plain_name(mut label: &[u8]) -> Option<&[u8]> {
 /// Labels that are out of order, doubled, empty or otherwise unusual, written anew.
 fn sort_labels(payload: &Bytes, start: usize, end: usize) -> Result<LabelBytes, WireError> {
     let mut pairs = Vec::new();
-    let mut fields = Fields {
-        bytes: payload,
-        at: start,
-        end,
-    };
+    let mut fields = Fields::within(payload, start, end);
     while let Some(field) = fields.next()? {
         if let (1, Value::Bytes { start, end }) = field {
             let mut pair: (&[u8], &[u8]) = Default::default();
-            let mut label = Fields {
-                bytes: payload,
-                at: start,
-                end,
-            };
+            let mut label = Fields::within(payload, start, end);
             while let Some(field) = label.next()? {
                 match field {
                     (1, Value::Bytes { start, end }) => pair.0 = &payload[start..end],
@@ -284,11 +306,7 @@ fn sort_labels(payload: &Bytes, start: usize, end: usize) -> Result<LabelBytes, 
 
 fn parse_chunk(payload: &Bytes, start: usize, end: usize) -> Result<ReadChunk, WireError> {
     let mut chunk = ReadChunk::default();
-    let mut fields = Fields {
-        bytes: payload,
-        at: start,
-        end,
-    };
+    let mut fields = Fields::within(payload, start, end);
     while let Some(field) = fields.next()? {
         match field {
             (1, Value::Number(ms)) => chunk.min_ms = ms as i64,
@@ -298,7 +316,10 @@ fn parse_chunk(payload: &Bytes, start: usize, end: usize) -> Result<ReadChunk, W
             _ => {}
         }
     }
-    Ok(chunk)
+    match chunk.data.is_empty() {
+        true => Err(WireError::EmptyChunk),
+        false => Ok(chunk),
+    }
 }
 
 #[cfg(test)]

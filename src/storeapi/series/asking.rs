@@ -42,6 +42,8 @@ pub(super) struct Asked {
     pub(super) query: Query,
     pub(super) view: View,
     pub(super) caller: Caller,
+    /// The memory of the query.
+    pub(super) _held: Option<Held>,
 }
 
 /// How the question is put.
@@ -148,7 +150,7 @@ impl Series {
         let names = &self.inner.context.stored_names;
         let touched = query.relabel.touched().iter();
         let apart: Vec<String> = touched.filter(|name| names.may_be_stored(name)).cloned().collect();
-        match Query::can_split(&apart) {
+        match query.can_split_by(&apart) {
             true => Way::Apart(apart),
             false => Way::Collected,
         }
@@ -162,7 +164,7 @@ impl Series {
             Way::Apart(names) if names.len() < touched.len() => {
                 let stored = &self.inner.context.stored_names;
                 stored.seen(touched.iter().map(String::as_str));
-                match Query::can_split(touched) {
+                match asked.query.can_split_by(touched) {
                     true => Some(Way::Apart(touched.to_vec())),
                     false => Some(Way::Collected),
                 }
@@ -224,7 +226,7 @@ impl Series {
         let read = inner
             .context
             .client
-            .remote_read(&request, stall, &mut |bytes| held.take(bytes))
+            .remote_read(&request.bytes, stall, &mut |bytes| held.take(bytes))
             .await;
         read.map_err(|error| errors::read_status(&error))
     }

@@ -3,12 +3,19 @@
 use std::sync::Arc;
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 
 use super::limits::Exceeded;
+use crate::prometheus::remote_read::gate::Gate;
 
 /// The metrics of the Series service; clones share them.
 #[derive(Clone, Debug)]
@@ -191,5 +198,42 @@ impl Inner {
             "Bytes of series sent to clients, before compression",
             self.sent_bytes.clone(),
         );
+    }
+}
+
+/// Tells of the queue before Prometheus, looked at when somebody asks.
+#[derive(Debug)]
+struct Queue(Gate);
+
+/// Registers what there is to see of the queue before Prometheus.
+pub fn register_gate(gate: &Gate, registry: &mut Registry) {
+    registry.register_collector(Box::new(Queue(gate.clone())));
+}
+
+impl Collector for Queue {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let Self(gate) = self;
+        let oldest = gate.oldest().unwrap_or_default();
+        for (name, help, value) in [
+            (
+                "narthex_remote_reads_waiting",
+                "Series calls that wait for their turn at Prometheus",
+                gate.waiting() as f64,
+            ),
+            (
+                "narthex_remote_reads_running",
+                "Remote reads under way, and for a moment those that were dropped before their end",
+                gate.in_flight() as f64,
+            ),
+            (
+                "narthex_oldest_remote_read_seconds",
+                "For how long the oldest remote read is under way; 0 if there is none",
+                oldest.as_secs_f64(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }

@@ -9,19 +9,21 @@
 //! the last  = matchers and cj = "" for all j                       streamed
 //! ```
 //!
-//! `ci != ""` comes first, so that Prometheus finds the empty list of series at once.
+//! `ci != ""` comes first, so that Prometheus finds the empty list of series at once. Only names that Prometheus may store
+//! have to be asked for so ([`Query::split_by`]).
+//!
+//! Matchers are held once, whatever is made of them: the question is written straight as it is sent.
 
+use bytes::{BufMut as _, Bytes};
 use tonic::Status;
 
 use super::{relabel::Relabel, shard::Shard};
 use crate::{
-    model::{Matcher, matcher::Op},
-    pb::{
-        prometheus::{self, ReadRequest, read_request::ResponseType},
-        thanos::SeriesRequest,
-    },
+    model::{Matcher, matcher::Op, uvarint::put_uvarint},
+    pb::{prometheus::label_matcher::Type, thanos::SeriesRequest},
     storeapi::{
         View,
+        patterns::Patterns,
         selection::{Selection, select},
     },
 };
@@ -29,6 +31,19 @@ use crate::{
 /// With more labels to be set or removed than this there is one query only, and all of the answer is sorted in memory: the
 /// request grows with the square of their number.
 const APART_MAX: usize = 16;
+/// As long as this a question may become by being split, in bytes: each of its queries holds all matchers.
+const SPLIT_MAX: usize = 4 << 20;
+/// The types of answers that are taken, best first: `STREAMED_XOR_CHUNKS`, `SAMPLES`, as the end of a `ReadRequest`.
+const ACCEPTED: [u8; 4] = [0x12, 2, 1, 0];
+
+/// A question for remote read, as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The encoded `ReadRequest`.
+    pub bytes: Bytes,
+    /// How many queries it holds.
+    pub queries: usize,
+}
 
 /// What one call asks for.
 #[derive(Clone, Debug)]
@@ -56,8 +71,18 @@ impl Query {
     ///
     /// # Errors
     /// `InvalidArgument`: matchers that cannot be used, none that is left for Prometheus.
-    pub fn new(request: &SeriesRequest, view: &View) -> Result<Option<Self>, Status> {
-        let matchers = match select(&request.matchers, &view.labels)? {
+    pub async fn new(mut request: SeriesRequest, view: &View, patterns: &Patterns) -> Result<Option<Self>, Status> {
+        let matchers = std::mem::take(&mut request.matchers);
+        let selection = select(patterns, matchers, &view.labels).await?;
+        Self::of(selection, &request, view)
+    }
+
+    /// What is asked for by all but the matchers of `request`, of which `selection` is left.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: no matcher is left for Prometheus.
+    pub fn of(selection: Selection, request: &SeriesRequest, view: &View) -> Result<Option<Self>, Status> {
+        let matchers = match selection {
             Selection::Nothing => return Ok(None),
             Selection::Matching(matchers) => matchers,
         };
@@ -78,71 +103,121 @@ impl Query {
         }))
     }
 
-    /// Whether [`Query::split`] is of use: its answer can be streamed.
-    pub fn can_split(names: &[String]) -> bool {
-        names.len() <= APART_MAX
+    /// Whether [`Query::split_by`] these names is of use: its answer can be streamed, and the question is not too long.
+    pub fn can_split_by<N: AsRef<str>>(&self, names: &[N]) -> bool {
+        let matchers = || {
+            self.matchers
+                .iter()
+                .map(|matcher| matcher.name.len() + matcher.value.len())
+        };
+        names.len() <= APART_MAX && (names.is_empty() || (names.len() + 1) * matchers().sum::<usize>() <= SPLIT_MAX)
     }
 
     /// One query for all series, which come in the order of their stored labels.
-    pub fn plain(&self) -> ReadRequest {
-        self.request([self.matchers.clone()])
+    pub fn plain(&self) -> Written {
+        self.split_by::<&str>(&[])
     }
 
-    /// Queries of which the last comes nearly in order and the others hold what may belong anywhere.
-    pub fn split_by(&self, names: &[String]) -> ReadRequest {
-        let apart = |at: usize| {
-            let first = Matcher::new(Op::NotEqual, &names[at], "");
-            let mut matchers = vec![first];
-            matchers.extend(self.matchers.iter().cloned());
-            matchers.extend(names[..at].iter().map(without));
-            matchers
-        };
-        let rest = self.matchers.iter().cloned().chain(names.iter().map(without)).collect();
-        self.request((0..names.len()).map(apart).chain([rest]))
+    /// Queries of which the last comes nearly in order and the others hold what may belong anywhere: the series with one of
+    /// these names, which are the ones of [`Relabel::touched`] that may be stored. Without any it is the plain question.
+    pub fn split_by<N: AsRef<str>>(&self, names: &[N]) -> Written {
+        let mut matchers = Vec::new();
+        for Matcher { op, name, value } in &self.matchers {
+            put_matcher(&mut matchers, *op, name, value);
+        }
+        let (mut absent, mut out) = (Vec::new(), Vec::new());
+        for name in names {
+            let mut present = Vec::new();
+            put_matcher(&mut present, Op::NotEqual, name.as_ref(), "");
+            self.put_query(&mut out, &[&present, &matchers, &absent]);
+            put_matcher(&mut absent, Op::Equal, name.as_ref(), "");
+        }
+        self.put_query(&mut out, &[&matchers, &absent]);
+        out.put_slice(&ACCEPTED);
+        Written {
+            bytes: out.into(),
+            queries: names.len() + 1,
+        }
     }
 
-    fn request(&self, queries: impl IntoIterator<Item = Vec<Matcher>>) -> ReadRequest {
-        let query = |matchers: Vec<Matcher>| prometheus::Query {
-            start_timestamp_ms: self.start_ms,
-            end_timestamp_ms: self.end_ms,
-            matchers: matchers.iter().map(write).collect(),
-            hints: None,
-        };
-        ReadRequest {
-            queries: queries.into_iter().map(query).collect(),
-            accepted_response_types: vec![ResponseType::StreamedXorChunks.into(), ResponseType::Samples.into()],
+    /// Appends a query with these encoded matchers, as a field of `ReadRequest`.
+    fn put_query(&self, out: &mut Vec<u8>, matchers: &[&[u8]]) {
+        let mut times = Vec::new();
+        put_number(&mut times, 0x08, self.start_ms as u64);
+        put_number(&mut times, 0x10, self.end_ms as u64);
+        let length = times.len() + matchers.iter().map(|part| part.len()).sum::<usize>();
+        put_head(out, 0x0a, length);
+        out.reserve(length);
+        out.put_slice(&times);
+        for part in matchers {
+            out.put_slice(part);
         }
     }
 }
 
-fn without(name: &String) -> Matcher {
-    Matcher::new(Op::Equal, name, "")
-}
-
-fn write(matcher: &Matcher) -> prometheus::LabelMatcher {
-    use prometheus::label_matcher::Type;
-    let op = match matcher.op {
+/// Appends a matcher, as a field of `Query`.
+fn put_matcher(out: &mut Vec<u8>, op: Op, name: &str, value: &str) {
+    let op = match op {
         Op::Equal => Type::Eq,
         Op::NotEqual => Type::Neq,
         Op::Regex => Type::Re,
         Op::NotRegex => Type::Nre,
     };
-    prometheus::LabelMatcher {
-        r#type: op.into(),
-        name: matcher.name.clone(),
-        value: matcher.value.clone(),
+    let mut start = Vec::new();
+    put_number(&mut start, 0x08, op as u64);
+    if !name.is_empty() {
+        put_head(&mut start, 0x12, name.len());
+        start.put_slice(name.as_bytes());
     }
+    if !value.is_empty() {
+        put_head(&mut start, 0x1a, value.len());
+    }
+    put_head(out, 0x1a, start.len() + value.len());
+    out.put_slice(&start);
+    out.put_slice(value.as_bytes());
+}
+
+/// Appends a number with its tag, unless it is 0.
+fn put_number(out: &mut Vec<u8>, tag: u8, number: u64) {
+    if number != 0 {
+        out.put_u8(tag);
+        put_uvarint(out, number);
+    }
+}
+
+/// Appends what stands before a text or a message.
+fn put_head(out: &mut Vec<u8>, tag: u8, length: usize) {
+    out.put_u8(tag);
+    put_uvarint(out, length as u64);
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use prost::Message as _;
 
     use super::*;
     use crate::{
         model::Labels,
-        pb::thanos::{LabelMatcher, label_matcher::Type},
+        pb::{
+            prometheus::{self, ReadRequest, read_request::ResponseType},
+            thanos::{LabelMatcher, ShardInfo, label_matcher::Type},
+        },
+        storeapi::selection::read,
     };
+
+    /// Without a look at the patterns.
+    fn new(request: &SeriesRequest, view: &View) -> Result<Option<Query>, Status> {
+        let matchers = request.matchers.iter().cloned().map(read);
+        let selection = Selection::Matching(matchers.collect::<Result<_, _>>()?);
+        Query::of(selection, request, view)
+    }
+
+    fn decoded(written: &Written) -> ReadRequest {
+        let request = ReadRequest::decode(&written.bytes[..]).unwrap();
+        assert_eq!(request.queries.len(), written.queries);
+        request
+    }
 
     fn view(external: &[(&str, &str)]) -> View {
         View {
@@ -179,15 +254,10 @@ mod tests {
     /// The vector of the contract, section 2.2.
     #[test]
     fn a_plain_question_is_that_of_thanos() {
-        let query = Query::new(&request(), &view(&[])).unwrap().unwrap();
+        let query = new(&request(), &view(&[])).unwrap().unwrap();
         let wanted =
             "0a2c0880d095ffbc3110e0f7a7ffbc311a0e12085f5f6e616d655f5f1a0275701a0c080212036a6f621a036e2e2a12020100";
-        let found: String = query
-            .plain()
-            .encode_to_vec()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let found: String = query.plain().bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(found, wanted);
         assert_eq!(query.split_by(query.relabel.touched()), query.plain());
     }
@@ -196,11 +266,11 @@ mod tests {
     fn what_may_belong_anywhere_is_asked_for_apart_and_first() {
         let mut request = request();
         request.without_replica_labels = vec!["replica".to_owned(), "job2".to_owned()];
-        let query = Query::new(&request, &view(&[("cluster", "eu"), ("replica", "a")]))
+        let query = new(&request, &view(&[("cluster", "eu"), ("replica", "a")]))
             .unwrap()
             .unwrap();
         assert_eq!(
-            texts(&query.split_by(query.relabel.touched())),
+            texts(&decoded(&query.split_by(query.relabel.touched()))),
             [
                 "cluster!=,__name__=up,job=~n.*",
                 "job2!=,__name__=up,job=~n.*,cluster=",
@@ -208,27 +278,33 @@ mod tests {
                 "__name__=up,job=~n.*,cluster=,job2=,replica=",
             ]
         );
+        assert_eq!(
+            texts(&decoded(&query.split_by(&["replica"]))),
+            ["replica!=,__name__=up,job=~n.*", "__name__=up,job=~n.*,replica="]
+        );
     }
 
     #[test]
-    fn many_replica_labels_are_not_asked_for_one_by_one() {
+    fn many_replica_labels_are_not_asked_for_one_by_one_and_long_matchers_not_again_and_again() {
         let mut request = request();
         request.without_replica_labels = (0..16).map(|at| format!("r{at}")).collect();
-        let query = Query::new(&request, &view(&[])).unwrap().unwrap();
-        assert!(Query::can_split(query.relabel.touched()));
-        let one_more = Query::new(&request, &view(&[("cluster", "eu")])).unwrap().unwrap();
-        assert!(!Query::can_split(one_more.relabel.touched()));
-        assert_eq!(one_more.plain().queries.len(), 1);
+        let can = |query: &Query| query.can_split_by(query.relabel.touched());
+        assert!(can(&new(&request, &view(&[])).unwrap().unwrap()));
+        let one_more = new(&request, &view(&[("cluster", "eu")])).unwrap().unwrap();
+        assert!(!can(&one_more) && one_more.can_split_by(&["cluster"]));
+        request.matchers[1].value = "x".repeat(SPLIT_MAX / 2);
+        let long = new(&request, &view(&[])).unwrap().unwrap();
+        assert!(!long.can_split_by(&["r1"]) && long.can_split_by::<&str>(&[]));
     }
 
     #[test]
     fn old_times_are_cut_and_a_range_that_ends_before_it_starts_passes() {
         let mut view = view(&[]);
         view.min_time_ms = 1_700_000_200_000;
-        let query = Query::new(&request(), &view).unwrap().unwrap();
+        let query = new(&request(), &view).unwrap().unwrap();
         assert_eq!((query.start_ms, query.end_ms), (1_700_000_200_000, 1_700_000_300_000));
         view.min_time_ms = i64::MAX;
-        assert_eq!(Query::new(&request(), &view).unwrap().unwrap().start_ms, i64::MAX);
+        assert_eq!(new(&request(), &view).unwrap().unwrap().start_ms, i64::MAX);
     }
 
     #[test]
@@ -236,11 +312,50 @@ mod tests {
         let mut request = request();
         request.response_batch_size = -5;
         request.limit = -1;
-        let query = Query::new(&request, &view(&[])).unwrap().unwrap();
+        let query = new(&request, &view(&[])).unwrap().unwrap();
         assert_eq!((query.batch, query.limit), (1, 0));
-        let error = Query::new(&request, &view(&[("__name__", "up"), ("job", "n1")])).unwrap_err();
+        let none = Selection::Matching(Vec::new());
+        let error = Query::of(none, &request, &view(&[])).unwrap_err();
         assert_eq!(error.code(), tonic::Code::InvalidArgument);
         assert_eq!(error.message(), "no matchers specified (excluding external labels)");
-        assert!(Query::new(&request, &view(&[("job", "x")])).unwrap().is_none());
+        assert!(Query::of(Selection::Nothing, &request, &view(&[])).unwrap().is_none());
+    }
+
+    proptest! {
+        /// Against the generated code.
+        #[test]
+        fn questions_are_written_as_the_generated_code_writes_them(
+            start in any::<i64>(), end in any::<i64>(),
+            matchers in proptest::collection::vec((0..4_i32, "\\PC{0,3}", "\\PC{0,200}"), 1..4),
+            names in proptest::collection::vec("[a-c]{1,3}", 0..3),
+        ) {
+            let request = SeriesRequest {
+                min_time: start,
+                max_time: end,
+                matchers: matchers.iter().map(|(op, name, value)| LabelMatcher {
+                    r#type: *op, name: name.clone(), value: value.clone(),
+                }).collect(),
+                shard_info: Some(ShardInfo::default()),
+                ..SeriesRequest::default()
+            };
+            let query = new(&request, &view(&[])).unwrap().unwrap();
+            let matcher = |op: i32, name: &str, value: &str| prometheus::LabelMatcher {
+                r#type: op, name: name.to_owned(), value: value.to_owned(),
+            };
+            let own = || matchers.iter().map(|(op, name, value)| matcher(*op, name, value));
+            let without = |count: usize| names[..count].iter().map(|name| matcher(0, name, ""));
+            let apart = (0..names.len()).map(|at| {
+                [matcher(1, &names[at], "")].into_iter().chain(own()).chain(without(at)).collect()
+            });
+            let rest = own().chain(without(names.len())).collect();
+            let queries = apart.chain([rest]).map(|matchers| prometheus::Query {
+                start_timestamp_ms: start, end_timestamp_ms: end, matchers, hints: None,
+            });
+            let wanted = ReadRequest {
+                queries: queries.collect(),
+                accepted_response_types: vec![ResponseType::StreamedXorChunks.into(), ResponseType::Samples.into()],
+            };
+            prop_assert_eq!(query.split_by(&names).bytes, wanted.encode_to_vec());
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Which series belong to a shard: XXH64 over the chosen labels of the final label set. Pure.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use twox_hash::XxHash64;
 
 use crate::{pb::thanos::ShardInfo, prometheus::remote_read::wire::LabelBytes};
@@ -10,8 +12,12 @@ const SEPARATOR: u8 = 0xff;
 /// A shard of a query.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    info: ShardInfo,
+    /// `None` if there is no such shard.
+    index: Option<u64>,
     total: u64,
+    by: bool,
+    /// Sorted, each once: a request may list many, and each label of each series is looked for.
+    names: Arc<[Box<[u8]>]>,
     hashed: Vec<u8>,
 }
 
@@ -20,9 +26,12 @@ impl Shard {
     pub fn new(info: Option<&ShardInfo>) -> Option<Self> {
         let info = info?;
         let total = u64::try_from(info.total_shards).ok().filter(|total| *total > 0)?;
+        let names: BTreeSet<_> = info.labels.iter().map(String::as_bytes).collect();
         Some(Self {
-            info: info.clone(),
+            index: u64::try_from(info.shard_index).ok(),
             total,
+            by: info.by,
+            names: names.into_iter().map(Box::from).collect(),
             hashed: Vec::new(),
         })
     }
@@ -30,14 +39,14 @@ impl Shard {
     /// Whether a series with these final labels belongs to the shard.
     pub fn keeps(&mut self, labels: &LabelBytes) -> bool {
         let hash = self.hash(labels);
-        u64::try_from(self.info.shard_index).is_ok_and(|index| hash % self.total == index)
+        self.index == Some(hash % self.total)
     }
 
     fn hash(&mut self, labels: &LabelBytes) -> u64 {
         self.hashed.clear();
         for (name, value) in labels.iter() {
-            let listed = self.info.labels.iter().any(|label| label.as_bytes() == name);
-            if listed == self.info.by {
+            let listed = self.names.binary_search_by(|listed| (**listed).cmp(name)).is_ok();
+            if listed == self.by {
                 for part in [name, value] {
                     self.hashed.extend_from_slice(part);
                     self.hashed.push(SEPARATOR);
@@ -80,6 +89,8 @@ mod tests {
             (true, &[], 17241709254077376921, [1, 0, 1]),
             (true, &["pod"], 17241709254077376921, [1, 0, 1]),
             (false, &[], 5203125953060665769, [1, 2, 1]),
+            // In any order, and more than once.
+            (true, &["job", "none", "job"], 10040509516775809331, [1, 2, 3]),
         ] {
             assert_eq!(shard(by, labels, 0, 1).unwrap().hash(&up()), hash, "{by} {labels:?}");
             for (total, wanted) in (2..).zip(shards) {

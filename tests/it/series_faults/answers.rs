@@ -221,6 +221,18 @@ async fn lengths_that_nobody_sends_are_refused() {
 }
 
 #[tokio::test]
+async fn a_chunk_without_samples_is_an_error() {
+    let body = [
+        frame(STREAM, &[series(0)]),
+        frame(STREAM, &[with_data(1, 1, Vec::new())]),
+    ]
+    .concat();
+    let status = ask("empty chunk", whole(&body)).await.failed("an empty chunk");
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("a chunk in a frame has no data"), "{status}");
+}
+
+#[tokio::test]
 async fn an_encoding_that_queriers_cannot_read_is_named() {
     for encoding in [0, 7, 99, -1] {
         let body = [

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use super::{
     fake::Step,
     frames::{chunked_head, frames, http_chunk, whole},
-    scene::{LONG, Scene, always},
+    scene::{Client, LONG, Scene, always},
 };
 
 #[tokio::test]
@@ -40,6 +40,14 @@ async fn calls_take_turns_in_order_and_cancelled_ones_leave() {
     }
     scene.wait_for_pending(4).await;
     assert_eq!(scene.fake.asked(), ["first"]);
+    for (name, value) in [
+        ("narthex_remote_reads_waiting", 3.0),
+        ("narthex_remote_reads_running", 1.0),
+    ] {
+        assert_eq!(scene.sidecar.metric(name).await, Some(value), "{name}");
+    }
+    let age = scene.sidecar.metric("narthex_oldest_remote_read_seconds").await;
+    assert!(age.is_some_and(|age| age > 0.0), "{age:?}");
     drop(tell);
     for (name, call) in calls {
         let outcome = tokio::time::timeout(LONG, call).await.expect("its turn comes").unwrap();
@@ -48,6 +56,43 @@ async fn calls_take_turns_in_order_and_cancelled_ones_leave() {
     }
     assert_eq!(scene.fake.asked(), ["first", "second", "third", "fourth"]);
     scene.wait_for_pending(0).await;
+}
+
+#[tokio::test]
+async fn clients_take_turns() {
+    let scene = Scene::start(2).await;
+    let (tell, told) = mpsc::channel();
+    let mut told = Some(told);
+    let answer = whole(&frames(1).concat());
+    let last = answer.clone();
+    scene.fake.answer("first", move |_| {
+        let wait = told.take().expect("it is asked once");
+        vec![Step::Until(wait), Step::Send(last.clone())]
+    });
+    let (one, other) = (scene.client().await, Client::from(&scene.sidecar, [127, 0, 0, 2]).await);
+    let mut calls = Vec::new();
+    let order = [
+        (&one, "first"),
+        (&one, "a1"),
+        (&one, "a2"),
+        (&one, "a3"),
+        (&other, "b1"),
+        (&other, "b2"),
+    ];
+    for (at, (client, name)) in order.into_iter().enumerate() {
+        if at > 0 {
+            scene.fake.answer(name, always(answer.clone()));
+        }
+        let client = client.clone();
+        calls.push(tokio::spawn(async move { client.ask(name).await }));
+        scene.wait_for_pending(at + 1).await;
+    }
+    drop(tell);
+    for call in calls {
+        let outcome = tokio::time::timeout(LONG, call).await.expect("its turn comes").unwrap();
+        outcome.end.unwrap();
+    }
+    assert_eq!(scene.fake.asked(), ["first", "a1", "b1", "a2", "b2", "a3"]);
 }
 
 #[tokio::test]

@@ -116,6 +116,12 @@ impl Client {
         Client::over(endpoint, sidecar).await
     }
 
+    /// Over a connection from this address.
+    pub(crate) async fn from(sidecar: &Sidecar, address: [u8; 4]) -> Client {
+        let endpoint = Endpoint::from_shared(sidecar.grpc_url()).unwrap();
+        Client::over(endpoint.local_address(Some(address.into())), sidecar).await
+    }
+
     /// Over a connection with windows of 64 KiB, which a client that does not read has soon filled.
     pub(crate) async fn narrow(sidecar: &Sidecar) -> Client {
         let endpoint = Endpoint::from_shared(sidecar.grpc_url()).unwrap();

@@ -109,12 +109,85 @@ fn long_values_and_bytes_that_are_no_text_pass() {
     assert_eq!(parse(&Bytes::from(payload)).unwrap().series[0].labels, labels);
 }
 
+/// `ChunkedReadResponse` with one series of so many times this field.
+fn repeated(field: &[u8], times: usize) -> Bytes {
+    let mut payload = vec![0x0a];
+    prost::encode_length_delimiter(field.len() * times, &mut payload).unwrap();
+    payload.extend(field.repeat(times));
+    payload.into()
+}
+
+#[test]
+fn a_chunk_without_data_is_refused() {
+    for chunk in [&[0x12, 0][..], &[0x12, 2, 0x18, 1], &[0x12, 4, 0x18, 1, 0x22, 0]] {
+        assert_eq!(parse(&repeated(chunk, 1)), Err(WireError::EmptyChunk));
+    }
+}
+
+#[test]
+fn what_would_take_many_times_the_memory_of_its_frame_is_refused() {
+    let most = |what, limit, bytes| Err(WireError::TooMany { what, limit, bytes });
+    let chunks = repeated(&[0x12, 3, 0x22, 1, 7], 1_000_000);
+    let limit = 1024 + chunks.len() / 16;
+    assert_eq!(parse(&chunks), most("series and chunks", limit, chunks.len()));
+    let series = Bytes::from([0x0a, 0].repeat(1_000_000));
+    assert_eq!(parse(&series), most("series and chunks", 1024 + 125_000, 2_000_000));
+    let labels = repeated(&[0x0a, 0], 1_000_000);
+    assert_eq!(parse(&labels), most("labels", 1024 + labels.len() / 8, labels.len()));
+    let large = repeated(&[&[0x12, 40, 0x22, 38][..], &[7; 38]].concat(), 1_100_000);
+    assert_eq!(parse(&large), most("series and chunks", 1 << 20, large.len()));
+    let error = parse(&series).unwrap_err().to_string();
+    assert!(
+        error.starts_with("a frame of 2000000 bytes holds more than 126024 series and chunks"),
+        "{error}"
+    );
+}
+
+/// Frames as large as an operator can make them, of the smallest chunks and labels that there are.
+#[test]
+fn the_densest_frames_of_prometheus_pass() {
+    let labels: Vec<_> = (0..20_000).map(|at| (format!("l{at:05}"), "v")).collect();
+    let labels: Vec<_> = labels.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let mut message = message(&labels, 0);
+    // One sample at the time 0: two bytes for its count, one for its time, eight for its value.
+    let mut sample = message.chunked_series[0].chunks[0].clone();
+    (sample.min_time_ms, sample.max_time_ms, sample.r#type) = (0, 0, 1);
+    sample.data = vec![0; 11].into();
+    message.chunked_series[0].chunks = vec![sample; 60_000];
+    let frame = parse(&message.encode_to_vec().into()).unwrap();
+    assert_eq!(frame.series[0].chunks.len(), 60_000);
+    // 120 samples that never change, for half a century.
+    let chunk = &mut message.chunked_series[0].chunks[0];
+    (chunk.min_time_ms, chunk.max_time_ms, chunk.data) = (1_700_000_000_000, 1_700_001_800_000, vec![0; 46].into());
+    message.chunked_series[0].chunks = vec![chunk.clone(); 700_000];
+    let payload = Bytes::from(message.encode_to_vec());
+    assert!(payload.len() > 45_000_000);
+    assert_eq!(parse(&payload).unwrap().series[0].chunks.len(), 700_000);
+}
+
 proptest! {
+    /// Whatever is in it, what is read takes a few times its bytes.
+    #[test]
+    fn what_is_read_is_not_much_larger_than_what_came(
+        parts in proptest::collection::vec((0..6_usize, 1..20_000_usize), 1..5)
+    ) {
+        let fields: [&[u8]; 6] = [
+            &[0x12, 3, 0x22, 1, 7], &[0x12, 4, 0x18, 1, 0x22, 0], &[0x0a, 0], &[0x0a, 3, 0x0a, 1, 7], &[0x10, 1], &[0x1b, 0x1c],
+        ];
+        let series: Vec<u8> = parts.iter().flat_map(|(field, times)| fields[*field].repeat(*times)).collect();
+        let payload = repeated(&series, 1);
+        if let Ok(frame) = parse(&payload) {
+            let chunks = frame.series.iter().map(|series| series.chunks.capacity()).sum::<usize>() * size_of::<ReadChunk>();
+            let series = frame.series.capacity() * size_of::<ReadSeries>();
+            prop_assert!(chunks + series < 8 * payload.len() + (128 << 10), "{} of {}", chunks + series, payload.len());
+        }
+    }
+
     /// Against the generated decoder: what it reads, we read; what it refuses may only be text that is not UTF-8.
     #[test]
     fn reads_what_the_generated_code_reads(
         labels in proptest::collection::btree_map("[a-c]{1,3}", "[a-z]{1,200}", 0..6),
-        chunks in proptest::collection::vec((any::<i64>(), any::<i64>(), 0..7_i32, proptest::collection::vec(any::<u8>(), 0..50)), 0..5),
+        chunks in proptest::collection::vec((any::<i64>(), any::<i64>(), 0..7_i32, proptest::collection::vec(any::<u8>(), 1..50)), 0..5),
         query_index in any::<i64>(),
     ) {
         let message = pb::ChunkedReadResponse {
@@ -139,8 +212,9 @@ proptest! {
             for series in &frame.series {
                 let _ = series.labels.iter().count();
             }
-        } else {
-            prop_assert!(pb::ChunkedReadResponse::decode(&payload[..]).is_err());
+        } else if let Ok(message) = pb::ChunkedReadResponse::decode(&payload[..]) {
+            let mut chunks = message.chunked_series.iter().flat_map(|series| &series.chunks);
+            prop_assert!(chunks.any(|chunk| chunk.data.is_empty()));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     model::Labels,
     pb::prometheus::{Chunk, ChunkedReadResponse, ChunkedSeries, Label},
-    prometheus::remote_read::gate::Gate,
+    prometheus::remote_read::gate::{ClientKey, Gate},
     storeapi::{budget::Budget, series::relabel::Relabel},
     threads::Lane,
 };
@@ -87,7 +87,7 @@ fn read(mut body: Bytes, sizes: &[usize], mut plan: Plan, relabel: Relabel) -> O
         .build()
         .unwrap();
     runtime.block_on(async {
-        let pass = Gate::new(1, std::time::Duration::ZERO).enter().await.unwrap();
+        let pass = Gate::new(1).enter(ClientKey::default(), None).await.unwrap();
         let mut answer = Answer::streaming(plan, Box::new(Frames::of(stream::iter(pieces))), pass);
         let (mut series, mut end) = (Vec::new(), Ok(()));
         while let Some(next) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
@@ -300,7 +300,7 @@ async fn much_that_was_collected_is_sorted_on_the_lane_and_collected_with_pauses
         async move { lane.run(move || taken.recv()).await }
     });
     tokio::task::yield_now().await;
-    let pass = Gate::new(1, std::time::Duration::ZERO).enter().await.unwrap();
+    let pass = Gate::new(1).enter(ClientKey::default(), None).await.unwrap();
     let body = stream::iter([Ok(many(3 * FEW))]);
     let mut answer = Answer::streaming(plan, Box::new(Frames::of(body)), pass);
     let mut pauses = 0;

@@ -13,7 +13,7 @@ use crate::{
     ops::grpc::Caller,
     prometheus::remote_read::{
         Frames,
-        gate::{Gate, Pass},
+        gate::{ClientKey, Gate, Pass},
     },
     storeapi::{
         budget::Budget,
@@ -25,7 +25,6 @@ use crate::{
     },
 };
 
-const LONG: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(30);
 const MIB: usize = 1 << 20;
 /// Bytes of a chunk.
@@ -69,13 +68,13 @@ impl Drop for Tell {
 }
 
 async fn pass() -> Pass {
-    Gate::new(1, LONG).enter().await.unwrap()
+    Gate::new(1).enter(ClientKey::default(), None).await.unwrap()
 }
 
 impl Call {
     /// An answer of these frames.
     async fn start(frames: impl Stream<Item = Bytes> + Send + 'static, given: Given) -> Call {
-        let (gate, dropped, read) = (Gate::new(1, LONG), Arc::new(AtomicBool::new(false)), Arc::default());
+        let (gate, dropped, read) = (Gate::new(1), Arc::new(AtomicBool::new(false)), Arc::default());
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let (tell, count) = (Tell(Arc::clone(&dropped)), Arc::clone(&read));
@@ -85,7 +84,11 @@ impl Call {
             Ok(frame)
         });
         let first = plan(Some(0), metrics.clone());
-        let answer = Answer::streaming(first, Box::new(Frames::of(frames)), gate.enter().await.unwrap());
+        let answer = Answer::streaming(
+            first,
+            Box::new(Frames::of(frames)),
+            gate.enter(ClientKey::default(), None).await.unwrap(),
+        );
         let budget = Budget::new(256 * MIB);
         let (mut again, counted) = (given.again, metrics.clone());
         let giving = Giving {
@@ -152,7 +155,12 @@ impl Call {
     /// The place is free, and the connection to Prometheus closed, without the client's doing.
     fn assert_given_up(&self) {
         assert!(self.dropped.load(Ordering::SeqCst));
-        let pass = self.gate.enter().now_or_never().expect("the place is free").unwrap();
+        let pass = self
+            .gate
+            .enter(ClientKey::default(), None)
+            .now_or_never()
+            .expect("the place is free")
+            .unwrap();
         pass.finish();
         assert_eq!(self.budget.used(), 0);
     }
@@ -180,7 +188,7 @@ async fn a_client_that_reads_slowly_gets_all_and_prometheus_does_not_wait_for_it
     assert_eq!(call.read(), 200);
     assert!(call.dropped.load(Ordering::SeqCst));
     call.gate
-        .enter()
+        .enter(ClientKey::default(), None)
         .now_or_never()
         .expect("the place is free")
         .unwrap()
@@ -346,7 +354,7 @@ async fn a_client_that_goes_away_takes_the_request_with_it() {
     assert!(call.dropped.load(Ordering::SeqCst));
     assert_eq!(call.budget.used(), 0);
     // After the moment in which Prometheus notices.
-    let pass = call.gate.enter().await.unwrap();
+    let pass = call.gate.enter(ClientKey::default(), None).await.unwrap();
     pass.finish();
     assert_eq!(call.gate.in_flight(), 0);
 }

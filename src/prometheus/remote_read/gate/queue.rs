@@ -1,0 +1,87 @@
+//! Calls that wait, by client: clients take turns, and each is served in the order in which its calls came. Pure.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use super::{ClientKey, Shed};
+
+/// A call that waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    /// By which it is found again.
+    pub(super) number: u64,
+    /// Where it is told of its turn.
+    pub(super) teller: oneshot::Sender<Result<(), Shed>>,
+}
+
+impl Waiter {
+    /// Tells it. One that is just being dropped finds the answer all the same.
+    pub(super) fn tell(self, answer: Result<(), Shed>) {
+        let _ = self.teller.send(answer);
+    }
+}
+
+/// The queue: each client that waits once, the one whose turn is next at the front.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    clients: VecDeque<(ClientKey, VecDeque<Waiter>)>,
+    len: usize,
+}
+
+impl Queue {
+    /// How many calls wait.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts a call behind those of its client; a client that has none gets its turn after all others.
+    pub(super) fn push(&mut self, client: ClientKey, waiter: Waiter) {
+        self.len += 1;
+        match self.clients.iter_mut().find(|(key, _)| *key == client) {
+            Some((_, calls)) => calls.push_back(waiter),
+            None => self.clients.push_back((client, VecDeque::from([waiter]))),
+        }
+    }
+
+    /// The next call.
+    pub(super) fn pop(&mut self) -> Option<Waiter> {
+        let (client, mut calls) = self.clients.pop_front()?;
+        let waiter = calls.pop_front()?;
+        self.len -= 1;
+        if !calls.is_empty() {
+            self.clients.push_back((client, calls));
+        }
+        Some(waiter)
+    }
+
+    /// Takes a call out; whether it was there.
+    pub(super) fn remove(&mut self, client: ClientKey, number: u64) -> bool {
+        let Some(at) = self.clients.iter().position(|(key, _)| *key == client) else {
+            return false;
+        };
+        let calls = &mut self.clients[at].1;
+        // In the order of their numbers.
+        let Ok(found) = calls.binary_search_by_key(&number, |waiter| waiter.number) else {
+            return false;
+        };
+        calls.remove(found);
+        self.len -= 1;
+        if calls.is_empty() {
+            self.clients.remove(at);
+        }
+        true
+    }
+
+    /// Takes out the newest call of the client that has most, if it has more than `client` would have with one more.
+    pub(super) fn newest_of_longest(&mut self, client: ClientKey) -> Option<Waiter> {
+        let own = self.clients.iter().find(|(key, _)| *key == client);
+        let own = own.map_or(0, |(_, calls)| calls.len());
+        let (_, longest) = self.clients.iter_mut().max_by_key(|(_, calls)| calls.len())?;
+        if longest.len() <= own + 1 {
+            return None;
+        }
+        self.len -= 1;
+        longest.pop_back()
+    }
+}
