@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use narthex::ops::{
+    connections,
     http::{self, Limits, Pages},
     probe::Probe,
     process,
@@ -19,6 +20,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::rig::{Metrics, StoppedClient, wait_until};
+
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
 
@@ -27,6 +30,7 @@ struct Rig {
     probe: Probe,
     token: CancellationToken,
     served: JoinHandle<()>,
+    registry: Arc<Registry>,
 }
 
 impl Rig {
@@ -37,12 +41,16 @@ impl Rig {
         for collector in collectors {
             registry.register_collector(collector);
         }
+        let connections = connections::Metrics::register(&mut registry);
+        let registry = Arc::new(registry);
         let server = http::bind("127.0.0.1:0", "--http-address").await.unwrap();
         let address = server.local_address();
         let token = CancellationToken::new();
         let pages = Pages {
             probe: probe.clone(),
-            registry: Arc::new(registry),
+            registry: Arc::clone(&registry),
+            connections,
+            running: None,
         };
         let served = tokio::spawn(server.serve(pages, limits, token.clone(), grace));
         Self {
@@ -50,6 +58,7 @@ impl Rig {
             probe,
             token,
             served,
+            registry,
         }
     }
 
@@ -63,6 +72,15 @@ impl Rig {
 
     async fn raw(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A metric of the connections of this server.
+    fn connections(&self, name: &str) -> f64 {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let labels = [("server", "http")];
+        let name = format!("narthex_connections_{name}");
+        Metrics::parse(&page).value(&name, &labels).unwrap()
     }
 
     /// Stops the server and waits until it has stopped.
@@ -140,6 +158,7 @@ async fn all_other_paths_are_unknown() {
         "/debug/pprof/cmdline",
         "/debug/pprof/profile",
         "/debug/fgprof",
+        "/debug/calls",
         "/-/ready/x",
     ] {
         let answer = client().get(rig.url(path)).send().await.unwrap();
@@ -302,6 +321,10 @@ async fn idle_connections_do_not_keep_others_out() {
         .lines()
         .find_map(|line| line.strip_prefix("process_open_fds "))
         .unwrap();
+    // Those of the client above may be closed already.
+    assert!((62.0..=64.0).contains(&rig.connections("open")));
+    assert!(rig.connections("evicted_total") >= 536.0);
+    assert_eq!(rig.connections("refused_total"), 0.0);
     assert!(
         fds.parse::<f64>().unwrap() > 600.0,
         "our own ends are counted too: {fds}"
@@ -384,5 +407,25 @@ async fn a_client_that_does_not_read_is_cut() {
     let mut rest = Vec::new();
     let _ = timeout(SOON, scrape.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.len() < 32 << 20);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_scraper_is_cut() {
+    let limits = Limits {
+        stall: Duration::from_millis(500),
+        unacknowledged: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let rig = Rig::start(limits, LONG, vec![Box::new(Long)]).await;
+    let scraper = StoppedClient::start(rig.address, SCRAPE.as_bytes());
+    wait_until(SOON, "the scraper is stopped", async || {
+        scraper.is_stopped().then_some(())
+    })
+    .await;
+    wait_until(SOON, "its connection is closed", async || {
+        (rig.connections("open") == 0.0).then_some(())
+    })
+    .await;
     rig.stop().await;
 }

@@ -14,6 +14,8 @@ use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
 
+use super::tls::Failure;
+
 /// Upper bounds of `grpc_server_handling_seconds`, in seconds.
 const SECONDS: [f64; 14] = [
     0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0,
@@ -118,6 +120,7 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     panics: Counter,
+    handshake_failures: [Counter; Failure::REASONS.len()],
     methods: HashMap<String, Arc<Counted>>,
 }
 
@@ -134,6 +137,11 @@ struct HandledLabels {
     grpc_service: String,
     grpc_method: String,
     grpc_code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 /// One method and its counters.
@@ -168,6 +176,14 @@ impl Metrics {
         let seconds =
             Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
         let panics = Counter::default();
+        let failures = Family::<ReasonLabel, Counter>::default();
+        let handshake_failures =
+            Failure::REASONS.map(|reason| failures.get_or_create_owned(&ReasonLabel { reason: reason.name() }));
+        registry.register(
+            "narthex_tls_handshake_failures",
+            "TLS handshakes with gRPC clients that failed, by what was wrong",
+            failures,
+        );
         let counted = |method: Method| {
             let labels = MethodLabels {
                 grpc_type: method.kind.name(),
@@ -198,7 +214,11 @@ impl Metrics {
         server.register("msg_received", "Messages received", received.clone());
         server.register("msg_sent", "Messages sent", sent.clone());
         server.register("handling_seconds", "How long calls took, in seconds", seconds.clone());
-        Self(Arc::new(Inner { panics, methods }))
+        Self(Arc::new(Inner {
+            panics,
+            handshake_failures,
+            methods,
+        }))
     }
 
     /// The method that answers at `path`, if it is one that is counted.
@@ -208,6 +228,10 @@ impl Metrics {
 
     pub(super) fn panicked(&self) {
         self.0.panics.inc();
+    }
+
+    pub(super) fn handshake_failed(&self, failure: &Failure) {
+        self.0.handshake_failures[failure.reason as usize].inc();
     }
 }
 

@@ -28,7 +28,12 @@ use rustls::{
 };
 use tracing::{info, warn};
 
+use crate::ops::rarely::Rarely;
+
+mod failure;
 mod names;
+
+pub(super) use self::failure::Failure;
 
 const CERT: &str = "--grpc-server-tls-cert";
 const KEY: &str = "--grpc-server-tls-key";
@@ -122,6 +127,8 @@ struct Inner {
     born: Instant,
     /// When the files were last looked at, in ms since `born`.
     looked_ms: AtomicU64,
+    /// How often handshakes that failed are told.
+    failures: Rarely,
 }
 
 /// What tells that a file has changed: nothing where it is not there.
@@ -167,6 +174,7 @@ impl Tls {
             tried: Mutex::new(tried),
             born: Instant::now(),
             looked_ms: AtomicU64::new(0),
+            failures: Rarely::default(),
         }))))
     }
 

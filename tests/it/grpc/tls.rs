@@ -200,3 +200,44 @@ async fn clients_must_show_a_certificate_of_the_ca_also_of_a_renewed_one() {
     assert!(!mine.works(&rig).await);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn handshakes_that_fail_are_counted_by_what_the_client_did_wrong() {
+    let (dir, ca, clients) = (TempDir::new().unwrap(), Ca::new(), Ca::new());
+    ca.write_pair(dir.path());
+    let client_ca = dir.path().join("clients.pem");
+    fs_err::write(&client_ca, clients.0.pem()).unwrap();
+    let rig = serve(TlsFlags {
+        client_ca: Some(client_ca),
+        ..flags(dir.path())
+    })
+    .await;
+    let counted = async |reason: &str| {
+        let there = async || {
+            let value = rig
+                .metrics()
+                .value("narthex_tls_handshake_failures_total", &[("reason", reason)]);
+            (value.unwrap() == 1.0).then_some(())
+        };
+        wait_until(SOON, format!("a failure is counted: {reason}"), there).await;
+    };
+    let own = Some(&clients);
+    assert!(!Client::new(&ca, None, &[&TLS13]).works(&rig).await);
+    counted("no_certificate").await;
+    assert!(!Client::new(&ca, Some(&ca), &[&TLS13]).works(&rig).await);
+    counted("certificate").await;
+    assert!(!Client::new(&ca, own, &[&TLS12]).works(&rig).await);
+    counted("version").await;
+    assert!(!Client::new(&clients, own, &[&TLS13]).works(&rig).await);
+    counted("refused_ours").await;
+    let mut plain = TcpStream::connect(rig.address).await.unwrap();
+    let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut plain, opening).await.unwrap();
+    counted("not_tls").await;
+    drop(TcpStream::connect(rig.address).await.unwrap());
+    counted("left").await;
+    assert!(Client::new(&ca, own, &[&TLS13]).works(&rig).await);
+    let all = rig.metrics().value("narthex_tls_handshake_failures_total", &[]);
+    assert_eq!(all, Some(6.0), "and nothing else");
+    rig.stop().await;
+}
