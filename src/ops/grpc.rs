@@ -64,7 +64,7 @@ mod tls;
 
 /// The longest message of a request, in bytes: for `max_decoding_message_size` of the services, and for a compressed
 /// message once it is decompressed.
-pub const MESSAGE_MAX: usize = 64 << 20;
+pub const MESSAGE_MAX: usize = 16 << 20;
 
 /// Calls at once on one connection: more than a client that means well has, and yet a bound.
 pub const STREAMS: u32 = 1 << 20;
