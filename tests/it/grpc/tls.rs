@@ -7,7 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, ServerName},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{INFO, Raw, Rig, SOON, Start, client::framed};
-use crate::rig::wait_until;
+use crate::{rig::wait_until, trust::version_1};
 
 struct Ca(CertifiedIssuer<'static, KeyPair>);
 
@@ -82,6 +83,24 @@ impl Client {
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// A client that shows this certificate, whatever rustls makes of it.
+    fn showing(
+        ca: &Ca,
+        certificate: CertificateDer<'static>,
+        key: &KeyPair,
+        version: &'static SupportedProtocolVersion,
+    ) -> Self {
+        let client = Self::new(ca, None, &[version]);
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        let mut config = ClientConfig::clone(&client.config);
+        let shown = CertifiedKey::new(vec![certificate], key);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(shown));
         Self {
             config: Arc::new(config),
         }
@@ -239,5 +258,42 @@ async fn handshakes_that_fail_are_counted_by_what_the_client_did_wrong() {
     assert!(Client::new(&ca, own, &[&TLS13]).works(&rig).await);
     let all = rig.metrics().value("narthex_tls_handshake_failures_total", &[]);
     assert_eq!(all, Some(6.0), "and nothing else");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn clients_certificates_are_good_where_they_are_good_in_go() {
+    let (dir, ca, clients) = (TempDir::new().unwrap(), Ca::new(), Ca::new());
+    ca.write_pair(dir.path());
+    let own_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["query".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = params.self_signed(&own_key).unwrap();
+    let torn = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let client_ca = dir.path().join("clients.pem");
+    fs_err::write(&client_ca, [torn, &own.pem(), &clients.0.pem()].concat()).unwrap();
+    let rig = serve(TlsFlags {
+        client_ca: Some(client_ca),
+        min_version: TlsVersion::V1_2,
+        ..flags(dir.path())
+    })
+    .await;
+    let (from_ca, key) = clients.sign("query");
+    let old = version_1(from_ca.der(), clients.0.key());
+    for version in [&TLS12, &TLS13] {
+        let works = async |certificate: &CertificateDer<'static>, key: &KeyPair| {
+            let client = Client::showing(&ca, certificate.clone(), key, version);
+            client.works(&rig).await
+        };
+        assert!(works(own.der(), &own_key).await, "it is in the file");
+        assert!(works(&old, &key).await, "version 1");
+        let strange = KeyPair::generate().unwrap();
+        assert!(!works(own.der(), &strange).await, "the key of somebody else");
+        assert!(!works(&old, &strange).await, "the key of somebody else");
+        assert!(
+            !works(&version_1(from_ca.der(), &strange), &key).await,
+            "signed by somebody else"
+        );
+    }
     rig.stop().await;
 }
