@@ -9,7 +9,8 @@
 //!
 //! Pings do neither: with bytes waiting there is no room for a ping. A client that only reads slowly is not cut: with
 //! HTTP/2 its windows hold us back before TCP does, so that bytes that wait in TCP mean that the process reads nothing at
-//! all, pings included; with HTTP/1 each byte that it takes counts.
+//! all, pings included. With HTTP/1, and behind a proxy that only passes on how fast its client reads, each byte that is
+//! taken counts.
 
 use std::{
     io,
@@ -22,7 +23,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 use tracing::debug;
 
@@ -48,7 +49,9 @@ pub(super) fn prepare(stream: &TcpStream, unacknowledged: Duration) -> io::Resul
 pub(super) struct Unstalled<S> {
     stream: S,
     limit: Duration,
-    /// Runs while a write waits.
+    /// Since when a write waits.
+    since: Option<Instant>,
+    /// Made with the first write that waits, and set anew only when it rings: most of them wait for a moment.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -57,21 +60,25 @@ impl<S> Unstalled<S> {
         Self {
             stream,
             limit,
+            since: None,
             timer: None,
         }
     }
 
     fn check<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.timer = None;
+            self.since = None;
             return written;
         }
-        let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
-        match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(late("reading what it is sent"))),
-            Poll::Pending => Poll::Pending,
+        let end = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= end {
+                return Poll::Ready(Err(late("reading what it is sent")));
+            }
+            timer.as_mut().reset(end);
         }
+        Poll::Pending
     }
 }
 
@@ -119,7 +126,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
         net::TcpListener,
-        time::Instant,
+        time::sleep,
     };
 
     use super::*;

@@ -10,7 +10,7 @@ use rcgen::{
 };
 use rustls::{
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
@@ -256,7 +256,7 @@ fn version_1_is_read_and_its_signature_and_time_are_checked() {
 
     // A CA of version 1, as Go takes them.
     let old_ca = version_1(ca.der(), ca.key());
-    client(&[old_ca.clone()], &plain, &[]).unwrap();
+    client(std::slice::from_ref(&old_ca), &plain, &[]).unwrap();
     client(&[old_ca], &old, &[]).unwrap();
     let expired_ca = issuer(expired);
     let below = version_1(&signed(&expired_ca, |_| {}), expired_ca.key());
@@ -288,7 +288,7 @@ fn what_cannot_be_read_is_left_out_and_told_and_nothing_at_all_is_an_error() {
     let torn = "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n";
     let text = format!(
         "# ours\n{}{torn}{}",
-        pem(&[broken.clone()]),
+        pem(std::slice::from_ref(&broken)),
         pem(std::slice::from_ref(&good))
     );
     let (trusted, skipped) = Trusted::read(text.as_bytes()).unwrap();
@@ -315,4 +315,18 @@ fn what_cannot_be_read_is_left_out_and_told_and_nothing_at_all_is_an_error() {
     }
     let secret = key().serialize_pem();
     assert!(!Trusted::read(secret.as_bytes()).unwrap_err().to_string().contains("MI"));
+}
+
+#[test]
+fn what_openssl_makes_is_read() {
+    let file = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("testdata/tls")
+            .join(name);
+        CertificateDer::from_pem_file(path).unwrap()
+    };
+    let (ca, old) = (file("ca.pem"), file("client-v1.pem"));
+    client(std::slice::from_ref(&ca), &old, &[]).unwrap();
+    client(std::slice::from_ref(&old), &old, &[]).unwrap();
+    refused(client(&[issuer(|_| {}).der().clone()], &old, &[]), "UnknownIssuer");
 }

@@ -200,6 +200,9 @@ impl Call {
         if let Some(entry) = &self.entry {
             entry.caller.sent(bytes, messages);
         }
+        if let Some(counted) = &self.counted {
+            counted.sent_bytes.inc_by(bytes as u64);
+        }
         self.usage.touch();
     }
 

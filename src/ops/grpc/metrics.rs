@@ -150,6 +150,7 @@ pub(super) struct Counted {
     pub(super) method: Method,
     pub(super) received: Counter,
     pub(super) sent: Counter,
+    pub(super) sent_bytes: Counter,
     started: Counter,
     handled: [Counter; CODES.len()],
     seconds: Histogram,
@@ -171,7 +172,7 @@ impl Counted {
 impl Metrics {
     /// Registers the metrics of calls of `methods`, all zero.
     pub fn register(registry: &mut Registry, methods: impl IntoIterator<Item = Method>) -> Self {
-        let (started, received, sent) = (by_method(), by_method(), by_method());
+        let (started, received, sent, sent_bytes) = (by_method(), by_method(), by_method(), by_method());
         let handled = Family::<HandledLabels, Counter>::default();
         let seconds =
             Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
@@ -193,6 +194,7 @@ impl Metrics {
             let counted = Counted {
                 received: received.get_or_create(&labels).clone(),
                 sent: sent.get_or_create(&labels).clone(),
+                sent_bytes: sent_bytes.get_or_create(&labels).clone(),
                 started: started.get_or_create(&labels).clone(),
                 handled: CODES.map(|code| handled.get_or_create(&with_code(&labels, code)).clone()),
                 seconds: seconds.get_or_create(&labels).clone(),
@@ -202,6 +204,11 @@ impl Metrics {
             (path, Arc::new(counted))
         };
         let methods = methods.into_iter().map(counted).collect();
+        registry.register(
+            "narthex_grpc_sent_bytes",
+            "Bytes of messages sent, as they go out: compressed, if they are",
+            sent_bytes.clone(),
+        );
         let grpc = registry.sub_registry_with_prefix("grpc");
         grpc.register(
             "req_panics_recovered",
