@@ -195,13 +195,21 @@ impl Pages {
         }
     }
 
-    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let mut openmetrics = String::new();
-        if prometheus_client::encoding::text::encode(&mut openmetrics, &self.registry).is_err() {
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written\n");
+    /// `None` when a metric cannot be written.
+    fn page(&self, format: Format) -> Option<Vec<u8>> {
+        if format == Format::Protobuf {
+            return prometheus_client::encoding::prometheus_protobuf::encode_to_vec(&self.registry).ok();
         }
+        let mut openmetrics = String::new();
+        prometheus_client::encoding::text::encode(&mut openmetrics, &self.registry).ok()?;
+        Some(exposition::render(&openmetrics, format).into_bytes())
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let format = exposition::negotiate(joined(headers, ACCEPT).as_deref());
-        let mut body = exposition::render(&openmetrics, format).into_bytes();
+        let Some(mut body) = self.page(format) else {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written\n");
+        };
         let zipped = (body.len() > GZIP_FROM && exposition::accepts_gzip(joined(headers, ACCEPT_ENCODING).as_deref()))
             .then(|| gzip(&body).ok())
             .flatten();

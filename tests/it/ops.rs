@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may end the test")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use narthex::ops::{
     connections,
@@ -10,7 +10,11 @@ use narthex::ops::{
     probe::Probe,
     process,
 };
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, prometheus_protobuf::prometheus_data_model::MetricFamily},
+    registry::Registry,
+};
 use reqwest::{Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -217,10 +221,43 @@ async fn metrics_come_in_the_form_and_the_coding_that_are_asked_for() {
         );
     }
 
+    let (kind, _, text_page) = get(None, None).await;
+    assert_eq!(kind, text);
+    let asked =
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,*/*;q=0.1";
+    let (kind, zipped, body) = get(Some(asked), None).await;
+    let protobuf = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    assert_eq!((kind.as_str(), zipped), (protobuf, false));
+    assert_eq!(families(body), text_families(&text_page));
+
     let (kind, zipped, body) = get(None, Some("deflate, gzip")).await;
     assert_eq!((kind.as_str(), zipped), (text, true));
     assert_eq!(body[..2], [0x1f, 0x8b]);
     rig.stop().await;
+}
+
+/// The families of a page in protobuf, by name, with how many series each has.
+fn families(mut page: bytes::Bytes) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    while !page.is_empty() {
+        let family: MetricFamily = prost::Message::decode_length_delimited(&mut page).unwrap();
+        found.insert(family.name, family.metric.len());
+    }
+    found
+}
+
+/// The same of a page in text.
+fn text_families(page: &[u8]) -> BTreeMap<String, usize> {
+    let (mut found, mut last) = (BTreeMap::new(), String::new());
+    for line in std::str::from_utf8(page).unwrap().lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            last = rest.split(' ').next().unwrap().to_owned();
+            found.insert(last.clone(), 0);
+        } else if !line.starts_with('#') {
+            *found.get_mut(&last).unwrap() += 1;
+        }
+    }
+    found
 }
 
 #[tokio::test]

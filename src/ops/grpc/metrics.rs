@@ -7,7 +7,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, NativeHistogramConfig},
+    },
     registry::Registry,
 };
 use prost::Message as _;
@@ -174,8 +178,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry, methods: impl IntoIterator<Item = Method>) -> Self {
         let (started, received, sent, sent_bytes) = (by_method(), by_method(), by_method(), by_method());
         let handled = Family::<HandledLabels, Counter>::default();
-        let seconds =
-            Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
+        let seconds = Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(handling_seconds);
         let panics = Counter::default();
         let failures = Family::<ReasonLabel, Counter>::default();
         let handshake_failures =
@@ -242,6 +245,11 @@ impl Metrics {
     }
 }
 
+/// Both classic and native, each of the latter's buckets at most a tenth wider than the one before, as in Thanos.
+fn handling_seconds() -> Histogram {
+    Histogram::new_classic_and_native(SECONDS, NativeHistogramConfig::new(1.1).max_buckets(256))
+}
+
 fn by_method() -> Family<MethodLabels, Counter> {
     Family::default()
 }
@@ -287,6 +295,37 @@ mod tests {
         assert!(!text.contains("Health"), "{text}");
         assert!(metrics.find("/thanos.Store/Series").is_some());
         assert!(metrics.find("/thanos.Store/Info").is_none());
+    }
+
+    #[test]
+    fn how_long_calls_took_is_a_native_histogram_too() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, methods(crate::pb::FILE_DESCRIPTOR_SET).unwrap());
+        let info = metrics.find("/thanos.info.Info/Info").unwrap();
+        for millis in [2, 2, 500] {
+            info.end(Code::Ok, Duration::from_millis(millis));
+        }
+        let families = prometheus_client::encoding::prometheus_protobuf::encode(&registry).unwrap();
+        let family = families
+            .iter()
+            .find(|is| is.name == "grpc_server_handling_seconds")
+            .unwrap();
+        let busy = |metric: &&_| {
+            let metric: &prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::Metric = metric;
+            metric.label.iter().any(|label| label.value == "thanos.info.Info")
+        };
+        let histogram = family.metric.iter().find(busy).unwrap().histogram.as_ref().unwrap();
+        // Each bucket ends at 2^(1/8) times the one before: the largest step that is not above 1.1.
+        assert_eq!((histogram.sample_count, histogram.schema), (3, 3));
+        assert_eq!(
+            (histogram.positive_span.len(), &histogram.positive_delta[..]),
+            (2, &[2, -1][..])
+        );
+        assert_eq!(
+            histogram.bucket.len(),
+            SECONDS.len() + 1,
+            "the classic one, and infinity"
+        );
     }
 
     #[test]
