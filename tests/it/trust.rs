@@ -244,10 +244,11 @@ fn version_1_is_read_and_its_signature_and_time_are_checked() {
         client(&file, &version_1(&signed(&ca, expired), ca.key()), &[]),
         "Expired",
     );
-    let mut broken = old.to_vec();
-    let last = broken.len() - 1;
-    broken[last] ^= 1;
-    refused(client(&file, &CertificateDer::from(broken), &[]), "UnknownIssuer");
+    for (at, bit) in (0..old.len()).flat_map(|at| [(at, 0x01), (at, 0x80)]) {
+        let mut broken = old.to_vec();
+        broken[at] ^= bit;
+        assert!(client(&file, &CertificateDer::from(broken), &[]).is_err(), "byte {at}");
+    }
     for cut in 0..old.len() {
         client(&file, &CertificateDer::from(old[..cut].to_vec()), &[]).unwrap_err();
     }
