@@ -15,11 +15,12 @@
 //! | [`catalog`] | what a bucket holds, as its blocks say of themselves | tsdb, objstore, model |
 //! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model, threads |
-//! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | pb, model, threads |
+//! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | chunk, model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model, threads |
-//! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | model, pb |
+//! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | trust, model, pb |
+//! | [`trust`] | whose TLS certificates are good, for clients that call us and servers that we call | nothing |
 //! | [`threads`] | work that blocks: off the runtime, stopped when nobody waits, panics as values | nothing |
 //! | [`model`] | labels, durations: pure values | nothing |
 //! | [`pb`] | messages and services generated from `proto/` | nothing |
@@ -40,4 +41,5 @@ pub mod restore;
 pub mod shipper;
 pub mod storeapi;
 pub mod threads;
+pub mod trust;
 pub mod tsdb;

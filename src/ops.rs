@@ -4,8 +4,8 @@
 //! Guaranteed here:
 //! - readiness and liveness answer with the exact bodies that Thanos answers with, and say why in a header and in the
 //!   log ([`probe`]);
-//! - the port is bound before anything else starts, and no client, slow or idle, can keep others from the probes
-//!   ([`http`]);
+//! - the port is bound before anything else starts, and no client, slow, idle or stopped, can keep others from the probes
+//!   ([`http`], [`connections`]);
 //! - calls are counted, logged, compressed, held to their deadline and kept from harming each other in one place, whatever
 //!   their service ([`grpc`]);
 //! - a log line is one line, whatever the text in it ([`telemetry`]);
@@ -15,6 +15,7 @@
 //! Nothing here is kept on disk, so a crash costs nothing but the connections that are open. Nothing here ticks: an idle
 //! process sleeps until a connection, a signal or a task wakes it.
 
+pub mod connections;
 pub mod grpc;
 pub mod http;
 pub mod listen;
@@ -26,3 +27,5 @@ pub mod telemetry;
 mod connection;
 mod exposition;
 mod log_line;
+mod rarely;
+mod stall;

@@ -16,6 +16,8 @@ use crate::{
     cli,
     objstore::{self, Bucket, config::BucketConfig},
     ops::{
+        connections,
+        grpc::Running,
         http,
         probe::{Condition, Probe},
         process,
@@ -42,6 +44,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const STALL: Duration = Duration::from_secs(30);
 /// How often Prometheus is looked at while we stop.
 const LOOK: Duration = Duration::from_millis(250);
+/// The most running calls that SIGQUIT writes to the log.
+const CALLS_LOGGED: usize = 200;
 /// What cleaning up may take beyond a task's own grace period.
 const MARGIN: Duration = Duration::from_secs(15);
 
@@ -87,6 +91,8 @@ pub struct Sidecar {
     client: Client,
     peer: Peer,
     queries: Queries,
+    connections: connections::Metrics,
+    running: Running,
     shipping: Option<Shipping>,
     /// When the last heartbeat began whose news the shipper has.
     passed_on: watch::Sender<Option<Instant>>,
@@ -145,7 +151,10 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         lane: Lane::new(HEAVY_AT_ONCE),
         timeout: flags.store.timeout,
     };
-    let queries = queries::build(&flags, queries, context, &mut registry).await?;
+    let connections = connections::Metrics::register(&mut registry);
+    let running = Running::register(&mut registry);
+    let calls = (connections.clone(), running.clone());
+    let queries = queries::build(&flags, queries, context, calls, &mut registry).await?;
     Ok(Sidecar {
         flags,
         server,
@@ -154,6 +163,8 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         client,
         peer,
         queries,
+        connections,
+        running,
         shipping,
         passed_on,
     })
@@ -216,6 +227,8 @@ impl Sidecar {
     /// When signals cannot be listened to.
     pub async fn run(self) -> Result<Outcome> {
         let signals = supervisor::signals().context("cannot listen for signals")?;
+        let running = self.running.clone();
+        supervisor::on_quit(move || running.log(CALLS_LOGGED)).context("cannot listen for signals")?;
         let mut tasks = Supervisor::new();
         let token = tasks.token();
         let shipping_grace = self.flags.shipper.grace_period + MARGIN;
@@ -272,6 +285,8 @@ impl Sidecar {
         let pages = http::Pages {
             probe: self.probe,
             registry: Arc::new(self.registry),
+            connections: self.connections,
+            running: Some(self.running),
         };
         let serve = self.server.serve(pages, http::Limits::default(), serving, http_grace);
         tasks.spawn("http", shipping_grace + http_grace + MARGIN, infallible(serve));

@@ -11,12 +11,17 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
+};
+
+use super::{
+    connections::{Rank, Usage},
+    stall::{Unstalled, late},
 };
 
 /// What a connection and the server tell each other; clones share it.
@@ -48,11 +53,6 @@ impl Activity {
         self.touch();
     }
 
-    /// When the connection was last of use, in ms on the server's own clock.
-    pub(super) fn last_ms(&self) -> u64 {
-        self.0.last_ms.load(Ordering::Relaxed)
-    }
-
     fn requests(&self) -> u64 {
         self.0.requests.load(Ordering::Relaxed)
     }
@@ -63,28 +63,34 @@ impl Activity {
     }
 }
 
+impl Usage for Activity {
+    /// Any connection may be closed for a new one: a scraper or a probe asks again.
+    fn rank(&self) -> Option<Rank> {
+        Some(Rank {
+            busy: false,
+            last_ms: self.0.last_ms.load(Ordering::Relaxed),
+        })
+    }
+}
+
 /// A stream that fails with `TimedOut` when a request's head takes longer than `head`, or when a write makes no progress
 /// for `stall`.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
-    stream: S,
+    stream: Unstalled<S>,
     activity: Activity,
     head: Duration,
-    stall: Duration,
     /// Runs from the first byte of a head, and the number of requests that had arrived before it.
     head_timer: Option<(u64, Pin<Box<Sleep>>)>,
-    write_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guarded<S> {
     pub(super) fn new(stream: S, activity: Activity, head: Duration, stall: Duration) -> Self {
         Self {
-            stream,
+            stream: Unstalled::new(stream, stall),
             activity,
             head,
-            stall,
             head_timer: None,
-            write_timer: None,
         }
     }
 
@@ -106,23 +112,6 @@ impl<S> Guarded<S> {
             Ok(())
         }
     }
-
-    fn check_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.write_timer = None;
-            return written;
-        }
-        let stall = self.stall;
-        let timer = self.write_timer.get_or_insert_with(|| Box::pin(sleep(stall)));
-        match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(late("reading the answer"))),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-fn late(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("the client took too long over {what}"))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
@@ -137,8 +126,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.check_write(cx, written)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -146,8 +134,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.check_write(cx, written)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -165,7 +152,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
 
@@ -203,13 +190,5 @@ mod tests {
         tokio::time::timeout(SHORT * 3, guarded.read(&mut byte))
             .await
             .unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_nobody_reads_is_cut() {
-        let (_client, server) = duplex(64);
-        let mut guarded = Guarded::new(server, Activity::new(Instant::now()), LONG, SHORT);
-        let error = guarded.write_all(&[0; 1000]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

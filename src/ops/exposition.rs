@@ -1,6 +1,7 @@
-//! The two text forms of `/metrics`, and which of them a client gets.
+//! The forms of `/metrics`, and which of them a client gets.
 //!
-//! The registry is encoded once, as OpenMetrics; [`render`] turns that into what the client asked for. Bucket bounds are
+//! Protobuf, which alone has native histograms, is written by the library. For the two text forms the registry is encoded
+//! once, as OpenMetrics; [`render`] turns that into what the client asked for. Bucket bounds are
 //! written as Go programs write them (`le="1e+06"`): a sum over `le` must not fall apart where narthex and Thanos run side
 //! by side. All functions here are pure.
 
@@ -13,6 +14,8 @@ pub(super) enum Format {
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
+    /// `MetricFamily` messages, each behind its length: what Prometheus asks for first when it takes native histograms.
+    Protobuf,
 }
 
 impl Format {
@@ -21,6 +24,9 @@ impl Format {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 }
@@ -30,10 +36,17 @@ impl Format {
 pub(super) fn negotiate(accept: Option<&str>) -> Format {
     let mut best = (0.0, Format::Text);
     for range in accept.unwrap_or_default().split(',') {
-        let (media_type, weight, version) = media_range(range);
-        let format = match (media_type.as_str(), version) {
+        let range = MediaRange::of(range);
+        let weight = range.weight;
+        let format = match (range.name.as_str(), range.parameter("version")) {
             ("application/openmetrics-text", None | Some("1.0.0" | "0.0.1")) => Format::OpenMetrics,
             ("text/plain", None | Some("0.0.4")) => Format::Text,
+            ("application/vnd.google.protobuf", _)
+                if range.parameter("proto") == Some("io.prometheus.client.MetricFamily")
+                    && range.parameter("encoding") == Some("delimited") =>
+            {
+                Format::Protobuf
+            }
             _ => continue,
         };
         if weight > best.0 {
@@ -46,27 +59,47 @@ pub(super) fn negotiate(accept: Option<&str>) -> Format {
 /// Whether a client that sent `accept_encoding` reads gzip.
 pub(super) fn accepts_gzip(accept_encoding: Option<&str>) -> bool {
     accept_encoding.unwrap_or_default().split(',').any(|range| {
-        let (coding, weight, _) = media_range(range);
-        coding == "gzip" && weight > 0.0
+        let coding = MediaRange::of(range);
+        coding.name == "gzip" && coding.weight > 0.0
     })
 }
 
-/// The type in lower case, the weight `q`, the parameter `version`.
-fn media_range(range: &str) -> (String, f64, Option<&str>) {
-    let mut parts = range.split(';').map(str::trim);
-    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let (mut weight, mut version) = (1.0, None);
-    for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
-        match name.trim() {
-            "q" => weight = value.trim().parse().unwrap_or(0.0),
-            "version" => version = Some(value.trim().trim_matches('"')),
-            _ => {}
-        }
-    }
-    (media_type, weight, version)
+/// A member of a list of what a client takes.
+struct MediaRange<'a> {
+    /// In lower case.
+    name: String,
+    weight: f64,
+    parameters: Vec<(&'a str, &'a str)>,
 }
 
-/// Turns the OpenMetrics text of a registry into `format`. Exemplars are dropped from the classic text, which has none.
+impl<'a> MediaRange<'a> {
+    fn of(range: &'a str) -> Self {
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let parameters = parts.filter_map(|parameter| parameter.split_once('='));
+        let parameters: Vec<_> = parameters
+            .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
+            .collect();
+        let mut range = Self {
+            name,
+            weight: 1.0,
+            parameters,
+        };
+        if let Some(weight) = range.parameter("q") {
+            range.weight = weight.parse().unwrap_or(0.0);
+        }
+        range
+    }
+
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        self.parameters
+            .iter()
+            .find(|(is, _)| *is == name)
+            .map(|(_, value)| *value)
+    }
+}
+
+/// Turns the OpenMetrics text of a registry into `format`, one of the two of text. Exemplars are dropped from the classic text, which has none.
 pub(super) fn render(openmetrics: &str, format: Format) -> String {
     let mut out = String::with_capacity(openmetrics.len());
     // In the classic text a counter's comments carry the name of its samples; HELP comes before the type is known.
@@ -174,9 +207,8 @@ fn go_float(text: &str, format: Format) -> String {
         return format!("{digits}e{sign}{:02}", exponent.abs());
     }
     match format {
-        Format::Text => number.to_string(),
         Format::OpenMetrics if number.fract() == 0.0 => format!("{number:.1}"),
-        Format::OpenMetrics => number.to_string(),
+        _ => number.to_string(),
     }
 }
 
@@ -316,7 +348,11 @@ size_bucket{le="+Inf",le_like="x,le=\"1.0\""} 1
                 Format::OpenMetrics,
             ),
             (Some(prometheus), Format::OpenMetrics),
-            (Some(protobuf_first), Format::OpenMetrics),
+            (Some(protobuf_first), Format::Protobuf),
+            (
+                Some("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text"),
+                Format::Text,
+            ),
         ] {
             assert_eq!(negotiate(accept), wanted, "{accept:?}");
         }

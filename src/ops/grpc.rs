@@ -5,8 +5,10 @@
 //! - A connection has no limit on its calls that an honest client can meet ([`STREAMS`]), headers of up to 16 MiB as in
 //!   grpc-go, and is pinged when it was quiet for [`Limits::ping_after`], so that a dead client is found. Pings of clients
 //!   are always answered, however many come.
+//! - A client that stops reading while bytes for it wait is given up after [`Limits::stall`], with all its calls.
 //! - A connection that does not finish TLS and the opening of HTTP/2 within [`Limits::handshake`] is dropped. When there
-//!   are [`Limits::connections`], the one without calls that was of no use for longest makes room; if all have calls, the
+//!   are [`Limits::connections`], one makes room: of those without calls the one that was of no use for longest, else of
+//!   those whose calls made no progress for [`Limits::patience`] the one that made none for longest; if there is none, the
 //!   new one is closed.
 //! - A connection older than [`Settings::max_connection_age`] (each with up to 10 % more or less, by chance) is told to go
 //!   away; its running calls may finish, however long they take.
@@ -18,20 +20,20 @@
 //!
 //! Everything is spawned on the runtime in which `serve` is polled; on a current-thread runtime one thread does it all.
 
-use std::{collections::HashMap, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{AbortHandle, Id, JoinError, JoinSet},
-    time::{Instant, sleep, timeout},
-};
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower_service::Service;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::listen::{self, BindError, Reserved};
+use super::{
+    connections::{self, Open},
+    listen::{self, BindError, Reserved},
+    stall,
+};
 
 use self::{
     call::Calls,
@@ -42,7 +44,7 @@ pub use self::{
     log::{CallLog, CallLogError},
     metrics::{Kind, Method, Metrics, methods},
     reflection::{ReflectionError, reflection},
-    running::Caller,
+    running::{Caller, Running},
     tls::{Tls, TlsError, TlsFlags, TlsVersion},
 };
 
@@ -62,13 +64,10 @@ mod tls;
 
 /// The longest message of a request, in bytes: for `max_decoding_message_size` of the services, and for a compressed
 /// message once it is decompressed.
-pub const MESSAGE_MAX: usize = 64 << 20;
+pub const MESSAGE_MAX: usize = 16 << 20;
 
 /// Calls at once on one connection: more than a client that means well has, and yet a bound.
 pub const STREAMS: u32 = 1 << 20;
-
-/// How long to wait after the kernel refused us a connection, as when there are no more descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What clients may cost.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +78,14 @@ pub struct Limits {
     pub ping_after: Duration,
     /// How long the answer to a ping may take.
     pub ping_timeout: Duration,
+    /// How long bytes may wait for a client of which it takes none.
+    pub stall: Duration,
+    /// How long the kernel lets sent bytes stay unacknowledged.
+    pub unacknowledged: Duration,
     /// Connections at once.
     pub connections: usize,
+    /// How long the calls of a connection may make no progress before it may be closed for a new one.
+    pub patience: Duration,
 }
 
 impl Default for Limits {
@@ -90,7 +95,12 @@ impl Default for Limits {
             // Thanos waits for two hours; until then the calls of a dead client would hold what they hold.
             ping_after: Duration::from_secs(60),
             ping_timeout: Duration::from_secs(20),
+            // Flow control holds us back long before TCP does, so that not even pings are read any more: half a minute is
+            // twice what a Thanos querier gives us to answer one.
+            stall: Duration::from_secs(30),
+            unacknowledged: stall::UNACKNOWLEDGED,
             connections: 4096,
+            patience: Duration::from_secs(10),
         }
     }
 }
@@ -104,6 +114,10 @@ pub struct Settings {
     pub max_connection_age: Duration,
     /// What is counted, and for which methods.
     pub metrics: Metrics,
+    /// What is counted of this server's connections.
+    pub connections: connections::Metrics,
+    /// Where the calls are shown that run.
+    pub running: Running,
     /// Which calls are logged, if any.
     pub log: Option<CallLog>,
     /// What clients may cost.
@@ -157,13 +171,20 @@ impl Server {
     {
         let Self { listener, address } = self;
         info!(%address, "serving gRPC");
-        let mut connections = Connections::new(service, settings);
+        let settings = Arc::new(settings);
+        let limits = settings.limits;
+        let mut connections = Open::new("grpc", limits.connections, &settings.connections);
+        let born = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = token.cancelled() => break,
-                Some(ended) = connections.tasks.join_next_with_id() => connections.forget(ended),
-                accepted = listener.accept() => connections.accepted(accepted).await,
+                (stream, peer) = connections.next(&listener) => {
+                    let usage = Arc::new(Usage::new(born, limits.patience));
+                    let calls = Calls::new(service.clone(), Arc::clone(&settings), Arc::clone(&usage), peer);
+                    let closing = connections.closing();
+                    connections.spawn(usage, converse(stream, peer, calls, Arc::clone(&settings), closing));
+                }
             }
         }
         drop(listener);
@@ -173,98 +194,5 @@ impl Server {
                 "cutting gRPC calls that did not end within the grace period"
             );
         }
-    }
-}
-
-/// The connections that are open.
-struct Connections<S> {
-    service: S,
-    settings: Arc<Settings>,
-    born: Instant,
-    tasks: JoinSet<()>,
-    open: HashMap<Id, (AbortHandle, Arc<Usage>)>,
-    closing: CancellationToken,
-}
-
-impl<S> Connections<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
-    fn new(service: S, settings: Settings) -> Self {
-        Self {
-            service,
-            settings: Arc::new(settings),
-            born: Instant::now(),
-            tasks: JoinSet::new(),
-            open: HashMap::new(),
-            closing: CancellationToken::new(),
-        }
-    }
-
-    async fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
-        match accepted {
-            Ok((stream, peer)) => self.take(stream, peer),
-            Err(error) => {
-                warn!(%error, "cannot accept a gRPC connection; trying again");
-                self.evict();
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-
-    fn take(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.open.len() >= self.settings.limits.connections && !self.evict() {
-            debug!(%peer, "closing a new gRPC connection: there are too many, and all have calls");
-            return;
-        }
-        let usage = Arc::new(Usage::new(self.born));
-        let calls = Calls::new(
-            self.service.clone(),
-            Arc::clone(&self.settings),
-            Arc::clone(&usage),
-            peer,
-        );
-        let connection = converse(stream, peer, calls, Arc::clone(&self.settings), self.closing.clone());
-        let handle = self.tasks.spawn(connection);
-        self.open.insert(handle.id(), (handle, usage));
-    }
-
-    /// Closes the connection without calls that was of no use for longest; whether there was one.
-    fn evict(&mut self) -> bool {
-        let oldest = self
-            .open
-            .iter()
-            .filter(|(_, (_, usage))| usage.is_idle())
-            .min_by_key(|(_, (_, usage))| usage.last_ms())
-            .map(|(id, _)| *id);
-        let Some((handle, _)) = oldest.and_then(|id| self.open.remove(&id)) else {
-            return false;
-        };
-        handle.abort();
-        true
-    }
-
-    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
-            Err(error) => {
-                if error.is_panic() {
-                    warn!(%error, "a gRPC connection panicked");
-                }
-                error.id()
-            }
-        };
-        self.open.remove(&id);
-    }
-
-    /// Tells all connections to go away and waits for their calls; whether they ended within `grace`.
-    async fn drain(&mut self, grace: Duration) -> bool {
-        self.closing.cancel();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        let ended = timeout(grace, all).await.is_ok();
-        // Waits for the drops, which wake the calls: they end when they find their connection gone.
-        self.tasks.shutdown().await;
-        ended
     }
 }

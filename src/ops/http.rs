@@ -1,19 +1,19 @@
-//! The HTTP server: `/metrics`, `/-/healthy`, `/-/ready`, and 404 for the rest.
+//! The HTTP server: `/metrics`, `/-/healthy`, `/-/ready`, `/debug/calls`, and 404 for the rest.
 //!
 //! - The port is bound by [`bind`], early; [`Server::serve`] answers on it.
 //! - Any method is answered, as in Thanos; a request's body is not read: the connection of a long one is closed.
-//! - Nobody can keep others out: a request's head must come within a limit, an answer must be read within another, and
-//!   when there are too many connections the one that was idle for longest makes room.
+//! - Nobody can keep others out: a request's head must come within a limit, an answer must be read within another (also
+//!   by the kernel: see the module `stall`), and when there are too many connections the one that was idle for longest
+//!   makes room.
 //! - On the token the probe turns not ready, the port closes, running answers get the grace period, and then the probe
 //!   turns not healthy. Dropping the future of `serve` closes everything at once.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,17 +28,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::{AbortHandle, Id, JoinSet},
-    time::{sleep, timeout},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
     connection::{Activity, Guarded},
+    connections::{self, Open},
     exposition::{self, Format},
+    grpc::Running,
     listen::{self, BindError},
     probe::Probe,
+    stall,
 };
 
 /// Says why a probe fails; the body must stay as Thanos' is.
@@ -49,8 +51,8 @@ const REASON_MAX: usize = 512;
 const HEAD_MAX: usize = 16 * 1024;
 /// An answer shorter than this is not worth being compressed.
 const GZIP_FROM: usize = 1024;
-/// How long to wait after the kernel refused us a connection, as when there are no more descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The most running calls on the page that shows them.
+const CALLS_MAX: usize = 10_000;
 
 /// What clients may cost.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,8 @@ pub struct Limits {
     pub head: Duration,
     /// How long an answer may make no progress.
     pub stall: Duration,
+    /// How long the kernel lets sent bytes stay unacknowledged.
+    pub unacknowledged: Duration,
     /// How long a connection may stay open without a request.
     pub idle: Duration,
     /// Connections at once.
@@ -70,6 +74,7 @@ impl Default for Limits {
         Self {
             head: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            unacknowledged: stall::UNACKNOWLEDGED,
             // Longer than common scrape intervals, so that a scraper keeps its connection.
             idle: Duration::from_secs(150),
             connections: 512,
@@ -91,6 +96,10 @@ pub struct Pages {
     pub probe: Probe,
     /// The metrics; complete before the server starts.
     pub registry: Arc<Registry>,
+    /// What is counted of this server's connections.
+    pub connections: connections::Metrics,
+    /// The gRPC calls that run, where there is such a server.
+    pub running: Option<Running>,
 }
 
 /// Binds `address` (`host:port`; an empty host means all addresses); the error names it and `flag`.
@@ -111,20 +120,18 @@ impl Server {
         info!(%address, "serving HTTP");
         pages.probe.set_healthy(Ok(()));
         let probe = pages.probe.clone();
-        let mut connections = Connections::new(pages, limits);
+        let mut connections = Open::new("http", limits.connections, &pages.connections);
+        let born = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = token.cancelled() => break,
-                Some(ended) = connections.tasks.join_next_with_id() => connections.forget(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => connections.take(stream, peer),
-                    Err(error) => {
-                        warn!(%error, "cannot accept a connection; trying again");
-                        connections.evict();
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+                (stream, peer) = connections.next(&listener) => {
+                    let activity = Activity::new(born);
+                    let connection =
+                        converse(stream, peer, activity.clone(), pages.clone(), limits, connections.closing());
+                    connections.spawn(Arc::new(activity), connection);
+                }
             }
         }
         probe.shutdown();
@@ -139,81 +146,6 @@ impl Server {
     }
 }
 
-/// The connections that are open.
-struct Connections {
-    pages: Pages,
-    limits: Limits,
-    born: Instant,
-    tasks: JoinSet<()>,
-    open: HashMap<Id, (AbortHandle, Activity)>,
-    closing: CancellationToken,
-}
-
-impl Connections {
-    fn new(pages: Pages, limits: Limits) -> Self {
-        Self {
-            pages,
-            limits,
-            born: Instant::now(),
-            tasks: JoinSet::new(),
-            open: HashMap::new(),
-            closing: CancellationToken::new(),
-        }
-    }
-
-    fn take(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.open.len() >= self.limits.connections {
-            self.evict();
-        }
-        let activity = Activity::new(self.born);
-        let connection = converse(
-            stream,
-            peer,
-            activity.clone(),
-            self.pages.clone(),
-            self.limits,
-            self.closing.clone(),
-        );
-        let handle = self.tasks.spawn(connection);
-        self.open.insert(handle.id(), (handle, activity));
-    }
-
-    /// Closes the connection that was of no use for longest.
-    fn evict(&mut self) {
-        let oldest = self
-            .open
-            .iter()
-            .min_by_key(|(_, (_, activity))| activity.last_ms())
-            .map(|(id, _)| *id);
-        if let Some((handle, _)) = oldest.and_then(|id| self.open.remove(&id)) {
-            handle.abort();
-        }
-    }
-
-    fn forget(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
-            Err(error) => {
-                if error.is_panic() {
-                    warn!(%error, "answering an HTTP request panicked");
-                }
-                error.id()
-            }
-        };
-        self.open.remove(&id);
-    }
-
-    /// Ends all connections, each after the answer that it is giving; whether that was done within `grace`.
-    async fn drain(&mut self, grace: Duration) -> bool {
-        self.closing.cancel();
-        let ended = timeout(grace, async { while self.tasks.join_next().await.is_some() {} })
-            .await
-            .is_ok();
-        self.tasks.abort_all();
-        ended
-    }
-}
-
 async fn converse(
     stream: TcpStream,
     peer: SocketAddr,
@@ -222,6 +154,10 @@ async fn converse(
     limits: Limits,
     closing: CancellationToken,
 ) {
+    if let Err(error) = stall::prepare(&stream, limits.unacknowledged) {
+        debug!(%peer, %error, "an HTTP connection ended at once");
+        return;
+    }
     let guarded = Guarded::new(stream, activity.clone(), limits.head, limits.stall);
     let service = service_fn(move |request: Request<Incoming>| {
         activity.request();
@@ -254,17 +190,26 @@ impl Pages {
             "/metrics" => self.metrics(headers),
             "/-/healthy" => verdict(self.probe.healthy()),
             "/-/ready" => verdict(self.probe.ready()),
+            "/debug/calls" if let Some(running) = &self.running => plain(StatusCode::OK, running.dump(CALLS_MAX)),
             _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
 
-    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        let mut openmetrics = String::new();
-        if prometheus_client::encoding::text::encode(&mut openmetrics, &self.registry).is_err() {
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written\n");
+    /// `None` when a metric cannot be written.
+    fn page(&self, format: Format) -> Option<Vec<u8>> {
+        if format == Format::Protobuf {
+            return prometheus_client::encoding::prometheus_protobuf::encode_to_vec(&self.registry).ok();
         }
+        let mut openmetrics = String::new();
+        prometheus_client::encoding::text::encode(&mut openmetrics, &self.registry).ok()?;
+        Some(exposition::render(&openmetrics, format).into_bytes())
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let format = exposition::negotiate(joined(headers, ACCEPT).as_deref());
-        let mut body = exposition::render(&openmetrics, format).into_bytes();
+        let Some(mut body) = self.page(format) else {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written\n");
+        };
         let zipped = (body.len() > GZIP_FROM && exposition::accepts_gzip(joined(headers, ACCEPT_ENCODING).as_deref()))
             .then(|| gzip(&body).ok())
             .flatten();
@@ -318,8 +263,8 @@ fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn plain(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -4,7 +4,8 @@
 //!   task has its own grace period to end by itself.
 //! - A task that is late is dropped where it waits, and named in the log.
 //! - A second SIGINT or SIGTERM ends the process at once, with exit code 1: work may have been cut.
-//! - SIGHUP changes nothing.
+//! - SIGHUP changes nothing. SIGQUIT changes nothing either where [`on_quit`] gives it something to tell, and ends the
+//!   process as the system does where it does not.
 //! - The exit code tells why the process stopped, not how well it did so: 0 after a signal, or a task that was done; 1
 //!   after one that failed.
 //!
@@ -81,6 +82,20 @@ pub fn signals() -> io::Result<mpsc::Receiver<Signal>> {
         });
     }
     Ok(receiver)
+}
+
+/// Does `tell` at every SIGQUIT from now on, which then does not end the process; needs a Tokio runtime, and ends with it.
+///
+/// # Errors
+/// When the kernel refuses a handler.
+pub fn on_quit(tell: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut caught = signal(SignalKind::quit())?;
+    tokio::spawn(async move {
+        while caught.recv().await.is_some() {
+            tell();
+        }
+    });
+    Ok(())
 }
 
 impl Supervisor {

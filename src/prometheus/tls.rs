@@ -1,4 +1,5 @@
-//! How Prometheus' certificate is judged, and which one we show.
+//! How Prometheus' certificate is judged, and which one we show. Which certificates of a file are good for whom is told in
+//! [`crate::trust`].
 
 use std::{
     path::Path,
@@ -6,16 +7,17 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_name,
     },
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::ParsedCertificate,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
+use tracing::warn;
+
+use crate::trust::{Trusted, signed_in_tls12, signed_in_tls13};
 
 use super::{error::SetupError, http_client::TlsConfig};
 
@@ -62,17 +64,11 @@ pub(super) fn client_config(config: &TlsConfig) -> Result<ClientConfig, SetupErr
 
 fn trust_file(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Trust, SetupError> {
     let key = "tls_config.ca_file";
-    let certificates = certificates(key, path)?;
-    let mut roots = RootCertStore::empty();
-    for certificate in &certificates {
-        roots
-            .add(certificate.clone())
-            .map_err(|error| content(key, path, format!("bad certificate: {error}")))?;
+    let (trusted, skipped) = Trusted::read(&read(key, path)?).map_err(|error| content(key, path, error.to_string()))?;
+    for problem in skipped {
+        warn!(file = %path.display(), problem, "{key}: a certificate is left out");
     }
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .build()
-        .map_err(|error| content(key, path, error.to_string()))?;
-    Ok(Trust::Given { verifier, certificates })
+    Ok(Trust::Given(trusted.of_servers(provider)))
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
@@ -107,10 +103,7 @@ enum Trust {
     /// `insecure_skip_verify`.
     Anyone,
     /// Those of `ca_file` and nobody else.
-    Given {
-        verifier: Arc<WebPkiServerVerifier>,
-        certificates: Vec<CertificateDer<'static>>,
-    },
+    Given(Arc<dyn ServerCertVerifier>),
     /// Those of the system, read at the first handshake: without TLS they cost nothing, and may be missing.
     System(OnceLock<Result<Arc<WebPkiServerVerifier>, String>>),
 }
@@ -139,19 +132,8 @@ impl ServerCertVerifier for Verifier {
                 .as_ref()
                 .map_err(|text| Error::General(text.clone()))?
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
-            Trust::Given { verifier, certificates } => {
-                let result = verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-                // A self-signed certificate that is marked as a CA, as openssl makes them, given as its own CA: Go takes
-                // it. The time is judged before this error comes, so only the name is left to check.
-                match result {
-                    Err(Error::InvalidCertificate(CertificateError::Other(other)))
-                        if other.to_string().contains("CaUsedAsEndEntity") && certificates.contains(end_entity) =>
-                    {
-                        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-                        Ok(ServerCertVerified::assertion())
-                    }
-                    result => result,
-                }
+            Trust::Given(verifier) => {
+                verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             }
         }
     }
@@ -162,7 +144,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        signed_in_tls12(message, cert, dss, &self.provider)
     }
 
     fn verify_tls13_signature(
@@ -171,7 +153,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        signed_in_tls13(message, cert, dss, &self.provider)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

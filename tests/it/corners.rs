@@ -1,8 +1,6 @@
 //! Rows of `docs/parity.md` that are nobody else's: what has no meaning for narthex and does nothing to it (signals,
 //! variables and files that mean something to others), and the order of commits when an upload fails.
 
-use std::os::unix::process::ExitStatusExt;
-
 use fs_err as fs;
 
 use crate::{
@@ -35,17 +33,41 @@ async fn surroundings_without_meaning_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_quit_ends_it_as_the_system_does() {
-    // Without a core dump, and also where whoever runs the tests ignores the signal.
+async fn a_quit_shows_the_running_calls_in_the_log_and_ends_nothing() {
+    // Also where whoever runs the tests ignores the signal.
     let script = "ulimit -c 0; exec env --default-signal=QUIT \"$0\" \"$@\"";
     let under = ["sh", "-c", script].map(str::to_owned);
-    let data = temp_dir("data");
-    let flag = format!("--tsdb.path={}", data.path().display());
-    let sidecar = Sidecar::start_under(under.to_vec(), vec![flag]);
-    let answers = async || sidecar.metrics().await;
-    sidecar.wait_until(PATIENCE, "metrics", answers).await;
-    sidecar.signal("QUIT");
-    assert_eq!(sidecar.wait(PATIENCE).await.signal(), Some(3));
+    let stage = Stage::open(temp_dir("data"), &under, &[]).await;
+    stage.sidecar.wait_ready(PATIENCE).await;
+    let watch = async || {
+        let endpoint = tonic::transport::Channel::from_shared(stage.sidecar.grpc_url()).unwrap();
+        let mut client = tonic::client::Grpc::new(endpoint.connect().await.ok()?);
+        client.ready().await.ok()?;
+        let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        client.server_streaming(tonic::Request::new(()), path, codec).await.ok()
+    };
+    let watching = stage.sidecar.wait_until(PATIENCE, "a call runs", watch).await;
+    let (_, page) = crate::rig::http::get(&format!("{}/debug/calls", stage.sidecar.url()))
+        .await
+        .unwrap();
+    let page = String::from_utf8_lossy(&page).into_owned();
+    assert!(page.contains(" method=grpc.health.v1.Health/Watch "), "{page}");
+    for times in 1..=2 {
+        stage.sidecar.signal("QUIT");
+        let told = async || {
+            let log = stage.sidecar.log();
+            (log.matches("gRPC calls that run, the oldest first").count() == times).then_some(log)
+        };
+        let log = stage.sidecar.wait_until(PATIENCE, "it is in the log", told).await;
+        assert!(
+            log.contains("method=grpc.health.v1.Health/Watch peer=127.0.0.1:"),
+            "{log}"
+        );
+    }
+    drop(watching);
+    stage.sidecar.signal("TERM");
+    assert_eq!(stage.sidecar.wait(PATIENCE).await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -4,15 +4,18 @@ mod calls;
 mod client;
 mod compression;
 mod fake;
+mod frozen;
 mod health;
 mod life;
+mod running;
 mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
 use narthex::{
     ops::{
-        grpc::{self, Limits, Settings},
+        connections,
+        grpc::{self, Limits, Running, Settings},
         probe::Probe,
     },
     pb::{
@@ -61,6 +64,7 @@ struct Rig {
     fake: Fake,
     probe: Probe,
     registry: Registry,
+    running: Running,
     token: CancellationToken,
     served: JoinHandle<()>,
 }
@@ -74,10 +78,13 @@ impl Rig {
         let mut registry = Registry::default();
         let probe = Probe::register("sidecar", &mut registry);
         let methods = grpc::methods(FILE_DESCRIPTOR_SET).unwrap();
+        let running = Running::register(&mut registry);
         let settings = Settings {
             tls: start.tls,
             max_connection_age: start.age,
             metrics: grpc::Metrics::register(&mut registry, methods),
+            connections: connections::Metrics::register(&mut registry),
+            running: running.clone(),
             log: None,
             limits: start.limits,
         };
@@ -98,6 +105,7 @@ impl Rig {
             fake,
             probe,
             registry,
+            running,
             token,
             served,
         }

@@ -26,3 +26,4 @@ mod series;
 mod series_faults;
 mod shipping;
 mod storeapi;
+mod trust;

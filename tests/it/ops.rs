@@ -2,14 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may end the test")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use narthex::ops::{
+    connections,
     http::{self, Limits, Pages},
     probe::Probe,
     process,
 };
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, prometheus_protobuf::prometheus_data_model::MetricFamily},
+    registry::Registry,
+};
 use reqwest::{Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,6 +24,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::rig::{Metrics, StoppedClient, wait_until};
+
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
 
@@ -27,6 +34,7 @@ struct Rig {
     probe: Probe,
     token: CancellationToken,
     served: JoinHandle<()>,
+    registry: Arc<Registry>,
 }
 
 impl Rig {
@@ -37,12 +45,16 @@ impl Rig {
         for collector in collectors {
             registry.register_collector(collector);
         }
+        let connections = connections::Metrics::register(&mut registry);
+        let registry = Arc::new(registry);
         let server = http::bind("127.0.0.1:0", "--http-address").await.unwrap();
         let address = server.local_address();
         let token = CancellationToken::new();
         let pages = Pages {
             probe: probe.clone(),
-            registry: Arc::new(registry),
+            registry: Arc::clone(&registry),
+            connections,
+            running: None,
         };
         let served = tokio::spawn(server.serve(pages, limits, token.clone(), grace));
         Self {
@@ -50,6 +62,7 @@ impl Rig {
             probe,
             token,
             served,
+            registry,
         }
     }
 
@@ -63,6 +76,15 @@ impl Rig {
 
     async fn raw(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A metric of the connections of this server.
+    fn connections(&self, name: &str) -> f64 {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
+        let labels = [("server", "http")];
+        let name = format!("narthex_connections_{name}");
+        Metrics::parse(&page).value(&name, &labels).unwrap()
     }
 
     /// Stops the server and waits until it has stopped.
@@ -140,6 +162,7 @@ async fn all_other_paths_are_unknown() {
         "/debug/pprof/cmdline",
         "/debug/pprof/profile",
         "/debug/fgprof",
+        "/debug/calls",
         "/-/ready/x",
     ] {
         let answer = client().get(rig.url(path)).send().await.unwrap();
@@ -198,10 +221,43 @@ async fn metrics_come_in_the_form_and_the_coding_that_are_asked_for() {
         );
     }
 
+    let (kind, _, text_page) = get(None, None).await;
+    assert_eq!(kind, text);
+    let asked =
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,*/*;q=0.1";
+    let (kind, zipped, body) = get(Some(asked), None).await;
+    let protobuf = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    assert_eq!((kind.as_str(), zipped), (protobuf, false));
+    assert_eq!(families(body), text_families(&text_page));
+
     let (kind, zipped, body) = get(None, Some("deflate, gzip")).await;
     assert_eq!((kind.as_str(), zipped), (text, true));
     assert_eq!(body[..2], [0x1f, 0x8b]);
     rig.stop().await;
+}
+
+/// The families of a page in protobuf, by name, with how many series each has.
+fn families(mut page: bytes::Bytes) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    while !page.is_empty() {
+        let family: MetricFamily = prost::Message::decode_length_delimited(&mut page).unwrap();
+        found.insert(family.name, family.metric.len());
+    }
+    found
+}
+
+/// The same of a page in text.
+fn text_families(page: &[u8]) -> BTreeMap<String, usize> {
+    let (mut found, mut last) = (BTreeMap::new(), String::new());
+    for line in std::str::from_utf8(page).unwrap().lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            last = rest.split(' ').next().unwrap().to_owned();
+            found.insert(last.clone(), 0);
+        } else if !line.starts_with('#') {
+            *found.get_mut(&last).unwrap() += 1;
+        }
+    }
+    found
 }
 
 #[tokio::test]
@@ -302,6 +358,10 @@ async fn idle_connections_do_not_keep_others_out() {
         .lines()
         .find_map(|line| line.strip_prefix("process_open_fds "))
         .unwrap();
+    // Those of the client above may be closed already.
+    assert!((62.0..=64.0).contains(&rig.connections("open")));
+    assert!(rig.connections("evicted_total") >= 536.0);
+    assert_eq!(rig.connections("refused_total"), 0.0);
     assert!(
         fds.parse::<f64>().unwrap() > 600.0,
         "our own ends are counted too: {fds}"
@@ -384,5 +444,25 @@ async fn a_client_that_does_not_read_is_cut() {
     let mut rest = Vec::new();
     let _ = timeout(SOON, scrape.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.len() < 32 << 20);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_scraper_is_cut() {
+    let limits = Limits {
+        stall: Duration::from_millis(500),
+        unacknowledged: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let rig = Rig::start(limits, LONG, vec![Box::new(Long)]).await;
+    let scraper = StoppedClient::start(rig.address, SCRAPE.as_bytes());
+    wait_until(SOON, "the scraper is stopped", async || {
+        scraper.is_stopped().then_some(())
+    })
+    .await;
+    wait_until(SOON, "its connection is closed", async || {
+        (rig.connections("open") == 0.0).then_some(())
+    })
+    .await;
     rig.stop().await;
 }

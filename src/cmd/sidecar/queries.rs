@@ -14,7 +14,7 @@ use tonic::service::Routes;
 
 use crate::{
     cli,
-    ops::grpc,
+    ops::{connections, grpc},
     pb,
     prometheus::peer::Snapshot,
     storeapi::{
@@ -91,6 +91,7 @@ pub(super) async fn build(
     flags: &cli::Sidecar,
     config: Config,
     context: Context,
+    (connections, running): (connections::Metrics, grpc::Running),
     registry: &mut Registry,
 ) -> Result<Queries> {
     let port = grpc::bind(flags.grpc.address.to_socket().as_str(), "--grpc-address").await?;
@@ -98,6 +99,8 @@ pub(super) async fn build(
     let settings = grpc::Settings {
         max_connection_age: flags.grpc.max_connection_age,
         metrics: grpc::Metrics::register(registry, methods),
+        connections,
+        running,
         log: config.log,
         tls: config.tls,
         limits: grpc::Limits::default(),

@@ -7,6 +7,8 @@
 //!   client still reads.
 //! - **Panics**: a panic of the service, also in mid-stream, fails its call with Internal and the panic's text, and
 //!   nothing else.
+//! - **Register**: while a call runs it is among those that [`super::Running`] shows, with what its client has taken; its
+//!   service finds the same entry among the request's extensions ([`super::Caller`]).
 //! - **Metrics and log**: every call of a known method is counted as begun and as ended, once, whatever ends it. One that
 //!   the client left, or whose connection broke, ended as Canceled.
 //!
@@ -39,7 +41,7 @@ use super::{
     messages::Messages,
     metrics::Counted,
     request::RequestBody,
-    running::Caller,
+    running::Entry,
 };
 
 const GRPC_ENCODING: &str = "grpc-encoding";
@@ -82,8 +84,11 @@ impl<S> Calls<S> {
             log.begin(path, kind, self.peer, request.headers(), deadline.as_ref())
         });
         self.usage.begin();
+        let at = deadline.as_ref().map(Deadline::at);
+        let entry = self.settings.running.begin(path, counted.as_ref(), self.peer, at);
         Call {
             counted,
+            entry: Some(entry),
             settings: Arc::clone(&self.settings),
             usage: Arc::clone(&self.usage),
             deadline,
@@ -113,9 +118,10 @@ where
             Err(malformed) => (None, Some(Status::internal(malformed.to_string()))),
         };
         self.spawner.next(deadline.clone());
-        let caller = Caller::new(self.peer, deadline.as_ref().map(Deadline::at));
-        request.extensions_mut().insert(caller);
         let mut call = self.begin(&request, deadline);
+        if let Some(entry) = &call.entry {
+            request.extensions_mut().insert(entry.caller.clone());
+        }
         let codec = match request.headers_mut().remove(GRPC_ENCODING) {
             Some(name) => Codec::of(&String::from_utf8_lossy(name.as_bytes())),
             None => Ok(None),
@@ -125,7 +131,14 @@ where
             Ok(codec) => codec,
             Err(status) => return Answer(State::Refused(Some((call, status)))),
         };
-        let request = request.map(|body| Body::new(RequestBody::new(body, call.counted.clone(), call.codec)));
+        let request = request.map(|body| {
+            Body::new(RequestBody::new(
+                body,
+                call.counted.clone(),
+                call.codec,
+                Arc::clone(&self.usage),
+            ))
+        });
         let mut service = self.service.clone();
         // Outside of the call's own task: a panic here would end the connection.
         match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
@@ -155,6 +168,8 @@ fn no_grpc(request: &Request<Incoming>) -> Option<StatusCode> {
 #[derive(Debug)]
 struct Call {
     counted: Option<Arc<Counted>>,
+    /// Until the call has ended.
+    entry: Option<Entry>,
     settings: Arc<Settings>,
     usage: Arc<Usage>,
     deadline: Option<Deadline>,
@@ -176,7 +191,19 @@ impl Call {
         if let Some(log) = self.log.take() {
             log.end(code, &message(), took);
         }
+        self.entry = None;
         self.usage.end();
+    }
+
+    /// The client took a part of the answer.
+    fn sent(&self, bytes: usize, messages: u64) {
+        if let Some(entry) = &self.entry {
+            entry.caller.sent(bytes, messages);
+        }
+        if let Some(counted) = &self.counted {
+            counted.sent_bytes.inc_by(bytes as u64);
+        }
+        self.usage.touch();
     }
 
     /// Ends as the trailers say.
@@ -217,6 +244,9 @@ impl Call {
         if body.is_end_stream() {
             self.end_as_told(&parts.headers);
             return Response::from_parts(parts, AnswerBody::empty());
+        }
+        if let Some(entry) = &self.entry {
+            entry.caller.answers();
         }
         if let Some(codec) = self.codec {
             let name = HeaderValue::from_static(codec.name());
@@ -357,6 +387,7 @@ impl Sending {
             }
             (None, None) => (data, 0),
         };
+        self.call.sent(data.len(), begun);
         if let Some(counted) = &self.call.counted
             && begun > 0
         {

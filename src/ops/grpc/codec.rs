@@ -3,6 +3,8 @@
 //! Each message is compressed by itself, so that any of them can be read alone. What is kept from one message to the next
 //! is memory only.
 
+use std::io::{self, Read};
+
 use bytes::{BufMut as _, BytesMut};
 use tonic::Status;
 
@@ -71,6 +73,28 @@ impl Codec {
                 Broken::TooLarge(_) => Status::resource_exhausted(text),
             }
         })
+    }
+}
+
+/// The room that is made for decompressed bytes at a time.
+const ROOM: usize = 16 << 10;
+
+/// Appends all that `decoder` gives, as long as that is at most `limit` bytes: the rest takes no memory.
+fn read_all(mut decoder: impl Read, limit: usize, out: &mut BytesMut) -> Result<(), Broken> {
+    let begun = out.len();
+    let mut room = [0; ROOM];
+    loop {
+        let read = decoder.read(&mut room).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => broken("it is cut"),
+            _ => broken(error.to_string()),
+        })?;
+        if read == 0 {
+            return Ok(());
+        }
+        if out.len() - begun + read > limit {
+            return Err(Broken::TooLarge(limit));
+        }
+        out.put_slice(&room[..read]);
     }
 }
 

@@ -28,7 +28,11 @@ use super::{
     STREAMS, Settings,
     call::Calls,
     stream::{Opening, Stream},
-    tls::Tls,
+    tls::Failure,
+};
+use crate::ops::{
+    connections::{self, Rank},
+    stall::{self, Unstalled},
 };
 
 /// The longest list of headers, in bytes, as in grpc-go.
@@ -45,15 +49,18 @@ const TAKEN_BACK: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Usage {
     born: Instant,
+    /// A call may be without progress for so long before its connection may be closed for a new one.
+    patience: Duration,
     running: AtomicUsize,
     last_ms: AtomicU64,
 }
 
 impl Usage {
-    /// A connection that was made when the server, born at `born`, accepted it now.
-    pub(super) fn new(born: Instant) -> Self {
+    /// A connection that the server, born at `born`, accepted now.
+    pub(super) fn new(born: Instant, patience: Duration) -> Self {
         let usage = Self {
             born,
+            patience,
             running: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
         };
@@ -64,6 +71,7 @@ impl Usage {
     /// A call has begun.
     pub(super) fn begin(&self) {
         self.running.fetch_add(1, Ordering::Relaxed);
+        self.touch();
     }
 
     /// A call has ended, for whatever reason.
@@ -72,19 +80,24 @@ impl Usage {
         self.touch();
     }
 
-    /// Whether there is no call.
-    pub(super) fn is_idle(&self) -> bool {
-        self.running.load(Ordering::Relaxed) == 0
+    /// A call makes progress: it begins or ends, or a part of its request or answer goes through.
+    pub(super) fn touch(&self) {
+        self.last_ms.store(self.age_ms(), Ordering::Relaxed);
     }
 
-    /// When the last call ended, in ms on the server's own clock; before the first, when the connection was made.
-    pub(super) fn last_ms(&self) -> u64 {
-        self.last_ms.load(Ordering::Relaxed)
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
 
-    fn touch(&self) {
-        let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(age, Ordering::Relaxed);
+impl connections::Usage for Usage {
+    /// One without calls may go at any time, one with calls when none of them has made progress for a while: its client
+    /// asks again, over a new connection.
+    fn rank(&self) -> Option<Rank> {
+        let busy = self.running.load(Ordering::Relaxed) > 0;
+        let last_ms = self.last_ms.load(Ordering::Relaxed);
+        let quiet = Duration::from_millis(self.age_ms().saturating_sub(last_ms));
+        (!busy || quiet >= self.patience).then_some(Rank { busy, last_ms })
     }
 }
 
@@ -100,12 +113,13 @@ pub(super) async fn converse<S>(
     S::Future: Send + 'static,
 {
     let opened_by = Instant::now() + settings.limits.handshake;
-    // Small messages must not wait for the answer to the one before.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = stall::prepare(&stream, settings.limits.unacknowledged) {
         debug!(%peer, %error, "a gRPC connection ended at once");
         return;
     }
-    let Some(stream) = secured(stream, peer, settings.tls.as_ref(), opened_by).await else {
+    // Below TLS: what counts is that the client's kernel is given room by its process.
+    let stream = Unstalled::new(stream, settings.limits.stall);
+    let Some(stream) = secured(stream, peer, &settings, opened_by).await else {
         return;
     };
     let stream = Opening::new(stream, opened_by);
@@ -125,16 +139,18 @@ pub(super) async fn converse<S>(
 }
 
 /// The stream to talk on: through TLS if that is asked for; `None` when its handshake failed.
-async fn secured(stream: TcpStream, peer: SocketAddr, tls: Option<&Tls>, by: Instant) -> Option<Stream> {
-    let Some(tls) = tls else {
+async fn secured(stream: Unstalled<TcpStream>, peer: SocketAddr, settings: &Settings, by: Instant) -> Option<Stream> {
+    let Some(tls) = &settings.tls else {
         return Some(Stream::Plain(stream));
     };
     let handshake = async { TlsAcceptor::from(tls.config().await).accept(stream).await };
-    match timeout_at(by, handshake).await {
+    let failure = match timeout_at(by, handshake).await {
         Ok(Ok(stream)) => return Some(Stream::Tls(Box::new(stream))),
-        Ok(Err(error)) => debug!(%peer, %error, "a TLS handshake failed"),
-        Err(_) => debug!(%peer, "a TLS handshake took too long"),
-    }
+        Ok(Err(error)) => Failure::of(&error),
+        Err(_) => Failure::too_slow(),
+    };
+    settings.metrics.handshake_failed(&failure);
+    failure.tell(peer, tls);
     None
 }
 

@@ -7,12 +7,18 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, NativeHistogramConfig},
+    },
     registry::Registry,
 };
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
+
+use super::tls::Failure;
 
 /// Upper bounds of `grpc_server_handling_seconds`, in seconds.
 const SECONDS: [f64; 14] = [
@@ -118,6 +124,7 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     panics: Counter,
+    handshake_failures: [Counter; Failure::REASONS.len()],
     methods: HashMap<String, Arc<Counted>>,
 }
 
@@ -136,12 +143,18 @@ struct HandledLabels {
     grpc_code: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 /// One method and its counters.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) method: Method,
     pub(super) received: Counter,
     pub(super) sent: Counter,
+    pub(super) sent_bytes: Counter,
     started: Counter,
     handled: [Counter; CODES.len()],
     seconds: Histogram,
@@ -163,11 +176,18 @@ impl Counted {
 impl Metrics {
     /// Registers the metrics of calls of `methods`, all zero.
     pub fn register(registry: &mut Registry, methods: impl IntoIterator<Item = Method>) -> Self {
-        let (started, received, sent) = (by_method(), by_method(), by_method());
+        let (started, received, sent, sent_bytes) = (by_method(), by_method(), by_method(), by_method());
         let handled = Family::<HandledLabels, Counter>::default();
-        let seconds =
-            Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
+        let seconds = Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(handling_seconds);
         let panics = Counter::default();
+        let failures = Family::<ReasonLabel, Counter>::default();
+        let handshake_failures =
+            Failure::REASONS.map(|reason| failures.get_or_create_owned(&ReasonLabel { reason: reason.name() }));
+        registry.register(
+            "narthex_tls_handshake_failures",
+            "TLS handshakes with gRPC clients that failed, by what was wrong",
+            failures,
+        );
         let counted = |method: Method| {
             let labels = MethodLabels {
                 grpc_type: method.kind.name(),
@@ -177,6 +197,7 @@ impl Metrics {
             let counted = Counted {
                 received: received.get_or_create(&labels).clone(),
                 sent: sent.get_or_create(&labels).clone(),
+                sent_bytes: sent_bytes.get_or_create(&labels).clone(),
                 started: started.get_or_create(&labels).clone(),
                 handled: CODES.map(|code| handled.get_or_create(&with_code(&labels, code)).clone()),
                 seconds: seconds.get_or_create(&labels).clone(),
@@ -186,6 +207,11 @@ impl Metrics {
             (path, Arc::new(counted))
         };
         let methods = methods.into_iter().map(counted).collect();
+        registry.register(
+            "narthex_grpc_sent_bytes",
+            "Bytes of messages sent, as they go out: compressed, if they are",
+            sent_bytes.clone(),
+        );
         let grpc = registry.sub_registry_with_prefix("grpc");
         grpc.register(
             "req_panics_recovered",
@@ -198,7 +224,11 @@ impl Metrics {
         server.register("msg_received", "Messages received", received.clone());
         server.register("msg_sent", "Messages sent", sent.clone());
         server.register("handling_seconds", "How long calls took, in seconds", seconds.clone());
-        Self(Arc::new(Inner { panics, methods }))
+        Self(Arc::new(Inner {
+            panics,
+            handshake_failures,
+            methods,
+        }))
     }
 
     /// The method that answers at `path`, if it is one that is counted.
@@ -209,6 +239,15 @@ impl Metrics {
     pub(super) fn panicked(&self) {
         self.0.panics.inc();
     }
+
+    pub(super) fn handshake_failed(&self, failure: &Failure) {
+        self.0.handshake_failures[failure.reason as usize].inc();
+    }
+}
+
+/// Both classic and native, each of the latter's buckets at most a tenth wider than the one before, as in Thanos.
+fn handling_seconds() -> Histogram {
+    Histogram::new_classic_and_native(SECONDS, NativeHistogramConfig::new(1.1).max_buckets(256))
 }
 
 fn by_method() -> Family<MethodLabels, Counter> {
@@ -256,6 +295,37 @@ mod tests {
         assert!(!text.contains("Health"), "{text}");
         assert!(metrics.find("/thanos.Store/Series").is_some());
         assert!(metrics.find("/thanos.Store/Info").is_none());
+    }
+
+    #[test]
+    fn how_long_calls_took_is_a_native_histogram_too() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, methods(crate::pb::FILE_DESCRIPTOR_SET).unwrap());
+        let info = metrics.find("/thanos.info.Info/Info").unwrap();
+        for millis in [2, 2, 500] {
+            info.end(Code::Ok, Duration::from_millis(millis));
+        }
+        let families = prometheus_client::encoding::prometheus_protobuf::encode(&registry).unwrap();
+        let family = families
+            .iter()
+            .find(|is| is.name == "grpc_server_handling_seconds")
+            .unwrap();
+        let busy = |metric: &&_| {
+            let metric: &prometheus_client::encoding::prometheus_protobuf::prometheus_data_model::Metric = metric;
+            metric.label.iter().any(|label| label.value == "thanos.info.Info")
+        };
+        let histogram = family.metric.iter().find(busy).unwrap().histogram.as_ref().unwrap();
+        // Each bucket ends at 2^(1/8) times the one before: the largest step that is not above 1.1.
+        assert_eq!((histogram.sample_count, histogram.schema), (3, 3));
+        assert_eq!(
+            (histogram.positive_span.len(), &histogram.positive_delta[..]),
+            (2, &[2, -1][..])
+        );
+        assert_eq!(
+            histogram.bucket.len(),
+            SECONDS.len() + 1,
+            "the classic one, and infinity"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tonic::Status;
 use super::{
     MESSAGE_MAX,
     codec::Codec,
+    connection::Usage,
     messages::{COMPRESSED, Messages, PREFIX, length, prefix},
     metrics::Counted,
 };
@@ -24,6 +25,7 @@ pub(super) struct RequestBody<B> {
     counted: Option<Arc<Counted>>,
     messages: Messages,
     compressed: Option<Compressed>,
+    usage: Arc<Usage>,
 }
 
 /// What came of messages that may be compressed, in turn until a message is whole.
@@ -35,7 +37,7 @@ struct Compressed {
 }
 
 impl<B> RequestBody<B> {
-    pub(super) fn new(inner: B, counted: Option<Arc<Counted>>, codec: Option<Codec>) -> Self {
+    pub(super) fn new(inner: B, counted: Option<Arc<Counted>>, codec: Option<Codec>, usage: Arc<Usage>) -> Self {
         let compressed = codec.map(|codec| Compressed {
             codec,
             held: BytesMut::new(),
@@ -46,10 +48,12 @@ impl<B> RequestBody<B> {
             counted,
             messages: Messages::default(),
             compressed,
+            usage,
         }
     }
 
     fn count(&mut self, data: &[u8]) {
+        self.usage.touch();
         if let Some(counted) = &self.counted {
             let begun = self.messages.count(data);
             if begun > 0 {

@@ -1,11 +1,30 @@
-//! What the server knows of a call that runs, for the service that answers it and for whoever wants to see all of them.
+//! The calls that run: what the server knows of each, for the service that answers it and for whoever looks at all.
+//!
+//! A call is here from its beginning until it has ended, whatever ends it, so that this is as large as what runs: some 200
+//! bytes a call, and no more than [`PATH_MAX`] bytes of a path that nobody serves. A call pays for it with two short locks;
+//! what it sends, with a few stores.
 
 use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::time::Instant;
+use tracing::info;
+
+use super::metrics::Counted;
+
+/// What is kept of a path that is not one of the methods that are counted, in bytes.
+const PATH_MAX: usize = 100;
+/// Where a call is of which nobody has said more.
+const BEGUN: &str = "begun";
 
 /// A call, as its service may know it: among the extensions of its request. Clones are of the same call.
 #[derive(Clone, Debug)]
@@ -13,25 +32,54 @@ pub struct Caller(Arc<Known>);
 
 #[derive(Debug)]
 struct Known {
+    method: Name,
     peer: Option<SocketAddr>,
+    begun: Instant,
     deadline: Option<Instant>,
     place: Mutex<&'static str>,
+    sent_bytes: AtomicU64,
+    sent_messages: AtomicU64,
+    /// When the client last took a part of the answer, in ms since `begun`.
+    taken_ms: AtomicU64,
+}
+
+/// What is called.
+#[derive(Debug)]
+enum Name {
+    Counted(Arc<Counted>),
+    Path(Box<str>),
+}
+
+impl Name {
+    fn new(path: &str, counted: Option<&Arc<Counted>>) -> Self {
+        match counted {
+            Some(counted) => Self::Counted(Arc::clone(counted)),
+            // It comes from the client and is shown in a line.
+            None => {
+                let printable = path.chars().filter(|char| matches!(char, '!'..='~'));
+                Self::Path(printable.take(PATH_MAX).collect::<String>().into())
+            }
+        }
+    }
 }
 
 impl Caller {
-    /// The call of `peer` that must have ended at `deadline`.
-    pub(super) fn new(peer: SocketAddr, deadline: Option<Instant>) -> Self {
-        Self::of(Some(peer), deadline)
-    }
-
     /// A call of nobody, without a deadline.
     pub fn unknown() -> Self {
-        Self::of(None, None)
+        Self::of(Name::Path(Box::from("")), None, None)
     }
 
-    fn of(peer: Option<SocketAddr>, deadline: Option<Instant>) -> Self {
-        let place = Mutex::new("begun");
-        Self(Arc::new(Known { peer, deadline, place }))
+    fn of(method: Name, peer: Option<SocketAddr>, deadline: Option<Instant>) -> Self {
+        Self(Arc::new(Known {
+            method,
+            peer,
+            begun: Instant::now(),
+            deadline,
+            place: Mutex::new(BEGUN),
+            sent_bytes: AtomicU64::new(0),
+            sent_messages: AtomicU64::new(0),
+            taken_ms: AtomicU64::new(0),
+        }))
     }
 
     /// Who calls.
@@ -46,6 +94,237 @@ impl Caller {
 
     /// Where the call is from now on, in a few words: `waiting for a turn at Prometheus`.
     pub fn is_at(&self, place: &'static str) {
-        *self.0.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+        *self.place() = place;
+    }
+
+    /// The answer has begun; its service may know better where it is.
+    pub(super) fn answers(&self) {
+        let mut place = self.place();
+        if *place == BEGUN {
+            *place = "answering";
+        }
+    }
+
+    /// The client took `bytes` of the answer, in which `messages` begin.
+    pub(super) fn sent(&self, bytes: usize, messages: u64) {
+        self.0.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.sent_messages.fetch_add(messages, Ordering::Relaxed);
+        let age = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.taken_ms.store(age, Ordering::Relaxed);
+    }
+
+    fn place(&self) -> MutexGuard<'_, &'static str> {
+        self.0.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One line of `key=value`; times in seconds.
+    fn line(&self, now: Instant) -> String {
+        let known = &*self.0;
+        let mut line = String::with_capacity(200);
+        let age = now.saturating_duration_since(known.begun);
+        let sent = known.sent_messages.load(Ordering::Relaxed);
+        let quiet = age.saturating_sub(Duration::from_millis(known.taken_ms.load(Ordering::Relaxed)));
+        // Writing to a string cannot fail.
+        let _ = write!(line, "age={:.3} method=", age.as_secs_f64());
+        let _ = match &known.method {
+            Name::Counted(counted) => write!(line, "{}/{}", counted.method.service, counted.method.method),
+            Name::Path(path) => write!(line, "{}", path.trim_start_matches('/')),
+        };
+        let _ = match known.peer {
+            Some(peer) => write!(line, " peer={peer}"),
+            None => write!(line, " peer=unknown"),
+        };
+        let _ = match known.deadline {
+            Some(at) => write!(
+                line,
+                " deadline_in={:.3}",
+                at.saturating_duration_since(now).as_secs_f64()
+            ),
+            None => write!(line, " deadline_in=never"),
+        };
+        let _ = write!(
+            line,
+            " sent_bytes={} sent_messages={sent} nothing_taken_for={:.3} at=\"{}\"",
+            known.sent_bytes.load(Ordering::Relaxed),
+            quiet.as_secs_f64(),
+            self.place(),
+        );
+        line
+    }
+}
+
+/// All calls that run; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Running(Arc<Calls>);
+
+#[derive(Debug, Default)]
+struct Calls {
+    all: Mutex<Numbered>,
+    number: Gauge,
+}
+
+/// By a number that grows: the oldest come first.
+#[derive(Debug, Default)]
+struct Numbered {
+    next: u64,
+    calls: BTreeMap<u64, Caller>,
+}
+
+/// The entry of a call: gone when it is dropped.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) caller: Caller,
+    number: u64,
+    running: Running,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.running.all().calls.remove(&self.number);
+        self.running.0.number.dec();
+    }
+}
+
+impl Running {
+    /// No calls yet; registers how many there are.
+    pub fn register(registry: &mut Registry) -> Self {
+        let running = Self::default();
+        registry.register(
+            "narthex_grpc_calls_running",
+            "gRPC calls that run, those of health and reflection included",
+            running.0.number.clone(),
+        );
+        running
+    }
+
+    /// A call has begun.
+    pub(super) fn begin(
+        &self,
+        path: &str,
+        counted: Option<&Arc<Counted>>,
+        peer: SocketAddr,
+        deadline: Option<Instant>,
+    ) -> Entry {
+        let caller = Caller::of(Name::new(path, counted), Some(peer), deadline);
+        let mut all = self.all();
+        let number = all.next;
+        all.next += 1;
+        all.calls.insert(number, caller.clone());
+        drop(all);
+        self.0.number.inc();
+        Entry {
+            caller,
+            number,
+            running: self.clone(),
+        }
+    }
+
+    /// How many calls run, and a line for each of the oldest `limit`.
+    pub fn lines(&self, limit: usize) -> (usize, Vec<String>) {
+        let all = self.all();
+        let number = all.calls.len();
+        let oldest: Vec<Caller> = all.calls.values().take(limit).cloned().collect();
+        // Nobody waits while the lines are written.
+        drop(all);
+        let now = Instant::now();
+        (number, oldest.iter().map(|caller| caller.line(now)).collect())
+    }
+
+    /// A page: how many calls run, and a line for each of the oldest `limit`.
+    pub fn dump(&self, limit: usize) -> String {
+        let (number, lines) = self.lines(limit);
+        let mut page = format!("{number} gRPC calls run; the oldest first, times in seconds\n");
+        for line in &lines {
+            page.push_str(line);
+            page.push('\n');
+        }
+        if lines.len() < number {
+            let _ = writeln!(page, "... and {} more", number - lines.len());
+        }
+        page
+    }
+
+    /// Writes to the log how many calls run, and a line for each of the oldest `limit`.
+    pub fn log(&self, limit: usize) {
+        let (number, lines) = self.lines(limit);
+        info!(
+            running = number,
+            shown = lines.len(),
+            "gRPC calls that run, the oldest first"
+        );
+        for line in lines {
+            info!(call = line, "a gRPC call runs");
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, Numbered> {
+        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn peer() -> SocketAddr {
+        "10.0.0.7:41234".parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_tells_who_asks_what_and_where_it_is() {
+        let mut registry = Registry::default();
+        let methods = super::super::methods(crate::pb::FILE_DESCRIPTOR_SET).unwrap();
+        let metrics = super::super::Metrics::register(&mut registry, methods);
+        let running = Running::register(&mut registry);
+        let path = "/thanos.Store/Series";
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let entry = running.begin(path, metrics.find(path), peer(), Some(deadline));
+        assert_eq!(entry.caller.deadline(), Some(deadline));
+        sleep(Duration::from_millis(2500)).await;
+        entry.caller.answers();
+        entry.caller.sent(1000, 3);
+        sleep(Duration::from_secs(10)).await;
+        let line = |place: &str| {
+            format!(
+                "age=12.500 method=thanos.Store/Series peer=10.0.0.7:41234 deadline_in=107.500 sent_bytes=1000 \
+                 sent_messages=3 nothing_taken_for=10.000 at=\"{place}\""
+            )
+        };
+        assert_eq!(running.lines(10), (1, vec![line("answering")]));
+        entry.caller.is_at("waiting for a turn at Prometheus");
+        entry.caller.answers();
+        assert_eq!(running.lines(10).1, [line("waiting for a turn at Prometheus")]);
+        drop(entry);
+        assert_eq!(running.lines(10), (0, Vec::new()));
+    }
+
+    #[test]
+    fn the_oldest_come_first_and_a_page_has_an_end() {
+        let running = Running::default();
+        let long = format!("/x\n\u{7f}y{}", "z".repeat(1 << 20));
+        let entries: Vec<Entry> = ["/a/A", "/b/B", "/c/C", &long]
+            .map(|path| running.begin(path, None, peer(), None))
+            .into();
+        let (number, lines) = running.lines(usize::MAX);
+        assert_eq!(number, 4);
+        for (line, wanted) in lines.iter().zip(["=a/A ", "=b/B ", "=c/C ", "=xyzzz"]) {
+            assert!(line.contains(&format!("method{wanted}")), "{line}");
+        }
+        assert!(
+            lines[3].len() < 300 && lines[3].contains("deadline_in=never"),
+            "{}",
+            lines[3]
+        );
+        let page = running.dump(2);
+        assert!(
+            page.starts_with("4 gRPC calls run") && page.lines().count() == 4,
+            "{page}"
+        );
+        assert!(page.ends_with("\n... and 2 more\n"), "{page}");
+        drop(entries);
+        assert_eq!(running.dump(2).lines().count(), 1);
+        assert_eq!(running.0.number.get(), 0);
     }
 }

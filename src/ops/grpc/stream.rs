@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::ops::stall::{Unstalled, late};
+
 /// The opening of HTTP/2 from a client: its fixed text and an empty frame of settings.
 const OPENING: usize = 24 + 9;
 
@@ -20,9 +22,9 @@ const OPENING: usize = 24 + 9;
 #[derive(Debug)]
 pub(super) enum Stream {
     /// Plain text.
-    Plain(TcpStream),
+    Plain(Unstalled<TcpStream>),
     /// Through TLS, whose handshake is done.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Unstalled<TcpStream>>>),
 }
 
 impl AsyncRead for Stream {
@@ -104,8 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
         if *came >= OPENING {
             this.open = None;
         } else if timer.as_mut().poll(cx).is_ready() {
-            let late = "the client took too long over the opening of HTTP/2";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, late)));
+            return Poll::Ready(Err(late("the opening of HTTP/2")));
         }
         read
     }

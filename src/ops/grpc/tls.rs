@@ -4,7 +4,8 @@
 //!   (by time, inode or size; looked at once a second at most, on another thread). Thanos does not read the client CA
 //!   again.
 //! - A change that cannot be used is logged once and leaves the old files in use: a renewal may be half done.
-//! - With a client CA every client must show a certificate that comes from it.
+//! - With a client CA every client must show a certificate that comes from it, or is in it; which are good is told in
+//!   [`crate::trust`].
 //! - TLS 1.0 and 1.1 are not spoken: where a flag allows them the lowest version is 1.2.
 
 use std::{
@@ -20,15 +21,19 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
 use tracing::{info, warn};
 
+use crate::{ops::rarely::Rarely, trust::Trusted};
+
+mod failure;
 mod names;
+
+pub(super) use self::failure::Failure;
 
 const CERT: &str = "--grpc-server-tls-cert";
 const KEY: &str = "--grpc-server-tls-key";
@@ -122,6 +127,8 @@ struct Inner {
     born: Instant,
     /// When the files were last looked at, in ms since `born`.
     looked_ms: AtomicU64,
+    /// How often handshakes that failed are told.
+    failures: Rarely,
 }
 
 /// What tells that a file has changed: nothing where it is not there.
@@ -167,6 +174,7 @@ impl Tls {
             tried: Mutex::new(tried),
             born: Instant::now(),
             looked_ms: AtomicU64::new(0),
+            failures: Rarely::default(),
         }))))
     }
 
@@ -239,16 +247,12 @@ impl Files<'_> {
         let builder = match self.client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(CLIENT_CA, path)? {
-                    roots
-                        .add(certificate)
-                        .map_err(|error| content(CLIENT_CA, path, format!("bad certificate: {error}")))?;
-                }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                    .build()
+                let (trusted, skipped) = Trusted::read(&read(CLIENT_CA, path)?)
                     .map_err(|error| content(CLIENT_CA, path, error.to_string()))?;
-                builder.with_client_cert_verifier(verifier)
+                for problem in skipped {
+                    warn!(file = %path.display(), problem, "{CLIENT_CA}: a certificate is left out");
+                }
+                builder.with_client_cert_verifier(trusted.of_clients(provider))
             }
         };
         let mut config = builder

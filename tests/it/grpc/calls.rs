@@ -142,6 +142,8 @@ async fn calls_are_counted_by_their_method() {
     assert_eq!(rig.metadata_value("grpc_server_started_total"), 3.0);
     assert_eq!(rig.metadata_value("grpc_server_msg_received_total"), 3.0);
     assert_eq!(rig.metadata_value("grpc_server_msg_sent_total"), 6.0);
+    // Five of a digit, one of five letters, each with two bytes of its field and the five before a message.
+    assert_eq!(rig.metadata_value("narthex_grpc_sent_bytes_total"), 5.0 * 8.0 + 12.0);
     assert_eq!(rig.metadata_value("grpc_server_handling_seconds_count"), 3.0);
     for (code, times) in [("OK", 2.0), ("NotFound", 1.0), ("Aborted", 1.0), ("Unknown", 0.0)] {
         assert_eq!(rig.handled(code), times, "{code}");

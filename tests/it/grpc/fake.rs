@@ -10,12 +10,16 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _, stream};
-use narthex::pb::thanos::{
-    MetricMetadataRequest, MetricMetadataResponse,
-    info::{InfoRequest, InfoResponse, info_server::Info},
-    metadata_server::Metadata,
-    metric_metadata_response::Result as Is,
+use narthex::{
+    ops::grpc::Caller,
+    pb::thanos::{
+        MetricMetadataRequest, MetricMetadataResponse,
+        info::{InfoRequest, InfoResponse, info_server::Info},
+        metadata_server::Metadata,
+        metric_metadata_response::Result as Is,
+    },
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -65,6 +69,12 @@ pub(super) fn mixed(times: i32) -> Vec<MetricMetadataResponse> {
     (0..times).flat_map(|_| once()).collect()
 }
 
+/// Who calls, and how many seconds of its time are left, rounded up.
+fn who(caller: &Caller) -> String {
+    let left = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs_f64().ceil();
+    format!("{:?} {:?}", caller.peer(), caller.deadline().map(left))
+}
+
 impl Fake {
     /// How many calls there are inside the service.
     pub(super) fn running(&self) -> usize {
@@ -82,6 +92,7 @@ impl Metadata for Fake {
     type MetricMetadataStream = Messages;
 
     async fn metric_metadata(&self, request: Request<MetricMetadataRequest>) -> Result<Response<Messages>, Status> {
+        let caller = request.extensions().get::<Caller>().unwrap().clone();
         let request = request.into_inner();
         let finish = self.finish.clone();
         let first = stream::iter([Ok(text("first"))]);
@@ -93,6 +104,11 @@ impl Metadata for Fake {
             "until" => Box::pin(first.chain(stream::once(async move {
                 finish.cancelled().await;
                 Ok(text("last"))
+            }))),
+            "who" => Box::pin(stream::once(async move { Ok(text(who(&caller))) })),
+            "place" => Box::pin(first.chain(stream::once(async move {
+                caller.is_at("in the middle of the test");
+                std::future::pending().await
             }))),
             "endless" => Box::pin(stream::repeat_with(|| Ok(text("x".repeat(64 << 10))))),
             "panic" => Box::pin(first.chain(stream::once(async {

@@ -196,6 +196,12 @@ async fn idle_connections_make_room_and_busy_ones_do_not() {
     let _ = timeout(SOON, third.read_to_end(&mut came)).await.unwrap();
     assert!(came.is_empty());
     assert_eq!(rig.fake.running(), 2);
+    for (name, wanted) in [("open", 2.0), ("evicted_total", 1.0), ("refused_total", 1.0)] {
+        let value = rig
+            .metrics()
+            .value(&format!("narthex_connections_{name}"), &[("server", "grpc")]);
+        assert_eq!(value, Some(wanted), "{name}");
+    }
     drop((first_call, second_call));
     rig.until_dropped().await;
     let mut fourth = Raw::connect(rig.address).await;

@@ -7,7 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, ServerName},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use tempfile::TempDir;
@@ -15,7 +16,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{INFO, Raw, Rig, SOON, Start, client::framed};
-use crate::rig::wait_until;
+use crate::{rig::wait_until, trust::version_1};
 
 struct Ca(CertifiedIssuer<'static, KeyPair>);
 
@@ -82,6 +83,24 @@ impl Client {
             }
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// A client that shows this certificate, whatever rustls makes of it.
+    fn showing(
+        ca: &Ca,
+        certificate: CertificateDer<'static>,
+        key: &KeyPair,
+        version: &'static SupportedProtocolVersion,
+    ) -> Self {
+        let client = Self::new(ca, None, &[version]);
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        let mut config = ClientConfig::clone(&client.config);
+        let shown = CertifiedKey::new(vec![certificate], key);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(shown));
         Self {
             config: Arc::new(config),
         }
@@ -198,5 +217,83 @@ async fn clients_must_show_a_certificate_of_the_ca_also_of_a_renewed_one() {
     let renewed = async || strange.works(&rig).await.then_some(());
     wait_until(SOON, "the new CA is asked for", renewed).await;
     assert!(!mine.works(&rig).await);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn handshakes_that_fail_are_counted_by_what_the_client_did_wrong() {
+    let (dir, ca, clients) = (TempDir::new().unwrap(), Ca::new(), Ca::new());
+    ca.write_pair(dir.path());
+    let client_ca = dir.path().join("clients.pem");
+    fs_err::write(&client_ca, clients.0.pem()).unwrap();
+    let rig = serve(TlsFlags {
+        client_ca: Some(client_ca),
+        ..flags(dir.path())
+    })
+    .await;
+    let counted = async |reason: &str| {
+        let there = async || {
+            let value = rig
+                .metrics()
+                .value("narthex_tls_handshake_failures_total", &[("reason", reason)]);
+            (value.unwrap() == 1.0).then_some(())
+        };
+        wait_until(SOON, format!("a failure is counted: {reason}"), there).await;
+    };
+    let own = Some(&clients);
+    assert!(!Client::new(&ca, None, &[&TLS13]).works(&rig).await);
+    counted("no_certificate").await;
+    assert!(!Client::new(&ca, Some(&ca), &[&TLS13]).works(&rig).await);
+    counted("certificate").await;
+    assert!(!Client::new(&ca, own, &[&TLS12]).works(&rig).await);
+    counted("version").await;
+    assert!(!Client::new(&clients, own, &[&TLS13]).works(&rig).await);
+    counted("refused_ours").await;
+    let mut plain = TcpStream::connect(rig.address).await.unwrap();
+    let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut plain, opening).await.unwrap();
+    counted("not_tls").await;
+    drop(TcpStream::connect(rig.address).await.unwrap());
+    counted("left").await;
+    assert!(Client::new(&ca, own, &[&TLS13]).works(&rig).await);
+    let all = rig.metrics().value("narthex_tls_handshake_failures_total", &[]);
+    assert_eq!(all, Some(6.0), "and nothing else");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn clients_certificates_are_good_where_they_are_good_in_go() {
+    let (dir, ca, clients) = (TempDir::new().unwrap(), Ca::new(), Ca::new());
+    ca.write_pair(dir.path());
+    let own_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["query".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = params.self_signed(&own_key).unwrap();
+    let torn = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let client_ca = dir.path().join("clients.pem");
+    fs_err::write(&client_ca, [torn, &own.pem(), &clients.0.pem()].concat()).unwrap();
+    let rig = serve(TlsFlags {
+        client_ca: Some(client_ca),
+        min_version: TlsVersion::V1_2,
+        ..flags(dir.path())
+    })
+    .await;
+    let (from_ca, key) = clients.sign("query");
+    let old = version_1(from_ca.der(), clients.0.key());
+    for version in [&TLS12, &TLS13] {
+        let works = async |certificate: &CertificateDer<'static>, key: &KeyPair| {
+            let client = Client::showing(&ca, certificate.clone(), key, version);
+            client.works(&rig).await
+        };
+        assert!(works(own.der(), &own_key).await, "it is in the file");
+        assert!(works(&old, &key).await, "version 1");
+        let strange = KeyPair::generate().unwrap();
+        assert!(!works(own.der(), &strange).await, "the key of somebody else");
+        assert!(!works(&old, &strange).await, "the key of somebody else");
+        assert!(
+            !works(&version_1(from_ca.der(), &strange), &key).await,
+            "signed by somebody else"
+        );
+    }
     rig.stop().await;
 }

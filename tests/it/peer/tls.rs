@@ -9,12 +9,14 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use super::{
     client::{client, well},
     fake::Fake,
 };
+use crate::trust::version_1;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -214,4 +216,44 @@ async fn shows_its_own_certificate() {
         ),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_read_spoils_neither_the_file_nor_version_1() {
+    let ca = Ca::new();
+    let (certificate, key) = ca.sign("127.0.0.1");
+    let fake = server(certificate.der().clone(), &key, None);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    let torn = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    fs_err::write(&file, format!("{torn}{}", ca.pem())).unwrap();
+    works(&client(&fake.url(), &tls(&ca_file(&file)), LONG)).await;
+    fs_err::write(&file, torn).unwrap();
+    let config = HttpClientConfig::parse(&tls(&ca_file(&file))).unwrap();
+    let error = Client::new(&fake.url(), &config, LONG).unwrap_err().to_string();
+    assert!(
+        error.contains("tls_config.ca_file") && error.contains("no certificate"),
+        "{error}"
+    );
+
+    // It has no names, so that it is good only where nobody asks for one.
+    let fake = server_of_version_1(&ca);
+    works(&client(&fake.url(), &tls("insecure_skip_verify: true"), LONG)).await;
+    fs_err::write(&file, ca.pem()).unwrap();
+    fails(&client(&fake.url(), &tls(&ca_file(&file)), LONG), "not valid for").await;
+}
+
+/// A server whose certificate is of X.509 version 1.
+fn server_of_version_1(ca: &Ca) -> Fake {
+    let (certificate, key) = ca.sign("127.0.0.1");
+    let old = version_1(certificate.der(), ca.0.key());
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![old], key));
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown));
+    Fake::start_with(well, Some(Arc::new(config)))
 }

@@ -21,6 +21,7 @@ pub(crate) mod prometheus;
 pub(crate) mod s3_client;
 pub(crate) mod s3_server;
 pub(crate) mod sidecar;
+pub(crate) mod stopped;
 pub(crate) mod tools;
 pub(crate) mod wait;
 pub(crate) mod weed;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     s3_client::S3Client,
     s3_server::S3Server,
     sidecar::Sidecar,
+    stopped::StoppedClient,
     tools::{Leg, Tools},
     wait::wait_until,
     weed::Weed,

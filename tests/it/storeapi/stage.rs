@@ -271,6 +271,8 @@ async fn serve(context: Context, registry: &mut Registry, token: CancellationTok
         metrics: grpc::Metrics::register(registry, methods),
         log: None,
         limits: grpc::Limits::default(),
+        connections: narthex::ops::connections::Metrics::register(registry),
+        running: None,
     };
     let bound = grpc::bind("127.0.0.1:0", "--grpc-address").await.unwrap();
     let address = bound.local_address();

@@ -1,7 +1,5 @@
 //! gzip, RFC 1952.
 
-use std::io::Read as _;
-
 use bytes::{BufMut as _, BytesMut};
 use flate2::{Compress, Compression, Crc, FlushCompress, Status as Progress, bufread::MultiGzDecoder};
 
@@ -68,17 +66,5 @@ impl super::Encoder for Encoder {
 }
 
 pub(super) fn decompress(message: &[u8], limit: usize, out: &mut BytesMut) -> Result<(), Broken> {
-    let begun = out.len();
-    let mut decoder = MultiGzDecoder::new(message);
-    let mut room = [0; ROOM];
-    loop {
-        let read = decoder.read(&mut room).map_err(|error| broken(error.to_string()))?;
-        if read == 0 {
-            return Ok(());
-        }
-        if out.len() - begun + read > limit {
-            return Err(Broken::TooLarge(limit));
-        }
-        out.put_slice(&room[..read]);
-    }
+    super::read_all(MultiGzDecoder::new(message), limit, out)
 }

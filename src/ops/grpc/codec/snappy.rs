@@ -1,9 +1,13 @@
 //! The framed format of Snappy: a fixed start, then chunks with a checksum each.
+//!
+//! Reading is the decoder of the crate `snap`, looked at piece by piece. Writing is not its encoder: that writes one
+//! stream and cannot begin another, so that each message would pay anew for the 220 KiB of tables and buffers that are
+//! kept here from one message to the next.
 
 use std::cmp::min;
 
 use bytes::{BufMut as _, BytesMut};
-use snap::raw;
+use snap::{raw, read::FrameDecoder};
 
 use super::{Broken, broken};
 
@@ -106,61 +110,6 @@ fn chunk_of(raw: &mut raw::Encoder, packed: &mut Vec<u8>, content: &[u8], out: &
     Ok(())
 }
 
-pub(super) fn decompress(mut message: &[u8], limit: usize, out: &mut BytesMut) -> Result<(), Broken> {
-    let begun = out.len();
-    message = message
-        .strip_prefix(START)
-        .ok_or_else(|| broken("it does not start as the framed format of Snappy does"))?;
-    let mut raw = raw::Decoder::new();
-    while !message.is_empty() {
-        let (kind, chunk) = next_chunk(&mut message)?;
-        match kind {
-            TYPE_COMPRESSED | TYPE_PLAIN => {
-                let (checksum, data) = chunk
-                    .split_first_chunk::<CHECKSUM>()
-                    .ok_or_else(|| broken("a chunk has no checksum"))?;
-                let at = out.len();
-                let length = content_length(kind, data)?;
-                if at - begun + length > limit {
-                    return Err(Broken::TooLarge(limit));
-                }
-                if kind == TYPE_PLAIN {
-                    out.put_slice(data);
-                } else {
-                    out.put_bytes(0, length);
-                    raw.decompress(data, &mut out[at..])
-                        .map_err(|error| broken(error.to_string()))?;
-                }
-                if masked(&out[at..]).to_le_bytes() != *checksum {
-                    return Err(broken("a chunk's checksum is wrong"));
-                }
-            }
-            // Padding, what readers may skip, and the start of another stream.
-            0x80..=0xfe => {}
-            0xff if chunk == &START[HEAD..] => {}
-            other => return Err(broken(format!("a chunk has the unknown type {other:#04x}"))),
-        }
-    }
-    Ok(())
-}
-
-fn next_chunk<'a>(message: &mut &'a [u8]) -> Result<(u8, &'a [u8]), Broken> {
-    let cut = || broken("it is cut");
-    let (&[kind, a, b, c], rest) = message.split_first_chunk::<HEAD>().ok_or_else(cut)?;
-    let length = u32::from_le_bytes([a, b, c, 0]) as usize;
-    let (chunk, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-    *message = rest;
-    Ok((kind, chunk))
-}
-
-fn content_length(kind: u8, data: &[u8]) -> Result<usize, Broken> {
-    let length = if kind == TYPE_PLAIN {
-        data.len()
-    } else {
-        raw::decompress_len(data).map_err(|error| broken(error.to_string()))?
-    };
-    if length > CHUNK {
-        return Err(broken("a chunk is longer than the format allows"));
-    }
-    Ok(length)
+pub(super) fn decompress(message: &[u8], limit: usize, out: &mut BytesMut) -> Result<(), Broken> {
+    super::read_all(FrameDecoder::new(message), limit, out)
 }

@@ -138,9 +138,9 @@ fn bombs_are_refused_before_they_take_memory() {
 fn chunks_of_snappy_are_checked() {
     let good = bytes(TEXT_SNAPPY);
     for (at, what) in [
-        (0, "does not start"),
-        (10, "unknown type"),
-        (14, "checksum is wrong"),
+        (0, "stream header"),
+        (10, "unsupported chunk type"),
+        (14, "bad checksum"),
         (11, "it is cut"),
     ] {
         let mut bad = good.clone();

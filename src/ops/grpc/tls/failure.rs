@@ -1,0 +1,206 @@
+//! Why a TLS handshake failed, in the words of whoever runs the client: what it did wrong, and what to do.
+
+use std::{io, net::SocketAddr};
+
+use rustls::{CertificateError, Error, InvalidMessage, PeerIncompatible};
+use tracing::{debug, warn};
+
+use super::{CLIENT_CA, MIN_VERSION, Tls};
+
+/// What was wrong, as metrics tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ops::grpc) enum Reason {
+    /// The client said something that is not TLS.
+    NotTls,
+    /// No version that both speak.
+    Version,
+    /// No cipher suite, curve or signature that both speak.
+    Ciphers,
+    /// It did not offer `h2`.
+    Protocol,
+    /// It showed no certificate.
+    NoCertificate,
+    /// It showed one that is not good.
+    Certificate,
+    /// It refused ours.
+    RefusedOurs,
+    /// It was too slow.
+    Slow,
+    /// It left before the end.
+    Left,
+    /// Anything else.
+    Other,
+}
+
+impl Reason {
+    /// The value of the label.
+    pub(in crate::ops::grpc) fn name(self) -> &'static str {
+        match self {
+            Self::NotTls => "not_tls",
+            Self::Version => "version",
+            Self::Ciphers => "ciphers",
+            Self::Protocol => "protocol",
+            Self::NoCertificate => "no_certificate",
+            Self::Certificate => "certificate",
+            Self::RefusedOurs => "refused_ours",
+            Self::Slow => "slow",
+            Self::Left => "left",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A handshake that failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::ops::grpc) struct Failure {
+    pub(in crate::ops::grpc) reason: Reason,
+    text: String,
+}
+
+impl Failure {
+    /// All reasons, in the order of their numbers.
+    pub(in crate::ops::grpc) const REASONS: [Reason; 10] = [
+        Reason::NotTls,
+        Reason::Version,
+        Reason::Ciphers,
+        Reason::Protocol,
+        Reason::NoCertificate,
+        Reason::Certificate,
+        Reason::RefusedOurs,
+        Reason::Slow,
+        Reason::Left,
+        Reason::Other,
+    ];
+
+    fn new(reason: Reason, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { reason, text }
+    }
+
+    /// The client took too long.
+    pub(in crate::ops::grpc) fn too_slow() -> Self {
+        Self::new(Reason::Slow, "the client took too long")
+    }
+
+    /// What an accept failed with.
+    pub(in crate::ops::grpc) fn of(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(tls) => Self::of_tls(tls),
+            None if error.kind() == io::ErrorKind::TimedOut => Self::too_slow(),
+            None => Self::new(Reason::Left, format!("the client left: {error}")),
+        }
+    }
+
+    fn of_tls(error: &Error) -> Self {
+        match error {
+            Error::InvalidMessage(InvalidMessage::InvalidContentType) | Error::PeerSentOversizedRecord => Self::new(
+                Reason::NotTls,
+                "the client does not speak TLS: switch it on there, as with --grpc-client-tls-secure of a querier",
+            ),
+            Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            ) => Self::new(
+                Reason::Version,
+                format!("the client speaks no version of TLS that is allowed here: see {MIN_VERSION} ({error})"),
+            ),
+            Error::PeerIncompatible(_) => Self::new(
+                Reason::Ciphers,
+                format!("there is no cipher suite, curve or signature that both sides allow ({error})"),
+            ),
+            Error::NoApplicationProtocol => Self::new(Reason::Protocol, "the client does not offer HTTP/2 (ALPN h2)"),
+            Error::NoCertificatesPresented => Self::new(
+                Reason::NoCertificate,
+                format!("the client showed no certificate, and {CLIENT_CA} asks for one"),
+            ),
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::new(
+                Reason::Certificate,
+                format!("the client's certificate does not come from {CLIENT_CA}"),
+            ),
+            Error::InvalidCertificate(problem) => Self::new(
+                Reason::Certificate,
+                format!("the client's certificate is not good: {problem}"),
+            ),
+            Error::AlertReceived(alert) => Self::new(
+                Reason::RefusedOurs,
+                format!(
+                    "the client refused: {alert:?}; with a word about a CA or a certificate, it is ours that it does not trust"
+                ),
+            ),
+            other => Self::new(Reason::Other, other.to_string()),
+        }
+    }
+
+    /// Says it in the log; as a warning only where somebody has to do something, and not too often.
+    pub(in crate::ops::grpc) fn tell(&self, peer: SocketAddr, tls: &Tls) {
+        let reason = self.reason.name();
+        if self.reason == Reason::Left {
+            // Probes of a port look like this.
+            debug!(%peer, reason, problem = self.text, "a TLS handshake failed");
+        } else if let Some(unsaid) = tls.0.failures.now() {
+            warn!(%peer, reason, problem = self.text, unsaid, "a TLS handshake with a gRPC client failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::AlertDescription;
+
+    use super::*;
+
+    #[test]
+    fn reasons_have_the_places_of_their_numbers() {
+        for (at, reason) in Failure::REASONS.into_iter().enumerate() {
+            assert_eq!(reason as usize, at, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_client_did_wrong_is_said() {
+        let tls = |error: Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        for (error, reason, part) in [
+            (tls(Error::NoCertificatesPresented), "no_certificate", CLIENT_CA),
+            (
+                tls(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+                "certificate",
+                "does not come from",
+            ),
+            (
+                tls(Error::InvalidCertificate(CertificateError::Expired)),
+                "certificate",
+                "xpired",
+            ),
+            (
+                tls(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled)),
+                "version",
+                MIN_VERSION,
+            ),
+            (
+                tls(Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon)),
+                "ciphers",
+                "cipher suite",
+            ),
+            (tls(Error::NoApplicationProtocol), "protocol", "h2"),
+            (
+                tls(Error::InvalidMessage(InvalidMessage::InvalidContentType)),
+                "not_tls",
+                "does not speak TLS",
+            ),
+            (
+                tls(Error::AlertReceived(AlertDescription::UnknownCA)),
+                "refused_ours",
+                "UnknownCA",
+            ),
+            (tls(Error::DecryptError), "other", "decrypt"),
+            (io::ErrorKind::UnexpectedEof.into(), "left", "the client left"),
+            (io::ErrorKind::TimedOut.into(), "slow", "too long"),
+        ] {
+            let failure = Failure::of(&error);
+            assert_eq!(failure.reason.name(), reason, "{failure:?}");
+            assert!(failure.text.contains(part), "{failure:?}");
+        }
+    }
+}
