@@ -22,6 +22,7 @@ pub use self::answers::{
     ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, LabelMap, Meta, Rule, RuleGroup, SeriesExemplars,
     Statistic, Targets, TsdbStatus,
 };
+pub(super) use self::parameters::label_in_path;
 use self::{
     elements::Elements,
     parameters::{escaped_name, path_element, selector, time},
