@@ -19,9 +19,10 @@ use narthex::{
     },
     prometheus::{Client, HttpClientConfig, Peer, peer::Settings},
     storeapi::{
-        Context, exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls, metadata::MetadataService,
-        rules::RulesService, status::StatusService, targets::TargetsService,
+        Context, budget::Budget, exemplars::ExemplarsService, info::InfoService, label_calls::LabelCalls,
+        metadata::MetadataService, rules::RulesService, status::StatusService, targets::TargetsService,
     },
+    threads::Lane,
 };
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -190,7 +191,7 @@ impl Scene {
             validation: None,
         };
         let peer = Peer::new(client.clone(), settings, &mut registry);
-        let mut snapshots = peer.snapshots();
+        let (mut snapshots, stored_names) = (peer.snapshots(), peer.stored_names());
         let token = CancellationToken::new();
         tokio::spawn(peer.run(token.clone()));
         let known = tokio::time::timeout(PATIENCE, snapshots.wait_for(|snapshot| snapshot.problem.is_none()));
@@ -204,6 +205,10 @@ impl Scene {
             probe,
             // The default of --min-time.
             min_time: TimeOrDuration::At(-62_167_219_200_000),
+            stored_names,
+            budget: Budget::new(256 << 20),
+            lane: Lane::new(2),
+            timeout: PATIENCE,
         };
         let channel = serve(context.clone(), token.clone()).await;
         Scene {
