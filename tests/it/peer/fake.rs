@@ -225,6 +225,7 @@ pub(crate) fn prometheus(path: &str, yaml: &str, min: &str, max: &str) -> Answer
                         prometheus_tsdb_lowest_timestamp_seconds 1.7e+09\n";
             return Answer::Http(200, page.into());
         }
+        path if path.starts_with("/api/v1/label/") => serde_json::json!([]),
         _ => return Answer::Http(200, b"Prometheus Server is Ready.\n".to_vec()),
     };
     Answer::Http(
