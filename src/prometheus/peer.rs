@@ -265,7 +265,7 @@ impl Peer {
             for name in self.stored_names.due() {
                 let left = end.duration_since(Instant::now());
                 if ended || left.is_zero() {
-                    self.stored_names.doubted(&name);
+                    self.stored_names.postponed(&name);
                     continue;
                 }
                 match self.client.stores_label(&name, &snapshot.version, left).await {

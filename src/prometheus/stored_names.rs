@@ -26,7 +26,8 @@ const LENGTH_MAX: usize = 256;
 /// How long a name is looked up that nobody asks for.
 const ASKED_WITHIN: Duration = Duration::from_secs(60 * 60);
 
-/// How long it is believed that a name is stored: an error costs some work of Prometheus, and nothing else.
+/// How long a name counts as stored without another look, when it is stored or cannot be looked up. A look may be dear
+/// then: a Prometheus before 2.52 gives all values. That the name is gone meanwhile costs it some work, and nothing else.
 const STORED_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// The names; clones share them.
@@ -55,6 +56,10 @@ enum Stored {
     /// A series had it after the last look had begun.
     Seen,
     Yes {
+        since: Instant,
+    },
+    /// It was looked up, and nothing came of that.
+    Doubted {
         since: Instant,
     },
     No,
@@ -123,7 +128,7 @@ impl StoredNames {
         let mut due = Vec::new();
         for (name, known) in &mut held.known {
             match known.stored {
-                Stored::Yes { since } if now.duration_since(since) < STORED_FOR => continue,
+                Stored::Yes { since } | Stored::Doubted { since } if now.duration_since(since) < STORED_FOR => continue,
                 Stored::Seen => known.stored = Stored::Unknown,
                 _ => {}
             }
@@ -144,10 +149,19 @@ impl StoredNames {
         }
     }
 
-    /// A look has told nothing about this name.
+    /// A look has told nothing about this name: it counts as stored, and is not looked up for a while.
     pub fn doubted(&self, name: &str) {
+        self.set(name, Stored::Doubted { since: Instant::now() });
+    }
+
+    /// A look has ended before it came to this name: it counts as stored until the next one.
+    pub fn postponed(&self, name: &str) {
+        self.set(name, Stored::Unknown);
+    }
+
+    fn set(&self, name: &str, stored: Stored) {
         if let Some(known) = self.lock().known.get_mut(name) {
-            known.stored = Stored::Unknown;
+            known.stored = stored;
         }
     }
 
@@ -165,7 +179,7 @@ impl StoredNames {
             match known.stored {
                 Stored::Yes { .. } => counts.stored += 1,
                 Stored::No => counts.absent += 1,
-                Stored::Unknown | Stored::Seen => counts.unknown += 1,
+                Stored::Unknown | Stored::Seen | Stored::Doubted { .. } => counts.unknown += 1,
             }
         }
         counts
@@ -224,18 +238,18 @@ mod tests {
                 ..Counts::default()
             }
         );
-        for doubt in [|names: &StoredNames| names.doubted("replica"), StoredNames::forget] {
+        let doubts: [fn(&StoredNames); 3] = [
+            |names| names.doubted("replica"),
+            |names| names.postponed("replica"),
+            StoredNames::forget,
+        ];
+        for doubt in doubts {
             names.learned("replica", false);
             assert!(!names.may_be_stored("replica"));
             doubt(&names);
             assert!(names.may_be_stored("replica"));
-            assert_eq!(
-                names.counts(),
-                Counts {
-                    unknown: 1,
-                    ..Counts::default()
-                }
-            );
+            let (unknown, known) = (1, Counts::default());
+            assert_eq!(names.counts(), Counts { unknown, ..known });
         }
     }
 
@@ -253,18 +267,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_stored_is_looked_up_seldom_and_all_else_each_time() {
+    async fn what_is_stored_or_cannot_be_told_is_looked_up_seldom_and_all_else_each_time() {
         let names = StoredNames::default();
-        for name in ["no", "unknown", "yes"] {
+        let all = ["doubted", "no", "postponed", "unknown", "yes"];
+        for name in all {
             names.may_be_stored(name);
         }
-        names.learned("yes", true);
-        names.learned("no", false);
+        let learn = || {
+            names.learned("yes", true);
+            names.learned("no", false);
+            names.doubted("doubted");
+            names.postponed("postponed");
+        };
+        learn();
         for _ in 0..2 {
-            assert_eq!(names.due(), ["no", "unknown"]);
+            assert_eq!(names.due(), ["no", "postponed", "unknown"]);
         }
         tokio::time::advance(STORED_FOR).await;
-        assert_eq!(names.due(), ["no", "unknown", "yes"]);
+        assert_eq!(names.due(), all);
+        learn();
+        names.seen(["doubted", "yes"]);
+        assert_eq!(names.due(), all);
+        learn();
+        names.forget();
+        assert_eq!(names.due(), all);
     }
 
     #[tokio::test(start_paused = true)]

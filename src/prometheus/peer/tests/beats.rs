@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::prometheus::stored_names::Counts;
 
 /// Status and body; `None` is no answer, ever.
 type Told = Option<(u16, String)>;
@@ -149,7 +150,8 @@ async fn a_guarded_metrics_page_costs_what_is_on_it_and_is_told_once() {
 #[tokio::test(start_paused = true)]
 async fn names_are_looked_up_and_an_end_of_that_leaves_the_rest_unknown() {
     let server = Server::start(|path, _| well(path)).await;
-    let mut peer = up(&server);
+    let (mut peer, registry) = peer_of(&server.url, settings());
+    peer.take(reading(&[("cluster", "eu")], "2h"));
     let names = peer.stored_names();
     for name in ["replica", "pod", "a.b"] {
         assert!(names.may_be_stored(name));
@@ -162,11 +164,23 @@ async fn names_are_looked_up_and_an_end_of_that_leaves_the_rest_unknown() {
         [false, true, false, true],
         "2.42 cannot be asked about one of them"
     );
+    let counts = |stored, absent, unknown| Counts {
+        stored,
+        absent,
+        unknown,
+    };
+    assert_eq!(names.counts(), counts(1, 2, 1));
     let (_, reading) = peer.read_twice().await.unwrap();
     peer.take(Ok(reading));
     assert_eq!(told(), [true; 4], "this is another version");
     peer.look_up().await;
     assert_eq!(told(), [false, true, false, false]);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for (stored, count) in [("yes", 1), ("no", 3), ("unknown", 0)] {
+        let line = format!("\nnarthex_looked_up_label_names{{stored=\"{stored}\"}} {count}\n");
+        assert!(text.contains(&line), "{text}");
+    }
     assert!(
         server
             .asked()
