@@ -118,20 +118,15 @@ pub enum SetupError {
 impl ErrorKind {
     /// Whether the server has answered, if not as it should: it is there, and is asked for something else perhaps.
     pub(super) fn is_an_answer(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Status { .. }
-            | Self::Failed(_)
-            | Self::TooLarge { .. }
-            | Self::TooMuch { .. }
-            | Self::NotJson { .. }
-            | Self::NotUnderstood(_) => true,
-            Self::Refused
-            | Self::Unreachable(_)
-            | Self::TooLong { .. }
-            | Self::Timeout(_)
-            | Self::Cut(_)
-            | Self::Setup(_) => false,
-        }
+                | Self::Failed(_)
+                | Self::TooLarge { .. }
+                | Self::TooMuch { .. }
+                | Self::NotJson { .. }
+                | Self::NotUnderstood(_)
+        )
     }
 
     /// The kind of an error answer.
