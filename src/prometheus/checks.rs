@@ -61,6 +61,11 @@ pub fn is_agent(flags: &BTreeMap<String, String>) -> bool {
     is("agent", &|value| value == "true") || is("enable-feature", &|value| value.split(',').any(|one| one == "agent"))
 }
 
+/// What is known of the flags of a Prometheus that does not tell them, but is an agent.
+pub(super) fn flags_of_an_agent() -> BTreeMap<String, String> {
+    [("agent".to_owned(), "true".to_owned())].into()
+}
+
 /// What to say of a Prometheus in agent mode, whose other flags mean nothing.
 pub(super) fn agent() -> Finding {
     Finding::warning(

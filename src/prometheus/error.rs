@@ -129,6 +129,11 @@ impl ErrorKind {
         )
     }
 
+    /// Whether this is how a Prometheus in agent mode refuses what it does not have.
+    pub(super) fn is_of_an_agent(&self) -> bool {
+        matches!(self, Self::Status { code: 422, body } if body.contains("unavailable with Prometheus Agent"))
+    }
+
     /// The kind of an error answer.
     pub(super) fn status(code: u16, body: &[u8]) -> Self {
         #[derive(serde::Deserialize)]

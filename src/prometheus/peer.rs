@@ -112,6 +112,8 @@ pub struct Peer {
     warned: Vec<String>,
     /// The last metrics page was an answer, but none that could be read.
     guarded: bool,
+    /// It has refused a look as only an agent does. That counts where it does not tell its flags.
+    refused_as_agent: bool,
 }
 
 /// What one heartbeat read.
@@ -142,6 +144,7 @@ impl Peer {
             reloads_fail: false,
             warned: Vec::new(),
             guarded: false,
+            refused_as_agent: false,
         }
     }
 
@@ -257,7 +260,7 @@ impl Peer {
     }
 
     /// Looks up which of the names that queries ask about Prometheus stores.
-    async fn look_up(&self) {
+    async fn look_up(&mut self) {
         let snapshot = self.sender.borrow().clone();
         if snapshot.up && !snapshot.is_agent() {
             let end = Instant::now() + LOOK;
@@ -274,6 +277,7 @@ impl Peer {
                     Err(error) => {
                         tracing::debug!(%error, "whether a label is stored is not known");
                         self.stored_names.doubted(&name);
+                        self.refused_as_agent = error.kind.is_of_an_agent();
                         // What it says of one name it says of that name only.
                         ended = !matches!(
                             error.kind,
@@ -293,7 +297,10 @@ impl Peer {
     fn take(&mut self, result: Result<Reading, Error>) {
         let old = self.sender.borrow().clone();
         let new = match result {
-            Ok(reading) => {
+            Ok(mut reading) => {
+                if self.refused_as_agent {
+                    reading.flags.get_or_insert_with(checks::flags_of_an_agent);
+                }
                 let findings = self.findings(&reading);
                 self.guarded = reading.guarded.is_some();
                 self.metrics.last_heartbeat.set(now());
@@ -302,7 +309,11 @@ impl Peer {
                 self.warn(&findings);
                 answered(&old, reading, &findings, &self.settings)
             }
-            Err(error) => failed(&old, &error),
+            Err(error) => {
+                // What comes back may be no agent.
+                self.refused_as_agent = false;
+                failed(&old, &error)
+            }
         };
         self.metrics.up.set(i64::from(new.up));
         if !new.up || is_another(&old, &new) {

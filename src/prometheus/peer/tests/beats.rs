@@ -211,3 +211,39 @@ async fn names_are_looked_up_and_an_end_of_that_leaves_the_rest_unknown() {
         assert!(!asked.iter().any(|path| path.contains("/label/replica/")), "{asked:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_tell_its_flags_is_known_by_what_it_refuses() {
+    let agent = |path: &str, _| match path {
+        "/api/v1/status/flags" => Some((404, String::new())),
+        path if path.starts_with("/api/v1/label/") => {
+            let body = r#"{"status":"error","errorType":"execution","error":"unavailable with Prometheus Agent"}"#;
+            Some((422, body.to_owned()))
+        }
+        path => well(path),
+    };
+    let server = Server::start(agent).await;
+    let (mut peer, _) = peer_of(&server.url, settings());
+    for round in 0..3 {
+        let (_, reading) = peer.read_twice().await.unwrap();
+        peer.take(Ok(reading));
+        assert_eq!(peer.sender.borrow().is_agent(), round > 0);
+        peer.look_up().await;
+    }
+    assert!(
+        matches!(&*peer.warned, [one] if one.contains("agent mode")),
+        "{:?}",
+        peer.warned
+    );
+    let looked = server
+        .asked()
+        .iter()
+        .filter(|path| path.starts_with("/api/v1/label/"))
+        .count();
+    assert_eq!(looked, 1, "an agent is not asked again");
+    // After a restart it may be another.
+    peer.take(refused());
+    let (_, reading) = peer.read_twice().await.unwrap();
+    peer.take(Ok(reading));
+    assert!(!peer.sender.borrow().is_agent());
+}
