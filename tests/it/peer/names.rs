@@ -86,7 +86,7 @@ async fn a_large_answer_is_not_read_through() {
     let fake = Fake::start(endless);
     let told = plain(&fake).stores_label("pod", "2.42.0", LONG).await.unwrap();
     assert_eq!(told, Some(true));
-    let head = fake.last_head();
+    let head = fake.heads().pop().unwrap();
     assert!(
         head.starts_with("GET /api/v1/label/pod/values?limit=1 HTTP/1.1\r\n"),
         "{head}"
