@@ -20,6 +20,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
+pub(super) use self::parameters::label_in_path;
 pub use self::{
     answers::{
         ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, LabelMap, Meta, Rule, RuleGroup, SeriesExemplars,

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
+use super::error::Error;
 use crate::model::duration::parse_prometheus;
 
 const MIN: &str = "storage.tsdb.min-block-duration";
@@ -52,6 +53,44 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Whether these are the flags of a Prometheus in agent mode: `--agent` from 3.0 on, a feature to be enabled before.
+pub fn is_agent(flags: &BTreeMap<String, String>) -> bool {
+    let is = |name: &str, test: &dyn Fn(&str) -> bool| flags.get(name).is_some_and(|value| test(value));
+    is("agent", &|value| value == "true") || is("enable-feature", &|value| value.split(',').any(|one| one == "agent"))
+}
+
+/// What is known of the flags of a Prometheus that does not tell them, but is an agent.
+pub(super) fn flags_of_an_agent() -> BTreeMap<String, String> {
+    [("agent".to_owned(), "true".to_owned())].into()
+}
+
+/// What to say of a Prometheus in agent mode, whose other flags mean nothing.
+pub(super) fn agent() -> Finding {
+    Finding::warning(
+        "Prometheus runs in agent mode: it stores no blocks and answers no queries, so that nothing is shipped, and only \
+         its targets and the metadata of their metrics are offered to queriers. Run narthex beside the server that it \
+         sends to (remote_write), or run Prometheus without agent mode"
+            .to_owned(),
+    )
+}
+
+/// What to say of a Prometheus whose metrics page is an error.
+pub(super) fn guarded(error: &Error) -> Finding {
+    Finding::warning(format!(
+        "Prometheus does not show its own metrics, so that the oldest time that it holds is not known (queriers ask \
+         narthex about all times), nor whether its blocks fail to load: let narthex read them ({error})"
+    ))
+}
+
+/// What to say of a Prometheus without external labels.
+pub(super) fn unlabelled() -> Finding {
+    Finding::error(
+        "Prometheus has no external labels, so that its blocks and series could not be told from others; blocks wait, and \
+         queries are refused, until it has some: set global.external_labels in its configuration, or --label here"
+            .to_owned(),
+    )
 }
 
 /// Compares Prometheus' `flags` (`None`: it does not tell them) with ours: the data directory as `--tsdb.path` spells
@@ -294,6 +333,20 @@ mod tests {
             &[],
         );
         check(&[], false, &[(Warning, MIN)]);
+    }
+
+    #[test]
+    fn an_agent_is_known_by_its_flags() {
+        for (pairs, want) in [
+            (&[("agent", "true"), ("enable-feature", "")][..], true),
+            (&[("agent", "false"), ("enable-feature", "exemplar-storage")], false),
+            (&[("enable-feature", "agent")], true),
+            (&[("enable-feature", "exemplar-storage,agent")], true),
+            (&[("enable-feature", "agent-more")], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_agent(&flags(pairs)), want, "{pairs:?}");
+        }
     }
 
     proptest! {

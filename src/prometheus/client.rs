@@ -3,6 +3,9 @@
 //! Each call has a deadline for everything: connecting, the answer's head, its body. Answers are bounded in size. Dropping
 //! the call's future drops the request.
 
+mod storage;
+mod stored;
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
@@ -15,7 +18,6 @@ use super::{
     api::Ask,
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
-    metrics_page,
     transport::{Posted, Transport},
     turns::{Kind, Turns},
 };
@@ -154,27 +156,6 @@ impl Client {
             scan.finish()
         };
         self.call("/api/v1/status/config", self.inner.timeout, ask).await
-    }
-
-    /// What Prometheus tells of its storage on its metrics page, which is read once; nothing if there is no such page
-    /// (404).
-    ///
-    /// # Errors
-    /// See [`ErrorKind`].
-    pub async fn storage(&self) -> Result<Storage, Error> {
-        let ask = async |url| {
-            // Nothing but `*/*` is accepted by name, so that the page comes as text.
-            let mut response = self.inner.transport.get(url).await?;
-            match response.status().as_u16() {
-                200 => {}
-                404 => return Ok(Storage::default()),
-                _ => return Err(answer::refusal(response).await),
-            }
-            let mut scan = metrics_page::Scan::default();
-            answer::each_chunk(&mut response, metrics_page::LIMIT, |chunk| scan.push(chunk)).await?;
-            scan.finish()
-        };
-        self.call("/metrics", self.inner.timeout, ask).await
     }
 
     /// Whether Prometheus still runs; answers within 2 s.

@@ -153,6 +153,24 @@ pub enum SetupError {
 }
 
 impl ErrorKind {
+    /// Whether the server has answered, if not as it should: it is there, and is asked for something else perhaps.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Status { .. }
+                | Self::Failed(_)
+                | Self::TooLarge { .. }
+                | Self::TooMuch { .. }
+                | Self::NotJson { .. }
+                | Self::NotUnderstood(_)
+        )
+    }
+
+    /// Whether this is how a Prometheus in agent mode refuses what it does not have.
+    pub(super) fn is_of_an_agent(&self) -> bool {
+        matches!(self, Self::Status { code: 422, body } if body.contains("unavailable with Prometheus Agent"))
+    }
+
     /// The kind of an error answer.
     pub(super) fn status(code: u16, body: &[u8]) -> Self {
         #[derive(serde::Deserialize)]

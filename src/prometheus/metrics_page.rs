@@ -3,6 +3,8 @@
 //! The page can be many megabytes, of which three lines are wanted. So it is looked through once, while it arrives, and
 //! never held; of each line only the beginning is.
 
+pub(super) mod families;
+
 use super::error::ErrorKind;
 
 /// Largest page that is looked through, in bytes.
@@ -93,12 +95,15 @@ impl Scan {
                 self.gauge = words.next() == Some(b"gauge");
             }
         } else if let Some(value) = sample(line, LOWEST_TIME).filter(|_| self.lowest_time_ms.is_none()) {
-            self.lowest_time_ms = Some(if self.gauge { milliseconds(value)? } else { 0 });
+            let wrong = || ErrorKind::NotUnderstood(format!("expected a number as {LOWEST_TIME} of its metrics"));
+            self.lowest_time_ms = Some(match self.gauge {
+                true => lowest_time(number(value).ok_or_else(wrong)?),
+                false => 0,
+            });
         } else if let Some(value) = sample(line, HEAD_MIN_TIME).filter(|_| self.head_min_time_ms.is_none()) {
-            // Whole milliseconds, which a float holds exactly for some 285,000 years.
-            self.head_min_time_ms = number(value).filter(|time| !time.is_nan()).map(|time| time as i64);
+            self.head_min_time_ms = number(value).and_then(head_min_time);
         } else if let Some(value) = sample(line, RELOAD_FAILURES).filter(|_| self.reload_failures.is_none()) {
-            self.reload_failures = count(value);
+            self.reload_failures = number(value).and_then(count);
         }
         Ok(())
     }
@@ -124,17 +129,20 @@ fn number(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(words(text).next()?).ok()?.parse().ok()
 }
 
-fn milliseconds(text: &[u8]) -> Result<i64, ErrorKind> {
-    let number = number(text)
-        .ok_or_else(|| ErrorKind::NotUnderstood(format!("expected a number as {LOWEST_TIME} of its metrics")))?;
-    let time = number * 1000.0;
+/// The lowest time in ms, of one in seconds.
+fn lowest_time(seconds: f64) -> i64 {
+    let time = seconds * 1000.0;
     // How a storage without any block or sample says so: the largest time, rounded to seconds.
-    Ok(if time == i64::MAX as f64 { i64::MIN } else { time as i64 })
+    if time == i64::MAX as f64 { i64::MIN } else { time as i64 }
+}
+
+/// The head's lowest time: whole milliseconds, which a float holds exactly for some 285,000 years.
+fn head_min_time(milliseconds: f64) -> Option<i64> {
+    (!milliseconds.is_nan()).then_some(milliseconds as i64)
 }
 
 /// A count; `None` for what cannot be one. It only makes us more careful, so that the rest of the page is still good.
-fn count(text: &[u8]) -> Option<u64> {
-    let number = number(text)?;
+fn count(number: f64) -> Option<u64> {
     (number.is_finite() && number >= 0.0).then_some(number as u64)
 }
 

@@ -1,9 +1,10 @@
 //! The heartbeat: asks Prometheus again and again and publishes what it is in a [`Snapshot`].
 //!
 //! **Cadence.** At once at the start, then each [`Settings::interval`] while Prometheus answers, and each 2 s (or each
-//! interval, if that is shorter) while it does not, so that we are ready soon after it is. One failed heartbeat is not
-//! believed: a second try follows within a second, and only when that fails too Prometheus counts as down. Whoever must
-//! know sooner asks for a heartbeat ([`Peer::sooner`]); it begins within a second after the one before.
+//! interval, if that is shorter) while it does not, so that we are ready soon after it is. One failed try is not believed:
+//! a second one follows within a second, or beside the first when that has taken half of the time, and only when both fail
+//! Prometheus counts as down. All of that takes no longer than a call of the client may (`--prometheus.get_config_timeout`).
+//! Whoever must know sooner asks for a heartbeat ([`Peer::sooner`]); it begins within a second after the one before.
 //!
 //! **Reloads.** A Prometheus that fails to reload its blocks takes back the block that it has just sealed and seals the
 //! same range again. Its counter of such failures is read with each heartbeat, and for three minutes after it was seen to
@@ -11,30 +12,46 @@
 //! than the last one is that of a new process, so that all of it is new. (A new process that has failed exactly as often
 //! as the old one, between two heartbeats, is not noticed.)
 //!
+//! **Metrics page.** One that is guarded or no good (an answer, but not the page) costs what is read from it and nothing
+//! else: the lowest time is then unknown. A Prometheus that does not answer there at all counts as down.
+//!
+//! **Label names.** After each heartbeat the names that queries ask about are looked up ([`StoredNames`]), each by a question
+//! whose answer is a line. That takes 5 s at most and fails nothing: what was not learned is unknown.
+//!
 //! **Trouble** ends nothing. While Prometheus is down the last labels, version and flags stay in the snapshot, marked by
 //! `up: false`. Prometheus without external labels, or with flags that do not fit ([`super::checks`]), is a problem that
-//! makes us not ready and is looked at again at each heartbeat, also after Prometheus was restarted with other flags.
+//! makes us not ready and is looked at again at each heartbeat, also after Prometheus was restarted with other flags. An
+//! agent has no blocks, so that its flags are not checked; that it is one is a warning.
 //!
 //! **Logs** tell changes: each new problem once, its end, new labels, new warnings.
+
+mod metrics;
+mod snapshot;
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use futures_util::{FutureExt as _, future::select_ok};
+use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Notify, watch},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::snapshot::Snapshot;
+use self::{
+    metrics::Metrics,
+    snapshot::{answered, failed, is_another, log_change, pause, reloads_fail},
+};
 use super::{
     checks::{self, Finding, Severity},
     client::{Client, Storage},
-    error::Error,
+    error::{Error, ErrorKind},
     stored_names::StoredNames,
 };
 use crate::model::Labels;
@@ -53,6 +70,9 @@ const RELOADS_FAIL: Duration = Duration::from_secs(180);
 
 /// Longest pause between two heartbeats meanwhile.
 const CLOSELY: Duration = Duration::from_secs(5);
+
+/// How long all names of labels are looked up, at most.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How the heartbeat works.
 #[derive(Clone, Debug)]
@@ -76,56 +96,6 @@ pub struct Validation {
     pub ignore_unequal: bool,
 }
 
-/// What is known of Prometheus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Prometheus' external labels as last read, under those of our flags. Empty until `seen`, and when there are none.
-    pub labels: Labels,
-    /// Its version as last read; `0` if it does not tell, empty until it was asked.
-    pub version: String,
-    /// Its flags as last read; empty if it does not tell them.
-    pub flags: BTreeMap<String, String>,
-    /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
-    pub lowest_time_ms: i64,
-    /// The oldest time that its head holds, in ms since 1970, as last read; `i64::MAX` if the head is empty, `None` if it
-    /// does not tell. It empties its head up to the end of a block once it has reloaded its blocks with that one.
-    pub head_min_time_ms: Option<i64>,
-    /// How often it could not reload its blocks since it was started, as last read; `None` until it tells.
-    pub reload_failures: Option<u64>,
-    /// When `reload_failures` was last seen to have grown.
-    pub reload_failed_at: Option<Instant>,
-    /// It answered the last heartbeat.
-    pub up: bool,
-    /// Why we are not ready, in words for logs and probes; `None` when we are.
-    pub problem: Option<String>,
-    /// It was asked at least once, whatever came of it.
-    pub asked: bool,
-    /// Its configuration was read at least once, so that `labels` are its own.
-    pub seen: bool,
-    /// At the last try nothing listened at its address.
-    pub gone: bool,
-}
-
-impl Snapshot {
-    /// What is known before the first heartbeat.
-    fn unknown(url: &str) -> Self {
-        Self {
-            labels: Labels::default(),
-            version: String::new(),
-            flags: BTreeMap::new(),
-            lowest_time_ms: 0,
-            head_min_time_ms: None,
-            reload_failures: None,
-            reload_failed_at: None,
-            up: false,
-            problem: Some(format!("Prometheus at {url} was not asked yet")),
-            asked: false,
-            seen: false,
-            gone: false,
-        }
-    }
-}
-
 /// The heartbeat of one Prometheus.
 #[derive(Debug)]
 pub struct Peer {
@@ -138,41 +108,12 @@ pub struct Peer {
     stored_names: StoredNames,
     /// It was logged that reloads fail, and not yet that they have stopped to.
     reloads_fail: bool,
-    /// The warnings about Prometheus' flags that were logged last.
+    /// The warnings about Prometheus that were logged last.
     warned: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Metrics {
-    up: Gauge,
-    configuration_errors: Gauge,
-    last_heartbeat: Gauge<f64, AtomicU64>,
-}
-
-impl Metrics {
-    fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            up: Gauge::default(),
-            configuration_errors: Gauge::default(),
-            last_heartbeat: Gauge::default(),
-        };
-        registry.register(
-            "thanos_sidecar_prometheus_up",
-            "1 if Prometheus answers and its labels and flags fit, else 0; the log says why",
-            metrics.up.clone(),
-        );
-        registry.register(
-            "narthex_configuration_errors",
-            "Mistakes in Prometheus' labels and flags that must be changed before blocks are safe; the log names them",
-            metrics.configuration_errors.clone(),
-        );
-        registry.register(
-            "narthex_prometheus_last_heartbeat_timestamp_seconds",
-            "When Prometheus last answered a heartbeat; 0 if it never did",
-            metrics.last_heartbeat.clone(),
-        );
-        metrics
-    }
+    /// The last metrics page was an answer, but none that could be read.
+    guarded: bool,
+    /// It has refused a look as only an agent does. That counts where it does not tell its flags.
+    refused_as_agent: bool,
 }
 
 /// What one heartbeat read.
@@ -183,6 +124,8 @@ struct Reading {
     /// `None` if Prometheus does not tell them.
     flags: Option<BTreeMap<String, String>>,
     storage: Storage,
+    /// Why nothing is known of its storage.
+    guarded: Option<Error>,
 }
 
 impl Peer {
@@ -200,6 +143,8 @@ impl Peer {
             stored_names: StoredNames::default(),
             reloads_fail: false,
             warned: Vec::new(),
+            guarded: false,
+            refused_as_agent: false,
         }
     }
 
@@ -232,33 +177,49 @@ impl Peer {
 
     async fn beat_for_ever(&mut self) {
         loop {
-            let (began, result) = self.read_twice().await;
-            let up = result.is_ok();
+            let (began, result) = match self.read_twice().await {
+                Ok((began, reading)) => (Some(began), Ok(reading)),
+                Err(error) => (None, Err(error)),
+            };
             self.take(result);
-            if up {
-                self.answered.send_replace(Some(began));
+            if began.is_some() {
+                self.answered.send_replace(began);
             }
+            self.look_up().await;
             let pause = pause(&self.sender.borrow(), self.settings.interval);
             rest(&self.sooner, pause).await;
         }
     }
 
-    /// Reads; if that fails though all was well, once more.
-    /// Tells when the last try began, too.
-    async fn read_twice(&self) -> (Instant, Result<Reading, Error>) {
-        let began = Instant::now();
-        match self.read().await {
-            Err(error) if self.sender.borrow().up => {
-                tracing::debug!(%error, "a heartbeat failed; it is tried once more");
-            }
-            result => return (began, result),
+    /// Reads; if that fails though all was well, or takes half of the time, once more.
+    /// Tells when the try that was answered began, too.
+    async fn read_twice(&self) -> Result<(Instant, Reading), Error> {
+        let (began, limit) = (Instant::now(), self.client.limit());
+        let up = self.sender.borrow().up;
+        let mut first = self.read(began + limit, up && !self.guarded).boxed();
+        if !up {
+            return first.await;
         }
-        tokio::time::sleep(SECOND_TRY.min(self.settings.interval)).await;
-        (Instant::now(), self.read().await)
+        match timeout_at(began + limit / 2, &mut first).await {
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a heartbeat failed; it is tried once more");
+                let left = (began + limit).duration_since(Instant::now());
+                tokio::time::sleep(SECOND_TRY.min(self.settings.interval).min(left / 2)).await;
+                self.read(began + limit, false).await
+            }
+            Ok(read) => read,
+            Err(_) => {
+                tracing::debug!("a heartbeat is slow; it is tried once more beside that");
+                let second = self.read(began + limit, false).boxed();
+                select_ok([first, second]).await.map(|(read, _)| read)
+            }
+        }
     }
 
-    async fn read(&self) -> Result<Reading, Error> {
-        let flags = match self.client.flags().await {
+    /// Asks everything, until `end`. A metrics page that cannot be had is only an error if it is `wanted`.
+    async fn read(&self, end: Instant, wanted: bool) -> Result<(Instant, Reading), Error> {
+        let began = Instant::now();
+        let flags = match self.by(end, "/api/v1/status/flags", self.client.flags()).await {
             // Something else that speaks Prometheus' language may do without.
             Err(error) if self.settings.validation.is_none() && !error.is_refused() => {
                 tracing::debug!(%error, "no flags, and none are needed");
@@ -266,32 +227,99 @@ impl Peer {
             }
             flags => flags?,
         };
-        let version = self.client.build_version().await?;
-        let storage = self.client.storage().await?;
-        let labels = self.client.external_labels().await?;
-        Ok(Reading {
+        let version = self.client.build_version();
+        let version = self.by(end, "/api/v1/status/buildinfo", version).await?;
+        let (storage, guarded) = match self.by(end, "/metrics", self.client.storage(&version)).await {
+            Err(error) if !wanted && error.kind.is_an_answer() => (Storage::default(), Some(error)),
+            storage => (storage?, None),
+        };
+        let labels = self.client.external_labels();
+        let labels = self.by(end, "/api/v1/status/config", labels).await?;
+        let reading = Reading {
             labels,
             version,
             flags,
             storage,
+            guarded,
+        };
+        Ok((began, reading))
+    }
+
+    /// Waits for the answer to the question `path`, but not beyond `end`, when the heartbeat is told.
+    async fn by<T>(
+        &self,
+        end: Instant,
+        path: &str,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let answer = timeout_at(end, answer).await;
+        answer.unwrap_or_else(|_| {
+            let (url, kind) = (self.client.shown(path), ErrorKind::Timeout(self.client.limit()));
+            Err(Error { url, kind })
         })
+    }
+
+    /// Looks up which of the names that queries ask about Prometheus stores.
+    async fn look_up(&mut self) {
+        let snapshot = self.sender.borrow().clone();
+        if snapshot.up && !snapshot.is_agent() {
+            let end = Instant::now() + LOOK;
+            let mut ended = false;
+            for name in self.stored_names.due() {
+                let left = end.duration_since(Instant::now());
+                if ended || left.is_zero() {
+                    self.stored_names.postponed(&name);
+                    continue;
+                }
+                match self.client.stores_label(&name, &snapshot.version, left).await {
+                    Ok(Some(stored)) => self.stored_names.learned(&name, stored),
+                    Ok(None) => self.stored_names.doubted(&name),
+                    Err(error) => {
+                        tracing::debug!(%error, "whether a label is stored is not known");
+                        self.stored_names.doubted(&name);
+                        self.refused_as_agent = error.kind.is_of_an_agent();
+                        // What it says of one name it says of that name only.
+                        ended = !matches!(
+                            error.kind,
+                            ErrorKind::Status {
+                                code: 400 | 404 | 422,
+                                ..
+                            }
+                        );
+                    }
+                }
+            }
+        }
+        self.metrics.count_names(self.stored_names.counts());
     }
 
     /// Takes in the result of a heartbeat: metrics, logs, and the snapshot, if it has changed.
     fn take(&mut self, result: Result<Reading, Error>) {
         let old = self.sender.borrow().clone();
         let new = match result {
-            Ok(reading) => {
+            Ok(mut reading) => {
+                if self.refused_as_agent {
+                    reading.flags.get_or_insert_with(checks::flags_of_an_agent);
+                }
                 let findings = self.findings(&reading);
+                self.guarded = reading.guarded.is_some();
                 self.metrics.last_heartbeat.set(now());
                 let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
                 self.metrics.configuration_errors.set(errors.count() as i64);
                 self.warn(&findings);
                 answered(&old, reading, &findings, &self.settings)
             }
-            Err(error) => failed(&old, &error),
+            Err(error) => {
+                // What comes back may be no agent.
+                self.refused_as_agent = false;
+                failed(&old, &error)
+            }
         };
-        self.metrics.up.set(i64::from(new.problem.is_none()));
+        self.metrics.up.set(i64::from(new.up));
+        if !new.up || is_another(&old, &new) {
+            self.stored_names.forget();
+        }
+        self.stored_names.keep(new.labels.iter().map(|label| &*label.name));
         log_change(&old, &new, self.client.url());
         self.log_reloads(&old, &new);
         self.sender.send_if_modified(|snapshot| {
@@ -304,6 +332,7 @@ impl Peer {
     /// What is wrong with a Prometheus that answers.
     fn findings(&self, reading: &Reading) -> Vec<Finding> {
         let mut findings = match &self.settings.validation {
+            _ if reading.flags.as_ref().is_some_and(checks::is_agent) => vec![checks::agent()],
             Some(Validation {
                 tsdb_path,
                 ledger_name,
@@ -311,13 +340,11 @@ impl Peer {
             }) => checks::validate(reading.flags.as_ref(), tsdb_path, ledger_name, *ignore_unequal),
             None => Vec::new(),
         };
+        if let Some(error) = &reading.guarded {
+            findings.push(checks::guarded(error));
+        }
         if reading.labels.is_empty() && self.settings.extra_labels.is_empty() {
-            findings.push(Finding {
-                severity: Severity::Error,
-                text: "Prometheus has no external labels, so that its blocks could not be told from others: set \
-                       global.external_labels in its configuration, or --label here"
-                    .to_owned(),
-            });
+            findings.push(checks::unlabelled());
         }
         findings
     }
@@ -353,20 +380,6 @@ impl Peer {
     }
 }
 
-/// How long to rest after a heartbeat.
-fn pause(snapshot: &Snapshot, interval: Duration) -> Duration {
-    match snapshot {
-        Snapshot { up: false, .. } => RETRY.min(interval),
-        _ if reloads_fail(snapshot) => CLOSELY.min(interval),
-        _ => interval,
-    }
-}
-
-/// Whether a reload of Prometheus' blocks has failed lately.
-fn reloads_fail(snapshot: &Snapshot) -> bool {
-    snapshot.reload_failed_at.is_some_and(|at| at.elapsed() < RELOADS_FAIL)
-}
-
 /// Rests for `pause`, or until somebody asks for a heartbeat, but not for less than [`SHORTEST`] then.
 async fn rest(sooner: &Notify, pause: Duration) {
     let least = SHORTEST.min(pause);
@@ -376,70 +389,6 @@ async fn rest(sooner: &Notify, pause: Duration) {
         biased;
         () = sooner.notified() => {}
         () = tokio::time::sleep(pause - least) => {}
-    }
-}
-
-/// When the counter of failed reloads was last seen to have grown, now that it has been read again.
-fn reload_failed_at(old: &Snapshot, now: Option<u64>) -> Option<Instant> {
-    let grown = match (old.reload_failures, now) {
-        (Some(before), Some(now)) if now < before => now > 0,
-        (Some(before), Some(now)) => now > before,
-        _ => false,
-    };
-    if grown {
-        Some(Instant::now())
-    } else {
-        old.reload_failed_at
-    }
-}
-
-/// The snapshot after a heartbeat that was answered.
-fn answered(old: &Snapshot, reading: Reading, findings: &[Finding], settings: &Settings) -> Snapshot {
-    let storage = reading.storage;
-    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
-    let errors: Vec<String> = errors.map(ToString::to_string).collect();
-    Snapshot {
-        labels: reading.labels.overlaid_with(&settings.extra_labels),
-        version: reading.version,
-        flags: reading.flags.unwrap_or_default(),
-        lowest_time_ms: storage.lowest_time_ms,
-        head_min_time_ms: storage.head_min_time_ms,
-        // A page that does not tell once leaves what the next one is held against.
-        reload_failures: storage.reload_failures.or(old.reload_failures),
-        reload_failed_at: reload_failed_at(old, storage.reload_failures),
-        up: true,
-        problem: (!errors.is_empty()).then(|| errors.join("; ")),
-        asked: true,
-        seen: true,
-        gone: false,
-    }
-}
-
-/// The snapshot after a heartbeat that failed: what was known stays known.
-fn failed(old: &Snapshot, error: &Error) -> Snapshot {
-    Snapshot {
-        up: false,
-        problem: Some(error.to_string()),
-        asked: true,
-        gone: error.is_refused(),
-        ..old.clone()
-    }
-}
-
-fn log_change(old: &Snapshot, new: &Snapshot, url: &str) {
-    if old.seen && old.labels != new.labels {
-        tracing::warn!(
-            prometheus = url, old = %old.labels, new = %new.labels,
-            "external labels have changed; blocks shipped from now on carry the new ones"
-        );
-    }
-    if old.problem == new.problem {
-        return;
-    }
-    match &new.problem {
-        Some(problem) if new.up => tracing::error!(prometheus = url, "not ready: {problem}"),
-        Some(problem) => tracing::warn!(prometheus = url, "not ready: {problem}"),
-        None => tracing::info!(prometheus = url, version = new.version, labels = %new.labels, "Prometheus is up"),
     }
 }
 

@@ -23,7 +23,7 @@ impl InfoService {
 
 #[async_trait]
 impl Info for InfoService {
-    /// Fails as a whole while we are not ready: an answer without labels would be asked for everything.
+    /// Offers what Prometheus can answer: an agent has no store. Fails as a whole while we are not ready: an answer without labels would be asked for everything.
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let view = self.context.view();
         // The probe may hear of lost labels a moment later.
@@ -37,10 +37,12 @@ impl Info for InfoService {
             min_time,
             max_time,
         };
+        // An agent stores nothing: it knows its targets, and what they say of their metrics.
+        let stores = !self.context.snapshots.borrow().is_agent();
         Ok(Response::new(InfoResponse {
             label_sets: vec![labels],
             component_type: "sidecar".to_owned(),
-            store: Some(StoreInfo {
+            store: stores.then(|| StoreInfo {
                 min_time,
                 max_time,
                 supports_sharding: true,
@@ -49,12 +51,12 @@ impl Info for InfoService {
                 supports_projections: false,
             }),
             // An empty message says that the service is there.
-            rules: Some(RulesInfo {}),
+            rules: stores.then_some(RulesInfo {}),
             metric_metadata: Some(MetricMetadataInfo {}),
             targets: Some(TargetsInfo {}),
-            exemplars: Some(ExemplarsInfo::default()),
+            exemplars: stores.then(ExemplarsInfo::default),
             query: None,
-            status: Some(StatusInfo {}),
+            status: stores.then_some(StatusInfo {}),
         }))
     }
 }

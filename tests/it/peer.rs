@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
+mod agent;
 mod client;
 pub(crate) mod fake;
+mod names;
+mod own_metrics;
 mod reloads;
 mod tls;
 
@@ -14,6 +17,7 @@ use narthex::{
     prometheus::{
         Peer, Snapshot,
         peer::{Settings, Validation},
+        stored_names::StoredNames,
     },
 };
 use prometheus_client::registry::Registry;
@@ -38,6 +42,7 @@ struct Running {
     snapshots: watch::Receiver<Snapshot>,
     answered: watch::Receiver<Option<Instant>>,
     sooner: Arc<Notify>,
+    names: StoredNames,
     token: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -56,12 +61,14 @@ impl Running {
         };
         let peer = Peer::new(client(url, "", limit), settings, &mut Registry::default());
         let (snapshots, answered, sooner) = (peer.snapshots(), peer.answered(), peer.sooner());
+        let names = peer.stored_names();
         let token = CancellationToken::new();
         let task = tokio::spawn(peer.run(token.clone()));
         Running {
             snapshots,
             answered,
             sooner,
+            names,
             token,
             task,
         }
@@ -168,12 +175,17 @@ async fn tells_of_a_real_prometheus_that_merges_blocks() {
 #[tokio::test]
 async fn one_failed_heartbeat_is_not_believed() {
     let fake = Fake::start(well);
-    let mut running = Running::start(&fake.url(), Duration::from_millis(50), Duration::from_millis(500));
+    // One that hangs is tried once more after half of the time.
+    let mut running = Running::start(&fake.url(), Duration::from_millis(50), Duration::from_secs(6));
     running.until_ready().await;
     for fault in [Answer::Http(503, Vec::new()), Answer::Stall, Answer::Raw(Vec::new())] {
         let mut faults = vec![fault];
         let seen = fake.heads().len();
-        fake.answer(move |path| faults.pop().unwrap_or_else(|| well(path)));
+        // Names of labels are looked up after the heartbeat.
+        fake.answer(move |path| match path.starts_with("/api/v1/label/") {
+            true => well(path),
+            false => faults.pop().unwrap_or_else(|| well(path)),
+        });
         crate::rig::wait_until(LONG, "two more heartbeats", async || {
             (fake.heads().len() > seen + 9).then_some(())
         })

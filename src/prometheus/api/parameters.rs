@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::model::Matcher;
+use crate::{model::Matcher, prometheus::version::at_least};
 
 /// The largest time that Prometheus understands, in ms: one that is larger overflows there and selects nothing.
 const LATEST: i64 = (i64::MAX / 1000 - 62_135_596_801) * 1000;
@@ -88,6 +88,14 @@ pub(super) fn escaped_name(name: &str) -> String {
     text
 }
 
+/// A label's name as part of a path for a Prometheus of this `version`; `None` where no way of writing it is known.
+pub(in crate::prometheus) fn label_in_path(name: &str, version: &str) -> Option<String> {
+    if at_least(version, 3, 0) {
+        return Some(escaped_name(name));
+    }
+    is_classic(name).then(|| name.to_owned())
+}
+
 /// Percent-encodes one element of a path.
 pub(super) fn path_element(text: &str) -> String {
     let mut path = String::new();
@@ -152,5 +160,16 @@ mod tests {
             assert_eq!(escaped_name(name), want);
         }
         assert_eq!(path_element("a/b c%é~.-_"), "a%2Fb%20c%25%C3%A9~.-_");
+        for (name, version, want) in [
+            ("job", "2.42.0+ds", Some("job")),
+            ("U__a", "2.42.0+ds", Some("U__a")),
+            ("a.b", "2.53.3", None),
+            ("", "2.53.3", None),
+            ("a.b", "0", None),
+            ("a.b", "3.5.3", Some("U__a_2e_b")),
+            ("U__a", "3.5.3", Some("U__U____a")),
+        ] {
+            assert_eq!(label_in_path(name, version).as_deref(), want, "{name} {version}");
+        }
     }
 }

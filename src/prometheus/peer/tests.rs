@@ -1,5 +1,9 @@
+mod beats;
+
 use super::*;
 use crate::prometheus::{ErrorKind, HttpClientConfig};
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn settings() -> Settings {
     let validation = Validation {
@@ -15,8 +19,11 @@ fn settings() -> Settings {
 }
 
 fn peer(settings: Settings) -> (Peer, Registry) {
-    let url = "http://u:hunter2@127.0.0.1:1/prefix".parse().unwrap();
-    let client = Client::new(&url, &HttpClientConfig::default(), Duration::from_secs(1)).unwrap();
+    peer_of("http://u:hunter2@127.0.0.1:1/prefix", settings)
+}
+
+fn peer_of(url: &str, settings: Settings) -> (Peer, Registry) {
+    let client = Client::new(&url.parse().unwrap(), &HttpClientConfig::default(), LIMIT).unwrap();
     let mut registry = Registry::default();
     (Peer::new(client, settings, &mut registry), registry)
 }
@@ -34,6 +41,7 @@ fn reading(labels: &[(&str, &str)], max: &str) -> Result<Reading, Error> {
             lowest_time_ms: 1_700_000_000_000,
             ..Storage::default()
         },
+        guarded: None,
     })
 }
 
@@ -121,7 +129,8 @@ fn a_mistake_in_the_configuration_is_a_problem_until_it_is_gone() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for line in [
-        "\nthanos_sidecar_prometheus_up 0\n",
+        // As in Thanos, it says nothing about mistakes.
+        "\nthanos_sidecar_prometheus_up 1\n",
         "\nnarthex_configuration_errors 2\n",
     ] {
         assert!(text.contains(line), "{text}");
@@ -130,6 +139,83 @@ fn a_mistake_in_the_configuration_is_a_problem_until_it_is_gone() {
     assert_eq!(peer.sender.borrow().problem, None);
     assert_eq!((peer.metrics.up.get(), peer.metrics.configuration_errors.get()), (1, 0));
     assert!(peer.metrics.last_heartbeat.get() > 1.7e9);
+}
+
+#[test]
+fn labels_that_vanish_are_a_problem_until_there_are_some_again() {
+    let (mut peer, _) = peer(settings());
+    peer.take(reading(&[("cluster", "eu")], "2h"));
+    for _ in 0..2 {
+        peer.take(reading(&[], "2h"));
+        let snapshot = peer.sender.borrow().clone();
+        let problem = snapshot.problem.expect("without labels there is a problem");
+        assert!(snapshot.up && snapshot.labels.is_empty(), "the old ones count no more");
+        for part in [
+            "has no external labels",
+            "queries are refused",
+            "global.external_labels",
+        ] {
+            assert!(problem.contains(part), "{problem}");
+        }
+        assert_eq!((peer.metrics.up.get(), peer.metrics.configuration_errors.get()), (1, 1));
+    }
+    peer.take(reading(&[("cluster", "us")], "2h"));
+    assert_eq!(peer.sender.borrow().problem, None);
+}
+
+#[test]
+fn an_agent_is_ready_and_its_flags_about_blocks_are_not_checked() {
+    let (mut peer, _) = peer(settings());
+    let agent = || {
+        // An agent tells these durations.
+        let mut reading = reading(&[("cluster", "eu")], "0s").unwrap();
+        let flags = reading.flags.as_mut().unwrap();
+        flags.insert("agent".to_owned(), "true".to_owned());
+        Ok(reading)
+    };
+    peer.take(agent());
+    let snapshot = peer.sender.borrow().clone();
+    assert!(snapshot.is_agent() && snapshot.problem.is_none(), "{snapshot:?}");
+    assert!(
+        matches!(&*peer.warned, [one] if one.contains("agent mode")),
+        "{:?}",
+        peer.warned
+    );
+    assert_eq!((peer.metrics.up.get(), peer.metrics.configuration_errors.get()), (1, 0));
+    peer.take(reading(&[("cluster", "eu")], "2h"));
+    assert!(!peer.sender.borrow().is_agent() && peer.warned.is_empty());
+}
+
+#[test]
+fn another_process_is_noticed_where_it_shows() {
+    let known = |change: &dyn Fn(&mut Reading), reload_failures| {
+        let mut reading = telling(Storage {
+            reload_failures,
+            ..Storage::default()
+        })
+        .unwrap();
+        change(&mut reading);
+        reading
+    };
+    for (change, failures, forgotten) in [
+        (&(|_: &mut Reading| {}) as &dyn Fn(&mut Reading), Some(7), false),
+        (&|_| {}, Some(8), false),
+        (&|_| {}, None, false),
+        (&|_| {}, Some(6), true),
+        (&|reading| reading.version.push('x'), Some(7), true),
+        (&|reading| reading.flags.as_mut().unwrap().clear(), Some(7), true),
+    ] {
+        let (mut peer, _) = peer(settings());
+        peer.take(Ok(known(&|_| {}, Some(7))));
+        peer.stored_names.learned("cluster", false);
+        peer.take(Ok(known(change, failures)));
+        assert_eq!(peer.stored_names.may_be_stored("cluster"), forgotten, "{failures:?}");
+    }
+    let (mut peer, _) = peer(settings());
+    peer.take(Ok(known(&|_| {}, Some(7))));
+    peer.stored_names.learned("cluster", false);
+    peer.take(refused());
+    assert!(peer.stored_names.may_be_stored("cluster"));
 }
 
 #[test]

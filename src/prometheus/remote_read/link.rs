@@ -5,6 +5,8 @@
 //! answer was read to its end waits for the next call; one that the server has closed meanwhile is thrown away, and the
 //! call starts afresh.
 
+mod dial;
+
 use std::{
     io,
     pin::Pin,
@@ -23,7 +25,6 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
@@ -164,13 +165,8 @@ impl Link {
     }
 
     async fn connect_at_leisure(&self) -> Result<Line, ErrorKind> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
-            _ => ErrorKind::Unreachable(error.to_string()),
-        };
-        let stream = TcpStream::connect((self.target.host.as_str(), self.target.port))
-            .await
-            .map_err(failed)?;
+        let failed = |error: io::Error| ErrorKind::Unreachable(error.to_string());
+        let stream = dial::dial(&self.target.host, self.target.port).await?;
         // Without it a question could wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let tide = Tide::new(stream);

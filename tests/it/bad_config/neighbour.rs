@@ -103,7 +103,8 @@ async fn labels_may_come_late_and_change() {
 
     // Labels that go away again: what was sealed meanwhile waits for new ones.
     prometheus.set_external_labels(&[]).await;
-    wait_for_reason(&sidecar, &["no external labels"]).await;
+    wait_for_reason(&sidecar, &["no external labels", "queries are refused"]).await;
+    wait_for_log(&sidecar, &["level=warn", "external labels have changed; they are gone"]).await;
     let third = seal(&sound(2), data.path(), |_| {});
     sidecar.wait_until(PATIENCE, "the block is counted", waits).await;
     assert_eq!(bucket.visible().await.len(), 2);
@@ -139,10 +140,17 @@ async fn unequal_block_durations_make_it_not_ready_and_stop_no_block() {
     bucket::check(&bucket, &id, &data.path().join(&id)).await.unwrap();
     assert!(!sidecar.ready().await);
     assert_eq!(sidecar.metric("narthex_configuration_errors").await, Some(1.0));
+    // As in Thanos it is up when it answers.
+    assert_eq!(sidecar.metric("thanos_sidecar_prometheus_up").await, Some(1.0));
 }
 
 /// The answers of a real Prometheus, with flags of ours over its own: no version at hand has the one for the ledger.
 async fn with_flags(prometheus: &Prometheus, flags: Value) -> Fake {
+    with_answers(prometheus, flags, 404).await
+}
+
+/// The same with this status for everything else, the metrics page among it.
+async fn with_answers(prometheus: &Prometheus, flags: Value, other: u16) -> Fake {
     let mut answers = Vec::new();
     for path in [
         "/api/v1/status/flags",
@@ -164,8 +172,29 @@ async fn with_flags(prometheus: &Prometheus, flags: Value) -> Fake {
     }
     Fake::start(move |path| match answers.iter().find(|(known, _)| *known == path) {
         Some((_, body)) => Answer::Http(200, body.clone()),
-        None => Answer::Http(404, Vec::new()),
+        None => Answer::Http(other, Vec::new()),
     })
+}
+
+#[tokio::test]
+async fn a_guarded_metrics_page_costs_the_lowest_time_only() {
+    let (data, store) = (temp_dir("data"), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let prometheus = prometheus().await;
+    let fake = with_answers(prometheus, json!({}), 403).await;
+    let mut words = args(prometheus, data.path(), &bucket, &[]);
+    words[0] = format!("--prometheus.url={}", fake.url());
+    let sidecar = Sidecar::start(words);
+    sidecar.wait_ready(PATIENCE).await;
+    let passed = async || (sidecar.metric("thanos_shipper_dir_syncs_total").await? >= 1.0).then_some(());
+    sidecar.wait_until(PATIENCE, "a pass", passed).await;
+    let id = seal(&sound(0), data.path(), |_| {});
+    wait_for_visible(&sidecar, &bucket, &[&id]).await;
+    assert_eq!(sidecar.metric("thanos_sidecar_prometheus_up").await, Some(1.0));
+    assert!(sidecar.ready().await);
+    let log = sidecar.log();
+    assert_eq!(log.matches("does not show its own metrics").count(), 1, "{log}");
+    assert!(log_line(&sidecar, &["level=warn", "/metrics: status 403"]).is_some());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use narthex::{
     model::Labels,
-    prometheus::{Alive, Client, Error, ErrorKind, HttpClientConfig, SetupError, Storage},
+    prometheus::{Alive, Client, Error, ErrorKind, HttpClientConfig, SetupError},
 };
 use proptest::prelude::*;
 use url::Url;
@@ -23,7 +23,7 @@ pub(super) fn client(url: &Url, yaml: &str, timeout: Duration) -> Client {
     Client::new(url, &HttpClientConfig::parse(yaml).unwrap(), timeout).unwrap()
 }
 
-fn plain(fake: &Fake) -> Client {
+pub(super) fn plain(fake: &Fake) -> Client {
     client(&fake.url(), "", LONG)
 }
 
@@ -224,39 +224,6 @@ async fn reads_no_more_than_is_plausible() {
         matches!(error.kind, ErrorKind::TooLarge { limit: 67_108_864 }),
         "{error}"
     );
-}
-
-#[tokio::test]
-async fn looks_a_metrics_page_through_without_holding_it() {
-    let sample =
-        "# TYPE prometheus_tsdb_lowest_timestamp_seconds gauge\nprometheus_tsdb_lowest_timestamp_seconds 1.5\n";
-    let failures = "prometheus_tsdb_reloads_failures_total 3\n";
-    let page = format!(
-        "{}{sample}{}{failures}{}",
-        "a{b=\"c\"} 1\n".repeat(100_000),
-        "d 1\n".repeat(100_000),
-        "x".repeat(100_000)
-    );
-    let fake = Fake::start(move |_| Answer::Http(200, page.clone().into()));
-    let told = Storage {
-        lowest_time_ms: 1_500,
-        head_min_time_ms: None,
-        reload_failures: Some(3),
-    };
-    assert_eq!(plain(&fake).storage().await.unwrap(), told);
-    let head = fake.last_head().to_lowercase();
-    assert!(
-        head.starts_with("get /metrics http/1.1\r\n") && !head.contains("openmetrics") && !head.contains("protobuf"),
-        "{head}"
-    );
-    assert_eq!(fake.heads().len(), 1, "both are read from one answer");
-    fake.answer(|_| Answer::Http(404, Vec::new()));
-    assert_eq!(plain(&fake).storage().await.unwrap(), Storage::default());
-    let cut = format!("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{sample}");
-    for answer in [Answer::Http(503, Vec::new()), Answer::Raw(cut.into())] {
-        fake.answer(move |_| answer.clone());
-        assert!(plain(&fake).storage().await.is_err());
-    }
 }
 
 #[tokio::test]

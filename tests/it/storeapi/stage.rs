@@ -272,7 +272,7 @@ async fn serve(context: Context, registry: &mut Registry, token: CancellationTok
         log: None,
         limits: grpc::Limits::default(),
         connections: narthex::ops::connections::Metrics::register(registry),
-        running: None,
+        running: grpc::Running::register(registry),
     };
     let bound = grpc::bind("127.0.0.1:0", "--grpc-address").await.unwrap();
     let address = bound.local_address();
