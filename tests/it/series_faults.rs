@@ -12,4 +12,4 @@ mod frames;
 mod heavy;
 mod other_forms;
 mod queue;
-mod scene;
+pub(crate) mod scene;
