@@ -4,6 +4,7 @@
 //! truncated is waited for, with a bound; no test goes by the clock. An answer has [`scene::SIZE`] bytes, more than all
 //! sockets between Prometheus and the client hold: without narthex reading ahead, Prometheus waits for the client.
 
+mod ended;
 mod lag;
 mod pinned;
 mod places;

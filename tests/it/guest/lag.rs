@@ -1,14 +1,11 @@
 //! While a client does not read, Prometheus seals blocks and truncates its head as if nobody asked it.
 
-use std::path::Path;
-
-use fs_err as fs;
 use futures_util::future::join_all;
 use narthex::pb::thanos::SeriesResponse;
 use tonic::{Code, Streaming};
 
-use super::scene::{SIZE, Scene, assert_same, little, rest, take, whole};
-use crate::rig::{Leg, Tools, tools::temp_dir};
+use super::scene::{SIZE, Scene, Spill, assert_same, little, rest, take, whole};
+use crate::rig::{Leg, Tools};
 
 /// How often the head is truncated while a client reads nothing: once is possible with a reader that stands in the way.
 const TIMES: usize = 3;
@@ -24,17 +21,11 @@ async fn goes_on(scene: &Scene, stream: &mut Streaming<SeriesResponse>, look: im
     assert!(scene.prometheus.blocks().len() > blocks);
 }
 
-/// What a call that was read ahead holds is given back.
+/// What a call that was read ahead held is given back, and it did not lag.
 async fn assert_nothing_is_held(scene: &Scene) {
-    scene
-        .wait_for_metric("narthex_query_memory_bytes", |bytes| bytes == 0.0)
-        .await;
-    scene
-        .wait_for_metric("thanos_store_server_pending_series_requests", |calls| calls == 0.0)
-        .await;
-    scene
-        .wait_for_metric("narthex_series_clients_lagged_total", |calls| calls == 0.0)
-        .await;
+    scene.wait_until_nothing_is_held().await;
+    let lagged = scene.sidecar.metric("narthex_series_clients_lagged_total").await;
+    assert_eq!(lagged, Some(0.0));
 }
 
 async fn is_read_ahead_in_memory(leg: &Leg) {
@@ -57,36 +48,19 @@ async fn an_answer_that_nobody_reads_waits_in_memory_and_prometheus_goes_on() {
     join_all(legs.iter().map(is_read_ahead_in_memory)).await;
 }
 
-/// Files below `dir` that this process has open, and that have no name.
-fn nameless(process: u32, dir: &Path) -> usize {
-    let files = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
-    // A file may be closed while this looks.
-    let links = files.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    links
-        .filter(|link| link.starts_with(dir) && link.to_string_lossy().ends_with(" (deleted)"))
-        .count()
-}
-
 #[tokio::test]
 async fn an_answer_that_nobody_reads_waits_in_a_file_without_a_name_and_prometheus_goes_on() {
-    let spill = temp_dir("spill");
-    let dir = fs::canonicalize(spill.path()).unwrap();
-    let names = || fs::read_dir(&dir).unwrap().count();
-    let flag = format!("--store.spill-dir={}", dir.display());
-    let scene = Scene::start(&Tools::oldest(), &["--store.read-ahead=1MiB", &flag]).await;
+    let spill = Spill::new();
+    let scene = Scene::start(&Tools::oldest(), &["--store.read-ahead=1MiB", &spill.flag()]).await;
     let earlier = scene.fast().await;
     let mut stream = scene.slow().await;
-    goes_on(&scene, &mut stream, || assert_eq!(names(), 0)).await;
+    goes_on(&scene, &mut stream, || assert_eq!(spill.names(), 0)).await;
     scene.wait_until_read().await;
-    assert!(nameless(scene.sidecar.id(), &dir) > 0, "no file is open below {dir:?}");
+    assert!(spill.nameless(&scene) > 0, "no file is open");
     assert_same(&whole(stream).await, 1 + TIMES, &earlier);
     assert_nothing_is_held(&scene).await;
-    let closed = async || (nameless(scene.sidecar.id(), &dir) == 0).then_some(());
-    scene
-        .sidecar
-        .wait_until(super::scene::LONG, "the file is closed", closed)
-        .await;
-    assert_eq!(names(), 0);
+    spill.wait_until_closed(&scene).await;
+    assert_eq!(spill.names(), 0);
 }
 
 #[tokio::test]
@@ -111,7 +85,5 @@ async fn without_room_to_read_ahead_a_client_that_lags_loses_its_call_and_promet
     for flag in ["--store.read-ahead", "--store.spill-dir", "--store.max-client-lag"] {
         assert!(status.message().contains(flag), "{status}");
     }
-    scene
-        .wait_for_metric("narthex_query_memory_bytes", |bytes| bytes == 0.0)
-        .await;
+    scene.wait_until_nothing_is_held().await;
 }

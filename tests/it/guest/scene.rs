@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufWriter, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use fs_err as fs;
@@ -120,6 +120,58 @@ impl Scene {
     pub(super) async fn wait_until_read(&self) {
         self.wait_for_metric("narthex_oldest_remote_read_seconds", |seconds| seconds == 0.0)
             .await;
+    }
+
+    /// Waits until no call is open and none holds memory.
+    pub(super) async fn wait_until_nothing_is_held(&self) {
+        for name in [
+            "thanos_store_server_pending_series_requests",
+            "narthex_query_memory_bytes",
+        ] {
+            self.wait_for_metric(name, |value| value == 0.0).await;
+        }
+    }
+}
+
+/// A directory for what finds no room in memory.
+pub(super) struct Spill {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl Spill {
+    pub(super) fn new() -> Spill {
+        let dir = temp_dir("spill");
+        Spill {
+            path: fs::canonicalize(dir.path()).unwrap(),
+            _dir: dir,
+        }
+    }
+
+    /// The flag that names it.
+    pub(super) fn flag(&self) -> String {
+        format!("--store.spill-dir={}", self.path.display())
+    }
+
+    /// How many names are in it.
+    pub(super) fn names(&self) -> usize {
+        fs::read_dir(&self.path).unwrap().count()
+    }
+
+    /// How many files narthex has open in it that have no name.
+    pub(super) fn nameless(&self, scene: &Scene) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", scene.sidecar.id())).unwrap();
+        // A file may be closed while this looks.
+        let links = files.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links
+            .filter(|link| link.starts_with(&self.path) && link.to_string_lossy().ends_with(" (deleted)"))
+            .count()
+    }
+
+    /// Waits until narthex has closed all files in it.
+    pub(super) async fn wait_until_closed(&self, scene: &Scene) {
+        let closed = async || (self.nameless(scene) == 0).then_some(());
+        scene.sidecar.wait_until(LONG, "the file is closed", closed).await;
     }
 }
 
