@@ -34,6 +34,9 @@ async fn is_read_ahead_in_memory(leg: &Leg) {
     let mut stream = scene.slow().await;
     goes_on(&scene, &mut stream, || {}).await;
     scene.wait_until_read().await;
+    scene
+        .wait_for_metric("narthex_oldest_remote_read_seconds", |seconds| seconds == 0.0)
+        .await;
     // All but what the sockets and the client hold.
     scene
         .wait_for_metric("narthex_query_memory_bytes", |bytes| bytes > (SIZE / 2) as f64)

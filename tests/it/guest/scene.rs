@@ -16,7 +16,8 @@ use tonic::Streaming;
 
 pub(super) use crate::series_faults::scene::{Client, LONG};
 use crate::{
-    rig::{Leg, Prometheus, Sidecar, blocks, prometheus::Options, tools::temp_dir},
+    rig::{Leg, Prometheus, Sidecar, blocks, prometheus::Options, tools::temp_dir, wait_until},
+    series::stage::api,
     series_faults::scene::{self, Outcome},
 };
 
@@ -30,6 +31,12 @@ pub(super) const SIZE: usize = SERIES * TEXT;
 
 /// When the samples of the large block were taken, in seconds: early in 2026.
 const TAKEN: u64 = 1_767_225_600;
+
+/// The gauge of remote reads that Prometheus has open; newer versions have given it another name.
+const READS: [&str; 2] = [
+    "prometheus_api_remote_read_queries",
+    "prometheus_remote_read_handler_queries",
+];
 
 /// The name of all series of the large block.
 const LARGE: &str = "large";
@@ -57,6 +64,11 @@ impl Scene {
             ..Options::default()
         };
         let prometheus = Prometheus::start(leg, options).await;
+        let scraped = async || {
+            let up = api(&prometheus, "query", &[("query", "up")]).await;
+            (!up["result"].as_array()?.is_empty()).then_some(())
+        };
+        wait_until(LONG, "Prometheus has scraped itself", scraped).await;
         let mut args = vec![
             format!("--prometheus.url={}", prometheus.url()),
             format!("--tsdb.path={}", prometheus.data().display()),
@@ -116,9 +128,18 @@ impl Scene {
         self.sidecar.wait_until(LONG, name, probe).await;
     }
 
-    /// Waits until no remote read is under way.
+    /// Waits until Prometheus has no open remote read.
     pub(super) async fn wait_until_read(&self) {
-        self.wait_for_metric("narthex_oldest_remote_read_seconds", |seconds| seconds == 0.0)
+        let open = async |name| self.prometheus.metric(name).await;
+        let none = async || {
+            let count = match open(READS[0]).await {
+                Some(count) => count,
+                None => open(READS[1]).await?,
+            };
+            (count == 0.0).then_some(())
+        };
+        self.sidecar
+            .wait_until(LONG, "Prometheus has no open remote read", none)
             .await;
     }
 
