@@ -51,11 +51,17 @@ pub(super) struct Scene {
 impl Scene {
     /// One of this version that takes two remote reads at once, which is one from narthex, which has these flags.
     pub(super) async fn start(leg: &Leg, flags: &[&str]) -> Scene {
+        Scene::sealing(leg, "2h", flags).await
+    }
+
+    /// As [`Scene::start`], where Prometheus seals a block each `block`. It waits for no client longer than a quarter of that.
+    pub(super) async fn sealing(leg: &Leg, block: &'static str, flags: &[&str]) -> Scene {
         let data = temp_dir("guest");
         let large = blocks::of_text(&format!("large-{SERIES}x{TEXT}"), write);
         let large = large.join(&crate::rig::prometheus::sealed(&large)[0]);
         blocks::place_anew(&large, data.path());
         let options = Options {
+            block,
             data: Some(data.path().to_owned()),
             args: vec![
                 "--storage.tsdb.retention.time=3650d".to_owned(),
