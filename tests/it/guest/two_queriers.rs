@@ -10,7 +10,7 @@ use crate::rig::Tools;
 
 type Answer = Streaming<SeriesResponse>;
 
-/// Both querier's answers: each has asked one sidecar first, and the other when that had begun, and has then read one
+/// Both queriers' answers: each has asked one sidecar first, and the other when that had begun, and has then read one
 /// message from the second.
 ///
 /// Each sidecar has one place at its Prometheus.
