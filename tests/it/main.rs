@@ -15,6 +15,7 @@ mod demo;
 mod docs;
 mod full_check;
 mod grpc;
+mod guest;
 mod house;
 mod objstore;
 mod ops;

@@ -13,4 +13,4 @@ mod heavy;
 mod other_forms;
 mod queue;
 mod requests;
-mod scene;
+pub(crate) mod scene;

@@ -208,7 +208,12 @@ impl Core {
 
     /// All that is ready, as a piece.
     fn cut(&mut self) -> Bytes {
-        self.out.split().freeze()
+        // What is left of an allocation must not be used on: a piece that waits would keep twice its size.
+        let next = match self.is_open() {
+            true => BytesMut::with_capacity(PIECE + PIECE / 8),
+            false => BytesMut::new(),
+        };
+        std::mem::replace(&mut self.out, next).freeze()
     }
 
     /// Fills `out` up to a piece; pending when it is empty and nothing is there.

@@ -65,16 +65,22 @@ pub(crate) fn generate(spec: Spec) -> PathBuf {
 /// Makes as many blocks as it takes, one for each range of two hours, or finds them as [`generate`] does; the directory
 /// that they are in, which is to be read only.
 pub(crate) fn generate_all(spec: Spec) -> PathBuf {
-    let parent = target_dir().join("testdata");
     let name = format!(
         "v{VERSION}-{}x{}-{}s-{}",
         spec.series, spec.samples, spec.step, spec.slot
     );
+    of_text(&name, |path| write(spec, path))
+}
+
+/// Makes the blocks of a text in the OpenMetrics format that `write` puts into a file, or finds them below the target
+/// directory where an earlier run has left them under this name; the directory that they are in, which is to be read only.
+pub(crate) fn of_text(name: &str, write: impl FnOnce(&Path) -> std::io::Result<()>) -> PathBuf {
+    let parent = target_dir().join("testdata");
     let dir = parent.join(name);
     if sealed(&dir).is_empty() {
         let work = temp_dir("generate");
         let (text, out) = (work.path().join("text"), work.path().join("out"));
-        write(spec, &text).expect("the target directory can be written");
+        write(&text).expect("the target directory can be written");
         let done = Command::new(Tools::oldest().promtool)
             .args(["tsdb", "create-blocks-from", "openmetrics", "-q"])
             .args([&text, &out])

@@ -304,8 +304,8 @@ impl Ahead {
         let mut core = self.lock();
         let text = format!(
             "the client lags: Prometheus has waited for it for {:?} in all, and an open read keeps it from sealing blocks; \
-             read faster, ask for less at once, or give narthex more room (--store.read-ahead, --store.spill-dir, \
-             --store.max-client-lag)",
+             read faster, ask for less at once, or give narthex more room (--store.read-ahead, --store.spill-dir and \
+             --store.spill-limit) or time (--store.max-client-lag)",
             core.giving.patience
         );
         core.giving.metrics.lagged();
