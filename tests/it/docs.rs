@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::rig::{Leg, Tools, tools::temp_dir};
 
 /// The longest that the page about the design may get.
-const ARCHITECTURE: usize = 190;
+const ARCHITECTURE: usize = 180;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

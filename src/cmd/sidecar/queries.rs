@@ -21,7 +21,10 @@ use crate::{
         self, Context,
         series::{
             Series, Slow,
-            ahead::{room::Room, spill::Space},
+            ahead::{
+                room::Room,
+                spill::{self, Space},
+            },
             limits::Limits,
         },
     },
@@ -135,8 +138,9 @@ fn slow(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Res
     let room = Room::new(context.budget.clone(), bytes);
     room.register(registry);
     let dir = flags.store.spill_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
+    let used = spill::register(registry);
     let space = dir
-        .map(|dir| Space::open(dir, flags.store.spill_limit, registry))
+        .map(|dir| Space::open(dir, flags.store.spill_limit, used))
         .transpose();
     Ok(Slow {
         room,

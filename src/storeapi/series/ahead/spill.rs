@@ -55,23 +55,18 @@ pub(super) struct File {
 }
 
 impl Space {
-    /// At most `limit` bytes below `dir`, in which a file is made and removed to see whether that works.
+    /// At most `limit` bytes below `dir`, in which a file is made and removed to see whether that works; `used` shows them.
     ///
     /// # Errors
     /// It does not.
-    pub fn open(dir: &Path, limit: u64, registry: &mut Registry) -> io::Result<Self> {
+    pub fn open(dir: &Path, limit: u64, used: Gauge) -> io::Result<Self> {
         let space = Self(Arc::new(Inner {
             dir: dir.to_owned(),
             limit,
-            used: Gauge::default(),
+            used,
             broken: AtomicBool::new(false),
         }));
         make(dir)?.write_all(b"x")?;
-        registry.register(
-            "narthex_spilled_bytes",
-            "Bytes on disk that wait for clients that read slowly (at most --store.spill-limit)",
-            space.0.used.clone(),
-        );
         Ok(space)
     }
 
@@ -107,6 +102,17 @@ impl Space {
     fn give_back(&self, bytes: u64) {
         self.0.used.dec_by(bytes as i64);
     }
+}
+
+/// Shows bytes on disk, of which there are none without a directory.
+pub fn register(registry: &mut Registry) -> Gauge {
+    let used = Gauge::default();
+    registry.register(
+        "narthex_spilled_bytes",
+        "Bytes on disk that wait for clients that read slowly (at most --store.spill-limit)",
+        used.clone(),
+    );
+    used
 }
 
 /// A file that has no name any more.
@@ -181,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_is_read_in_order_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::open(dir.path(), 3 * BLOCK as u64, &mut Registry::default()).unwrap();
+        let space = Space::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
         let mut file = space.start().await.unwrap();
         let piece = |at: usize| Bytes::from(vec![at as u8; BLOCK / 2 + at]);
         file.write(vec![piece(1), piece(2)]).await.unwrap();
@@ -203,9 +209,7 @@ mod tests {
     fn a_directory_that_cannot_be_written_to_is_told_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
-        let error = Space::open(&missing, 1, &mut Registry::default())
-            .unwrap_err()
-            .to_string();
+        let error = Space::open(&missing, 1, Gauge::default()).unwrap_err().to_string();
         assert!(error.contains("missing/.narthex-"), "{error}");
     }
 }

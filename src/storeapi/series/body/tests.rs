@@ -5,7 +5,7 @@ use std::{
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use http_body_util::BodyExt as _;
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -251,7 +251,7 @@ async fn memory_is_never_more_than_the_room_and_a_piece() {
 #[tokio::test]
 async fn what_memory_has_no_room_for_goes_through_a_file() {
     let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 1 << 30, &mut Registry::default()).unwrap();
+    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
     let given = Given {
         read_ahead: MIB,
         space: Some(space),
@@ -276,7 +276,7 @@ async fn what_memory_has_no_room_for_goes_through_a_file() {
 #[tokio::test]
 async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 3 << 20, &mut Registry::default()).unwrap();
+    let space = Space::open(dir.path(), 3 << 20, Gauge::default()).unwrap();
     let given = Given {
         read_ahead: MIB,
         space: Some(space),
