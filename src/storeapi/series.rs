@@ -110,13 +110,7 @@ impl Series {
     ) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
-        let view = inner.context.view();
-        if view.labels.is_empty() {
-            // Without them the same series of two replicas could not be told apart.
-            return Err(Status::unavailable(
-                "Prometheus has no external labels now, so that nobody could tell whose series these are: set                  global.external_labels in its configuration, or --label here",
-            ));
-        }
+        let view = inner.context.labelled_view()?;
         let Some(query) = Query::new(request, &view, &inner.patterns).await? else {
             return Ok(SeriesBody::empty(pending));
         };

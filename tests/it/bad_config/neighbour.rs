@@ -7,6 +7,7 @@ use super::{PATIENCE, args, bucket, log_line, prometheus, seal, sound, wait_for_
 use crate::{
     peer::fake::{Answer, Fake},
     rig::{BucketView, Prometheus, Sidecar, Tools, http, process::free_port, prometheus::Options, tools::temp_dir},
+    series_faults::scene::Client,
 };
 
 /// Waits until it says why it is not ready in words that hold all of these, in the header and in the log.
@@ -105,6 +106,14 @@ async fn labels_may_come_late_and_change() {
     prometheus.set_external_labels(&[]).await;
     wait_for_reason(&sidecar, &["no external labels", "queries are refused"]).await;
     wait_for_log(&sidecar, &["level=warn", "external labels have changed; they are gone"]).await;
+    // Nobody could tell whose series these are.
+    let refused = Client::connect(&sidecar)
+        .await
+        .ask("any")
+        .await
+        .failed("without labels");
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert!(refused.message().contains("no external labels now"), "{refused}");
     let third = seal(&sound(2), data.path(), |_| {});
     sidecar.wait_until(PATIENCE, "the block is counted", waits).await;
     assert_eq!(bucket.visible().await.len(), 2);
