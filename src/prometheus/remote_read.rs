@@ -223,6 +223,11 @@ impl Frames {
         }))
     }
 
+    /// Bytes of a frame that has not come whole yet.
+    pub fn torn_bytes(&self) -> usize {
+        self.reader.torn_bytes()
+    }
+
     /// How many frames have come.
     pub fn count(&self) -> u64 {
         self.reader.frames()

@@ -99,7 +99,7 @@ impl Held {
             return Ok(());
         }
         Err(Status::resource_exhausted(format!(
-            "{why} have to be sorted in memory: this call needs more than {} bytes for them, all calls together may use \
+            "{why} have to be held in memory: this call needs more than {} bytes for them, all calls together may use \
              {} (--store.memory-limit); select less, or a shorter time",
             self.bytes, self.budget.total
         )))

@@ -147,6 +147,11 @@ impl FrameReader {
         })
     }
 
+    /// Bytes of a frame that has not come whole yet.
+    pub fn torn_bytes(&self) -> usize {
+        self.body.as_ref().map_or(0, |body| body.torn.len())
+    }
+
     /// How many whole frames there were.
     pub fn frames(&self) -> u64 {
         self.frames

@@ -29,6 +29,8 @@ use crate::{
 
 /// Bytes that a collected series takes beyond its own.
 const OVERHEAD: usize = 256;
+/// Prometheus sends frames of 1 MiB and a chunk, unless it is told otherwise.
+const USUAL_FRAME: usize = 2 << 20;
 /// So many series are sorted, and dropped, where they are.
 const FEW: usize = 1000;
 /// Series that are collected without a pause: a millisecond's work, or two.
@@ -93,6 +95,8 @@ pub struct Answer {
     used: Used,
     order: Order<OutSeries>,
     sorting: Option<Sorting>,
+    /// Bytes that are held for a large frame that has not come whole yet.
+    torn: usize,
     /// Series collected since the last pause.
     at_once: usize,
     /// Different series that are out, if that matters, and the labels of the last one.
@@ -157,6 +161,7 @@ impl Answer {
             frames: None,
             used: Used::default(),
             sorting: None,
+            torn: 0,
             at_once: 0,
             given: 0,
             last: None,
@@ -194,7 +199,10 @@ impl Answer {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let next = match ready!(frames.poll_frame(cx)) {
+            let polled = frames.poll_frame(cx);
+            let torn = frames.torn_bytes();
+            self.hold_torn(torn)?;
+            let next = match ready!(polled) {
                 Some(Ok(frame)) => Next::Frame(frame),
                 Some(Err(error)) => return Poll::Ready(Err(errors::read_status(&error).into())),
                 None => Next::End,
@@ -223,6 +231,18 @@ impl Answer {
             self.last = Some(series.labels().clone());
         }
         Some(series)
+    }
+
+    /// Holds memory for a frame that has not come whole, if that is no usual one.
+    fn hold_torn(&mut self, bytes: usize) -> Result<(), Status> {
+        let bytes = if bytes > USUAL_FRAME { bytes } else { 0 };
+        if bytes == self.torn {
+            return Ok(());
+        }
+        self.plan.held.give_back(std::mem::replace(&mut self.torn, 0));
+        self.plan.held.add(bytes, "the frames of this answer")?;
+        self.torn = bytes;
+        Ok(())
     }
 
     /// Takes what comes next, once what was collected before it is sorted.

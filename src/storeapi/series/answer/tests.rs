@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use prost::Message as _;
@@ -88,7 +88,12 @@ fn read(mut body: Bytes, sizes: &[usize], mut plan: Plan, relabel: Relabel) -> O
         .unwrap();
     runtime.block_on(async {
         let pass = Gate::new(1).enter(ClientKey::default(), None).await.unwrap();
-        let mut answer = Answer::streaming(plan, Box::new(Frames::of(stream::iter(pieces))), pass);
+        // As from a connection: not all at once.
+        let pieces = stream::iter(pieces).then(|piece| async move {
+            tokio::task::yield_now().await;
+            piece
+        });
+        let mut answer = Answer::streaming(plan, Box::new(Frames::of(pieces)), pass);
         let (mut series, mut end) = (Vec::new(), Ok(()));
         while let Some(next) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
             match next {
@@ -319,4 +324,21 @@ async fn much_that_was_collected_is_sorted_on_the_lane_and_collected_with_pauses
     assert_eq!(found.len(), 3 * FEW + 1);
     assert!(found.is_sorted());
     assert_eq!(answer.plan.held.bytes(), 0);
+}
+
+#[test]
+fn a_large_frame_counts_while_it_comes() {
+    let large = encode(0, &[(set(&[("a", "x")]), vec![7; 8 << 20])]);
+    let with = |total| {
+        let budget = Budget::new(total);
+        let mut plan = plan(Some(0), metrics());
+        plan.held = budget.hold();
+        let outcome = read(large.clone(), &[100_000], plan, Relabel::default());
+        assert_eq!(budget.used(), 0);
+        outcome
+    };
+    assert_eq!(with(9 << 20).series.len(), 1);
+    let refused = with(4 << 20).end.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(refused.message().contains("the frames of this answer"), "{refused}");
 }
