@@ -136,6 +136,7 @@ where
                 body,
                 call.counted.clone(),
                 call.codec,
+                self.settings.metrics.compressed_bytes(),
                 Arc::clone(&self.usage),
             ))
         });

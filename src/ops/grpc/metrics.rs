@@ -10,6 +10,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, NativeHistogramConfig},
     },
     registry::Registry,
@@ -124,6 +125,7 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     panics: Counter,
+    compressed_bytes: Gauge,
     handshake_failures: [Counter; Failure::REASONS.len()],
     methods: HashMap<String, Arc<Counted>>,
 }
@@ -180,6 +182,12 @@ impl Metrics {
         let handled = Family::<HandledLabels, Counter>::default();
         let seconds = Family::<MethodLabels, Histogram, fn() -> Histogram>::new_with_constructor(handling_seconds);
         let panics = Counter::default();
+        let compressed_bytes = Gauge::default();
+        registry.register(
+            "narthex_grpc_compressed_request_bytes",
+            "Bytes of compressed requests that have not come whole",
+            compressed_bytes.clone(),
+        );
         let failures = Family::<ReasonLabel, Counter>::default();
         let handshake_failures =
             Failure::REASONS.map(|reason| failures.get_or_create_owned(&ReasonLabel { reason: reason.name() }));
@@ -226,6 +234,7 @@ impl Metrics {
         server.register("handling_seconds", "How long calls took, in seconds", seconds.clone());
         Self(Arc::new(Inner {
             panics,
+            compressed_bytes,
             handshake_failures,
             methods,
         }))
@@ -234,6 +243,11 @@ impl Metrics {
     /// The method that answers at `path`, if it is one that is counted.
     pub(super) fn find(&self, path: &str) -> Option<&Arc<Counted>> {
         self.0.methods.get(path)
+    }
+
+    /// Bytes of compressed requests that have not come whole.
+    pub(super) fn compressed_bytes(&self) -> &Gauge {
+        &self.0.compressed_bytes
     }
 
     pub(super) fn panicked(&self) {

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use prometheus_client::metrics::gauge::Gauge;
 use tonic::Status;
 
 use super::{
@@ -17,6 +18,9 @@ use super::{
     messages::{COMPRESSED, Messages, PREFIX, length, prefix},
     metrics::Counted,
 };
+
+/// What all compressed requests that have not come whole may take together, in bytes.
+const COMPRESSED_MAX: i64 = 64 << 20;
 
 /// A request's body; errors of the connection become a status.
 #[derive(Debug)]
@@ -33,14 +37,25 @@ pub(super) struct RequestBody<B> {
 struct Compressed {
     codec: Codec,
     held: BytesMut,
+    /// What all requests of the server hold in this way, and what of it is ours.
+    all: Gauge,
+    ours: usize,
     ended: bool,
 }
 
 impl<B> RequestBody<B> {
-    pub(super) fn new(inner: B, counted: Option<Arc<Counted>>, codec: Option<Codec>, usage: Arc<Usage>) -> Self {
+    pub(super) fn new(
+        inner: B,
+        counted: Option<Arc<Counted>>,
+        codec: Option<Codec>,
+        all: &Gauge,
+        usage: Arc<Usage>,
+    ) -> Self {
         let compressed = codec.map(|codec| Compressed {
             codec,
             held: BytesMut::new(),
+            all: all.clone(),
+            ours: 0,
             ended: false,
         });
         Self {
@@ -64,6 +79,23 @@ impl<B> RequestBody<B> {
 }
 
 impl Compressed {
+    /// Counts what is held now.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`: all requests together hold too much.
+    fn account(&mut self) -> Result<(), Status> {
+        let before = std::mem::replace(&mut self.ours, self.held.len());
+        let change = self.ours as i64 - before as i64;
+        let all = self.all.inc_by(change) + change;
+        match change > 0 && all > COMPRESSED_MAX {
+            true => Err(Status::resource_exhausted(format!(
+                "compressed requests that have not come whole take more than {COMPRESSED_MAX} bytes now: ask again, or \
+                 for less at once"
+            ))),
+            false => Ok(()),
+        }
+    }
+
     /// The next message in plain, if it is here whole.
     fn take(&mut self) -> Result<Option<Bytes>, Status> {
         let Some(start) = self.held.first_chunk::<PREFIX>() else {
@@ -92,6 +124,12 @@ impl Compressed {
     }
 }
 
+impl Drop for Compressed {
+    fn drop(&mut self) {
+        self.all.dec_by(self.ours as i64);
+    }
+}
+
 impl<B> Body for RequestBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -105,6 +143,7 @@ where
         loop {
             if let Some(compressed) = &mut this.compressed {
                 if let Some(message) = compressed.take()? {
+                    compressed.account()?;
                     return Poll::Ready(Some(Ok(Frame::data(message))));
                 }
                 if compressed.ended {
@@ -131,7 +170,10 @@ where
             };
             this.count(&data);
             match &mut this.compressed {
-                Some(compressed) => compressed.held.extend_from_slice(&data),
+                Some(compressed) => {
+                    compressed.held.extend_from_slice(&data);
+                    compressed.account()?;
+                }
                 None => return Poll::Ready(Some(Ok(Frame::data(data)))),
             }
         }
@@ -149,5 +191,50 @@ where
             Some(_) => SizeHint::default(),
             None => self.inner.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::time::Instant;
+    use tonic::Code;
+
+    use super::*;
+
+    /// A request of which so many bytes of one message come, and no more.
+    fn begun(all: &Gauge, bytes: usize) -> RequestBody<impl Body<Data = Bytes, Error = Status> + Unpin> {
+        let length = u32::try_from(MESSAGE_MAX).unwrap();
+        let pieces = [
+            Bytes::copy_from_slice(&prefix(COMPRESSED, length)),
+            vec![7; bytes].into(),
+        ];
+        let pieces = futures_util::stream::iter(pieces.map(|piece| Ok::<_, Status>(Frame::data(piece))));
+        let endless = futures_util::StreamExt::chain(pieces, futures_util::stream::pending());
+        let codec = Codec::of("gzip").unwrap();
+        RequestBody::new(
+            StreamBody::new(endless),
+            None,
+            codec,
+            all,
+            Arc::new(Usage::new(Instant::now(), std::time::Duration::from_secs(10))),
+        )
+    }
+
+    #[tokio::test]
+    async fn compressed_requests_that_do_not_come_whole_have_a_bound_together() {
+        let all = Gauge::default();
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let mut body = begun(&all, (16 << 20) - 100);
+            assert!(futures_util::poll!(std::pin::pin!(body.frame())).is_pending());
+            held.push(body);
+        }
+        let mut refused = begun(&all, 1000);
+        let status = refused.frame().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        held.clear();
+        drop(refused);
+        assert_eq!(all.get(), 0);
     }
 }
