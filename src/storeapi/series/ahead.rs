@@ -162,7 +162,9 @@ impl Ahead {
 
     /// The client is gone.
     pub(super) fn leave(&self) {
-        self.lock().stop(Status::cancelled("the client left"));
+        let mut core = self.lock();
+        core.stop(Status::cancelled("the client left"));
+        core.giving.share.end();
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -31,7 +31,7 @@ pub struct SeriesBody {
     ahead: Option<Arc<Ahead>>,
     done: bool,
     /// Ends with the body: most bodies are short, and it lives for as long as the call.
-    _reader: Option<AbortOnDropHandle<()>>,
+    reader: Option<AbortOnDropHandle<()>>,
     _pending: Pending,
 }
 
@@ -41,7 +41,7 @@ impl SeriesBody {
         Self {
             ahead: None,
             done: false,
-            _reader: None,
+            reader: None,
             _pending: pending,
         }
     }
@@ -53,18 +53,26 @@ impl SeriesBody {
         Self {
             ahead: Some(ahead),
             done: false,
-            _reader: Some(AbortOnDropHandle::new(reader)),
+            reader: Some(AbortOnDropHandle::new(reader)),
             _pending: pending,
         }
     }
 }
 
-impl Drop for SeriesBody {
-    fn drop(&mut self) {
-        // The task that reads ahead may hold the answer a moment longer.
-        if let Some(ahead) = &self.ahead {
+impl SeriesBody {
+    /// Nobody takes anything more.
+    fn end(&mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            // The task that reads ahead may hold the answer a moment longer.
             ahead.leave();
         }
+        self.reader = None;
+    }
+}
+
+impl Drop for SeriesBody {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -85,6 +93,7 @@ impl http_body::Body for SeriesBody {
             Given::End(status) => status,
         };
         self.done = true;
+        self.end();
         let mut trailers = HeaderMap::new();
         Poll::Ready(Some(
             status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),

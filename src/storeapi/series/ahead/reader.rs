@@ -66,7 +66,11 @@ struct Reader {
 impl Reader {
     /// Until the client has caught up or there is no more.
     async fn read_ahead(&mut self, ahead: &Ahead) {
-        ahead.lock().giving.caller.is_at("reading ahead for a client that lags");
+        {
+            let mut core = ahead.lock();
+            core.giving.share.lags();
+            core.giving.caller.is_at("reading ahead for a client that lags");
+        }
         loop {
             let step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)).await;
             let goes_on = match step {
@@ -172,24 +176,47 @@ impl Spilling<'_> {
         }
     }
 
-    /// Moves what is gathered into the file; whether the call goes on.
+    /// Moves what is gathered into the file, and gathers what comes meanwhile; whether the call goes on.
     async fn write(&mut self) -> bool {
-        self.ahead.lock().hold();
-        let patience = self.ahead.patience();
+        let (block, bytes) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.bytes));
+        let ahead = self.ahead;
         // Clones share the bytes: if the file has no room they stay.
-        match timeout(patience, self.file.write(self.gathered.clone())).await {
-            Ok(Ok(())) => {
-                self.gathered.clear();
-                let bytes = std::mem::take(&mut self.bytes);
-                self.ahead.lock().giving.share.give_back(bytes);
+        let mut writing = std::pin::pin!(self.file.write(block.clone()));
+        let (mut next, mut next_bytes) = (Vec::new(), 0);
+        let written = loop {
+            let is_open = ahead.lock().is_open();
+            if is_open && next_bytes < spill::BLOCK {
+                tokio::select! {
+                    biased;
+                    written = writing.as_mut() => break written,
+                    step = std::future::poll_fn(|cx| ahead.poll_gather(cx)) => if let Step::Piece(piece) = step {
+                        next_bytes += piece.len();
+                        ahead.lock().giving.share.force(piece.len());
+                        next.push(piece);
+                    },
+                }
+                continue;
             }
-            Ok(Err(SpillError::Full)) => self.may_write = false,
-            Ok(Err(SpillError::Io(error))) => {
-                self.space.failed(&error);
+            // From here on Prometheus waits for the disk.
+            let patience = if is_open { ahead.patience() } else { SILENCE };
+            match timeout(patience, writing.as_mut()).await {
+                Ok(written) => break written,
+                Err(_) => return ahead.end_lagging(),
+            }
+        };
+        match written {
+            Ok(()) => ahead.lock().giving.share.give_back(bytes),
+            Err(error) => {
+                if let SpillError::Io(error) = &error {
+                    self.space.failed(error);
+                }
                 self.may_write = false;
+                self.gathered = block;
+                self.bytes = bytes;
             }
-            Err(_) => return self.ahead.end_lagging(),
         }
+        self.gathered.append(&mut next);
+        self.bytes += next_bytes;
         true
     }
 

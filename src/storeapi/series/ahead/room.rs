@@ -1,7 +1,8 @@
 //! The memory in which answers wait for slow clients: `--store.read-ahead` for all of them, a part of the account of all calls.
 //!
 //! A call may hold three times what is left for others, so that one slow client takes three quarters, and a few more still get
-//! a share each, the smaller the more they are.
+//! a share each, the smaller the more they are. What a call holds beside its pieces counts, too, once it has lagged: so the process
+//! does not take more than it was told, however many clients there are.
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
@@ -9,6 +10,10 @@ use crate::storeapi::budget::{Budget, Held};
 
 /// How many times what is left a call may hold.
 const TIMES_WHAT_IS_LEFT: usize = 3;
+/// Of so many bytes one is lost to the allocator.
+const LOST: usize = 9;
+/// What a call that has lagged holds beside its pieces, until it ends: what its connection has taken and not sent, in bytes.
+const BESIDE: usize = 512 << 10;
 
 /// The memory; clones share it.
 #[derive(Clone, Debug)]
@@ -23,6 +28,8 @@ pub struct Room {
 pub struct Share {
     room: Room,
     held: Held,
+    /// Bytes that are held until the call ends.
+    beside: usize,
 }
 
 impl Room {
@@ -31,7 +38,7 @@ impl Room {
         Self {
             budget,
             used: Gauge::default(),
-            total,
+            total: total - total / LOST,
         }
     }
 
@@ -49,17 +56,27 @@ impl Room {
         Share {
             held: self.budget.hold(),
             room: self.clone(),
+            beside: 0,
         }
     }
 }
 
 impl Share {
+    /// The call lags.
+    pub fn lags(&mut self) {
+        if self.beside == 0 {
+            self.force(BESIDE);
+            self.beside = BESIDE;
+        }
+    }
+
     /// Takes memory, if this call may have so much more.
     pub fn take(&mut self, bytes: usize) -> bool {
         let used = usize::try_from(self.room.used.get()).unwrap_or(0);
         let left = self.room.total.saturating_sub(used.saturating_add(bytes));
         let may_hold = left.saturating_mul(TIMES_WHAT_IS_LEFT);
-        if self.held.bytes().saturating_add(bytes) > may_hold {
+        let pieces = self.held.bytes() - self.beside;
+        if pieces.saturating_add(bytes) > may_hold {
             return false;
         }
         if !self.held.take(bytes) {
@@ -78,12 +95,18 @@ impl Share {
 
     /// Gives back so many bytes, which were taken before.
     pub fn give_back(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.held.bytes());
+        let bytes = bytes.min(self.held.bytes() - self.beside);
         self.held.give_back(bytes);
         self.room.used.dec_by(bytes as i64);
     }
 
-    /// Gives back all of it.
+    /// The call has ended: gives back everything.
+    pub fn end(&mut self) {
+        self.beside = 0;
+        self.give_all_back();
+    }
+
+    /// Gives back all that pieces take.
     pub fn give_all_back(&mut self) {
         self.give_back(self.held.bytes());
     }
@@ -91,7 +114,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.give_all_back();
+        self.end();
     }
 }
 
@@ -109,7 +132,7 @@ mod tests {
     #[test]
     fn one_call_gets_three_quarters_and_the_next_ones_a_share_each() {
         let budget = Budget::new(256 * MIB);
-        let room = Room::new(budget.clone(), 64 * MIB);
+        let room = Room::new(budget.clone(), 72 * MIB);
         let mut shares: Vec<Share> = (0..4).map(|_| room.share()).collect();
         let got: Vec<usize> = shares.iter_mut().map(fill).collect();
         assert_eq!(got, [48, 12, 3, 0]);
@@ -132,6 +155,12 @@ mod tests {
         share.force(3 * MIB);
         share.give_back(5 * MIB);
         assert_eq!((budget.used(), room.used.get()), (8 * MIB, 0));
+        share.lags();
+        share.lags();
+        share.give_all_back();
+        assert_eq!(room.used.get(), BESIDE as i64);
+        drop(share);
+        assert_eq!(room.used.get(), 0);
         assert_eq!(Room::new(Budget::new(MIB), 0).share().held.bytes(), 0);
         assert!(!Room::new(Budget::new(MIB), 0).share().take(1));
     }

@@ -162,7 +162,8 @@ impl Call {
             .expect("the place is free")
             .unwrap();
         pass.finish();
-        assert_eq!(self.budget.used(), 0);
+        // What the connection holds goes with the call.
+        assert!(self.budget.used() <= MIB / 2, "{}", self.budget.used());
     }
 }
 
