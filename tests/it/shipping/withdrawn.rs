@@ -38,10 +38,11 @@ async fn ships_what_is_kept(leg: &Leg) {
     let broken = copy_without_index(&generate(Spec::small(0)), data);
     let before = prometheus.blocks().len();
     let quarantined = fails_for_a_while(&prometheus, &sidecar).await;
-    assert_eq!(
-        prometheus.blocks().len(),
-        before,
-        "Prometheus {} has kept a block",
+    // One of those before may have been sealed just then, and was taken back since.
+    let after = prometheus.blocks().len();
+    assert!(
+        after <= before,
+        "Prometheus {} has kept a block: {before} and {after}",
         leg.version
     );
     assert_eq!(
