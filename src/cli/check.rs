@@ -14,6 +14,9 @@ use super::{
 };
 use crate::model::duration::TimeOrDuration;
 
+/// Less than this, in bytes, and no call could be answered.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 /// Everything that stands against running, one line each; empty if nothing does.
 pub(super) fn command(command: &Command) -> Vec<String> {
     let mut found = Findings(Vec::new());
@@ -43,9 +46,14 @@ fn sidecar(flags: &Sidecar, found: &mut Findings) {
     for (name, value) in [
         ("prometheus.get_config_interval", prometheus.get_config_interval),
         ("prometheus.get_config_timeout", prometheus.get_config_timeout),
+        ("store.timeout", flags.store.timeout),
     ] {
         found.when(value.is_zero(), format!("--{name} must be above 0, for example 30s"));
     }
+    found.when(
+        flags.store.memory_limit < LEAST_MEMORY,
+        "--store.memory-limit must be at least 1MiB, for example 256MiB: no call could be answered".to_owned(),
+    );
 }
 
 fn backfill(source: &BackfillSource, found: &mut Findings) {

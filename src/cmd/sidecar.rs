@@ -17,7 +17,7 @@ use crate::{
     objstore::{self, Bucket, config::BucketConfig},
     ops::{
         connections,
-        grpc::Running,
+        grpc::{self, Running},
         http,
         probe::{Condition, Probe},
         process,
@@ -93,6 +93,7 @@ pub struct Sidecar {
     queries: Queries,
     connections: connections::Metrics,
     running: Running,
+    http_limits: http::Limits,
     shipping: Option<Shipping>,
     /// When the last heartbeat began whose news the shipper has.
     passed_on: watch::Sender<Option<Instant>>,
@@ -153,7 +154,9 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     };
     let connections = connections::Metrics::register(&mut registry);
     let running = Running::register(&mut registry);
-    let calls = (connections.clone(), running.clone());
+    let most = (grpc::Limits::default().connections, http::Limits::default().connections);
+    let at_once = connections::within(process::open_files(), most.0, most.1);
+    let calls = (connections.clone(), running.clone(), at_once.0);
     let queries = queries::build(&flags, queries, context, calls, &mut registry).await?;
     Ok(Sidecar {
         flags,
@@ -165,6 +168,10 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         queries,
         connections,
         running,
+        http_limits: http::Limits {
+            connections: at_once.1,
+            ..http::Limits::default()
+        },
         shipping,
         passed_on,
     })
@@ -288,7 +295,7 @@ impl Sidecar {
             connections: self.connections,
             running: Some(self.running),
         };
-        let serve = self.server.serve(pages, http::Limits::default(), serving, http_grace);
+        let serve = self.server.serve(pages, self.http_limits, serving, http_grace);
         tasks.spawn("http", shipping_grace + http_grace + MARGIN, infallible(serve));
         Ok(tasks.run(signals).await)
     }

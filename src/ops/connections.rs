@@ -24,6 +24,27 @@ use tracing::{debug, warn};
 
 use super::rarely::Rarely;
 
+/// Open files that are not for clients, in a process that may have many: for Prometheus, the store, blocks and the rest.
+const RESERVE: usize = 256;
+
+/// Connections at once that `open_files` have room for, of at most these many: of gRPC, and of HTTP, which is asked for probes and
+/// must not be starved by the other.
+pub fn within(open_files: Option<u64>, grpc: usize, http: usize) -> (usize, usize) {
+    let files = usize::try_from(open_files.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let free = files - RESERVE.min(files / 2);
+    let for_http = http.min(free / 8).max(1);
+    let for_grpc = grpc.min(free - free / 8).max(1);
+    if for_grpc < grpc {
+        warn!(
+            open_files = files,
+            grpc = for_grpc,
+            http = for_http,
+            "the limit of open files leaves room for few connections; raise it (LimitNOFILE of systemd, ulimit -n) if more clients come"
+        );
+    }
+    (for_grpc, for_http)
+}
+
 /// How long to wait after the kernel refused us a connection, as when there are no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -209,14 +230,17 @@ impl<U: Usage> Open<U> {
         handle.abort();
         self.counted.evicted.inc();
         self.tell();
-        if rank.busy
-            && let Some(unsaid) = self.evictions.now()
-        {
+        if let Some(unsaid) = self.evictions.now() {
+            let why = match rank.busy {
+                true => "its calls make no progress",
+                false => "it is idle",
+            };
             warn!(
                 server = self.server,
                 limit = self.limit,
+                why,
                 unsaid,
-                "closing a connection whose calls make no progress: there are too many connections"
+                "closing a connection to make room for another: there are too many; look for clients that open one for each call, or raise the limit of open files if that is what they reach"
             );
         }
         true
@@ -326,6 +350,15 @@ mod tests {
         }
         assert!(!open.drain(Duration::ZERO).await);
         assert!(value(&registry, "narthex_connections_open{server=\"grpc\"} 0"));
+    }
+
+    #[test]
+    fn clients_leave_files_for_the_rest_and_grpc_some_for_probes() {
+        assert_eq!(within(None, 4096, 512), (4096, 512));
+        assert_eq!(within(Some(1_048_576), 4096, 512), (4096, 512));
+        assert_eq!(within(Some(1024), 4096, 512), (672, 96));
+        assert_eq!(within(Some(64), 4096, 512), (28, 4));
+        assert_eq!(within(Some(0), 4096, 512), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,6 +34,11 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// How many files may be open at once; `None` if that cannot be told.
+pub fn open_files() -> Option<u64> {
+    Resource::NOFILE.get_soft().ok()
+}
+
 /// Registers the metrics of the process and of its build.
 pub fn register(registry: &mut Registry) {
     registry.register_collector(Box::new(Process));

@@ -14,7 +14,8 @@ const TEXT_MAX: usize = 2 << 10;
 /// The status for a failed call to Prometheus. Its text says what was asked where (without credentials), what went wrong,
 /// and Prometheus' own message.
 pub fn status(error: Error) -> Status {
-    Status::new(code(&error.kind), cut(error.to_string()))
+    let text = with_limit(&error.kind, error.to_string());
+    Status::new(code(&error.kind), cut(text))
 }
 
 /// The status for a failed remote read, by the same rules.
@@ -24,7 +25,19 @@ pub fn read_status(error: &ReadError) -> Status {
         ReadErrorKind::NoRoom(_) => Code::ResourceExhausted,
         _ => Code::Internal,
     };
-    Status::new(code, cut(error.to_string()))
+    let text = match &error.kind {
+        ReadErrorKind::Http(kind) => with_limit(kind, error.to_string()),
+        _ => error.to_string(),
+    };
+    Status::new(code, cut(text))
+}
+
+/// The text, and where the limit comes from if it was a limit of time.
+fn with_limit(kind: &ErrorKind, mut text: String) -> String {
+    if let ErrorKind::Timeout(_) = kind {
+        text.push_str(" (the limit is the caller's deadline, or without one --store.timeout)");
+    }
+    text
 }
 
 /// A text that a client can take: it travels among the headers, and too many of those end more than the call.

@@ -57,7 +57,7 @@ pub struct Store {
 
     /// How long Prometheus may wait for a client in all, once there is no room to read ahead
     ///
-    /// Beyond it the call ends with Aborted. It is never more than a quarter of the time in which Prometheus fills a block.
+    /// Beyond it the call ends with Aborted; with 0 as soon as there is no room. It is never more than a quarter of the time in which Prometheus fills a block.
     #[arg(
         long = "store.max-client-lag", value_name = "duration", value_parser = value::go_duration,
         default_value = "30s"

@@ -94,7 +94,7 @@ pub(super) async fn build(
     flags: &cli::Sidecar,
     config: Config,
     context: Context,
-    (connections, running): (connections::Metrics, grpc::Running),
+    (connections, running, at_once): (connections::Metrics, grpc::Running, usize),
     registry: &mut Registry,
 ) -> Result<Queries> {
     let port = grpc::bind(flags.grpc.address.to_socket().as_str(), "--grpc-address").await?;
@@ -106,7 +106,10 @@ pub(super) async fn build(
         running,
         log: config.log,
         tls: config.tls,
-        limits: grpc::Limits::default(),
+        limits: grpc::Limits {
+            connections: at_once,
+            ..grpc::Limits::default()
+        },
     };
     let limits = Limits {
         series: flags.store.request_series,

@@ -55,7 +55,7 @@ impl Snapshot {
             reload_failures: None,
             reload_failed_at: None,
             up: false,
-            problem: Some(format!("Prometheus at {url} was not asked yet")),
+            problem: Some(format!("Prometheus at {url} has not answered yet")),
             asked: false,
             seen: false,
             gone: false,

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     Ahead, Core, PIECE, SILENCE,
@@ -87,7 +87,10 @@ impl Reader {
                 Step::CaughtUp | Step::Over => false,
             };
             if !goes_on {
-                ahead.lock().giving.caller.is_at("sending");
+                let core = ahead.lock();
+                if core.end.as_ref().is_none_or(|end| end.code() == Code::Ok) {
+                    core.giving.caller.is_at("sending");
+                }
                 return;
             }
         }
@@ -330,12 +333,16 @@ impl Ahead {
     fn end_lagging(&self) -> bool {
         let mut core = self.lock();
         let text = format!(
-            "the client lags: Prometheus has waited for it for {:?} in all, and an open read keeps it from sealing blocks; \
-             read faster, ask for less at once, or give narthex more room (--store.read-ahead, --store.spill-dir and \
-             --store.spill-limit) or time (--store.max-client-lag)",
+            "the client lags, there is no room for more of its answer, and Prometheus may wait {:?} for it in all \
+             (--store.max-client-lag, at most a quarter of Prometheus' block duration), since an open read keeps it from \
+             sealing blocks; read faster, ask for less at once, or give narthex more room: --store.read-ahead within \
+             --store.memory-limit, --store.spill-dir within --store.spill-limit",
             core.giving.patience
         );
         core.giving.metrics.lagged();
+        core.giving
+            .caller
+            .is_at("ended, for a client that lags; what it is told waits for it");
         core.stop(Status::aborted(text));
         false
     }
@@ -345,6 +352,7 @@ impl Ahead {
         let mut core = self.lock();
         let text = format!("the client read nothing for {SILENCE:?}; what was held for it was given to others");
         core.giving.metrics.stalled();
+        core.giving.caller.is_at("ended, for a client that reads nothing");
         core.stop(Status::aborted(text));
     }
 }
