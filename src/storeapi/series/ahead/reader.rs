@@ -72,7 +72,12 @@ impl Reader {
             core.giving.caller.is_at("reading ahead for a client that lags");
         }
         loop {
-            let step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)).await;
+            let step = tokio::select! {
+                biased;
+                step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)) => step,
+                // The client's own look at Prometheus takes the place of the one from here, which is not woken any more.
+                () = ahead.taken.notified() => continue,
+            };
             let goes_on = match step {
                 Step::Piece(piece) => {
                     ahead.lock().push(piece);

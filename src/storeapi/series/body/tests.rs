@@ -234,6 +234,25 @@ async fn without_room_prometheus_waits_for_so_long_in_all_and_not_longer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_caught_up_and_lags_again_is_read_ahead_for_again() {
+    let pause = stream::once(async { sleep(Duration::from_secs(5)).await }).filter_map(|()| async { None });
+    let frames = endless().take(10).chain(pause).chain(endless().skip(10));
+    let mut call = Call::start(frames, Given::default()).await;
+    call.next().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    // It takes what was read ahead, and then waits with its own look until Prometheus goes on.
+    while call.read() <= 10 {
+        call.next().await.unwrap();
+    }
+    let before = call.read();
+    assert!(before < 20, "{before}");
+    sleep(PATIENCE / 2).await;
+    assert!(call.read() > before + 100, "{}", call.read());
+    sleep(PATIENCE).await;
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
+}
+
+#[tokio::test(start_paused = true)]
 async fn memory_is_never_more_than_the_room_and_a_piece() {
     let given = Given {
         read_ahead: 4 * MIB,
