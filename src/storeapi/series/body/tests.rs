@@ -250,6 +250,9 @@ async fn a_client_that_caught_up_and_lags_again_is_read_ahead_for_again() {
     assert!(call.read() > before + 100, "{}", call.read());
     sleep(PATIENCE).await;
     assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
+    // A call that has ended so is not ended once more for another reason.
+    sleep(2 * SILENCE).await;
+    assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
 }
 
 #[tokio::test(start_paused = true)]
