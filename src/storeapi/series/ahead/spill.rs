@@ -50,6 +50,8 @@ pub(super) enum SpillError {
 pub(super) struct File {
     file: Arc<std::fs::File>,
     space: Space,
+    /// Bytes that count as on disk: also those of a write that the end of the call overtakes.
+    taken: u64,
     written: u64,
     read: u64,
 }
@@ -77,6 +79,7 @@ impl Space {
         Ok(File {
             file: Arc::new(file),
             space: self.clone(),
+            taken: 0,
             written: 0,
             read: 0,
         })
@@ -137,6 +140,7 @@ impl File {
         if !self.space.take(bytes) {
             return Err(SpillError::Full);
         }
+        self.taken += bytes;
         let (file, at) = (Arc::clone(&self.file), self.written);
         let written = blocking_io(move || {
             let mut at = at;
@@ -153,6 +157,7 @@ impl File {
                 Ok(())
             }
             Err(error) => {
+                self.taken -= bytes;
                 self.space.give_back(bytes);
                 Err(error.into())
             }
@@ -176,7 +181,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        self.space.give_back(self.written);
+        self.space.give_back(self.taken);
     }
 }
 
@@ -203,6 +208,23 @@ mod tests {
         assert!(matches!(refused, SpillError::Full));
         drop(file);
         assert_eq!(space.0.used.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_call_was_writing_when_it_ended_counts_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
+        // A write may be done at the first look.
+        for _ in 0..20 {
+            let mut file = space.start().await.unwrap();
+            {
+                let mut writing = std::pin::pin!(file.write(vec![Bytes::from(vec![7; BLOCK])]));
+                let _ = futures_util::poll!(writing.as_mut());
+            }
+            assert_eq!(space.0.used.get(), BLOCK as i64);
+            drop(file);
+            assert_eq!(space.0.used.get(), 0);
+        }
     }
 
     #[test]
