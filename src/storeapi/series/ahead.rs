@@ -87,7 +87,7 @@ struct Core {
     queued: usize,
     /// Pieces that come after those of the queue are in a file, or on the way to it or from it.
     is_spilled: bool,
-    /// Something was given or queued.
+    /// A piece was cut: it is given, or on its way to the client.
     begun: bool,
     /// Series that were made and not counted as sent yet.
     series: u64,
@@ -203,7 +203,6 @@ impl Core {
             self.giving.share.force(rest.len());
             self.queue.push_front(rest);
         }
-        self.begun = true;
         self.giving.metrics.sent(std::mem::take(&mut self.series), piece.len());
         Given::Piece(piece)
     }
@@ -215,6 +214,7 @@ impl Core {
             true => BytesMut::with_capacity(PIECE + PIECE / 8),
             false => BytesMut::new(),
         };
+        self.begun = true;
         std::mem::replace(&mut self.out, next).freeze()
     }
 

@@ -384,7 +384,6 @@ impl Core {
 
     /// A piece waits for the client.
     fn push(&mut self, piece: Bytes) {
-        self.begun = true;
         self.queued += piece.len();
         self.queue.push_back(piece);
         self.wake();

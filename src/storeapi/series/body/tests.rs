@@ -412,6 +412,25 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_to_a_file_cannot_be_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let given = Given {
+        read_ahead: 0,
+        space: Some(space),
+        again: Some(frames(&["a", "b", "c", "d", "e"])),
+    };
+    let large = encode(0, &[(set(&[("n", "a")]), vec![7; 2 * MIB])]);
+    let all = std::iter::once(large).chain(frames(&["c", "e", "b", "d"]));
+    let mut call = Call::start(stream::iter(all.collect::<Vec<_>>()), given).await;
+    while !call.dropped.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "13");
+}
+
+#[tokio::test]
 async fn nothing_is_left_of_a_call_that_has_ended() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
