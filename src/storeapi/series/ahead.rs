@@ -272,6 +272,7 @@ impl Core {
             if let Some(again) = again.filter(|_| !self.begun) {
                 self.source = Source::Asking(again);
                 self.out.clear();
+                self.series = 0;
                 self.batcher = Batcher::new(self.giving.batch);
                 return;
             }

@@ -400,6 +400,8 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
     assert_eq!(status, "0");
     let mut good = Call::start(stream::iter(frames(&["a", "b", "c", "d", "e"])), Given::default()).await;
     assert_eq!(good.rest(Duration::ZERO).await.0, mended);
+    // What was thrown away was not sent.
+    assert_eq!(call.metric("narthex_series_sent_total"), "5");
 
     // Once something is out it is too late.
     let late = stream::iter(frames(&values)).then(|frame| async move {
