@@ -229,7 +229,8 @@ impl Outcome {
     }
 }
 
-pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")

@@ -2,6 +2,7 @@
 //! client has caught up.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Weak,
     task::{Context, Poll},
     time::Duration,
@@ -15,6 +16,7 @@ use super::{
     Ahead, Core, PIECE, SILENCE,
     spill::{self, Space, SpillError},
 };
+use crate::ops::supervisor::text_of;
 
 /// How often it is looked whether a client lags; one that takes nothing for so long does.
 const LOOK: Duration = Duration::from_millis(100);
@@ -367,10 +369,18 @@ impl Ahead {
 }
 
 impl Core {
-    /// The next piece of Prometheus' answer.
+    /// The next piece of Prometheus' answer. A panic ends it: nobody looks at how the task that reads ahead ends, and what is
+    /// read after a panic would be an answer with a hole.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if self.is_open() {
-            std::task::ready!(self.fill(cx));
+            match catch_unwind(AssertUnwindSafe(|| self.fill(cx))) {
+                Ok(filled) => std::task::ready!(filled),
+                Err(panic) => {
+                    self.out.clear();
+                    self.finish(Status::internal(text_of(&*panic)));
+                    self.wake();
+                }
+            }
         }
         if self.out.is_empty() {
             return Poll::Ready(Step::Over);

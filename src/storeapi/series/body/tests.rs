@@ -382,6 +382,20 @@ async fn a_client_that_goes_away_takes_the_request_with_it() {
     assert_eq!(call.gate.in_flight(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_it_is_read_ahead_ends_the_answer() {
+    let frames = endless().take(40).enumerate().map(|(at, frame)| {
+        assert_ne!(at, 20, "a bug of a test");
+        frame
+    });
+    let mut call = Call::start(frames, Given::default()).await;
+    call.next().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "13");
+    assert!(call.dropped.load(Ordering::SeqCst));
+}
+
 /// One frame for each of these values.
 fn frames(values: &[&str]) -> Vec<Bytes> {
     let one = |value: &&str| encode(0, &[(set(&[("n", value)]), vec![7; 9])]);
