@@ -33,6 +33,8 @@ enum Look {
     Lags,
     /// It has taken nothing for too long.
     Silent,
+    /// Nothing of the answer is left to be read or held.
+    Over,
 }
 
 /// What a look at Prometheus' answer brought.
@@ -56,6 +58,7 @@ pub(in crate::storeapi::series) async fn run(ahead: Weak<Ahead>, space: Option<S
             Look::KeepsUp => {}
             Look::Lags => reader.read_ahead(&ahead).await,
             Look::Silent => return ahead.end_silent(),
+            Look::Over => return,
         }
     }
 }
@@ -74,6 +77,9 @@ impl Reader {
             core.giving.caller.is_at("reading ahead for a client that lags");
         }
         loop {
+            if ahead.is_silent() {
+                return ahead.end_silent();
+            }
             let step = tokio::select! {
                 biased;
                 step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)) => step,
@@ -270,6 +276,9 @@ impl Spilling<'_> {
 impl Ahead {
     fn look(&self) -> Look {
         let core = self.lock();
+        if !core.is_open() && core.out.is_empty() && core.queue.is_empty() && !core.is_spilled {
+            return Look::Over;
+        }
         let Some(idle_since) = core.idle_since else {
             return Look::KeepsUp;
         };

@@ -396,6 +396,36 @@ async fn a_panic_while_it_is_read_ahead_ends_the_answer() {
     assert!(call.dropped.load(Ordering::SeqCst));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_reading_is_found_while_prometheus_still_answers() {
+    let slow = endless().then(|frame| async move {
+        sleep(Duration::from_secs(1)).await;
+        frame
+    });
+    let mut call = Call::start(slow, Given::default()).await;
+    call.next().await.unwrap();
+    sleep(SILENCE / 2).await;
+    assert!(call.budget.used() > 0);
+    sleep(SILENCE).await;
+    call.assert_given_up();
+    assert_eq!(call.metric("narthex_series_clients_stalled_total"), "1");
+    assert_eq!(call.next().await.unwrap_err(), "10");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_ended_is_not_ended_once_more() {
+    let given = Given {
+        read_ahead: 2 * MIB,
+        ..Given::default()
+    };
+    let mut call = Call::start(endless(), given).await;
+    call.next().await.unwrap();
+    sleep(3 * SILENCE).await;
+    call.assert_given_up();
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
+    assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
+}
+
 /// One frame for each of these values.
 fn frames(values: &[&str]) -> Vec<Bytes> {
     let one = |value: &&str| encode(0, &[(set(&[("n", value)]), vec![7; 9])]);
