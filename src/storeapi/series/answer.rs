@@ -205,7 +205,10 @@ impl Answer {
             let next = match ready!(polled) {
                 Some(Ok(frame)) => Next::Frame(frame),
                 Some(Err(error)) => return Poll::Ready(Err(errors::read_status(&error).into())),
-                None => Next::End,
+                None => {
+                    self.leave_prometheus();
+                    Next::End
+                }
             };
             self.take(next)?;
         }
@@ -272,7 +275,7 @@ impl Answer {
         match next {
             Next::Frame(frame) => self.take_frame(frame),
             Next::End => {
-                self.end();
+                self.order.finish();
                 Ok(())
             }
         }
@@ -332,12 +335,12 @@ impl Answer {
             })
     }
 
-    fn end(&mut self) {
+    /// Its answer was read to its end: the place is free, whatever is still done with it.
+    fn leave_prometheus(&mut self) {
         if let Some((frames, pass)) = self.frames.take() {
             self.plan.metrics.frames(frames.count());
             pass.finish();
         }
-        self.order.finish();
     }
 
     /// Ends the answer early.

@@ -282,10 +282,6 @@ impl Ahead {
         let Some(idle_since) = core.idle_since else {
             return Look::KeepsUp;
         };
-        if core.end.as_ref().is_some_and(|end| end.code() != Code::Ok) && core.out.is_empty() && core.queue.is_empty() {
-            // Nothing is held for it but how the call has ended.
-            return Look::KeepsUp;
-        }
         let idle = idle_since.elapsed();
         if idle >= SILENCE {
             return Look::Silent;

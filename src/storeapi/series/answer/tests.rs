@@ -342,3 +342,38 @@ fn a_large_frame_counts_while_it_comes() {
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     assert!(refused.message().contains("the frames of this answer"), "{refused}");
 }
+
+#[tokio::test]
+async fn the_place_at_prometheus_is_free_while_what_came_of_it_is_sorted() {
+    let lane = Lane::new(1);
+    let (free, waits) = std::sync::mpsc::channel::<()>();
+    let other = tokio::spawn({
+        let lane = lane.clone();
+        async move { lane.run(move || waits.recv().is_ok()).await }
+    });
+    tokio::task::yield_now().await;
+    let series: Vec<_> = (0..2 * FEW)
+        .map(|at| (set(&[("n", &format!("{:06}", 2 * FEW - at))]), vec![7]))
+        .collect();
+    let gate = Gate::new(1);
+    let plan = Plan {
+        lane,
+        ..plan(None, metrics())
+    };
+    let pass = gate.enter(ClientKey::default(), None).await.unwrap();
+    let frames = Frames::of(stream::iter([Ok(encode(0, &series))]));
+    let mut answer = Answer::streaming(plan, Box::new(frames), pass);
+    for _ in 0..100 {
+        let polled = futures_util::poll!(std::future::poll_fn(|cx| answer.poll_next(cx)));
+        assert!(polled.is_pending());
+    }
+    assert_eq!(gate.in_flight(), 0);
+    free.send(()).unwrap();
+    other.await.unwrap().unwrap();
+    let mut given = 0;
+    while let Some(next) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
+        next.unwrap();
+        given += 1;
+    }
+    assert_eq!(given, 2 * FEW);
+}
