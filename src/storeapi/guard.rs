@@ -3,14 +3,15 @@
 //! A few KiB of compressed bytes can hold millions of empty matchers, each of which would take fifty times its bytes once
 //! decoded. So the one message of a request is taken whole, its fields are looked at where they lie, and what has too many
 //! of them is refused with the numbers. What a request takes comes out of the account of all calls, as its bytes come in,
-//! and is given back when whoever answers does not need it any more; only small ones go without. The messages behind the
-//! first are never read.
+//! and is given back when whoever answers does not need it any more; only small ones go without. One that does not come whole
+//! in time is refused: it would keep its memory from all others. The messages behind the first are never read.
 
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::Pin,
     task::{Context as TaskContext, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,7 @@ use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
 use prost::Message;
+use tokio::time::timeout;
 use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;
 
@@ -33,6 +35,9 @@ const PREFIX: usize = 5;
 const SMALL: usize = 4 << 10;
 /// What a message takes, in times its length: once as it came, once decoded.
 const TIMES: usize = 2;
+
+/// How long a request may take to come whole, in a call without a deadline or with a later one.
+const COMES_WITHIN: Duration = Duration::from_secs(120);
 
 /// The longest message, in bytes.
 const MESSAGE_MAX: usize = 16 << 20;
@@ -66,9 +71,11 @@ impl Guard {
     ///
     /// # Errors
     /// `InvalidArgument`: it has too much of something. `ResourceExhausted`: it is too long, or there is no memory for it.
-    /// `Internal`: it is no message in protobuf. Whatever the body ends with.
+    /// `Internal`: it is no message in protobuf. `DeadlineExceeded`: it does not come whole. Whatever the body ends with.
     pub async fn admit(&self, path: &str, body: Body) -> Result<Admitted, Status> {
-        let admitted = self.take(body).await?;
+        let admitted = timeout(COMES_WITHIN, self.take(body)).await.map_err(|_| {
+            Status::deadline_exceeded(format!("the request has not come whole within {COMES_WITHIN:?}"))
+        })??;
         // What is compressed, or cut, nobody decodes.
         if let Some((0, message)) = admitted.parts() {
             check(path, message)?;

@@ -374,3 +374,15 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_come_whole_gives_its_memory_back() {
+    let guard = guard();
+    let first = framed(&[0; 500_000])[..100_000].to_vec();
+    let endless = stream::iter([Ok::<_, Status>(http_body::Frame::data(first.into()))]).chain(stream::pending());
+    let mut admitted = std::pin::pin!(guard.admit(SERIES, Body::new(StreamBody::new(endless))));
+    assert!(futures_util::poll!(admitted.as_mut()).is_pending());
+    assert!(guard.budget.used() >= 100_000);
+    assert_eq!(admitted.await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(guard.budget.used(), 0);
+}
