@@ -33,6 +33,9 @@ const KEPT_MAX: usize = 64 << 10;
 const VALUES: usize = 8;
 /// Patterns of no more bytes together are read at once: that is faster than asking another thread to.
 const SHORT: usize = 256;
+/// Patterns that are worked on at once: between them others get the lane, since one pattern can take ten milliseconds, and a
+/// request may have a thousand.
+const AT_ONCE: usize = 8;
 
 /// A matcher, and what it is held against.
 #[derive(Clone, Debug)]
@@ -90,22 +93,21 @@ impl Patterns {
             }
             hold.push(verdict.unwrap_or_default());
         }
-        let judged = Judged { conditions, hold };
+        let mut judged = Judged { conditions, hold };
         if unknown.is_empty() {
             return Ok(judged);
         }
-        let judged = match length <= SHORT {
-            true => judged.complete(&unknown, || false)?,
-            false => {
-                let stop = StopOnDrop::default();
-                let (flag, at) = (stop.flag(), unknown.clone());
+        if length <= SHORT {
+            judged = judged.complete(&unknown, || false)?;
+        } else {
+            let stop = StopOnDrop::default();
+            for some in unknown.chunks(AT_ONCE) {
+                let (flag, at) = (stop.flag(), some.to_vec());
                 let work = move || judged.complete(&at, || flag.load(Ordering::Relaxed));
-                self.lane
-                    .run(work)
-                    .await
-                    .map_err(|lost| Failed::Lost(lost.to_string()))??
+                let done = self.lane.run(work).await;
+                judged = done.map_err(|lost| Failed::Lost(lost.to_string()))??;
             }
-        };
+        }
         let mut known = self.lock();
         for at in unknown {
             known.keep(&judged.conditions[at], judged.hold[at]);
@@ -293,6 +295,25 @@ mod tests {
         assert!(patterns.judge(long.clone()).now_or_never().is_none());
         patterns.judge(long.clone()).await.unwrap();
         patterns.judge(long).now_or_never().expect("it is known").unwrap();
+    }
+
+    #[tokio::test]
+    async fn others_get_the_lane_before_all_of_many_patterns_are_read() {
+        let patterns = patterns();
+        let conditions: Vec<_> = (0..10 * AT_ONCE)
+            .map(|at| condition(Op::Regex, &format!("(a.|b){at}"), Some("eu")))
+            .collect();
+        let ended = Mutex::new(Vec::new());
+        let judge = async {
+            patterns.judge(conditions).await.unwrap();
+            ended.lock().unwrap().push("patterns");
+        };
+        let other = async {
+            patterns.lane.run(|| ()).await.unwrap();
+            ended.lock().unwrap().push("other");
+        };
+        tokio::join!(judge, other);
+        assert_eq!(*ended.lock().unwrap(), ["other", "patterns"]);
     }
 
     #[tokio::test]
