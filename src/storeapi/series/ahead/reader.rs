@@ -238,13 +238,12 @@ impl Spilling<'_> {
 
     /// Brings bytes back from the file while few wait in memory; whether the call goes on.
     async fn refill(&mut self) -> bool {
-        while self.file.unread() > 0 && self.ahead.lock().queued < LOW {
-            match timeout(SILENCE, self.file.read()).await {
-                Ok(Ok(piece)) => {
-                    let mut core = self.ahead.lock();
-                    core.giving.share.force(piece.len());
-                    core.push(piece);
-                }
+        while let Some(bytes) = self.wanted() {
+            let is_open = self.ahead.lock().is_open();
+            // Prometheus waits for the disk, too.
+            let patience = if is_open { self.ahead.patience() } else { SILENCE };
+            match timeout(patience, self.file.read(bytes)).await {
+                Ok(Ok(piece)) => self.ahead.lock().push(piece),
                 Ok(Err(error)) => {
                     self.space.failed(&error);
                     let text = format!("what was read ahead for this client cannot be read back: {error}; ask again");
@@ -259,6 +258,23 @@ impl Spilling<'_> {
             }
         }
         true
+    }
+
+    /// How many bytes to bring back now, for which memory is taken. Without memory a client that has nothing gets one piece:
+    /// as many clients as there are files would take far more than there may be.
+    fn wanted(&self) -> Option<usize> {
+        let unread = usize::try_from(self.file.unread()).unwrap_or(usize::MAX);
+        let mut core = self.ahead.lock();
+        if unread == 0 || core.queued >= LOW {
+            return None;
+        }
+        let block = unread.min(spill::BLOCK);
+        if core.giving.share.take(block) {
+            return Some(block);
+        }
+        let piece = unread.min(PIECE);
+        core.queue.is_empty().then(|| core.giving.share.force(piece))?;
+        Some(piece)
     }
 
     /// Nothing is in the file: what is gathered goes the short way.

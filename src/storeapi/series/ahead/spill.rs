@@ -19,7 +19,7 @@ use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 use crate::threads::blocking_io;
 
-/// What is written and read at once, in bytes, at least.
+/// What is written at once, in bytes, at least, and what is read at once, at most.
 pub(super) const BLOCK: usize = 1 << 20;
 
 /// The directory; clones share it.
@@ -164,9 +164,8 @@ impl File {
         }
     }
 
-    /// Reads on from where the last call of this ended.
-    pub(super) async fn read(&mut self) -> io::Result<Bytes> {
-        let length = usize::try_from(self.unread()).unwrap_or(BLOCK).min(BLOCK);
+    /// Reads `length` bytes, of those that are unread, from where the last call of this ended.
+    pub(super) async fn read(&mut self, length: usize) -> io::Result<Bytes> {
         let (file, at) = (Arc::clone(&self.file), self.read);
         let piece = blocking_io(move || {
             let mut piece = BytesMut::zeroed(length);
@@ -196,10 +195,11 @@ mod tests {
         let mut file = space.start().await.unwrap();
         let piece = |at: usize| Bytes::from(vec![at as u8; BLOCK / 2 + at]);
         file.write(vec![piece(1), piece(2)]).await.unwrap();
-        let mut all = file.read().await.unwrap().to_vec();
+        let mut all = file.read(BLOCK).await.unwrap().to_vec();
         file.write(vec![piece(3)]).await.unwrap();
         while file.unread() > 0 {
-            all.extend_from_slice(&file.read().await.unwrap());
+            let length = BLOCK.min(file.unread() as usize);
+            all.extend_from_slice(&file.read(length).await.unwrap());
         }
         assert_eq!(all, [piece(1), piece(2), piece(3)].concat());
         // Nothing of it can be seen, and its bytes count until it is gone.

@@ -1,3 +1,5 @@
+mod files;
+
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
@@ -18,7 +20,7 @@ use crate::{
     storeapi::{
         budget::Budget,
         series::{
-            ahead::{Again, SILENCE, room::Room},
+            ahead::{Again, PIECE, SILENCE, room::Room},
             answer::tests::{encode, plan, set},
             metrics::Metrics,
         },
@@ -44,6 +46,7 @@ struct Call {
 
 /// What a call is given beside its answer.
 struct Given {
+    budget: Budget,
     read_ahead: usize,
     space: Option<Space>,
     again: Option<Vec<bytes::Bytes>>,
@@ -52,6 +55,7 @@ struct Given {
 impl Default for Given {
     fn default() -> Self {
         Self {
+            budget: Budget::new(256 * MIB),
             read_ahead: 64 * MIB,
             space: None,
             again: None,
@@ -89,7 +93,7 @@ impl Call {
             Box::new(Frames::of(frames)),
             gate.enter(ClientKey::default(), None).await.unwrap(),
         );
-        let budget = Budget::new(256 * MIB);
+        let budget = given.budget;
         let (mut again, counted) = (given.again, metrics.clone());
         let giving = Giving {
             batch: 1,
@@ -271,55 +275,6 @@ async fn memory_is_never_more_than_the_room_and_a_piece() {
     assert!(most > 2 * MIB && most <= 4 * MIB, "{most}");
 }
 
-#[tokio::test]
-async fn what_memory_has_no_room_for_goes_through_a_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
-    let given = Given {
-        read_ahead: MIB,
-        space: Some(space),
-        again: None,
-    };
-    let mut call = Call::start(endless().take(300), given).await;
-    let mut all = call.next().await.unwrap().to_vec();
-    // Until Prometheus is through, which needs no client.
-    while !call.dropped.load(Ordering::SeqCst) {
-        sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(call.read(), 300);
-    assert!(call.budget.used() <= 3 * MIB, "{}", call.budget.used());
-    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
-    let (rest, status) = call.rest(Duration::ZERO).await;
-    all.extend_from_slice(&rest);
-    assert_eq!(status, "0");
-    assert!(all == wanted(300).await, "{} bytes", all.len());
-    assert_eq!(call.budget.used(), 0);
-}
-
-#[tokio::test]
-async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 3 << 20, Gauge::default()).unwrap();
-    let given = Given {
-        read_ahead: MIB,
-        space: Some(space),
-        again: None,
-    };
-    let mut call = Call::start(endless().take(300), given).await;
-    let mut all = call.next().await.unwrap().to_vec();
-    // Until nothing more is read.
-    let mut before = 0;
-    while call.read() != before || before < 40 {
-        before = call.read();
-        sleep(Duration::from_millis(300)).await;
-    }
-    assert!(before < 100, "{before}");
-    let (rest, status) = call.rest(Duration::ZERO).await;
-    all.extend_from_slice(&rest);
-    assert_eq!(status, "0");
-    assert!(all == wanted(300).await, "{} bytes", all.len());
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stops_reading_loses_what_is_held_for_it_and_is_told() {
     for first in [false, true] {
@@ -453,25 +408,6 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
         frame
     });
     let mut call = Call::start(late, given()).await;
-    let (_, status) = call.rest(Duration::ZERO).await;
-    assert_eq!(status, "13");
-}
-
-#[tokio::test]
-async fn what_is_on_its_way_to_a_file_cannot_be_taken_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
-    let given = Given {
-        read_ahead: 0,
-        space: Some(space),
-        again: Some(frames(&["a", "b", "c", "d", "e"])),
-    };
-    let large = encode(0, &[(set(&[("n", "a")]), vec![7; 2 * MIB])]);
-    let all = std::iter::once(large).chain(frames(&["c", "e", "b", "d"]));
-    let mut call = Call::start(stream::iter(all.collect::<Vec<_>>()), given).await;
-    while !call.dropped.load(Ordering::SeqCst) {
-        sleep(Duration::from_millis(5)).await;
-    }
     let (_, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "13");
 }

@@ -1,0 +1,113 @@
+//! Answers of which a part goes through a file.
+
+use super::*;
+
+#[tokio::test]
+async fn what_memory_has_no_room_for_goes_through_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let given = Given {
+        read_ahead: MIB,
+        space: Some(space),
+        ..Given::default()
+    };
+    let mut call = Call::start(endless().take(300), given).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    // Until Prometheus is through, which needs no client, and what was on its way to the file is there.
+    while !call.dropped.load(Ordering::SeqCst) || call.budget.used() > 2 * MIB {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(call.read(), 300);
+    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
+    let (rest, status) = call.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
+    assert_eq!(status, "0");
+    assert!(all == wanted(300).await, "{} bytes", all.len());
+    assert_eq!(call.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn many_whose_answers_are_in_files_hold_a_piece_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let (space, budget) = (
+        Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap(),
+        Budget::new(256 * MIB),
+    );
+    let mut calls = Vec::new();
+    for _ in 0..20 {
+        let given = Given {
+            read_ahead: MIB,
+            space: Some(space.clone()),
+            budget: budget.clone(),
+            ..Given::default()
+        };
+        calls.push(Call::start(endless().take(50), given).await);
+    }
+    for call in &calls {
+        while !call.dropped.load(Ordering::SeqCst) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // Each takes some, so that what comes next comes from its file; what its connection holds is apart.
+    let each = MIB / 2 + 3 * PIECE;
+    for _ in 0..10 {
+        for call in &mut calls {
+            call.next().await.unwrap();
+        }
+    }
+    let limit = Instant::now() + Duration::from_secs(20);
+    while budget.used() > 20 * each {
+        assert!(Instant::now() < limit, "{}", budget.used());
+        sleep(Duration::from_millis(5)).await;
+    }
+    let wanted = wanted(50).await;
+    for mut call in calls {
+        let (rest, status) = call.rest(Duration::ZERO).await;
+        assert!(status == "0" && wanted.ends_with(&rest));
+    }
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::open(dir.path(), 3 << 20, Gauge::default()).unwrap();
+    let given = Given {
+        read_ahead: MIB,
+        space: Some(space),
+        ..Given::default()
+    };
+    let mut call = Call::start(endless().take(300), given).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    // Until nothing more is read.
+    let mut before = 0;
+    while call.read() != before || before < 40 {
+        before = call.read();
+        sleep(Duration::from_millis(300)).await;
+    }
+    assert!(before < 100, "{before}");
+    let (rest, status) = call.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
+    assert_eq!(status, "0");
+    assert!(all == wanted(300).await, "{} bytes", all.len());
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_a_file_cannot_be_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let given = Given {
+        read_ahead: 0,
+        space: Some(space),
+        again: Some(frames(&["a", "b", "c", "d", "e"])),
+        ..Given::default()
+    };
+    let large = encode(0, &[(set(&[("n", "a")]), vec![7; 2 * MIB])]);
+    let all = std::iter::once(large).chain(frames(&["c", "e", "b", "d"]));
+    let mut call = Call::start(stream::iter(all.collect::<Vec<_>>()), given).await;
+    while !call.dropped.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "13");
+}
