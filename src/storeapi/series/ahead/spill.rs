@@ -1,6 +1,7 @@
 //! Files for answers that memory has no room for: below `--store.spill-dir`, without a name, gone with the call or the process.
 //!
-//! All work on them is off the query thread. Their sum is bounded (`--store.spill-limit`); a directory that is full or broken
+//! All work on them is off the query thread, and at most [`AT_ONCE`] pieces of it run: a directory that hangs keeps no more
+//! threads than that, and not those that sort and read for other calls. Their sum is bounded (`--store.spill-limit`); a directory that is full or broken
 //! is as if there were none, and is told in the log, once until it works again.
 
 use std::{
@@ -17,10 +18,13 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-use crate::threads::blocking_io;
+use crate::threads::Lane;
 
 /// What is written at once, in bytes, at least, and what is read at once, at most.
 pub(super) const BLOCK: usize = 1 << 20;
+
+/// Files that are worked on at once.
+const AT_ONCE: usize = 16;
 
 /// The directory; clones share it.
 #[derive(Clone, Debug)]
@@ -31,6 +35,7 @@ struct Inner {
     dir: PathBuf,
     limit: u64,
     used: Gauge,
+    lane: Lane,
     broken: AtomicBool,
 }
 
@@ -66,6 +71,7 @@ impl Space {
             dir: dir.to_owned(),
             limit,
             used,
+            lane: Lane::new(AT_ONCE),
             broken: AtomicBool::new(false),
         }));
         make(dir)?.write_all(b"x")?;
@@ -75,7 +81,7 @@ impl Space {
     /// An empty file.
     pub(super) async fn start(&self) -> io::Result<File> {
         let inner = Arc::clone(&self.0);
-        let file = blocking_io(move || make(&inner.dir)).await?;
+        let file = self.0.lane.run(move || make(&inner.dir)).await??;
         Ok(File {
             file: Arc::new(file),
             space: self.clone(),
@@ -142,15 +148,15 @@ impl File {
         }
         self.taken += bytes;
         let (file, at) = (Arc::clone(&self.file), self.written);
-        let written = blocking_io(move || {
+        let written = self.space.0.lane.run(move || {
             let mut at = at;
             for piece in pieces {
                 file.write_all_at(&piece, at)?;
                 at += piece.len() as u64;
             }
-            Ok(())
+            Ok::<_, io::Error>(())
         });
-        match written.await {
+        match written.await.unwrap_or_else(|lost| Err(lost.into())) {
             Ok(()) => {
                 self.space.0.broken.store(false, Ordering::Relaxed);
                 self.written += bytes;
@@ -167,12 +173,12 @@ impl File {
     /// Reads `length` bytes, of those that are unread, from where the last call of this ended.
     pub(super) async fn read(&mut self, length: usize) -> io::Result<Bytes> {
         let (file, at) = (Arc::clone(&self.file), self.read);
-        let piece = blocking_io(move || {
+        let read = self.space.0.lane.run(move || {
             let mut piece = BytesMut::zeroed(length);
             file.read_exact_at(&mut piece, at)?;
-            Ok(piece.freeze())
-        })
-        .await?;
+            Ok::<_, io::Error>(piece.freeze())
+        });
+        let piece = read.await??;
         self.read += length as u64;
         Ok(piece)
     }
@@ -225,6 +231,32 @@ mod tests {
             drop(file);
             assert_eq!(space.0.used.get(), 0);
         }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_hangs_keeps_few_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::open(dir.path(), BLOCK as u64, Gauge::default()).unwrap();
+        let (goes_on, hangs) = std::sync::mpsc::channel::<()>();
+        let hangs = Arc::new(std::sync::Mutex::new(hangs));
+        let mut stuck: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                let hangs = Arc::clone(&hangs);
+                Box::pin(space.0.lane.run(move || hangs.lock().unwrap().recv().is_err()))
+            })
+            .collect();
+        for one in &mut stuck {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        // Those that wait for it do not even begin, and can be given up.
+        drop(stuck);
+        let mut start = std::pin::pin!(space.start());
+        for _ in 0..100 {
+            assert!(futures_util::poll!(start.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(goes_on);
+        start.await.unwrap();
     }
 
     #[test]
