@@ -348,18 +348,21 @@ impl Answer {
         if let Some((frames, _)) = self.frames.take() {
             self.plan.metrics.frames(frames.count());
         }
-        self.sorting = None;
-        let order = std::mem::replace(&mut self.order, self.plan.convert.order());
-        discard(order);
+        // It is much, or it would not be sorted elsewhere; while it waits for that it is here.
+        if let Some(sorting) = self.sorting.take() {
+            discard(sorting);
+        }
+        let mut order = std::mem::replace(&mut self.order, self.plan.convert.order());
+        let left = order.take_collected();
+        if left.len() > FEW {
+            discard(left);
+        }
     }
 }
 
-/// Drops what is left of an answer, elsewhere if it is much.
-fn discard(mut order: Order<OutSeries>) {
-    let left = order.take_collected();
-    if left.len() > FEW
-        && let Ok(runtime) = tokio::runtime::Handle::try_current()
-    {
+/// Drops much that is left of an answer, elsewhere.
+fn discard(left: impl Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn_blocking(move || drop(left));
     }
 }

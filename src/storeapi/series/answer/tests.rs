@@ -377,3 +377,24 @@ async fn the_place_at_prometheus_is_free_while_what_came_of_it_is_sorted() {
     }
     assert_eq!(given, 2 * FEW);
 }
+
+#[tokio::test]
+async fn what_was_to_be_sorted_is_dropped_elsewhere() {
+    struct Tell(Option<tokio::sync::oneshot::Sender<std::thread::ThreadId>>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            let _ = self.0.take().unwrap().send(std::thread::current().id());
+        }
+    }
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let collected = Tell(Some(tell));
+    let sorted = Box::pin(async move {
+        let _collected = collected;
+        std::future::pending().await
+    });
+    let mut answer = Answer::collecting(plan(None, metrics()));
+    let then = Next::End;
+    answer.sorting = Some(Sorting { sorted, then });
+    drop(answer);
+    assert_ne!(told.await.unwrap(), std::thread::current().id());
+}
