@@ -35,6 +35,7 @@ use self::{
     info::InfoService,
     label_calls::LabelCalls,
     metadata::MetadataService,
+    patterns::Patterns,
     respond::Answering,
     rules::RulesService,
     series::Series,
@@ -49,6 +50,9 @@ use crate::{
     prometheus::{api::Ask, client::Client, peer::Snapshot, stored_names::StoredNames},
     threads::Lane,
 };
+
+/// How long a client may take nothing of its answer: it would keep memory from the calls of others.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// What every service needs; a clone shares it.
 #[derive(Clone, Debug)]
@@ -65,6 +69,8 @@ pub struct Context {
     pub stored_names: StoredNames,
     /// The memory of all calls.
     pub budget: Budget,
+    /// What is known of the patterns of matchers.
+    pub patterns: Patterns,
     /// For work that takes the processor for more than a moment.
     pub lane: Lane,
     /// How long a call without a deadline waits in queues and for Prometheus.
@@ -95,6 +101,11 @@ impl Context {
             version: snapshot.version.clone(),
             seen: snapshot.seen,
         }
+    }
+
+    /// How long a call may wait; `None` for one with a deadline, which ends it.
+    fn patience(&self, caller: &Caller) -> Option<Duration> {
+        caller.deadline().is_none().then_some(self.timeout)
     }
 
     /// What holds now, for an answer that carries the external labels.

@@ -28,7 +28,7 @@ use crate::{
         peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
     },
     shipper::{Farewell, Heartbeat, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
-    storeapi::{self, budget::Budget},
+    storeapi::{self, budget::Budget, patterns::Patterns},
     threads::Lane,
 };
 
@@ -142,6 +142,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     // Connections of its own: they live in the thread that answers queries.
     let asked = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
+    let lane = Lane::new(HEAVY_AT_ONCE);
     let context = storeapi::Context {
         client: asked,
         snapshots: peer.snapshots(),
@@ -149,7 +150,8 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         min_time: flags.store.min_time,
         stored_names: peer.stored_names(),
         budget: Budget::new(usize::try_from(flags.store.memory_limit).unwrap_or(usize::MAX)),
-        lane: Lane::new(HEAVY_AT_ONCE),
+        patterns: Patterns::new(lane.clone()),
+        lane,
         timeout: flags.store.timeout,
     };
     let connections = connections::Metrics::register(&mut registry);

@@ -25,7 +25,10 @@ use tower_service::Service;
 
 use self::table::{KINDS, Kind, request};
 use super::budget::{Budget, Held};
-use crate::model::fields::{Malformed, walk};
+use crate::{
+    model::fields::{Malformed, walk},
+    ops::grpc::MESSAGE_MAX,
+};
 
 mod table;
 
@@ -38,9 +41,6 @@ const TIMES: usize = 2;
 
 /// How long a request may take to come whole, in a call without a deadline or with a later one.
 const COMES_WITHIN: Duration = Duration::from_secs(120);
-
-/// The longest message, in bytes.
-const MESSAGE_MAX: usize = 16 << 20;
 
 /// Looks at requests; clones share the account.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct Admitted {
 }
 
 impl Guard {
-    /// Takes memory from `budget`; a message has at most `message_max` bytes, and never more than 16 MiB.
+    /// Takes memory from `budget`; a message has at most `message_max` bytes, and never more than [`MESSAGE_MAX`].
     pub fn new(budget: Budget, message_max: usize) -> Self {
         let message_max = message_max.min(MESSAGE_MAX);
         Self { budget, message_max }

@@ -12,7 +12,6 @@ use super::{
     Context, View,
     budget::Held,
     errors,
-    patterns::Patterns,
     respond::Answer,
     rope::Rope,
     selection::{Selection, select},
@@ -35,14 +34,12 @@ const MANY: usize = 2000;
 #[derive(Clone, Debug)]
 pub struct LabelCalls {
     context: Context,
-    patterns: Patterns,
 }
 
 impl LabelCalls {
     /// Answers for this Prometheus.
     pub fn new(context: Context) -> Self {
-        let patterns = Patterns::new(context.lane.clone());
-        Self { context, patterns }
+        Self { context }
     }
 
     /// The names of labels: those of series that match, and if there are any, those of the external labels; without the
@@ -127,7 +124,7 @@ impl LabelCalls {
 
     /// The matchers that are left for Prometheus; `None` if an external label contradicts.
     async fn left(&self, matchers: Vec<LabelMatcher>, view: &View) -> Result<Option<Vec<Matcher>>, Status> {
-        Ok(match select(&self.patterns, matchers, &view.labels).await? {
+        Ok(match select(&self.context.patterns, matchers, &view.labels).await? {
             Selection::Nothing => None,
             Selection::Matching(matchers) => Some(matchers),
         })

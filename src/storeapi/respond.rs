@@ -13,6 +13,7 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prost::Message;
 use tonic::{Status, body::Body, server::NamedService};
@@ -63,7 +64,7 @@ impl Answer {
     }
 }
 
-/// Answers one call, if `guard` admits its request.
+/// Answers one call with messages that are made before the first of them is sent, if `guard` admits its request.
 pub(super) async fn respond<R, F>(
     request: Request<Body>,
     guard: &Guard,
@@ -73,14 +74,29 @@ where
     R: Message + Default + Send + 'static,
     F: Future<Output = Result<Answer, Status>>,
 {
-    let caller = request.extensions().get::<Caller>().cloned();
-    let caller = caller.unwrap_or_else(Caller::unknown);
-    let (parts, body) = request.into_parts();
-    let answered = async {
-        let (message, _held) = guard.admit(parts.uri.path(), body).await?.decode()?;
+    stream(request, guard, async |message, _held, caller: Caller| {
         let answer = answer(message, caller.clone()).await?;
         caller.is_at("sending the answer");
         Ok(answer.body())
+    })
+    .await
+}
+
+/// Answers one call with a body, if `guard` admits its request: `answer` gets that and the memory that it takes.
+pub(super) async fn stream<R, B>(
+    request: Request<Body>,
+    guard: &Guard,
+    answer: impl AsyncFnOnce(R, Option<Held>, Caller) -> Result<B, Status>,
+) -> Response<Body>
+where
+    R: Message + Default + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+{
+    let (parts, body) = request.into_parts();
+    let caller = parts.extensions.get().cloned().unwrap_or_else(Caller::unknown);
+    let answered = async {
+        let (message, held) = guard.admit(parts.uri.path(), body).await?.decode()?;
+        answer(message, held, caller).await
     };
     match answered.await {
         Ok(body) => {

@@ -28,9 +28,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use prometheus_client::registry::Registry;
-use tonic::{Status, body::Body};
+use tonic::Status;
 
 use self::{
     ahead::{Giving, room::Room, spill::Space},
@@ -40,7 +39,7 @@ use self::{
     metrics::Metrics,
     query::Query,
 };
-use super::{Context, budget::Held, guard::Guard, patterns::Patterns};
+use super::{Context, budget::Held};
 use crate::{
     model::duration::parse_prometheus,
     ops::grpc::Caller,
@@ -77,7 +76,6 @@ struct Inner {
     slow: Slow,
     gate: Gate,
     disorderly: Disorderly,
-    patterns: Patterns,
     metrics: Metrics,
 }
 
@@ -88,7 +86,6 @@ impl Series {
         metrics::register_gate(&gate, registry);
         let inner = Inner {
             gate,
-            patterns: Patterns::new(context.lane.clone()),
             context,
             limits,
             slow,
@@ -102,20 +99,14 @@ impl Series {
     ///
     /// # Errors
     /// What is wrong with the request; that Prometheus cannot be asked, or refuses; that there are no external labels now.
-    pub async fn call(
-        &self,
-        request: SeriesRequest,
-        held: Option<Held>,
-        caller: &Caller,
-    ) -> Result<SeriesBody, Status> {
+    pub async fn call(&self, request: SeriesRequest, held: Option<Held>, caller: Caller) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.labelled_view()?;
-        let Some(query) = Query::new(request, &view, &inner.patterns).await? else {
+        let Some(query) = Query::new(request, &view, &inner.context.patterns).await? else {
             return Ok(SeriesBody::empty(pending));
         };
         let batch = query.batch;
-        let caller = caller.clone();
         let asked = Arc::new(Asked {
             query,
             view,
@@ -150,10 +141,7 @@ impl Series {
         );
         inner.gate.set_places(limit);
         caller.is_at("waiting for a turn at Prometheus");
-        let patience = match caller.deadline() {
-            Some(_) => None,
-            None => Some(inner.context.timeout),
-        };
+        let patience = inner.context.patience(caller);
         let since = Instant::now();
         let pass = inner
             .gate
@@ -165,26 +153,6 @@ impl Series {
             })?;
         inner.metrics.waited(since.elapsed().as_secs_f64());
         Ok(pass)
-    }
-
-    /// Answers one call as it comes over HTTP/2, if `guard` lets it through.
-    pub(super) async fn respond(self, request: Request<Body>, guard: &Guard) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        let caller = parts.extensions.get().cloned().unwrap_or_else(Caller::unknown);
-        let answered = async {
-            let admitted = guard.admit(parts.uri.path(), body).await?;
-            let (message, held) = admitted.decode()?;
-            self.call(message, held, &caller).await
-        };
-        match answered.await {
-            Ok(body) => {
-                let mut response = Response::new(Body::new(body));
-                let grpc = HeaderValue::from_static("application/grpc");
-                response.headers_mut().insert(CONTENT_TYPE, grpc);
-                response
-            }
-            Err(status) => status.into_http(),
-        }
     }
 }
 

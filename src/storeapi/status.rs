@@ -22,14 +22,12 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct StatusService {
     context: Context,
-    patterns: Patterns,
 }
 
 impl StatusService {
     /// Answers for this Prometheus.
     pub fn new(context: Context) -> Self {
-        let patterns = Patterns::new(context.lane.clone());
-        Self { context, patterns }
+        Self { context }
     }
 }
 
@@ -46,7 +44,9 @@ impl Call for StatusService {
         }
         let mut answer = Answer::new(self.context.budget.hold());
         let mut statistics = Rope::default();
-        if matches(&self.patterns, request.matchers, &self.context.view().labels).await? && request.tenant.is_empty() {
+        if matches(&self.context.patterns, request.matchers, &self.context.view().labels).await?
+            && request.tenant.is_empty()
+        {
             let failed = "failed to get tsdb status from prometheus";
             let numbers = Numbers::new(answer, request.limit);
             let ask = self.context.ask(&caller);

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{
     guard::Guard,
     label_calls::LabelCalls,
-    respond::{Responding, no_such_method, respond},
+    respond::{Responding, no_such_method, respond, stream},
     series::Series,
 };
 
@@ -53,7 +53,12 @@ impl Service<Request<Body>> for StoreService {
         let Self { series, labels, guard } = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
-                SERIES => series.respond(request, &guard).await,
+                SERIES => {
+                    stream(request, &guard, async |asked, held, caller| {
+                        series.call(asked, held, caller).await
+                    })
+                    .await
+                }
                 NAMES => {
                     respond(request, &guard, async |asked, caller| {
                         labels.names(asked, &caller).await

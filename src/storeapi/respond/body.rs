@@ -2,7 +2,7 @@
 //!
 //! **Fairness.** Between two pieces others get a turn: whoever compresses a message takes all of it at once.
 //!
-//! **A client that reads nothing** for [`PATIENCE`], or twice that at most, loses its call, and what it held is given back:
+//! **A client that reads nothing** for [`SILENCE`], or twice that at most, loses its call, and what it held is given back:
 //! it would keep memory from the calls of others. Who drops the body gives it back at once.
 
 use std::{
@@ -10,7 +10,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,10 +19,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use crate::storeapi::budget::Held;
-
-/// How long a client may read nothing, at least: it is looked at once in this time.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::storeapi::{SILENCE, budget::Held};
 
 /// The body of one answer.
 #[derive(Debug)]
@@ -65,7 +61,7 @@ impl AnswerBody {
 async fn watch(left: Weak<Mutex<Option<Left>>>) {
     let mut before = None;
     loop {
-        sleep(PATIENCE).await;
+        sleep(SILENCE).await;
         let Some(left) = left.upgrade() else { return };
         let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
         let now = left.as_ref().map(|left| left.pieces.len());
@@ -101,7 +97,7 @@ impl http_body::Body for AnswerBody {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             None => Status::aborted(format!(
-                "the client read nothing for {PATIENCE:?}; the memory of its answer was given to others"
+                "the client read nothing for {SILENCE:?}; the memory of its answer was given to others"
             )),
         };
         *left = None;
@@ -157,11 +153,11 @@ mod tests {
         let mut body = body(&budget);
         body.frame().await;
         // Slow is not still.
-        sleep(PATIENCE).await;
+        sleep(SILENCE).await;
         body.frame().await;
-        sleep(PATIENCE).await;
+        sleep(SILENCE).await;
         assert_eq!(budget.used(), 3);
-        sleep(2 * PATIENCE).await;
+        sleep(2 * SILENCE).await;
         assert_eq!(budget.used(), 0);
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(trailers["grpc-status"], "10");

@@ -35,13 +35,13 @@ use super::{
     metrics::Metrics,
 };
 use crate::ops::grpc::Caller;
+#[cfg(doc)]
+use crate::storeapi::SILENCE;
 
 /// Bytes of a piece, at least, unless the answer pauses or ends.
 pub(super) const PIECE: usize = 128 << 10;
 /// How long a message may wait for others.
 const LINGER: Duration = Duration::from_millis(3);
-/// How long a client may take nothing of an answer.
-pub(super) const SILENCE: Duration = Duration::from_secs(120);
 
 /// An answer that is made anew.
 pub type Again = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;

@@ -17,6 +17,7 @@ use narthex::{
     storeapi::{
         self, Context,
         budget::Budget,
+        patterns::Patterns,
         series::{Series, Slow, ahead::room::Room, limits::Limits},
     },
     threads::Lane,
@@ -203,6 +204,7 @@ impl Scene {
         let ready = probe.condition("test");
         ready.set(Ok(()));
         client.register_metrics(&mut registry);
+        let lane = Lane::new(2);
         let context = Context {
             client,
             snapshots,
@@ -211,7 +213,8 @@ impl Scene {
             min_time: TimeOrDuration::At(-62_167_219_200_000),
             stored_names,
             budget: Budget::new(256 << 20),
-            lane: Lane::new(2),
+            patterns: Patterns::new(lane.clone()),
+            lane,
             timeout: Duration::from_secs(120),
         };
         let channel = serve(context.clone(), &mut registry, token.clone()).await;

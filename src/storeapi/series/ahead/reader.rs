@@ -13,10 +13,10 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{
-    Ahead, Core, PIECE, SILENCE,
+    Ahead, Core, PIECE,
     spill::{self, Space, SpillError},
 };
-use crate::ops::supervisor::text_of;
+use crate::{ops::supervisor::text_of, storeapi::SILENCE};
 
 /// How often it is looked whether a client lags; one that takes nothing for so long does.
 const LOOK: Duration = Duration::from_millis(100);
@@ -341,10 +341,6 @@ impl Ahead {
     async fn wait(&self) -> bool {
         self.lock().hold();
         let patience = self.patience();
-        if self.is_silent() {
-            self.end_silent();
-            return false;
-        }
         if patience.is_zero() {
             return self.end_lagging();
         }

@@ -18,9 +18,10 @@ use crate::{
         gate::{ClientKey, Gate, Pass},
     },
     storeapi::{
+        SILENCE,
         budget::Budget,
         series::{
-            ahead::{Again, PIECE, SILENCE, room::Room},
+            ahead::{Again, PIECE, room::Room},
             answer::tests::{encode, plan, set},
             metrics::Metrics,
         },
