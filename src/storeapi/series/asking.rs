@@ -177,40 +177,42 @@ impl Series {
     }
 
     async fn read(&self, asked: &Asked, way: &Way) -> Result<Answer, Status> {
+        let (names, streamed): (&[String], _) = match way {
+            Way::Apart(names) => (names, Some(names.len() as i64)),
+            Way::Collected => (&[], None),
+        };
+        match self.put(asked, names, streamed).await? {
+            Ok(answer) => Ok(answer),
+            // It knows one query only.
+            Err(_) if !names.is_empty() => self.put(asked, &[], None).await?.map_err(unexpected),
+            Err(results) => Err(unexpected(results)),
+        }
+    }
+
+    /// Puts the question; gives the number of results if it is not that of the queries.
+    async fn put(
+        &self,
+        asked: &Asked,
+        names: &[String],
+        streamed: Option<i64>,
+    ) -> Result<Result<Answer, usize>, Status> {
         let pass = self.turn(&asked.caller).await?;
         asked.caller.is_at("waiting for Prometheus");
-        let names: &[String] = match way {
-            Way::Apart(names) => names,
-            Way::Collected => &[],
-        };
-        let streamed = matches!(way, Way::Apart(_)).then_some(names.len() as i64);
-        let plan = self.plan(asked, streamed);
         let mut held = self.inner.context.budget.hold();
         let samples = match self.remote_read(asked, names, &mut held).await? {
-            remote_read::Answer::Frames(frames) => return Ok(Answer::streaming(plan, frames, pass)),
-            remote_read::Answer::Samples(samples) => samples,
-        };
-        match self.sampled(asked, samples, held).await? {
-            (results, answer) if results == names.len() + 1 => {
-                pass.finish();
-                return Ok(answer);
-            }
-            // It knows one query only.
-            (_, answer) if !names.is_empty() => drop(answer),
-            (results, _) => return Err(unexpected(results)),
-        }
-        let mut held = self.inner.context.budget.hold();
-        let samples = match self.remote_read(asked, &[], &mut held).await? {
             remote_read::Answer::Frames(frames) => {
-                return Ok(Answer::streaming(self.plan(asked, None), frames, pass));
+                return Ok(Ok(Answer::streaming(self.plan(asked, streamed), frames, pass)));
             }
             remote_read::Answer::Samples(samples) => samples,
         };
+        // It has said everything.
         pass.finish();
-        match self.sampled(asked, samples, held).await? {
-            (1, answer) => Ok(answer),
-            (results, _) => Err(unexpected(results)),
-        }
+        let (results, answer) = self.sampled(asked, samples, held).await?;
+        Ok(if results == names.len() + 1 {
+            Ok(answer)
+        } else {
+            Err(results)
+        })
     }
 
     async fn remote_read(
@@ -221,8 +223,7 @@ impl Series {
     ) -> Result<remote_read::Answer, Status> {
         let Self { inner } = self;
         let request = asked.query.split_by(names);
-        // Whoever has a deadline waits until then.
-        let stall = asked.caller.deadline().is_none().then_some(inner.context.timeout);
+        let stall = inner.context.patience(&asked.caller);
         let read = inner
             .context
             .client
