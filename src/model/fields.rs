@@ -1,7 +1,7 @@
 //! The fields of a message in protobuf, looked at where they lie: nothing is copied, nothing is made of them.
 //!
-//! What a decoder takes, this takes; it does not look into what it does not know. Bytes that are no message end it with
-//! [`Malformed`]: what lies before them was told.
+//! What a decoder accepts is accepted here; fields of unknown numbers are passed over. Bytes that are no message end it with
+//! [`Malformed`], after the fields before them were handed over.
 
 use super::uvarint::uvarint;
 

@@ -245,7 +245,7 @@ impl Peer {
         Ok((began, reading))
     }
 
-    /// Waits for the answer to the question `path`, but not beyond `end`, when the heartbeat is told.
+    /// Waits for the answer to the question `path` until `end`, when the heartbeat must have ended.
     async fn by<T>(
         &self,
         end: Instant,

@@ -1,7 +1,7 @@
 //! Which label names Prometheus stores series with, as far as somebody wants to know.
 //!
 //! Whoever asks names them ([`StoredNames::may_be_stored`]); the heartbeat looks them up ([`StoredNames::due`]) and tells
-//! ([`StoredNames::learned`]). Until then, and whenever it is in doubt, a name counts as stored. What is told may be old by
+//! ([`StoredNames::learned`]). Until then, and whenever it is in doubt, a name counts as stored. What was learned may be old by
 //! a heartbeat: a name that was not stored may be now, so that whoever relies on it has to look at what comes, and say so
 //! ([`StoredNames::seen`]).
 //!

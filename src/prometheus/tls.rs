@@ -1,4 +1,4 @@
-//! How Prometheus' certificate is judged, and which one we show. Which certificates of a file are good for whom is told in
+//! How Prometheus' certificate is verified, and which one we show. The rules for certificates of a CA file are in
 //! [`crate::trust`].
 
 use std::{

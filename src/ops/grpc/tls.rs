@@ -4,7 +4,7 @@
 //!   (by time, inode or size; looked at once a second at most, on another thread). Thanos does not read the client CA
 //!   again.
 //! - A change that cannot be used is logged once and leaves the old files in use: a renewal may be half done.
-//! - With a client CA every client must show a certificate that comes from it, or is in it; which are good is told in
+//! - With a client CA every client must show a certificate that comes from it, or is in it; the rules are in
 //!   [`crate::trust`].
 //! - TLS 1.0 and 1.1 are not spoken: where a flag allows them the lowest version is 1.2.
 

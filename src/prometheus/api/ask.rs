@@ -39,7 +39,7 @@ impl Ask {
         self
     }
 
-    /// Whoever wants to know is told where the question is, in a few words.
+    /// Calls `place` with a few words for each step that the question reaches.
     #[must_use]
     pub fn telling(mut self, place: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         self.place = Some(Arc::new(place));

@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// As it is told.
+    /// Its name in an error.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Matchers => "matchers",

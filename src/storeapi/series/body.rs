@@ -1,5 +1,4 @@
-//! The body of a Series answer: written in bulk, at the client's speed; how Prometheus is read meanwhile is told in
-//! [`super::ahead`].
+//! The body of a Series answer: written in bulk, at the client's speed; [`super::ahead`] reads Prometheus meanwhile.
 //!
 //! Pieces have about [`PIECE`] bytes, or hold what came within a few milliseconds: one message at a time would cost a wake-up
 //! and a system call each. An error ends the answer with its status; what was sent before is a prefix, and the client knows it.

@@ -1,4 +1,4 @@
-//! Whole heartbeats, beside a server that answers as it is told.
+//! Whole heartbeats, beside a server with scripted answers.
 
 use std::sync::Mutex;
 

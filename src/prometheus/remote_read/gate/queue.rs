@@ -11,7 +11,7 @@ use super::{ClientKey, Shed};
 pub(super) struct Waiter {
     /// By which it is found again.
     pub(super) number: u64,
-    /// Where it is told of its turn.
+    /// Takes its turn, or why it gets none.
     pub(super) teller: oneshot::Sender<Result<(), Shed>>,
 }
 

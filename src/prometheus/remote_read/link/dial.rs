@@ -209,7 +209,7 @@ mod tests {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind((address, port).into()).unwrap();
-        // The kernel lets in one more than it is told.
+        // The kernel accepts one connection more than the backlog says.
         let listener = socket.listen(1).unwrap();
         let mut queue = Vec::new();
         for _ in 0..2 {

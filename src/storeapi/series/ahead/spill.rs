@@ -1,8 +1,8 @@
 //! Files for answers that memory has no room for: below `--store.spill-dir`, without a name, gone with the call or the process.
 //!
 //! All work on them is off the query thread, and at most [`AT_ONCE`] pieces of it run: a directory that hangs keeps no more
-//! threads than that, and not those that sort and read for other calls. Their sum is bounded (`--store.spill-limit`); a directory that is full or broken
-//! is as if there were none, and is told in the log, once until it works again.
+//! threads than that, and not those that sort and read for other calls. The sum of their bytes is bounded
+//! (`--store.spill-limit`). A directory that is full or broken counts as none; the log says so once, until it works again.
 
 use std::{
     fs::OpenOptions,

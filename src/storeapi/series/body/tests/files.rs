@@ -1,18 +1,25 @@
 //! Answers of which a part goes through a file.
 
+use tempfile::TempDir;
+
 use super::*;
 
-#[tokio::test]
-async fn what_memory_has_no_room_for_goes_through_a_file() {
+/// A directory for files of at most `limit` bytes together, a call that has room for little in memory, and what it gave first.
+async fn begun(limit: u64) -> (TempDir, Call, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
     let given = Given {
         read_ahead: MIB,
-        space: Some(space),
+        space: Some(Space::open(dir.path(), limit, Gauge::default()).unwrap()),
         ..Given::default()
     };
     let mut call = Call::start(endless().take(300), given).await;
-    let mut all = call.next().await.unwrap().to_vec();
+    let first = call.next().await.unwrap().to_vec();
+    (dir, call, first)
+}
+
+#[tokio::test]
+async fn what_memory_has_no_room_for_goes_through_a_file() {
+    let (dir, mut call, mut all) = begun(1 << 30).await;
     // Until Prometheus is through, which needs no client, and what was on its way to the file is there.
     while !call.dropped.load(Ordering::SeqCst) || call.budget.used() > 2 * MIB {
         sleep(Duration::from_millis(5)).await;
@@ -70,15 +77,7 @@ async fn many_whose_answers_are_in_files_hold_a_piece_each() {
 
 #[tokio::test]
 async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 3 << 20, Gauge::default()).unwrap();
-    let given = Given {
-        read_ahead: MIB,
-        space: Some(space),
-        ..Given::default()
-    };
-    let mut call = Call::start(endless().take(300), given).await;
-    let mut all = call.next().await.unwrap().to_vec();
+    let (_dir, mut call, mut all) = begun(3 << 20).await;
     // Until nothing more is read.
     let mut before = 0;
     while call.read() != before || before < 40 {
