@@ -23,10 +23,12 @@ pub mod stored_names;
 pub mod version;
 
 mod answer;
+mod connection;
 mod error;
 mod external_labels;
 mod json;
 mod metrics_page;
+mod response_body;
 mod secret;
 mod tls;
 mod transport;

@@ -29,8 +29,6 @@ mod metrics;
 mod snapshot;
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -43,10 +41,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{Settings, Snapshot, Validation};
 use self::{
     metrics::Metrics,
-    snapshot::{answered, failed, is_another, log_change, pause, reloads_fail},
+    snapshot::{RELOADS_FAIL, Reading, answered, failed, is_another, log_change, pause, reloads_fail},
 };
 use super::{
     checks::{self, Finding, Severity},
@@ -54,10 +52,6 @@ use super::{
     error::{Error, ErrorKind},
     stored_names::StoredNames,
 };
-use crate::model::Labels;
-
-/// Pause between two tries while Prometheus does not answer.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Pause before a failed heartbeat is tried once more.
 const SECOND_TRY: Duration = Duration::from_secs(1);
@@ -65,36 +59,8 @@ const SECOND_TRY: Duration = Duration::from_secs(1);
 /// Shortest time from the end of a heartbeat to the next one, however often somebody asks for one.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// For how long a failed reload means that Prometheus may take blocks back: it tries again each minute.
-const RELOADS_FAIL: Duration = Duration::from_secs(180);
-
-/// Longest pause between two heartbeats meanwhile.
-const CLOSELY: Duration = Duration::from_secs(5);
-
 /// How long all names of labels are looked up, at most.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// How the heartbeat works.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Time between two heartbeats.
-    pub interval: Duration,
-    /// Labels from our own flags; they are laid over Prometheus' own.
-    pub extra_labels: Labels,
-    /// What to hold Prometheus' flags against; `None`, when nothing is uploaded, checks nothing.
-    pub validation: Option<Validation>,
-}
-
-/// What Prometheus' flags must fit, as [`checks::validate`] wants it.
-#[derive(Clone, Debug)]
-pub struct Validation {
-    /// The data directory, spelled as `--tsdb.path` has it.
-    pub tsdb_path: PathBuf,
-    /// The file name of the ledger in it.
-    pub ledger_name: String,
-    /// Unequal block durations are accepted.
-    pub ignore_unequal: bool,
-}
 
 /// The heartbeat of one Prometheus.
 #[derive(Debug)]
@@ -114,18 +80,6 @@ pub struct Peer {
     guarded: bool,
     /// It has refused a look as only an agent does. That counts where it does not tell its flags.
     refused_as_agent: bool,
-}
-
-/// What one heartbeat read.
-#[derive(Debug)]
-struct Reading {
-    labels: Labels,
-    version: String,
-    /// `None` if Prometheus does not tell them.
-    flags: Option<BTreeMap<String, String>>,
-    storage: Storage,
-    /// Why nothing is known of its storage.
-    guarded: Option<Error>,
 }
 
 impl Peer {

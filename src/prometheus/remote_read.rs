@@ -3,7 +3,6 @@
 //! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
 //! - [`gate`] keeps the calls within what Prometheus allows.
 //! - [`samples`] reads the answers of servers that cannot stream.
-//! - `link` and `tide` are the connections.
 //!
 //! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
 //! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
@@ -11,9 +10,7 @@
 
 pub mod frames;
 pub mod gate;
-pub(super) mod link;
 pub mod samples;
-mod tide;
 pub mod wire;
 
 use std::{
@@ -23,17 +20,15 @@ use std::{
 };
 
 use bytes::Bytes;
+#[cfg(test)]
 use futures_util::Stream;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep},
-};
+use tokio::time::{Instant, Sleep};
 
-use super::{Client, error::ErrorKind, transport::Posted};
+use super::{Client, error::ErrorKind, response_body::ResponseBody, transport::Posted};
 use frames::{FrameError, FrameReader};
 use samples::Sampled;
 use wire::{Frame, WireError};
@@ -249,36 +244,10 @@ impl Frames {
     }
 }
 
-/// A body piece by piece.
-pub(super) type Pieced = Pin<Box<dyn Stream<Item = Result<Bytes, ErrorKind>> + Send>>;
-
-/// The body of an answer, from wherever it comes.
-pub(super) struct Body {
-    pub(super) way: Way,
-    /// Limits the connections.
-    pub(super) _permit: Option<OwnedSemaphorePermit>,
-}
-
-pub(super) enum Way {
-    /// A connection of our own.
-    Direct(Box<link::Body>),
-    /// Through a proxy.
-    Proxied(Pieced),
-}
-
-impl std::fmt::Debug for Body {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.way {
-            Way::Direct(_) => "Body::Direct",
-            Way::Proxied(_) => "Body::Proxied",
-        })
-    }
-}
-
 /// A body that must go on.
 #[derive(Debug)]
 struct Pieces {
-    body: Body,
+    body: ResponseBody,
     stall: Option<Duration>,
     /// Pieces so far.
     count: u64,
@@ -287,7 +256,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(body: Body, stall: Option<Duration>) -> Self {
+    fn new(body: ResponseBody, stall: Option<Duration>) -> Self {
         Self {
             body,
             stall,
@@ -297,11 +266,7 @@ impl Pieces {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
-        let piece = match &mut self.body.way {
-            Way::Direct(body) => body.poll_piece(cx),
-            Way::Proxied(stream) => stream.as_mut().poll_next(cx),
-        };
-        match piece {
+        match self.body.poll_piece(cx) {
             Poll::Ready(piece) => {
                 self.count += 1;
                 Poll::Ready(piece)
@@ -345,12 +310,8 @@ const STALL: Duration = Duration::from_secs(120);
 impl Frames {
     /// The frames of a body that comes in these pieces.
     pub(crate) fn of(pieces: impl Stream<Item = Result<Bytes, ErrorKind>> + Send + 'static) -> Self {
-        let body = Body {
-            way: Way::Proxied(Box::pin(pieces)),
-            _permit: None,
-        };
         Self {
-            pieces: Pieces::new(body, Some(STALL)),
+            pieces: Pieces::new(ResponseBody::proxied(Box::pin(pieces), None), Some(STALL)),
             reader: FrameReader::default(),
             url: "http://prometheus/api/v1/read".to_owned(),
         }

@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashSet};
 use tonic::Status;
 
 use super::{
-    Context, View,
     budget::Held,
+    context::{Context, View},
     errors,
     respond::Answer,
     rope::Rope,

@@ -5,7 +5,8 @@ use std::mem;
 use tonic::Status;
 
 use super::{
-    Context, errors,
+    context::Context,
+    errors,
     respond::{Answer, Call},
     rope::Rope,
 };

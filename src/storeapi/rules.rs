@@ -6,7 +6,8 @@ use std::mem;
 use tonic::Status;
 
 use super::{
-    Context, errors, label_sets,
+    context::Context,
+    errors, label_sets,
     respond::{Answer, Call},
     rope::Rope,
     times::timestamp,

@@ -20,34 +20,27 @@ pub mod relabel;
 pub mod shard;
 
 mod asking;
+mod call;
 mod sampled;
 mod skip_chunks;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use tonic::Status;
 
 use self::{
     ahead::{Giving, room::Room, spill::Space},
-    asking::{Asked, Disorderly},
+    asking::Asking,
     body::SeriesBody,
+    call::Asked,
     limits::Limits,
     metrics::Metrics,
     query::Query,
 };
-use super::{Context, budget::Held};
-use crate::{
-    model::duration::parse_prometheus,
-    ops::grpc::Caller,
-    pb::thanos::SeriesRequest,
-    prometheus::remote_read::gate::{ClientKey, Gate, Pass, places},
-};
+use super::{budget::Held, context::Context};
+use crate::{model::duration::parse_prometheus, ops::grpc::Caller, pb::thanos::SeriesRequest};
 
-const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 const BLOCK_DURATION: &str = "storage.tsdb.min-block-duration";
 /// Prometheus waits for a client for at most this part of the time in which it fills a block.
 const PART_OF_A_BLOCK: u32 = 4;
@@ -72,25 +65,20 @@ pub struct Series {
 #[derive(Debug)]
 struct Inner {
     context: Context,
-    limits: Limits,
     slow: Slow,
-    gate: Gate,
-    disorderly: Disorderly,
+    asking: Asking,
     metrics: Metrics,
 }
 
 impl Series {
     /// A service that keeps to `limits`.
     pub fn new(context: Context, limits: Limits, slow: Slow, registry: &mut Registry) -> Self {
-        let gate = Gate::new(places(None));
-        metrics::register_gate(&gate, registry);
+        let asking = Asking::new(context.clone(), limits, registry);
         let inner = Inner {
-            gate,
             context,
-            limits,
             slow,
-            disorderly: Disorderly::register(registry),
-            metrics: Metrics::register(registry),
+            metrics: asking.metrics().clone(),
+            asking,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -113,46 +101,17 @@ impl Series {
             caller,
             _held: held,
         });
-        let (answer, way) = self.ask(&asked).await?;
+        let (answer, way) = inner.asking.ask(&asked).await?;
         let giving = Giving {
             batch,
             patience: inner.patience(),
             share: inner.slow.room.share(),
             metrics: inner.metrics.clone(),
             caller: asked.caller.clone(),
-            again: self.again(asked, way),
+            again: inner.asking.again(asked, way),
         };
         giving.caller.is_at("sending");
         Ok(SeriesBody::new(answer, giving, inner.slow.space.clone(), pending))
-    }
-
-    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
-    /// one may wait.
-    async fn turn(&self, caller: &Caller) -> Result<Pass, Status> {
-        let inner = &self.inner;
-        let limit = places(
-            inner
-                .context
-                .snapshots
-                .borrow()
-                .flags
-                .get(READ_LIMIT)
-                .map(String::as_str),
-        );
-        inner.gate.set_places(limit);
-        caller.is_at("waiting for a turn at Prometheus");
-        let patience = inner.context.patience(caller);
-        let since = Instant::now();
-        let pass = inner
-            .gate
-            .enter(ClientKey::from(caller.peer()), patience)
-            .await
-            .map_err(|shed| {
-                inner.metrics.shed();
-                Status::resource_exhausted(shed.to_string())
-            })?;
-        inner.metrics.waited(since.elapsed().as_secs_f64());
-        Ok(pass)
     }
 }
 

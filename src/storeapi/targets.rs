@@ -3,7 +3,8 @@
 use tonic::Status;
 
 use super::{
-    Context, errors, label_sets,
+    context::Context,
+    errors, label_sets,
     respond::{Answer, Call},
     rope::Rope,
     times::timestamp,

@@ -33,15 +33,15 @@ use tonic::{Code, Status, body::Body};
 use tower_service::Service;
 
 use super::{
-    Settings,
     codec::{Codec, Compressor},
-    connection::Usage,
     deadline::{Deadline, Spawner},
     log,
     messages::Messages,
     metrics::Counted,
     request::RequestBody,
     running::Entry,
+    settings::Settings,
+    usage::Usage,
 };
 
 const GRPC_ENCODING: &str = "grpc-encoding";

@@ -12,11 +12,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use tonic::Status;
 
 use super::{
-    MESSAGE_MAX,
     codec::Codec,
-    connection::Usage,
     messages::{COMPRESSED, Messages, PREFIX, length, prefix},
     metrics::Counted,
+    settings::MESSAGE_MAX,
+    usage::Usage,
 };
 
 /// What all compressed requests that have not come whole may take together, in bytes.

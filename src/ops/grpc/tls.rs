@@ -9,7 +9,6 @@
 //! - TLS 1.0 and 1.1 are not spoken: where a flag allows them the lowest version is 1.2.
 
 use std::{
-    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -30,17 +29,13 @@ use tracing::{info, warn};
 
 use crate::{ops::rarely::Rarely, trust::Trusted};
 
+mod error;
 mod failure;
 mod names;
 
+pub use self::error::TlsError;
+use self::error::{CERT, CLIENT_CA, KEY, MIN_VERSION, content, flag};
 pub(super) use self::failure::Failure;
-
-const CERT: &str = "--grpc-server-tls-cert";
-const KEY: &str = "--grpc-server-tls-key";
-const CLIENT_CA: &str = "--grpc-server-tls-client-ca";
-const MIN_VERSION: &str = "--grpc-server-tls-min-version";
-const CIPHERS: &str = "--grpc-server-tls-ciphers";
-const CURVES: &str = "--grpc-server-tls-curves";
 
 /// What is spoken at all.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -77,37 +72,6 @@ pub struct TlsFlags {
     pub ciphers: Vec<String>,
     /// The curves to offer, by Go's names; empty means the library's choice.
     pub curves: Vec<String>,
-}
-
-/// TLS cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// Flags that need each other, or a name that is not known.
-    #[error("{flag}: {problem}")]
-    Flag {
-        /// Which flag.
-        flag: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A file cannot be read.
-    #[error("{flag}: {source}")]
-    File {
-        /// The flag that names it.
-        flag: &'static str,
-        /// Why; it names the file.
-        source: io::Error,
-    },
-    /// A file does not hold what it should.
-    #[error("{flag}: {path}: {problem}", path = path.display())]
-    Content {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
 }
 
 /// TLS that follows its files; clones share it.
@@ -189,6 +153,11 @@ impl Tls {
             let _ = tokio::task::spawn_blocking(move || inner.look()).await;
         }
         self.0.config.load_full()
+    }
+
+    /// Limits how often failed handshakes are logged.
+    pub(super) fn failures(&self) -> &Rarely {
+        &self.0.failures
     }
 }
 
@@ -275,15 +244,6 @@ fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     fs_err::read(path).map_err(|source| TlsError::File { flag, source })
-}
-
-fn flag(flag: &'static str, problem: String) -> TlsError {
-    TlsError::Flag { flag, problem }
-}
-
-fn content(flag: &'static str, path: &Path, problem: String) -> TlsError {
-    let path = path.to_owned();
-    TlsError::Content { flag, path, problem }
 }
 
 #[cfg(test)]

@@ -6,11 +6,13 @@
 use serde::Deserialize;
 
 use super::{
-    ActiveTarget, Alert, Ask, DroppedTarget, Exemplar, HeadStats, Meta, Rule, RuleGroup, SeriesExemplars, Statistic,
-    Take,
-    answers::Elsewhere,
+    answers::{
+        ActiveTarget, Alert, DroppedTarget, Elsewhere, Exemplar, HeadStats, Meta, Rule, RuleGroup, SeriesExemplars,
+        Statistic,
+    },
+    ask::Ask,
     parameters::time,
-    reading::{Form, Parts},
+    reading::{Form, Parts, Take},
 };
 use crate::prometheus::{
     Client,

@@ -1,7 +1,13 @@
 mod beats;
 
-use super::*;
-use crate::prometheus::{ErrorKind, HttpClientConfig};
+use super::{
+    snapshot::{CLOSELY, RETRY},
+    *,
+};
+use crate::{
+    model::Labels,
+    prometheus::{ErrorKind, HttpClientConfig},
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

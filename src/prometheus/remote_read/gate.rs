@@ -12,59 +12,19 @@ mod queue;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
 
-use self::queue::{Queue, Waiter};
+pub use self::queue::{ClientKey, Shed};
+use self::queue::{Queue, WAITING_MAX, Waiter};
 
-/// Calls that may wait at once.
-const WAITING_MAX: usize = 1000;
 /// Prometheus' limit when it does not tell its own (`--storage.remote.read-concurrent-limit`).
 const DEFAULT_LIMIT: usize = 10;
 /// How long Prometheus may take to notice that a request was dropped.
 const NOTICE: Duration = Duration::from_millis(250);
-
-/// A call that did not get its turn.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Shed {
-    /// Too many wait already, and no client has more of them than this one.
-    #[error(
-        "{WAITING_MAX} calls already wait for Prometheus, which takes {places} remote reads at once from narthex, and no \
-         client has more of them than this one: ask less at once, or raise Prometheus' \
-         --storage.remote.read-concurrent-limit"
-    )]
-    Full {
-        /// The calls that may run at once.
-        places: usize,
-    },
-    /// Its turn did not come in time.
-    #[error(
-        "waited {waited:?} for one of {places} remote reads of Prometheus: ask less at once, or raise Prometheus' \
-         --storage.remote.read-concurrent-limit"
-    )]
-    TooLate {
-        /// How long it waited.
-        waited: Duration,
-        /// The calls that may run at once.
-        places: usize,
-    },
-}
-
-/// Whose turn it is: a host, whatever its port, since a client may have many connections. Those that are not known count
-/// as one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientKey(Option<IpAddr>);
-
-impl From<Option<SocketAddr>> for ClientKey {
-    fn from(peer: Option<SocketAddr>) -> Self {
-        // A port that listens for both kinds shows addresses of the old kind in the new one's dress.
-        Self(peer.map(|peer| peer.ip().to_canonical()))
-    }
-}
 
 /// The queue; clones share it.
 #[derive(Clone, Debug)]

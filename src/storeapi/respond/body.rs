@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use crate::storeapi::{SILENCE, budget::Held};
+use crate::storeapi::{budget::Held, context::SILENCE};
 
 /// The body of one answer.
 #[derive(Debug)]

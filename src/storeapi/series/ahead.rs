@@ -36,7 +36,7 @@ use super::{
 };
 use crate::ops::grpc::Caller;
 #[cfg(doc)]
-use crate::storeapi::SILENCE;
+use crate::storeapi::context::SILENCE;
 
 /// Bytes of a piece, at least, unless the answer pauses or ends.
 pub(super) const PIECE: usize = 128 << 10;

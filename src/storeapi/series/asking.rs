@@ -18,33 +18,34 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    Series,
     ahead::Again,
     answer::{Answer, Failed, Plan},
+    call::Asked,
     convert::Convert,
-    query::Query,
+    limits::Limits,
+    metrics::{self, Metrics},
     sampled, skip_chunks,
 };
 use crate::{
     model::Labels,
     ops::grpc::Caller,
-    prometheus::remote_read::{self, samples::Sampled},
-    storeapi::{View, budget::Held, errors},
+    prometheus::remote_read::{
+        self,
+        gate::{ClientKey, Gate, Pass, places},
+        samples::Sampled,
+    },
+    storeapi::{
+        budget::Held,
+        context::{Context, View},
+        errors,
+    },
 };
 
+/// Prometheus' flag that says how many remote reads it answers at once.
+const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 /// External labels that have just changed bring disorder, too, for as long as a heartbeat takes: what comes after this time
 /// has another cause.
 const JUST_CHANGED: Duration = Duration::from_secs(60);
-
-/// What one call asks, and with what in view.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) query: Query,
-    pub(super) view: View,
-    pub(super) caller: Caller,
-    /// The memory of the query.
-    pub(super) _held: Option<Held>,
-}
 
 /// How the question is put.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +119,41 @@ impl Disorderly {
     }
 }
 
-impl Series {
+/// Asks Prometheus for the series of calls; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Asking {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    context: Context,
+    limits: Limits,
+    gate: Gate,
+    disorderly: Disorderly,
+    metrics: Metrics,
+}
+
+impl Asking {
+    /// Asks within `limits`.
+    pub(super) fn new(context: Context, limits: Limits, registry: &mut Registry) -> Self {
+        let gate = Gate::new(places(None));
+        metrics::register_gate(&gate, registry);
+        let inner = Inner {
+            gate,
+            context,
+            limits,
+            disorderly: Disorderly::register(registry),
+            metrics: Metrics::register(registry),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Where calls are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
     /// Asks for the first time.
     pub(super) async fn ask(&self, asked: &Asked) -> Result<(Answer, Way), Status> {
         if asked.query.skip_chunks {
@@ -132,13 +167,13 @@ impl Series {
 
     /// Asks once more, in another way each time.
     pub(super) fn again(&self, asked: Arc<Asked>, mut way: Way) -> Box<dyn FnMut() -> Option<Again> + Send> {
-        let series = self.clone();
+        let asking = self.clone();
         Box::new(move || {
-            series.inner.metrics.disorder();
-            let next = series.next_way(&asked, &way)?;
+            asking.inner.metrics.disorder();
+            let next = asking.next_way(&asked, &way)?;
             way.clone_from(&next);
-            let (series, asked) = (series.clone(), Arc::clone(&asked));
-            Some(Box::pin(async move { series.read(&asked, &next).await }))
+            let (asking, asked) = (asking.clone(), Arc::clone(&asked));
+            Some(Box::pin(async move { asking.read(&asked, &next).await }))
         })
     }
 
@@ -260,6 +295,35 @@ impl Series {
             lane: inner.context.lane.clone(),
             metrics: inner.metrics.clone(),
         }
+    }
+
+    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
+    /// one may wait.
+    async fn turn(&self, caller: &Caller) -> Result<Pass, Status> {
+        let inner = &self.inner;
+        let limit = places(
+            inner
+                .context
+                .snapshots
+                .borrow()
+                .flags
+                .get(READ_LIMIT)
+                .map(String::as_str),
+        );
+        inner.gate.set_places(limit);
+        caller.is_at("waiting for a turn at Prometheus");
+        let patience = inner.context.patience(caller);
+        let since = Instant::now();
+        let pass = inner
+            .gate
+            .enter(ClientKey::from(caller.peer()), patience)
+            .await
+            .map_err(|shed| {
+                inner.metrics.shed();
+                Status::resource_exhausted(shed.to_string())
+            })?;
+        inner.metrics.waited(since.elapsed().as_secs_f64());
+        Ok(pass)
     }
 }
 

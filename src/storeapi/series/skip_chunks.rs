@@ -7,14 +7,14 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use tonic::Status;
 
-use super::{asking::Asked, convert::Convert, encode::OutSeries, query::Query};
+use super::{call::Asked, convert::Convert, encode::OutSeries, query::Query};
 use crate::{
     prometheus::{
         Client,
         api::{Ask, Question},
         remote_read::wire::LabelBytes,
     },
-    storeapi::{Context, budget::Held, errors},
+    storeapi::{budget::Held, context::Context, errors},
 };
 
 /// What a label set costs beyond its bytes.

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, future::Future, pin::Pin, task::Poll};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, task::Poll};
 
 use proptest::prelude::*;
 

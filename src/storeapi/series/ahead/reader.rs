@@ -16,7 +16,7 @@ use super::{
     Ahead, Core, PIECE,
     spill::{self, Space, SpillError},
 };
-use crate::{ops::supervisor::text_of, storeapi::SILENCE};
+use crate::{ops::supervisor::text_of, storeapi::context::SILENCE};
 
 /// How often it is looked whether a client lags; one that takes nothing for so long does.
 const LOOK: Duration = Duration::from_millis(100);

@@ -18,8 +18,8 @@ use crate::{
         gate::{ClientKey, Gate, Pass},
     },
     storeapi::{
-        SILENCE,
         budget::Budget,
+        context::SILENCE,
         series::{
             ahead::{Again, PIECE, room::Room},
             answer::tests::{encode, plan, set},
