@@ -6,11 +6,11 @@
 pub mod budget;
 pub mod errors;
 pub mod exemplars;
-pub mod guard;
 pub mod info;
 pub mod label_calls;
 pub mod metadata;
 pub mod patterns;
+pub mod request_limits;
 pub mod rules;
 pub mod selection;
 pub mod series;
@@ -20,8 +20,8 @@ pub mod targets;
 
 mod context;
 mod label_sets;
+mod message_buffer;
 mod respond;
-mod rope;
 mod times;
 
 use tonic::service::Routes;
@@ -29,11 +29,11 @@ use tonic::service::Routes;
 pub use self::context::{Context, View};
 use self::{
     exemplars::ExemplarsService,
-    guard::{Guard, Guarded},
     info::InfoService,
     label_calls::LabelCalls,
     metadata::MetadataService,
-    respond::Answering,
+    request_limits::{LimitedService, RequestLimits},
+    respond::UnaryService,
     rules::RulesService,
     series::Series,
     status::StatusService,
@@ -44,14 +44,26 @@ use crate::pb::thanos::info::info_server::InfoServer;
 
 /// All services of the StoreAPI; a request has at most `message_max` bytes, and is counted before it is decoded.
 pub fn routes(context: &Context, series: Series, message_max: usize) -> Routes {
-    let guard = Guard::new(context.budget.clone(), message_max);
-    let store = StoreService::new(series, LabelCalls::new(context.clone()), guard.clone());
+    let request_limits = RequestLimits::new(context.budget.clone(), message_max);
+    let store = StoreService::new(series, LabelCalls::new(context.clone()), request_limits.clone());
     let info = InfoServer::new(InfoService::new(context.clone())).max_decoding_message_size(message_max);
     Routes::new(store)
-        .add_service(Guarded::new(info, guard.clone()))
-        .add_service(Answering::new(RulesService::new(context.clone()), guard.clone()))
-        .add_service(Answering::new(TargetsService::new(context.clone()), guard.clone()))
-        .add_service(Answering::new(MetadataService::new(context.clone()), guard.clone()))
-        .add_service(Answering::new(ExemplarsService::new(context.clone()), guard.clone()))
-        .add_service(Answering::new(StatusService::new(context.clone()), guard))
+        .add_service(LimitedService::new(info, request_limits.clone()))
+        .add_service(UnaryService::new(
+            RulesService::new(context.clone()),
+            request_limits.clone(),
+        ))
+        .add_service(UnaryService::new(
+            TargetsService::new(context.clone()),
+            request_limits.clone(),
+        ))
+        .add_service(UnaryService::new(
+            MetadataService::new(context.clone()),
+            request_limits.clone(),
+        ))
+        .add_service(UnaryService::new(
+            ExemplarsService::new(context.clone()),
+            request_limits.clone(),
+        ))
+        .add_service(UnaryService::new(StatusService::new(context.clone()), request_limits))
 }

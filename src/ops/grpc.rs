@@ -30,11 +30,11 @@ use tower_service::Service;
 use tracing::{info, warn};
 
 use super::{
-    connections::Open,
+    connections::OpenConnections,
     listen::{self, BindError, Reserved},
 };
 
-use self::{call::Calls, connection::converse, usage::Usage};
+use self::{call::Calls, connection::serve_connection, usage::Usage};
 pub use self::{
     health::health,
     log::{CallLog, CallLogError},
@@ -110,7 +110,7 @@ impl Server {
         info!(%address, "serving gRPC");
         let settings = Arc::new(settings);
         let limits = settings.limits;
-        let mut connections = Open::new("grpc", limits.connections, &settings.connections);
+        let mut connections = OpenConnections::new("grpc", limits.connections, &settings.connections);
         let born = Instant::now();
         loop {
             tokio::select! {
@@ -120,7 +120,7 @@ impl Server {
                     let usage = Arc::new(Usage::new(born, limits.patience));
                     let calls = Calls::new(service.clone(), Arc::clone(&settings), Arc::clone(&usage), peer);
                     let closing = connections.closing();
-                    connections.spawn(usage, converse(stream, peer, calls, Arc::clone(&settings), closing));
+                    connections.spawn(usage, serve_connection(stream, peer, calls, Arc::clone(&settings), closing));
                 }
             }
         }

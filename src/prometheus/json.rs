@@ -56,7 +56,7 @@ impl<'a> Item<'a> {
 /// Whoever takes the parts.
 pub(super) trait Sink {
     /// Whether there is memory for so many bytes more.
-    fn room(&mut self, bytes: usize) -> bool;
+    fn reserve(&mut self, bytes: usize) -> bool;
 
     /// Takes a part, and may end it all.
     ///
@@ -404,7 +404,7 @@ impl Scanner {
         }
         let bytes = (wanted - self.granted).div_ceil(STEP).saturating_mul(STEP);
         self.granted = self.granted.saturating_add(bytes);
-        match sink.room(bytes) {
+        match sink.reserve(bytes) {
             true => Ok(()),
             false => Err(ErrorKind::TooMuch { read: self.come }),
         }

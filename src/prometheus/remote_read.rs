@@ -80,7 +80,7 @@ pub enum ReadErrorKind {
     #[error(
         "the sampled answer has {0} bytes or more, for which there is no memory now: select less, or a shorter time"
     )]
-    NoRoom(usize),
+    NoMemory(usize),
     /// A sampled answer that cannot be read.
     #[error("the sampled answer cannot be read: {0}")]
     Samples(String),
@@ -97,7 +97,7 @@ pub enum Answer {
 
 impl Client {
     /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled.
-    /// Memory for a sampled answer is asked of `room`, in bytes: for what comes, and for what it becomes when it is
+    /// Memory for a sampled answer is asked of `reserve`, in bytes: for what comes, and for what it becomes when it is
     /// decompressed. With a `stall`, Prometheus may say nothing for so long before the head of the answer and within it;
     /// without one whoever waits has a deadline.
     ///
@@ -107,7 +107,7 @@ impl Client {
         &self,
         request: &[u8],
         stall: Option<Duration>,
-        room: &mut (dyn FnMut(usize) -> bool + Send),
+        reserve: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<Answer, ReadError> {
         let url = self.shown(PATH);
         let asked = async {
@@ -128,7 +128,7 @@ impl Client {
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
             if content_type.starts_with(SAMPLED) {
-                return Ok(Err(samples(&mut pieces, room).await?));
+                return Ok(Err(samples(&mut pieces, reserve).await?));
             }
             if !content_type.starts_with(STREAMED) {
                 return Err(ReadErrorKind::ContentType(
@@ -172,8 +172,8 @@ fn headers() -> HeaderMap {
 async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
     let mut body = Vec::new();
     while let Some(Ok(piece)) = pieces.next().await {
-        let room = ERROR_BODY - body.len();
-        body.extend_from_slice(&piece[..piece.len().min(room)]);
+        let left = ERROR_BODY - body.len();
+        body.extend_from_slice(&piece[..piece.len().min(left)]);
         if body.len() == ERROR_BODY {
             break;
         }
@@ -181,20 +181,23 @@ async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
     ErrorKind::status(code, &body)
 }
 
-async fn samples(pieces: &mut Pieces, room: &mut (dyn FnMut(usize) -> bool + Send)) -> Result<Sampled, ReadErrorKind> {
+async fn samples(
+    pieces: &mut Pieces,
+    reserve: &mut (dyn FnMut(usize) -> bool + Send),
+) -> Result<Sampled, ReadErrorKind> {
     let mut compressed = Vec::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
-        if !room(piece.len()) {
-            return Err(ReadErrorKind::NoRoom(compressed.len() + piece.len()));
+        if !reserve(piece.len()) {
+            return Err(ReadErrorKind::NoMemory(compressed.len() + piece.len()));
         }
         compressed.extend_from_slice(&piece);
     }
     let length = snap::raw::decompress_len(&compressed);
     let length = length.map_err(|error| ReadErrorKind::Samples(format!("snappy: {error}")))?;
-    match room(length) {
+    match reserve(length) {
         true => Ok(Sampled { compressed }),
-        false => Err(ReadErrorKind::NoRoom(length)),
+        false => Err(ReadErrorKind::NoMemory(length)),
     }
 }
 

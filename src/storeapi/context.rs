@@ -9,12 +9,12 @@ use super::{budget::Budget, patterns::Patterns};
 use crate::{
     model::{Labels, duration::TimeOrDuration},
     ops::{grpc::Caller, probe::Probe},
-    prometheus::{api::Ask, client::Client, peer::Snapshot, stored_names::StoredNames},
-    threads::Lane,
+    prometheus::{api::RequestOptions, client::Client, heartbeat::Snapshot, stored_names::StoredNames},
+    threads::BlockingPool,
 };
 
 /// How long a client may take nothing of its answer: it would keep memory from the calls of others.
-pub(super) const SILENCE: Duration = Duration::from_secs(120);
+pub(super) const CLIENT_STALL: Duration = Duration::from_secs(120);
 
 /// What every service needs; a clone shares it.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct Context {
     /// What is known of the patterns of matchers.
     pub patterns: Patterns,
     /// For work that takes the processor for more than a moment.
-    pub lane: Lane,
+    pub pool: BlockingPool,
     /// How long a call without a deadline waits in queues and for Prometheus.
     pub timeout: Duration,
 }
@@ -94,13 +94,13 @@ impl Context {
     }
 
     /// How `caller` may ask Prometheus: until its own deadline, or for the time that calls without one have.
-    pub(super) fn ask(&self, caller: &Caller) -> Ask {
+    pub(super) fn request_options(&self, caller: &Caller) -> RequestOptions {
         let now = Instant::now();
-        let by = caller.deadline().or_else(|| now.checked_add(self.timeout));
+        let deadline = caller.deadline().or_else(|| now.checked_add(self.timeout));
         let caller = caller.clone();
-        Ask::until(by.unwrap_or(now))
-            .on(self.lane.clone())
-            .telling(move |place| caller.is_at(place))
+        RequestOptions::until(deadline.unwrap_or(now))
+            .on_pool(self.pool.clone())
+            .reporting(move |stage| caller.set_stage(stage))
     }
 }
 

@@ -7,7 +7,6 @@
 //! Each step is pulled by the next, and by a task that reads ahead when the client lags: Prometheus is read at its own speed. An
 //! answer is whole or ends with an error; dropped by the client, it drops the request to Prometheus.
 
-pub mod ahead;
 pub mod answer;
 pub mod body;
 pub mod convert;
@@ -16,11 +15,12 @@ pub mod limits;
 pub mod metrics;
 pub mod order;
 pub mod query;
+pub mod read_ahead;
 pub mod relabel;
 pub mod shard;
 
-mod asking;
 mod call;
+mod remote_reads;
 mod sampled;
 mod skip_chunks;
 
@@ -30,15 +30,15 @@ use prometheus_client::registry::Registry;
 use tonic::Status;
 
 use self::{
-    ahead::{Giving, room::Room, spill::Space},
-    asking::Asking,
     body::SeriesBody,
-    call::Asked,
+    call::SeriesCall,
     limits::Limits,
     metrics::Metrics,
     query::Query,
+    read_ahead::{Delivery, memory::Memory, spill::SpillDir},
+    remote_reads::RemoteReads,
 };
-use super::{budget::Held, context::Context};
+use super::{budget::Reservation, context::Context};
 use crate::{model::duration::parse_prometheus, ops::grpc::Caller, pb::thanos::SeriesRequest};
 
 const BLOCK_DURATION: &str = "storage.tsdb.min-block-duration";
@@ -47,11 +47,11 @@ const PART_OF_A_BLOCK: u32 = 4;
 
 /// What is done for clients that read slowly.
 #[derive(Clone, Debug)]
-pub struct Slow {
+pub struct SlowClients {
     /// Memory for what they have not taken yet.
-    pub room: Room,
+    pub memory: Memory,
     /// Files for what there is no memory for.
-    pub space: Option<Space>,
+    pub spill_dir: Option<SpillDir>,
     /// How long Prometheus may wait for one of them in all.
     pub patience: Duration,
 }
@@ -65,29 +65,34 @@ pub struct Series {
 #[derive(Debug)]
 struct Inner {
     context: Context,
-    slow: Slow,
-    asking: Asking,
+    slow_clients: SlowClients,
+    remote_reads: RemoteReads,
     metrics: Metrics,
 }
 
 impl Series {
     /// A service that keeps to `limits`.
-    pub fn new(context: Context, limits: Limits, slow: Slow, registry: &mut Registry) -> Self {
-        let asking = Asking::new(context.clone(), limits, registry);
+    pub fn new(context: Context, limits: Limits, slow_clients: SlowClients, registry: &mut Registry) -> Self {
+        let remote_reads = RemoteReads::new(context.clone(), limits, registry);
         let inner = Inner {
             context,
-            slow,
-            metrics: asking.metrics().clone(),
-            asking,
+            slow_clients,
+            metrics: remote_reads.metrics().clone(),
+            remote_reads,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Answers one call; `held` is the memory of its request.
+    /// Answers one call; `reservation` is the memory of its request.
     ///
     /// # Errors
     /// What is wrong with the request; that Prometheus cannot be asked, or refuses; that there are no external labels now.
-    pub async fn call(&self, request: SeriesRequest, held: Option<Held>, caller: Caller) -> Result<SeriesBody, Status> {
+    pub async fn call(
+        &self,
+        request: SeriesRequest,
+        reservation: Option<Reservation>,
+        caller: Caller,
+    ) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.labelled_view()?;
@@ -95,23 +100,28 @@ impl Series {
             return Ok(SeriesBody::empty(pending));
         };
         let batch = query.batch;
-        let asked = Arc::new(Asked {
+        let call = Arc::new(SeriesCall {
             query,
             view,
             caller,
-            _held: held,
+            _reservation: reservation,
         });
-        let (answer, way) = inner.asking.ask(&asked).await?;
-        let giving = Giving {
+        let (answer, strategy) = inner.remote_reads.ask(&call).await?;
+        let delivery = Delivery {
             batch,
             patience: inner.patience(),
-            share: inner.slow.room.share(),
+            share: inner.slow_clients.memory.share(),
             metrics: inner.metrics.clone(),
-            caller: asked.caller.clone(),
-            again: inner.asking.again(asked, way),
+            caller: call.caller.clone(),
+            retry: inner.remote_reads.retry(call, strategy),
         };
-        giving.caller.is_at("sending");
-        Ok(SeriesBody::new(answer, giving, inner.slow.space.clone(), pending))
+        delivery.caller.set_stage("sending");
+        Ok(SeriesBody::new(
+            answer,
+            delivery,
+            inner.slow_clients.spill_dir.clone(),
+            pending,
+        ))
     }
 }
 
@@ -122,6 +132,6 @@ impl Inner {
         let block = snapshot.flags.get(BLOCK_DURATION);
         let block = block.and_then(|text| parse_prometheus(text).ok());
         let part = block.map_or(Duration::MAX, |block| block / PART_OF_A_BLOCK);
-        self.slow.patience.min(part)
+        self.slow_clients.patience.min(part)
     }
 }

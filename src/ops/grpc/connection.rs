@@ -21,7 +21,7 @@ use super::{
     stream::{Opening, Stream},
     tls::Failure,
 };
-use crate::ops::stall::{self, Unstalled};
+use crate::ops::stall::{self, WriteTimeout};
 
 /// The longest list of headers, in bytes, as in grpc-go.
 const HEADERS_MAX: u32 = 16 << 20;
@@ -34,7 +34,7 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 const TAKEN_BACK: usize = 1024;
 
 /// Serves one connection until the client leaves, or until it is told to go away and its calls have ended.
-pub(super) async fn converse<S>(
+pub(super) async fn serve_connection<S>(
     stream: TcpStream,
     peer: SocketAddr,
     calls: Calls<S>,
@@ -50,7 +50,7 @@ pub(super) async fn converse<S>(
         return;
     }
     // Below TLS: what counts is that the client's kernel is given room by its process.
-    let stream = Unstalled::new(stream, settings.limits.stall);
+    let stream = WriteTimeout::new(stream, settings.limits.stall);
     let Some(stream) = secured(stream, peer, &settings, opened_by).await else {
         return;
     };
@@ -71,7 +71,12 @@ pub(super) async fn converse<S>(
 }
 
 /// The stream to talk on: through TLS if that is asked for; `None` when its handshake failed.
-async fn secured(stream: Unstalled<TcpStream>, peer: SocketAddr, settings: &Settings, by: Instant) -> Option<Stream> {
+async fn secured(
+    stream: WriteTimeout<TcpStream>,
+    peer: SocketAddr,
+    settings: &Settings,
+    by: Instant,
+) -> Option<Stream> {
     let Some(tls) = &settings.tls else {
         return Some(Stream::Plain(stream));
     };

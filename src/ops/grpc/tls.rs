@@ -27,7 +27,7 @@ use rustls::{
 };
 use tracing::{info, warn};
 
-use crate::{ops::rarely::Rarely, trust::Trusted};
+use crate::{ops::log_limit::LogLimit, trust::Trusted};
 
 mod error;
 mod failure;
@@ -41,7 +41,7 @@ pub(super) use self::failure::Failure;
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// The files are looked at no more often than this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,9 +90,9 @@ struct Inner {
     tried: Mutex<Stamps>,
     born: Instant,
     /// When the files were last looked at, in ms since `born`.
-    looked_ms: AtomicU64,
+    checked_ms: AtomicU64,
     /// How often handshakes that failed are told.
-    failures: Rarely,
+    failures: LogLimit,
 }
 
 /// What tells that a file has changed: nothing where it is not there.
@@ -137,33 +137,33 @@ impl Tls {
             config: ArcSwap::from_pointee(config),
             tried: Mutex::new(tried),
             born: Instant::now(),
-            looked_ms: AtomicU64::new(0),
-            failures: Rarely::default(),
+            checked_ms: AtomicU64::new(0),
+            failures: LogLimit::default(),
         }))))
     }
 
     /// The configuration for the next handshake.
     pub(super) async fn config(&self) -> Arc<ServerConfig> {
         let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let looked = self.0.looked_ms.load(Ordering::Relaxed);
-        if u128::from(age.saturating_sub(looked)) >= LOOK_EVERY.as_millis() {
-            self.0.looked_ms.store(age, Ordering::Relaxed);
+        let checked = self.0.checked_ms.load(Ordering::Relaxed);
+        if u128::from(age.saturating_sub(checked)) >= CHECK_EVERY.as_millis() {
+            self.0.checked_ms.store(age, Ordering::Relaxed);
             let inner = Arc::clone(&self.0);
             // An error means that the process is about to end.
-            let _ = tokio::task::spawn_blocking(move || inner.look()).await;
+            let _ = tokio::task::spawn_blocking(move || inner.reload_if_changed()).await;
         }
         self.0.config.load_full()
     }
 
     /// Limits how often failed handshakes are logged.
-    pub(super) fn failures(&self) -> &Rarely {
+    pub(super) fn failures(&self) -> &LogLimit {
         &self.0.failures
     }
 }
 
 impl Inner {
     /// Reads the files anew if one has changed.
-    fn look(&self) {
+    fn reload_if_changed(&self) {
         let files = Files {
             cert: &self.cert,
             key: &self.key,

@@ -16,24 +16,24 @@ pub(super) const WAITING_MAX: usize = 1000;
 pub enum Shed {
     /// Too many wait already, and no client has more of them than this one.
     #[error(
-        "{WAITING_MAX} calls already wait for Prometheus, which takes {places} remote reads at once from narthex, and no \
+        "{WAITING_MAX} calls already wait for Prometheus, which takes {slots} remote reads at once from narthex, and no \
          client has more of them than this one: ask less at once, or raise Prometheus' \
          --storage.remote.read-concurrent-limit"
     )]
     Full {
         /// The calls that may run at once.
-        places: usize,
+        slots: usize,
     },
     /// Its turn did not come in time.
     #[error(
-        "waited {waited:?} for one of {places} remote reads of Prometheus: ask less at once, or raise Prometheus' \
+        "waited {waited:?} for one of {slots} remote reads of Prometheus: ask less at once, or raise Prometheus' \
          --storage.remote.read-concurrent-limit"
     )]
     TooLate {
         /// How long it waited.
         waited: Duration,
         /// The calls that may run at once.
-        places: usize,
+        slots: usize,
     },
 }
 
@@ -55,13 +55,13 @@ pub(super) struct Waiter {
     /// By which it is found again.
     pub(super) number: u64,
     /// Takes its turn, or why it gets none.
-    pub(super) teller: oneshot::Sender<Result<(), Shed>>,
+    pub(super) sender: oneshot::Sender<Result<(), Shed>>,
 }
 
 impl Waiter {
     /// Tells it. One that is just being dropped finds the answer all the same.
-    pub(super) fn tell(self, answer: Result<(), Shed>) {
-        let _ = self.teller.send(answer);
+    pub(super) fn answer(self, answer: Result<(), Shed>) {
+        let _ = self.sender.send(answer);
     }
 }
 

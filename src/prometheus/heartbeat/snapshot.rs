@@ -20,7 +20,7 @@ pub(super) const RETRY: Duration = Duration::from_secs(2);
 pub(super) const RELOADS_FAIL: Duration = Duration::from_secs(180);
 
 /// Longest pause between two heartbeats meanwhile.
-pub(super) const CLOSELY: Duration = Duration::from_secs(5);
+pub(super) const SHORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How the heartbeat works.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct Validation {
 
 /// What one heartbeat read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct Observation {
     pub(super) labels: Labels,
     pub(super) version: String,
     /// `None` if Prometheus does not tell them.
@@ -112,7 +112,7 @@ impl Snapshot {
 }
 
 /// The snapshot after a heartbeat that was answered.
-pub(super) fn answered(old: &Snapshot, reading: Reading, findings: &[Finding], settings: &Settings) -> Snapshot {
+pub(super) fn answered(old: &Snapshot, reading: Observation, findings: &[Finding], settings: &Settings) -> Snapshot {
     let storage = reading.storage;
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
     let errors: Vec<String> = errors.map(ToString::to_string).collect();
@@ -156,7 +156,7 @@ pub(super) fn is_another(old: &Snapshot, new: &Snapshot) -> bool {
 pub(super) fn pause(snapshot: &Snapshot, interval: Duration) -> Duration {
     match snapshot {
         Snapshot { up: false, .. } => RETRY.min(interval),
-        _ if reloads_fail(snapshot) => CLOSELY.min(interval),
+        _ if reloads_fail(snapshot) => SHORT_INTERVAL.min(interval),
         _ => interval,
     }
 }
