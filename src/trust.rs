@@ -1,17 +1,19 @@
-//! Whose certificates are good, judged as Go judges them: the same for clients that call us and for servers that we call.
+//! Which TLS certificates are trusted, by Go's rules: the same for clients that connect and for servers that are
+//! called.
 //!
-//! Chains are built and signatures verified by rustls and webpki. Around them stands what they do not do and Go does:
-//! - a certificate that is itself in the file of trusted ones is good, whoever signed it, CA or not, as long as its time
-//!   has come, its usage fits and (of a server) its name;
-//! - certificates of X.509 version 1, as `openssl x509 -req` makes them, are read; they have no names that a client could
-//!   check, so that they are good for servers nowhere but where nothing is verified. Between one of them and the trusted
-//!   certificate that signed it there may be no other, while Go follows any chain;
-//! - from a trusted certificate that is no CA, has expired, or whose key is not for signing certificates, others cannot
-//!   come, though webpki would believe them;
-//! - a certificate in the file that cannot be read is left out, and told.
+//! Chains are built and signatures verified by rustls and webpki. This module adds what they do not do and Go does:
+//! - a certificate that is itself in the file of trusted ones is trusted, whoever signed it, CA or not, as long as it
+//!   is within its validity, its usage fits and (of a server) its name;
+//! - certificates of X.509 version 1, as `openssl x509 -req` makes them, are read; they have no names that a client
+//!   could check, so that they are trusted of servers only where nothing is verified. Between one of them and the
+//!   trusted certificate that signed it there may be no other, while Go follows any chain;
+//! - a trusted certificate that is no CA, has expired, or whose key is not for signing certificates, issues no others,
+//!   though webpki would accept them;
+//! - a certificate in the file that cannot be read is skipped and reported.
 //!
-//! Nothing is good here that Go would refuse for its time, usage, name or signature. `extKeyUsage` *any* is good in a
-//! certificate that is itself in the file only. All is computed from what is given; nothing is kept, and nothing waits.
+//! Nothing is trusted here that Go would refuse for its time, usage, name or signature. `extKeyUsage` *any* counts only
+//! in a certificate that is itself in the file. Everything is computed from the arguments; nothing is kept, and nothing
+//! waits.
 
 use std::sync::Arc;
 
@@ -57,7 +59,7 @@ struct Issuer {
 
 /// A file has no certificate that can be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no certificate in PEM that can be read{}", self.because())]
+#[error("no readable certificate in PEM{}", self.because())]
 pub struct NoCertificate {
     /// What was left out, and why.
     pub skipped: Vec<String>,

@@ -139,7 +139,7 @@ impl Server {
         if !connections.drain(grace).await {
             warn!(
                 grace_seconds = grace.as_secs_f64(),
-                "cutting HTTP connections that did not end within the grace period"
+                "closing HTTP connections that did not end within the grace period"
             );
         }
         probe.stopped();
@@ -155,7 +155,7 @@ async fn serve_connection(
     closing: CancellationToken,
 ) {
     if let Err(error) = stall::prepare(&stream, limits.unacknowledged) {
-        debug!(%peer, %error, "an HTTP connection ended at once");
+        debug!(%peer, %error, "an HTTP connection closed before it was set up");
         return;
     }
     let guarded = HeadTimeout::new(stream, activity.clone(), limits.head, limits.stall);
@@ -179,8 +179,8 @@ async fn serve_connection(
         }
     };
     if let Err(error) = ended {
-        // Port scans, cut clients, slow ones: nobody's mistake here.
-        debug!(%peer, error = &error as &dyn std::error::Error, "an HTTP connection ended early");
+        // Port scans, aborted clients, slow ones: no fault of this server.
+        debug!(%peer, error = &error as &dyn std::error::Error, "an HTTP connection failed");
     }
 }
 
@@ -208,7 +208,7 @@ impl Pages {
     fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let format = exposition::negotiate(joined(headers, ACCEPT).as_deref());
         let Some(mut body) = self.page(format) else {
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written\n");
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be encoded\n");
         };
         let zipped = (body.len() > GZIP_FROM && exposition::accepts_gzip(joined(headers, ACCEPT_ENCODING).as_deref()))
             .then(|| gzip(&body).ok())

@@ -1,7 +1,7 @@
-//! Binding a TCP port from a flag, with the meaning that such a flag has in Thanos.
+//! Binds a TCP port from a flag, with the meaning that such a flag has in Thanos.
 //!
-//! A port is first reserved, then listened on: a server that is not ready to answer holds its port, so that a clash is
-//! seen at start, and refuses connections.
+//! A port is first reserved, then listened on: a server that is not ready to answer holds its port, so that a conflict
+//! is reported at start, and refuses connections.
 //!
 //! `:10902`, `0.0.0.0:10902` and `[::]:10902` all mean every address of the host, IPv4 and IPv6 at once: a cluster that
 //! has only IPv6 works with the default flags.
@@ -60,7 +60,7 @@ pub async fn reserve(address: &str, flag: &'static str) -> Result<Reserved, Bind
     }
 }
 
-/// Binds `address` and listens, and says which address that became; an error names `flag`.
+/// Binds `address` and listens, and returns the address; an error names `flag`.
 ///
 /// # Errors
 /// The address cannot be resolved or bound.
@@ -116,7 +116,7 @@ async fn bind(address: &str) -> io::Result<Socket> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the port is missing"))?;
     let port: u16 = port
         .parse()
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the port is no number from 0 to 65535"))?;
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the port is not a number from 0 to 65535"))?;
     if matches!(host, "" | "0.0.0.0" | "[::]") {
         return everywhere(port);
     }
@@ -207,7 +207,7 @@ mod tests {
         for (address, wanted) in [
             (held.as_str(), "another process holds this port"),
             ("10902", "the port is missing"),
-            ("localhost:http", "no number from 0 to 65535"),
+            ("localhost:http", "not a number from 0 to 65535"),
         ] {
             let error = listen(address, "--http-address").await.unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");

@@ -1,7 +1,7 @@
-//! Questions to one Prometheus.
+//! Requests to one Prometheus.
 //!
-//! Each call has a deadline for everything: connecting, the answer's head, its body. Answers are bounded in size. Dropping
-//! the call's future drops the request.
+//! Each call has one deadline that covers connecting, the head of the response and its body. Responses are bounded in
+//! size. Dropping the future of a call drops the request.
 
 mod storage;
 mod stored;
@@ -35,7 +35,7 @@ const ADDRESS: usize = 65_000;
 pub enum Alive {
     /// It serves.
     Ready,
-    /// It is there, or may be: starting, stopping, slow, or something on the way does not answer.
+    /// It runs, or may: starting, stopping, slow, or something in between does not respond.
     NotReady,
     /// Nothing listens at its address: it has ended.
     Gone,
@@ -100,7 +100,7 @@ impl Client {
         self.inner.shown.as_str()
     }
 
-    /// Prometheus' flags by name; `None` if it does not tell them (404).
+    /// Prometheus' flags by name; `None` if it does not report them (404).
     ///
     /// # Errors
     /// See [`ErrorKind`].
@@ -118,7 +118,7 @@ impl Client {
         self.call("/api/v1/status/flags", self.inner.timeout, ask).await
     }
 
-    /// Prometheus' version; `0` if it does not tell (404, 405).
+    /// Prometheus' version; `0` if it does not report one (404, 405).
     ///
     /// # Errors
     /// See [`ErrorKind`].
@@ -227,7 +227,7 @@ impl Client {
             if length > limit {
                 return Err(ErrorKind::TooLong { length, limit });
             }
-            options.report("waiting for its turn at Prometheus");
+            options.report("waiting for a slot at Prometheus");
             let _permit = self.inner.queues.acquire(kind, options.deadline()).await?;
             let answered = async {
                 options.report("waiting for a connection to Prometheus");

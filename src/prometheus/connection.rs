@@ -1,9 +1,9 @@
-//! The connections over which long answers come: HTTP/1.1 by hyper, driven by whoever reads the answer.
+//! A pool of HTTP/1.1 connections for long responses, driven by the task that reads the response.
 //!
-//! A connection belongs to one call at a time and is polled within that call's own task: a long answer costs no hop
-//! between tasks. A call that is dropped closes its connection at once, and Prometheus sees that. A connection whose
-//! answer was read to its end waits for the next call; one that the server has closed meanwhile is thrown away, and the
-//! call starts afresh.
+//! A connection belongs to one call at a time and is polled within the task of that call, so that a long response needs
+//! no hop between tasks. Dropping a call closes its connection at once, which Prometheus notices. A connection whose
+//! response was read to its end returns to the pool. If the server has closed it meanwhile, the request is sent over a
+//! new one.
 
 mod dial;
 mod low_water_mark;
@@ -67,7 +67,7 @@ pub(super) struct ConnectionPool {
 #[derive(Debug, Default)]
 struct Idle {
     connections: Vec<(Connection, Instant)>,
-    /// Somebody looks after those that wait.
+    /// A task closes those that are idle for too long.
     is_swept: bool,
 }
 
@@ -127,8 +127,8 @@ impl ConnectionPool {
         mut connection: Connection,
         request: Request<Full<Bytes>>,
     ) -> Result<(Parts, Body), SendFailure> {
-        // An end in good order, as of a connection that the server closed while it waited, is one, too: nobody would
-        // answer any more, and hyper takes the question all the same.
+        // A clean end, as of a connection that the server closed while it was idle, is a failure, too: nobody would
+        // respond any more, and hyper accepts the request all the same.
         let ended = |ended: hyper::Result<()>| ended.map_or_else(|error| innermost(&error), |()| ENDED.to_owned());
         let failed = |error: hyper::Error| innermost(&error);
         std::future::poll_fn(|cx| match Pin::new(&mut connection.driver).poll(cx) {
@@ -241,7 +241,7 @@ async fn sweep(pool: Weak<ConnectionPool>) {
 }
 
 impl Body {
-    /// The next piece of the body; `None` at its end, as HTTP tells it.
+    /// The next piece of the body; `None` at its end, as HTTP marks it.
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         loop {
             if let Poll::Ready(piece) = self.poll_incoming(cx) {
@@ -266,7 +266,7 @@ impl Body {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) if piece.is_empty() => continue,
                     Ok(piece) => Some(Ok(piece)),
-                    // Trailers tell nothing.
+                    // Trailers are of no use.
                     Err(_) => continue,
                 },
                 Some(Err(error)) => {
@@ -281,7 +281,7 @@ impl Body {
         }
     }
 
-    /// Gives the connection to whoever comes next.
+    /// Returns the connection to the pool.
     fn at_end(&mut self, cx: &mut Context<'_>) {
         if let Some(mut connection) = self.connection.take()
             && Pin::new(&mut connection.driver).poll(cx).is_pending()

@@ -1,4 +1,4 @@
-//! What can go wrong, by kind, with what to do about it.
+//! Errors by kind, each with what to do about it.
 
 use std::{error::Error as _, io, path::PathBuf, time::Duration};
 
@@ -32,10 +32,10 @@ pub enum ErrorKind {
     #[error("connection refused: Prometheus is not running there, or --prometheus.url is wrong")]
     Refused,
     /// No connection for another reason (name, route, TLS), or it broke before an answer came.
-    #[error("no connection ({0}): check --prometheus.url and --prometheus.http-client")]
+    #[error("cannot connect ({0}): check --prometheus.url and --prometheus.http-client")]
     Unreachable(String),
     /// The question does not fit into an address.
-    #[error("the question has {length} bytes, but an address holds {limit} at most: use shorter matchers")]
+    #[error("the request's URL would have {length} bytes, and {limit} are allowed: use fewer or shorter matchers")]
     TooLong {
         /// The length of the address, in bytes.
         length: usize,
@@ -45,7 +45,7 @@ pub enum ErrorKind {
     /// The answer was not complete in time.
     #[error("no complete answer within {0:?}: Prometheus is overloaded, or the time limit is too short")]
     Timeout(Duration),
-    /// An answer that is not good.
+    /// A response that is not a success.
     #[error("status {code}{}: {}", shown_body(.body), hint(*.code))]
     Status {
         /// The HTTP status.
@@ -53,8 +53,8 @@ pub enum ErrorKind {
         /// Prometheus' message, or else the body: the first 1000 characters, on one line.
         body: String,
     },
-    /// A good status, but an answer that says that it is an error, with Prometheus' message.
-    #[error("Prometheus says that it failed{}", shown_body(.0))]
+    /// A successful status, but a response that is an error, with Prometheus' message.
+    #[error("Prometheus reports an error{}", shown_body(.0))]
     Failed(String),
     /// The connection broke within the answer.
     #[error("the answer was cut short ({0})")]
@@ -67,8 +67,8 @@ pub enum ErrorKind {
     },
     /// There is no memory for more of the answer.
     #[error(
-        "after {read} bytes of the answer there was no memory for more, of which all calls share \
-         --store.memory-limit: ask for less, or less at once, or raise it"
+        "no memory for more of the answer after {read} bytes: all calls together may hold --store.memory-limit; \
+         select less, send fewer requests at once, or raise it"
     )]
     TooMuch {
         /// How much of the answer had come, in bytes.
@@ -101,7 +101,7 @@ pub enum ErrorKind {
 pub enum Shed {
     /// Too many wait already.
     #[error(
-        "{most} questions of this kind already wait for Prometheus, which is asked {slots} at once: ask less at once"
+        "{most} requests of this kind already wait for Prometheus, which is sent {slots} at once: send fewer at once"
     )]
     Full {
         /// Questions that may wait at once.
@@ -111,8 +111,8 @@ pub enum Shed {
     },
     /// Its turn did not come in time.
     #[error(
-        "waited {waited:?} for one of {slots} questions of this kind that Prometheus is asked at once: ask less at \
-         once, or see why Prometheus is slow"
+        "waited {waited:?} for one of the {slots} requests of this kind that Prometheus is sent at once: send fewer \
+         at once, or find out why Prometheus is slow"
     )]
     TooLate {
         /// How long it waited.
@@ -184,7 +184,7 @@ impl ErrorKind {
         Self::Status { code, body }
     }
 
-    /// The kind of an answer that says that it is an error.
+    /// The kind of a response that is an error.
     pub(super) fn failed(message: &str) -> Self {
         Self::Failed(one_line(message))
     }
@@ -242,7 +242,7 @@ fn shown_body(body: &str) -> String {
 
 fn hint(code: u16) -> &'static str {
     match code {
-        400 | 422 => "it refuses the question",
+        400 | 422 => "it rejects the request",
         300..=399 => "it redirects elsewhere; give the final address as --prometheus.url",
         401 | 403 | 407 => "it wants other credentials; check --prometheus.http-client",
         404 | 405 => "not found; check --prometheus.url, including the path prefix of Prometheus' --web.external-url",
@@ -272,7 +272,7 @@ mod tests {
         let json = br#"{"status":"error","errorType":"bad_data","error":"no \"end\""}"#;
         assert_eq!(
             ErrorKind::status(400, json).to_string(),
-            r#"status 400 (no "end"): it refuses the question"#
+            r#"status 400 (no "end"): it rejects the request"#
         );
     }
 

@@ -1,15 +1,17 @@
-//! The parts of a JSON answer, one by one while it arrives.
+//! Splits a JSON response into parts while it arrives.
 //!
-//! A [`Node`] says where the parts stand: elements of lists, members of objects, in each other if need be, or one long
-//! text. Only the part that is being read is held, with the little JSON around it. Each part, with an empty list in the
-//! place of each list in it whose elements were handed over before, and in the end what is around all of them, goes
-//! through serde: it is serde that says what is JSON, here is only counted where a part ends.
+//! A [`Node`] says where the parts are: elements of lists, members of objects, nested if need be, or one long text.
+//! Only the part that is being read is held, with the little JSON around it. Each part (with an empty list in place of
+//! each list in it whose elements were handed over before), and in the end what is around all of them, is parsed by
+//! serde: serde decides what is valid JSON, this module only finds where a part ends.
 //!
-//! **Bounds.** What is held, and what serde may make of a part ([`GROWTH`]), is asked of the [`Sink`] before it is there; what is around
-//! the parts has a limit of its own. Nothing here recurses with the depth of an answer.
+//! **Bounds.** Memory for what is held, and for what serde may make of a part ([`GROWTH`]), is requested from the
+//! [`Sink`] before it is used; what is around the parts has a limit of its own. Nothing here recurses with the depth of
+//! a response.
 //!
-//! **Why our own.** Streaming parsers (struson, actson, json-event-parser) give events or block on a reader; from events
-//! each value would have to be put together a second time. serde's own streams of values know no lists and no paths.
+//! **Why not a library.** Streaming parsers (struson, actson, json-event-parser) return events or block on a reader;
+//! from events each value would have to be put together a second time. serde's own streams of values know no lists and
+//! no paths.
 
 mod shape;
 
@@ -53,7 +55,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Whoever takes the parts.
+/// Accepts the parts.
 pub(super) trait Sink {
     /// Whether there is memory for so many bytes more.
     fn reserve(&mut self, bytes: usize) -> bool;
@@ -103,7 +105,7 @@ pub(super) struct Scanner {
     come: u64,
 }
 
-/// A list or object on the way to parts that is open.
+/// An open list or object that leads to parts.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     node: &'static Node,
@@ -127,7 +129,7 @@ enum Phase {
 }
 
 impl Scanner {
-    /// Looks for the parts below `root`; around them there may be `around_max` bytes.
+    /// Finds the parts below `root`; around them there may be `around_max` bytes.
     pub(super) fn new(root: &'static Node, around_max: usize) -> Self {
         Self {
             root,

@@ -1,12 +1,13 @@
-//! Remote read: one question of several queries, answered as a stream of frames that is read as it comes.
+//! Remote read: one request with one or more queries, answered as a stream of frames.
 //!
-//! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
-//! - [`gate`] keeps the calls within what Prometheus allows.
-//! - [`samples`] reads the answers of servers that cannot stream.
+//! - [`frames`] assembles and checks frames; [`wire`] parses their payload in place; both are pure.
+//! - [`gate`] keeps the number of remote reads within what Prometheus allows.
+//! - [`samples`] reads the responses of servers that cannot stream.
 //!
-//! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
-//! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
-//! An answer that makes no progress for as long as the caller says, or twice that at most, fails. Nothing is kept beyond a frame and what was read at once.
+//! **Guarantees.** Nothing is read before it is polled for, so that a slow reader slows Prometheus. A response is
+//! complete or an error: truncated, a wrong checksum, a text in place of a frame. Dropping it closes its connection at
+//! once. A response that makes no progress for the caller's limit, or twice that at most, fails. Nothing is kept beyond
+//! a frame and the last piece.
 
 pub mod frames;
 pub mod gate;
@@ -33,7 +34,7 @@ use frames::{FrameError, FrameReader};
 use samples::Sampled;
 use wire::{Frame, WireError};
 
-/// How long an answer is looked at once more when nobody has looked at it for long.
+/// How long a response is polled once more when nobody has polled it for long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How much of an error answer is read, in bytes.
 const ERROR_BODY: usize = 4 << 10;
@@ -64,22 +65,20 @@ pub enum ReadErrorKind {
     /// An answer that is neither frames nor samples.
     #[error("not supported remote read content type: {0:?}; check that --prometheus.url leads to Prometheus")]
     ContentType(String),
-    /// An answer whose end looks like a connection that broke.
+    /// A response whose end cannot be told from a broken connection.
     #[error(
-        "the answer tells neither its length nor its end (no Content-Length, not chunked), so that it may be cut short \
-         unnoticed; check what is between narthex and Prometheus"
+        "the response has neither Content-Length nor chunked encoding, so that a truncated one could not be told from \
+         a complete one; check the proxy between narthex and Prometheus"
     )]
     Endless,
     /// The frames are not whole.
-    #[error("{0}; nothing of the answer can be trusted")]
+    #[error("{0}; the answer cannot be trusted")]
     Frame(#[from] FrameError),
     /// A frame holds something else.
     #[error("{0}: check that --prometheus.url leads to Prometheus")]
     Wire(#[from] WireError),
     /// A sampled answer for which there is no memory.
-    #[error(
-        "the sampled answer has {0} bytes or more, for which there is no memory now: select less, or a shorter time"
-    )]
+    #[error("no memory now for a sampled answer of {0} bytes or more: select less, or a shorter time")]
     NoMemory(usize),
     /// A sampled answer that cannot be read.
     #[error("the sampled answer cannot be read: {0}")]
@@ -98,8 +97,8 @@ pub enum Answer {
 impl Client {
     /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled.
     /// Memory for a sampled answer is asked of `reserve`, in bytes: for what comes, and for what it becomes when it is
-    /// decompressed. With a `stall`, Prometheus may say nothing for so long before the head of the answer and within it;
-    /// without one whoever waits has a deadline.
+    /// decompressed. With a `stall`, Prometheus may send nothing for so long before the head of the response and within it;
+    /// without one the caller has a deadline.
     ///
     /// # Errors
     /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
@@ -121,7 +120,7 @@ impl Client {
                 None => asked.await?,
             };
             let mut pieces = Pieces::new(body, stall);
-            // Others that tell of success tell of a part, or of nothing.
+            // Other codes of success stand for a part, or for nothing.
             if status != StatusCode::OK {
                 return Err(refusal(status.as_u16(), pieces).await.into());
             }
@@ -163,7 +162,7 @@ fn compress(request: &[u8]) -> Result<Bytes, ReadErrorKind> {
 fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
-    // Misspelt by everybody; Prometheus does not look at it.
+    // Misspelt by every client; Prometheus ignores it.
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-stream-protobuf"));
     headers.insert("x-prometheus-remote-read-version", HeaderValue::from_static("0.1.0"));
     headers
@@ -254,7 +253,7 @@ struct Pieces {
     stall: Option<Duration>,
     /// Pieces so far.
     count: u64,
-    /// Runs while nothing comes; with `count` of when it was wound up.
+    /// Runs while nothing arrives; with the `count` of when it was last reset.
     timer: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
@@ -278,7 +277,7 @@ impl Pieces {
         }
     }
 
-    /// Fails once nothing came between two looks at the clock; wound up seldom, since most waits are short.
+    /// Fails once nothing arrived between two expiries; the timer is rarely reset, since most waits are short.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         let Some(stall) = self.stall else {
             return Poll::Pending;
@@ -288,7 +287,7 @@ impl Pieces {
             .timer
             .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(stall))));
         while timer.as_mut().poll(cx).is_ready() {
-            // Whoever was not here when the time was up did not wait, and what has come meanwhile may just need a look.
+            // Nobody waited if nobody polled when the time was up, and what has arrived meanwhile may just need a poll.
             let waited = timer.deadline().elapsed() < SECOND_LOOK;
             if *wound == count && waited {
                 return Poll::Ready(Some(Err(ErrorKind::Timeout(stall))));
@@ -305,7 +304,7 @@ impl Pieces {
     }
 }
 
-/// How long Prometheus may say nothing in tests.
+/// How long Prometheus may send nothing in tests.
 #[cfg(test)]
 const STALL: Duration = Duration::from_secs(120);
 

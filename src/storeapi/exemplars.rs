@@ -1,4 +1,4 @@
-//! Exemplars: examples behind samples, as Prometheus has them.
+//! Exemplars, as Prometheus has them.
 
 use std::mem;
 
@@ -24,7 +24,7 @@ pub struct ExemplarsService {
 }
 
 impl ExemplarsService {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }

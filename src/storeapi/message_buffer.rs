@@ -1,5 +1,5 @@
-//! Encoded messages in many pieces of memory: a message of any size is never in one piece, and never copied as it grows.
-//! Pure.
+//! Encodes messages into many pieces of memory: a message of any size is never in one piece, and never copied as it
+//! grows. Pure.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;

@@ -309,7 +309,7 @@ fn what_cannot_be_read_is_left_out_and_told_and_nothing_at_all_is_an_error() {
     for nothing in ["", "words", torn, &pem(&[broken])] {
         let error = Trusted::read(nothing.as_bytes()).unwrap_err();
         assert!(
-            error.to_string().starts_with("no certificate in PEM that can be read"),
+            error.to_string().starts_with("no readable certificate in PEM"),
             "{error}"
         );
         assert_eq!(error.skipped.is_empty(), !nothing.contains("BEGIN"));

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The health service over `probe`. It knows one service, the server as a whole, by the empty name: serving exactly while
-/// the process is ready. A watch tells each change; when the process stops it tells that and ends, so that no watch keeps
+/// the process is ready. A watch sends each change; when the process stops it sends that and ends, so that no watch keeps
 /// the process up.
 pub fn health(probe: &Probe) -> HealthServer<impl Health> {
     HealthServer::new(Following(probe.clone()))

@@ -1,4 +1,4 @@
-//! What a question may cost: time, memory, a thread.
+//! What an API request may use: time, and threads for long responses; and whom it reports its progress to.
 
 use std::{fmt, sync::Arc, time::Duration};
 

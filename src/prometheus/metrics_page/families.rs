@@ -1,5 +1,5 @@
-//! The same out of Prometheus' metrics as JSON: protobuf's own form of `io.prometheus.client.MetricFamily`, in which a
-//! number that JSON does not know is a text (`"NaN"`, `"Infinity"`, `"-Infinity"`).
+//! The same metrics as JSON: protobuf's JSON form of `io.prometheus.client.MetricFamily`, in which a number that JSON
+//! cannot express is a text (`"NaN"`, `"Infinity"`, `"-Infinity"`).
 
 use serde::Deserialize;
 
@@ -49,7 +49,7 @@ impl Sample {
     }
 }
 
-/// What these metrics tell, by the rules of the page: of several samples the first counts, and the lowest time is only
+/// What these metrics report, by the rules of the page: of several samples the first counts, and the lowest time is only
 /// believed of a gauge.
 pub(in crate::prometheus) fn storage(families: &[Family]) -> Storage {
     let first = |name: &str| {

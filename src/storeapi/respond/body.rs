@@ -1,9 +1,9 @@
-//! The body of an answer that is encoded already: its pieces are handed over as the client takes them.
+//! The body of an answer that is already encoded: its pieces are handed out as the client takes them.
 //!
-//! **Fairness.** Between two pieces others get a turn: whoever compresses a message takes all of it at once.
+//! **Fairness.** Between two pieces other tasks get a turn: compression takes a whole message at once.
 //!
-//! **A client that reads nothing** for [`CLIENT_STALL`], or twice that at most, loses its call, and what it held is given back:
-//! it would keep memory from the calls of others. Who drops the body gives it back at once.
+//! **A client that reads nothing** for [`CLIENT_STALL`], or twice that at most, loses its call, and its memory is
+//! released, which other calls would lack. Dropping the body releases it at once.
 
 use std::{
     collections::VecDeque,
@@ -57,7 +57,7 @@ impl AnswerBody {
     }
 }
 
-/// Takes the answer from a client that does not read.
+/// Drops the answer of a client that does not read.
 async fn drop_when_stalled(remaining: Weak<Mutex<Option<Remaining>>>) {
     let mut before = None;
     loop {
@@ -97,7 +97,7 @@ impl http_body::Body for AnswerBody {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             None => Status::aborted(format!(
-                "the client read nothing for {CLIENT_STALL:?}; the memory of its answer was given to others"
+                "the client read nothing for {CLIENT_STALL:?}; its answer was dropped to free memory for other calls"
             )),
         };
         *remaining = None;

@@ -202,7 +202,7 @@ async fn a_guarded_metrics_page_costs_the_lowest_time_only() {
     assert_eq!(sidecar.metric("thanos_sidecar_prometheus_up").await, Some(1.0));
     assert!(sidecar.ready().await);
     let log = sidecar.log();
-    assert_eq!(log.matches("does not show its own metrics").count(), 1, "{log}");
+    assert_eq!(log.matches("own metrics cannot be read").count(), 1, "{log}");
     assert!(log_line(&sidecar, &["level=warn", "/metrics: status 403"]).is_some());
 }
 

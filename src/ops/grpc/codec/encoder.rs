@@ -26,7 +26,7 @@ pub(super) fn read_all(mut decoder: impl Read, limit: usize, out: &mut BytesMut)
     let mut room = [0; ROOM];
     loop {
         let read = decoder.read(&mut room).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => broken("it is cut"),
+            io::ErrorKind::UnexpectedEof => broken("it is truncated"),
             _ => broken(error.to_string()),
         })?;
         if read == 0 {

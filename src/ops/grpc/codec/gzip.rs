@@ -18,7 +18,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Fast rather than small, as whoever asks is near.
+    /// Fast rather than small, as clients are near.
     pub(super) fn new() -> Self {
         Self {
             deflate: Compress::new(Compression::fast(), false),

@@ -78,7 +78,7 @@ fn bad_files_are_told_by_flag_and_path() {
     }
     let other = TempDir::new().unwrap();
     let (_, strange) = write_pair(other.path(), "b");
-    assert!(refused(flags(&cert, &strange)).contains("does not fit the certificate"));
+    assert!(refused(flags(&cert, &strange)).contains("does not match the certificate"));
     let ca = TlsFlags {
         client_ca: Some(key.clone()),
         ..flags(&cert, &key)

@@ -1,8 +1,9 @@
-//! The memory in which answers wait for slow clients: `--store.read-ahead` for all of them, a part of the account of all calls.
+//! The memory in which answers wait for slow clients: `--store.read-ahead` for all of them, a part of the budget of all
+//! calls.
 //!
-//! A call may hold three times what is left for others, so that one slow client takes three quarters, and a few more still get
-//! a share each, the smaller the more they are. What a call holds beside its pieces counts, too, once it has lagged: so the process
-//! does not take more than it was told, however many clients there are.
+//! A call may hold three times what is left for others, so that one slow client gets three quarters, and more of them
+//! get a share each that shrinks with their number. What a call holds beside its pieces counts, too, once it has
+//! lagged: so the process does not use more than it may, however many clients there are.
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
@@ -23,7 +24,7 @@ pub struct Memory {
     total: usize,
 }
 
-/// What one call holds of it; given back when dropped.
+/// What one call holds of it; released when dropped.
 #[derive(Debug)]
 pub struct Share {
     memory: Memory,
@@ -46,7 +47,7 @@ impl Memory {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "narthex_read_ahead_bytes",
-            "Memory in which answers wait for clients that read slowly (at most --store.read-ahead)",
+            "Memory of answers that wait for slow clients (at most --store.read-ahead)",
             self.used.clone(),
         );
     }
@@ -70,7 +71,7 @@ impl Share {
         }
     }
 
-    /// Takes memory, if this call may have so much more.
+    /// Reserves memory, if this call may have so much more.
     pub fn reserve(&mut self, bytes: usize) -> bool {
         let used = usize::try_from(self.memory.used.get()).unwrap_or(0);
         let left = self.memory.total.saturating_sub(used.saturating_add(bytes));
@@ -87,26 +88,26 @@ impl Share {
         true
     }
 
-    /// Takes memory that is in use already, whether there is so much or not.
+    /// Reserves memory that is already in use, whether there is so much or not.
     pub fn reserve_anyway(&mut self, bytes: usize) {
         self.reservation.reserve(bytes);
         self.memory.used.inc_by(bytes as i64);
     }
 
-    /// Gives back so many bytes, which were taken before.
+    /// Releases so many bytes, which were reserved before.
     pub fn release(&mut self, bytes: usize) {
         let bytes = bytes.min(self.reservation.bytes() - self.beside);
         self.reservation.release(bytes);
         self.memory.used.dec_by(bytes as i64);
     }
 
-    /// The call has ended: gives back everything.
+    /// The call has ended: releases everything.
     pub fn end(&mut self) {
         self.beside = 0;
         self.release_all();
     }
 
-    /// Gives back all that pieces take.
+    /// Releases all that pieces take.
     pub fn release_all(&mut self) {
         self.release(self.reservation.bytes());
     }
