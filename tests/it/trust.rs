@@ -295,7 +295,7 @@ fn what_cannot_be_read_is_left_out_and_told_and_nothing_at_all_is_an_error() {
     let (trusted, skipped) = Trusted::read(text.as_bytes()).unwrap();
     assert_eq!(skipped.len(), 2, "{skipped:?}");
     assert!(
-        skipped[0].starts_with("certificate 1 of the file: it is no X.509"),
+        skipped[0].starts_with("certificate 1 of the file: it is not a readable X.509"),
         "{skipped:?}"
     );
     assert!(skipped[1].starts_with("certificate 2 of the file: "), "{skipped:?}");

@@ -105,7 +105,11 @@ async fn labels_may_come_late_and_change() {
     // Labels that go away again: what was sealed meanwhile waits for new ones.
     prometheus.set_external_labels(&[]).await;
     wait_for_reason(&sidecar, &["no external labels", "queries are refused"]).await;
-    wait_for_log(&sidecar, &["level=warn", "external labels have changed; they are gone"]).await;
+    wait_for_log(
+        &sidecar,
+        &["level=warn", "external labels have changed; there are none now"],
+    )
+    .await;
     // Nobody could tell whose series these are.
     let refused = Client::connect(&sidecar)
         .await

@@ -271,7 +271,7 @@ async fn a_refusal_has_its_code_and_the_words_of_prometheus() {
         (
             text(200, refused),
             Code::Internal,
-            r#"says that it failed (these "words")"#,
+            r#"reports an error (these "words")"#,
         ),
         (text(200, "<html>"), Code::Internal, "not JSON"),
         (
