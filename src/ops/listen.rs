@@ -19,12 +19,13 @@ const BACKLOG: i32 = 1024;
 
 /// A port could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address:?} (flag {flag}): {source}{hint}")]
+#[error("cannot listen on {address:?} (flag {flag}): {cause}{hint}")]
 pub struct BindError {
     address: String,
     flag: &'static str,
     hint: &'static str,
-    source: io::Error,
+    /// Part of the text, and so no source that would be printed once more.
+    cause: io::Error,
 }
 
 /// A port that is ours and refuses connections until [`Reserved::listen`]. Dropping it frees the port.
@@ -56,7 +57,7 @@ pub async fn reserve(address: &str, flag: &'static str) -> Result<Reserved, Bind
             asked: address.to_owned(),
             flag,
         }),
-        Err(source) => Err(BindError::new(address, flag, source)),
+        Err(cause) => Err(BindError::new(address, flag, cause)),
     }
 }
 
@@ -90,22 +91,22 @@ impl Reserved {
             .set_reuse_address(true)
             .and_then(|()| socket.listen(BACKLOG))
             .and_then(|()| TcpListener::from_std(socket.into()));
-        listening.map_err(|source| BindError::new(&asked, flag, source))
+        listening.map_err(|cause| BindError::new(&asked, flag, cause))
     }
 }
 
 impl BindError {
-    fn new(address: &str, flag: &'static str, source: io::Error) -> Self {
+    fn new(address: &str, flag: &'static str, cause: io::Error) -> Self {
         Self {
             address: address.to_owned(),
             flag,
-            hint: match source.kind() {
+            hint: match cause.kind() {
                 io::ErrorKind::AddrInUse => "; another process holds this port: stop it or choose another port",
                 io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port",
                 io::ErrorKind::InvalidInput => "; give host:port, such as 0.0.0.0:10902 or :10902",
                 _ => "",
             },
-            source,
+            cause,
         }
     }
 }
@@ -183,6 +184,12 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let taken = reserve(&address.to_string(), "--grpc-address").await.unwrap_err();
         assert!(taken.to_string().contains("another process holds this port"), "{taken}");
+        let shown = format!("{:#}", anyhow::Error::from(taken));
+        assert_eq!(
+            shown.matches("os error").count(),
+            1,
+            "each cause is named once: {shown}"
+        );
         let listener = reserved.listen().unwrap();
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         // The side that closes first keeps the port for a while, which must not hold up a restart.

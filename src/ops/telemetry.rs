@@ -65,7 +65,7 @@ pub enum InitError {
     #[error(
         "cannot write to systemd's journal: {0}; is journald running here? Choose --log.format=logfmt or json if not"
     )]
-    Journal(#[source] io::Error),
+    Journal(io::Error),
     /// Another log was set up in this process before.
     #[error("the log of this process is already set up")]
     Twice,

@@ -82,7 +82,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
-    fs_err::read(path).map_err(|source| SetupError::File { key, source })
+    fs_err::read(path).map_err(|cause| SetupError::File { key, cause })
 }
 
 fn content(key: &'static str, path: &Path, problem: String) -> SetupError {

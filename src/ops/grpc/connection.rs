@@ -87,7 +87,7 @@ async fn secured(
         Err(_) => Failure::too_slow(),
     };
     settings.metrics.handshake_failed(&failure);
-    failure.log(peer, tls.failures());
+    failure.log(peer, tls.log_limit(failure.reason));
     None
 }
 

@@ -35,7 +35,7 @@ mod names;
 
 pub use self::error::TlsError;
 use self::error::{CERT, CLIENT_CA, KEY, MIN_VERSION, content, flag};
-pub(super) use self::failure::Failure;
+pub(super) use self::failure::{Failure, Reason};
 
 /// The supported versions.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -91,8 +91,8 @@ struct Inner {
     born: Instant,
     /// When the files were last checked, in ms since `born`.
     checked_ms: AtomicU64,
-    /// Limits how often failed handshakes are logged.
-    failures: LogLimit,
+    /// Limit how often failed handshakes are logged, by reason.
+    failures: [LogLimit; Failure::REASONS.len()],
 }
 
 /// Identifies a version of a file; `None` where there is no file.
@@ -138,7 +138,7 @@ impl Tls {
             tried: Mutex::new(tried),
             born: Instant::now(),
             checked_ms: AtomicU64::new(0),
-            failures: LogLimit::default(),
+            failures: Default::default(),
         }))))
     }
 
@@ -155,9 +155,9 @@ impl Tls {
         self.0.config.load_full()
     }
 
-    /// Limits how often failed handshakes are logged.
-    pub(super) fn failures(&self) -> &LogLimit {
-        &self.0.failures
+    /// Limits how often handshakes that failed for this reason are logged: one kind must not keep another out of the log.
+    pub(super) fn log_limit(&self, reason: Reason) -> &LogLimit {
+        &self.0.failures[reason as usize]
     }
 }
 
@@ -243,7 +243,7 @@ fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 }
 
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs_err::read(path).map_err(|source| TlsError::File { flag, source })
+    fs_err::read(path).map_err(|cause| TlsError::File { flag, cause })
 }
 
 #[cfg(test)]
