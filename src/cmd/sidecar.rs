@@ -122,7 +122,12 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     let mut registry = Registry::default();
     process::register(&mut registry);
     let probe = Probe::register("sidecar", &mut registry);
-    for warning in http_client.warnings() {
+    for warning in http_client
+        .warnings()
+        .iter()
+        .map(String::as_str)
+        .chain(Client::warning(&flags.prometheus.url))
+    {
         tracing::warn!(warning, "configuration of the client for Prometheus");
     }
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)

@@ -19,7 +19,7 @@ use super::{
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
     request_queue::{Kind, RequestQueues},
-    transport::{Posted, Transport},
+    transport::{Posted, Transport, has_credentials},
 };
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
 use crate::model::Labels;
@@ -93,6 +93,13 @@ impl Client {
             queues: RequestQueues::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What of `url` has no effect, in words for the log.
+    pub fn warning(url: &Url) -> Option<&'static str> {
+        let text = "--prometheus.url has a fragment (from # on), which is never sent to a server: remove it, or write %23 \
+                    if the # belongs to the path or the password";
+        url.fragment().map(|_| text)
     }
 
     /// The address, without credentials.
@@ -202,10 +209,8 @@ impl Client {
             ask(below(&self.inner.base, path)).await
         };
         let result = tokio::time::timeout(limit, asked).await;
-        result.unwrap_or(Err(ErrorKind::Timeout(limit))).map_err(|kind| {
-            let url = self.shown(path);
-            Error { url, kind }
-        })
+        let result = result.unwrap_or(Err(ErrorKind::Timeout(limit)));
+        result.map_err(|kind| self.error(path, kind))
     }
 
     /// Asks `path`, whose odd characters are percent-encoded, with parameters; hands the head of a good answer (2xx) to
@@ -243,10 +248,20 @@ impl Client {
             let answered = timeout_at(options.deadline(), answered).await;
             answered.unwrap_or(Err(ErrorKind::Timeout(options.limit())))
         };
-        asked.await.map_err(|kind| {
-            let url = self.shown(path);
-            Error { url, kind }
-        })
+        asked.await.map_err(|kind| self.error(path, kind))
+    }
+
+    fn error(&self, path: &str, kind: ErrorKind) -> Error {
+        let (url, kind) = (self.shown(path), self.explain(kind));
+        Error { url, kind }
+    }
+
+    /// The kind of an error, with what only the client knows: whose credentials were sent.
+    pub(super) fn explain(&self, kind: ErrorKind) -> ErrorKind {
+        match has_credentials(&self.inner.base) {
+            true => kind.with_url_credentials(),
+            false => kind,
+        }
     }
 
     /// Registers what is counted of the questions of clients.

@@ -82,9 +82,9 @@ struct Connection {
 /// Why a connection brought no answer.
 enum SendFailure {
     /// It had ended before the request was written.
-    BeforeRequest(String),
+    BeforeRequest(ErrorKind),
     /// The request may have been read.
-    AfterRequest(String),
+    AfterRequest(ErrorKind),
 }
 
 /// The body of an answer.
@@ -118,7 +118,7 @@ impl ConnectionPool {
         let connection = self.connect().await?;
         self.exchange(connection, request)
             .await
-            .map_err(|(SendFailure::AfterRequest(why) | SendFailure::BeforeRequest(why))| ErrorKind::Unreachable(why))
+            .map_err(|(SendFailure::AfterRequest(kind) | SendFailure::BeforeRequest(kind))| kind)
     }
 
     /// Sends a request over a connection, and waits for the head of the answer.
@@ -129,8 +129,9 @@ impl ConnectionPool {
     ) -> Result<(Parts, Body), SendFailure> {
         // A clean end, as of a connection that the server closed while it was idle, is a failure, too: nobody would
         // respond any more, and hyper accepts the request all the same.
-        let ended = |ended: hyper::Result<()>| ended.map_or_else(|error| innermost(&error), |()| ENDED.to_owned());
-        let failed = |error: hyper::Error| innermost(&error);
+        let secure = self.target.tls.is_some();
+        let failed = |error: hyper::Error| ErrorKind::from_http(&error, secure);
+        let ended = |ended: hyper::Result<()>| ended.map_or_else(failed, |()| ErrorKind::Unreachable(ENDED.to_owned()));
         std::future::poll_fn(|cx| match Pin::new(&mut connection.driver).poll(cx) {
             Poll::Ready(end) => Poll::Ready(Err(ended(end))),
             Poll::Pending => connection.sender.poll_ready(cx).map_err(failed),
@@ -175,7 +176,7 @@ impl ConnectionPool {
     }
 
     async fn connect_without_limit(&self) -> Result<Connection, ErrorKind> {
-        let failed = |error: io::Error| ErrorKind::Unreachable(error.to_string());
+        let failed = |error: io::Error| ErrorKind::from_handshake(&error);
         let stream = dial::dial(&self.target.host, self.target.port).await?;
         // Without it a question could wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);

@@ -2,6 +2,8 @@
 
 use std::{error::Error as _, io, path::PathBuf, time::Duration};
 
+use rustls::InvalidMessage;
+
 use crate::threads::Lost;
 
 /// How much of an error answer is kept, in characters.
@@ -34,6 +36,27 @@ pub enum ErrorKind {
     /// No connection for another reason (name, route, TLS), or it broke before an answer came.
     #[error("cannot connect ({0}): check --prometheus.url and --prometheus.http-client")]
     Unreachable(String),
+    /// `--prometheus.url` says https, and the server does not speak TLS.
+    #[error("the server at this address does not use TLS: write http:// instead of https:// in --prometheus.url")]
+    NoTls,
+    /// `--prometheus.url` says http, and the server speaks TLS.
+    #[error("the server at this address uses TLS: write https:// instead of http:// in --prometheus.url")]
+    NeedsTls,
+    /// `--prometheus.url` says http, and what the server sends is no HTTP.
+    #[error("the server at this address does not speak HTTP ({0}): if it uses TLS, write https:// in --prometheus.url")]
+    NotHttp(String),
+    /// The credentials of `--prometheus.url` are refused.
+    #[error(
+        "status {code}{}: it refuses the credentials of --prometheus.url, which come before those of \
+         --prometheus.http-client",
+        shown_body(.body)
+    )]
+    UrlCredentials {
+        /// The HTTP status.
+        code: u16,
+        /// Prometheus' message, as for [`ErrorKind::Status`].
+        body: String,
+    },
     /// The question does not fit into an address.
     #[error("the request's URL would have {length} bytes, and {limit} are allowed: use fewer or shorter matchers")]
     TooLong {
@@ -130,12 +153,12 @@ pub enum SetupError {
     #[error("--prometheus.url: {0}")]
     Url(String),
     /// A file that `--prometheus.http-client` names cannot be read.
-    #[error("--prometheus.http-client: {key}: {source}")]
+    #[error("--prometheus.http-client: {key}: {cause}")]
     File {
         /// The key in the YAML.
         key: &'static str,
-        /// Why; names the file.
-        source: io::Error,
+        /// Why; names the file. It is part of the text, and so no source that would be printed once more.
+        cause: io::Error,
     },
     /// A file that `--prometheus.http-client` names does not hold what it should.
     #[error("--prometheus.http-client: {key}: {}: {problem}", .path.display())]
@@ -158,6 +181,7 @@ impl ErrorKind {
         matches!(
             self,
             Self::Status { .. }
+                | Self::UrlCredentials { .. }
                 | Self::Failed(_)
                 | Self::TooLarge { .. }
                 | Self::TooMuch { .. }
@@ -181,7 +205,44 @@ impl ErrorKind {
             Ok(Answer { error }) => one_line(&error),
             Err(_) => one_line(&String::from_utf8_lossy(body)),
         };
+        // What servers in Go, and nginx, answer in plain text where they expect TLS.
+        let expects_tls = [
+            "HTTP request to an HTTPS server",
+            "plain HTTP request was sent to HTTPS port",
+        ];
+        if code == 400 && expects_tls.iter().any(|text| body.contains(text)) {
+            return Self::NeedsTls;
+        }
         Self::Status { code, body }
+    }
+
+    /// The same, of a request whose credentials come from the URL.
+    pub(super) fn with_url_credentials(self) -> Self {
+        match self {
+            Self::Status {
+                code: code @ (401 | 403),
+                body,
+            } => Self::UrlCredentials { code, body },
+            other => other,
+        }
+    }
+
+    /// The kind of a failed TLS handshake with Prometheus.
+    pub(super) fn from_handshake(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::NoTls,
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    /// The kind of a failure of a connection before the answer's head was there; `secure` if it uses TLS.
+    pub(super) fn from_http(error: &hyper::Error, secure: bool) -> Self {
+        let causes = std::iter::successors(error.source(), |&source| source.source());
+        let text = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
+        match error.is_parse() && !secure {
+            true => Self::NotHttp(text),
+            false => Self::Unreachable(text),
+        }
     }
 
     /// The kind of a response that is an error.
@@ -189,8 +250,8 @@ impl ErrorKind {
         Self::Failed(one_line(message))
     }
 
-    /// The kind of a failure before the answer's head was there.
-    pub(super) fn from_send(error: reqwest::Error, connect_limit: Duration) -> Self {
+    /// The kind of a failure before the answer's head was there; `secure` if the URL says https.
+    pub(super) fn from_send(error: reqwest::Error, connect_limit: Duration, secure: bool) -> Self {
         if error.is_timeout() {
             return Self::Timeout(connect_limit);
         }
@@ -200,6 +261,21 @@ impl ErrorKind {
         };
         if std::iter::successors(error.source(), |&source| source.source()).any(refused) {
             return Self::Refused;
+        }
+        let causes = || std::iter::successors(error.source(), |&source| source.source());
+        if let Some(no_tls @ Self::NoTls) = causes()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .map(Self::from_handshake)
+            .find(|kind| matches!(kind, Self::NoTls))
+        {
+            return no_tls;
+        }
+        let not_http = |cause: &(dyn std::error::Error + 'static)| {
+            let http = cause.downcast_ref::<hyper::Error>();
+            http.is_some_and(hyper::Error::is_parse)
+        };
+        if !secure && causes().any(not_http) {
+            return Self::NotHttp(innermost(error));
         }
         Self::Unreachable(innermost(error))
     }
@@ -244,7 +320,8 @@ fn hint(code: u16) -> &'static str {
     match code {
         400 | 422 => "it rejects the request",
         300..=399 => "it redirects elsewhere; give the final address as --prometheus.url",
-        401 | 403 | 407 => "it wants other credentials; check --prometheus.http-client",
+        401 | 403 => "it wants other credentials; check --prometheus.http-client",
+        407 => "the proxy wants other credentials; check proxy_url of --prometheus.http-client",
         404 | 405 => "not found; check --prometheus.url, including the path prefix of Prometheus' --web.external-url",
         503 => "Prometheus is starting, replaying its write-ahead log or shutting down",
         _ => "see Prometheus' log",

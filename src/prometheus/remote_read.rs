@@ -6,7 +6,7 @@
 //!
 //! **Guarantees.** Nothing is read before it is polled for, so that a slow reader slows Prometheus. A response is
 //! complete or an error: truncated, a wrong checksum, a text in place of a frame. Dropping it closes its connection at
-//! once. A response that makes no progress for the caller's limit, or twice that at most, fails. Nothing is kept beyond
+//! once. A response that makes no progress for the caller's limit fails. Nothing is kept beyond
 //! a frame and the last piece.
 
 pub mod frames;
@@ -40,6 +40,9 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 const ERROR_BODY: usize = 4 << 10;
 /// How much of a Content-Type is shown, in characters.
 const SHOWN_CHARS: usize = 200;
+
+/// So many frames without series may follow one another: Prometheus sends none, and an answer of nothing else would never end.
+const EMPTY_MAX: u32 = 100;
 
 const PATH: &str = "/api/v1/read";
 const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
@@ -77,6 +80,12 @@ pub enum ReadErrorKind {
     /// A frame holds something else.
     #[error("{0}: check that --prometheus.url leads to Prometheus")]
     Wire(#[from] WireError),
+    /// Many frames without series, one after the other.
+    #[error(
+        "{EMPTY_MAX} frames without series came one after the other, which Prometheus does not send: check that \
+         --prometheus.url leads to Prometheus"
+    )]
+    OnlyEmptyFrames,
     /// A sampled answer for which there is no memory.
     #[error("no memory now for a sampled answer of {0} bytes or more: select less, or a shorter time")]
     NoMemory(usize),
@@ -122,7 +131,7 @@ impl Client {
             let mut pieces = Pieces::new(body, stall);
             // Other codes of success stand for a part, or for nothing.
             if status != StatusCode::OK {
-                return Err(refusal(status.as_u16(), pieces).await.into());
+                return Err(self.explain(refusal(status.as_u16(), pieces).await).into());
             }
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
@@ -143,6 +152,7 @@ impl Client {
             Ok(Ok(pieces)) => Ok(Answer::Frames(Box::new(Frames {
                 pieces,
                 reader: FrameReader::default(),
+                empty: 0,
                 url,
             }))),
             Ok(Err(samples)) => Ok(Answer::Samples(samples)),
@@ -205,6 +215,8 @@ async fn samples(
 pub struct Frames {
     pieces: Pieces,
     reader: FrameReader,
+    /// Frames without series since the last one with any.
+    empty: u32,
     url: String,
 }
 
@@ -233,7 +245,12 @@ impl Frames {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadErrorKind>> {
         loop {
             if let Some(payload) = self.reader.next()? {
-                return Poll::Ready(Ok(Some(wire::parse(&payload)?)));
+                let frame = wire::parse(&payload)?;
+                self.empty = if frame.series.is_empty() { self.empty + 1 } else { 0 };
+                return Poll::Ready(match self.empty < EMPTY_MAX {
+                    true => Ok(Some(frame)),
+                    false => Err(ReadErrorKind::OnlyEmptyFrames),
+                });
             }
             match ready!(self.pieces.poll_piece(cx)) {
                 Some(piece) => self.reader.push(piece?),
@@ -251,10 +268,10 @@ impl Frames {
 struct Pieces {
     body: ResponseBody,
     stall: Option<Duration>,
-    /// Pieces so far.
-    count: u64,
-    /// Runs while nothing arrives; with the `count` of when it was last reset.
-    timer: Option<(u64, Pin<Box<Sleep>>)>,
+    /// Since when nothing arrives.
+    since: Option<Instant>,
+    /// Made with the first wait, and set anew only when it fires: most waits are short.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pieces {
@@ -262,7 +279,7 @@ impl Pieces {
         Self {
             body,
             stall,
-            count: 0,
+            since: None,
             timer: None,
         }
     }
@@ -270,31 +287,32 @@ impl Pieces {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         match self.body.poll_piece(cx) {
             Poll::Ready(piece) => {
-                self.count += 1;
+                self.since = None;
                 Poll::Ready(piece)
             }
             Poll::Pending => self.poll_stall(cx),
         }
     }
 
-    /// Fails once nothing arrived between two expiries; the timer is rarely reset, since most waits are short.
+    /// Fails once nothing has arrived for the limit.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         let Some(stall) = self.stall else {
             return Poll::Pending;
         };
-        let count = self.count;
-        let (wound, timer) = self
+        let end = *self.since.get_or_insert_with(Instant::now) + stall;
+        let timer = self
             .timer
-            .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(stall))));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
         while timer.as_mut().poll(cx).is_ready() {
-            // Nobody waited if nobody polled when the time was up, and what has arrived meanwhile may just need a poll.
-            let waited = timer.deadline().elapsed() < SECOND_LOOK;
-            if *wound == count && waited {
-                return Poll::Ready(Some(Err(ErrorKind::Timeout(stall))));
-            }
-            let time = if *wound == count { SECOND_LOOK } else { stall };
-            *wound = count;
-            timer.as_mut().reset(Instant::now() + time);
+            let fired = timer.deadline();
+            let next = match fired < end {
+                // It was set for an earlier wait.
+                true => end,
+                // Nobody waited if nobody polled when the time was up, and what has arrived meanwhile may just need a poll.
+                false if fired.elapsed() >= SECOND_LOOK => Instant::now() + SECOND_LOOK,
+                false => return Poll::Ready(Some(Err(ErrorKind::Timeout(stall)))),
+            };
+            timer.as_mut().reset(next);
         }
         Poll::Pending
     }
@@ -315,6 +333,7 @@ impl Frames {
         Self {
             pieces: Pieces::new(ResponseBody::proxied(Box::pin(pieces), None), Some(STALL)),
             reader: FrameReader::default(),
+            empty: 0,
             url: "http://prometheus/api/v1/read".to_owned(),
         }
     }

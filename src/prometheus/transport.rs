@@ -240,11 +240,13 @@ impl State {
 
     fn unsent(&self, error: reqwest::Error) -> ErrorKind {
         let limit = connect_timeout(&self.config, self.target.secure);
-        ErrorKind::from_send(error, limit.unwrap_or_default())
+        // What a proxy sends proves nothing about the address of Prometheus.
+        let secure = self.target.secure || self.config.proxy.is_some();
+        ErrorKind::from_send(error, limit.unwrap_or_default(), secure)
     }
 }
 
-fn has_credentials(url: &Url) -> bool {
+pub(super) fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
@@ -423,7 +425,7 @@ fn secret(source: &Source) -> Result<String, SetupError> {
     };
     let mut text = String::new();
     let read = fs_err::File::open(path).and_then(|file| file.take(SECRET_FILE + 1).read_to_string(&mut text));
-    read.map_err(|source| SetupError::File { key, source })?;
+    read.map_err(|cause| SetupError::File { key, cause })?;
     if text.len() as u64 > SECRET_FILE {
         let problem = format!("larger than {SECRET_FILE} bytes");
         return Err(SetupError::Content {

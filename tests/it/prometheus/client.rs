@@ -71,6 +71,34 @@ async fn keeps_the_prefix_and_the_credentials_of_the_url() {
 }
 
 #[tokio::test]
+async fn refused_credentials_are_blamed_on_where_they_come_from() {
+    let fake = Fake::start(|_| Answer::Http(401, b"Unauthorized".to_vec()));
+    let with: url::Url = format!("http://user:hunter2@{}", fake.address).parse().unwrap();
+    for (url, part) in [
+        (
+            &with,
+            "it refuses the credentials of --prometheus.url, which come before those of --prometheus.http-client",
+        ),
+        (
+            &fake.url(),
+            "it wants other credentials; check --prometheus.http-client",
+        ),
+    ] {
+        super::tls::both_fail(url, "bearer_token: other", part).await;
+    }
+    let proxy = Fake::start(|_| Answer::Http(407, Vec::new()));
+    let keys = format!("proxy_url: {}", proxy.url());
+    super::tls::both_fail(&with, &keys, "the proxy wants other credentials; check proxy_url").await;
+}
+
+#[test]
+fn a_fragment_in_the_url_is_warned_of_and_a_query_is_sent() {
+    let warning = |url: &str| Client::warning(&url.parse().unwrap());
+    assert!(warning("http://localhost:9090/#x").unwrap().contains("fragment"));
+    assert_eq!(warning("http://localhost:9090/?x=%23"), None);
+}
+
+#[tokio::test]
 async fn does_without_what_other_servers_do_not_have() {
     let fake = Fake::start(|_| Answer::Http(404, Vec::new()));
     assert_eq!(plain(&fake).flags().await.unwrap(), None);
