@@ -46,6 +46,11 @@ impl Budget {
         );
     }
 
+    /// The most bytes that may be in use.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> usize {
         usize::try_from(self.used.get()).unwrap_or(0)

@@ -5,6 +5,11 @@
 //! get a share each that shrinks with their number. What a call holds beside its pieces counts, too, once it has
 //! lagged: so the process does not use more than it may, however many clients there are.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 use crate::storeapi::budget::{Budget, Reservation};
@@ -15,6 +20,8 @@ const TIMES_WHAT_IS_LEFT: usize = 3;
 const LOST: usize = 6;
 /// What a call that has lagged holds beside its pieces, until it ends: what its connection has taken and not sent, in bytes.
 const BESIDE: usize = 512 << 10;
+/// Of so many bytes of the budget one may go to that, for all calls together: the rest stays for requests and other answers.
+const BESIDE_PART: usize = 2;
 
 /// The memory; clones share it.
 #[derive(Clone, Debug)]
@@ -22,6 +29,9 @@ pub struct Memory {
     budget: Budget,
     used: Gauge,
     total: usize,
+    /// What calls that have lagged hold beside their pieces, and the most of it.
+    beside: Arc<AtomicUsize>,
+    beside_max: usize,
 }
 
 /// What one call holds of it; released when dropped.
@@ -37,9 +47,11 @@ impl Memory {
     /// Memory of `total` bytes, which are taken from `budget` as they are needed.
     pub fn new(budget: Budget, total: usize) -> Self {
         Self {
+            beside_max: budget.total() / BESIDE_PART,
             budget,
             used: Gauge::default(),
             total: total - total / LOST,
+            beside: Arc::default(),
         }
     }
 
@@ -63,12 +75,19 @@ impl Memory {
 }
 
 impl Share {
-    /// The call lags.
-    pub fn mark_lagging(&mut self) {
-        if self.beside == 0 {
-            self.reserve_anyway(BESIDE);
-            self.beside = BESIDE;
+    /// The call lags; whether there is memory for what it holds beside its pieces from now on. There always is for one call.
+    pub fn mark_lagging(&mut self) -> bool {
+        if self.beside > 0 {
+            return true;
         }
+        let before = self.memory.beside.fetch_add(BESIDE, Ordering::Relaxed);
+        if before > 0 && before + BESIDE > self.memory.beside_max {
+            self.memory.beside.fetch_sub(BESIDE, Ordering::Relaxed);
+            return false;
+        }
+        self.reserve_anyway(BESIDE);
+        self.beside = BESIDE;
+        true
     }
 
     /// Reserves memory, if this call may have so much more.
@@ -103,7 +122,8 @@ impl Share {
 
     /// The call has ended: releases everything.
     pub fn end(&mut self) {
-        self.beside = 0;
+        let beside = std::mem::take(&mut self.beside);
+        self.memory.beside.fetch_sub(beside, Ordering::Relaxed);
         self.release_all();
     }
 
@@ -146,6 +166,27 @@ mod tests {
     }
 
     #[test]
+    fn many_slow_calls_leave_half_of_the_memory_to_others() {
+        let budget = Budget::new(256 * MIB);
+        let memory = Memory::new(budget.clone(), 64 * MIB);
+        let mut shares: Vec<Share> = (0..1000).map(|_| memory.share()).collect();
+        let lagging = shares
+            .iter_mut()
+            .filter_map(|share| share.mark_lagging().then_some(()))
+            .count();
+        assert_eq!((lagging, budget.used()), (256, 128 * MIB));
+        assert!(budget.reservation().reserve(100 * MIB));
+        // A call that ends makes room for another.
+        shares[0].end();
+        assert!(shares[999].mark_lagging() && !shares[998].mark_lagging());
+        drop(shares);
+        assert_eq!(budget.used(), 0);
+        assert!(memory.share().mark_lagging());
+        let tiny = Memory::new(Budget::new(1), 0);
+        assert!(tiny.share().mark_lagging(), "one call always may");
+    }
+
+    #[test]
     fn without_memory_in_the_account_there_is_none_here() {
         let budget = Budget::new(10 * MIB);
         let memory = Memory::new(budget.clone(), 64 * MIB);
@@ -156,8 +197,7 @@ mod tests {
         share.reserve_anyway(3 * MIB);
         share.release(5 * MIB);
         assert_eq!((budget.used(), memory.used.get()), (8 * MIB, 0));
-        share.mark_lagging();
-        share.mark_lagging();
+        assert!(share.mark_lagging() && share.mark_lagging());
         share.release_all();
         assert_eq!(memory.used.get(), BESIDE as i64);
         drop(share);

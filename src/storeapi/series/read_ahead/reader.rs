@@ -73,7 +73,9 @@ impl Reader {
     async fn read_ahead(&mut self, ahead: &ReadAhead) {
         {
             let mut core = ahead.lock();
-            core.delivery.share.mark_lagging();
+            if !core.delivery.share.mark_lagging() {
+                return core.end_crowded_out();
+            }
             core.delivery.caller.set_stage("reading ahead for a slow client");
         }
         loop {
@@ -85,6 +87,7 @@ impl Reader {
                 step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)) => step,
                 // The client's own poll of Prometheus replaces the one from here, whose waker is lost.
                 () = ahead.taken.notified() => continue,
+                () = sleep(ahead.until_stalled()) => continue,
             };
             let goes_on = match step {
                 Step::Piece(piece) => {
@@ -167,7 +170,7 @@ impl Spilling<'_> {
                 return false;
             }
             if !is_open {
-                let _ = timeout(CLIENT_STALL, self.ahead.taken.notified()).await;
+                let _ = timeout(self.ahead.until_stalled(), self.ahead.taken.notified()).await;
             }
         }
     }
@@ -180,6 +183,7 @@ impl Spilling<'_> {
         tokio::select! {
             biased;
             () = self.ahead.taken.notified() => true,
+            () = sleep(self.ahead.until_stalled()) => true,
             step = std::future::poll_fn(|cx| self.ahead.poll_gather(cx)) => match step {
                 Step::Piece(piece) => {
                     self.bytes += piece.len();
@@ -356,6 +360,12 @@ impl ReadAhead {
         true
     }
 
+    /// For how long the client may still read nothing.
+    fn until_stalled(&self) -> Duration {
+        let idle = self.lock().idle_since.map_or(Duration::ZERO, |since| since.elapsed());
+        CLIENT_STALL.saturating_sub(idle)
+    }
+
     fn is_stalled(&self) -> bool {
         matches!(self.client_state(), ClientState::Stalled)
     }
@@ -396,6 +406,18 @@ impl ReadAhead {
 }
 
 impl Core {
+    /// Ends the answer of a slow client because there are too many of them: what each holds would be missing for other calls.
+    fn end_crowded_out(&mut self) {
+        self.delivery.metrics.lagged();
+        self.delivery
+            .caller
+            .set_stage("ended because too many clients read slowly; its status waits to be read");
+        self.stop(Status::aborted(
+            "the client reads too slowly, and so do so many others that what is held for them takes half of \
+             --store.memory-limit; read faster, ask for less at once, or raise it",
+        ));
+    }
+
     /// The next piece of Prometheus' answer. A panic ends it: the result of the task that reads ahead is ignored, and what is
     /// read after a panic would be an answer with a hole.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
