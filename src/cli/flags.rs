@@ -252,7 +252,7 @@ pub struct Prometheus {
     )]
     pub get_config_interval: Duration,
 
-    /// How long one such question may take
+    /// How long all requests of such a round together may take, a second attempt included
     ///
     /// Must be above 0.
     #[arg(
