@@ -36,7 +36,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| {
         Lost(match error.try_into_panic() {
-            Ok(panic) => format!("it panicked: {}", said(&*panic)),
+            Ok(panic) => format!("it panicked: {}", panic_text(&*panic)),
             Err(error) => error.to_string(),
         })
     })
@@ -76,7 +76,7 @@ impl BlockingPool {
 }
 
 /// The text of a panic.
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text")

@@ -164,7 +164,7 @@ impl Scanner {
                 let plain = |byte: &u8| !matches!(byte, b'"' | b'[' | b']' | b'{' | b'}');
                 let length = rest.iter().take_while(|byte| plain(byte)).count();
                 if length > 0 {
-                    self.hold(&rest[..length], sink)?;
+                    self.append(&rest[..length], sink)?;
                     rest = &rest[length..];
                     continue;
                 }
@@ -200,7 +200,7 @@ impl Scanner {
         let (text, after) = rest.split_at(end.unwrap_or(rest.len()));
         match self.in_text {
             true => sink.text(text)?,
-            false => self.hold(text, sink)?,
+            false => self.append(text, sink)?,
         }
         let Some((mark, after)) = after.split_first() else {
             return Ok(after);
@@ -210,7 +210,7 @@ impl Scanner {
         if matches!(self.phase, Phase::Key) && self.at_top() {
             self.phase = Phase::Colon(self.led_to());
         }
-        self.hold(&[*mark], sink)?;
+        self.append(&[*mark], sink)?;
         Ok(after)
     }
 
@@ -242,7 +242,7 @@ impl Scanner {
             b',' if at_top => return self.comma(sink),
             b']' | b'}' if at_top && !self.frames.is_empty() => return self.close(byte, sink),
             b':' if at_top => {
-                self.hold(b":", sink)?;
+                self.append(b":", sink)?;
                 if let Phase::Colon(node) = self.phase {
                     self.phase = Phase::Value(node);
                     let value = self.held.last().map_or(0, Vec::len);
@@ -257,12 +257,12 @@ impl Scanner {
             b']' | b'}' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        self.hold(&[byte], sink)?;
+        self.append(&[byte], sink)?;
         Ok(ControlFlow::Continue(()))
     }
 
     fn open_string(&mut self, sink: &mut impl Sink) -> Result<(), ErrorKind> {
-        self.hold(b"\"", sink)?;
+        self.append(b"\"", sink)?;
         self.in_string = true;
         self.string = self.held.last().map_or(0, Vec::len);
         Ok(())
@@ -278,7 +278,7 @@ impl Scanner {
             }
             return Ok(());
         }
-        self.hold(&[byte], sink)?;
+        self.append(&[byte], sink)?;
         if !matches!(byte, b'[' | b'{') {
             return Ok(());
         }
@@ -304,12 +304,12 @@ impl Scanner {
 
     fn comma(&mut self, sink: &mut impl Sink) -> Result<ControlFlow<()>, ErrorKind> {
         let Some(frame) = self.frames.last_mut() else {
-            return self.hold(b",", sink).map(ControlFlow::Continue);
+            return self.append(b",", sink).map(ControlFlow::Continue);
         };
         self.phase = match frame.node {
             Node::Keys(_) => {
                 self.phase = Phase::Key;
-                return self.hold(b",", sink).map(ControlFlow::Continue);
+                return self.append(b",", sink).map(ControlFlow::Continue);
             }
             Node::List(_, inner) => Phase::Value(*inner),
             Node::Members(..) | Node::Text => Phase::Key,
@@ -338,7 +338,7 @@ impl Scanner {
         self.frames.pop();
         self.depth -= 1;
         self.phase = Phase::Rest;
-        self.hold(&[byte], sink)?;
+        self.append(&[byte], sink)?;
         Ok(flow)
     }
 
@@ -384,7 +384,7 @@ impl Scanner {
         Ok(flow)
     }
 
-    fn hold(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), ErrorKind> {
+    fn append(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), ErrorKind> {
         self.length += bytes.len();
         self.ask(0, sink)?;
         let around = self.held.len() == 1;

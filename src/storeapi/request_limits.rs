@@ -74,7 +74,7 @@ impl RequestLimits {
     /// `InvalidArgument`: it has too much of something. `ResourceExhausted`: it is too long, or there is no memory for it.
     /// `Internal`: it is no message in protobuf. `DeadlineExceeded`: it does not come whole. Whatever the body ends with.
     pub async fn admit(&self, path: &str, body: Body) -> Result<Admitted, Status> {
-        let admitted = timeout(COMES_WITHIN, self.take(body)).await.map_err(|_| {
+        let admitted = timeout(COMES_WITHIN, self.receive(body)).await.map_err(|_| {
             Status::deadline_exceeded(format!("the request did not arrive completely within {COMES_WITHIN:?}"))
         })??;
         // A message that is compressed or incomplete is not decoded.
@@ -85,7 +85,7 @@ impl RequestLimits {
     }
 
     /// Receives the first message of `body`, as far as there is one.
-    async fn take(&self, mut rest: Body) -> Result<Admitted, Status> {
+    async fn receive(&self, mut rest: Body) -> Result<Admitted, Status> {
         let (mut first, mut more, mut reservation) = (Bytes::new(), BytesMut::new(), None);
         let framed = loop {
             let so_far: &[u8] = if more.is_empty() { &first } else { &more };

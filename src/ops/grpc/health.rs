@@ -67,7 +67,7 @@ impl Health for Following {
         }
         let mut changes = self.0.readiness();
         changes.mark_changed();
-        let told = stream::unfold((changes, None), async |(mut changes, last)| {
+        let statuses = stream::unfold((changes, None), async |(mut changes, last)| {
             loop {
                 if last == Some(Readiness::Stopping) || changes.changed().await.is_err() {
                     return None;
@@ -83,7 +83,7 @@ impl Health for Following {
                 return Some((Ok(answer(status(readiness))), (changes, Some(readiness))));
             }
         });
-        Ok(Response::new(Box::pin(told)))
+        Ok(Response::new(Box::pin(statuses)))
     }
 }
 

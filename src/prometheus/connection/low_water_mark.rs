@@ -62,14 +62,14 @@ impl LowWaterStream {
     /// Lowers the mark once nothing arrived for a while; the kernel then reports what is there.
     fn watch(&mut self, cx: &mut Context<'_>) {
         let received = self.received;
-        let (wound, timer) = self.timer.get_or_insert_with(|| (received, Box::pin(sleep(PATIENCE))));
+        let (received_at_reset, timer) = self.timer.get_or_insert_with(|| (received, Box::pin(sleep(PATIENCE))));
         while timer.as_mut().poll(cx).is_ready() {
-            if *wound == received {
+            if *received_at_reset == received {
                 self.timer = None;
                 self.lower();
                 return;
             }
-            *wound = received;
+            *received_at_reset = received;
             timer.as_mut().reset(Instant::now() + PATIENCE);
         }
     }

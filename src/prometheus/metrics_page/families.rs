@@ -77,12 +77,12 @@ mod tests {
     fn reads_what_prometheus_3_14_answers() {
         let answer = include_bytes!("../../../testdata/prometheus/self_metrics-3.14.json");
         let families: Vec<Family> = crate::prometheus::answer::data(answer, "metrics in data").unwrap();
-        let told = Storage {
+        let want = Storage {
             lowest_time_ms: 1_795_865_004_000,
             head_min_time_ms: Some(1_795_865_004_219),
             reload_failures: Some(0),
         };
-        assert_eq!(storage(&families), told);
+        assert_eq!(storage(&families), want);
     }
 
     #[test]

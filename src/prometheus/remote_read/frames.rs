@@ -21,7 +21,7 @@ const SHOWN: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The stream ended within a frame.
-    #[error("the answer ends in the middle of frame {frame}{}", said(.text))]
+    #[error("the answer ends in the middle of frame {frame}{}", found_text(.text))]
     Cut {
         /// The frame, counted from 0.
         frame: u64,
@@ -29,7 +29,7 @@ pub enum FrameError {
         text: String,
     },
     /// A frame is longer than any that Prometheus sends.
-    #[error("frame {frame} claims {length} bytes, more than {PAYLOAD_MAX}{}", said(.text))]
+    #[error("frame {frame} claims {length} bytes, more than {PAYLOAD_MAX}{}", found_text(.text))]
     TooLong {
         /// The frame, counted from 0.
         frame: u64,
@@ -45,7 +45,7 @@ pub enum FrameError {
         frame: u64,
     },
     /// The checksum does not fit the payload.
-    #[error("the checksum of frame {frame} is wrong: {wanted:08x} was sent, the payload has {found:08x}{}", said(.text))]
+    #[error("the checksum of frame {frame} is wrong: {wanted:08x} was sent, the payload has {found:08x}{}", found_text(.text))]
     Checksum {
         /// The frame, counted from 0.
         frame: u64,
@@ -58,7 +58,7 @@ pub enum FrameError {
     },
 }
 
-fn said(text: &str) -> String {
+fn found_text(text: &str) -> String {
     match text {
         "" => String::new(),
         text => format!("; in its place stands: {text}"),
