@@ -17,7 +17,6 @@
 
 mod commit;
 mod convoy;
-mod courier;
 mod departures;
 mod durability;
 mod farewell;
@@ -40,6 +39,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod upload;
 mod watcher;
 
 use std::{
@@ -56,12 +56,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use commit::Committed;
-pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
 pub use farewell::Farewell;
 pub use heartbeat::Heartbeat;
 pub use ledger::{Found, Ledger, Local};
 pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
+pub(crate) use upload::{
+    BlockFiles, CheckedFiles, Error as UploadError, FileStamp, UploadOutcome, UploadRequest, Uploader, stamps,
+};
 
 use crate::{
     lineage::Lineage,
@@ -121,7 +123,7 @@ pub struct Origin {
 #[derive(Debug)]
 pub struct Shipper {
     settings: Settings,
-    courier: Arc<courier::Courier>,
+    uploader: Arc<upload::Uploader>,
     origin: watch::Receiver<Origin>,
     metrics: Metrics,
     ledger: Ledger,
@@ -175,7 +177,7 @@ impl Shipper {
         ledger::tell(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);
         let mut shipper = Self {
-            courier: Arc::new(courier::Courier::new(bucket, settings.sha256)),
+            uploader: Arc::new(upload::Uploader::new(bucket, settings.sha256)),
             scanner: Scanner::default(),
             origin,
             metrics,

@@ -16,7 +16,7 @@ use crate::{
     lineage::{self, Namesake},
     model::Labels,
     objstore::{self, ErrorKind, Placed},
-    shipper::courier::{Cargo, Courier, Error, Job, stamps},
+    shipper::upload::{BlockFiles, Error, UploadRequest, Uploader, stamps},
     tsdb::{Block, Pinned, Stamp},
 };
 
@@ -29,33 +29,33 @@ pub(crate) enum Committed {
     Before,
 }
 
-impl Courier {
+impl Uploader {
     /// Makes a block visible under `labels`, unless it is.
     pub(crate) async fn commit(
         &self,
-        job: &Job,
-        cargo: &Cargo,
+        request: &UploadRequest,
+        block_files: &BlockFiles,
         labels: &Labels,
         source: &str,
     ) -> Result<Committed, Error> {
-        let block = &job.block;
-        unchanged(block, cargo)?;
+        let block = &request.block;
+        unchanged(block, block_files)?;
         if labels.is_empty() && block.meta.thanos_labels.as_ref().is_none_or(Labels::is_empty) {
             return Err(Error::NoLabels);
         }
         let stamp = Stamp {
             labels: labels.clone(),
             source: source.to_owned(),
-            files: cargo.files.clone(),
+            files: block_files.entries.clone(),
             upload_time: SystemTime::now(),
         };
         let meta = Bytes::from(block.meta.for_bucket(&stamp));
         let len = meta.len() as u64;
         self.set_unsettled(block.id, true);
-        let committed = match self.put_meta(job, meta).await? {
+        let committed = match self.put_meta(request, meta).await? {
             Placed::Created => {
                 // A store may lose what it acknowledged, and who clears away old tries may have looked before the commit.
-                self.prove(block.id, &cargo.pinned, Some(len)).await?;
+                self.prove(block.id, &block_files.pinned, Some(len)).await?;
                 Committed::Now
             }
             Placed::Exists => self.there_before(block, labels).await?,
@@ -64,9 +64,9 @@ impl Courier {
         Ok(committed)
     }
 
-    async fn put_meta(&self, job: &Job, meta: Bytes) -> Result<Placed, objstore::Error> {
-        let key = format!("{}/meta.json", job.block.id);
-        let put = match job.replace {
+    async fn put_meta(&self, request: &UploadRequest, meta: Bytes) -> Result<Placed, objstore::Error> {
+        let key = format!("{}/meta.json", request.block.id);
+        let put = match request.replace {
             true => self
                 .bucket
                 .put_bytes(&key, meta.clone())
@@ -120,15 +120,15 @@ impl Courier {
 
 /// Whether the files are still as long and as old as they were before they were read, and still all that the block has
 /// (or gone altogether).
-fn unchanged(block: &Block, cargo: &Cargo) -> Result<(), Error> {
-    let now = stamps(&cargo.pinned)?;
-    for ((file, before), now) in cargo.pinned.files.iter().zip(&cargo.stamps).zip(&now) {
+fn unchanged(block: &Block, block_files: &BlockFiles) -> Result<(), Error> {
+    let now = stamps(&block_files.pinned)?;
+    for ((file, before), now) in block_files.pinned.files.iter().zip(&block_files.stamps).zip(&now) {
         if before != now || now.len != file.len {
             return Err(Error::Changed(file.path.display().to_string()));
         }
     }
     match Pinned::segments_now(&block.dir) {
-        Some(there) if there > cargo.pinned.segments().count() => {
+        Some(there) if there > block_files.pinned.segments().count() => {
             Err(Error::Changed(block.dir.join("chunks").display().to_string()))
         }
         _ => Ok(()),

@@ -14,12 +14,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Shipper,
     commit::Committed,
-    courier::{Cargo, Carried, Error, Job},
     gate::Passage,
     measure::View,
     quarantine::{self, Ailment},
     quiet::Quiet,
     trouble::Trouble,
+    upload::{BlockFiles, Error, UploadOutcome, UploadRequest},
 };
 use crate::{
     model::Labels,
@@ -33,7 +33,7 @@ pub(super) const BLOCKS_AT_ONCE: usize = 8;
 /// A block that is to be shipped in this pass.
 #[derive(Clone, Debug)]
 pub(super) struct Due {
-    pub(super) job: Job,
+    pub(super) request: UploadRequest,
     /// How long it had been left alone before it was opened; `None` if that could not be found out.
     pub(super) quiet: Option<Quiet>,
     /// When the pass began, Prometheus might still have taken the block back.
@@ -57,18 +57,18 @@ impl Shipper {
         view: View<'_>,
         unsent: Option<Instant>,
     ) -> Result<Option<Instant>, Trouble> {
-        let courier = Arc::clone(&self.courier);
+        let uploader = Arc::clone(&self.uploader);
         let carried = stream::iter(due).map(|due| {
-            let (courier, job) = (Arc::clone(&courier), due.job.clone());
+            let (uploader, request) = (Arc::clone(&uploader), due.request.clone());
             // A task of its own each, so that it goes on while another block is committed.
-            let task = AbortOnDropHandle::new(tokio::spawn(async move { courier.carry(&job).await }));
+            let task = AbortOnDropHandle::new(tokio::spawn(async move { uploader.upload(&request).await }));
             async move { (due, task.await) }
         });
         let mut carried = std::pin::pin!(carried.buffered(self.blocks_at_once));
         let ordered = !self.settings.policy.allow_out_of_order;
         let (mut failed, mut later) = (None, unsent);
         while let Some((due, carried)) = carried.next().await {
-            let id = due.job.block.id;
+            let id = due.request.block.id;
             let carried = carried.unwrap_or_else(|error| Err(panicked(&error)));
             let arrived = self.arrive(&due, carried, later.filter(|_| ordered)).await;
             self.measure(view);
@@ -100,22 +100,22 @@ impl Shipper {
     async fn arrive(
         &mut self,
         due: &Due,
-        carried: Result<Carried, Error>,
+        carried: Result<UploadOutcome, Error>,
         held: Option<Instant>,
     ) -> Result<Arrival, Error> {
-        let id = due.job.block.id;
+        let id = due.request.block.id;
         let result = match carried {
             // The next scan no longer has it, and says so.
-            Ok(Carried::Vanished) => return Ok(Arrival::Done),
-            Ok(Carried::Broken(broken)) => {
+            Ok(UploadOutcome::Vanished) => return Ok(Arrival::Done),
+            Ok(UploadOutcome::Broken(broken)) => {
                 self.set_aside_broken(due, broken);
                 return Ok(Arrival::Done);
             }
-            Ok(Carried::Repaired) => self.repaired(due).await,
-            Ok(Carried::Ready(cargo)) => match held {
+            Ok(UploadOutcome::Repaired) => self.repaired(due).await,
+            Ok(UploadOutcome::Uploaded(block_files)) => match held {
                 Some(until) => return Ok(Arrival::Later(until)),
-                None => match self.wait_at_gate(due, &cargo.pinned).await {
-                    Passage::Open(labels) => self.commit(due, &cargo, &labels).await,
+                None => match self.wait_at_gate(due, &block_files.pinned).await {
+                    Passage::Open(labels) => self.commit(due, &block_files, &labels).await,
                     Passage::Later(until) => return Ok(Arrival::Later(until)),
                     Passage::Gone { withdrawn } => {
                         self.leaves_gate(id);
@@ -153,20 +153,22 @@ impl Shipper {
             Error::Panicked(why) => (Ailment::new("panic", why), false),
             error => return Err(error),
         };
-        self.set_aside(&due.job.block, ailment, arriving);
+        self.set_aside(&due.request.block, ailment, arriving);
         Ok(())
     }
 
     /// Makes a block visible that was carried, and records it.
-    async fn commit(&mut self, due: &Due, cargo: &Cargo, labels: &Labels) -> Result<(), Error> {
-        let block = &due.job.block;
-        let unsettled = self.courier.is_unsettled(block.id);
-        let commit = self.courier.commit(&due.job, cargo, labels, &self.settings.source);
+    async fn commit(&mut self, due: &Due, block_files: &BlockFiles, labels: &Labels) -> Result<(), Error> {
+        let block = &due.request.block;
+        let unsettled = self.uploader.is_unsettled(block.id);
+        let commit = self
+            .uploader
+            .commit(&due.request, block_files, labels, &self.settings.source);
         match commit.await? {
-            Committed::Now => self.shipped(block, cargo.pinned.files.iter().map(|file| file.len).sum()),
+            Committed::Now => self.shipped(block, block_files.pinned.files.iter().map(|file| file.len).sum()),
             // By an earlier try of ours, whose answer was lost.
             Committed::Before if unsettled => {
-                self.shipped(block, cargo.pinned.files.iter().map(|file| file.len).sum());
+                self.shipped(block, block_files.pinned.files.iter().map(|file| file.len).sum());
             }
             Committed::Before => {
                 tracing::info!(block = %block.id, "another writer has committed this block; it is whole")
@@ -178,9 +180,9 @@ impl Shipper {
 
     /// Looks whether a block that was committed, and of which something was missing, is whole now, and records it.
     async fn repaired(&mut self, due: &Due) -> Result<(), Error> {
-        let block = &due.job.block;
+        let block = &due.request.block;
         let labels = self.labels().unwrap_or_default();
-        self.courier.there_before(block, &labels).await?;
+        self.uploader.there_before(block, &labels).await?;
         tracing::info!(block = %block.id, "the objects that were missing of a committed block are back; it is durable");
         self.record(block, &labels);
         Ok(())
@@ -195,7 +197,7 @@ impl Shipper {
 
     /// Whether somebody may still be writing to the block, or removing it: nothing that is missing counts yet.
     pub(super) fn is_moving(&self, due: &Due) -> bool {
-        self.settles(due.job.block.id, due.quiet).1 > Instant::now()
+        self.settles(due.request.block.id, due.quiet).1 > Instant::now()
     }
 
     pub(super) fn set_aside_broken(&mut self, due: &Due, broken: Broken) {
@@ -203,7 +205,7 @@ impl Shipper {
         let files = due.quiet.map(|quiet| quiet.signature);
         if self
             .quarantine
-            .set_aside_broken(due.job.block.id, broken, files, arriving)
+            .set_aside_broken(due.request.block.id, broken, files, arriving)
         {
             self.metrics.corrupted_blocks.inc();
         }
@@ -238,5 +240,5 @@ impl Shipper {
 }
 
 fn panicked(error: &JoinError) -> Error {
-    Error::Panicked(format!("carrying it failed, which is a bug in narthex: {error}"))
+    Error::Panicked(format!("uploading it failed, which is a bug in narthex: {error}"))
 }

@@ -74,7 +74,7 @@ impl Shipper {
 
     /// Cleans up and tells what was left behind.
     pub(super) async fn part(mut self, in_time: bool) -> Farewell {
-        if tokio::time::timeout(CLEAN_UP, self.courier.bucket.settle())
+        if tokio::time::timeout(CLEAN_UP, self.uploader.bucket.settle())
             .await
             .is_err()
         {

@@ -131,7 +131,7 @@ impl Shipper {
                         false => (ASK_AGAIN * asked).min(PATIENCE),
                     };
                     if !decided {
-                        self.tell_waiting(due.job.block.id, Why::Settling);
+                        self.tell_waiting(due.request.block.id, Why::Settling);
                     }
                     if !decided && (self.sealed_since || begun.elapsed() + rest > PATIENCE) {
                         return Passage::Later(Instant::now() + rest);
@@ -145,7 +145,7 @@ impl Shipper {
                     Instant::now() + LOOK
                 }
                 Gate::Wait { why, until } => {
-                    self.tell_waiting(due.job.block.id, why);
+                    self.tell_waiting(due.request.block.id, why);
                     // What was sealed meanwhile is to travel at once.
                     if self.sealed_since || until > begun + PATIENCE {
                         return Passage::Later(until);
@@ -174,7 +174,7 @@ impl Shipper {
     /// whose times the head need not leave (copied in, out of order, of stale series) is not waited for, or not beyond
     /// [`SETTLE_IN_TROUBLE`]. One that does not answer has not decided; one that is gone decides nothing any more.
     fn is_decided(&self, due: &Due) -> bool {
-        let meta = &due.job.block.meta;
+        let meta = &due.request.block.meta;
         let age = self
             .age(due)
             .filter(|age| *age < SETTLE_IN_TROUBLE && meta.hints.is_empty());
@@ -189,7 +189,7 @@ impl Shipper {
     /// How long ago the block was sealed: as it was seen, or, for one that was found and whose name is not old, as long as
     /// nothing has written to it. `None` for a copy.
     fn age(&self, due: &Due) -> Option<Duration> {
-        let id = due.job.block.id;
+        let id = due.request.block.id;
         let found = due.quiet.filter(|_| made_within(id, YOUNG));
         let found = || found.map(|quiet| quiet.lasted + quiet.at.elapsed());
         self.seen.seal(id).map(|seal| seal.since.elapsed()).or_else(found)
@@ -210,7 +210,7 @@ impl Shipper {
 
     fn gate(&mut self, due: &Due, pinned: &Pinned) -> Gate {
         self.note(None);
-        let (now, block) = (Instant::now(), &due.job.block);
+        let (now, block) = (Instant::now(), &due.request.block);
         let (why, until) = self.settles(block.id, due.quiet);
         match stands(&block.dir, pinned) {
             true if now < until => return Gate::Wait { why, until },

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::{
     Shipper, Skip, Verdict,
     convoy::Due,
-    courier,
     measure::View,
     plan::Decision,
     quarantine::{self, Ailment},
+    upload,
 };
 use crate::{
     catalog::{self, Text},
@@ -51,7 +51,7 @@ impl Shipper {
     }
 
     async fn is_bucket_of_ledger(&mut self, scan: &Scan) -> Result<bool, objstore::Error> {
-        let bucket = Arc::clone(&self.courier.bucket);
+        let bucket = Arc::clone(&self.uploader.bucket);
         if let Some(place) = bucket.incarnation().await?
             && !self.ledger.place(&place)
         {
@@ -81,17 +81,20 @@ impl Shipper {
     /// Settles what the bucket already tells about blocks whose history this process does not know. Returns those that are
     /// to be carried.
     pub(super) async fn look_back(&mut self, due: Vec<Due>, labels: &Labels) -> Result<Vec<Due>, objstore::Error> {
-        let compacted = due.iter().any(|due| due.job.block.meta.level > 1);
-        let doubtful = due.iter().map(|due| &due.job.block).filter(|block| !self.is_new(block));
+        let compacted = due.iter().any(|due| due.request.block.meta.level > 1);
+        let doubtful = due
+            .iter()
+            .map(|due| &due.request.block)
+            .filter(|block| !self.is_new(block));
         if let Some(oldest) = doubtful.map(|block| block.id).min() {
             self.refresh(Some(oldest).filter(|_| !compacted)).await?;
         }
         let mut jobs = Vec::new();
         for mut due in due {
-            let block = due.job.block.clone();
+            let block = due.request.block.clone();
             let new = self.is_new(&block);
             // One that was tried before may have left something open.
-            due.job.fresh = new && !self.pending.contains_key(&block.id);
+            due.request.fresh = new && !self.pending.contains_key(&block.id);
             if new || self.is_wanted(&mut due, &block, labels).await? {
                 jobs.push(due);
             }
@@ -108,12 +111,12 @@ impl Shipper {
         let after = oldest.map(|id| id.to_string()).unwrap_or_default();
         // What sorts just before the oldest block, so that the block itself is listed.
         let after = &after[..after.len().saturating_sub(1)];
-        self.lineage.refresh(self.courier.bucket.as_ref(), after).await
+        self.lineage.refresh(self.uploader.bucket.as_ref(), after).await
     }
 
     /// Whether a block is still to be carried in view of what the bucket holds.
     async fn is_wanted(&mut self, due: &mut Due, block: &Block, labels: &Labels) -> Result<bool, objstore::Error> {
-        let bucket = Arc::clone(&self.courier.bucket);
+        let bucket = Arc::clone(&self.uploader.bucket);
         let place = format!("{}/{}", bucket.identity(), block.id);
         let (reason, detail) = match lineage::namesake(bucket.as_ref(), &block.meta, labels).await? {
             Namesake::Nothing { marked: false } => return self.is_nowhere(block, labels).await,
@@ -122,7 +125,7 @@ impl Shipper {
                     tracing::info!(block = %block.id, labels = %theirs, "the block is in the bucket under other labels than those of now; it stays as it is");
                 }
                 // By an earlier try of ours, whose answer was lost.
-                if self.courier.is_unsettled(block.id) {
+                if self.uploader.is_unsettled(block.id) {
                     self.shipped(block, there.files.iter().filter_map(|file| file.size).sum());
                 }
                 self.record(block, labels);
@@ -130,12 +133,12 @@ impl Shipper {
             }
             Namesake::Lacks(_, missing) => {
                 tracing::warn!(block = %block.id, missing = missing.len(), "the block is committed, and objects of it are missing in the bucket; they are sent again");
-                due.job.repair = Some(missing);
+                due.request.repair = Some(missing);
                 return Ok(true);
             }
             Namesake::Torn(why) => {
                 tracing::warn!(block = %block.id, why, "what stands in the place of the block's meta.json in the bucket is none; it is replaced");
-                due.job.replace = true;
+                due.request.replace = true;
                 return Ok(true);
             }
             // As a compactor leaves what it has merged, until it deletes it.
@@ -146,7 +149,7 @@ impl Shipper {
                     self.record(block, labels);
                     return Ok(false);
                 }
-                (quarantine::MARKED, courier::Error::Marked { place }.to_string())
+                (quarantine::MARKED, upload::Error::Marked { place }.to_string())
             }
             Namesake::Conflict(why) => {
                 let detail = format!(
@@ -161,7 +164,7 @@ impl Shipper {
 
     /// Whether no other block of the bucket holds the samples of this one, and it may be sent.
     async fn is_nowhere(&mut self, block: &Block, labels: &Labels) -> Result<bool, objstore::Error> {
-        let bucket = Arc::clone(&self.courier.bucket);
+        let bucket = Arc::clone(&self.uploader.bucket);
         let entry = Entry::local(&block.meta, labels);
         match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
             Elsewhere::In(blocks) => {
@@ -211,7 +214,7 @@ impl Shipper {
         let sources = open.iter().flat_map(|block| &block.meta.sources).copied();
         self.refresh(sources.chain(open.iter().map(|block| block.id)).min())
             .await?;
-        let bucket = Arc::clone(&self.courier.bucket);
+        let bucket = Arc::clone(&self.uploader.bucket);
         for block in open {
             // It may have been shipped itself, when that was asked for.
             if self.lineage.contains(block.id)

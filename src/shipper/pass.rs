@@ -9,12 +9,12 @@ use crate::{
     shipper::{
         Decision, Facts, Local, Neighbour, QUIET, Shipper, Verdict,
         convoy::Due,
-        courier::Job,
         measure::View,
         plan,
         quarantine::{self, Ailment},
         sightings::{MAY_BE_WITHDRAWN, made, made_within},
         trouble::Trouble,
+        upload::UploadRequest,
     },
     threads::blocking,
     tsdb::{Block, BlockId, Scan},
@@ -172,7 +172,7 @@ impl Shipper {
             .chain(scan.corrupt.iter().map(|corrupt| corrupt.id))
             .collect();
         self.quarantine.retain(|id| open.contains(&id));
-        self.courier.retain(|id| open.contains(&id));
+        self.uploader.retain(|id| open.contains(&id));
         self.looks.retain(|id| open.contains(&id));
         self.at_gate.retain(|id, _| open.contains(id));
         self.durability.proven.retain(|id| present.contains(id));
@@ -235,7 +235,7 @@ impl Shipper {
             sent.push(Due {
                 quiet,
                 was_young: self.seen.is_young(block.id) || found_young,
-                job: Job::of(block),
+                request: UploadRequest::new(block),
             });
         }
         (sent, unsent)
@@ -246,18 +246,18 @@ impl Shipper {
     async fn look_again(&mut self, due: Vec<Due>) -> Vec<Due> {
         let mut whole = Vec::new();
         for due in due {
-            let id = due.job.block.id;
+            let id = due.request.block.id;
             if self.quarantine.is_as_before(id, due.quiet.map(|quiet| quiet.signature)) {
                 continue;
             }
             let broken = match self.quarantine.has(id) {
-                true => self.courier.find_broken(&due.job.block).await,
+                true => self.uploader.find_broken(&due.request.block).await,
                 false => Ok(None),
             };
             match broken {
                 Ok(None) => whole.push(due),
                 Ok(Some(broken)) => self.set_aside_broken(&due, broken),
-                Err(panic) => self.set_aside(&due.job.block, Ailment::new("panic", panic.to_string()), false),
+                Err(panic) => self.set_aside(&due.request.block, Ailment::new("panic", panic.to_string()), false),
             }
         }
         whole
@@ -268,7 +268,7 @@ impl Shipper {
     pub(super) fn is_new(&self, block: &Block) -> bool {
         let seal = self.seen.seal(block.id);
         let young = seal.is_some_and(|seal| seal.at.duration_since(made(block.id)).is_ok_and(|age| age < YOUNG));
-        young && block.meta.level <= 1 && !self.courier.is_unsettled(block.id) && !self.seen.was_durable(block.id)
+        young && block.meta.level <= 1 && !self.uploader.is_unsettled(block.id) && !self.seen.was_durable(block.id)
     }
 
     /// The external labels of now; those of the last commit for blocks found while Prometheus, which was not yet heard

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::courier::{Courier, Error};
+use super::upload::{Error, Uploader};
 use crate::{
     catalog::{DELETION_MARK, MARKERS},
     objstore::Object,
@@ -29,7 +29,7 @@ struct Shown<'a> {
     marked: bool,
 }
 
-impl Courier {
+impl Uploader {
     /// Looks at the block in the bucket: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
     /// once that was sent.
     pub(crate) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
@@ -51,8 +51,8 @@ impl Courier {
                 return Ok(());
             }
             if look == LOOKS {
-                self.remember(id, |memory| {
-                    memory
+                self.with_state(id, |state| {
+                    state
                         .acknowledged
                         .retain(|key, _| !wrong.iter().any(|(name, _)| *key == format!("{dir}/{name}")));
                 });

@@ -1,6 +1,6 @@
 //! What holds the shipper up, said once for as long as it is the same.
 
-use super::{Shipper, courier::Error};
+use super::{Shipper, upload::Error};
 use crate::{objstore, tsdb::BlockId};
 
 /// A failure for the log.

@@ -9,8 +9,8 @@ use crate::{
     shipper::{
         Heartbeat,
         convoy::Due,
-        courier::Job,
         gate::{Passage, SETTLE_IN_TROUBLE},
+        upload::UploadRequest,
     },
     tsdb::{Pinned, scan},
 };
@@ -26,7 +26,7 @@ async fn passage(
     let due = Due {
         quiet: None,
         was_young: shipper.seen.is_young(block.id),
-        job: Job::of(block),
+        request: UploadRequest::new(block),
     };
     then(shipper);
     shipper.wait_at_gate(&due, &pinned).await

@@ -1,7 +1,7 @@
 //! What concerns one block stops no other.
 
 use super::*;
-use crate::shipper::courier::PANICS;
+use crate::shipper::upload::PANICS;
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_the_store_refuses_holds_only_its_block() {
