@@ -39,7 +39,7 @@ impl Uploader {
         source: &str,
     ) -> Result<Committed, Error> {
         let block = &request.block;
-        unchanged(block, block_files)?;
+        ensure_unchanged(block, block_files)?;
         if labels.is_empty() && block.meta.thanos_labels.as_ref().is_none_or(Labels::is_empty) {
             return Err(Error::NoLabels);
         }
@@ -58,7 +58,7 @@ impl Uploader {
                 self.prove(block.id, &block_files.pinned, Some(len)).await?;
                 Committed::Now
             }
-            Placed::Exists => self.there_before(block, labels).await?,
+            Placed::Exists => self.check_committed_before(block, labels).await?,
         };
         self.set_unsettled(block.id, false);
         Ok(committed)
@@ -101,7 +101,7 @@ impl Uploader {
     }
 
     /// Judges a block that was committed before: by an earlier try of ours, in an earlier life, or by another writer.
-    pub(super) async fn there_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
+    pub(super) async fn check_committed_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
         let place = self.place(&block.id.to_string());
         match lineage::namesake(self.bucket.as_ref(), &block.meta, labels).await? {
             Namesake::Whole(_) => Ok(Committed::Before),
@@ -120,7 +120,7 @@ impl Uploader {
 
 /// Whether the files are still as long and as old as they were before they were read, and still all that the block has
 /// (or gone altogether).
-fn unchanged(block: &Block, block_files: &BlockFiles) -> Result<(), Error> {
+fn ensure_unchanged(block: &Block, block_files: &BlockFiles) -> Result<(), Error> {
     let now = stamps(&block_files.pinned)?;
     for ((file, before), now) in block_files.pinned.files.iter().zip(&block_files.stamps).zip(&now) {
         if before != now || now.len != file.len {

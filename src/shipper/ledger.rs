@@ -70,14 +70,14 @@ pub enum Found {
 
 /// A local block, as far as the ledger must know it.
 #[derive(Clone, Copy, Debug)]
-pub struct Local<'a> {
+pub struct LocalBlock<'a> {
     /// Its name.
     pub id: BlockId,
     /// What it says of itself; `None` if that cannot be read.
     pub meta: Option<&'a Meta>,
 }
 
-impl<'a> From<&'a Block> for Local<'a> {
+impl<'a> From<&'a Block> for LocalBlock<'a> {
     fn from(block: &'a Block) -> Self {
         Self {
             id: block.id,
@@ -104,7 +104,7 @@ pub struct Ledger {
     /// What is to be kept beside before the next write.
     displaced: Option<Displaced>,
     written: Option<String>,
-    seen: Option<Stamp>,
+    on_disk: Option<Stamp>,
 }
 
 /// What stood in the place of the ledger, and must not be lost when it is replaced.
@@ -132,7 +132,7 @@ impl Ledger {
             foreign: None,
             displaced: None,
             written: None,
-            seen: None,
+            on_disk: None,
         };
         let found = ledger.load();
         let replaced = matches!(found, Found::OtherBucket(_) | Found::OtherPlace(_) | Found::Bad(_));
@@ -158,7 +158,7 @@ impl Ledger {
         };
         let Some(ours) = &file.narthex else {
             self.foreign = Some(text);
-            self.seen = stamp;
+            self.on_disk = stamp;
             return Found::Unidentified;
         };
         if ours.bucket != self.bucket {
@@ -179,7 +179,7 @@ impl Ledger {
         self.sources = sources.into_iter().collect();
         self.highest = ours.durable_until;
         self.written = Some(text);
-        self.seen = stamp;
+        self.on_disk = stamp;
         Found::Ours
     }
 
@@ -248,7 +248,7 @@ impl Ledger {
     /// Says which place is found at the bucket's address, for when that was not known at [`Ledger::open`]. Returns whether
     /// it is the one that the ledger speaks of; if not, nothing that was recorded counts any more, as after
     /// [`Ledger::distrust`]. A ledger that names none is taken to speak of this one.
-    pub fn place(&mut self, incarnation: &str) -> bool {
+    pub fn confirm_incarnation(&mut self, incarnation: &str) -> bool {
         let same = self.incarnation.as_deref().is_none_or(|known| known == incarnation);
         if !same {
             self.distrust();
@@ -266,7 +266,7 @@ impl Ledger {
         if !labels.is_empty() {
             self.labels = labels.clone();
         }
-        self.raise(max_time);
+        self.raise_highest(max_time);
     }
 
     /// Notes that `id`, which is not local, is durable in the bucket. It is kept as long as a local block names it as its
@@ -280,7 +280,7 @@ impl Ledger {
     /// Goes by the local blocks, in the order to list them in. A listed one that is gone is kept among the sources while a
     /// local block names it, or while there is one that cannot be read and might; else it is forgotten. What is kept is
     /// bounded by what the local blocks name and was durable once, and by [`MOST_SOURCES`].
-    pub fn retain<'a>(&mut self, local: impl IntoIterator<Item = Local<'a>>) {
+    pub fn retain<'a>(&mut self, local: impl IntoIterator<Item = LocalBlock<'a>>) {
         let (mut present, mut named, mut unreadable) = (HashSet::new(), HashSet::new(), false);
         let mut order = Vec::new();
         for block in local {
@@ -294,7 +294,7 @@ impl Ledger {
             };
             named.extend(meta.sources.iter().copied().filter(|source| *source != block.id));
             if listed {
-                self.raise(meta.max_time);
+                self.raise_highest(meta.max_time);
             }
         }
         let gone = self.shipped.iter().copied().filter(|id| !present.contains(id));
@@ -308,7 +308,7 @@ impl Ledger {
     }
 
     /// A block that ends in the future tells nothing of now; what a clock that was wrong once let through is dropped.
-    fn raise(&mut self, max_time: i64) {
+    fn raise_highest(&mut self, max_time: i64) {
         let now = now_ms();
         if max_time <= now {
             self.highest = self.highest.filter(|highest| *highest <= now).max(Some(max_time));
@@ -326,29 +326,29 @@ impl Ledger {
             return self.leave_foreign();
         }
         let text = self.text()?;
-        if self.written.as_ref() == Some(&text) && self.stands() {
+        if self.written.as_ref() == Some(&text) && self.is_unchanged_on_disk() {
             return Ok(());
         }
         self.keep_displaced()?;
         file::write(&self.path, text.as_bytes())?;
         self.written = Some(text);
-        self.seen = file::stamp(&self.path);
+        self.on_disk = file::stamp(&self.path);
         Ok(())
     }
 
     /// Leaves what Thanos wrote, or has written since; puts it back if it is gone, hidden or no ledger any more.
     fn leave_foreign(&mut self) -> io::Result<()> {
-        if self.stands() {
+        if self.is_unchanged_on_disk() {
             return Ok(());
         }
         let stamp = file::stamp(&self.path);
         if let Some(text) = file::read_foreign(&self.path) {
             self.foreign = Some(text);
-            self.seen = stamp;
+            self.on_disk = stamp;
         }
-        if let Some(text) = self.foreign.as_ref().filter(|_| !self.stands()) {
+        if let Some(text) = self.foreign.as_ref().filter(|_| !self.is_unchanged_on_disk()) {
             file::write(&self.path, text.as_bytes())?;
-            self.seen = file::stamp(&self.path);
+            self.on_disk = file::stamp(&self.path);
         }
         Ok(())
     }
@@ -373,8 +373,8 @@ impl Ledger {
 
     /// Whether the file is still the one that was read or written: one that somebody removed, replaced or hid from other
     /// users is written again.
-    fn stands(&self) -> bool {
-        self.seen.is_some() && file::stamp(&self.path) == self.seen
+    fn is_unchanged_on_disk(&self) -> bool {
+        self.on_disk.is_some() && file::stamp(&self.path) == self.on_disk
     }
 
     fn text(&self) -> io::Result<String> {
@@ -392,7 +392,7 @@ impl Ledger {
 }
 
 /// Says what was found in the place of the ledger.
-pub(super) fn tell(path: &Path, found: &Found) {
+pub(super) fn log_found(path: &Path, found: &Found) {
     let ledger = path.display();
     let then = "every local block is looked up in the bucket before anything is sent";
     let kept = file::beside(path, REPLACED);

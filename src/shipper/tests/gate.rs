@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     shipper::{
         Heartbeat,
-        convoy::Due,
-        gate::{Passage, SETTLE_IN_TROUBLE},
+        gate::{GateResult, SETTLE_WHILE_FAILING},
+        pipeline::DueBlock,
         upload::UploadRequest,
     },
     tsdb::{Pinned, scan},
@@ -20,12 +20,12 @@ async fn passage(
     world: &World,
     shipper: &mut crate::shipper::Shipper,
     then: impl FnOnce(&mut crate::shipper::Shipper),
-) -> Passage {
+) -> GateResult {
     let block = scan(world.data.path()).unwrap().blocks.remove(0);
     let pinned = Pinned::open(&block).unwrap();
-    let due = Due {
+    let due = DueBlock {
         quiet: None,
-        was_young: shipper.seen.is_young(block.id),
+        was_young: shipper.events.is_young(block.id),
         request: UploadRequest::new(block),
     };
     then(shipper);
@@ -123,10 +123,10 @@ async fn what_retention_takes_while_it_waits_is_committed_and_what_is_taken_back
             false => world.take_back(shipper, &a),
         });
         let got = match passage.await {
-            Passage::Open(_) => "open",
-            Passage::Later(_) => "later",
-            Passage::Gone { withdrawn: true } => "withdrawn",
-            Passage::Gone { withdrawn: false } => "gone",
+            GateResult::Open(_) => "open",
+            GateResult::Later(_) => "later",
+            GateResult::Gone { withdrawn: true } => "withdrawn",
+            GateResult::Gone { withdrawn: false } => "gone",
         };
         assert_eq!(got, expected);
     }
@@ -153,8 +153,8 @@ async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
     world
-        .origin
-        .send_modify(|origin| origin.reload_failed_at = Some(Instant::now()));
+        .prometheus
+        .send_modify(|prometheus| prometheus.reload_failed_at = Some(Instant::now()));
     world.seal(&mut shipper, &Made::new(&a, 0));
     world.seal(&mut shipper, &Made::new(&b, 10));
     let begun = Instant::now();
@@ -168,7 +168,7 @@ async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
         panic!("it did not wait");
     };
     assert!(
-        begun.elapsed() + rest >= SETTLE_IN_TROUBLE - Duration::from_secs(1),
+        begun.elapsed() + rest >= SETTLE_WHILE_FAILING - Duration::from_secs(1),
         "{rest:?}"
     );
     assert!(world.listed().is_empty());
@@ -204,7 +204,10 @@ async fn what_is_sealed_while_a_commit_waits_travels_at_once() {
             .await
             .unwrap();
     });
-    assert!(matches!(outcome, Outcome::Waiting(_)) && shipper.news, "{outcome:?}");
+    assert!(
+        matches!(outcome, Outcome::Waiting(_)) && shipper.has_news,
+        "{outcome:?}"
+    );
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         while world.object(&format!("{b}/index")).is_none() {
             sleep(Duration::from_millis(10)).await;
@@ -226,7 +229,9 @@ async fn prometheus_is_asked_whether_its_reload_failed_before_a_block_is_committ
     let prometheus = async {
         ask.notified().await;
         let now = Instant::now();
-        world.origin.send_modify(|origin| origin.reload_failed_at = Some(now));
+        world
+            .prometheus
+            .send_modify(|prometheus| prometheus.reload_failed_at = Some(now));
         answers.send_replace(Some(now));
     };
     let (outcome, ()) = tokio::join!(shipper.pass(), prometheus);
@@ -249,7 +254,9 @@ async fn a_block_waits_until_the_head_is_emptied_of_it_but_not_for_ever() {
                 ask.notified().await;
                 let emptied = begun.elapsed() >= Duration::from_secs(emptied_after);
                 let min = if emptied { 1010 } else { 1000 };
-                world.origin.send_modify(|origin| origin.head_min_time_ms = Some(min));
+                world
+                    .prometheus
+                    .send_modify(|prometheus| prometheus.head_min_time_ms = Some(min));
                 answers.send_replace(Some(Instant::now()));
             }
         };
@@ -289,15 +296,15 @@ async fn a_block_that_is_taken_back_after_its_commit_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_prometheus_that_does_not_answer_has_not_decided_and_one_that_is_gone_has() {
-    for (neighbour, expected) in [(Neighbour::Stopping, 60), (Neighbour::Gone, 5)] {
+    for (liveness, expected) in [(Liveness::Stopping, 60), (Liveness::Gone, 5)] {
         let world = World::new().await;
         let mut shipper = world.shipper();
         let a = name(1);
         let (_answers, answered) = watch::channel(None);
         shipper.settings.heartbeat = Some(Heartbeat::new(Arc::default(), answered));
-        world.origin.send_modify(|origin| {
-            origin.neighbour = neighbour;
-            origin.head_min_time_ms = Some(1000);
+        world.prometheus.send_modify(|prometheus| {
+            prometheus.liveness = liveness;
+            prometheus.head_min_time_ms = Some(1000);
         });
         world.seal(&mut shipper, &Made::new(&a, 1000));
         let begun = Instant::now();
@@ -309,7 +316,7 @@ async fn a_prometheus_that_does_not_answer_has_not_decided_and_one_that_is_gone_
         let expected = f64::from(expected);
         assert!(
             (expected - 1.0..expected + 20.0).contains(&took),
-            "{neighbour:?}: {took}"
+            "{liveness:?}: {took}"
         );
     }
 }
@@ -332,15 +339,15 @@ async fn at_the_end_what_waits_at_the_gate_is_waited_for() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let a = name(1);
-    world.origin.send_modify(|origin| {
-        origin.neighbour = Neighbour::Gone;
-        origin.reload_failed_at = Some(Instant::now());
+    world.prometheus.send_modify(|prometheus| {
+        prometheus.liveness = Liveness::Gone;
+        prometheus.reload_failed_at = Some(Instant::now());
     });
     world.seal(&mut shipper, &Made::new(&a, 0));
     let stop = tokio_util::sync::CancellationToken::new();
     stop.cancel();
-    let farewell = shipper.run(stop, Duration::from_secs(240)).await;
-    assert!(farewell.in_time && farewell.not_durable.is_empty(), "{farewell:?}");
+    let report = shipper.run(stop, Duration::from_secs(240)).await;
+    assert!(report.in_time && report.not_durable.is_empty(), "{report:?}");
     assert_eq!(world.listed(), [a]);
 }
 

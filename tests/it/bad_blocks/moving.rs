@@ -6,7 +6,7 @@ use fs_err as fs;
 use narthex::{
     model::Labels,
     objstore::{self, Limits},
-    shipper::{self, Neighbour, Origin, Policy, Settings, Shipper},
+    shipper::{self, Liveness, Policy, PrometheusStatus, Settings, Shipper},
 };
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
@@ -280,10 +280,10 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
         heartbeat: None,
     };
     let labels = Some(Labels::from_pairs([("cluster", "a")]));
-    let (_origin, origins) = watch::channel(Origin {
+    let (_origin, origins) = watch::channel(PrometheusStatus {
         labels,
-        neighbour: Neighbour::Up,
-        ..Origin::default()
+        liveness: Liveness::Up,
+        ..PrometheusStatus::default()
     });
     let metrics = shipper::Metrics::register(&mut registry);
     let page = || {
@@ -315,6 +315,6 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
     };
     wait_until(PATIENCE, "nothing is quarantined any more", nothing).await;
     stop.cancel();
-    let farewell = shipping.await.unwrap();
-    assert!(farewell.not_durable.is_empty(), "{farewell:?}");
+    let report = shipping.await.unwrap();
+    assert!(report.not_durable.is_empty(), "{report:?}");
 }

@@ -108,7 +108,7 @@ async fn a_block_that_is_moved_away_and_back_is_not_sent_over_itself() {
     bytes.push(0);
     fs_err::write(aside.join(CHUNKS), bytes).unwrap();
     fs_err::rename(&aside, &dir).unwrap();
-    shipper.seen.note(crate::shipper::watcher::Hint {
+    shipper.events.record(crate::shipper::watcher::Hint {
         id: id(&a),
         change: crate::shipper::watcher::Change::Sealed,
         at: SystemTime::now(),
@@ -231,7 +231,7 @@ async fn of_two_writers_one_commits_and_the_other_sees_it() {
     let meta = world.object(&format!("{a}/meta.json"));
     let mut other = forgetful(&world);
     // It saw the seal, too, and asks no question before it sends.
-    other.seen.note(crate::shipper::watcher::Hint {
+    other.events.record(crate::shipper::watcher::Hint {
         id: id(&a),
         change: crate::shipper::watcher::Change::Sealed,
         at: SystemTime::now(),
