@@ -2,9 +2,9 @@
 //!
 //! It is sent on the condition that there is none yet, where the store knows that condition, so that of two writers one
 //! commits. That there is one already may mean another writer, or an earlier try of ours whose answer was lost: what
-//! stands there is judged by what it says of itself, and is never overwritten unless it is no `meta.json` at all. An answer
+//! is there is judged by what it says of itself, and is never overwritten unless it is no `meta.json` at all. An answer
 //! that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the object back.
-//! What was committed is listed once more before it counts. A crash after the commit is found by the next life, which lists
+//! What was committed is listed once more before it counts. A crash after the commit is found by the next run, which lists
 //! the block and reads its `meta.json`.
 
 use std::time::SystemTime;
@@ -100,7 +100,7 @@ impl Uploader {
         }
     }
 
-    /// Judges a block that was committed before: by an earlier try of ours, in an earlier life, or by another writer.
+    /// Checks a block that was committed before: by an earlier try of ours, in an earlier run, or by another writer.
     pub(super) async fn check_committed_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
         let place = self.place(&block.id.to_string());
         match lineage::namesake(self.bucket.as_ref(), &block.meta, labels).await? {

@@ -5,7 +5,7 @@
 //! samples are on the local disk alone, and it is *open* like every block that is to be shipped. One that names no sources
 //! cannot be judged by them, and is open. One without samples has nothing to lose: it is neither.
 //!
-//! **The time** is the highest end of a durable block, of this life or an earlier one, but no later than the first sample
+//! **The time** is the highest end of a durable block, of this run or an earlier one, but no later than the first sample
 //! of what is open. So it stays where it was when the newest block alone waits. Blocks that end in the future tell nothing
 //! of now, and do not raise it. While a block cannot be read, nobody can tell which time its samples are of: the block is
 //! open, and the time does not rise above what was reported before. It is unknown only while no durable block is known, or

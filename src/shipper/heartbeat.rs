@@ -1,9 +1,8 @@
 //! Fresh news of Prometheus on request, instead of at its next heartbeat.
 //!
-//! **Guarantees.** Asking never waits; waiting has a limit. What an answered heartbeat has told is in the
+//! **Guarantees.** Asking never waits; waiting has a limit. What an answered heartbeat brought is in the
 //! [`PrometheusStatus`](super::PrometheusStatus) before it counts as answered here. Nothing is kept, so that a crash or a
-//! cancelled wait
-//! leaves nothing behind but a heartbeat that nobody needs.
+//! cancelled wait leaves nothing behind but a heartbeat that nobody needs.
 
 use std::{sync::Arc, time::Duration};
 

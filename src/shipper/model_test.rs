@@ -171,7 +171,7 @@ impl Model {
         self.world.data.path().join("thanos.shipper.json")
     }
 
-    /// A new life finds these bytes in the place of the ledger.
+    /// A new run finds these bytes in the place of the ledger.
     fn new_life_with_ledger(&mut self, bytes: &[u8]) {
         fs_err::write(self.ledger(), bytes).unwrap();
         self.by_thanos.clear();
@@ -248,7 +248,7 @@ impl Model {
         }
     }
 
-    /// Prometheus takes a block back that it has sealed a moment ago.
+    /// Prometheus withdraws a block that it has sealed a moment ago.
     fn withdraw(&mut self, which: Index) {
         let young = |block: &str| self.sealed.get(block).is_some_and(|at| at.elapsed() < SETTLE);
         let visible = |block: &str| self.world.object(&format!("{block}/meta.json")).is_some();
@@ -257,8 +257,8 @@ impl Model {
             return;
         };
         match self.shipper.as_mut() {
-            Some(shipper) => self.world.take_back(shipper, &block),
-            None => self.world.take_back_unseen(&block),
+            Some(shipper) => self.world.withdraw(shipper, &block),
+            None => self.world.withdraw_unseen(&block),
         }
         self.forget_local(&block);
         self.barred.insert(block);

@@ -35,7 +35,7 @@ pub(super) struct DueBlock {
     pub(super) request: UploadRequest,
     /// How long it had been left alone before it was opened; `None` if that could not be found out.
     pub(super) quiet: Option<QuietPeriod>,
-    /// When the pass began, Prometheus might still have taken the block back.
+    /// When the pass began, Prometheus might still have withdrawn the block.
     pub(super) was_young: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Broken blocks, and blocks that are still being copied in: set aside, so that they hold nobody up.
+//! Broken blocks, and blocks that are still being copied in: set aside, so that they delay no other block.
 //!
 //! A block is set aside with the reason when it is found broken, and looked at again after a while: a copy may have gone
 //! on, an operator may have mended it. What is wrong with its files stays so until one of them changes, and is not read

@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// A new life of the shipper.
+    /// A new run of the shipper.
     pub(super) fn shipper(&self) -> Shipper {
         let settings = Settings {
             dir: self.data.path().into(),
@@ -168,13 +168,13 @@ impl World {
 
     /// Removes a block in place, as Prometheus does after a failed reload; the shipper that is running learns of it at
     /// once.
-    pub(super) fn take_back(&self, shipper: &mut Shipper, name: &str) {
-        self.take_back_unseen(name);
+    pub(super) fn withdraw(&self, shipper: &mut Shipper, name: &str) {
+        self.withdraw_unseen(name);
         self.hint(shipper, name, Change::Deleted);
     }
 
     /// The same, and only a watch may tell the shipper.
-    pub(super) fn take_back_unseen(&self, name: &str) {
+    pub(super) fn withdraw_unseen(&self, name: &str) {
         fs_err::remove_dir_all(self.data.path().join(name)).unwrap();
     }
 

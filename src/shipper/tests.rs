@@ -77,7 +77,7 @@ async fn a_change_after_a_block_was_read_stops_its_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_files_among_the_chunks_do_not_hold_a_block() {
+async fn other_files_among_the_chunks_do_not_delay_a_block() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let a = name(1);
@@ -155,7 +155,7 @@ async fn nothing_is_claimed_that_an_unreadable_block_may_disprove() {
     assert_eq!(
         world.metrics.durable_until.get(),
         0.0,
-        "a new life knows of nothing that was told"
+        "a new run knows of nothing that was told"
     );
 }
 
@@ -178,7 +178,7 @@ async fn a_compacted_block_is_not_durable_when_one_of_its_sources_never_was() {
     world.seal(&mut shipper, &merged);
     fs_err::remove_dir_all(gone).unwrap();
     world.seal(&mut shipper, &Made::new(&b, 2000));
-    // A new life knows no more than this one.
+    // A new run knows no more than this one.
     for _ in 0..2 {
         assert_eq!(shipper.pass().await, Outcome::Clean);
         assert_eq!(world.listed(), [b.as_str()]);
@@ -354,7 +354,7 @@ async fn a_broken_block_costs_no_look_into_the_bucket_when_it_is_looked_at_again
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_over_one_block_holds_no_other() {
+async fn a_panic_over_one_block_delays_no_other() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
@@ -388,7 +388,7 @@ async fn what_arrives_during_the_last_pass_is_shipped_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_cut_at_the_deadline_is_told_and_found_by_the_next_life() {
+async fn what_was_cut_at_the_deadline_is_reported_and_found_by_the_next_run() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));

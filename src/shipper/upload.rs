@@ -2,12 +2,12 @@
 //!
 //! What is done before a block counts as uploaded: every file is opened, the block is checked, each file is sent and
 //! acknowledged with its checksum, and the bucket shows exactly these objects with exactly these sizes. Dropping the
-//! future stops the requests; what was acknowledged by then is remembered for this process' life and not sent again unless
-//! the proof fails. Of a block that was checked in full beforehand, what an earlier life sent is compared and not
+//! future stops the requests; what was acknowledged by then is remembered for this run of the process and not sent again unless
+//! the proof fails. Of a block that was checked in full beforehand, what an earlier run sent is compared and not
 //! sent again either.
 //!
-//! What an earlier life left open in the bucket (multipart uploads, temporary files) is aborted beside the data path,
-//! once for each block: it may fail or hang, and no block waits for it.
+//! What an earlier run left open in the bucket (multipart uploads, temporary files) is aborted beside the data path,
+//! once for each block; this may fail or hang, and no block waits for it.
 
 use std::{
     collections::HashMap,
@@ -50,13 +50,13 @@ pub(crate) struct CheckedFiles {
 #[derive(Clone, Debug)]
 pub(crate) struct UploadRequest {
     pub(crate) block: Block,
-    /// It was seen to be sealed in this process' life and not tried yet: nothing of it can be in the bucket.
+    /// It was seen to be sealed in this run of the process and not tried yet: nothing of it can be in the bucket.
     pub(crate) fresh: bool,
     /// Objects that are missing of a block that is committed: nothing else of it is sent.
     pub(crate) repair: Option<Vec<BucketFile>>,
     /// What stands in the place of its `meta.json` is none, and is to be replaced.
     pub(crate) replace: bool,
-    /// It was checked in full, and must still be what it was then. What an earlier life has sent of it is compared
+    /// It was checked in full, and must still be what it was then. What an earlier run has sent of it is compared
     /// with the files and not sent again.
     pub(crate) checked: Option<CheckedFiles>,
 }
@@ -154,7 +154,7 @@ pub(super) struct BlockState {
     pub(super) acknowledged: HashMap<String, FileStamp>,
     /// `meta.json` was sent, and whether it is there is not known.
     unsettled: bool,
-    /// What an earlier life left open of it was looked for.
+    /// What an earlier run left open of it was looked for.
     aborted_stale: bool,
 }
 
@@ -236,7 +236,7 @@ impl Uploader {
         }))
     }
 
-    /// Aborts what an earlier life left open of a block, beside the data path.
+    /// Aborts what an earlier run left open of a block, beside the data path.
     fn abort_stale_uploads(&self, id: BlockId) {
         if self.with_state(id, |state| std::mem::replace(&mut state.aborted_stale, true)) {
             return;

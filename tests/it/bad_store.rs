@@ -84,7 +84,7 @@ async fn a_failure_is_explained_and_tried_again() {
 }
 
 #[tokio::test]
-async fn a_short_sickness_is_not_even_told() {
+async fn a_short_outage_is_not_even_logged() {
     let sick = Sick::start("").await;
     for (method, pattern, fault) in [
         ("PUT", "*/chunks/000001*", Fault::CutBody(1000)),

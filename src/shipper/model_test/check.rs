@@ -129,7 +129,7 @@ impl Model {
                 assert!(durable && !self.barred.contains(&block), "{block} is listed");
             }
         }
-        // What Prometheus took back is not lost.
+        // What Prometheus withdrew is not lost.
         assert!(
             self.world.metrics.vanished.get() <= self.removed,
             "more is lost than was removed"

@@ -18,11 +18,11 @@ pub(super) enum Step {
     CopyIn(u8),
     /// Retention deletes a local block.
     Retention(Index),
-    /// Prometheus takes back a block that it has sealed a moment ago.
+    /// Prometheus withdraws a block that it has sealed a moment ago.
     Withdraw(Index),
     /// Prometheus compacts its blocks, durable or not; perhaps while no shipper runs.
     Compact(bool),
-    /// The ledger is lost, and a segment has a tail of zeros; then a new life begins.
+    /// The ledger is lost, and a segment has a tail of zeros; then a new run begins.
     PowerLoss(Index),
     /// The next calls of this kind go wrong.
     Fault(Kind, u8, Fault),
@@ -30,16 +30,16 @@ pub(super) enum Step {
     Pass,
     /// Retention deletes a block after so many polls of a pass.
     PassAndRetention(u8, Index),
-    /// Prometheus takes a block back after so many polls of a pass.
+    /// Prometheus withdraws a block after so many polls of a pass.
     PassAndWithdraw(u8, Index),
-    /// A pass begins and dies after so many polls; then a new life begins.
+    /// A pass begins and dies after so many polls; then a new run begins.
     Die(u8),
     /// Prometheus says so, from now on.
     Labels(Option<&'static str>, Liveness),
     LedgerGone,
-    /// The ledger keeps so many hundredths of its bytes; then a new life begins.
+    /// The ledger keeps so many hundredths of its bytes; then a new run begins.
     LedgerTorn(u8),
-    /// Thanos ran here before, and left its ledger; then a new life begins.
+    /// Thanos ran here before, and left its ledger; then a new run begins.
     ThanosLedger,
     /// The compactor merges all blocks in the bucket, and deletes what it merged.
     Merge,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A new life without a ledger, which has to ask for everything.
+/// A new run without a ledger, which has to ask for everything.
 fn forgetful(world: &World) -> crate::shipper::Shipper {
     let _ = fs_err::remove_file(world.data.path().join("thanos.shipper.json"));
     world.shipper()
@@ -253,7 +253,7 @@ async fn the_bucket_proves_what_a_compacted_block_was_made_of() {
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!(world.metrics.unuploaded.get(), 0);
     assert_eq!(world.ledger()["narthex"]["sources"], serde_json::json!([a]));
-    // The next life knows it from the ledger.
+    // The next run knows it from the ledger.
     world.bucket.on(Op::Iter, "", .., Fault::Fail(ErrorKind::Server));
     world.shipper().pass().await;
     assert_eq!(world.metrics.unuploaded.get(), 0);

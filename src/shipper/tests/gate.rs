@@ -52,14 +52,14 @@ async fn a_sealed_block_is_sent_at_once_and_committed_when_prometheus_has_kept_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_prometheus_takes_back_is_neither_committed_nor_lost_nor_broken() {
+async fn a_block_that_prometheus_withdraws_is_neither_committed_nor_lost_nor_broken() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
     world.seal(&mut shipper, &Made::new(&a, 0));
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         sleep(Duration::from_secs(2)).await;
-        world.take_back_unseen(&a);
+        world.withdraw_unseen(&a);
     });
     assert_eq!(outcome, Outcome::Clean);
     // The same range again.
@@ -81,7 +81,7 @@ async fn a_block_that_is_gone_before_it_was_opened_was_withdrawn_too() {
     world.bucket.on(Op::Upload, &a, .., Fault::Fail(ErrorKind::Server));
     world.seal(&mut shipper, &Made::new(&a, 0));
     assert_eq!(shipper.pass().await, Outcome::Failed);
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!((world.metrics.withdrawn(), world.metrics.vanished.get()), (1, 0));
     // Retention renames: what it takes is lost.
@@ -105,14 +105,14 @@ async fn a_block_in_the_middle_of_its_deletion_is_not_broken() {
     fs_err::remove_file(dir.join("meta.json")).unwrap();
     assert!(matches!(shipper.pass().await, Outcome::Arriving(_)));
     assert_eq!(world.metrics.corrupted_blocks.get(), 0);
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!(world.metrics.vanished.get(), 0);
     assert!(shipper.quarantine.by_reason().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_retention_takes_while_it_waits_is_committed_and_what_is_taken_back_is_not() {
+async fn what_retention_deletes_while_it_waits_is_committed_and_what_is_withdrawn_is_not() {
     for (retention, expected) in [(true, "open"), (false, "withdrawn")] {
         let world = World::new().await;
         let mut shipper = world.shipper();
@@ -120,7 +120,7 @@ async fn what_retention_takes_while_it_waits_is_committed_and_what_is_taken_back
         world.seal(&mut shipper, &Made::new(&a, 0));
         let passage = passage(&world, &mut shipper, |shipper| match retention {
             true => world.retire(shipper, &a),
-            false => world.take_back(shipper, &a),
+            false => world.withdraw(shipper, &a),
         });
         let got = match passage.await {
             GateResult::Open(_) => "open",
@@ -140,7 +140,7 @@ async fn a_copy_that_is_removed_before_it_was_left_alone_is_not_committed() {
     world.copy_in(&Made::new(old, 0));
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         sleep(Duration::from_secs(5)).await;
-        world.take_back_unseen(old);
+        world.withdraw_unseen(old);
     });
     assert_eq!(outcome, Outcome::Clean);
     assert_eq!(world.stamped(old), None);
@@ -148,7 +148,7 @@ async fn a_copy_that_is_removed_before_it_was_left_alone_is_not_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
+async fn while_reloads_fail_a_block_waits_longer_and_others_are_uploaded() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
@@ -188,7 +188,7 @@ async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sealed_while_a_commit_waits_travels_at_once() {
+async fn what_is_sealed_while_a_commit_waits_is_uploaded_at_once() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
@@ -280,13 +280,13 @@ async fn a_block_waits_until_the_head_is_emptied_of_it_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_is_taken_back_after_its_commit_is_told() {
+async fn a_block_that_is_withdrawn_after_its_commit_is_counted_once() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));
     assert_eq!(shipper.pass().await, Outcome::Clean);
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     for _ in 0..2 {
         assert_eq!(shipper.pass().await, Outcome::Clean);
         assert_eq!(world.metrics.withdrawn(), 1);
@@ -327,7 +327,7 @@ async fn a_block_that_no_scan_has_shown_was_withdrawn_too() {
     let mut shipper = world.shipper();
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     for _ in 0..2 {
         assert_eq!(shipper.pass().await, Outcome::Clean);
         assert_eq!(world.metrics.withdrawn(), 1);

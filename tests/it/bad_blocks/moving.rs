@@ -80,7 +80,7 @@ async fn a_block_that_is_deleted_while_it_travels_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_block_that_prometheus_takes_back_while_it_travels_is_not_committed() {
+async fn a_block_that_prometheus_withdraws_during_its_upload_is_not_committed() {
     let (_server, bucket, sidecar, id, _dirs) = gone_on_its_way(delete_in_place).await;
     let withdrawn = async || (sidecar.metric("narthex_withdrawn_blocks_total").await? == 1.0).then_some(());
     sidecar.wait_until(PATIENCE, "the block is withdrawn", withdrawn).await;

@@ -91,7 +91,7 @@ impl Sick {
     /// Waits until the log tells of what is wrong in words that hold all of these; meanwhile all is well but for the
     /// blocks that fail to upload: only those of `good` are visible and in the ledger.
     pub(super) async fn fails(&self, said: &[&str], good: &[&str]) {
-        let always = ["level=warn", "upload failed, retrying", "tried again", &self.place()];
+        let always = ["level=warn", "upload failed, retrying", &self.place()];
         let line = self.stage.wait_for_log(&[&always, said].concat()).await;
         assert!(!line.contains(SECRET_KEY) && !line.contains("Signature="), "{line}");
         self.assert_only(good).await;
