@@ -18,7 +18,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-use crate::threads::Lane;
+use crate::threads::BlockingPool;
 
 /// What is written at once, in bytes, at least, and what is read at once, at most.
 pub(super) const BLOCK: usize = 1 << 20;
@@ -28,14 +28,14 @@ const AT_ONCE: usize = 16;
 
 /// The directory; clones share it.
 #[derive(Clone, Debug)]
-pub struct Space(Arc<Inner>);
+pub struct SpillDir(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
     limit: u64,
     used: Gauge,
-    lane: Lane,
+    pool: BlockingPool,
     broken: AtomicBool,
 }
 
@@ -54,37 +54,37 @@ pub(super) enum SpillError {
 #[derive(Debug)]
 pub(super) struct File {
     file: Arc<std::fs::File>,
-    space: Space,
+    spill_dir: SpillDir,
     /// Bytes that count as on disk: also those of a write that the end of the call overtakes.
     taken: u64,
     written: u64,
     read: u64,
 }
 
-impl Space {
+impl SpillDir {
     /// At most `limit` bytes below `dir`, in which a file is made and removed to see whether that works; `used` shows them.
     ///
     /// # Errors
     /// It does not.
     pub fn open(dir: &Path, limit: u64, used: Gauge) -> io::Result<Self> {
-        let space = Self(Arc::new(Inner {
+        let spill_dir = Self(Arc::new(Inner {
             dir: dir.to_owned(),
             limit,
             used,
-            lane: Lane::new(AT_ONCE),
+            pool: BlockingPool::new(AT_ONCE),
             broken: AtomicBool::new(false),
         }));
-        make(dir)?.write_all(b"x")?;
-        Ok(space)
+        create_unnamed(dir)?.write_all(b"x")?;
+        Ok(spill_dir)
     }
 
     /// An empty file.
-    pub(super) async fn start(&self) -> io::Result<File> {
+    pub(super) async fn create_file(&self) -> io::Result<File> {
         let inner = Arc::clone(&self.0);
-        let file = self.0.lane.run(move || make(&inner.dir)).await??;
+        let file = self.0.pool.run(move || create_unnamed(&inner.dir)).await??;
         Ok(File {
             file: Arc::new(file),
-            space: self.clone(),
+            spill_dir: self.clone(),
             taken: 0,
             written: 0,
             read: 0,
@@ -92,23 +92,23 @@ impl Space {
     }
 
     /// Tells that it does not work.
-    pub(super) fn failed(&self, error: &io::Error) {
+    pub(super) fn log_failure(&self, error: &io::Error) {
         if !self.0.broken.swap(true, Ordering::Relaxed) {
             let dir = self.0.dir.display();
             tracing::warn!(%dir, %error, "nothing can be kept for slow clients in the directory of --store.spill-dir; without it their calls end once memory is full");
         }
     }
 
-    fn take(&self, bytes: u64) -> bool {
+    fn reserve(&self, bytes: u64) -> bool {
         let before = u64::try_from(self.0.used.inc_by(bytes as i64)).unwrap_or(0);
         let fits = before.saturating_add(bytes) <= self.0.limit;
         if !fits {
-            self.give_back(bytes);
+            self.release(bytes);
         }
         fits
     }
 
-    fn give_back(&self, bytes: u64) {
+    fn release(&self, bytes: u64) {
         self.0.used.dec_by(bytes as i64);
     }
 }
@@ -125,7 +125,7 @@ pub fn register(registry: &mut Registry) -> Gauge {
 }
 
 /// A file that has no name any more.
-fn make(dir: &Path) -> io::Result<std::fs::File> {
+fn create_unnamed(dir: &Path) -> io::Result<std::fs::File> {
     let path = dir.join(format!(".narthex-{:016x}", rand::random::<u64>()));
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -143,12 +143,12 @@ impl File {
     /// Writes pieces behind what is there.
     pub(super) async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), SpillError> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        if !self.space.take(bytes) {
+        if !self.spill_dir.reserve(bytes) {
             return Err(SpillError::Full);
         }
         self.taken += bytes;
         let (file, at) = (Arc::clone(&self.file), self.written);
-        let written = self.space.0.lane.run(move || {
+        let written = self.spill_dir.0.pool.run(move || {
             let mut at = at;
             for piece in pieces {
                 file.write_all_at(&piece, at)?;
@@ -158,13 +158,13 @@ impl File {
         });
         match written.await.unwrap_or_else(|lost| Err(lost.into())) {
             Ok(()) => {
-                self.space.0.broken.store(false, Ordering::Relaxed);
+                self.spill_dir.0.broken.store(false, Ordering::Relaxed);
                 self.written += bytes;
                 Ok(())
             }
             Err(error) => {
                 self.taken -= bytes;
-                self.space.give_back(bytes);
+                self.spill_dir.release(bytes);
                 Err(error.into())
             }
         }
@@ -173,7 +173,7 @@ impl File {
     /// Reads `length` bytes, of those that are unread, from where the last call of this ended.
     pub(super) async fn read(&mut self, length: usize) -> io::Result<Bytes> {
         let (file, at) = (Arc::clone(&self.file), self.read);
-        let read = self.space.0.lane.run(move || {
+        let read = self.spill_dir.0.pool.run(move || {
             let mut piece = BytesMut::zeroed(length);
             file.read_exact_at(&mut piece, at)?;
             Ok::<_, io::Error>(piece.freeze())
@@ -186,7 +186,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        self.space.give_back(self.taken);
+        self.spill_dir.release(self.taken);
     }
 }
 
@@ -197,8 +197,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_is_read_in_order_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
-        let mut file = space.start().await.unwrap();
+        let spill_dir = SpillDir::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
+        let mut file = spill_dir.create_file().await.unwrap();
         let piece = |at: usize| Bytes::from(vec![at as u8; BLOCK / 2 + at]);
         file.write(vec![piece(1), piece(2)]).await.unwrap();
         let mut all = file.read(BLOCK).await.unwrap().to_vec();
@@ -213,36 +213,36 @@ mod tests {
         let refused = file.write(vec![piece(1), piece(1), piece(1)]).await.unwrap_err();
         assert!(matches!(refused, SpillError::Full));
         drop(file);
-        assert_eq!(space.0.used.get(), 0);
+        assert_eq!(spill_dir.0.used.get(), 0);
     }
 
     #[tokio::test]
     async fn what_a_call_was_writing_when_it_ended_counts_no_longer() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
+        let spill_dir = SpillDir::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
         // A write may be done at the first look.
         for _ in 0..20 {
-            let mut file = space.start().await.unwrap();
+            let mut file = spill_dir.create_file().await.unwrap();
             {
                 let mut writing = std::pin::pin!(file.write(vec![Bytes::from(vec![7; BLOCK])]));
                 let _ = futures_util::poll!(writing.as_mut());
             }
-            assert_eq!(space.0.used.get(), BLOCK as i64);
+            assert_eq!(spill_dir.0.used.get(), BLOCK as i64);
             drop(file);
-            assert_eq!(space.0.used.get(), 0);
+            assert_eq!(spill_dir.0.used.get(), 0);
         }
     }
 
     #[tokio::test]
     async fn a_directory_that_hangs_keeps_few_threads() {
         let dir = tempfile::tempdir().unwrap();
-        let space = Space::open(dir.path(), BLOCK as u64, Gauge::default()).unwrap();
+        let spill_dir = SpillDir::open(dir.path(), BLOCK as u64, Gauge::default()).unwrap();
         let (goes_on, hangs) = std::sync::mpsc::channel::<()>();
         let hangs = Arc::new(std::sync::Mutex::new(hangs));
         let mut stuck: Vec<_> = (0..AT_ONCE)
             .map(|_| {
                 let hangs = Arc::clone(&hangs);
-                Box::pin(space.0.lane.run(move || hangs.lock().unwrap().recv().is_err()))
+                Box::pin(spill_dir.0.pool.run(move || hangs.lock().unwrap().recv().is_err()))
             })
             .collect();
         for one in &mut stuck {
@@ -250,7 +250,7 @@ mod tests {
         }
         // Those that wait for it do not even begin, and can be given up.
         drop(stuck);
-        let mut start = std::pin::pin!(space.start());
+        let mut start = std::pin::pin!(spill_dir.create_file());
         for _ in 0..100 {
             assert!(futures_util::poll!(start.as_mut()).is_pending());
             tokio::task::yield_now().await;
@@ -263,7 +263,7 @@ mod tests {
     fn a_directory_that_cannot_be_written_to_is_told_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
-        let error = Space::open(&missing, 1, Gauge::default()).unwrap_err().to_string();
+        let error = SpillDir::open(&missing, 1, Gauge::default()).unwrap_err().to_string();
         assert!(error.contains("missing/.narthex-"), "{error}");
     }
 }

@@ -32,8 +32,8 @@ fn body(pieces: Vec<Vec<u8>>) -> Body {
     Body::new(StreamBody::new(stream::iter(frames)))
 }
 
-fn guard() -> Guard {
-    Guard::new(Budget::new(1 << 20), 1 << 20)
+fn request_limits() -> RequestLimits {
+    RequestLimits::new(Budget::new(1 << 20), 1 << 20)
 }
 
 fn refused(path: &str, message: &impl prost::Message) -> String {
@@ -158,18 +158,21 @@ async fn a_message_is_taken_whole_however_it_comes() {
         let mut pieces: Vec<_> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
         // What comes behind it is not looked at.
         pieces.last_mut().unwrap().extend(framed(&[0x1a, 0].repeat(5000)));
-        let admitted = guard().admit(SERIES, body(pieces)).await.unwrap();
+        let admitted = request_limits().admit(SERIES, body(pieces)).await.unwrap();
         assert_eq!(
             admitted.decode::<SeriesRequest>().unwrap().0,
             message,
             "in pieces of {size}"
         );
     }
-    let empty = guard().admit(SERIES, body(vec![framed(&[])])).await.unwrap();
+    let empty = request_limits().admit(SERIES, body(vec![framed(&[])])).await.unwrap();
     assert_eq!(empty.message().unwrap(), b"");
     let whole = Bytes::from(bytes);
     let frames = stream::iter([Ok::<_, Status>(http_body::Frame::data(whole.clone()))]).chain(stream::pending());
-    let admitted = guard().admit(SERIES, Body::new(StreamBody::new(frames))).await.unwrap();
+    let admitted = request_limits()
+        .admit(SERIES, Body::new(StreamBody::new(frames)))
+        .await
+        .unwrap();
     assert_eq!(admitted.framed.as_ptr(), whole.as_ptr(), "it is not copied");
 }
 
@@ -182,12 +185,12 @@ async fn a_call_without_a_whole_message_is_told_so() {
         (vec![message[..6].to_vec()], "the request ends within its message"),
         (vec![vec![1, 0, 0, 0, 0]], "has the flag 1"),
     ] {
-        let admitted = guard().admit(SERIES, body(pieces)).await.unwrap();
+        let admitted = request_limits().admit(SERIES, body(pieces)).await.unwrap();
         let status = admitted.message().unwrap_err();
         assert_eq!(status.code(), Code::Internal);
         assert!(status.message().contains(text), "{status}");
     }
-    let long = guard()
+    let long = request_limits()
         .admit(SERIES, body(vec![vec![0, 0, 16, 0, 1]]))
         .await
         .unwrap_err();
@@ -197,7 +200,7 @@ async fn a_call_without_a_whole_message_is_told_so() {
 
 #[tokio::test]
 async fn what_requests_hold_comes_out_of_the_account() {
-    let guard = guard();
+    let request_limits = request_limits();
     let message = SeriesRequest {
         matchers: vec![LabelMatcher {
             value: "x".repeat(200_000),
@@ -207,31 +210,31 @@ async fn what_requests_hold_comes_out_of_the_account() {
     };
     let bytes = framed(&message.encode_to_vec());
     let pieces = || bytes.chunks(50_000).map(<[u8]>::to_vec).collect();
-    let first = guard.admit(SERIES, body(pieces())).await.unwrap();
-    assert_eq!(guard.budget.used(), 2 * bytes.len());
-    let second = guard.admit(SERIES, body(pieces())).await.unwrap();
-    let status = guard.admit(SERIES, body(pieces())).await.unwrap_err();
+    let first = request_limits.admit(SERIES, body(pieces())).await.unwrap();
+    assert_eq!(request_limits.budget.used(), 2 * bytes.len());
+    let second = request_limits.admit(SERIES, body(pieces())).await.unwrap();
+    let status = request_limits.admit(SERIES, body(pieces())).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(
         status.message().starts_with("there is no memory for a request of 1"),
         "{status}"
     );
     // Small ones go on.
-    let small = guard.admit(SERIES, body(vec![framed(&[8, 5])])).await.unwrap();
+    let small = request_limits.admit(SERIES, body(vec![framed(&[8, 5])])).await.unwrap();
     drop((second, small));
-    let (decoded, held) = first.decode::<SeriesRequest>().unwrap();
-    assert_eq!((decoded, guard.budget.used()), (message, bytes.len() - PREFIX));
-    drop(held);
-    assert_eq!(guard.budget.used(), 0);
+    let (decoded, reservation) = first.decode::<SeriesRequest>().unwrap();
+    assert_eq!((decoded, request_limits.budget.used()), (message, bytes.len() - PREFIX));
+    drop(reservation);
+    assert_eq!(request_limits.budget.used(), 0);
     // A client that announces much and sends little holds little.
     let announced = bytes[..5000].to_vec();
     let frames =
         stream::iter([Ok::<_, Status>(http_body::Frame::data(Bytes::from(announced)))]).chain(stream::pending());
-    let mut waits = Box::pin(guard.admit(SERIES, Body::new(StreamBody::new(frames))));
+    let mut waits = Box::pin(request_limits.admit(SERIES, Body::new(StreamBody::new(frames))));
     assert!(futures_util::poll!(waits.as_mut()).is_pending());
-    assert_eq!(guard.budget.used(), 2 * 5000);
+    assert_eq!(request_limits.budget.used(), 2 * 5000);
     drop(waits);
-    assert_eq!(guard.budget.used(), 0);
+    assert_eq!(request_limits.budget.used(), 0);
 }
 
 /// Tells what it gets.
@@ -260,7 +263,7 @@ impl Service<Request<Body>> for Echo {
 #[tokio::test]
 async fn a_service_gets_the_first_message_and_no_more() {
     let budget = Budget::new(1 << 20);
-    let mut service = Guarded::new(Echo(budget.clone()), Guard::new(budget.clone(), 1 << 20));
+    let mut service = LimitedService::new(Echo(budget.clone()), RequestLimits::new(budget.clone(), 1 << 20));
     let bytes = framed(&[&[0x1a, 0xf0, 0x2e][..], &[0x20, 1].repeat(3000)].concat());
     let request = |pieces| Request::builder().uri(SERIES).body(body(pieces)).unwrap();
     let pieces = vec![bytes[..2000].to_vec(), bytes[2000..].to_vec(), framed(b"more")];
@@ -377,12 +380,12 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_does_not_come_whole_gives_its_memory_back() {
-    let guard = guard();
+    let request_limits = request_limits();
     let first = framed(&[0; 500_000])[..100_000].to_vec();
     let endless = stream::iter([Ok::<_, Status>(http_body::Frame::data(first.into()))]).chain(stream::pending());
-    let mut admitted = std::pin::pin!(guard.admit(SERIES, Body::new(StreamBody::new(endless))));
+    let mut admitted = std::pin::pin!(request_limits.admit(SERIES, Body::new(StreamBody::new(endless))));
     assert!(futures_util::poll!(admitted.as_mut()).is_pending());
-    assert!(guard.budget.used() >= 100_000);
+    assert!(request_limits.budget.used() >= 100_000);
     assert_eq!(admitted.await.unwrap_err().code(), Code::DeadlineExceeded);
-    assert_eq!(guard.budget.used(), 0);
+    assert_eq!(request_limits.budget.used(), 0);
 }

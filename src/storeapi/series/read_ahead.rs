@@ -1,16 +1,16 @@
 //! An answer on its way to a client that may be slow: Prometheus is read at its own speed, whatever the client does.
 //!
 //! While the client keeps up, its own polls read Prometheus and nothing is held but a piece. Once it lags, a task reads ahead
-//! ([`reader`]): into memory ([`room`]), then into a file ([`spill`]). Where neither has room, Prometheus waits, and the time in
+//! ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus waits, and the time in
 //! which it does is summed up: beyond the call's patience the answer ends with Aborted, so that an open remote read never keeps
-//! Prometheus from sealing blocks for long. A client that takes nothing at all for [`SILENCE`] loses its answer, too, which
+//! Prometheus from sealing blocks for long. A client that takes nothing at all for [`CLIENT_STALL`] loses its answer, too, which
 //! gives back what is held for it.
 //!
 //! Pieces come out in the order in which they were made: those in memory first, then those of the file, then new ones.
 //! Dropping the answer drops the request to Prometheus, the memory and the file at once.
 
+pub mod memory;
 pub(super) mod reader;
-pub mod room;
 pub mod spill;
 
 use std::{
@@ -28,7 +28,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use self::room::Share;
+use self::memory::Share;
 use super::{
     answer::{Answer, Failed},
     encode::Batcher,
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::ops::grpc::Caller;
 #[cfg(doc)]
-use crate::storeapi::SILENCE;
+use crate::storeapi::context::CLIENT_STALL;
 
 /// Bytes of a piece, at least, unless the answer pauses or ends.
 pub(super) const PIECE: usize = 128 << 10;
@@ -44,10 +44,10 @@ pub(super) const PIECE: usize = 128 << 10;
 const LINGER: Duration = Duration::from_millis(3);
 
 /// An answer that is made anew.
-pub type Again = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;
+pub type Retry = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;
 
 /// How an answer is given.
-pub struct Giving {
+pub struct Delivery {
     /// Series in one message.
     pub batch: usize,
     /// How long Prometheus may wait for the client in all.
@@ -59,11 +59,11 @@ pub struct Giving {
     /// Whose call it is.
     pub caller: Caller,
     /// Asks once more, in another way, when the series come in no order; as long as nothing was given.
-    pub again: Box<dyn FnMut() -> Option<Again> + Send>,
+    pub retry: Box<dyn FnMut() -> Option<Retry> + Send>,
 }
 
 /// An answer that is shared by the client's body and the task that reads ahead.
-pub(super) struct Ahead {
+pub(super) struct ReadAhead {
     core: Mutex<Core>,
     /// The client has taken a piece.
     taken: Notify,
@@ -71,14 +71,14 @@ pub(super) struct Ahead {
 
 /// Where series come from.
 enum Source {
-    Asking(Again),
+    Requesting(Retry),
     Answering(Box<Answer>),
     Ended,
 }
 
 struct Core {
     source: Source,
-    giving: Giving,
+    delivery: Delivery,
     batcher: Batcher,
     out: BytesMut,
     linger: Option<Pin<Box<Sleep>>>,
@@ -98,36 +98,36 @@ struct Core {
     /// Since when the client has taken nothing, though it could.
     idle_since: Option<Instant>,
     /// Since when Prometheus waits, and for how long it did before.
-    held_since: Option<Instant>,
+    waiting_since: Option<Instant>,
     waited: Duration,
 }
 
 /// What the client gets.
-pub(super) enum Given {
+pub(super) enum Delivered {
     Piece(Bytes),
     End(Status),
 }
 
-impl std::fmt::Debug for Ahead {
+impl std::fmt::Debug for ReadAhead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ahead").finish_non_exhaustive()
     }
 }
 
-impl std::fmt::Debug for Giving {
+impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Giving").finish_non_exhaustive()
     }
 }
 
-impl Ahead {
+impl ReadAhead {
     /// An answer that nothing was read of.
-    pub(super) fn new(answer: Answer, giving: Giving) -> Self {
+    pub(super) fn new(answer: Answer, delivery: Delivery) -> Self {
         let now = Instant::now();
         let core = Core {
             source: Source::Answering(Box::new(answer)),
-            batcher: Batcher::new(giving.batch),
-            giving,
+            batcher: Batcher::new(delivery.batch),
+            delivery,
             out: BytesMut::new(),
             linger: None,
             queue: VecDeque::new(),
@@ -139,7 +139,7 @@ impl Ahead {
             client: None,
             // A client may let not even the first piece through.
             idle_since: Some(now),
-            held_since: Some(now),
+            waiting_since: Some(now),
             waited: Duration::ZERO,
         };
         Self {
@@ -149,22 +149,22 @@ impl Ahead {
     }
 
     /// What comes next for the client.
-    pub(super) fn poll_given(&self, cx: &mut Context<'_>) -> Poll<Given> {
+    pub(super) fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<Delivered> {
         let mut core = self.lock();
-        let given = core.poll_given(cx);
-        let waits = given.is_pending().then(|| cx.waker().clone());
+        let delivered = core.poll_delivered(cx);
+        let waits = delivered.is_pending().then(|| cx.waker().clone());
         core.idle_since = waits.is_none().then(Instant::now);
         core.client = waits;
         drop(core);
         self.taken.notify_one();
-        given
+        delivered
     }
 
     /// The client is gone.
-    pub(super) fn leave(&self) {
+    pub(super) fn client_left(&self) {
         let mut core = self.lock();
         core.stop(Status::cancelled("the client left"));
-        core.giving.share.end();
+        core.delivery.share.end();
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -173,11 +173,11 @@ impl Ahead {
 }
 
 impl Core {
-    fn poll_given(&mut self, cx: &mut Context<'_>) -> Poll<Given> {
+    fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<Delivered> {
         if let Some(piece) = self.queue.pop_front() {
             self.queued -= piece.len();
-            self.giving.share.give_back(piece.len());
-            return Poll::Ready(self.give(piece));
+            self.delivery.share.release(piece.len());
+            return Poll::Ready(self.deliver(piece));
         }
         if self.is_spilled {
             return Poll::Pending;
@@ -186,29 +186,31 @@ impl Core {
             ready!(self.fill(cx));
         }
         if self.out.is_empty() {
-            return Poll::Ready(Given::End(self.end.clone().unwrap_or_else(|| Status::ok(""))));
+            return Poll::Ready(Delivered::End(self.end.clone().unwrap_or_else(|| Status::ok(""))));
         }
-        let piece = self.cut();
-        let given = self.give(piece);
+        let piece = self.take_piece();
+        let delivered = self.deliver(piece);
         // From here on Prometheus waits until the client comes again, or somebody reads ahead.
-        self.hold();
-        Poll::Ready(given)
+        self.start_waiting();
+        Poll::Ready(delivered)
     }
 
     /// A message may have many MiB: each piece of it counts as progress of the client.
-    fn give(&mut self, mut piece: Bytes) -> Given {
+    fn deliver(&mut self, mut piece: Bytes) -> Delivered {
         if piece.len() > 2 * PIECE {
             let rest = piece.split_off(2 * PIECE);
             self.queued += rest.len();
-            self.giving.share.force(rest.len());
+            self.delivery.share.reserve_anyway(rest.len());
             self.queue.push_front(rest);
         }
-        self.giving.metrics.sent(std::mem::take(&mut self.series), piece.len());
-        Given::Piece(piece)
+        self.delivery
+            .metrics
+            .sent(std::mem::take(&mut self.series), piece.len());
+        Delivered::Piece(piece)
     }
 
     /// All that is ready, as a piece.
-    fn cut(&mut self) -> Bytes {
+    fn take_piece(&mut self) -> Bytes {
         // What is left of an allocation must not be used on: a piece that waits would keep twice its size.
         let next = match self.is_open() {
             true => BytesMut::with_capacity(PIECE + PIECE / 8),
@@ -220,11 +222,11 @@ impl Core {
 
     /// Fills `out` up to a piece; pending when it is empty and nothing is there.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.resume();
+        self.stop_waiting();
         while self.out.len() < PIECE {
             let next = match &mut self.source {
                 Source::Ended => break,
-                Source::Asking(again) => again.as_mut().poll(cx).map(|answer| match answer {
+                Source::Requesting(retry) => retry.as_mut().poll(cx).map(|answer| match answer {
                     Ok(answer) => {
                         self.source = Source::Answering(Box::new(answer));
                         Ok(true)
@@ -267,13 +269,13 @@ impl Core {
 
     /// The answer fails, unless it can still be asked for in another way.
     fn fail(&mut self, failed: Failed) {
-        if let Failed::Disorder(_) = failed {
-            let again = (self.giving.again)();
-            if let Some(again) = again.filter(|_| !self.begun) {
-                self.source = Source::Asking(again);
+        if let Failed::OutOfOrder(_) = failed {
+            let retry = (self.delivery.retry)();
+            if let Some(retry) = retry.filter(|_| !self.begun) {
+                self.source = Source::Requesting(retry);
                 self.out.clear();
                 self.series = 0;
-                self.batcher = Batcher::new(self.giving.batch);
+                self.batcher = Batcher::new(self.delivery.batch);
                 return;
             }
         }
@@ -284,7 +286,7 @@ impl Core {
     fn finish(&mut self, status: Status) {
         self.source = Source::Ended;
         self.end = Some(status);
-        self.resume();
+        self.stop_waiting();
     }
 
     /// Ends the answer for the client, too: what was made and not given is dropped.
@@ -293,7 +295,7 @@ impl Core {
         self.out = BytesMut::new();
         self.queue.clear();
         self.queued = 0;
-        self.giving.share.give_all_back();
+        self.delivery.share.release_all();
         self.is_spilled = false;
         self.wake();
     }
@@ -309,22 +311,22 @@ impl Core {
     }
 
     /// Prometheus waits from now on, if it has anything to say.
-    fn hold(&mut self) {
+    fn start_waiting(&mut self) {
         if self.is_open() {
-            self.held_since.get_or_insert_with(Instant::now);
+            self.waiting_since.get_or_insert_with(Instant::now);
         }
     }
 
     /// Prometheus waits no longer.
-    fn resume(&mut self) {
-        if let Some(since) = self.held_since.take() {
+    fn stop_waiting(&mut self) {
+        if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
     }
 
     /// How long Prometheus may still wait.
     fn patience_left(&self) -> Duration {
-        let waits = self.held_since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.giving.patience.saturating_sub(self.waited + waits)
+        let waits = self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.delivery.patience.saturating_sub(self.waited + waits)
     }
 }

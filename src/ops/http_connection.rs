@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     connections::{Rank, Usage},
-    stall::{Unstalled, late},
+    stall::{WriteTimeout, timed_out},
 };
 
 /// What a connection and the server tell each other; clones share it.
@@ -76,18 +76,18 @@ impl Usage for Activity {
 /// A stream that fails with `TimedOut` when a request's head takes longer than `head`, or when a write makes no progress
 /// for `stall`.
 #[derive(Debug)]
-pub(super) struct Guarded<S> {
-    stream: Unstalled<S>,
+pub(super) struct HeadTimeout<S> {
+    stream: WriteTimeout<S>,
     activity: Activity,
     head: Duration,
     /// Runs from the first byte of a head, and the number of requests that had arrived before it.
     head_timer: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
-impl<S> Guarded<S> {
+impl<S> HeadTimeout<S> {
     pub(super) fn new(stream: S, activity: Activity, head: Duration, stall: Duration) -> Self {
         Self {
-            stream: Unstalled::new(stream, stall),
+            stream: WriteTimeout::new(stream, stall),
             activity,
             head,
             head_timer: None,
@@ -107,14 +107,14 @@ impl<S> Guarded<S> {
             return Ok(());
         };
         if timer.as_mut().poll(cx).is_ready() {
-            Err(late("the request's head"))
+            Err(timed_out("the request's head"))
         } else {
             Ok(())
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -124,7 +124,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_drips_is_cut() {
         let (mut client, server) = duplex(64);
-        let mut guarded = Guarded::new(server, Activity::new(Instant::now()), SHORT, LONG);
+        let mut guarded = HeadTimeout::new(server, Activity::new(Instant::now()), SHORT, LONG);
         let drip = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
                 sleep(SHORT / 10).await
@@ -179,7 +179,7 @@ mod tests {
     async fn an_idle_connection_and_one_whose_request_has_come_are_left_alone() {
         let (mut client, server) = duplex(64);
         let activity = Activity::new(Instant::now());
-        let mut guarded = Guarded::new(server, activity.clone(), SHORT, LONG);
+        let mut guarded = HeadTimeout::new(server, activity.clone(), SHORT, LONG);
         let mut byte = [0];
         tokio::time::timeout(SHORT * 3, guarded.read(&mut byte))
             .await

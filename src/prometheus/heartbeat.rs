@@ -4,7 +4,7 @@
 //! interval, if that is shorter) while it does not, so that we are ready soon after it is. One failed try is not believed:
 //! a second one follows within a second, or beside the first when that has taken half of the time, and only when both fail
 //! Prometheus counts as down. All of that takes no longer than a call of the client may (`--prometheus.get_config_timeout`).
-//! Whoever must know sooner asks for a heartbeat ([`Peer::sooner`]); it begins within a second after the one before.
+//! Whoever must know sooner asks for a heartbeat ([`Heartbeat::trigger`]); it begins within a second after the one before.
 //!
 //! **Reloads.** A Prometheus that fails to reload its blocks takes back the block that it has just sealed and seals the
 //! same range again. Its counter of such failures is read with each heartbeat, and for three minutes after it was seen to
@@ -29,8 +29,6 @@ mod metrics;
 mod snapshot;
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -43,10 +41,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{Settings, Snapshot, Validation};
 use self::{
     metrics::Metrics,
-    snapshot::{answered, failed, is_another, log_change, pause, reloads_fail},
+    snapshot::{Observation, RELOADS_FAIL, answered, failed, is_another, log_change, pause, reloads_fail},
 };
 use super::{
     checks::{self, Finding, Severity},
@@ -54,57 +52,25 @@ use super::{
     error::{Error, ErrorKind},
     stored_names::StoredNames,
 };
-use crate::model::Labels;
-
-/// Pause between two tries while Prometheus does not answer.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Pause before a failed heartbeat is tried once more.
 const SECOND_TRY: Duration = Duration::from_secs(1);
 
 /// Shortest time from the end of a heartbeat to the next one, however often somebody asks for one.
-const SHORTEST: Duration = Duration::from_secs(1);
-
-/// For how long a failed reload means that Prometheus may take blocks back: it tries again each minute.
-const RELOADS_FAIL: Duration = Duration::from_secs(180);
-
-/// Longest pause between two heartbeats meanwhile.
-const CLOSELY: Duration = Duration::from_secs(5);
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long all names of labels are looked up, at most.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// How the heartbeat works.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Time between two heartbeats.
-    pub interval: Duration,
-    /// Labels from our own flags; they are laid over Prometheus' own.
-    pub extra_labels: Labels,
-    /// What to hold Prometheus' flags against; `None`, when nothing is uploaded, checks nothing.
-    pub validation: Option<Validation>,
-}
-
-/// What Prometheus' flags must fit, as [`checks::validate`] wants it.
-#[derive(Clone, Debug)]
-pub struct Validation {
-    /// The data directory, spelled as `--tsdb.path` has it.
-    pub tsdb_path: PathBuf,
-    /// The file name of the ledger in it.
-    pub ledger_name: String,
-    /// Unequal block durations are accepted.
-    pub ignore_unequal: bool,
-}
+const LOOKUP_TIME: Duration = Duration::from_secs(5);
 
 /// The heartbeat of one Prometheus.
 #[derive(Debug)]
-pub struct Peer {
+pub struct Heartbeat {
     client: Client,
     settings: Settings,
     metrics: Metrics,
     sender: watch::Sender<Snapshot>,
     answered: watch::Sender<Option<Instant>>,
-    sooner: Arc<Notify>,
+    trigger: Arc<Notify>,
     stored_names: StoredNames,
     /// It was logged that reloads fail, and not yet that they have stopped to.
     reloads_fail: bool,
@@ -116,19 +82,7 @@ pub struct Peer {
     refused_as_agent: bool,
 }
 
-/// What one heartbeat read.
-#[derive(Debug)]
-struct Reading {
-    labels: Labels,
-    version: String,
-    /// `None` if Prometheus does not tell them.
-    flags: Option<BTreeMap<String, String>>,
-    storage: Storage,
-    /// Why nothing is known of its storage.
-    guarded: Option<Error>,
-}
-
-impl Peer {
+impl Heartbeat {
     /// A heartbeat that does not beat yet.
     pub fn new(client: Client, settings: Settings, registry: &mut Registry) -> Self {
         let sender = watch::Sender::new(Snapshot::unknown(client.url()));
@@ -139,7 +93,7 @@ impl Peer {
             metrics,
             sender,
             answered: watch::Sender::new(None),
-            sooner: Arc::default(),
+            trigger: Arc::default(),
             stored_names: StoredNames::default(),
             reloads_fail: false,
             warned: Vec::new(),
@@ -149,7 +103,7 @@ impl Peer {
     }
 
     /// Where the snapshots arrive; a new one only when something has changed. The last one stays readable after
-    /// [`Peer::run`] has ended.
+    /// [`Heartbeat::run`] has ended.
     pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
         self.sender.subscribe()
     }
@@ -161,8 +115,8 @@ impl Peer {
 
     /// Whoever notifies this one (`notify_one`) asks for a heartbeat that begins afterwards: at once, but no sooner than
     /// a second after the last one has ended.
-    pub fn sooner(&self) -> Arc<Notify> {
-        Arc::clone(&self.sooner)
+    pub fn trigger(&self) -> Arc<Notify> {
+        Arc::clone(&self.trigger)
     }
 
     /// Which labels Prometheus stores, of those that somebody asks it about.
@@ -172,28 +126,28 @@ impl Peer {
 
     /// Beats until `token` is cancelled; a request that is under way is dropped then.
     pub async fn run(mut self, token: CancellationToken) {
-        token.run_until_cancelled(self.beat_for_ever()).await;
+        token.run_until_cancelled(self.run_forever()).await;
     }
 
-    async fn beat_for_ever(&mut self) {
+    async fn run_forever(&mut self) {
         loop {
             let (began, result) = match self.read_twice().await {
                 Ok((began, reading)) => (Some(began), Ok(reading)),
                 Err(error) => (None, Err(error)),
             };
-            self.take(result);
+            self.apply(result);
             if began.is_some() {
                 self.answered.send_replace(began);
             }
-            self.look_up().await;
+            self.look_up_names().await;
             let pause = pause(&self.sender.borrow(), self.settings.interval);
-            rest(&self.sooner, pause).await;
+            wait_for_next(&self.trigger, pause).await;
         }
     }
 
     /// Reads; if that fails though all was well, or takes half of the time, once more.
     /// Tells when the try that was answered began, too.
-    async fn read_twice(&self) -> Result<(Instant, Reading), Error> {
+    async fn read_twice(&self) -> Result<(Instant, Observation), Error> {
         let (began, limit) = (Instant::now(), self.client.limit());
         let up = self.sender.borrow().up;
         let mut first = self.read(began + limit, up && !self.guarded).boxed();
@@ -217,7 +171,7 @@ impl Peer {
     }
 
     /// Asks everything, until `end`. A metrics page that cannot be had is only an error if it is `wanted`.
-    async fn read(&self, end: Instant, wanted: bool) -> Result<(Instant, Reading), Error> {
+    async fn read(&self, end: Instant, wanted: bool) -> Result<(Instant, Observation), Error> {
         let began = Instant::now();
         let flags = match self.by(end, "/api/v1/status/flags", self.client.flags()).await {
             // Something else that speaks Prometheus' language may do without.
@@ -235,7 +189,7 @@ impl Peer {
         };
         let labels = self.client.external_labels();
         let labels = self.by(end, "/api/v1/status/config", labels).await?;
-        let reading = Reading {
+        let reading = Observation {
             labels,
             version,
             flags,
@@ -260,10 +214,10 @@ impl Peer {
     }
 
     /// Looks up which of the names that queries ask about Prometheus stores.
-    async fn look_up(&mut self) {
+    async fn look_up_names(&mut self) {
         let snapshot = self.sender.borrow().clone();
         if snapshot.up && !snapshot.is_agent() {
-            let end = Instant::now() + LOOK;
+            let end = Instant::now() + LOOKUP_TIME;
             let mut ended = false;
             for name in self.stored_names.due() {
                 let left = end.duration_since(Instant::now());
@@ -272,11 +226,11 @@ impl Peer {
                     continue;
                 }
                 match self.client.stores_label(&name, &snapshot.version, left).await {
-                    Ok(Some(stored)) => self.stored_names.learned(&name, stored),
-                    Ok(None) => self.stored_names.doubted(&name),
+                    Ok(Some(stored)) => self.stored_names.looked_up(&name, stored),
+                    Ok(None) => self.stored_names.lookup_failed(&name),
                     Err(error) => {
                         tracing::debug!(%error, "whether a label is stored is not known");
-                        self.stored_names.doubted(&name);
+                        self.stored_names.lookup_failed(&name);
                         self.refused_as_agent = error.kind.is_of_an_agent();
                         // What it says of one name it says of that name only.
                         ended = !matches!(
@@ -294,7 +248,7 @@ impl Peer {
     }
 
     /// Takes in the result of a heartbeat: metrics, logs, and the snapshot, if it has changed.
-    fn take(&mut self, result: Result<Reading, Error>) {
+    fn apply(&mut self, result: Result<Observation, Error>) {
         let old = self.sender.borrow().clone();
         let new = match result {
             Ok(mut reading) => {
@@ -330,7 +284,7 @@ impl Peer {
     }
 
     /// What is wrong with a Prometheus that answers.
-    fn findings(&self, reading: &Reading) -> Vec<Finding> {
+    fn findings(&self, reading: &Observation) -> Vec<Finding> {
         let mut findings = match &self.settings.validation {
             _ if reading.flags.as_ref().is_some_and(checks::is_agent) => vec![checks::agent()],
             Some(Validation {
@@ -380,14 +334,14 @@ impl Peer {
     }
 }
 
-/// Rests for `pause`, or until somebody asks for a heartbeat, but not for less than [`SHORTEST`] then.
-async fn rest(sooner: &Notify, pause: Duration) {
-    let least = SHORTEST.min(pause);
+/// Rests for `pause`, or until somebody asks for a heartbeat, but not for less than [`MIN_PAUSE`] then.
+async fn wait_for_next(trigger: &Notify, pause: Duration) {
+    let least = MIN_PAUSE.min(pause);
     tokio::time::sleep(least).await;
     tokio::select! {
         // First, so that one who has asked is not answered twice.
         biased;
-        () = sooner.notified() => {}
+        () = trigger.notified() => {}
         () = tokio::time::sleep(pause - least) => {}
     }
 }

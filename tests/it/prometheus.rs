@@ -15,8 +15,8 @@ use std::{sync::Arc, time::Duration};
 use narthex::{
     model::Labels,
     prometheus::{
-        Peer, Snapshot,
-        peer::{Settings, Validation},
+        Heartbeat, Snapshot,
+        heartbeat::{Settings, Validation},
         stored_names::StoredNames,
     },
 };
@@ -41,7 +41,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Running {
     snapshots: watch::Receiver<Snapshot>,
     answered: watch::Receiver<Option<Instant>>,
-    sooner: Arc<Notify>,
+    trigger: Arc<Notify>,
     names: StoredNames,
     token: CancellationToken,
     task: JoinHandle<()>,
@@ -59,15 +59,15 @@ impl Running {
             extra_labels: Labels::default(),
             validation: Some(validation),
         };
-        let peer = Peer::new(client(url, "", limit), settings, &mut Registry::default());
-        let (snapshots, answered, sooner) = (peer.snapshots(), peer.answered(), peer.sooner());
+        let peer = Heartbeat::new(client(url, "", limit), settings, &mut Registry::default());
+        let (snapshots, answered, trigger) = (peer.snapshots(), peer.answered(), peer.trigger());
         let names = peer.stored_names();
         let token = CancellationToken::new();
         let task = tokio::spawn(peer.run(token.clone()));
         Running {
             snapshots,
             answered,
-            sooner,
+            trigger,
             names,
             token,
             task,

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A connection to Prometheus; what is written to it begins a new answer.
 #[derive(Debug)]
-pub(super) struct Tide {
+pub(super) struct LowWaterStream {
     stream: TcpStream,
     /// Bytes of this answer so far.
     received: usize,
@@ -36,7 +36,7 @@ pub(super) struct Tide {
     timer: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
-impl Tide {
+impl LowWaterStream {
     pub(super) fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -73,7 +73,7 @@ impl Tide {
     }
 }
 
-impl AsyncRead for Tide {
+impl AsyncRead for LowWaterStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let mut read = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -93,7 +93,7 @@ impl AsyncRead for Tide {
     }
 }
 
-impl AsyncWrite for Tide {
+impl AsyncWrite for LowWaterStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.received = 0;
         self.lower();
@@ -161,31 +161,31 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    async fn pair() -> (Tide, TcpStream) {
+    async fn pair() -> (LowWaterStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        (Tide::new(client), server)
+        (LowWaterStream::new(client), server)
     }
 
     /// Reads `length` bytes, as a server that does not close the connection gives them.
-    async fn read(tide: &mut Tide, length: usize) -> Vec<u8> {
+    async fn read(stream: &mut LowWaterStream, length: usize) -> Vec<u8> {
         let mut found = vec![0; length];
-        timeout(LIMIT, tide.read_exact(&mut found)).await.unwrap().unwrap();
+        timeout(LIMIT, stream.read_exact(&mut found)).await.unwrap().unwrap();
         found
     }
 
     #[tokio::test]
     async fn the_end_of_a_long_answer_arrives_though_the_connection_stays_open() {
-        let (mut tide, mut server) = pair().await;
+        let (mut stream, mut server) = pair().await;
         for _ in 0..2 {
-            tide.write_all(b"?").await.unwrap();
-            assert!(!tide.raised);
+            stream.write_all(b"?").await.unwrap();
+            assert!(!stream.raised);
             let mut question = [0];
             server.read_exact(&mut question).await.unwrap();
             // Long, and then a rest that is far below the mark.
             let answer: Vec<u8> = (0..LONG + 70_000 + 3).map(|at| at as u8).collect();
-            let (sent, found) = tokio::join!(server.write_all(&answer), read(&mut tide, answer.len()));
+            let (sent, found) = tokio::join!(server.write_all(&answer), read(&mut stream, answer.len()));
             sent.unwrap();
             assert_eq!(found, answer);
         }
@@ -193,29 +193,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_pauses_is_read_up_to_the_pause() {
-        let (mut tide, mut server) = pair().await;
+        let (mut stream, mut server) = pair().await;
         let long = vec![7; LONG + 1];
-        let (sent, found) = tokio::join!(server.write_all(&long), read(&mut tide, long.len()));
+        let (sent, found) = tokio::join!(server.write_all(&long), read(&mut stream, long.len()));
         sent.unwrap();
         assert_eq!(found, long);
         for byte in 0..3 {
             server.write_all(&[byte]).await.unwrap();
-            assert_eq!(read(&mut tide, 1).await, [byte]);
+            assert_eq!(read(&mut stream, 1).await, [byte]);
         }
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn the_mark_is_only_up_within_a_long_answer() {
-        let (mut tide, mut server) = pair().await;
+        let (mut stream, mut server) = pair().await;
         server.write_all(&[1; 1000]).await.unwrap();
-        read(&mut tide, 1000).await;
-        assert!(!tide.raised);
+        read(&mut stream, 1000).await;
+        assert!(!stream.raised);
         let long = vec![7; LONG + 1];
-        let (sent, _) = tokio::join!(server.write_all(&long), read(&mut tide, long.len()));
+        let (sent, _) = tokio::join!(server.write_all(&long), read(&mut stream, long.len()));
         sent.unwrap();
-        assert!(tide.raised);
-        tide.write_all(b"next").await.unwrap();
-        assert!(!tide.raised);
+        assert!(stream.raised);
+        stream.write_all(b"next").await.unwrap();
+        assert!(!stream.raised);
     }
 }

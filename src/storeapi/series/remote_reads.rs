@@ -18,37 +18,38 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    Series,
-    ahead::Again,
     answer::{Answer, Failed, Plan},
+    call::SeriesCall,
     convert::Convert,
-    query::Query,
+    limits::Limits,
+    metrics::{self, Metrics},
+    read_ahead::Retry,
     sampled, skip_chunks,
 };
 use crate::{
     model::Labels,
     ops::grpc::Caller,
-    prometheus::remote_read::{self, samples::Sampled},
-    storeapi::{View, budget::Held, errors},
+    prometheus::remote_read::{
+        self,
+        gate::{ClientKey, Gate, Permit, slots},
+        samples::Sampled,
+    },
+    storeapi::{
+        budget::Reservation,
+        context::{Context, View},
+        errors,
+    },
 };
 
+/// Prometheus' flag that says how many remote reads it answers at once.
+const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 /// External labels that have just changed bring disorder, too, for as long as a heartbeat takes: what comes after this time
 /// has another cause.
 const JUST_CHANGED: Duration = Duration::from_secs(60);
 
-/// What one call asks, and with what in view.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) query: Query,
-    pub(super) view: View,
-    pub(super) caller: Caller,
-    /// The memory of the query.
-    pub(super) _held: Option<Held>,
-}
-
 /// How the question is put.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Strategy {
     /// Series with one of these labels apart, the others streamed.
     Apart(Vec<String>),
     /// All at once, to be collected and sorted.
@@ -57,7 +58,7 @@ pub(super) enum Way {
 
 /// Whether the series of a Prometheus come in no order, however it is asked.
 #[derive(Debug)]
-pub(super) struct Disorderly {
+pub(super) struct UnsortedServer {
     state: Mutex<Option<State>>,
     shown: Gauge,
 }
@@ -71,7 +72,7 @@ struct State {
     remembered: bool,
 }
 
-impl Disorderly {
+impl UnsortedServer {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let shown = Gauge::default();
         registry.register(
@@ -84,7 +85,7 @@ impl Disorderly {
     }
 
     /// Whether it is remembered of this one.
-    fn is(&self, view: &View) -> bool {
+    fn is_known(&self, view: &View) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state
             .as_ref()
@@ -92,7 +93,7 @@ impl Disorderly {
     }
 
     /// Series came in no order though all was asked apart that could cause it.
-    fn seen(&self, view: &View) {
+    fn record(&self, view: &View) {
         let of = (view.labels.clone(), view.version.clone());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *state {
@@ -118,96 +119,134 @@ impl Disorderly {
     }
 }
 
-impl Series {
+/// Asks Prometheus for the series of calls; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct RemoteReads {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    context: Context,
+    limits: Limits,
+    gate: Gate,
+    unsorted_server: UnsortedServer,
+    metrics: Metrics,
+}
+
+impl RemoteReads {
+    /// Asks within `limits`.
+    pub(super) fn new(context: Context, limits: Limits, registry: &mut Registry) -> Self {
+        let gate = Gate::new(slots(None));
+        metrics::register_gate(&gate, registry);
+        let inner = Inner {
+            gate,
+            context,
+            limits,
+            unsorted_server: UnsortedServer::register(registry),
+            metrics: Metrics::register(registry),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Where calls are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
     /// Asks for the first time.
-    pub(super) async fn ask(&self, asked: &Asked) -> Result<(Answer, Way), Status> {
-        if asked.query.skip_chunks {
-            let mut plan = self.plan(asked, None);
-            let sets = skip_chunks::read(&self.inner.context, asked, &mut plan.convert, &mut plan.held).await?;
-            return Ok((Answer::sorted(plan, sets)?, Way::Collected));
+    pub(super) async fn ask(&self, call: &SeriesCall) -> Result<(Answer, Strategy), Status> {
+        if call.query.skip_chunks {
+            let mut plan = self.plan(call, None);
+            let sets = skip_chunks::read(&self.inner.context, call, &mut plan.convert, &mut plan.reservation).await?;
+            return Ok((Answer::sorted(plan, sets)?, Strategy::Collected));
         }
-        let way = self.first_way(asked);
-        Ok((self.read(asked, &way).await?, way))
+        let strategy = self.first_strategy(call);
+        Ok((self.read(call, &strategy).await?, strategy))
     }
 
     /// Asks once more, in another way each time.
-    pub(super) fn again(&self, asked: Arc<Asked>, mut way: Way) -> Box<dyn FnMut() -> Option<Again> + Send> {
-        let series = self.clone();
+    pub(super) fn retry(
+        &self,
+        call: Arc<SeriesCall>,
+        mut strategy: Strategy,
+    ) -> Box<dyn FnMut() -> Option<Retry> + Send> {
+        let remote_reads = self.clone();
         Box::new(move || {
-            series.inner.metrics.disorder();
-            let next = series.next_way(&asked, &way)?;
-            way.clone_from(&next);
-            let (series, asked) = (series.clone(), Arc::clone(&asked));
-            Some(Box::pin(async move { series.read(&asked, &next).await }))
+            remote_reads.inner.metrics.disorder();
+            let next = remote_reads.next_strategy(&call, &strategy)?;
+            strategy.clone_from(&next);
+            let (remote_reads, call) = (remote_reads.clone(), Arc::clone(&call));
+            Some(Box::pin(async move { remote_reads.read(&call, &next).await }))
         })
     }
 
-    fn first_way(&self, asked: &Asked) -> Way {
-        let Asked { query, view, .. } = asked;
-        if !is_prometheus(&view.version) || self.inner.disorderly.is(view) {
-            return Way::Collected;
+    fn first_strategy(&self, call: &SeriesCall) -> Strategy {
+        let SeriesCall { query, view, .. } = call;
+        if !is_prometheus(&view.version) || self.inner.unsorted_server.is_known(view) {
+            return Strategy::Collected;
         }
         let names = &self.inner.context.stored_names;
         let touched = query.relabel.touched().iter();
         let apart: Vec<String> = touched.filter(|name| names.may_be_stored(name)).cloned().collect();
         match query.can_split_by(&apart) {
-            true => Way::Apart(apart),
-            false => Way::Collected,
+            true => Strategy::Apart(apart),
+            false => Strategy::Collected,
         }
     }
 
     /// After disorder.
-    fn next_way(&self, asked: &Asked, way: &Way) -> Option<Way> {
-        let touched = asked.query.relabel.touched();
-        match way {
-            Way::Collected => None,
-            Way::Apart(names) if names.len() < touched.len() => {
+    fn next_strategy(&self, call: &SeriesCall, strategy: &Strategy) -> Option<Strategy> {
+        let touched = call.query.relabel.touched();
+        match strategy {
+            Strategy::Collected => None,
+            Strategy::Apart(names) if names.len() < touched.len() => {
                 let stored = &self.inner.context.stored_names;
                 stored.seen(touched.iter().map(String::as_str));
-                match asked.query.can_split_by(touched) {
-                    true => Some(Way::Apart(touched.to_vec())),
-                    false => Some(Way::Collected),
+                match call.query.can_split_by(touched) {
+                    true => Some(Strategy::Apart(touched.to_vec())),
+                    false => Some(Strategy::Collected),
                 }
             }
-            Way::Apart(_) => {
-                self.inner.disorderly.seen(&asked.view);
-                Some(Way::Collected)
+            Strategy::Apart(_) => {
+                self.inner.unsorted_server.record(&call.view);
+                Some(Strategy::Collected)
             }
         }
     }
 
-    async fn read(&self, asked: &Asked, way: &Way) -> Result<Answer, Status> {
-        let (names, streamed): (&[String], _) = match way {
-            Way::Apart(names) => (names, Some(names.len() as i64)),
-            Way::Collected => (&[], None),
+    async fn read(&self, call: &SeriesCall, strategy: &Strategy) -> Result<Answer, Status> {
+        let (names, streamed): (&[String], _) = match strategy {
+            Strategy::Apart(names) => (names, Some(names.len() as i64)),
+            Strategy::Collected => (&[], None),
         };
-        match self.put(asked, names, streamed).await? {
+        match self.request_once(call, names, streamed).await? {
             Ok(answer) => Ok(answer),
             // It knows one query only.
-            Err(_) if !names.is_empty() => self.put(asked, &[], None).await?.map_err(unexpected),
+            Err(_) if !names.is_empty() => self.request_once(call, &[], None).await?.map_err(unexpected),
             Err(results) => Err(unexpected(results)),
         }
     }
 
     /// Puts the question; gives the number of results if it is not that of the queries.
-    async fn put(
+    async fn request_once(
         &self,
-        asked: &Asked,
+        call: &SeriesCall,
         names: &[String],
         streamed: Option<i64>,
     ) -> Result<Result<Answer, usize>, Status> {
-        let pass = self.turn(&asked.caller).await?;
-        asked.caller.is_at("waiting for Prometheus");
-        let mut held = self.inner.context.budget.hold();
-        let samples = match self.remote_read(asked, names, &mut held).await? {
+        let permit = self.acquire_permit(&call.caller).await?;
+        call.caller.set_stage("waiting for Prometheus");
+        let mut reservation = self.inner.context.budget.reservation();
+        let samples = match self.remote_read(call, names, &mut reservation).await? {
             remote_read::Answer::Frames(frames) => {
-                return Ok(Ok(Answer::streaming(self.plan(asked, streamed), frames, pass)));
+                return Ok(Ok(Answer::streaming(self.plan(call, streamed), frames, permit)));
             }
             remote_read::Answer::Samples(samples) => samples,
         };
         // It has said everything.
-        pass.finish();
-        let (results, answer) = self.sampled(asked, samples, held).await?;
+        permit.finish();
+        let (results, answer) = self.sampled(call, samples, reservation).await?;
         Ok(if results == names.len() + 1 {
             Ok(answer)
         } else {
@@ -217,32 +256,37 @@ impl Series {
 
     async fn remote_read(
         &self,
-        asked: &Asked,
+        call: &SeriesCall,
         names: &[String],
-        held: &mut Held,
+        reservation: &mut Reservation,
     ) -> Result<remote_read::Answer, Status> {
         let Self { inner } = self;
-        let request = asked.query.split_by(names);
-        let stall = inner.context.patience(&asked.caller);
+        let request = call.query.split_by(names);
+        let stall = inner.context.patience(&call.caller);
         let read = inner
             .context
             .client
-            .remote_read(&request.bytes, stall, &mut |bytes| held.take(bytes))
+            .remote_read(&request.bytes, stall, &mut |bytes| reservation.reserve(bytes))
             .await;
         read.map_err(|error| errors::read_status(&error))
     }
 
     /// An answer of samples, made where it holds nobody up, and how many results it had.
-    async fn sampled(&self, asked: &Asked, samples: Sampled, held: Held) -> Result<(usize, Answer), Status> {
-        let plan = self.plan(asked, None);
-        let lane = &self.inner.context.lane;
-        let made = lane.run(move || sampled::answer(samples, plan, held)).await;
+    async fn sampled(
+        &self,
+        call: &SeriesCall,
+        samples: Sampled,
+        reservation: Reservation,
+    ) -> Result<(usize, Answer), Status> {
+        let plan = self.plan(call, None);
+        let pool = &self.inner.context.pool;
+        let made = pool.run(move || sampled::answer(samples, plan, reservation)).await;
         let made = made.map_err(|lost| Status::internal(lost.to_string()))?;
         made.map_err(|failed: Failed| failed.into())
     }
 
-    fn plan(&self, asked: &Asked, streamed: Option<i64>) -> Plan {
-        let (inner, query) = (&self.inner, &asked.query);
+    fn plan(&self, call: &SeriesCall, streamed: Option<i64>) -> Plan {
+        let (inner, query) = (&self.inner, &call.query);
         let why = match streamed {
             Some(_) => format!(
                 "series that carry one of the labels {}",
@@ -256,10 +300,39 @@ impl Series {
             why,
             limits: inner.limits,
             wanted: query.limit,
-            held: inner.context.budget.hold(),
-            lane: inner.context.lane.clone(),
+            reservation: inner.context.budget.reservation(),
+            pool: inner.context.pool.clone(),
             metrics: inner.metrics.clone(),
         }
+    }
+
+    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
+    /// one may wait.
+    async fn acquire_permit(&self, caller: &Caller) -> Result<Permit, Status> {
+        let inner = &self.inner;
+        let limit = slots(
+            inner
+                .context
+                .snapshots
+                .borrow()
+                .flags
+                .get(READ_LIMIT)
+                .map(String::as_str),
+        );
+        inner.gate.set_slots(limit);
+        caller.set_stage("waiting for a turn at Prometheus");
+        let patience = inner.context.patience(caller);
+        let since = Instant::now();
+        let permit = inner
+            .gate
+            .acquire(ClientKey::from(caller.peer()), patience)
+            .await
+            .map_err(|shed| {
+                inner.metrics.shed();
+                Status::resource_exhausted(shed.to_string())
+            })?;
+        inner.metrics.waited(since.elapsed().as_secs_f64());
+        Ok(permit)
     }
 }
 
@@ -288,18 +361,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn disorder_is_remembered_when_it_lasts_and_until_the_labels_change() {
-        let disorderly = Disorderly::register(&mut Registry::default());
+        let unsorted_server = UnsortedServer::register(&mut Registry::default());
         let (one, other) = (view(&[("cluster", "eu")]), view(&[("cluster", "us")]));
-        disorderly.seen(&one);
+        unsorted_server.record(&one);
         tokio::time::advance(JUST_CHANGED / 2).await;
-        disorderly.seen(&one);
-        assert!(!disorderly.is(&one));
+        unsorted_server.record(&one);
+        assert!(!unsorted_server.is_known(&one));
         tokio::time::advance(JUST_CHANGED / 2).await;
-        disorderly.seen(&one);
-        assert!(disorderly.is(&one) && !disorderly.is(&other));
-        assert_eq!(disorderly.shown.get(), 1);
-        disorderly.seen(&other);
-        assert!(!disorderly.is(&one) && !disorderly.is(&other));
-        assert_eq!(disorderly.shown.get(), 0);
+        unsorted_server.record(&one);
+        assert!(unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
+        assert_eq!(unsorted_server.shown.get(), 1);
+        unsorted_server.record(&other);
+        assert!(!unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
+        assert_eq!(unsorted_server.shown.get(), 0);
     }
 }

@@ -13,16 +13,16 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::ask::Ask;
+use super::request_options::RequestOptions;
 use crate::prometheus::{
     Client,
     error::{Error, ErrorKind},
     json::{Item, Node, Scanner, Sink},
-    turns::Kind,
+    request_queue::Kind,
 };
 
 /// How much of an answer is read where it was asked for when there is a lane, in bytes.
-const HERE: u64 = 128 << 10;
+const INLINE_MAX: u64 = 128 << 10;
 /// How much is read at once on a lane, in bytes.
 const BATCH: usize = 512 << 10;
 /// How much is read at once elsewhere, in bytes: others get a turn in between.
@@ -41,38 +41,42 @@ pub(super) struct Form {
 }
 
 /// Memory of the caller.
-pub trait Room: Send + 'static {
+pub trait Reserve: Send + 'static {
     /// Whether there are so many bytes more: of what is held while it is read, and of what is collected.
-    fn room(&mut self, bytes: usize) -> bool;
+    fn reserve(&mut self, bytes: usize) -> bool;
 }
 
 /// Whoever takes the parts of an answer.
-pub trait Take<T>: Room {
+pub trait Accept<T>: Reserve {
     /// Takes the next part; whether there was memory for what is made of it.
-    fn take(&mut self, part: T) -> bool;
+    fn accept(&mut self, part: T) -> bool;
 }
 
 /// Reads the parts for whoever takes them.
 pub(super) struct Parts<K, T> {
-    pub(super) taker: K,
+    pub(super) consumer: K,
     pub(super) read: fn(Item<'_>) -> Result<T, ErrorKind>,
     pub(super) bytes: u64,
 }
 
-impl<K: Take<T>, T> Parts<K, T> {
-    pub(super) fn new(taker: K, read: fn(Item<'_>) -> Result<T, ErrorKind>) -> Self {
-        Self { taker, read, bytes: 0 }
+impl<K: Accept<T>, T> Parts<K, T> {
+    pub(super) fn new(consumer: K, read: fn(Item<'_>) -> Result<T, ErrorKind>) -> Self {
+        Self {
+            consumer,
+            read,
+            bytes: 0,
+        }
     }
 }
 
-impl<K: Take<T>, T> Sink for Parts<K, T> {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.taker.room(bytes)
+impl<K: Accept<T>, T> Sink for Parts<K, T> {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.consumer.reserve(bytes)
     }
 
     fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
         self.bytes += item.len() as u64;
-        match self.taker.take((self.read)(item)?) {
+        match self.consumer.accept((self.read)(item)?) {
             true => Ok(ControlFlow::Continue(())),
             false => Err(ErrorKind::TooMuch { read: self.bytes }),
         }
@@ -81,7 +85,7 @@ impl<K: Take<T>, T> Sink for Parts<K, T> {
 
 /// An answer that is being read.
 #[derive(Debug)]
-pub(super) struct Reading<S> {
+pub(super) struct AnswerParser<S> {
     scanner: Scanner,
     sink: S,
     expected: &'static str,
@@ -89,7 +93,7 @@ pub(super) struct Reading<S> {
     stretch: usize,
 }
 
-impl<S: Sink> Reading<S> {
+impl<S: Sink> AnswerParser<S> {
     pub(super) fn new(form: Form, sink: S) -> Self {
         Self {
             scanner: Scanner::new(form.root, AROUND),
@@ -159,43 +163,43 @@ impl<'de> Deserialize<'de> for Head {
 impl Client {
     /// Reads an answer on the lane, if there is one and the answer is long. Gives what took the parts, with what was around
     /// them unless the answer was empty.
-    pub(super) async fn gather<S: Sink + Send + 'static>(
+    pub(super) async fn collect_parts<S: Sink + Send + 'static>(
         &self,
         form: Form,
         path: &str,
         parameters: &[(&str, String)],
-        ask: &Ask,
+        options: &RequestOptions,
         sink: S,
     ) -> Result<(S, Option<Vec<u8>>), Error> {
         let read = async |mut response: reqwest::Response| {
             if response.status() == StatusCode::NO_CONTENT {
                 return Ok((sink, None));
             }
-            let mut reading = Reading::new(form, sink);
-            let (mut come, mut batch) = (0, Batch::default());
+            let mut parser = AnswerParser::new(form, sink);
+            let (mut received, mut batch) = (0, Batch::default());
             while let Some(piece) = response.chunk().await.map_err(ErrorKind::from_body)? {
-                come += piece.len() as u64;
-                if ask.lane().is_none() || come <= HERE {
+                received += piece.len() as u64;
+                if options.pool().is_none() || received <= INLINE_MAX {
                     // Those who want less than all read with `each`.
-                    let _ = read_here(&mut reading, &piece).await?;
+                    let _ = parse_inline(&mut parser, &piece).await?;
                     continue;
                 }
-                if come - piece.len() as u64 <= HERE && !reading.sink.room(BATCH) {
-                    return Err(ErrorKind::TooMuch { read: come });
+                if received - piece.len() as u64 <= INLINE_MAX && !parser.sink.reserve(BATCH) {
+                    return Err(ErrorKind::TooMuch { read: received });
                 }
                 batch.add(piece);
                 if batch.length >= BATCH {
-                    reading = read_there(reading, std::mem::take(&mut batch), ask).await?;
+                    parser = parse_on_pool(parser, std::mem::take(&mut batch), options).await?;
                 }
             }
-            reading = read_there(reading, batch, ask).await?;
-            let (sink, around) = match ask.lane().filter(|_| come > HERE) {
-                Some(lane) => lane.run(move || reading.finish()).await??,
-                None => reading.finish()?,
+            parser = parse_on_pool(parser, batch, options).await?;
+            let (sink, around) = match options.pool().filter(|_| received > INLINE_MAX) {
+                Some(pool) => pool.run(move || parser.finish()).await??,
+                None => parser.finish()?,
             };
             Ok((sink, Some(around)))
         };
-        self.query((form.kind, path), parameters, ask, read).await
+        self.query((form.kind, path), parameters, options, read).await
     }
 
     /// Reads an answer where it is asked for, until `sink` has enough.
@@ -204,34 +208,37 @@ impl Client {
         form: Form,
         path: &str,
         parameters: &[(&str, String)],
-        ask: &Ask,
+        options: &RequestOptions,
         sink: S,
     ) -> Result<(), Error> {
         let read = async |mut response: reqwest::Response| {
             if response.status() == StatusCode::NO_CONTENT {
                 return Ok(());
             }
-            let mut reading = Reading::new(form, sink);
+            let mut parser = AnswerParser::new(form, sink);
             while let Some(piece) = response.chunk().await.map_err(ErrorKind::from_body)? {
-                if read_here(&mut reading, &piece).await?.is_break() {
+                if parse_inline(&mut parser, &piece).await?.is_break() {
                     return Ok(());
                 }
             }
-            reading.finish().map(drop)
+            parser.finish().map(drop)
         };
-        self.query((form.kind, path), parameters, ask, read).await
+        self.query((form.kind, path), parameters, options, read).await
     }
 }
 
 /// Reads a piece, with a pause for others after each stretch.
-pub(super) async fn read_here<S: Sink>(reading: &mut Reading<S>, piece: &[u8]) -> Result<ControlFlow<()>, ErrorKind> {
+pub(super) async fn parse_inline<S: Sink>(
+    parser: &mut AnswerParser<S>,
+    piece: &[u8],
+) -> Result<ControlFlow<()>, ErrorKind> {
     for stretch in piece.chunks(STRETCH) {
-        if reading.push(stretch)?.is_break() {
+        if parser.push(stretch)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        reading.stretch += stretch.len();
-        if reading.stretch >= STRETCH {
-            reading.stretch = 0;
+        parser.stretch += stretch.len();
+        if parser.stretch >= STRETCH {
+            parser.stretch = 0;
             tokio::task::yield_now().await;
         }
     }
@@ -252,21 +259,21 @@ impl Batch {
     }
 }
 
-async fn read_there<S: Sink + Send + 'static>(
-    mut reading: Reading<S>,
+async fn parse_on_pool<S: Sink + Send + 'static>(
+    mut parser: AnswerParser<S>,
     batch: Batch,
-    ask: &Ask,
-) -> Result<Reading<S>, ErrorKind> {
-    let Some(lane) = ask.lane().filter(|_| batch.length > 0) else {
-        return Ok(reading);
+    options: &RequestOptions,
+) -> Result<AnswerParser<S>, ErrorKind> {
+    let Some(pool) = options.pool().filter(|_| batch.length > 0) else {
+        return Ok(parser);
     };
     let work = move || {
         for piece in &batch.pieces {
-            let _ = reading.push(piece)?;
+            let _ = parser.push(piece)?;
         }
-        Ok(reading)
+        Ok(parser)
     };
-    lane.run(work).await?
+    pool.run(work).await?
 }
 
 #[cfg(test)]
@@ -277,7 +284,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::threads::Lane;
+    use crate::threads::BlockingPool;
 
     const FORM: Form = Form {
         kind: Kind::Others,
@@ -287,21 +294,21 @@ mod tests {
 
     struct Sum(u64);
 
-    impl Room for Sum {
-        fn room(&mut self, _bytes: usize) -> bool {
+    impl Reserve for Sum {
+        fn reserve(&mut self, _bytes: usize) -> bool {
             true
         }
     }
 
-    impl Take<u64> for Sum {
-        fn take(&mut self, part: u64) -> bool {
+    impl Accept<u64> for Sum {
+        fn accept(&mut self, part: u64) -> bool {
             self.0 += part;
             self.0 < 1 << 40
         }
     }
 
-    fn reading() -> Reading<Parts<Sum, u64>> {
-        Reading::new(FORM, Parts::new(Sum(0), |item| item.read("numbers in data")))
+    fn parser() -> AnswerParser<Parts<Sum, u64>> {
+        AnswerParser::new(FORM, Parts::new(Sum(0), |item| item.read("numbers in data")))
     }
 
     #[tokio::test]
@@ -317,25 +324,30 @@ mod tests {
             }
         });
         let answer = format!(r#"{{"status":"success","data":[{}1]}}"#, "1,".repeat(16 * STRETCH));
-        let mut reading = reading();
-        assert!(read_here(&mut reading, answer.as_bytes()).await.unwrap().is_continue());
+        let mut parser = parser();
+        assert!(
+            parse_inline(&mut parser, answer.as_bytes())
+                .await
+                .unwrap()
+                .is_continue()
+        );
         assert!(turns.load(Ordering::Relaxed) >= 31, "{turns:?}");
-        let (parts, _) = reading.finish().unwrap();
-        assert_eq!(parts.taker.0, 16 * STRETCH as u64 + 1);
+        let (parts, _) = parser.finish().unwrap();
+        assert_eq!(parts.consumer.0, 16 * STRETCH as u64 + 1);
         other.abort();
     }
 
     /// Keeps on which threads it took something.
     struct Threads(Vec<std::thread::ThreadId>);
 
-    impl Room for Threads {
-        fn room(&mut self, _bytes: usize) -> bool {
+    impl Reserve for Threads {
+        fn reserve(&mut self, _bytes: usize) -> bool {
             true
         }
     }
 
-    impl Take<u64> for Threads {
-        fn take(&mut self, _part: u64) -> bool {
+    impl Accept<u64> for Threads {
+        fn accept(&mut self, _part: u64) -> bool {
             self.0.push(std::thread::current().id());
             true
         }
@@ -343,20 +355,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_of_a_long_answer_is_read_on_the_lane() {
-        let taker = Parts::new(Threads(Vec::new()), |item: Item<'_>| item.read("numbers in data"));
-        let mut reading = Reading::new(FORM, taker);
+        let consumer = Parts::new(Threads(Vec::new()), |item: Item<'_>| item.read("numbers in data"));
+        let mut parser = AnswerParser::new(FORM, consumer);
         let here = std::thread::current().id();
-        let _ = read_here(&mut reading, br#"{"status":"success","data":[1"#)
+        let _ = parse_inline(&mut parser, br#"{"status":"success","data":[1"#)
             .await
             .unwrap();
         let mut batch = Batch::default();
         batch.add(Bytes::from_static(b",2,3"));
         batch.add(Bytes::from_static(b",4]}"));
-        let ask = Ask::until(tokio::time::Instant::now()).on(Lane::new(1));
-        let reading = read_there(reading, batch, &ask).await.unwrap();
-        let (parts, _) = reading.finish().unwrap();
-        assert_eq!(parts.taker.0.len(), 4);
-        assert!(parts.taker.0.iter().all(|thread| *thread != here));
+        let options = RequestOptions::until(tokio::time::Instant::now()).on_pool(BlockingPool::new(1));
+        let parser = parse_on_pool(parser, batch, &options).await.unwrap();
+        let (parts, _) = parser.finish().unwrap();
+        assert_eq!(parts.consumer.0.len(), 4);
+        assert!(parts.consumer.0.iter().all(|thread| *thread != here));
     }
 
     #[test]
@@ -372,17 +384,17 @@ mod tests {
             (r#"{"status":1}"#, "not understood"),
             ("<html>", "not JSON"),
         ] {
-            let mut reading = reading();
-            let _ = reading.push(answer.as_bytes()).unwrap();
-            let error = reading.finish().err().unwrap().to_string();
+            let mut parser = parser();
+            let _ = parser.push(answer.as_bytes()).unwrap();
+            let error = parser.finish().err().unwrap().to_string();
             assert!(error.contains(words), "{answer}: {error}");
         }
     }
 
     #[test]
     fn what_is_made_of_an_answer_may_be_too_much() {
-        let mut reading = reading();
-        let error = reading.push(br#"{"data":[7,1099511627776,3"#).unwrap_err();
+        let mut parser = parser();
+        let error = parser.push(br#"{"data":[7,1099511627776,3"#).unwrap_err();
         assert!(matches!(error, ErrorKind::TooMuch { read: 14 }), "{error}");
     }
 }

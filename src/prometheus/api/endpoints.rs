@@ -6,17 +6,19 @@
 use serde::Deserialize;
 
 use super::{
-    ActiveTarget, Alert, Ask, DroppedTarget, Exemplar, HeadStats, Meta, Rule, RuleGroup, SeriesExemplars, Statistic,
-    Take,
-    answers::Elsewhere,
+    answers::{
+        ActiveTarget, Alert, DroppedTarget, Elsewhere, Exemplar, HeadStats, Meta, Rule, RuleGroup, SeriesExemplars,
+        Statistic,
+    },
     parameters::time,
-    reading::{Form, Parts},
+    parser::{Accept, Form, Parts},
+    request_options::RequestOptions,
 };
 use crate::prometheus::{
     Client,
     error::{Error, ErrorKind},
     json::{Item, Node},
-    turns::Kind,
+    request_queue::Kind,
 };
 
 /// A part of the rules.
@@ -200,26 +202,36 @@ pub(super) fn head_stats(around: &[u8]) -> Result<Option<HeadStats>, ErrorKind> 
 }
 
 impl Client {
-    /// Hands the groups of rules to `taker`; of one `kind` only (`alert`, `record`), if it is given.
+    /// Hands the groups of rules to `consumer`; of one `kind` only (`alert`, `record`), if it is given.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn rules<K: Take<RulePart>>(&self, kind: Option<&str>, ask: &Ask, taker: K) -> Result<K, Error> {
+    pub async fn rules<K: Accept<RulePart>>(
+        &self,
+        kind: Option<&str>,
+        options: &RequestOptions,
+        consumer: K,
+    ) -> Result<K, Error> {
         let parameters: Vec<_> = kind.map(|kind| ("type", kind.to_owned())).into_iter().collect();
-        let parts = Parts::new(taker, rule_part);
-        let asked = self.gather(RULE_FORM, "/api/v1/rules", &parameters, ask, parts);
-        Ok(asked.await?.0.taker)
+        let parts = Parts::new(consumer, rule_part);
+        let asked = self.collect_parts(RULE_FORM, "/api/v1/rules", &parameters, options, parts);
+        Ok(asked.await?.0.consumer)
     }
 
-    /// Hands the targets to `taker`; of one `state` only (`active`, `dropped`), if it is given.
+    /// Hands the targets to `consumer`; of one `state` only (`active`, `dropped`), if it is given.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn targets<K: Take<Target>>(&self, state: Option<&str>, ask: &Ask, taker: K) -> Result<K, Error> {
+    pub async fn targets<K: Accept<Target>>(
+        &self,
+        state: Option<&str>,
+        options: &RequestOptions,
+        consumer: K,
+    ) -> Result<K, Error> {
         let parameters: Vec<_> = state.map(|state| ("state", state.to_owned())).into_iter().collect();
-        let parts = Parts::new(taker, target);
-        let asked = self.gather(TARGET_FORM, "/api/v1/targets", &parameters, ask, parts);
-        Ok(asked.await?.0.taker)
+        let parts = Parts::new(consumer, target);
+        let asked = self.collect_parts(TARGET_FORM, "/api/v1/targets", &parameters, options, parts);
+        Ok(asked.await?.0.consumer)
     }
 
     /// Hands over what targets say of their metrics; of one `metric`, if it is not empty. A negative `limit` is none, and
@@ -227,12 +239,12 @@ impl Client {
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn metadata<K: Take<MetadataPart>>(
+    pub async fn metadata<K: Accept<MetadataPart>>(
         &self,
         metric: &str,
         limit: i32,
-        ask: &Ask,
-        taker: K,
+        options: &RequestOptions,
+        consumer: K,
     ) -> Result<K, Error> {
         let mut parameters = Vec::new();
         if limit >= 0 {
@@ -241,30 +253,30 @@ impl Client {
         if !metric.is_empty() {
             parameters.push(("metric", metric.to_owned()));
         }
-        let parts = Parts::new(taker, metadata_part);
-        let asked = self.gather(METADATA_FORM, "/api/v1/metadata", &parameters, ask, parts);
-        Ok(asked.await?.0.taker)
+        let parts = Parts::new(consumer, metadata_part);
+        let asked = self.collect_parts(METADATA_FORM, "/api/v1/metadata", &parameters, options, parts);
+        Ok(asked.await?.0.consumer)
     }
 
     /// Hands over the exemplars of the series that `query` selects, between two times in ms since 1970.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn exemplars<K: Take<ExemplarPart>>(
+    pub async fn exemplars<K: Accept<ExemplarPart>>(
         &self,
         query: &str,
         (start_ms, end_ms): (i64, i64),
-        ask: &Ask,
-        taker: K,
+        options: &RequestOptions,
+        consumer: K,
     ) -> Result<K, Error> {
         let parameters = [
             ("end", time(end_ms)),
             ("query", query.to_owned()),
             ("start", time(start_ms)),
         ];
-        let parts = Parts::new(taker, exemplar_part);
-        let asked = self.gather(EXEMPLAR_FORM, "/api/v1/query_exemplars", &parameters, ask, parts);
-        Ok(asked.await?.0.taker)
+        let parts = Parts::new(consumer, exemplar_part);
+        let asked = self.collect_parts(EXEMPLAR_FORM, "/api/v1/query_exemplars", &parameters, options, parts);
+        Ok(asked.await?.0.consumer)
     }
 
     /// What the storage holds, with at most `limit` entries in each list if it is positive; no numbers of its head if
@@ -272,21 +284,21 @@ impl Client {
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn tsdb_status<K: Take<TsdbPart>>(
+    pub async fn tsdb_status<K: Accept<TsdbPart>>(
         &self,
         limit: i32,
-        ask: &Ask,
-        taker: K,
+        options: &RequestOptions,
+        consumer: K,
     ) -> Result<(K, Option<HeadStats>), Error> {
         let parameters: Vec<_> = (limit > 0).then(|| ("limit", limit.to_string())).into_iter().collect();
         let path = "/api/v1/status/tsdb";
-        let parts = Parts::new(taker, tsdb_part);
-        let (parts, around) = self.gather(TSDB_FORM, path, &parameters, ask, parts).await?;
+        let parts = Parts::new(consumer, tsdb_part);
+        let (parts, around) = self.collect_parts(TSDB_FORM, path, &parameters, options, parts).await?;
         let head = around.as_deref().map(head_stats).transpose();
         let head = head.map_err(|kind| Error {
             url: self.shown(path),
             kind,
         })?;
-        Ok((parts.taker, head.flatten()))
+        Ok((parts.consumer, head.flatten()))
     }
 }

@@ -6,6 +6,7 @@
 //! call starts afresh.
 
 mod dial;
+mod low_water_mark;
 
 use std::{
     io,
@@ -21,15 +22,15 @@ use http_body::Body as _;
 use http_body_util::Full;
 use hyper::{
     body::Incoming,
-    client::conn::http1::{Builder, Connection, SendRequest},
+    client::conn::http1::{self, Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
-use super::tide::Tide;
-use crate::prometheus::error::ErrorKind;
+use self::low_water_mark::LowWaterStream;
+use super::error::ErrorKind;
 
 /// The most that is read at once, in bytes.
 const READ_AT_ONCE: usize = 128 << 10;
@@ -38,64 +39,65 @@ const SWEEP: Duration = Duration::from_secs(30);
 
 const ENDED: &str = "the connection has ended";
 
-type Wire = TokioIo<Either<Tide, TlsStream<Tide>>>;
+type Wire = TokioIo<Either<LowWaterStream, TlsStream<LowWaterStream>>>;
 
 /// Where connections go and how they are made.
 #[derive(Debug)]
-pub(in crate::prometheus) struct Target {
+pub(super) struct Target {
     /// A name or an address, without brackets.
-    pub(in crate::prometheus) host: String,
-    pub(in crate::prometheus) port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
     /// The TLS configuration and the name that the certificate must have.
-    pub(in crate::prometheus) tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    pub(super) tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
     /// For address, connection and TLS together.
-    pub(in crate::prometheus) connect_timeout: Option<Duration>,
+    pub(super) connect_timeout: Option<Duration>,
     /// Connections that may wait.
-    pub(in crate::prometheus) idle_connections: usize,
+    pub(super) idle_connections: usize,
     /// How long one may wait.
-    pub(in crate::prometheus) idle_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
 }
 
 /// All connections to one server.
 #[derive(Debug)]
-pub(in crate::prometheus) struct Link {
+pub(super) struct ConnectionPool {
     target: Target,
     idle: Mutex<Idle>,
 }
 
 #[derive(Debug, Default)]
 struct Idle {
-    lines: Vec<(Line, Instant)>,
+    connections: Vec<(Connection, Instant)>,
     /// Somebody looks after those that wait.
-    swept: bool,
+    is_swept: bool,
 }
 
 /// One connection.
 #[derive(Debug)]
-struct Line {
+struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    connection: Connection<Wire, Full<Bytes>>,
+    /// Moves bytes when it is polled.
+    driver: http1::Connection<Wire, Full<Bytes>>,
 }
 
 /// Why a connection brought no answer.
-enum Lost {
-    /// It had ended before the question was written.
-    Unasked(String),
-    /// The question may have been read.
-    Asked(String),
+enum SendFailure {
+    /// It had ended before the request was written.
+    BeforeRequest(String),
+    /// The request may have been read.
+    AfterRequest(String),
 }
 
 /// The body of an answer.
 #[derive(Debug)]
-pub(in crate::prometheus) struct Body {
+pub(super) struct Body {
     incoming: Incoming,
     /// `None` once it is at its end.
-    line: Option<Line>,
-    link: Arc<Link>,
+    connection: Option<Connection>,
+    pool: Arc<ConnectionPool>,
 }
 
-impl Link {
-    pub(in crate::prometheus) fn new(target: Target) -> Self {
+impl ConnectionPool {
+    pub(super) fn new(target: Target) -> Self {
         Self {
             target,
             idle: Mutex::default(),
@@ -103,44 +105,45 @@ impl Link {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(in crate::prometheus) async fn send(
-        self: &Arc<Self>,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(Parts, Body), ErrorKind> {
-        while let Some(line) = self.take() {
-            match self.converse(line, request.clone()).await {
+    pub(super) async fn send(self: &Arc<Self>, request: Request<Full<Bytes>>) -> Result<(Parts, Body), ErrorKind> {
+        while let Some(connection) = self.take_idle() {
+            match self.exchange(connection, request.clone()).await {
                 Ok(answer) => return Ok(answer),
                 // The server had closed it.
-                Err(Lost::Unasked(_)) => {}
+                Err(SendFailure::BeforeRequest(_)) => {}
                 // It closes it now, most likely: once more, over a connection that is fresh.
-                Err(Lost::Asked(_)) => break,
+                Err(SendFailure::AfterRequest(_)) => break,
             }
         }
-        let line = self.connect().await?;
-        self.converse(line, request)
+        let connection = self.connect().await?;
+        self.exchange(connection, request)
             .await
-            .map_err(|(Lost::Asked(why) | Lost::Unasked(why))| ErrorKind::Unreachable(why))
+            .map_err(|(SendFailure::AfterRequest(why) | SendFailure::BeforeRequest(why))| ErrorKind::Unreachable(why))
     }
 
     /// Sends a request over a connection, and waits for the head of the answer.
-    async fn converse(self: &Arc<Self>, mut line: Line, request: Request<Full<Bytes>>) -> Result<(Parts, Body), Lost> {
+    async fn exchange(
+        self: &Arc<Self>,
+        mut connection: Connection,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Parts, Body), SendFailure> {
         // An end in good order, as of a connection that the server closed while it waited, is one, too: nobody would
         // answer any more, and hyper takes the question all the same.
         let ended = |ended: hyper::Result<()>| ended.map_or_else(|error| innermost(&error), |()| ENDED.to_owned());
         let failed = |error: hyper::Error| innermost(&error);
-        std::future::poll_fn(|cx| match Pin::new(&mut line.connection).poll(cx) {
+        std::future::poll_fn(|cx| match Pin::new(&mut connection.driver).poll(cx) {
             Poll::Ready(end) => Poll::Ready(Err(ended(end))),
-            Poll::Pending => line.sender.poll_ready(cx).map_err(failed),
+            Poll::Pending => connection.sender.poll_ready(cx).map_err(failed),
         })
         .await
-        .map_err(Lost::Unasked)?;
-        let mut answer = std::pin::pin!(line.sender.send_request(request));
-        let connection = &mut line.connection;
+        .map_err(SendFailure::BeforeRequest)?;
+        let mut answer = std::pin::pin!(connection.sender.send_request(request));
+        let driver = &mut connection.driver;
         let response = std::future::poll_fn(|cx| {
             if let Poll::Ready(response) = answer.as_mut().poll(cx) {
                 return Poll::Ready(response.map_err(failed));
             }
-            let end = Pin::new(&mut *connection).poll(cx);
+            let end = Pin::new(&mut *driver).poll(cx);
             // It may just have brought the answer, also as the last thing that it did.
             match (answer.as_mut().poll(cx), end) {
                 (Poll::Ready(response), _) => Poll::Ready(response.map_err(failed)),
@@ -149,56 +152,63 @@ impl Link {
             }
         })
         .await
-        .map_err(Lost::Asked)?;
+        .map_err(SendFailure::AfterRequest)?;
         let (parts, incoming) = response.into_parts();
-        let link = Arc::clone(self);
-        let line = Some(line);
-        Ok((parts, Body { incoming, line, link }))
+        let pool = Arc::clone(self);
+        let connection = Some(connection);
+        Ok((
+            parts,
+            Body {
+                incoming,
+                connection,
+                pool,
+            },
+        ))
     }
 
-    async fn connect(&self) -> Result<Line, ErrorKind> {
+    async fn connect(&self) -> Result<Connection, ErrorKind> {
         let Some(limit) = self.target.connect_timeout else {
-            return self.connect_at_leisure().await;
+            return self.connect_without_limit().await;
         };
-        let connected = tokio::time::timeout(limit, self.connect_at_leisure()).await;
+        let connected = tokio::time::timeout(limit, self.connect_without_limit()).await;
         connected.unwrap_or(Err(ErrorKind::Timeout(limit)))
     }
 
-    async fn connect_at_leisure(&self) -> Result<Line, ErrorKind> {
+    async fn connect_without_limit(&self) -> Result<Connection, ErrorKind> {
         let failed = |error: io::Error| ErrorKind::Unreachable(error.to_string());
         let stream = dial::dial(&self.target.host, self.target.port).await?;
         // Without it a question could wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let tide = Tide::new(stream);
+        let stream = LowWaterStream::new(stream);
         let wire = match &self.target.tls {
-            None => Either::Left(tide),
+            None => Either::Left(stream),
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                Either::Right(connector.connect(name.clone(), tide).await.map_err(failed)?)
+                Either::Right(connector.connect(name.clone(), stream).await.map_err(failed)?)
             }
         };
         let made = Builder::new()
             .max_buf_size(READ_AT_ONCE)
             .handshake(TokioIo::new(wire))
             .await;
-        let (sender, connection) = made.map_err(|error| ErrorKind::Unreachable(innermost(&error)))?;
-        Ok(Line { sender, connection })
+        let (sender, driver) = made.map_err(|error| ErrorKind::Unreachable(innermost(&error)))?;
+        Ok(Connection { sender, driver })
     }
 
-    fn take(&self) -> Option<Line> {
+    fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.lock();
-        idle.forget_old(self.target.idle_timeout);
-        idle.lines.pop().map(|(line, _)| line)
+        idle.close_expired(self.target.idle_timeout);
+        idle.connections.pop().map(|(connection, _)| connection)
     }
 
-    fn park(self: &Arc<Self>, line: Line) {
+    fn keep_idle(self: &Arc<Self>, connection: Connection) {
         let mut idle = self.lock();
-        if line.sender.is_closed() || idle.lines.len() >= self.target.idle_connections {
+        if connection.sender.is_closed() || idle.connections.len() >= self.target.idle_connections {
             return;
         }
-        idle.lines.push((line, Instant::now()));
-        if !idle.swept && self.target.idle_timeout.is_some() {
-            idle.swept = true;
+        idle.connections.push((connection, Instant::now()));
+        if !idle.is_swept && self.target.idle_timeout.is_some() {
+            idle.is_swept = true;
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
     }
@@ -209,22 +219,22 @@ impl Link {
 }
 
 impl Idle {
-    fn forget_old(&mut self, limit: Option<Duration>) {
+    fn close_expired(&mut self, limit: Option<Duration>) {
         if let Some(limit) = limit {
-            self.lines.retain(|(_, since)| since.elapsed() < limit);
+            self.connections.retain(|(_, since)| since.elapsed() < limit);
         }
     }
 }
 
 /// Closes connections that wait for too long, until none waits.
-async fn sweep(link: Weak<Link>) {
+async fn sweep(pool: Weak<ConnectionPool>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        let Some(link) = link.upgrade() else { return };
-        let mut idle = link.lock();
-        idle.forget_old(link.target.idle_timeout);
-        if idle.lines.is_empty() {
-            idle.swept = false;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut idle = pool.lock();
+        idle.close_expired(pool.target.idle_timeout);
+        if idle.connections.is_empty() {
+            idle.is_swept = false;
             return;
         }
     }
@@ -232,18 +242,18 @@ async fn sweep(link: Weak<Link>) {
 
 impl Body {
     /// The next piece of the body; `None` at its end, as HTTP tells it.
-    pub(in crate::prometheus) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
+    pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         loop {
             if let Poll::Ready(piece) = self.poll_incoming(cx) {
                 return Poll::Ready(piece);
             }
-            let Some(line) = &mut self.line else {
+            let Some(connection) = &mut self.connection else {
                 return Poll::Ready(Some(Err(ErrorKind::Cut(ENDED.to_owned()))));
             };
-            let ended = Pin::new(&mut line.connection).poll(cx);
+            let ended = Pin::new(&mut connection.driver).poll(cx);
             if ended.is_ready() {
                 // What it has brought before it ended is in `incoming`.
-                self.line = None;
+                self.connection = None;
                 continue;
             }
             return self.poll_incoming(cx);
@@ -260,7 +270,7 @@ impl Body {
                     Err(_) => continue,
                 },
                 Some(Err(error)) => {
-                    self.line = None;
+                    self.connection = None;
                     Some(Err(ErrorKind::Cut(innermost(&error))))
                 }
                 None => {
@@ -273,10 +283,10 @@ impl Body {
 
     /// Gives the connection to whoever comes next.
     fn at_end(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut line) = self.line.take()
-            && Pin::new(&mut line.connection).poll(cx).is_pending()
+        if let Some(mut connection) = self.connection.take()
+            && Pin::new(&mut connection.driver).poll(cx).is_pending()
         {
-            self.link.park(line);
+            self.pool.keep_idle(connection);
         }
     }
 }

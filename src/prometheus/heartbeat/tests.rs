@@ -1,7 +1,13 @@
 mod beats;
 
-use super::*;
-use crate::prometheus::{ErrorKind, HttpClientConfig};
+use super::{
+    snapshot::{RETRY, SHORT_INTERVAL},
+    *,
+};
+use crate::{
+    model::Labels,
+    prometheus::{ErrorKind, HttpClientConfig},
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -18,22 +24,22 @@ fn settings() -> Settings {
     }
 }
 
-fn peer(settings: Settings) -> (Peer, Registry) {
-    peer_of("http://u:hunter2@127.0.0.1:1/prefix", settings)
+fn heartbeat(settings: Settings) -> (Heartbeat, Registry) {
+    heartbeat_of("http://u:hunter2@127.0.0.1:1/prefix", settings)
 }
 
-fn peer_of(url: &str, settings: Settings) -> (Peer, Registry) {
+fn heartbeat_of(url: &str, settings: Settings) -> (Heartbeat, Registry) {
     let client = Client::new(&url.parse().unwrap(), &HttpClientConfig::default(), LIMIT).unwrap();
     let mut registry = Registry::default();
-    (Peer::new(client, settings, &mut registry), registry)
+    (Heartbeat::new(client, settings, &mut registry), registry)
 }
 
-fn reading(labels: &[(&str, &str)], max: &str) -> Result<Reading, Error> {
+fn reading(labels: &[(&str, &str)], max: &str) -> Result<Observation, Error> {
     let flags = [
         ("storage.tsdb.min-block-duration", "2h"),
         ("storage.tsdb.max-block-duration", max),
     ];
-    Ok(Reading {
+    Ok(Observation {
         labels: Labels::from_pairs(labels.iter().copied()),
         version: "2.42.0".to_owned(),
         flags: Some(flags.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
@@ -46,11 +52,11 @@ fn reading(labels: &[(&str, &str)], max: &str) -> Result<Reading, Error> {
 }
 
 /// All is well, and this is what it tells of its storage.
-fn telling(storage: Storage) -> Result<Reading, Error> {
-    reading(&[("cluster", "eu")], "2h").map(|reading| Reading { storage, ..reading })
+fn telling(storage: Storage) -> Result<Observation, Error> {
+    reading(&[("cluster", "eu")], "2h").map(|reading| Observation { storage, ..reading })
 }
 
-fn refused() -> Result<Reading, Error> {
+fn refused() -> Result<Observation, Error> {
     let url = "http://x/".to_owned();
     Err(Error {
         url,
@@ -60,19 +66,19 @@ fn refused() -> Result<Reading, Error> {
 
 #[test]
 fn keeps_what_was_known_while_prometheus_is_down() {
-    let (mut peer, _) = peer(settings());
-    let mut snapshots = peer.snapshots();
+    let (mut heartbeat, _) = heartbeat(settings());
+    let mut snapshots = heartbeat.snapshots();
     let start = snapshots.borrow_and_update().clone();
     assert!(!start.up && !start.seen && start.problem.is_some_and(|problem| !problem.contains("hunter2")));
 
-    peer.take(reading(&[("cluster", "eu")], "2h"));
+    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
     let up = snapshots.borrow_and_update().clone();
     assert!(up.up && up.seen && up.problem.is_none(), "{up:?}");
-    assert_eq!((peer.metrics.up.get(), up.lowest_time_ms), (1, 1_700_000_000_000));
+    assert_eq!((heartbeat.metrics.up.get(), up.lowest_time_ms), (1, 1_700_000_000_000));
 
-    peer.take(refused());
+    heartbeat.apply(refused());
     let down = snapshots.borrow_and_update().clone();
-    assert_eq!(peer.metrics.up.get(), 0);
+    assert_eq!(heartbeat.metrics.up.get(), 0);
     assert!(!down.up && down.gone && down.seen && down.problem.is_some());
     assert_eq!(down.lowest_time_ms, up.lowest_time_ms);
     assert_eq!(
@@ -80,17 +86,17 @@ fn keeps_what_was_known_while_prometheus_is_down() {
         (up.labels.clone(), up.version.clone(), up.flags.clone())
     );
 
-    peer.take(refused());
+    heartbeat.apply(refused());
     assert!(!snapshots.has_changed().unwrap(), "nothing has changed");
-    peer.take(reading(&[("cluster", "eu")], "2h"));
+    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
     assert_eq!(*snapshots.borrow_and_update(), up);
-    peer.take(reading(&[("cluster", "eu")], "2h"));
+    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
     assert!(!snapshots.has_changed().unwrap(), "the same again");
     let later = Storage {
         lowest_time_ms: i64::MIN,
         ..Storage::default()
     };
-    peer.take(telling(later));
+    heartbeat.apply(telling(later));
     assert!(snapshots.has_changed().unwrap());
     assert_eq!(snapshots.borrow_and_update().lowest_time_ms, i64::MIN);
 }
@@ -98,25 +104,25 @@ fn keeps_what_was_known_while_prometheus_is_down() {
 #[test]
 fn lays_our_labels_over_those_of_prometheus() {
     let extra_labels = Labels::from_pairs([("replica", "b")]);
-    let (mut peer, _) = peer(Settings {
+    let (mut heartbeat, _) = heartbeat(Settings {
         extra_labels: extra_labels.clone(),
         ..settings()
     });
-    peer.take(reading(&[("cluster", "eu"), ("replica", "a")], "2h"));
+    heartbeat.apply(reading(&[("cluster", "eu"), ("replica", "a")], "2h"));
     assert_eq!(
-        peer.sender.borrow().labels,
+        heartbeat.sender.borrow().labels,
         Labels::from_pairs([("cluster", "eu"), ("replica", "b")])
     );
-    peer.take(reading(&[], "2h"));
-    let snapshot = peer.sender.borrow().clone();
+    heartbeat.apply(reading(&[], "2h"));
+    let snapshot = heartbeat.sender.borrow().clone();
     assert!(snapshot.labels == extra_labels && snapshot.problem.is_none());
 }
 
 #[test]
 fn a_mistake_in_the_configuration_is_a_problem_until_it_is_gone() {
-    let (mut peer, registry) = peer(settings());
-    peer.take(reading(&[], "1d12h"));
-    let snapshot = peer.sender.borrow().clone();
+    let (mut heartbeat, registry) = heartbeat(settings());
+    heartbeat.apply(reading(&[], "1d12h"));
+    let snapshot = heartbeat.sender.borrow().clone();
     let problem = snapshot.problem.unwrap();
     assert!(snapshot.up && snapshot.seen && snapshot.labels.is_empty());
     for part in [
@@ -135,19 +141,22 @@ fn a_mistake_in_the_configuration_is_a_problem_until_it_is_gone() {
     ] {
         assert!(text.contains(line), "{text}");
     }
-    peer.take(reading(&[("a", "b")], "2h"));
-    assert_eq!(peer.sender.borrow().problem, None);
-    assert_eq!((peer.metrics.up.get(), peer.metrics.configuration_errors.get()), (1, 0));
-    assert!(peer.metrics.last_heartbeat.get() > 1.7e9);
+    heartbeat.apply(reading(&[("a", "b")], "2h"));
+    assert_eq!(heartbeat.sender.borrow().problem, None);
+    assert_eq!(
+        (heartbeat.metrics.up.get(), heartbeat.metrics.configuration_errors.get()),
+        (1, 0)
+    );
+    assert!(heartbeat.metrics.last_heartbeat.get() > 1.7e9);
 }
 
 #[test]
 fn labels_that_vanish_are_a_problem_until_there_are_some_again() {
-    let (mut peer, _) = peer(settings());
-    peer.take(reading(&[("cluster", "eu")], "2h"));
+    let (mut heartbeat, _) = heartbeat(settings());
+    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
     for _ in 0..2 {
-        peer.take(reading(&[], "2h"));
-        let snapshot = peer.sender.borrow().clone();
+        heartbeat.apply(reading(&[], "2h"));
+        let snapshot = heartbeat.sender.borrow().clone();
         let problem = snapshot.problem.expect("without labels there is a problem");
         assert!(snapshot.up && snapshot.labels.is_empty(), "the old ones count no more");
         for part in [
@@ -157,15 +166,18 @@ fn labels_that_vanish_are_a_problem_until_there_are_some_again() {
         ] {
             assert!(problem.contains(part), "{problem}");
         }
-        assert_eq!((peer.metrics.up.get(), peer.metrics.configuration_errors.get()), (1, 1));
+        assert_eq!(
+            (heartbeat.metrics.up.get(), heartbeat.metrics.configuration_errors.get()),
+            (1, 1)
+        );
     }
-    peer.take(reading(&[("cluster", "us")], "2h"));
-    assert_eq!(peer.sender.borrow().problem, None);
+    heartbeat.apply(reading(&[("cluster", "us")], "2h"));
+    assert_eq!(heartbeat.sender.borrow().problem, None);
 }
 
 #[test]
 fn an_agent_is_ready_and_its_flags_about_blocks_are_not_checked() {
-    let (mut peer, _) = peer(settings());
+    let (mut heartbeat, _) = heartbeat(settings());
     let agent = || {
         // An agent tells these durations.
         let mut reading = reading(&[("cluster", "eu")], "0s").unwrap();
@@ -173,22 +185,25 @@ fn an_agent_is_ready_and_its_flags_about_blocks_are_not_checked() {
         flags.insert("agent".to_owned(), "true".to_owned());
         Ok(reading)
     };
-    peer.take(agent());
-    let snapshot = peer.sender.borrow().clone();
+    heartbeat.apply(agent());
+    let snapshot = heartbeat.sender.borrow().clone();
     assert!(snapshot.is_agent() && snapshot.problem.is_none(), "{snapshot:?}");
     assert!(
-        matches!(&*peer.warned, [one] if one.contains("agent mode")),
+        matches!(&*heartbeat.warned, [one] if one.contains("agent mode")),
         "{:?}",
-        peer.warned
+        heartbeat.warned
     );
-    assert_eq!((peer.metrics.up.get(), peer.metrics.configuration_errors.get()), (1, 0));
-    peer.take(reading(&[("cluster", "eu")], "2h"));
-    assert!(!peer.sender.borrow().is_agent() && peer.warned.is_empty());
+    assert_eq!(
+        (heartbeat.metrics.up.get(), heartbeat.metrics.configuration_errors.get()),
+        (1, 0)
+    );
+    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
+    assert!(!heartbeat.sender.borrow().is_agent() && heartbeat.warned.is_empty());
 }
 
 #[test]
 fn another_process_is_noticed_where_it_shows() {
-    let known = |change: &dyn Fn(&mut Reading), reload_failures| {
+    let known = |change: &dyn Fn(&mut Observation), reload_failures| {
         let mut reading = telling(Storage {
             reload_failures,
             ..Storage::default()
@@ -198,45 +213,49 @@ fn another_process_is_noticed_where_it_shows() {
         reading
     };
     for (change, failures, forgotten) in [
-        (&(|_: &mut Reading| {}) as &dyn Fn(&mut Reading), Some(7), false),
+        (&(|_: &mut Observation| {}) as &dyn Fn(&mut Observation), Some(7), false),
         (&|_| {}, Some(8), false),
         (&|_| {}, None, false),
         (&|_| {}, Some(6), true),
         (&|reading| reading.version.push('x'), Some(7), true),
         (&|reading| reading.flags.as_mut().unwrap().clear(), Some(7), true),
     ] {
-        let (mut peer, _) = peer(settings());
-        peer.take(Ok(known(&|_| {}, Some(7))));
-        peer.stored_names.learned("cluster", false);
-        peer.take(Ok(known(change, failures)));
-        assert_eq!(peer.stored_names.may_be_stored("cluster"), forgotten, "{failures:?}");
+        let (mut heartbeat, _) = heartbeat(settings());
+        heartbeat.apply(Ok(known(&|_| {}, Some(7))));
+        heartbeat.stored_names.looked_up("cluster", false);
+        heartbeat.apply(Ok(known(change, failures)));
+        assert_eq!(
+            heartbeat.stored_names.may_be_stored("cluster"),
+            forgotten,
+            "{failures:?}"
+        );
     }
-    let (mut peer, _) = peer(settings());
-    peer.take(Ok(known(&|_| {}, Some(7))));
-    peer.stored_names.learned("cluster", false);
-    peer.take(refused());
-    assert!(peer.stored_names.may_be_stored("cluster"));
+    let (mut heartbeat, _) = heartbeat(settings());
+    heartbeat.apply(Ok(known(&|_| {}, Some(7))));
+    heartbeat.stored_names.looked_up("cluster", false);
+    heartbeat.apply(refused());
+    assert!(heartbeat.stored_names.may_be_stored("cluster"));
 }
 
 #[test]
 fn checks_no_flags_when_nothing_is_uploaded() {
-    let (mut peer, _) = peer(Settings {
+    let (mut heartbeat, _) = heartbeat(Settings {
         validation: None,
         ..settings()
     });
-    peer.take(reading(&[("a", "b")], "1d12h"));
-    assert_eq!(peer.sender.borrow().problem, None);
+    heartbeat.apply(reading(&[("a", "b")], "1d12h"));
+    assert_eq!(heartbeat.sender.borrow().problem, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_counter_of_failed_reloads_that_grows_is_a_failure_and_its_first_value_is_not() {
-    let (mut peer, _) = peer(settings());
+    let (mut heartbeat, _) = heartbeat(settings());
     let mut seen = |reload_failures| {
-        peer.take(telling(Storage {
+        heartbeat.apply(telling(Storage {
             reload_failures,
             ..Storage::default()
         }));
-        let snapshot = peer.sender.borrow().clone();
+        let snapshot = heartbeat.sender.borrow().clone();
         (snapshot.reload_failures, snapshot.reload_failed_at)
     };
     assert_eq!(seen(None), (None, None), "it does not tell");
@@ -262,8 +281,8 @@ async fn a_counter_of_failed_reloads_that_grows_is_a_failure_and_its_first_value
         assert_eq!(seen(told), (Some(kept), failed), "{told:?}");
     }
     tokio::time::advance(Duration::from_secs(1)).await;
-    peer.take(refused());
-    let down = peer.sender.borrow().clone();
+    heartbeat.apply(refused());
+    let down = heartbeat.sender.borrow().clone();
     assert_eq!((down.reload_failures, down.reload_failed_at), (Some(2), failed));
 }
 
@@ -280,7 +299,7 @@ async fn looks_closely_for_three_minutes_after_a_reload_has_failed() {
     };
     tokio::time::advance(Duration::from_secs(179)).await;
     assert_eq!((pause(&fine, long), pause(&fine, short)), (long, short));
-    assert_eq!((pause(&failed, long), pause(&failed, short)), (CLOSELY, short));
+    assert_eq!((pause(&failed, long), pause(&failed, short)), (SHORT_INTERVAL, short));
     let down = Snapshot {
         up: false,
         ..failed.clone()
@@ -292,25 +311,25 @@ async fn looks_closely_for_three_minutes_after_a_reload_has_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_asks_gets_one_heartbeat_soon_and_no_more_than_one_a_second() {
-    let (sooner, hour) = (Notify::new(), Duration::from_secs(3600));
+    let (trigger, hour) = (Notify::new(), Duration::from_secs(3600));
     let rested = async || {
         let start = Instant::now();
-        rest(&sooner, hour).await;
+        wait_for_next(&trigger, hour).await;
         start.elapsed()
     };
-    sooner.notify_one();
-    sooner.notify_one();
-    assert_eq!(rested().await, SHORTEST);
+    trigger.notify_one();
+    trigger.notify_one();
+    assert_eq!(rested().await, MIN_PAUSE);
     assert_eq!(rested().await, hour, "both were answered by one");
     let later = Duration::from_secs(10);
     let ask = async {
         tokio::time::sleep(later).await;
-        sooner.notify_one();
+        trigger.notify_one();
     };
     let (rested, ()) = tokio::join!(rested(), ask);
     assert_eq!(rested, later);
     // An interval below the shortest pause is the operator's own wish.
     let start = Instant::now();
-    rest(&sooner, Duration::from_millis(50)).await;
+    wait_for_next(&trigger, Duration::from_millis(50)).await;
     assert_eq!(start.elapsed(), Duration::from_millis(50));
 }

@@ -12,24 +12,24 @@ const EVERY: Duration = Duration::from_secs(30);
 
 /// When something was last said.
 #[derive(Debug, Default)]
-pub(super) struct Rarely(Mutex<Said>);
+pub(super) struct LogLimit(Mutex<Logged>);
 
 #[derive(Debug, Default)]
-struct Said {
+struct Logged {
     last: Option<Instant>,
-    unsaid: u64,
+    suppressed: u64,
 }
 
-impl Rarely {
+impl LogLimit {
     /// Whether it may be said now: then with how often it was not since the last time.
-    pub(super) fn now(&self) -> Option<u64> {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.last.is_some_and(|last| last.elapsed() < EVERY) {
-            said.unsaid += 1;
+    pub(super) fn check(&self) -> Option<u64> {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.last.is_some_and(|last| last.elapsed() < EVERY) {
+            logged.suppressed += 1;
             return None;
         }
-        said.last = Some(Instant::now());
-        Some(std::mem::take(&mut said.unsaid))
+        logged.last = Some(Instant::now());
+        Some(std::mem::take(&mut logged.suppressed))
     }
 }
 
@@ -39,12 +39,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_happens_often_is_said_at_times_and_counted() {
-        let rarely = Rarely::default();
-        assert_eq!(rarely.now(), Some(0));
-        assert_eq!((rarely.now(), rarely.now()), (None, None));
+        let limit = LogLimit::default();
+        assert_eq!(limit.check(), Some(0));
+        assert_eq!((limit.check(), limit.check()), (None, None));
         tokio::time::sleep(EVERY).await;
-        assert_eq!((rarely.now(), rarely.now()), (Some(2), None));
+        assert_eq!((limit.check(), limit.check()), (Some(2), None));
         tokio::time::sleep(EVERY).await;
-        assert_eq!(rarely.now(), Some(1));
+        assert_eq!(limit.check(), Some(1));
     }
 }

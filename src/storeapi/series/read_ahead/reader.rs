@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{
-    Ahead, Core, PIECE,
-    spill::{self, Space, SpillError},
+    Core, PIECE, ReadAhead,
+    spill::{self, SpillDir, SpillError},
 };
-use crate::{ops::supervisor::text_of, storeapi::SILENCE};
+use crate::{ops::supervisor::panic_text, storeapi::context::CLIENT_STALL};
 
 /// How often it is looked whether a client lags; one that takes nothing for so long does.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// A client lags, too, when Prometheus has waited for it for so long in all, a little at a time.
 const A_LITTLE_AT_A_TIME: Duration = Duration::from_secs(1);
 /// How often it is looked whether memory has come back.
@@ -28,11 +28,11 @@ const TICK: Duration = Duration::from_millis(50);
 const LOW: usize = 256 << 10;
 
 /// How a client does.
-enum Look {
+enum ClientState {
     KeepsUp,
     Lags,
     /// It has taken nothing for too long.
-    Silent,
+    Stalled,
     /// Nothing of the answer is left to be read or held.
     Over,
 }
@@ -49,36 +49,36 @@ enum Step {
 }
 
 /// Reads ahead while the client of `ahead` lags, until the call has ended.
-pub(in crate::storeapi::series) async fn run(ahead: Weak<Ahead>, space: Option<Space>) {
-    let mut reader = Reader { space };
+pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: Option<SpillDir>) {
+    let mut reader = Reader { spill_dir };
     loop {
-        sleep(LOOK).await;
+        sleep(CHECK_EVERY).await;
         let Some(ahead) = ahead.upgrade() else { return };
-        match ahead.look() {
-            Look::KeepsUp => {}
-            Look::Lags => reader.read_ahead(&ahead).await,
-            Look::Silent => return ahead.end_silent(),
-            Look::Over => return,
+        match ahead.client_state() {
+            ClientState::KeepsUp => {}
+            ClientState::Lags => reader.read_ahead(&ahead).await,
+            ClientState::Stalled => return ahead.end_stalled(),
+            ClientState::Over => return,
         }
     }
 }
 
 struct Reader {
     /// Where files may be; `None` also once that has failed.
-    space: Option<Space>,
+    spill_dir: Option<SpillDir>,
 }
 
 impl Reader {
     /// Until the client has caught up or there is no more.
-    async fn read_ahead(&mut self, ahead: &Ahead) {
+    async fn read_ahead(&mut self, ahead: &ReadAhead) {
         {
             let mut core = ahead.lock();
-            core.giving.share.lags();
-            core.giving.caller.is_at("reading ahead for a client that lags");
+            core.delivery.share.mark_lagging();
+            core.delivery.caller.set_stage("reading ahead for a client that lags");
         }
         loop {
-            if ahead.is_silent() {
-                return ahead.end_silent();
+            if ahead.is_stalled() {
+                return ahead.end_stalled();
             }
             let step = tokio::select! {
                 biased;
@@ -93,8 +93,8 @@ impl Reader {
                     tokio::task::yield_now().await;
                     true
                 }
-                Step::Full => match self.space.take() {
-                    Some(space) => self.spill(ahead, space).await,
+                Step::Full => match self.spill_dir.take() {
+                    Some(spill_dir) => self.spill(ahead, spill_dir).await,
                     None => ahead.wait().await,
                 },
                 Step::CaughtUp | Step::Over => false,
@@ -102,7 +102,7 @@ impl Reader {
             if !goes_on {
                 let core = ahead.lock();
                 if core.end.as_ref().is_none_or(|end| end.code() == Code::Ok) {
-                    core.giving.caller.is_at("sending");
+                    core.delivery.caller.set_stage("sending");
                 }
                 return;
             }
@@ -110,21 +110,21 @@ impl Reader {
     }
 
     /// Reads ahead into a file, until the client has caught up with that; whether to go on after it.
-    async fn spill(&mut self, ahead: &Ahead, space: Space) -> bool {
-        let file = match timeout(ahead.patience(), space.start()).await {
+    async fn spill(&mut self, ahead: &ReadAhead, spill_dir: SpillDir) -> bool {
+        let file = match timeout(ahead.patience(), spill_dir.create_file()).await {
             Ok(Ok(file)) => file,
             Ok(Err(error)) => {
-                space.failed(&error);
+                spill_dir.log_failure(&error);
                 return true;
             }
             Err(_) => return ahead.end_lagging(),
         };
-        self.space = Some(space.clone());
+        self.spill_dir = Some(spill_dir.clone());
         ahead.lock().is_spilled = true;
         let mut spilling = Spilling {
             ahead,
             file,
-            space,
+            spill_dir,
             gathered: Vec::new(),
             bytes: 0,
             may_write: true,
@@ -135,9 +135,9 @@ impl Reader {
 
 /// A call part of whose answer is in a file.
 struct Spilling<'a> {
-    ahead: &'a Ahead,
+    ahead: &'a ReadAhead,
     file: spill::File,
-    space: Space,
+    spill_dir: SpillDir,
     /// What comes after the bytes in the file, and is not there yet.
     gathered: Vec<Bytes>,
     bytes: usize,
@@ -147,8 +147,8 @@ struct Spilling<'a> {
 impl Spilling<'_> {
     async fn run(&mut self) -> bool {
         loop {
-            if self.ahead.is_silent() {
-                self.ahead.end_silent();
+            if self.ahead.is_stalled() {
+                self.ahead.end_stalled();
                 return false;
             }
             let is_open = self.gather().await;
@@ -160,14 +160,14 @@ impl Spilling<'_> {
                 return false;
             }
             if self.file.unread() == 0 && self.ahead.lock().queue.is_empty() {
-                return self.leave(is_open);
+                return self.finish(is_open);
             }
             let stuck = is_open && self.bytes >= spill::BLOCK && !self.may_write;
             if stuck && !self.ahead.wait().await {
                 return false;
             }
             if !is_open {
-                let _ = timeout(SILENCE, self.ahead.taken.notified()).await;
+                let _ = timeout(CLIENT_STALL, self.ahead.taken.notified()).await;
             }
         }
     }
@@ -183,7 +183,7 @@ impl Spilling<'_> {
             step = std::future::poll_fn(|cx| self.ahead.poll_gather(cx)) => match step {
                 Step::Piece(piece) => {
                     self.bytes += piece.len();
-                    self.ahead.lock().giving.share.force(piece.len());
+                    self.ahead.lock().delivery.share.reserve_anyway(piece.len());
                     self.gathered.push(piece);
                     true
                 }
@@ -207,24 +207,24 @@ impl Spilling<'_> {
                     written = writing.as_mut() => break written,
                     step = std::future::poll_fn(|cx| ahead.poll_gather(cx)) => if let Step::Piece(piece) = step {
                         next_bytes += piece.len();
-                        ahead.lock().giving.share.force(piece.len());
+                        ahead.lock().delivery.share.reserve_anyway(piece.len());
                         next.push(piece);
                     },
                 }
                 continue;
             }
             // From here on Prometheus waits for the disk.
-            let patience = if is_open { ahead.patience() } else { SILENCE };
+            let patience = if is_open { ahead.patience() } else { CLIENT_STALL };
             match timeout(patience, writing.as_mut()).await {
                 Ok(written) => break written,
                 Err(_) => return ahead.end_lagging(),
             }
         };
         match written {
-            Ok(()) => ahead.lock().giving.share.give_back(bytes),
+            Ok(()) => ahead.lock().delivery.share.release(bytes),
             Err(error) => {
                 if let SpillError::Io(error) = &error {
-                    self.space.failed(error);
+                    self.spill_dir.log_failure(error);
                 }
                 self.may_write = false;
                 self.gathered = block;
@@ -241,11 +241,11 @@ impl Spilling<'_> {
         while let Some(bytes) = self.wanted() {
             let is_open = self.ahead.lock().is_open();
             // Prometheus waits for the disk, too.
-            let patience = if is_open { self.ahead.patience() } else { SILENCE };
+            let patience = if is_open { self.ahead.patience() } else { CLIENT_STALL };
             match timeout(patience, self.file.read(bytes)).await {
                 Ok(Ok(piece)) => self.ahead.lock().push(piece),
                 Ok(Err(error)) => {
-                    self.space.failed(&error);
+                    self.spill_dir.log_failure(&error);
                     let text = format!("what was read ahead for this client cannot be read back: {error}; ask again");
                     self.ahead.lock().stop(Status::internal(text));
                     return false;
@@ -269,16 +269,18 @@ impl Spilling<'_> {
             return None;
         }
         let block = unread.min(spill::BLOCK);
-        if core.giving.share.take(block) {
+        if core.delivery.share.reserve(block) {
             return Some(block);
         }
         let piece = unread.min(PIECE);
-        core.queue.is_empty().then(|| core.giving.share.force(piece))?;
+        core.queue
+            .is_empty()
+            .then(|| core.delivery.share.reserve_anyway(piece))?;
         Some(piece)
     }
 
     /// Nothing is in the file: what is gathered goes the short way.
-    fn leave(&mut self, is_open: bool) -> bool {
+    fn finish(&mut self, is_open: bool) -> bool {
         let mut core = self.ahead.lock();
         for piece in self.gathered.drain(..) {
             core.push(piece);
@@ -289,23 +291,23 @@ impl Spilling<'_> {
     }
 }
 
-impl Ahead {
-    fn look(&self) -> Look {
+impl ReadAhead {
+    fn client_state(&self) -> ClientState {
         let core = self.lock();
         if !core.is_open() && core.out.is_empty() && core.queue.is_empty() && !core.is_spilled {
-            return Look::Over;
+            return ClientState::Over;
         }
         let Some(idle_since) = core.idle_since else {
-            return Look::KeepsUp;
+            return ClientState::KeepsUp;
         };
         let idle = idle_since.elapsed();
-        if idle >= SILENCE {
-            return Look::Silent;
+        if idle >= CLIENT_STALL {
+            return ClientState::Stalled;
         }
-        let lags = idle >= LOOK || core.waited >= A_LITTLE_AT_A_TIME;
+        let lags = idle >= CHECK_EVERY || core.waited >= A_LITTLE_AT_A_TIME;
         match core.is_open() && lags {
-            true => Look::Lags,
-            false => Look::KeepsUp,
+            true => ClientState::Lags,
+            false => ClientState::KeepsUp,
         }
     }
 
@@ -320,14 +322,16 @@ impl Ahead {
         if !core.is_open() && core.out.is_empty() {
             return Poll::Ready(Step::Over);
         }
-        if !core.giving.share.take(PIECE) {
+        if !core.delivery.share.reserve(PIECE) {
             return Poll::Ready(Step::Full);
         }
         let step = core.poll_piece(cx);
         match &step {
-            Poll::Ready(Step::Piece(piece)) if piece.len() > PIECE => core.giving.share.force(piece.len() - PIECE),
-            Poll::Ready(Step::Piece(piece)) => core.giving.share.give_back(PIECE - piece.len()),
-            _ => core.giving.share.give_back(PIECE),
+            Poll::Ready(Step::Piece(piece)) if piece.len() > PIECE => {
+                core.delivery.share.reserve_anyway(piece.len() - PIECE)
+            }
+            Poll::Ready(Step::Piece(piece)) => core.delivery.share.release(PIECE - piece.len()),
+            _ => core.delivery.share.release(PIECE),
         }
         step
     }
@@ -339,7 +343,7 @@ impl Ahead {
 
     /// Lets Prometheus wait for the client, or for memory; whether the call goes on.
     async fn wait(&self) -> bool {
-        self.lock().hold();
+        self.lock().start_waiting();
         let patience = self.patience();
         if patience.is_zero() {
             return self.end_lagging();
@@ -349,8 +353,8 @@ impl Ahead {
         true
     }
 
-    fn is_silent(&self) -> bool {
-        matches!(self.look(), Look::Silent)
+    fn is_stalled(&self) -> bool {
+        matches!(self.client_state(), ClientState::Stalled)
     }
 
     fn patience(&self) -> Duration {
@@ -365,22 +369,22 @@ impl Ahead {
              (--store.max-client-lag, at most a quarter of Prometheus' block duration), since an open read keeps it from \
              sealing blocks; read faster, ask for less at once, or give narthex more room: --store.read-ahead within \
              --store.memory-limit, --store.spill-dir within --store.spill-limit",
-            core.giving.patience
+            core.delivery.patience
         );
-        core.giving.metrics.lagged();
-        core.giving
+        core.delivery.metrics.lagged();
+        core.delivery
             .caller
-            .is_at("ended, for a client that lags; what it is told waits for it");
+            .set_stage("ended, for a client that lags; what it is told waits for it");
         core.stop(Status::aborted(text));
         false
     }
 
     /// Ends the answer of a client that takes nothing.
-    fn end_silent(&self) {
+    fn end_stalled(&self) {
         let mut core = self.lock();
-        let text = format!("the client read nothing for {SILENCE:?}; what was held for it was given to others");
-        core.giving.metrics.stalled();
-        core.giving.caller.is_at("ended, for a client that reads nothing");
+        let text = format!("the client read nothing for {CLIENT_STALL:?}; what was held for it was given to others");
+        core.delivery.metrics.stalled();
+        core.delivery.caller.set_stage("ended, for a client that reads nothing");
         core.stop(Status::aborted(text));
     }
 }
@@ -394,7 +398,7 @@ impl Core {
                 Ok(filled) => std::task::ready!(filled),
                 Err(panic) => {
                     self.out.clear();
-                    self.finish(Status::internal(text_of(&*panic)));
+                    self.finish(Status::internal(panic_text(&*panic)));
                     self.wake();
                 }
             }
@@ -402,9 +406,9 @@ impl Core {
         if self.out.is_empty() {
             return Poll::Ready(Step::Over);
         }
-        let step = Step::Piece(self.cut());
+        let step = Step::Piece(self.take_piece());
         if self.is_open() {
-            self.hold();
+            self.start_waiting();
         }
         Poll::Ready(step)
     }

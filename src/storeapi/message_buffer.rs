@@ -13,12 +13,12 @@ const SMALL: usize = 4 << 10;
 
 /// Bytes in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Rope {
+pub(super) struct MessageBuffer {
     pieces: Vec<BytesMut>,
     length: usize,
 }
 
-impl Rope {
+impl MessageBuffer {
     /// How many bytes it has.
     pub(super) fn len(&self) -> usize {
         self.length
@@ -112,9 +112,9 @@ mod tests {
     use super::*;
     use crate::pb::thanos::{Label, ZLabelSet};
 
-    fn all(rope: Rope) -> Vec<u8> {
-        let length = rope.len();
-        let bytes: Vec<u8> = rope.into_pieces().flatten().collect();
+    fn all(buffer: MessageBuffer) -> Vec<u8> {
+        let length = buffer.len();
+        let bytes: Vec<u8> = buffer.into_pieces().flatten().collect();
         assert_eq!(bytes.len(), length);
         bytes
     }
@@ -129,18 +129,18 @@ mod tests {
     #[test]
     fn a_message_in_pieces_is_the_message() {
         let labels: Vec<Label> = [0, 1, 127, 128, 5000, 70_000, 3, 200_000].map(label).into();
-        let mut rope = Rope::default();
+        let mut buffer = MessageBuffer::default();
         for label in &labels {
-            rope.field(1, label);
+            buffer.field(1, label);
         }
-        assert!(rope.pieces.len() > 3);
-        let mut outer = Rope::default();
-        outer.nested(1, rope);
+        assert!(buffer.pieces.len() > 3);
+        let mut outer = MessageBuffer::default();
+        outer.nested(1, buffer);
         let set = ZLabelSet { labels };
         let want = crate::pb::thanos::DroppedTarget {
             discovered_labels: Some(set),
         };
-        let mut body = Rope::default();
+        let mut body = MessageBuffer::default();
         body.message(outer).unwrap();
         let bytes = all(body);
         assert_eq!(bytes[5..], want.encode_to_vec());
@@ -149,13 +149,13 @@ mod tests {
 
     #[test]
     fn small_ropes_are_joined_and_pieces_stay_small() {
-        let mut rope = Rope::default();
+        let mut buffer = MessageBuffer::default();
         for _ in 0..1000 {
-            let mut small = Rope::default();
+            let mut small = MessageBuffer::default();
             small.field(1, &label(100));
-            rope.append(small);
+            buffer.append(small);
         }
-        assert_eq!(rope.pieces.len(), 2);
-        assert!(rope.pieces.iter().all(|piece| piece.capacity() <= 2 * PIECE));
+        assert_eq!(buffer.pieces.len(), 2);
+        assert!(buffer.pieces.iter().all(|piece| piece.capacity() <= 2 * PIECE));
     }
 }

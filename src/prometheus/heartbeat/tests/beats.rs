@@ -86,19 +86,19 @@ fn well(path: &str) -> Told {
 }
 
 /// A heartbeat that was answered before.
-fn up(server: &Server) -> Peer {
-    let (mut peer, _) = peer_of(&server.url, settings());
-    peer.take(reading(&[("cluster", "eu")], "2h"));
-    peer
+fn up(server: &Server) -> Heartbeat {
+    let (mut heartbeat, _) = heartbeat_of(&server.url, settings());
+    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
+    heartbeat
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_that_hangs_anywhere_is_told_within_its_time_both_tries_included() {
     for at in ["/flags", "/buildinfo", "/metrics", "/config"] {
         let server = Server::start(move |path, _| if path.ends_with(at) { None } else { well(path) }).await;
-        for peer in [up(&server), peer_of(&server.url, settings()).0] {
+        for heartbeat in [up(&server), heartbeat_of(&server.url, settings()).0] {
             let start = Instant::now();
-            let error = peer.read_twice().await.expect_err("it hangs");
+            let error = heartbeat.read_twice().await.expect_err("it hangs");
             assert_eq!(start.elapsed(), LIMIT, "{at}");
             assert!(
                 error.url.ends_with(at) && matches!(error.kind, ErrorKind::Timeout(LIMIT)),
@@ -131,15 +131,15 @@ async fn a_guarded_metrics_page_costs_what_is_on_it_and_is_told_once() {
             path => well(path),
         };
         let server = Server::start(guarded).await;
-        let mut peer = up(&server);
+        let mut heartbeat = up(&server);
         for round in 1..3 {
-            let (_, reading) = peer.read_twice().await.unwrap();
+            let (_, reading) = heartbeat.read_twice().await.unwrap();
             assert_eq!(reading.storage, Storage::default());
-            peer.take(Ok(reading));
-            let snapshot = peer.sender.borrow().clone();
+            heartbeat.apply(Ok(reading));
+            let snapshot = heartbeat.sender.borrow().clone();
             assert!(snapshot.up && snapshot.problem.is_none(), "{snapshot:?}");
-            assert_eq!((snapshot.lowest_time_ms, peer.metrics.up.get()), (0, 1));
-            assert!(matches!(&*peer.warned, [one] if one.contains("does not show its own metrics")));
+            assert_eq!((snapshot.lowest_time_ms, heartbeat.metrics.up.get()), (0, 1));
+            assert!(matches!(&*heartbeat.warned, [one] if one.contains("does not show its own metrics")));
             // One such answer is not believed while the page was there; after that it is.
             let asked = server.asked().iter().filter(|path| *path == "/metrics").count();
             assert_eq!(asked, 1 + round, "{:?}", server.asked());
@@ -150,13 +150,13 @@ async fn a_guarded_metrics_page_costs_what_is_on_it_and_is_told_once() {
 #[tokio::test(start_paused = true)]
 async fn names_are_looked_up_and_an_end_of_that_leaves_the_rest_unknown() {
     let server = Server::start(|path, _| well(path)).await;
-    let (mut peer, registry) = peer_of(&server.url, settings());
-    peer.take(reading(&[("cluster", "eu")], "2h"));
-    let names = peer.stored_names();
+    let (mut heartbeat, registry) = heartbeat_of(&server.url, settings());
+    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
+    let names = heartbeat.stored_names();
     for name in ["replica", "pod", "a.b"] {
         assert!(names.may_be_stored(name));
     }
-    peer.look_up().await;
+    heartbeat.look_up_names().await;
     // The external label is among them, though nobody has asked.
     let told = || ["cluster", "replica", "pod", "a.b"].map(|name| names.may_be_stored(name));
     assert_eq!(
@@ -170,10 +170,10 @@ async fn names_are_looked_up_and_an_end_of_that_leaves_the_rest_unknown() {
         unknown,
     };
     assert_eq!(names.counts(), counts(1, 2, 1));
-    let (_, reading) = peer.read_twice().await.unwrap();
-    peer.take(Ok(reading));
+    let (_, reading) = heartbeat.read_twice().await.unwrap();
+    heartbeat.apply(Ok(reading));
     assert_eq!(told(), [true; 4], "this is another version");
-    peer.look_up().await;
+    heartbeat.look_up_names().await;
     assert_eq!(told(), [false, true, false, false]);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -194,17 +194,17 @@ async fn names_are_looked_up_and_an_end_of_that_leaves_the_rest_unknown() {
             path => well(path),
         };
         let server = Server::start(silent).await;
-        let mut peer = up(&server);
-        let (_, reading) = peer.read_twice().await.unwrap();
-        peer.take(Ok(reading));
-        let names = peer.stored_names();
+        let mut heartbeat = up(&server);
+        let (_, reading) = heartbeat.read_twice().await.unwrap();
+        heartbeat.apply(Ok(reading));
+        let names = heartbeat.stored_names();
         for name in ["pod", "replica", "a.b"] {
             names.may_be_stored(name);
         }
-        names.learned("zone", false);
+        names.looked_up("zone", false);
         let start = Instant::now();
-        peer.look_up().await;
-        assert_eq!(start.elapsed(), if hangs { LOOK } else { Duration::ZERO });
+        heartbeat.look_up_names().await;
+        assert_eq!(start.elapsed(), if hangs { LOOKUP_TIME } else { Duration::ZERO });
         let told = ["a.b", "cluster", "pod", "replica"].map(|name| names.may_be_stored(name));
         assert_eq!(told, [false, false, true, true]);
         let asked = server.asked();
@@ -223,27 +223,27 @@ async fn an_agent_that_does_not_tell_its_flags_is_known_by_what_it_refuses() {
         path => well(path),
     };
     let server = Server::start(agent).await;
-    let (mut peer, _) = peer_of(&server.url, settings());
+    let (mut heartbeat, _) = heartbeat_of(&server.url, settings());
     for round in 0..3 {
-        let (_, reading) = peer.read_twice().await.unwrap();
-        peer.take(Ok(reading));
-        assert_eq!(peer.sender.borrow().is_agent(), round > 0);
-        peer.look_up().await;
+        let (_, reading) = heartbeat.read_twice().await.unwrap();
+        heartbeat.apply(Ok(reading));
+        assert_eq!(heartbeat.sender.borrow().is_agent(), round > 0);
+        heartbeat.look_up_names().await;
     }
     assert!(
-        matches!(&*peer.warned, [one] if one.contains("agent mode")),
+        matches!(&*heartbeat.warned, [one] if one.contains("agent mode")),
         "{:?}",
-        peer.warned
+        heartbeat.warned
     );
-    let looked = server
+    let last_lookup = server
         .asked()
         .iter()
         .filter(|path| path.starts_with("/api/v1/label/"))
         .count();
-    assert_eq!(looked, 1, "an agent is not asked again");
+    assert_eq!(last_lookup, 1, "an agent is not asked again");
     // After a restart it may be another.
-    peer.take(refused());
-    let (_, reading) = peer.read_twice().await.unwrap();
-    peer.take(Ok(reading));
-    assert!(!peer.sender.borrow().is_agent());
+    heartbeat.apply(refused());
+    let (_, reading) = heartbeat.read_twice().await.unwrap();
+    heartbeat.apply(Ok(reading));
+    assert!(!heartbeat.sender.borrow().is_agent());
 }

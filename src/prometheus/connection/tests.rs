@@ -9,9 +9,9 @@ use super::*;
 const LIMIT: Duration = Duration::from_secs(30);
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
-async fn listen() -> (TcpListener, Arc<Link>) {
+async fn listen() -> (TcpListener, Arc<ConnectionPool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let link = Link::new(Target {
+    let pool = ConnectionPool::new(Target {
         host: "127.0.0.1".to_owned(),
         port: listener.local_addr().unwrap().port(),
         tls: None,
@@ -19,7 +19,7 @@ async fn listen() -> (TcpListener, Arc<Link>) {
         idle_connections: 2,
         idle_timeout: Some(LIMIT),
     });
-    (listener, Arc::new(link))
+    (listener, Arc::new(pool))
 }
 
 fn question() -> Request<Full<Bytes>> {
@@ -32,9 +32,9 @@ fn question() -> Request<Full<Bytes>> {
     request
 }
 
-async fn whole(link: &Arc<Link>) -> Result<Vec<u8>, ErrorKind> {
+async fn whole(pool: &Arc<ConnectionPool>) -> Result<Vec<u8>, ErrorKind> {
     let asked = async {
-        let (_, mut body) = link.send(question()).await?;
+        let (_, mut body) = pool.send(question()).await?;
         let mut found = Vec::new();
         while let Some(piece) = std::future::poll_fn(|cx| body.poll_piece(cx)).await {
             found.extend_from_slice(&piece?);
@@ -45,7 +45,7 @@ async fn whole(link: &Arc<Link>) -> Result<Vec<u8>, ErrorKind> {
 }
 
 /// Reads a request to its end, which is its body of one byte.
-async fn hear(stream: &mut TcpStream) {
+async fn read_request(stream: &mut TcpStream) {
     let mut heard = Vec::new();
     while !heard.ends_with(b"\r\n\r\n?") {
         let byte = stream.read_u8().await.unwrap();
@@ -55,11 +55,11 @@ async fn hear(stream: &mut TcpStream) {
 
 #[tokio::test]
 async fn a_connection_is_used_again() {
-    let (listener, link) = listen().await;
+    let (listener, pool) = listen().await;
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         for _ in 0..3 {
-            hear(&mut stream).await;
+            read_request(&mut stream).await;
             stream.write_all(ANSWER).await.unwrap();
         }
         // A second connection would be refused from here on.
@@ -67,50 +67,50 @@ async fn a_connection_is_used_again() {
         stream
     });
     for _ in 0..3 {
-        assert_eq!(whole(&link).await.unwrap(), b"hello");
+        assert_eq!(whole(&pool).await.unwrap(), b"hello");
     }
     server.await.unwrap();
 }
 
 #[tokio::test]
 async fn one_that_the_server_has_closed_meanwhile_is_replaced() {
-    let (listener, link) = listen().await;
+    let (listener, pool) = listen().await;
     let server = tokio::spawn(async move {
         for _ in 0..3 {
             let (mut stream, _) = listener.accept().await.unwrap();
-            hear(&mut stream).await;
+            read_request(&mut stream).await;
             stream.write_all(ANSWER).await.unwrap();
         }
     });
     for _ in 0..3 {
-        assert_eq!(whole(&link).await.unwrap(), b"hello");
+        assert_eq!(whole(&pool).await.unwrap(), b"hello");
     }
     server.await.unwrap();
     // Nobody listens any more, and the connection that waits is closed: an error, and no waiting.
-    assert!(matches!(whole(&link).await, Err(ErrorKind::Refused)));
+    assert!(matches!(whole(&pool).await, Err(ErrorKind::Refused)));
 }
 
 #[tokio::test]
 async fn a_server_that_closes_without_an_answer_is_an_error() {
-    let (listener, link) = listen().await;
+    let (listener, pool) = listen().await;
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        hear(&mut stream).await;
+        read_request(&mut stream).await;
     });
-    let error = whole(&link).await.unwrap_err();
+    let error = whole(&pool).await.unwrap_err();
     assert!(matches!(error, ErrorKind::Unreachable(_)), "{error}");
     server.await.unwrap();
 }
 
 #[tokio::test]
 async fn a_body_that_is_cut_is_an_error_and_what_came_before_is_given() {
-    let (listener, link) = listen().await;
+    let (listener, pool) = listen().await;
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        hear(&mut stream).await;
+        read_request(&mut stream).await;
         stream.write_all(&ANSWER[..ANSWER.len() - 1]).await.unwrap();
     });
-    let (_, mut body) = link.send(question()).await.unwrap();
+    let (_, mut body) = pool.send(question()).await.unwrap();
     let first = std::future::poll_fn(|cx| body.poll_piece(cx)).await.unwrap().unwrap();
     assert_eq!(first, b"hell"[..]);
     let error = timeout(LIMIT, std::future::poll_fn(|cx| body.poll_piece(cx))).await;
@@ -120,17 +120,17 @@ async fn a_body_that_is_cut_is_an_error_and_what_came_before_is_given() {
 
 #[tokio::test]
 async fn an_answer_that_is_dropped_closes_its_connection() {
-    let (listener, link) = listen().await;
+    let (listener, pool) = listen().await;
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        hear(&mut stream).await;
+        read_request(&mut stream).await;
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\nhello")
             .await
             .unwrap();
         stream
     });
-    let answer = link.send(question()).await.unwrap();
+    let answer = pool.send(question()).await.unwrap();
     let mut stream = server.await.unwrap();
     drop(answer);
     let mut byte = [0];

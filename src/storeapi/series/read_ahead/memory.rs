@@ -6,7 +6,7 @@
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-use crate::storeapi::budget::{Budget, Held};
+use crate::storeapi::budget::{Budget, Reservation};
 
 /// How many times what is left a call may hold.
 const TIMES_WHAT_IS_LEFT: usize = 3;
@@ -17,7 +17,7 @@ const BESIDE: usize = 512 << 10;
 
 /// The memory; clones share it.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct Memory {
     budget: Budget,
     used: Gauge,
     total: usize,
@@ -26,13 +26,13 @@ pub struct Room {
 /// What one call holds of it; given back when dropped.
 #[derive(Debug)]
 pub struct Share {
-    room: Room,
-    held: Held,
+    memory: Memory,
+    reservation: Reservation,
     /// Bytes that are held until the call ends.
     beside: usize,
 }
 
-impl Room {
+impl Memory {
     /// Memory of `total` bytes, which are taken from `budget` as they are needed.
     pub fn new(budget: Budget, total: usize) -> Self {
         Self {
@@ -54,8 +54,8 @@ impl Room {
     /// Nothing yet.
     pub fn share(&self) -> Share {
         Share {
-            held: self.budget.hold(),
-            room: self.clone(),
+            reservation: self.budget.reservation(),
+            memory: self.clone(),
             beside: 0,
         }
     }
@@ -63,52 +63,52 @@ impl Room {
 
 impl Share {
     /// The call lags.
-    pub fn lags(&mut self) {
+    pub fn mark_lagging(&mut self) {
         if self.beside == 0 {
-            self.force(BESIDE);
+            self.reserve_anyway(BESIDE);
             self.beside = BESIDE;
         }
     }
 
     /// Takes memory, if this call may have so much more.
-    pub fn take(&mut self, bytes: usize) -> bool {
-        let used = usize::try_from(self.room.used.get()).unwrap_or(0);
-        let left = self.room.total.saturating_sub(used.saturating_add(bytes));
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        let used = usize::try_from(self.memory.used.get()).unwrap_or(0);
+        let left = self.memory.total.saturating_sub(used.saturating_add(bytes));
         let may_hold = left.saturating_mul(TIMES_WHAT_IS_LEFT);
-        let pieces = self.held.bytes() - self.beside;
+        let pieces = self.reservation.bytes() - self.beside;
         if pieces.saturating_add(bytes) > may_hold {
             return false;
         }
-        if !self.held.take(bytes) {
-            self.held.give_back(bytes);
+        if !self.reservation.reserve(bytes) {
+            self.reservation.release(bytes);
             return false;
         }
-        self.room.used.inc_by(bytes as i64);
+        self.memory.used.inc_by(bytes as i64);
         true
     }
 
     /// Takes memory that is in use already, whether there is so much or not.
-    pub fn force(&mut self, bytes: usize) {
-        self.held.take(bytes);
-        self.room.used.inc_by(bytes as i64);
+    pub fn reserve_anyway(&mut self, bytes: usize) {
+        self.reservation.reserve(bytes);
+        self.memory.used.inc_by(bytes as i64);
     }
 
     /// Gives back so many bytes, which were taken before.
-    pub fn give_back(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.held.bytes() - self.beside);
-        self.held.give_back(bytes);
-        self.room.used.dec_by(bytes as i64);
+    pub fn release(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.reservation.bytes() - self.beside);
+        self.reservation.release(bytes);
+        self.memory.used.dec_by(bytes as i64);
     }
 
     /// The call has ended: gives back everything.
     pub fn end(&mut self) {
         self.beside = 0;
-        self.give_all_back();
+        self.release_all();
     }
 
     /// Gives back all that pieces take.
-    pub fn give_all_back(&mut self) {
-        self.give_back(self.held.bytes());
+    pub fn release_all(&mut self) {
+        self.release(self.reservation.bytes());
     }
 }
 
@@ -126,14 +126,14 @@ mod tests {
 
     /// How much `share` gets, a MiB at a time.
     fn fill(share: &mut Share) -> usize {
-        std::iter::from_fn(|| share.take(MIB).then_some(1)).count()
+        std::iter::from_fn(|| share.reserve(MIB).then_some(1)).count()
     }
 
     #[test]
     fn one_call_gets_three_quarters_and_the_next_ones_a_share_each() {
         let budget = Budget::new(256 * MIB);
-        let room = Room::new(budget.clone(), 64 * MIB + 64 * MIB / 5);
-        let mut shares: Vec<Share> = (0..4).map(|_| room.share()).collect();
+        let memory = Memory::new(budget.clone(), 64 * MIB + 64 * MIB / 5);
+        let mut shares: Vec<Share> = (0..4).map(|_| memory.share()).collect();
         let got: Vec<usize> = shares.iter_mut().map(fill).collect();
         assert_eq!(got, [48, 12, 3, 0]);
         assert_eq!(budget.used(), 63 * MIB);
@@ -141,27 +141,27 @@ mod tests {
         assert_eq!(budget.used(), 15 * MIB);
         assert_eq!(fill(&mut shares[0]), 33);
         drop(shares);
-        assert_eq!((budget.used(), room.used.get()), (0, 0));
+        assert_eq!((budget.used(), memory.used.get()), (0, 0));
     }
 
     #[test]
     fn without_memory_in_the_account_there_is_none_here() {
         let budget = Budget::new(10 * MIB);
-        let room = Room::new(budget.clone(), 64 * MIB);
-        let mut other = budget.hold();
-        assert!(other.take(8 * MIB));
-        let mut share = room.share();
+        let memory = Memory::new(budget.clone(), 64 * MIB);
+        let mut other = budget.reservation();
+        assert!(other.reserve(8 * MIB));
+        let mut share = memory.share();
         assert_eq!((fill(&mut share), budget.used()), (2, 10 * MIB));
-        share.force(3 * MIB);
-        share.give_back(5 * MIB);
-        assert_eq!((budget.used(), room.used.get()), (8 * MIB, 0));
-        share.lags();
-        share.lags();
-        share.give_all_back();
-        assert_eq!(room.used.get(), BESIDE as i64);
+        share.reserve_anyway(3 * MIB);
+        share.release(5 * MIB);
+        assert_eq!((budget.used(), memory.used.get()), (8 * MIB, 0));
+        share.mark_lagging();
+        share.mark_lagging();
+        share.release_all();
+        assert_eq!(memory.used.get(), BESIDE as i64);
         drop(share);
-        assert_eq!(room.used.get(), 0);
-        assert_eq!(Room::new(Budget::new(MIB), 0).share().held.bytes(), 0);
-        assert!(!Room::new(Budget::new(MIB), 0).share().take(1));
+        assert_eq!(memory.used.get(), 0);
+        assert_eq!(Memory::new(Budget::new(MIB), 0).share().reservation.bytes(), 0);
+        assert!(!Memory::new(Budget::new(MIB), 0).share().reserve(1));
     }
 }

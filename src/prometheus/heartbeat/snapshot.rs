@@ -1,17 +1,60 @@
 //! What is known of Prometheus after each heartbeat; pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{CLOSELY, RELOADS_FAIL, RETRY, Reading, Settings};
 use crate::{
     model::Labels,
     prometheus::{
         checks::{self, Finding, Severity},
+        client::Storage,
         error::Error,
     },
 };
+
+/// Pause between two tries while Prometheus does not answer.
+pub(super) const RETRY: Duration = Duration::from_secs(2);
+
+/// For how long a failed reload means that Prometheus may take blocks back: it tries again each minute.
+pub(super) const RELOADS_FAIL: Duration = Duration::from_secs(180);
+
+/// Longest pause between two heartbeats meanwhile.
+pub(super) const SHORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the heartbeat works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Time between two heartbeats.
+    pub interval: Duration,
+    /// Labels from our own flags; they are laid over Prometheus' own.
+    pub extra_labels: Labels,
+    /// What to hold Prometheus' flags against; `None`, when nothing is uploaded, checks nothing.
+    pub validation: Option<Validation>,
+}
+
+/// What Prometheus' flags must fit, as [`checks::validate`] wants it.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    /// The data directory, spelled as `--tsdb.path` has it.
+    pub tsdb_path: PathBuf,
+    /// The file name of the ledger in it.
+    pub ledger_name: String,
+    /// Unequal block durations are accepted.
+    pub ignore_unequal: bool,
+}
+
+/// What one heartbeat read.
+#[derive(Debug)]
+pub(super) struct Observation {
+    pub(super) labels: Labels,
+    pub(super) version: String,
+    /// `None` if Prometheus does not tell them.
+    pub(super) flags: Option<BTreeMap<String, String>>,
+    pub(super) storage: Storage,
+    /// Why nothing is known of its storage.
+    pub(super) guarded: Option<Error>,
+}
 
 /// What is known of Prometheus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +112,7 @@ impl Snapshot {
 }
 
 /// The snapshot after a heartbeat that was answered.
-pub(super) fn answered(old: &Snapshot, reading: Reading, findings: &[Finding], settings: &Settings) -> Snapshot {
+pub(super) fn answered(old: &Snapshot, reading: Observation, findings: &[Finding], settings: &Settings) -> Snapshot {
     let storage = reading.storage;
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
     let errors: Vec<String> = errors.map(ToString::to_string).collect();
@@ -113,7 +156,7 @@ pub(super) fn is_another(old: &Snapshot, new: &Snapshot) -> bool {
 pub(super) fn pause(snapshot: &Snapshot, interval: Duration) -> Duration {
     match snapshot {
         Snapshot { up: false, .. } => RETRY.min(interval),
-        _ if reloads_fail(snapshot) => CLOSELY.min(interval),
+        _ if reloads_fail(snapshot) => SHORT_INTERVAL.min(interval),
         _ => interval,
     }
 }

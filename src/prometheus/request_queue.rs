@@ -21,7 +21,7 @@ use tokio::{
 use super::error::Shed;
 
 /// Questions of each kind at once.
-pub(super) const PLACES: usize = 8;
+pub(super) const SLOTS: usize = 8;
 /// Questions of each kind that may wait at once.
 pub(super) const WAITING_MAX: usize = 1000;
 
@@ -59,7 +59,7 @@ struct Metrics {
 
 /// The queues.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct RequestQueues {
     labels: Arc<Queue>,
     others: Arc<Queue>,
     metrics: Metrics,
@@ -67,7 +67,7 @@ pub(super) struct Turns {
 
 #[derive(Debug)]
 struct Queue {
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     queued: AtomicUsize,
     waiting: Gauge,
     running: Gauge,
@@ -77,12 +77,12 @@ struct Queue {
 
 /// Leave to ask.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Permit {
     queue: Arc<Queue>,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
-impl Turns {
+impl RequestQueues {
     /// Queues in which nobody is.
     pub(super) fn new() -> Self {
         let wait = || Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0]);
@@ -96,7 +96,7 @@ impl Turns {
         let queue = |kind: Kind| {
             let of = Of { kind: kind.name() };
             Arc::new(Queue {
-                places: Arc::new(Semaphore::new(PLACES)),
+                slots: Arc::new(Semaphore::new(SLOTS)),
                 queued: AtomicUsize::new(0),
                 waiting: metrics.waiting.get_or_create(&of).clone(),
                 running: metrics.running.get_or_create(&of).clone(),
@@ -141,23 +141,23 @@ impl Turns {
     ///
     /// # Errors
     /// The queue is full, or the turn does not come in time.
-    pub(super) async fn enter(&self, kind: Kind, by: Instant) -> Result<Turn, Shed> {
+    pub(super) async fn acquire(&self, kind: Kind, by: Instant) -> Result<Permit, Shed> {
         let queue = match kind {
             Kind::Labels => &self.labels,
             Kind::Others => &self.others,
         };
         let since = Instant::now();
-        let place = match Arc::clone(&queue.places).try_acquire_owned() {
-            Ok(place) => place,
+        let slot = match Arc::clone(&queue.slots).try_acquire_owned() {
+            Ok(slot) => slot,
             Err(_) => queue.wait(by).await.inspect_err(|_| {
                 queue.shed.inc();
             })?,
         };
         queue.wait.observe(since.elapsed().as_secs_f64());
         queue.running.inc();
-        Ok(Turn {
+        Ok(Permit {
             queue: Arc::clone(queue),
-            _place: place,
+            _slot: slot,
         })
     }
 }
@@ -169,21 +169,21 @@ impl Queue {
         if waiting.before >= WAITING_MAX {
             return Err(Shed::Full {
                 most: WAITING_MAX,
-                places: PLACES,
+                slots: SLOTS,
             });
         }
-        match timeout_at(by, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
+        match timeout_at(by, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
             // The semaphore is never closed, so that only time can run out.
             Ok(Err(_)) | Err(_) => Err(Shed::TooLate {
                 waited: since.elapsed(),
-                places: PLACES,
+                slots: SLOTS,
             }),
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.queue.running.dec();
     }
@@ -222,58 +222,58 @@ mod tests {
         Instant::now() + Duration::from_secs(5)
     }
 
-    async fn fill(turns: &Turns, kind: Kind) -> Vec<Turn> {
+    async fn fill(queues: &RequestQueues, kind: Kind) -> Vec<Permit> {
         let mut held = Vec::new();
-        for _ in 0..PLACES {
-            held.push(turns.enter(kind, soon()).await.unwrap());
+        for _ in 0..SLOTS {
+            held.push(queues.acquire(kind, soon()).await.unwrap());
         }
         held
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_kind_does_not_wait_for_the_other() {
-        let turns = Turns::new();
-        let mut held = fill(&turns, Kind::Others).await;
-        let mut waiting = Box::pin(turns.enter(Kind::Others, soon()));
+        let queues = RequestQueues::new();
+        let mut held = fill(&queues, Kind::Others).await;
+        let mut waiting = Box::pin(queues.acquire(Kind::Others, soon()));
         assert!(poll!(waiting.as_mut()).is_pending());
-        let labels = turns.enter(Kind::Labels, soon()).await.unwrap();
+        let labels = queues.acquire(Kind::Labels, soon()).await.unwrap();
         let counts = |queue: &Queue| (queue.waiting.get(), queue.running.get(), queue.shed.get());
-        assert_eq!(counts(&turns.others), (1, PLACES as i64, 0));
-        assert_eq!(counts(&turns.labels), (0, 1, 0));
+        assert_eq!(counts(&queues.others), (1, SLOTS as i64, 0));
+        assert_eq!(counts(&queues.labels), (0, 1, 0));
         held.pop();
         held.push(waiting.await.unwrap());
         drop((held, labels));
-        assert_eq!(counts(&turns.others), (0, 0, 0));
-        assert_eq!(counts(&turns.labels), (0, 0, 0));
+        assert_eq!(counts(&queues.others), (0, 0, 0));
+        assert_eq!(counts(&queues.labels), (0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_waited_for_until_the_deadline_and_a_dropped_wait_leaves_the_queue() {
-        let turns = Turns::new();
-        let held = fill(&turns, Kind::Labels).await;
-        let gone = Box::pin(turns.enter(Kind::Labels, soon()));
+        let queues = RequestQueues::new();
+        let held = fill(&queues, Kind::Labels).await;
+        let gone = Box::pin(queues.acquire(Kind::Labels, soon()));
         drop(gone);
-        let error = turns.enter(Kind::Labels, soon()).await.unwrap_err();
+        let error = queues.acquire(Kind::Labels, soon()).await.unwrap_err();
         assert!(
             error.to_string().starts_with("waited 5s for one of 8 questions"),
             "{error}"
         );
-        assert_eq!((turns.labels.waiting.get(), turns.labels.shed.get()), (0, 1));
+        assert_eq!((queues.labels.waiting.get(), queues.labels.shed.get()), (0, 1));
         drop(held);
-        turns.enter(Kind::Labels, soon()).await.unwrap();
+        queues.acquire(Kind::Labels, soon()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_queue_has_an_end() {
-        let turns = Turns::new();
-        let _held = fill(&turns, Kind::Others).await;
+        let queues = RequestQueues::new();
+        let _held = fill(&queues, Kind::Others).await;
         let mut waiting: Vec<_> = (0..WAITING_MAX)
-            .map(|_| Box::pin(turns.enter(Kind::Others, soon())))
+            .map(|_| Box::pin(queues.acquire(Kind::Others, soon())))
             .collect();
         for wait in &mut waiting {
             assert!(poll!(wait.as_mut()).is_pending());
         }
-        let error = turns.enter(Kind::Others, soon()).await.unwrap_err();
+        let error = queues.acquire(Kind::Others, soon()).await.unwrap_err();
         assert!(matches!(error, Shed::Full { .. }), "{error}");
     }
 }

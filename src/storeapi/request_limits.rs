@@ -23,14 +23,14 @@ use tokio::time::timeout;
 use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;
 
-use self::table::{KINDS, Kind, request};
-use super::budget::{Budget, Held};
+use self::fields::{KINDS, Kind, request};
+use super::budget::{Budget, Reservation};
 use crate::{
     model::fields::{Malformed, walk},
     ops::grpc::MESSAGE_MAX,
 };
 
-mod table;
+mod fields;
 
 /// What stands before a message: a byte of flags and four of length.
 const PREFIX: usize = 5;
@@ -44,7 +44,7 @@ const COMES_WITHIN: Duration = Duration::from_secs(120);
 
 /// Looks at requests; clones share the account.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub struct RequestLimits {
     budget: Budget,
     message_max: usize,
 }
@@ -55,12 +55,12 @@ pub struct Admitted {
     /// Prefix and message, or less if the client has sent no more.
     framed: Bytes,
     /// What it takes, as long as this is kept.
-    held: Option<Held>,
+    reservation: Option<Reservation>,
     /// What may come behind it, which nobody reads.
     rest: Body,
 }
 
-impl Guard {
+impl RequestLimits {
     /// Takes memory from `budget`; a message has at most `message_max` bytes, and never more than [`MESSAGE_MAX`].
     pub fn new(budget: Budget, message_max: usize) -> Self {
         let message_max = message_max.min(MESSAGE_MAX);
@@ -85,7 +85,7 @@ impl Guard {
 
     /// Takes the first message off `body`, as far as there is one.
     async fn take(&self, mut rest: Body) -> Result<Admitted, Status> {
-        let (mut first, mut more, mut held) = (Bytes::new(), BytesMut::new(), None);
+        let (mut first, mut more, mut reservation) = (Bytes::new(), BytesMut::new(), None);
         let framed = loop {
             let so_far: &[u8] = if more.is_empty() { &first } else { &more };
             if let Some(end) = self.end(so_far)?
@@ -110,9 +110,13 @@ impl Guard {
                 }
                 more.extend_from_slice(&data);
             }
-            self.charge(first.len().max(more.len()), &mut held)?;
+            self.charge(first.len().max(more.len()), &mut reservation)?;
         };
-        Ok(Admitted { framed, held, rest })
+        Ok(Admitted {
+            framed,
+            reservation,
+            rest,
+        })
     }
 
     /// Where the message ends that begins here, if that can be told.
@@ -131,13 +135,13 @@ impl Guard {
     }
 
     /// Takes memory for a request of which so many bytes are here.
-    fn charge(&self, bytes: usize, held: &mut Option<Held>) -> Result<(), Status> {
+    fn charge(&self, bytes: usize, reservation: &mut Option<Reservation>) -> Result<(), Status> {
         if bytes < SMALL {
             return Ok(());
         }
-        let held = held.get_or_insert_with(|| self.budget.hold());
-        held.keep(0);
-        if held.take(TIMES * bytes) {
+        let reservation = reservation.get_or_insert_with(|| self.budget.reservation());
+        reservation.shrink_to(0);
+        if reservation.reserve(TIMES * bytes) {
             return Ok(());
         }
         Err(Status::resource_exhausted(format!(
@@ -158,13 +162,15 @@ impl Admitted {
     ///
     /// # Errors
     /// `Internal`: there is none, it is compressed in a way that was not agreed, or is not what was asked for.
-    pub fn decode<M: Message + Default>(mut self) -> Result<(M, Option<Held>), Status> {
+    pub fn decode<M: Message + Default>(mut self) -> Result<(M, Option<Reservation>), Status> {
         let bytes = self.message()?;
         let message = M::decode(bytes).map_err(|error| Status::internal(error.to_string()))?;
         let length = bytes.len();
         // What it was decoded from goes.
-        self.held.iter_mut().for_each(|held| held.keep(length));
-        Ok((message, self.held))
+        self.reservation
+            .iter_mut()
+            .for_each(|reservation| reservation.shrink_to(length));
+        Ok((message, self.reservation))
     }
 
     fn message(&self) -> Result<&[u8], Status> {
@@ -205,23 +211,26 @@ pub fn check(path: &str, message: &[u8]) -> Result<(), Status> {
 
 /// A service whose requests are looked at.
 #[derive(Clone, Debug)]
-pub struct Guarded<S> {
+pub struct LimitedService<S> {
     service: S,
-    guard: Guard,
+    request_limits: RequestLimits,
 }
 
-impl<S> Guarded<S> {
-    /// Lets through to `service` what `guard` admits.
-    pub fn new(service: S, guard: Guard) -> Self {
-        Self { service, guard }
+impl<S> LimitedService<S> {
+    /// Lets through to `service` what `request_limits` admits.
+    pub fn new(service: S, request_limits: RequestLimits) -> Self {
+        Self {
+            service,
+            request_limits,
+        }
     }
 }
 
-impl<S: NamedService> NamedService for Guarded<S> {
+impl<S: NamedService> NamedService for LimitedService<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<Request<Body>> for Guarded<S>
+impl<S> Service<Request<Body>> for LimitedService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -235,18 +244,22 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (mut service, guard) = (self.service.clone(), self.guard.clone());
+        let (mut service, request_limits) = (self.service.clone(), self.request_limits.clone());
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let admitted = match guard.admit(parts.uri.path(), body).await {
+            let admitted = match request_limits.admit(parts.uri.path(), body).await {
                 Ok(admitted) => admitted,
                 Err(status) => return Ok(status.into_http()),
             };
-            let Admitted { framed, held, rest } = admitted;
+            let Admitted {
+                framed,
+                reservation,
+                rest,
+            } = admitted;
             let answer = service
                 .call(Request::from_parts(parts, Body::new(Full::new(framed))))
                 .await;
-            drop((held, rest));
+            drop((reservation, rest));
             answer
         })
     }
