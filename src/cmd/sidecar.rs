@@ -25,11 +25,11 @@ use crate::{
     },
     prometheus::{
         client::{Alive, Client, HttpClientConfig},
-        peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
+        heartbeat::{self, Settings as PeerSettings, Snapshot, Validation},
     },
     shipper::{DrainReport, Heartbeat, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper},
     storeapi::{self, budget::Budget, patterns::Patterns},
-    threads::Lane,
+    threads::BlockingPool,
 };
 
 use self::queries::Queries;
@@ -89,7 +89,7 @@ pub struct Sidecar {
     registry: Registry,
     probe: Probe,
     client: Client,
-    peer: Peer,
+    peer: heartbeat::Heartbeat,
     queries: Queries,
     connections: connections::Metrics,
     running: Running,
@@ -127,7 +127,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     }
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let peer = Peer::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
+    let peer = heartbeat::Heartbeat::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
     let passed_on = watch::Sender::new(None);
     let shipping = match bucket {
         None => {
@@ -135,14 +135,14 @@ pub async fn build(config: Config) -> Result<Sidecar> {
             None
         }
         Some(bucket) => {
-            let heartbeat = Heartbeat::new(peer.sooner(), passed_on.subscribe());
+            let heartbeat = Heartbeat::new(peer.trigger(), passed_on.subscribe());
             Some(open(&flags, &bucket, heartbeat, &mut registry).await?)
         }
     };
     // Connections of its own: they live in the thread that answers queries.
     let asked = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let lane = Lane::new(HEAVY_AT_ONCE);
+    let pool = BlockingPool::new(HEAVY_AT_ONCE);
     let context = storeapi::Context {
         client: asked,
         snapshots: peer.snapshots(),
@@ -150,8 +150,8 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         min_time: flags.store.min_time,
         stored_names: peer.stored_names(),
         budget: Budget::new(usize::try_from(flags.store.memory_limit).unwrap_or(usize::MAX)),
-        patterns: Patterns::new(lane.clone()),
-        lane,
+        patterns: Patterns::new(pool.clone()),
+        pool,
         timeout: flags.store.timeout,
     };
     let connections = connections::Metrics::register(&mut registry);
