@@ -52,7 +52,7 @@ async fn a_failed_reload_is_seen_soon_however_long_the_interval() {
     );
 
     failures.store(5, Ordering::SeqCst);
-    running.sooner.notify_one();
+    running.trigger.notify_one();
     let first = running
         .until("a failure", |snapshot| snapshot.reload_failed_at.is_some())
         .await;
@@ -64,13 +64,13 @@ async fn a_failed_reload_is_seen_soon_however_long_the_interval() {
         .await;
 
     failures.store(0, Ordering::SeqCst);
-    running.sooner.notify_one();
+    running.trigger.notify_one();
     let anew = running
         .until("a restart", |snapshot| snapshot.reload_failures == Some(0))
         .await;
     assert_eq!(anew.reload_failed_at, second.reload_failed_at);
     failures.store(2, Ordering::SeqCst);
-    running.sooner.notify_one();
+    running.trigger.notify_one();
     let third = running
         .until("one after the restart", |snapshot| snapshot.reload_failures == Some(2))
         .await;
@@ -87,7 +87,7 @@ async fn each_heartbeat_that_is_answered_counts_also_when_it_tells_nothing_new()
     running.until_ready().await;
     for _ in 0..2 {
         let last = *running.answered.borrow_and_update();
-        running.sooner.notify_one();
+        running.trigger.notify_one();
         let answered = running.answered.wait_for(|answered| *answered > last);
         tokio::time::timeout(LONG, answered)
             .await
