@@ -106,7 +106,7 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
     };
     let http = HttpClientConfig::parse(&source.http_client()?)
         .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
-    for warning in http.warnings().iter().map(String::as_str).chain(Client::warning(url)) {
+    for warning in Client::warnings(url, &http) {
         tracing::warn!(warning, "configuration of the client for Prometheus");
     }
     let client =

@@ -95,11 +95,12 @@ impl Client {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What of `url` has no effect, in words for the log.
-    pub fn warning(url: &Url) -> Option<&'static str> {
+    /// What of `url` and `http` has no effect, in words for the log.
+    pub fn warnings(url: &Url, http: &HttpClientConfig) -> Vec<String> {
         let text = "--prometheus.url has a fragment (from # on), which is never sent to a server: remove it, or write %23 \
                     if the # belongs to the path or the password";
-        url.fragment().map(|_| text)
+        let fragment = url.fragment().map(|_| text.to_owned());
+        http.warnings().iter().cloned().chain(fragment).collect()
     }
 
     /// The address, without credentials.

@@ -229,7 +229,7 @@ impl ErrorKind {
 
     /// The kind of a failed TLS handshake with Prometheus.
     pub(super) fn from_handshake(error: &io::Error) -> Self {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        match tls_error(error) {
             Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::NoTls,
             _ => Self::Unreachable(error.to_string()),
         }
@@ -293,6 +293,13 @@ impl ErrorKind {
         let (line, column) = (error.line(), error.column());
         Self::NotJson { line, column }
     }
+}
+
+/// The error of TLS in one of a connection, however often that is wrapped.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    let deeper = || inner.downcast_ref::<io::Error>().and_then(tls_error);
+    inner.downcast_ref::<rustls::Error>().or_else(deeper)
 }
 
 /// The cause below reqwest's own general words, which would repeat the URL.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use narthex::objstore::{ErrorKind, Limits};
+use narthex::objstore::{ErrorKind, Limits, Scope};
 
 use super::{
     content, limits, open, s3_yaml,
@@ -137,6 +137,43 @@ async fn refusals_are_told_apart_and_not_repeated() {
             }
         }
         assert_eq!(server.seen().len(), 3, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_of_one_object_concerns_no_other_and_says_what_helps() {
+    let archived =
+        "<Error><Code>InvalidObjectState</Code><Message>no</Message><StorageClass>GLACIER</StorageClass></Error>";
+    let kms = "<Error><Code>AccessDenied</Code><Message>User: arn:aws:iam::1:user/u is not authorized to perform: \
+               kms:Decrypt on resource: arn:aws:kms:eu-west-1:1:key/k</Message></Error>";
+    let encrypted = "<Error><Code>InvalidRequest</Code><Message>The object was stored using a form of Server Side \
+                     Encryption.</Message></Error>";
+    for (status, body, told) in [
+        (
+            "403 Forbidden",
+            archived,
+            "archived (storage class GLACIER): restore it",
+        ),
+        ("403 Forbidden", kms, "kms:Decrypt for the KMS key"),
+        ("400 Bad Request", encrypted, "set sse_config to type SSE-C"),
+    ] {
+        let server = Server::start(move |request, _| match request.target.as_str() {
+            "/thanos/other" => ok("", "good"),
+            _ => answer(status, "", body),
+        })
+        .await;
+        let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
+        for error in [
+            bucket.get("x", 10).await.unwrap_err(),
+            bucket.read("x", 0).await.unwrap_err(),
+        ] {
+            assert_eq!(error.scope(), Scope::Object, "{error}");
+            assert!(!error.kind.is_transient(), "{error}");
+            let said = error.to_string();
+            assert!(said.contains(told) && !said.contains("s3:GetObject"), "{said}");
+        }
+        assert_eq!(server.seen().len(), 2, "another try would end in the same way");
+        assert_eq!(bucket.get("other", 10).await.unwrap(), &b"good"[..]);
     }
 }
 

@@ -93,9 +93,9 @@ async fn refused_credentials_are_blamed_on_where_they_come_from() {
 
 #[test]
 fn a_fragment_in_the_url_is_warned_of_and_a_query_is_sent() {
-    let warning = |url: &str| Client::warning(&url.parse().unwrap());
-    assert!(warning("http://localhost:9090/#x").unwrap().contains("fragment"));
-    assert_eq!(warning("http://localhost:9090/?x=%23"), None);
+    let warnings = |url: &str| Client::warnings(&url.parse().unwrap(), &HttpClientConfig::default());
+    assert!(matches!(&warnings("http://localhost:9090/#x")[..], [one] if one.contains("fragment")));
+    assert!(warnings("http://localhost:9090/?x=%23").is_empty());
 }
 
 #[tokio::test]
@@ -133,16 +133,19 @@ async fn tells_the_kinds_of_failure_apart() {
         let bytes = bytes.to_vec();
         move |_: &str| Answer::Raw(bytes.clone())
     };
-    let unreachable = |kind: &ErrorKind| matches!(kind, ErrorKind::Unreachable(_));
-    for bytes in [
-        &b""[..],
-        b"hunter2\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b"\x16\x03\x01\x00hunter2",
+    for (bytes, is_http) in [
+        (&b""[..], true),
+        (b"hunter2\r\n\r\n", false),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", true),
+        (b"\x16\x03\x01\x00hunter2", false),
     ] {
         fake.answer(raw(bytes));
         for error in failures(&plain(&fake)).await {
-            assert!(unreachable(&error.kind), "{error}");
+            let right = match is_http {
+                true => matches!(error.kind, ErrorKind::Unreachable(_)),
+                false => matches!(error.kind, ErrorKind::NotHttp(_)),
+            };
+            assert!(right && !error.to_string().contains("hunter2"), "{error}");
         }
     }
     for body in [

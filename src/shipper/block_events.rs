@@ -1,4 +1,4 @@
-//! What was seen of blocks as they came and went: when they were sealed, and how they left.
+//! What the watch has seen of blocks: when they were sealed, and how they were removed.
 //!
 //! Prometheus removes a block that it needs no more by renaming it first; a block whose reload failed it deletes in place,
 //! and writes its range again under another name. So a young block that left without a rename was **withdrawn**: its samples
@@ -16,9 +16,9 @@ use super::watcher::{Change, Hint};
 use crate::tsdb::BlockId;
 
 /// How long after it was sealed a block may be withdrawn. A failed reload is decided within seconds; more is for a machine
-/// that is out of breath.
+/// that is overloaded.
 pub(super) const MAY_BE_WITHDRAWN: Duration = Duration::from_secs(300);
-/// How long a sighting is kept of a block that no scan shows: a hint may come before the scan, and be asked for after it.
+/// How long an event is kept of a block that no scan shows: a hint may come before the scan, and be asked for after it.
 const KEPT: Duration = Duration::from_secs(300);
 
 /// The same of a block that was durable; longer than a block may count as new by its name.
@@ -33,16 +33,16 @@ pub(super) struct Seal {
     pub(super) since: Instant,
 }
 
-/// How a block left.
+/// How a block was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Departure {
-    /// Prometheus took it back.
+pub(super) enum Removal {
+    /// Prometheus deleted it, since its reload failed.
     Withdrawn,
     /// By retention, by compaction, or by hand.
     Removed,
 }
 
-/// A block that was seen to leave.
+/// A block that was seen to be removed.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     how: Change,
@@ -53,7 +53,7 @@ struct Left {
 
 /// All that was seen.
 #[derive(Debug, Default)]
-pub(super) struct Sightings {
+pub(super) struct BlockEvents {
     sealed: HashMap<BlockId, Seal>,
     left: HashMap<BlockId, Left>,
     withdrawn: HashSet<BlockId>,
@@ -61,9 +61,9 @@ pub(super) struct Sightings {
     durable: HashMap<BlockId, Instant>,
 }
 
-impl Sightings {
-    /// Takes in a hint of the watcher.
-    pub(super) fn note(&mut self, hint: Hint) {
+impl BlockEvents {
+    /// Records a hint of the watcher.
+    pub(super) fn record(&mut self, hint: Hint) {
         let now = Instant::now();
         match hint.change {
             Change::Sealed => {
@@ -74,7 +74,7 @@ impl Sightings {
                 self.withdrawn.remove(&hint.id);
             }
             Change::RenamedAway | Change::Deleted => {
-                // By the time when it left: a hint may wait while a large block travels.
+                // By the time when it left: a hint may wait while a large block is uploaded.
                 let made = self.sealed.get(&hint.id).map_or_else(|| made(hint.id), |seal| seal.at);
                 let left = Left {
                     how: hint.change,
@@ -92,7 +92,7 @@ impl Sightings {
     }
 
     /// Forgets that the block was sealed: it is committed.
-    pub(super) fn forget_seal(&mut self, id: BlockId) {
+    pub(super) fn forget_sealed(&mut self, id: BlockId) {
         self.sealed.remove(&id);
     }
 
@@ -101,20 +101,20 @@ impl Sightings {
         self.left.get(&id).is_some_and(|left| left.how == Change::RenamedAway)
     }
 
-    /// How a block that is gone left. `was_young` is for one that nobody saw leaving: whether it was young when it was seen
+    /// How a block that is gone was removed. `was_young` is for one that nobody saw leaving: whether it was young when it was seen
     /// last.
-    pub(super) fn departure(&self, id: BlockId, was_young: bool) -> Departure {
+    pub(super) fn removal(&self, id: BlockId, was_young: bool) -> Removal {
         let withdrawn = match self.left.get(&id) {
             Some(left) => left.how == Change::Deleted && left.young,
             None => was_young,
         };
         match withdrawn {
-            true => Departure::Withdrawn,
-            false => Departure::Removed,
+            true => Removal::Withdrawn,
+            false => Removal::Removed,
         }
     }
 
-    /// Whether the block was sealed so short a time ago that Prometheus may still take it back.
+    /// Whether the block was sealed so short a time ago that Prometheus may still withdraw it.
     pub(super) fn is_young(&self, id: BlockId) -> bool {
         if let Some(seal) = self.sealed.get(&id) {
             return seal.since.elapsed() < MAY_BE_WITHDRAWN;
@@ -131,8 +131,8 @@ impl Sightings {
         young.map(|(id, _)| *id).filter(|id| self.sealed.contains_key(id))
     }
 
-    /// Notes that the blocks are durable.
-    pub(super) fn note_durable(&mut self, ids: impl Iterator<Item = BlockId>) {
+    /// Records that the blocks are durable.
+    pub(super) fn record_durable(&mut self, ids: impl Iterator<Item = BlockId>) {
         let now = Instant::now();
         self.durable.extend(ids.map(|id| (id, now)));
     }
@@ -142,8 +142,8 @@ impl Sightings {
         self.durable.contains_key(&id)
     }
 
-    /// Notes that the block was withdrawn; whether that is new.
-    pub(super) fn set_withdrawn(&mut self, id: BlockId) -> bool {
+    /// Records that the block was withdrawn; returns whether that is new.
+    pub(super) fn record_withdrawn(&mut self, id: BlockId) -> bool {
         self.withdrawn.insert(id)
     }
 
@@ -190,57 +190,53 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_young_block_that_was_deleted_in_place_was_withdrawn_and_others_were_removed() {
         let (old, young) = (id("01J4ABCDEFGHJKMNPQRSTVWXYZ"), id(&name(1)));
-        let mut seen = Sightings::default();
+        let mut seen = BlockEvents::default();
         assert!(
             seen.is_young(young) && !seen.is_young(old),
             "by the times in their names"
         );
-        assert_eq!(seen.departure(young, true), Departure::Withdrawn, "nobody saw it leave");
-        assert_eq!(seen.departure(young, false), Departure::Removed);
-        seen.note(hint(young, Change::RenamedAway));
-        assert_eq!(seen.departure(young, true), Departure::Removed, "retention renames");
-        seen.note(hint(old, Change::Sealed));
+        assert_eq!(seen.removal(young, true), Removal::Withdrawn, "nobody saw it leave");
+        assert_eq!(seen.removal(young, false), Removal::Removed);
+        seen.record(hint(young, Change::RenamedAway));
+        assert_eq!(seen.removal(young, true), Removal::Removed, "retention renames");
+        seen.record(hint(old, Change::Sealed));
         assert!(seen.is_young(old), "it was sealed a moment ago");
-        seen.note(hint(old, Change::Deleted));
+        seen.record(hint(old, Change::Deleted));
         advance(KEPT - Duration::from_secs(1)).await;
         // However late that is asked for.
-        assert_eq!(seen.departure(old, false), Departure::Withdrawn);
-        seen.note(hint(old, Change::Sealed));
+        assert_eq!(seen.removal(old, false), Removal::Withdrawn);
+        seen.record(hint(old, Change::Sealed));
         let late = Hint {
             at: SystemTime::now() + MAY_BE_WITHDRAWN,
             ..hint(old, Change::Deleted)
         };
-        seen.note(late);
-        assert_eq!(
-            seen.departure(old, true),
-            Departure::Removed,
-            "it was not young any more"
-        );
+        seen.record(late);
+        assert_eq!(seen.removal(old, true), Removal::Removed, "it was not young any more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hint_that_waited_tells_how_young_the_block_was_when_it_left() {
         let a = id(&name(1));
-        let mut seen = Sightings::default();
+        let mut seen = BlockEvents::default();
         let (sealed, left) = (hint(a, Change::Sealed), hint(a, Change::Deleted));
-        seen.note(sealed);
-        // The block travels for longer than it may be withdrawn.
+        seen.record(sealed);
+        // The upload takes longer than the block may be withdrawn.
         advance(2 * MAY_BE_WITHDRAWN).await;
-        seen.note(left);
+        seen.record(left);
         assert!(!seen.is_young(a));
-        assert_eq!(seen.departure(a, false), Departure::Withdrawn);
+        assert_eq!(seen.removal(a, false), Removal::Withdrawn);
         assert_eq!(seen.deleted_young().collect::<Vec<_>>(), [a]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_seen_is_forgotten_after_a_while() {
         let (a, b) = (id(&name(1)), id(&name(2)));
-        let mut seen = Sightings::default();
+        let mut seen = BlockEvents::default();
         for block in [a, b] {
-            seen.note(hint(block, Change::Sealed));
+            seen.record(hint(block, Change::Sealed));
         }
-        seen.note(hint(b, Change::Deleted));
-        assert!(seen.set_withdrawn(b) && !seen.set_withdrawn(b));
+        seen.record(hint(b, Change::Deleted));
+        assert!(seen.record_withdrawn(b) && !seen.record_withdrawn(b));
         advance(KEPT).await;
         seen.retain(|block| block == a);
         assert!(seen.seal(a).is_some() && seen.seal(b).is_none());

@@ -6,7 +6,7 @@ use proptest::{prelude::*, sample::Index};
 
 use crate::{
     objstore::{ErrorKind, Op, layers::Fault},
-    shipper::Neighbour,
+    shipper::Liveness,
 };
 
 /// One step of a history. Indices choose among what is there.
@@ -18,11 +18,11 @@ pub(super) enum Step {
     CopyIn(u8),
     /// Retention deletes a local block.
     Retention(Index),
-    /// Prometheus takes back a block that it has sealed a moment ago.
+    /// Prometheus withdraws a block that it has sealed a moment ago.
     Withdraw(Index),
     /// Prometheus compacts its blocks, durable or not; perhaps while no shipper runs.
     Compact(bool),
-    /// The ledger is lost, and a segment has a tail of zeros; then a new life begins.
+    /// The ledger is lost, and a segment has a tail of zeros; then a new run begins.
     PowerLoss(Index),
     /// The next calls of this kind go wrong.
     Fault(Kind, u8, Fault),
@@ -30,16 +30,16 @@ pub(super) enum Step {
     Pass,
     /// Retention deletes a block after so many polls of a pass.
     PassAndRetention(u8, Index),
-    /// Prometheus takes a block back after so many polls of a pass.
+    /// Prometheus withdraws a block after so many polls of a pass.
     PassAndWithdraw(u8, Index),
-    /// A pass begins and dies after so many polls; then a new life begins.
+    /// A pass begins and dies after so many polls; then a new run begins.
     Die(u8),
     /// Prometheus says so, from now on.
-    Labels(Option<&'static str>, Neighbour),
+    Labels(Option<&'static str>, Liveness),
     LedgerGone,
-    /// The ledger keeps so many hundredths of its bytes; then a new life begins.
+    /// The ledger keeps so many hundredths of its bytes; then a new run begins.
     LedgerTorn(u8),
-    /// Thanos ran here before, and left its ledger; then a new life begins.
+    /// Thanos ran here before, and left its ledger; then a new run begins.
     ThanosLedger,
     /// The compactor merges all blocks in the bucket, and deletes what it merged.
     Merge,
@@ -128,7 +128,7 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
         1 => Just(Fault::Truncate),
     ];
     let labels = prop::sample::select(vec![Some("a"), Some("b"), Some(""), None]);
-    let neighbour = prop::sample::select(vec![Neighbour::Up, Neighbour::Stopping, Neighbour::Gone]);
+    let liveness = prop::sample::select(vec![Liveness::Up, Liveness::Stopping, Liveness::Gone]);
     let foreign = prop::sample::select(vec![
         Foreign::Tenant,
         Foreign::Times,
@@ -149,7 +149,7 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
         3 => (1..60_u8, any::<Index>()).prop_map(|(polls, which)| Step::PassAndRetention(polls, which)),
         3 => (1..60_u8, any::<Index>()).prop_map(|(polls, which)| Step::PassAndWithdraw(polls, which)),
         4 => (1..60_u8).prop_map(Step::Die),
-        2 => (labels, neighbour).prop_map(|(labels, neighbour)| Step::Labels(labels, neighbour)),
+        2 => (labels, liveness).prop_map(|(labels, liveness)| Step::Labels(labels, liveness)),
         1 => Just(Step::LedgerGone),
         1 => (0..100_u8).prop_map(Step::LedgerTorn),
         1 => Just(Step::ThanosLedger),

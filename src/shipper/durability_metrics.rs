@@ -1,21 +1,21 @@
-//! What is not durable, told by the metrics and named at the end: during a pass from what its scan found, so that it does
-//! not stand still while a large backlog is on its way. What durable means is `durability`'s to say.
+//! The metrics of what is durable, and the list of what is not: kept up to date during a pass from what its scan found, so
+//! that they do not stand still while a large backlog is uploaded. What durable means is defined in `durability`.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     shipper::{
         Decision, Pending, Shipper, Skip, Verdict, Wait,
-        durability::{Candidate, Open, Report, Way, Why},
+        durability::{Candidate, OpenBlock, OpenReason, Report, ShippedAs},
         ledger::now_ms,
     },
     tsdb::{BlockId, Scan},
 };
 
-/// So many names are told of many.
+/// So many names of many are logged.
 const NAMED: usize = 3;
 
-/// What a pass goes by.
+/// What a pass has found and decided.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
     pub(super) decisions: &'a [Decision],
@@ -23,9 +23,9 @@ pub(super) struct View<'a> {
 }
 
 impl Shipper {
-    /// Measures, and keeps what is not durable for the next pass.
-    pub(super) fn remember(&mut self, view: View<'_>) {
-        let report = self.measure(view);
+    /// Updates the metrics, and keeps what is not durable for the next pass.
+    pub(super) fn record_pending(&mut self, view: View<'_>) {
+        let report = self.update_durability_metrics(view);
         let verdicts: HashMap<BlockId, &Verdict> = view
             .decisions
             .iter()
@@ -38,25 +38,25 @@ impl Shipper {
             .map(|corrupt| (corrupt.id, corrupt.detail.as_str()))
             .collect();
         let mut pending = BTreeMap::new();
-        for Open { id, why } in report.open {
-            let told = match why {
-                Why::Unshipped => match self.at_gate.get(&id) {
+        for OpenBlock { id, why } in report.open {
+            let why = match why {
+                OpenReason::Unshipped => match self.at_gate.get(&id) {
                     Some(why) => format!("its data is in the bucket, and its commit waits: {}", why.in_words()),
                     None => verdicts.get(&id).map(ToString::to_string).unwrap_or_default(),
                 },
-                Why::Unreadable => self.unreadable(id, details.get(&id).copied().unwrap_or_default()),
-                Why::Sources(missing) => {
-                    let told = unshipped(&missing);
+                OpenReason::Unreadable => self.unreadable(id, details.get(&id).copied().unwrap_or_default()),
+                OpenReason::Sources(missing) => {
+                    let why = unshipped(&missing);
                     // Not before the bucket was asked.
-                    let is_news = self.pending.get(&id).map(|pending| &pending.why) != Some(&told);
-                    if is_news && self.sources_asked.is_some() {
-                        tracing::error!(block = %id, why = told, "the samples of a compacted block are not known to be in the bucket");
+                    let is_new = self.pending.get(&id).map(|pending| &pending.why) != Some(&why);
+                    if is_new && self.sources_looked_up_at.is_some() {
+                        tracing::error!(block = %id, why, "the samples of a compacted block are not known to be in the bucket");
                     }
-                    told
+                    why
                 }
             };
             let is_no_block = self.quarantine.is_no_block(id);
-            pending.insert(id, Pending { why: told, is_no_block });
+            pending.insert(id, Pending { why, is_no_block });
         }
         self.pending = pending;
     }
@@ -69,14 +69,14 @@ impl Shipper {
         Verdict::Wait(wait).to_string()
     }
 
-    /// Tells what is durable by now.
-    pub(super) fn measure(&mut self, view: View<'_>) -> Report {
+    /// Sets the metrics to what is durable by now.
+    pub(super) fn update_durability_metrics(&mut self, view: View<'_>) -> Report {
         let blocks: Vec<Candidate<'_>> = view
             .decisions
             .iter()
             .map(|found| Candidate {
                 block: &found.block,
-                way: way(&found.verdict),
+                shipped_as: shipped_as(&found.verdict),
             })
             .collect();
         let unreadable = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
@@ -92,11 +92,11 @@ impl Shipper {
     }
 }
 
-fn way(verdict: &Verdict) -> Way {
+fn shipped_as(verdict: &Verdict) -> ShippedAs {
     match verdict {
-        Verdict::Skip(Skip::Empty) => Way::Empty,
-        Verdict::Skip(Skip::Compacted(_)) => Way::Sources,
-        Verdict::Ship | Verdict::Shipped | Verdict::Wait(_) => Way::Itself,
+        Verdict::Skip(Skip::Empty) => ShippedAs::Empty,
+        Verdict::Skip(Skip::Compacted(_)) => ShippedAs::Sources,
+        Verdict::Ship | Verdict::Shipped | Verdict::Wait(_) => ShippedAs::Itself,
     }
 }
 

@@ -18,13 +18,13 @@ use tokio::time::Instant;
 
 use crate::tsdb::BlockId;
 
-/// What a block's files are: two looks at the same files have the same value, unless something was written between them.
+/// What a block's files are: two observations of the same files have the same value, unless something was written between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Signature(u64);
 
 /// For how long a block has been left alone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quiet {
+pub(super) struct QuietPeriod {
     /// When that was found out.
     pub(super) at: Instant,
     /// How long it had lasted by then.
@@ -33,26 +33,26 @@ pub(super) struct Quiet {
     pub(super) signature: Signature,
 }
 
-/// The looks at blocks that are not durable.
+/// Since when the files of blocks that are not durable were seen to stay as they are.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
-    seen: HashMap<BlockId, (Signature, Instant)>,
+pub(super) struct QuietPeriods {
+    last_seen: HashMap<BlockId, (Signature, Instant)>,
 }
 
-impl Looks {
-    /// Looks at the block in `dir`.
+impl QuietPeriods {
+    /// Finds out for how long nothing has written to the block in `dir`.
     ///
     /// # Errors
-    /// It cannot be looked at, or is gone.
-    pub(super) fn look(&mut self, id: BlockId, dir: &Path) -> io::Result<Quiet> {
+    /// It cannot be read, or is gone.
+    pub(super) fn observe(&mut self, id: BlockId, dir: &Path) -> io::Result<QuietPeriod> {
         let files = files(dir)?;
         // Asked last: what is written meanwhile was written just now.
         let (at, now) = (Instant::now(), SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default());
         let signature = files.signature;
-        let since = match self.seen.get(&id) {
+        let since = match self.last_seen.get(&id) {
             Some((before, since)) if *before == signature => *since,
             _ => {
-                self.seen.insert(id, (signature, at));
+                self.last_seen.insert(id, (signature, at));
                 at
             }
         };
@@ -60,12 +60,12 @@ impl Looks {
             Some(newest) => now.saturating_sub(newest),
             None => at.duration_since(since),
         };
-        Ok(Quiet { at, lasted, signature })
+        Ok(QuietPeriod { at, lasted, signature })
     }
 
     /// Forgets blocks that are gone or durable.
     pub(super) fn retain(&mut self, keep: impl Fn(BlockId) -> bool) {
-        self.seen.retain(|id, _| keep(*id));
+        self.last_seen.retain(|id, _| keep(*id));
     }
 }
 
@@ -134,22 +134,22 @@ mod tests {
         testing::{id, name},
     };
 
-    fn lasted(looks: &mut Looks, dir: &Path) -> Duration {
-        looks.look(id(&name(1)), dir).unwrap().lasted
+    fn lasted(quiet_periods: &mut QuietPeriods, dir: &Path) -> Duration {
+        quiet_periods.observe(id(&name(1)), dir).unwrap().lasted
     }
 
     #[test]
     fn a_block_is_quiet_since_its_last_change_even_when_the_copy_kept_old_times() {
         let dir = tempfile::tempdir().unwrap();
-        let mut looks = Looks::default();
+        let mut quiet_periods = QuietPeriods::default();
         // The first moment of a copy: nothing is in it yet.
         let begun = SystemTime::now();
         let since = |quiet: Duration| quiet <= begun.elapsed().unwrap() + Duration::from_secs(1);
-        assert!(since(lasted(&mut looks, dir.path())));
+        assert!(since(lasted(&mut quiet_periods, dir.path())));
         fs_err::create_dir(dir.path().join("chunks")).unwrap();
         let file = fs_err::File::create(dir.path().join("chunks/000001")).unwrap();
         file.file().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(since(lasted(&mut looks, dir.path())));
+        assert!(since(lasted(&mut quiet_periods, dir.path())));
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
             .set_modified(SystemTime::now() + Duration::from_secs(3600))
             .unwrap();
         fs_err::write(dir.path().join("meta.json"), "{}").unwrap();
-        assert!(lasted(&mut Looks::default(), dir.path()) < QUIET);
+        assert!(lasted(&mut QuietPeriods::default(), dir.path()) < QUIET);
     }
 
     #[test]
@@ -185,21 +185,24 @@ mod tests {
         fs_err::create_dir(dir.path().join("chunks")).unwrap();
         let segment = dir.path().join("chunks/000001");
         fs_err::write(&segment, "abc").unwrap();
-        let (mut looks, block) = (Looks::default(), id(&name(1)));
-        let first = looks.look(block, dir.path()).unwrap();
+        let (mut quiet_periods, block) = (QuietPeriods::default(), id(&name(1)));
+        let first = quiet_periods.observe(block, dir.path()).unwrap();
         advance(QUIET).await;
-        let again = looks.look(block, dir.path()).unwrap();
+        let again = quiet_periods.observe(block, dir.path()).unwrap();
         assert_eq!(first.signature, again.signature);
         fs_err::write(&segment, "abd").unwrap();
         fs_err::write(dir.path().join("index"), "").unwrap();
-        assert_ne!(looks.look(block, dir.path()).unwrap().signature, first.signature);
+        assert_ne!(
+            quiet_periods.observe(block, dir.path()).unwrap().signature,
+            first.signature
+        );
     }
 
     #[test]
     fn a_vanished_block_is_an_error() {
         assert!(
-            Looks::default()
-                .look(id(&name(1)), Path::new("/nowhere/at/all"))
+            QuietPeriods::default()
+                .observe(id(&name(1)), Path::new("/nowhere/at/all"))
                 .is_err()
         );
     }

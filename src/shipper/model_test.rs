@@ -1,4 +1,4 @@
-//! The shipper against a model of it: random histories of blocks, faults, deaths and neighbours, and after each step
+//! The shipper against a model of it: random histories of blocks, faults, deaths and answers of Prometheus, and after each step
 //! what must hold whatever happened before.
 
 mod bucket;
@@ -118,7 +118,7 @@ impl Model {
         name(self.made)
     }
 
-    async fn take(&mut self, step: &Step) {
+    async fn apply(&mut self, step: &Step) {
         match step {
             Step::Seal(begin) => self.seal(*begin),
             Step::CopyIn(begin) => self.copy_in(*begin),
@@ -140,14 +140,14 @@ impl Model {
                 self.pass(u32::from(*polls), Some((Self::withdraw, *which))).await;
             }
             Step::Die(polls) => self.pass(u32::from(*polls), None).await,
-            Step::Labels(labels, neighbour) => {
+            Step::Labels(labels, liveness) => {
                 self.labels.extend(labels.map(str::to_owned));
-                self.world.origin.send_modify(|origin| {
-                    origin.labels = labels.map(|value| match value {
+                self.world.prometheus.send_modify(|prometheus| {
+                    prometheus.labels = labels.map(|value| match value {
                         "" => Labels::default(),
                         value => Labels::from_pairs([("replica", value)]),
                     });
-                    origin.neighbour = *neighbour;
+                    prometheus.liveness = *liveness;
                 });
             }
             Step::LedgerGone => {
@@ -171,7 +171,7 @@ impl Model {
         self.world.data.path().join("thanos.shipper.json")
     }
 
-    /// A new life finds these bytes in the place of the ledger.
+    /// A new run finds these bytes in the place of the ledger.
     fn new_life_with_ledger(&mut self, bytes: &[u8]) {
         fs_err::write(self.ledger(), bytes).unwrap();
         self.by_thanos.clear();
@@ -203,17 +203,17 @@ impl Model {
         self.world.seal(self.shipper.as_mut().unwrap(), &made);
         self.sealed.insert(made.name.clone(), Instant::now());
         self.begins.insert(made.name.clone(), made.range.0);
-        self.take_in(&made);
+        self.record_files(&made);
     }
 
     fn copy_in(&mut self, begin: u8) {
         let made = self.made(begin);
         self.world.copy_in(&made);
         self.begins.insert(made.name.clone(), made.range.0);
-        self.take_in(&made);
+        self.record_files(&made);
     }
 
-    fn take_in(&mut self, made: &Made) {
+    fn record_files(&mut self, made: &Made) {
         self.ranges.insert(made.name.clone(), made.range);
         for (file, bytes) in tree(&self.world.data.path().join(&made.name)) {
             let file = format!("{}/{file}", made.name);
@@ -248,7 +248,7 @@ impl Model {
         }
     }
 
-    /// Prometheus takes a block back that it has sealed a moment ago.
+    /// Prometheus withdraws a block that it has sealed a moment ago.
     fn withdraw(&mut self, which: Index) {
         let young = |block: &str| self.sealed.get(block).is_some_and(|at| at.elapsed() < SETTLE);
         let visible = |block: &str| self.world.object(&format!("{block}/meta.json")).is_some();
@@ -257,8 +257,8 @@ impl Model {
             return;
         };
         match self.shipper.as_mut() {
-            Some(shipper) => self.world.take_back(shipper, &block),
-            None => self.world.take_back_unseen(&block),
+            Some(shipper) => self.world.withdraw(shipper, &block),
+            None => self.world.withdraw_unseen(&block),
         }
         self.forget_local(&block);
         self.barred.insert(block);
@@ -276,7 +276,7 @@ impl Model {
         made.range = (begins.min().unwrap(), ends.max().unwrap());
         (made.level, made.sources) = (2, sources.clone());
         self.world.seal(self.shipper.as_mut().unwrap(), &made);
-        self.take_in(&made);
+        self.record_files(&made);
         self.compacted.insert(made.name, sources.clone());
         for source in sources {
             self.retire(&source);
@@ -403,7 +403,7 @@ async fn some_polls<T>(mut work: Pin<&mut impl Future<Output = T>>, polls: u32) 
     .await
 }
 
-fn live(steps: &[Step]) {
+fn run_history(steps: &[Step]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -412,7 +412,7 @@ fn live(steps: &[Step]) {
     runtime.block_on(async {
         let mut model = Model::new().await;
         for step in steps {
-            model.take(step).await;
+            model.apply(step).await;
             model.check(step);
         }
         model.end().await;
@@ -428,6 +428,6 @@ proptest! {
     /// `PROPTEST_CASES` and `PROPTEST_RNG_SEED` choose how many histories, and which.
     #[test]
     fn whatever_happens_the_promises_hold(history in histories()) {
-        live(&history.0);
+        run_history(&history.0);
     }
 }

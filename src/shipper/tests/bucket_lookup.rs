@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A new life without a ledger, which has to ask for everything.
+/// A new run without a ledger, which has to ask for everything.
 fn forgetful(world: &World) -> crate::shipper::Shipper {
     let _ = fs_err::remove_file(world.data.path().join("thanos.shipper.json"));
     world.shipper()
@@ -108,7 +108,7 @@ async fn a_block_that_is_moved_away_and_back_is_not_sent_over_itself() {
     bytes.push(0);
     fs_err::write(aside.join(CHUNKS), bytes).unwrap();
     fs_err::rename(&aside, &dir).unwrap();
-    shipper.seen.note(crate::shipper::watcher::Hint {
+    shipper.events.record(crate::shipper::watcher::Hint {
         id: id(&a),
         change: crate::shipper::watcher::Change::Sealed,
         at: SystemTime::now(),
@@ -231,7 +231,7 @@ async fn of_two_writers_one_commits_and_the_other_sees_it() {
     let meta = world.object(&format!("{a}/meta.json"));
     let mut other = forgetful(&world);
     // It saw the seal, too, and asks no question before it sends.
-    other.seen.note(crate::shipper::watcher::Hint {
+    other.events.record(crate::shipper::watcher::Hint {
         id: id(&a),
         change: crate::shipper::watcher::Change::Sealed,
         at: SystemTime::now(),
@@ -253,7 +253,7 @@ async fn the_bucket_proves_what_a_compacted_block_was_made_of() {
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!(world.metrics.unuploaded.get(), 0);
     assert_eq!(world.ledger()["narthex"]["sources"], serde_json::json!([a]));
-    // The next life knows it from the ledger.
+    // The next run knows it from the ledger.
     world.bucket.on(Op::Iter, "", .., Fault::Fail(ErrorKind::Server));
     world.shipper().pass().await;
     assert_eq!(world.metrics.unuploaded.get(), 0);

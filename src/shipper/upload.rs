@@ -1,13 +1,13 @@
-//! Carries the data of one block to the bucket, and proves that it is there.
+//! Uploads the data of one block, and proves that it is in the bucket.
 //!
-//! What is done before anything counts as carried: every file is opened, the block is checked, each file is sent and
+//! What is done before a block counts as uploaded: every file is opened, the block is checked, each file is sent and
 //! acknowledged with its checksum, and the bucket shows exactly these objects with exactly these sizes. Dropping the
-//! future stops the requests; what was acknowledged by then is remembered for this process' life and not sent again unless
-//! the proof fails. Of a block that was checked in full beforehand, what an earlier life sent is compared and not
+//! future stops the requests; what was acknowledged by then is remembered for this run of the process and not sent again unless
+//! the proof fails. Of a block that was checked in full beforehand, what an earlier run sent is compared and not
 //! sent again either.
 //!
-//! What an earlier life left open in the bucket (multipart uploads, temporary files) is cleared away beside the data path,
-//! once for each block: it may fail or hang, and no block waits for it.
+//! What an earlier run left open in the bucket (multipart uploads, temporary files) is aborted beside the data path,
+//! once for each block; this may fail or hang, and no block waits for it.
 
 use std::{
     collections::HashMap,
@@ -32,53 +32,53 @@ use crate::{
 /// Blocks that are read for a check at the same time.
 const CHECKS_AT_ONCE: usize = 2;
 /// Blocks whose files are sent at the same time: enough to keep every request slot busy, and few, so that the oldest block
-/// does not share the line with all others.
+/// does not share the bandwidth with all others.
 const SENDS_AT_ONCE: usize = 2;
-/// Objects of a block that are held against its files at the same time.
+/// Objects of a block that are compared with its files at the same time.
 const COMPARISONS_AT_ONCE: usize = 4;
 
-/// What was found out about a block's files before it is carried, by reading all of them.
+/// What was found out about a block's files before it is uploaded, by reading all of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Known {
+pub(crate) struct CheckedFiles {
     /// The files as they were before they were read.
-    pub(crate) stamps: Vec<Stamp>,
+    pub(crate) stamps: Vec<FileStamp>,
     /// They, with their hashes if these are to be recorded.
     pub(crate) files: Vec<BucketFile>,
 }
 
-/// One block to be carried.
+/// One block to be uploaded.
 #[derive(Clone, Debug)]
-pub(crate) struct Job {
+pub(crate) struct UploadRequest {
     pub(crate) block: Block,
-    /// It was seen to be sealed in this process' life and not tried yet: nothing of it can be in the bucket.
+    /// It was seen to be sealed in this run of the process and not tried yet: nothing of it can be in the bucket.
     pub(crate) fresh: bool,
     /// Objects that are missing of a block that is committed: nothing else of it is sent.
     pub(crate) repair: Option<Vec<BucketFile>>,
     /// What stands in the place of its `meta.json` is none, and is to be replaced.
     pub(crate) replace: bool,
-    /// It was checked in full, and must still be what it was then. What an earlier life has sent of it is held against
-    /// the files and not sent again.
-    pub(crate) known: Option<Known>,
+    /// It was checked in full, and must still be what it was then. What an earlier run has sent of it is compared
+    /// with the files and not sent again.
+    pub(crate) checked: Option<CheckedFiles>,
 }
 
-impl Job {
+impl UploadRequest {
     /// A block of which nothing is known.
-    pub(crate) fn of(block: Block) -> Self {
+    pub(crate) fn new(block: Block) -> Self {
         Self {
             block,
             fresh: false,
             repair: None,
             replace: false,
-            known: None,
+            checked: None,
         }
     }
 }
 
-/// What became of a job.
+/// What became of an upload.
 #[derive(Debug)]
-pub(crate) enum Carried {
-    /// All data is in the bucket.
-    Ready(Cargo),
+pub(crate) enum UploadOutcome {
+    /// All of its data is in the bucket.
+    Uploaded(BlockFiles),
     /// What was missing of a block that is committed is there.
     Repaired,
     /// The block is broken.
@@ -87,13 +87,14 @@ pub(crate) enum Carried {
     Vanished,
 }
 
-/// A block whose data is in the bucket.
+/// The files of a block whose data is in the bucket.
 #[derive(Debug)]
-pub(crate) struct Cargo {
+pub(crate) struct BlockFiles {
     pub(crate) pinned: Pinned,
     /// The files as they were before the first byte of them was read.
-    pub(crate) stamps: Vec<Stamp>,
-    pub(crate) files: Vec<BucketFile>,
+    pub(crate) stamps: Vec<FileStamp>,
+    /// As `meta.json` lists them.
+    pub(crate) entries: Vec<BucketFile>,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
@@ -138,109 +139,113 @@ pub(crate) enum Error {
 
 /// Tells a file from one that took its place, and from itself after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct FileStamp {
     inode: u64,
     pub(crate) len: u64,
     modified: SystemTime,
 }
 
-/// What the process remembers of a block that it tried to carry.
+/// What the process remembers of a block that it tried to upload.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct BlockState {
     /// The files that were checked.
-    checked: Option<Vec<Stamp>>,
+    checked: Option<Vec<FileStamp>>,
     /// The objects that were acknowledged, with the file as it was before it was sent.
-    pub(super) acknowledged: HashMap<String, Stamp>,
+    pub(super) acknowledged: HashMap<String, FileStamp>,
     /// `meta.json` was sent, and whether it is there is not known.
     unsettled: bool,
-    /// What an earlier life left open of it was looked for.
-    cleared: bool,
+    /// What an earlier run left open of it was looked for.
+    aborted_stale: bool,
 }
 
-/// The carrier of all blocks to one bucket.
+/// Uploads blocks to one bucket.
 #[derive(Debug)]
-pub(crate) struct Courier {
+pub(crate) struct Uploader {
     pub(crate) bucket: Arc<dyn Bucket>,
     sha256: bool,
     checks: Semaphore,
     sends: Semaphore,
-    clearings: Arc<Semaphore>,
-    memory: Mutex<HashMap<BlockId, Memory>>,
+    cleanups: Arc<Semaphore>,
+    states: Mutex<HashMap<BlockId, BlockState>>,
 }
 
-impl Courier {
+impl Uploader {
     pub(crate) fn new(bucket: Arc<dyn Bucket>, sha256: bool) -> Self {
         Self {
             bucket,
             sha256,
             checks: Semaphore::new(CHECKS_AT_ONCE),
             sends: Semaphore::new(SENDS_AT_ONCE),
-            clearings: Arc::new(Semaphore::new(1)),
-            memory: Mutex::default(),
+            cleanups: Arc::new(Semaphore::new(1)),
+            states: Mutex::default(),
         }
     }
 
-    /// Forgets blocks that need no more carrying.
+    /// Forgets blocks that need no more uploading.
     pub(super) fn retain(&self, keep: impl Fn(BlockId) -> bool) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.retain(|id, _| keep(*id));
-        memory.shrink_to_fit();
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.retain(|id, _| keep(*id));
+        states.shrink_to_fit();
     }
 
     /// Whether the block may be in the bucket without our knowing.
     pub(crate) fn is_unsettled(&self, id: BlockId) -> bool {
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.get(&id).is_some_and(|memory| memory.unsettled)
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.get(&id).is_some_and(|state| state.unsettled)
     }
 
     pub(super) fn set_unsettled(&self, id: BlockId, unsettled: bool) {
-        self.remember(id, |memory| memory.unsettled = unsettled);
+        self.with_state(id, |state| state.unsettled = unsettled);
     }
 
-    /// Carries all data of a block, but not its `meta.json`.
-    pub(crate) async fn carry(&self, job: &Job) -> Result<Carried, Error> {
-        let id = job.block.id;
-        if let Some(known) = &job.known {
-            self.remember(id, |memory| memory.checked = Some(known.stamps.clone()));
+    /// Uploads all data of a block, but not its `meta.json`.
+    pub(crate) async fn upload(&self, request: &UploadRequest) -> Result<UploadOutcome, Error> {
+        let id = request.block.id;
+        if let Some(known) = &request.checked {
+            self.with_state(id, |state| state.checked = Some(known.stamps.clone()));
         }
-        let (pinned, stamps) = match self.pin(&job.block).await? {
+        let (pinned, stamps) = match self.pin(&request.block).await? {
             Ok(pinned) => pinned,
-            Err(carried) => return Ok(carried),
+            Err(outcome) => return Ok(outcome),
         };
-        if job.known.as_ref().is_some_and(|known| known.stamps != stamps) {
-            return Err(Error::Changed(job.block.dir.display().to_string()));
+        if request.checked.as_ref().is_some_and(|known| known.stamps != stamps) {
+            return Err(Error::Changed(request.block.dir.display().to_string()));
         }
-        if let Some(missing) = &job.repair {
+        if let Some(missing) = &request.repair {
             self.repair(id, &pinned, missing).await?;
-            return Ok(Carried::Repaired);
+            return Ok(UploadOutcome::Repaired);
         }
-        if !job.fresh {
-            self.clear(id);
+        if !request.fresh {
+            self.abort_stale_uploads(id);
         }
         let permit = self.sends.acquire().await.map_err(io::Error::other)?;
-        if job.known.is_some() {
-            self.recognize(id, &pinned, &stamps).await?;
+        if request.checked.is_some() {
+            self.compare_with_bucket(id, &pinned, &stamps).await?;
         }
         self.send(id, &pinned, &stamps).await?;
         drop(permit);
-        let files = match &job.known {
+        let entries = match &request.checked {
             Some(known) => known.files.clone(),
-            None => self.describe(&pinned).await?,
+            None => self.list_files(&pinned).await?,
         };
         self.prove(id, &pinned, None).await?;
-        Ok(Carried::Ready(Cargo { pinned, stamps, files }))
+        Ok(UploadOutcome::Uploaded(BlockFiles {
+            pinned,
+            stamps,
+            entries,
+        }))
     }
 
-    /// Clears away what an earlier life left open of a block, beside the data path.
-    fn clear(&self, id: BlockId) {
-        if self.remember(id, |memory| std::mem::replace(&mut memory.cleared, true)) {
+    /// Aborts what an earlier run left open of a block, beside the data path.
+    fn abort_stale_uploads(&self, id: BlockId) {
+        if self.with_state(id, |state| std::mem::replace(&mut state.aborted_stale, true)) {
             return;
         }
-        let (bucket, one) = (Arc::clone(&self.bucket), Arc::clone(&self.clearings));
+        let (bucket, one) = (Arc::clone(&self.bucket), Arc::clone(&self.cleanups));
         tokio::spawn(async move {
             let _one = one.acquire_owned().await;
             if let Err(error) = bucket.abort_stale(&id.to_string()).await {
-                tracing::debug!(block = %id, %error, "cannot clear away what an earlier life left open; a lifecycle rule of the bucket should");
+                tracing::debug!(block = %id, %error, "cannot abort multipart uploads that an earlier run left open; a lifecycle rule of the bucket should");
             }
         });
     }
@@ -251,17 +256,17 @@ impl Courier {
     /// Only that looking for it panicked.
     pub(super) async fn find_broken(&self, block: &Block) -> Result<Option<Broken>, Error> {
         match self.pin(block).await {
-            Ok(Err(Carried::Broken(broken))) => Ok(Some(broken)),
+            Ok(Err(UploadOutcome::Broken(broken))) => Ok(Some(broken)),
             Err(Error::Panicked(why)) => Err(Error::Panicked(why)),
-            // Whatever else it is shows when the block is carried.
+            // Whatever else it is shows when the block is uploaded.
             _ => Ok(None),
         }
     }
 
     /// Opens and checks the block.
-    async fn pin(&self, block: &Block) -> Result<Result<(Pinned, Vec<Stamp>), Carried>, Error> {
+    async fn pin(&self, block: &Block) -> Result<Result<(Pinned, Vec<FileStamp>), UploadOutcome>, Error> {
         let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
-        let checked = self.remember(block.id, |memory| memory.checked.clone());
+        let checked = self.with_state(block.id, |state| state.checked.clone());
         let block = block.clone();
         let id = block.id;
         let found = blocking(move || open(&block, checked.as_deref()))
@@ -269,13 +274,13 @@ impl Courier {
             .map_err(|lost| Error::Panicked(format!("checking it: {lost}")))?;
         Ok(match found {
             Ok((pinned, stamps)) => {
-                self.remember(id, |memory| memory.checked = Some(stamps.clone()));
+                self.with_state(id, |state| state.checked = Some(stamps.clone()));
                 Ok((pinned, stamps))
             }
-            Err(PinError::Vanished) => Err(Carried::Vanished),
-            Err(PinError::Broken { reason, detail }) => Err(Carried::Broken(Broken { reason, detail })),
+            Err(PinError::Vanished) => Err(UploadOutcome::Vanished),
+            Err(PinError::Broken { reason, detail }) => Err(UploadOutcome::Broken(Broken { reason, detail })),
             Err(PinError::Io(error)) if exhausted(&error) => return Err(Error::Local(error)),
-            Err(PinError::Io(error)) => Err(Carried::Broken(Broken {
+            Err(PinError::Io(error)) => Err(UploadOutcome::Broken(Broken {
                 reason: Reason::Unreadable,
                 detail: error.to_string(),
             })),
@@ -283,7 +288,7 @@ impl Courier {
     }
 
     /// Holds what is listed of a block against its files; what is the same counts as acknowledged.
-    async fn recognize(&self, id: BlockId, pinned: &Pinned, stamps: &[Stamp]) -> Result<(), Error> {
+    async fn compare_with_bucket(&self, id: BlockId, pinned: &Pinned, stamps: &[FileStamp]) -> Result<(), Error> {
         let there = self.bucket.list(&id.to_string()).await?;
         let listed: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
         let candidates = pinned.files.iter().zip(stamps).filter_map(|(file, stamp)| {
@@ -292,7 +297,7 @@ impl Courier {
         });
         let compared = candidates.map(|(key, file, stamp)| async move {
             if let Comparison::Same(_) = self.bucket.compare(&key, &file.source()).await? {
-                self.remember(id, |memory| memory.acknowledged.insert(key, stamp));
+                self.with_state(id, |state| state.acknowledged.insert(key, stamp));
             }
             Ok::<_, Error>(())
         });
@@ -304,15 +309,15 @@ impl Courier {
     }
 
     /// Sends what was not acknowledged yet. Whether it is still there is for the proof to say: a listing may lag.
-    async fn send(&self, id: BlockId, pinned: &Pinned, stamps: &[Stamp]) -> Result<(), Error> {
+    async fn send(&self, id: BlockId, pinned: &Pinned, stamps: &[FileStamp]) -> Result<(), Error> {
         let missing = pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
             let key = format!("{id}/{}", file.rel_path);
-            self.remember(id, |memory| memory.acknowledged.get(&key) != Some(stamp))
+            self.with_state(id, |state| state.acknowledged.get(&key) != Some(stamp))
         });
         let sends = missing.map(|(file, stamp)| async move {
             let key = format!("{id}/{}", file.rel_path);
             self.bucket.put_file(&key, &file.source()).await?;
-            self.remember(id, |memory| memory.acknowledged.insert(key, *stamp));
+            self.with_state(id, |state| state.acknowledged.insert(key, *stamp));
             Ok::<_, Error>(())
         });
         // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
@@ -345,7 +350,7 @@ impl Courier {
         Ok(())
     }
 
-    async fn describe(&self, pinned: &Pinned) -> Result<Vec<BucketFile>, Error> {
+    async fn list_files(&self, pinned: &Pinned) -> Result<Vec<BucketFile>, Error> {
         let mut files = Vec::with_capacity(pinned.files.len());
         for file in &pinned.files {
             files.push(described(file, self.sha256).await?);
@@ -358,9 +363,9 @@ impl Courier {
         format!("{}/{dir}", self.bucket.identity())
     }
 
-    pub(super) fn remember<T>(&self, id: BlockId, f: impl FnOnce(&mut Memory) -> T) -> T {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        f(memory.entry(id).or_default())
+    pub(super) fn with_state<T>(&self, id: BlockId, f: impl FnOnce(&mut BlockState) -> T) -> T {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        f(states.entry(id).or_default())
     }
 }
 
@@ -369,7 +374,7 @@ impl Courier {
 pub(super) static PANICS: Mutex<Vec<BlockId>> = Mutex::new(Vec::new());
 
 /// Opens the block and checks it, unless exactly these files were checked before.
-fn open(block: &Block, checked: Option<&[Stamp]>) -> Result<(Pinned, Vec<Stamp>), PinError> {
+fn open(block: &Block, checked: Option<&[FileStamp]>) -> Result<(Pinned, Vec<FileStamp>), PinError> {
     #[cfg(test)]
     if PANICS
         .lock()
@@ -387,9 +392,9 @@ fn open(block: &Block, checked: Option<&[Stamp]>) -> Result<(Pinned, Vec<Stamp>)
 }
 
 /// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.
-pub(crate) fn stamps(pinned: &Pinned) -> io::Result<Vec<Stamp>> {
+pub(crate) fn stamps(pinned: &Pinned) -> io::Result<Vec<FileStamp>> {
     let stamp = |now: std::fs::Metadata| {
-        Ok(Stamp {
+        Ok(FileStamp {
             inode: now.ino(),
             len: now.len(),
             modified: now.modified()?,

@@ -1,27 +1,28 @@
-//! The end: a block that is sealed while Prometheus stops is shipped, too, and what is not durable is told.
+//! The drain after a signal to stop: a block that is sealed while Prometheus stops is shipped, too, and what is not durable is
+//! reported.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
-    shipper::{Neighbour, Shipper, measure::View, pass::Outcome},
+    shipper::{Liveness, Shipper, durability_metrics::View, pass::Outcome},
     tsdb::BlockId,
 };
 
-/// How long a Prometheus that answers as ever is watched after we were told to stop: if it was told so, too, it needs a
+/// How long a Prometheus that answers as before is watched after we were told to stop: if it was told so, too, it needs a
 /// moment to show it.
 const LINGER: Duration = Duration::from_secs(5);
 /// How long after Prometheus is gone a block may still be renamed into place.
 const SETTLED: Duration = Duration::from_secs(1);
-/// How often the data directory is looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the data directory is scanned meanwhile.
+const POLL: Duration = Duration::from_millis(250);
 /// How long aborting what was dropped may take.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// What was left behind.
+/// What is not durable at the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Farewell {
+pub struct DrainReport {
     /// The blocks that are not durable, and why.
     pub not_durable: BTreeMap<BlockId, String>,
     /// Whether the grace period was enough.
@@ -30,9 +31,9 @@ pub struct Farewell {
 
 impl Shipper {
     /// Ships until everything sealed is durable and no more can come. Ends by itself; the caller bounds it.
-    pub(super) async fn finish(&mut self) {
+    pub(super) async fn drain(&mut self) {
         tracing::info!("stopping: finishing what is sealed");
-        let told = Instant::now();
+        let stopped = Instant::now();
         let mut gone_since = None;
         loop {
             let started = Instant::now();
@@ -43,38 +44,38 @@ impl Shipper {
                 continue;
             }
             self.backoff.reset();
-            let neighbour = self.origin.borrow_and_update().neighbour;
-            if neighbour == Neighbour::Gone {
+            let liveness = self.prometheus.borrow_and_update().liveness;
+            if liveness == Liveness::Gone {
                 gone_since.get_or_insert_with(Instant::now);
             } else {
                 gone_since = None;
             }
             // Counted to the beginning of the pass: what is sealed during a long one is only in the next scan.
-            let lingered = started.saturating_duration_since(told) >= LINGER;
-            let settled = match neighbour {
-                Neighbour::Up => lingered,
-                Neighbour::Stopping => lingered && outcome == Outcome::Unlabelled,
-                Neighbour::Gone => gone_since.is_some_and(|since| started.saturating_duration_since(since) >= SETTLED),
+            let lingered = started.saturating_duration_since(stopped) >= LINGER;
+            let settled = match liveness {
+                Liveness::Up => lingered,
+                Liveness::Stopping => lingered && outcome == Outcome::Unlabelled,
+                Liveness::Gone => gone_since.is_some_and(|since| started.saturating_duration_since(since) >= SETTLED),
             };
             let open = matches!(outcome, Outcome::Arriving(_) | Outcome::Waiting(_));
-            if settled && !open && !self.news && self.hints.is_empty() {
+            if settled && !open && !self.has_news && self.hints.is_empty() {
                 return;
             }
             // While a commit waits nothing is to be found out by looking often.
             let rest = match outcome {
-                Outcome::Waiting(rest) if !self.news => rest.clamp(LOOK, LINGER),
-                _ => LOOK,
+                Outcome::Waiting(rest) if !self.has_news => rest.clamp(POLL, LINGER),
+                _ => POLL,
             };
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
-                hint = self.hints.recv() => self.note(hint),
+                hint = self.hints.recv() => self.record_hints(hint),
             }
         }
     }
 
-    /// Cleans up and tells what was left behind.
-    pub(super) async fn part(mut self, in_time: bool) -> Farewell {
-        if tokio::time::timeout(CLEAN_UP, self.courier.bucket.settle())
+    /// Cleans up and reports what is not durable.
+    pub(super) async fn close(mut self, in_time: bool) -> DrainReport {
+        if tokio::time::timeout(CLEAN_UP, self.uploader.bucket.settle())
             .await
             .is_err()
         {
@@ -84,11 +85,11 @@ impl Shipper {
         }
         self.save_ledger();
         if !in_time {
-            // The pass was dropped, so what it knew is old: look once more, without the bucket.
-            self.note(None);
+            // The pass was dropped, so what it knew is old: scan once more, without the bucket.
+            self.record_hints(None);
             if let Ok(scan) = self.scan().await {
                 let decisions = self.decide(&scan);
-                self.remember(View {
+                self.record_pending(View {
                     decisions: &decisions,
                     scan: &scan,
                 });
@@ -104,9 +105,9 @@ impl Shipper {
         }
         if not_durable.is_empty() {
             tracing::info!("every sealed block is durable");
-        } else if let Some(trouble) = &self.said {
-            tracing::error!(error = trouble.told, "shipping was held up to the end");
+        } else if let Some(failure) = &self.last_failure {
+            tracing::error!(error = failure.message, "uploads failed until the end");
         }
-        Farewell { not_durable, in_time }
+        DrainReport { not_durable, in_time }
     }
 }

@@ -41,7 +41,7 @@ impl Model {
         assert_eq!(first, &due[..first.len()], "of {open:?}");
         tried.retain(|block| !skipped(block));
         assert_eq!(tried, &due[..tried.len()], "commits of a pass");
-        let labels = self.world.origin.borrow().labels.clone();
+        let labels = self.world.prometheus.borrow().labels.clone();
         // Blocks that were merged under other labels than those of now are sent under these.
         let back: Vec<String> = self.merged.keys().filter(|block| whole(block)).cloned().collect();
         for block in &back {
@@ -129,7 +129,7 @@ impl Model {
                 assert!(durable && !self.barred.contains(&block), "{block} is listed");
             }
         }
-        // What Prometheus took back is not lost.
+        // What Prometheus withdrew is not lost.
         assert!(
             self.world.metrics.vanished.get() <= self.removed,
             "more is lost than was removed"
