@@ -250,7 +250,7 @@ impl<U: Usage> OpenConnections<U> {
         if let Some(suppressed) = self.errors.check() {
             warn!(server = self.server, %error, suppressed, "cannot accept a connection, retrying");
         }
-        // A client that left before its turn is nobody's loss; anything else is want of something that a connection holds.
+        // A client that has left by itself needs nothing; any other error means that something is scarce which connections hold.
         if !matches!(
             error.kind(),
             io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset

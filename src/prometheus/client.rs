@@ -215,7 +215,7 @@ impl Client {
     }
 
     /// Asks `path`, whose odd characters are percent-encoded, with parameters; hands the head of a good answer (2xx) to
-    /// `read`. First it waits for its turn, and only then for a connection. An error names the address without the
+    /// `read`. First it waits for a slot, and only then for a connection. An error names the address without the
     /// parameters, which can be long.
     pub(super) async fn query<T>(
         &self,

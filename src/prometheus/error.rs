@@ -97,7 +97,7 @@ pub enum ErrorKind {
         /// How much of the answer had come, in bytes.
         read: u64,
     },
-    /// The question did not get its turn.
+    /// The request got no slot.
     #[error(transparent)]
     Shed(#[from] Shed),
     /// Reading the answer failed, through no fault of Prometheus.
@@ -119,7 +119,7 @@ pub enum ErrorKind {
     Setup(#[from] SetupError),
 }
 
-/// A question that did not get its turn.
+/// A request that got no slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
     /// Too many wait already.
@@ -132,7 +132,7 @@ pub enum Shed {
         /// Questions that may run at once.
         slots: usize,
     },
-    /// Its turn did not come in time.
+    /// No slot was free in time.
     #[error(
         "waited {waited:?} for one of the {slots} requests of this kind that Prometheus is sent at once: send fewer \
          at once, or find out why Prometheus is slow"

@@ -8,7 +8,7 @@ use prost::Message;
 const PIECE: usize = 64 << 10;
 /// First size of a piece, in bytes; it grows up to [`PIECE`].
 const FIRST: usize = 256;
-/// Up to this size a rope is copied into the end of another one, in bytes.
+/// Up to this size a buffer is copied into the end of another one, in bytes.
 const SMALL: usize = 4 << 10;
 
 /// Bytes in pieces.

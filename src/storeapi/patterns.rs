@@ -34,7 +34,7 @@ const KEPT_MAX: usize = 64 << 10;
 const VALUES: usize = 8;
 /// Patterns of no more bytes together are read at once: that is faster than asking another thread to.
 const SHORT: usize = 256;
-/// Patterns that are worked on at once: between them others get the lane, since one pattern can take ten milliseconds, and a
+/// Patterns that are worked on at once: between them others get the pool, since one pattern can take ten milliseconds, and a
 /// request may have a thousand.
 const AT_ONCE: usize = 8;
 

@@ -35,7 +35,7 @@ mod fields;
 
 /// The prefix of a message: a byte of flags and four of length.
 const PREFIX: usize = 5;
-/// A message of fewer bytes takes nothing out of the account.
+/// A message of fewer bytes takes nothing out of the budget.
 const SMALL: usize = 4 << 10;
 /// What a message takes, in times its length: once as it came, once decoded.
 const TIMES: usize = 2;

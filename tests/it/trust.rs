@@ -1,5 +1,5 @@
 //! Whose certificates are good: the judgement itself, with certificates that are made here. That handshakes follow it is
-//! shown where the servers and clients are (`grpc::tls`, `peer::tls`).
+//! shown where the servers and clients are (`grpc::tls`, `prometheus::tls`).
 
 use std::{sync::Arc, time::Duration};
 

@@ -49,7 +49,7 @@ pub(super) async fn serve_connection<S>(
         debug!(%peer, %error, "a gRPC connection closed before it was set up");
         return;
     }
-    // Below TLS: what counts is that the client's kernel is given room by its process.
+    // Below TLS: what counts is that the process of the client reads from its kernel.
     let stream = WriteTimeout::new(stream, settings.limits.stall);
     let Some(stream) = secured(stream, peer, &settings, opened_by).await else {
         return;

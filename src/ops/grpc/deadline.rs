@@ -55,7 +55,7 @@ impl Deadline {
         self.has_passed() || Instant::now() >= self.at
     }
 
-    /// When it passes.
+    /// The moment at which it passes.
     pub(super) fn at(&self) -> Instant {
         self.at
     }

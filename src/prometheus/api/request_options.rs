@@ -24,7 +24,7 @@ impl fmt::Debug for RequestOptions {
 }
 
 impl RequestOptions {
-    /// Until `deadline`: for its turn, and for the whole answer.
+    /// Until `deadline`: for the wait in the queue, and for the whole response.
     pub fn until(deadline: Instant) -> Self {
         Self {
             started: Instant::now(),

@@ -128,12 +128,12 @@ impl Metrics {
         self.0.frames.observe(frames as f64);
     }
 
-    /// A call waited so many seconds for its turn.
+    /// A call waited so many seconds for a slot.
     pub fn waited(&self, seconds: f64) {
         self.0.wait.observe(seconds);
     }
 
-    /// A call did not get its turn.
+    /// A call got no slot.
     pub fn shed(&self) {
         self.0.shed.inc();
     }

@@ -17,7 +17,7 @@ pub(super) fn broken(text: impl Into<String>) -> Broken {
     Broken::Content(text.into())
 }
 
-/// The room that is made for decompressed bytes at a time.
+/// The size of the buffer for decompressed bytes.
 const ROOM: usize = 16 << 10;
 
 /// Appends all that `decoder` gives, as long as that is at most `limit` bytes: the rest takes no memory.

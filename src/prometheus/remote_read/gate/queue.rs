@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 /// Calls that may wait at once.
 pub(super) const WAITING_MAX: usize = 1000;
 
-/// A call that did not get its turn.
+/// A call that got no slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
     /// Too many wait already, and no client has more of them than this one.
@@ -25,7 +25,7 @@ pub enum Shed {
         /// The calls that may run at once.
         slots: usize,
     },
-    /// Its turn did not come in time.
+    /// No slot was free in time.
     #[error(
         "waited {waited:?} for one of {slots} remote reads of Prometheus: send fewer at once, or raise Prometheus' \
          --storage.remote.read-concurrent-limit"
@@ -79,7 +79,7 @@ impl Queue {
         self.len
     }
 
-    /// Puts a call behind those of its client; a client that has none gets its turn after all others.
+    /// Puts a call behind those of its client; a client that has none is served after all others.
     pub(super) fn push(&mut self, client: ClientKey, waiter: Waiter) {
         self.len += 1;
         match self.clients.iter_mut().find(|(key, _)| *key == client) {

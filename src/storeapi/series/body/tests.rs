@@ -33,7 +33,7 @@ const MIB: usize = 1 << 20;
 /// Bytes of a chunk.
 const CHUNK: usize = 100_000;
 
-/// One call with the only place at Prometheus.
+/// One call with the only remote-read slot.
 struct Call {
     body: SeriesBody,
     gate: Gate,

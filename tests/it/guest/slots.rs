@@ -1,4 +1,4 @@
-//! A place at Prometheus is free once Prometheus is done, whatever the client does.
+//! The remote-read slot of a call is free once Prometheus is done, whatever the client does.
 
 use super::scene::{Scene, assert_same, little, whole};
 use crate::rig::Tools;
