@@ -54,7 +54,7 @@ impl Uploader {
                 self.with_state(id, |state| {
                     state
                         .acknowledged
-                        .retain(|key, _| !wrong.iter().any(|(name, _)| *key == format!("{dir}/{name}")));
+                        .retain(|file, _| !wrong.iter().any(|(name, _)| file == name));
                 });
                 let wrong: Vec<String> = wrong.into_iter().map(|(_, described)| described).collect();
                 let (place, wrong) = (self.place(&dir), wrong.join(", "));
