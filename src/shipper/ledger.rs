@@ -292,7 +292,8 @@ impl Ledger {
                 unreadable = true;
                 continue;
             };
-            named.extend(meta.sources.iter().copied().filter(|source| *source != block.id));
+            let other = meta.sources.iter().filter(|source| **source != block.id);
+            named.extend(other.copied().filter(|source| self.knows(*source)));
             if listed {
                 self.raise_highest(meta.max_time);
             }

@@ -21,6 +21,8 @@ use crate::model::Labels;
 
 /// No `meta.json` is larger than this (bytes); what is larger is not read.
 pub const LARGEST_META: u64 = 16 << 20;
+/// No description of what is wrong is longer than this (bytes): it is kept, logged and shown.
+const LONGEST_DETAIL: usize = 500;
 
 /// A block whose metadata could be read. Clones share what is known of it.
 #[derive(Clone, Debug)]
@@ -247,11 +249,14 @@ pub(super) fn gone(error: &io::Error) -> bool {
 }
 
 fn corrupt(id: BlockId, reason: Reason, detail: impl std::fmt::Display) -> Corrupt {
-    Corrupt {
-        id,
-        reason,
-        detail: detail.to_string(),
+    let mut detail = detail.to_string();
+    // It may quote a file that was made to be long.
+    if detail.len() > LONGEST_DETAIL {
+        detail.truncate(detail.floor_char_boundary(LONGEST_DETAIL));
+        detail.push_str("...");
+        detail.shrink_to_fit();
     }
+    Corrupt { id, reason, detail }
 }
 
 impl Known {
