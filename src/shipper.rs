@@ -19,6 +19,7 @@ mod block_events;
 mod bucket_lookup;
 mod commit;
 mod drain;
+mod due_block;
 mod durability;
 mod durability_metrics;
 mod failure;

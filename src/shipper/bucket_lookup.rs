@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     Shipper, Skip, Verdict,
+    due_block::DueBlock,
     durability_metrics::View,
     few,
-    pipeline::DueBlock,
     plan::Decision,
     quarantine::{self, Problem},
     upload,
