@@ -204,7 +204,7 @@ mod tests {
         fs_err::create_dir(data.path().join("wal")).unwrap();
         let found = find(data.path()).unwrap();
         assert_eq!(found.iter().map(|item| item.id.to_string()).collect::<Vec<_>>(), [A, B]);
-        assert_eq!((found[0].dir.as_path(), found[0].files), (block.dir.as_path(), 2));
+        assert_eq!((found[0].dir.as_path(), found[0].files), (&*block.dir, 2));
         assert!(found.iter().all(|item| item.decision == Decision::Send(None)));
         let one = find(&data.path().join(A)).unwrap();
         assert_eq!(one.len(), 1);

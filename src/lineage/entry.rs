@@ -3,7 +3,7 @@
 use crate::{
     catalog,
     model::Labels,
-    tsdb::{BlockId, Meta, Summary},
+    tsdb::{BlockId, BlockMeta, Meta, Summary},
 };
 
 /// A block, as its `meta.json` has it, in short.
@@ -44,7 +44,7 @@ impl Entry {
     }
 
     /// A block of this disk, as it is or would be in the bucket: `labels` are laid over those that it carries.
-    pub fn local(meta: &Meta, labels: &Labels) -> Self {
+    pub fn local(meta: &BlockMeta, labels: &Labels) -> Self {
         let entry = Self::from(meta);
         Self {
             labels: entry.labels.overlaid_with(labels),
@@ -105,8 +105,8 @@ impl From<Summary> for Entry {
     }
 }
 
-impl From<&Meta> for Entry {
-    fn from(meta: &Meta) -> Self {
+impl From<&BlockMeta> for Entry {
+    fn from(meta: &BlockMeta) -> Self {
         Self {
             id: meta.ulid,
             range: (meta.min_time, meta.max_time),
@@ -115,6 +115,13 @@ impl From<&Meta> for Entry {
             sources: sources(meta.ulid, meta.sources.clone()),
             labels: meta.thanos_labels.clone().unwrap_or_default(),
         }
+    }
+}
+
+impl From<&Meta> for Entry {
+    fn from(meta: &Meta) -> Self {
+        let meta: &BlockMeta = meta;
+        Self::from(meta)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     catalog::{self, Text},
     model::Labels,
     objstore::{self, Bucket, Scope},
-    tsdb::{BlockId, BucketFile, Meta, MetaError},
+    tsdb::{BlockId, BlockMeta, BucketFile, Meta, MetaError},
 };
 
 /// So many objects that a listing lacks are asked for one by one; more are no delay of the listing.
@@ -54,7 +54,7 @@ pub struct Committed {
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn namesake(bucket: &dyn Bucket, own: &Meta, labels: &Labels) -> Result<Namesake, objstore::Error> {
+pub async fn namesake(bucket: &dyn Bucket, own: &BlockMeta, labels: &Labels) -> Result<Namesake, objstore::Error> {
     let (meta, held) = match standing(bucket, own.ulid).await? {
         Standing::Nothing { marked } => return Ok(Namesake::Nothing { marked }),
         Standing::Useless { marked: true, .. } => return Ok(Namesake::Marked),
@@ -117,11 +117,11 @@ pub fn may_repair(missing: &BucketFile, local: &BucketFile) -> Result<(), String
 
 /// In what `there` is another block than `own`, by what both say of themselves; `None` if it is the same one. Labels are
 /// no part of it: they are those of the moment of the commit.
-fn differs(own: &Meta, there: &Meta) -> Option<String> {
+fn differs(own: &BlockMeta, there: &BlockMeta) -> Option<String> {
     fn told<T: PartialEq + fmt::Display>(name: &str, own: T, there: T) -> Option<String> {
         (own != there).then(|| format!("{name} is {there} in the bucket, and {own} here"))
     }
-    let sources = |meta: &Meta| super::Entry::from(meta).sources;
+    let sources = |meta: &BlockMeta| super::Entry::from(meta).sources;
     told("minTime", own.min_time, there.min_time)
         .or_else(|| told("maxTime", own.max_time, there.max_time))
         .or_else(|| told("the number of samples", own.num_samples, there.num_samples))

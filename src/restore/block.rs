@@ -262,8 +262,8 @@ impl Run {
         let _one = self.checks.acquire().await.ok();
         let block = Block {
             id: wanted.id,
-            dir: dir.to_owned(),
-            meta: wanted.meta.clone(),
+            dir: dir.into(),
+            meta: wanted.meta.clone().into(),
         };
         let sha256 = wanted.files.iter().any(|file| file.sha256.is_some());
         let stop = Arc::clone(&self.stop);

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     Shipper, Skip, Verdict,
+    due_block::DueBlock,
     durability_metrics::View,
-    pipeline::DueBlock,
+    few,
     plan::Decision,
     quarantine::{self, Problem},
     upload,
@@ -154,7 +155,7 @@ impl Shipper {
             Namesake::Marked | Namesake::Nothing { marked: true } => {
                 let entry = Entry::local(&block.meta, labels);
                 if let Elsewhere::In(blocks) = self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
-                    tracing::info!(block = %block.id, into = names(&blocks), "the block is marked for deletion in the bucket, and other blocks there hold its samples and are whole; it counts as durable");
+                    tracing::info!(block = %block.id, into = few(blocks.iter()), "the block is marked for deletion in the bucket, and other blocks there hold its samples and are whole; it counts as durable");
                     self.record(block, labels);
                     return Ok(false);
                 }
@@ -177,12 +178,12 @@ impl Shipper {
         let entry = Entry::local(&block.meta, labels);
         match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
             Elsewhere::In(blocks) => {
-                tracing::info!(block = %block.id, into = names(&blocks), "other blocks in the bucket hold the samples of this block and are whole; it counts as durable");
+                tracing::info!(block = %block.id, into = few(blocks.iter()), "other blocks in the bucket hold the samples of this block and are whole; it counts as durable");
                 self.record(block, labels);
                 return Ok(false);
             }
             Elsewhere::UnderOtherLabels { blocks, labels } => {
-                tracing::info!(block = %block.id, into = names(&blocks), %labels, "blocks in the bucket hold the samples of this block, but under other labels; uploading it");
+                tracing::info!(block = %block.id, into = few(blocks.iter()), %labels, "blocks in the bucket hold the samples of this block, but under other labels; uploading it");
             }
             Elsewhere::Nowhere {
                 not_whole: Some((id, why)),
@@ -200,7 +201,7 @@ impl Shipper {
         }
         let detail = format!(
             "it was compacted by Prometheus and overlaps {} of the same labels in the bucket; shipping it would halt the compactor. Delete one of them, or leave it",
-            names(&overlaps)
+            few(overlaps.iter())
         );
         self.set_aside(block, Problem::new(quarantine::OVERLAP, detail), false);
         Ok(false)
@@ -245,7 +246,7 @@ impl Shipper {
                 Elsewhere::Nowhere { .. } => None,
             };
             if let Some(blocks) = found {
-                tracing::info!(block = %block.id, sources = names(&blocks), "the bucket has all blocks that this compacted block was made of");
+                tracing::info!(block = %block.id, sources = few(blocks.iter()), "the bucket has all blocks that this compacted block was made of");
                 for source in &block.meta.sources {
                     self.ledger.record_source(*source);
                 }
@@ -262,9 +263,4 @@ impl Shipper {
             && !self.durability.proven.contains(&decision.block.id)
             && (sources.is_empty() || !sources.iter().all(|source| self.ledger.knows(*source)))
     }
-}
-
-fn names(ids: &[BlockId]) -> String {
-    let names: Vec<String> = ids.iter().map(BlockId::to_string).collect();
-    names.join(", ")
 }

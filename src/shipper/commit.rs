@@ -49,7 +49,7 @@ impl Uploader {
             files: block_files.entries.clone(),
             upload_time: SystemTime::now(),
         };
-        let meta = Bytes::from(block.meta.for_bucket(&stamp));
+        let meta = Bytes::from(block_files.meta.for_bucket(&stamp));
         let len = meta.len() as u64;
         self.set_unsettled(block.id, true);
         let committed = match self.put_meta(request, meta).await? {

@@ -13,7 +13,7 @@ use crate::{
         layers::{Fault, Faulty},
     },
     tsdb::{
-        Block,
+        Meta, read_meta,
         testing::{Shape, write_block},
     },
 };
@@ -23,7 +23,7 @@ const ID: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
 /// A bucket with a block of five segments, of which one object at a time can be read.
 struct Scene {
     dir: TempDir,
-    block: Block,
+    meta: Meta,
     bucket: Arc<dyn Bucket>,
     files: Vec<BucketFile>,
 }
@@ -36,7 +36,7 @@ impl Scene {
             segments: 5,
             ..Shape::default()
         };
-        let block = write_block(dir.path(), ID, shape);
+        let meta = read_meta(&write_block(dir.path(), ID, shape)).unwrap();
         let config = BucketConfig {
             provider: Provider::Filesystem(FilesystemConfig {
                 directory: dir.path().to_owned(),
@@ -52,11 +52,11 @@ impl Scene {
         let bucket = objstore::open(&config, &limits, &mut Registry::default())
             .await
             .unwrap();
-        let held = whole::look(&*bucket, &block.meta).await.unwrap();
+        let held = whole::look(&*bucket, &meta).await.unwrap();
         assert_eq!((held.faults, held.files.len(), held.objects), (vec![], 6, 7));
         Self {
             dir,
-            block,
+            meta,
             bucket,
             files: held.files,
         }
@@ -71,9 +71,7 @@ impl Scene {
 
     async fn read(&self) -> Result<Vec<Digest>, Vec<Issue>> {
         let reader = Reader::new(4);
-        read_back(&self.bucket, &self.block.meta, &self.files, &reader)
-            .await
-            .unwrap()
+        read_back(&self.bucket, &self.meta, &self.files, &reader).await.unwrap()
     }
 
     /// Kind and beginning of the one issue.
@@ -92,7 +90,7 @@ async fn a_whole_block_is_told_byte_for_byte() {
         sha256: true,
         ..Reader::new(4)
     };
-    let found = read_back(&scene.bucket, &scene.block.meta, &scene.files, &reader).await;
+    let found = read_back(&scene.bucket, &scene.meta, &scene.files, &reader).await;
     let digests = found.unwrap().unwrap();
     let mut total = 0;
     for (digest, name) in digests.iter().zip([
@@ -176,7 +174,7 @@ async fn sound_objects_of_two_blocks_do_not_agree() {
     write_block(other.path(), ID, shape);
     let strange = fs_err::read(other.path().join(ID).join("index")).unwrap();
     scene.change("index", |bytes| *bytes = strange);
-    let held = whole::look(&*scene.bucket, &scene.block.meta).await.unwrap();
+    let held = whole::look(&*scene.bucket, &scene.meta).await.unwrap();
     let scene = Scene {
         files: held.files,
         ..scene
@@ -197,7 +195,7 @@ async fn errors_of_the_bucket_are_told_apart() {
         let faulty = Faulty::new(Arc::clone(&scene.bucket));
         faulty.on(Op::Get, "chunks/000004", .., Fault::Fail(kind));
         let bucket: Arc<dyn Bucket> = faulty;
-        let found = read_back(&bucket, &scene.block.meta, &scene.files, &Reader::new(1)).await;
+        let found = read_back(&bucket, &scene.meta, &scene.files, &Reader::new(1)).await;
         let found = found.map(|issues| issues.unwrap_err()[0].kind);
         assert_eq!(found.map_err(|error| error.kind), want);
     }
