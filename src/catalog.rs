@@ -92,20 +92,20 @@ pub fn other_name(id: BlockId) -> String {
     format!("meta.json is that of the block {id}")
 }
 
-/// The names of the blocks of the bucket, and of what was begun of others, sorted; what does not bear the name of a
-/// block is passed over.
+/// The names of the blocks of the bucket that sort after `after` (all do after the empty one), and of what was begun of
+/// others, sorted. What does not bear the name of a block is not looked into.
 ///
 /// # Errors
 /// The bucket's.
-pub async fn ids(bucket: &dyn Bucket) -> Result<Vec<BlockId>, objstore::Error> {
-    let names = bucket.list_top("").await?;
+pub async fn ids(bucket: &dyn Bucket, after: &str) -> Result<Vec<BlockId>, objstore::Error> {
+    let names = bucket.list_top(after, |name| BlockId::parse(name).is_some()).await?;
     Ok(names.iter().filter_map(|name| BlockId::parse(name)).collect())
 }
 
 /// The blocks of the bucket, in no order. What is in flight rests while the stream is not asked: whoever has much to do
 /// with each block takes the [`ids`] and [`look`]s himself.
 pub fn blocks(bucket: &dyn Bucket) -> impl Stream<Item = Result<(BlockId, Found), objstore::Error>> {
-    stream::once(ids(bucket))
+    stream::once(ids(bucket, ""))
         .map_ok(move |ids| {
             stream::iter(ids)
                 .map(move |id| async move { Ok((id, look(bucket, id).await?)) })

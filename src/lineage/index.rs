@@ -50,8 +50,7 @@ impl Lineage {
     /// # Errors
     /// Those that concern the whole bucket; what was read until then is kept.
     pub async fn refresh(&mut self, bucket: &dyn Bucket, after: &str) -> Result<(), objstore::Error> {
-        let names = bucket.list_top(after).await?;
-        let present: BTreeSet<BlockId> = names.iter().filter_map(|name| BlockId::parse(name)).collect();
+        let present: BTreeSet<BlockId> = catalog::ids(bucket, after).await?.into_iter().collect();
         let gone: Vec<BlockId> = self
             .entries
             .keys()

@@ -76,7 +76,7 @@ pub(super) fn scan<'a>(
     wanted: &'a Wanted,
     marks: bool,
 ) -> impl Stream<Item = Result<Seen>> + 'a {
-    stream::once(catalog::ids(bucket))
+    stream::once(catalog::ids(bucket, ""))
         .map_err(anyhow::Error::new)
         .map_ok(move |ids| {
             let looks = stream::iter(ids).map(move |id| seen(bucket, id, wanted, marks));

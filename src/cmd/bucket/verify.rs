@@ -177,7 +177,7 @@ async fn look_at_all(
     let ids = tokio::select! {
         biased;
         () = token.cancelled() => return Ok(()),
-        ids = catalog::ids(&**task.bucket) => ids?,
+        ids = catalog::ids(&**task.bucket, "") => ids?,
     };
     tracing::info!(
         blocks = ids.len(),

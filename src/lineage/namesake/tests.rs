@@ -203,7 +203,7 @@ fn a_file_is_put_back_only_with_the_length_and_the_hash_that_the_meta_says() {
 /// A bucket whose listings do not yet show some objects.
 mod late {
     use super::*;
-    use crate::objstore::{Comparison, Object, Reading, Source};
+    use crate::objstore::{Comparison, NameFilter, Object, Reading, Source};
     use async_trait::async_trait;
     use bytes::Bytes;
 
@@ -241,8 +241,8 @@ mod late {
             objects.retain(|object| !object.key.ends_with("/index"));
             Ok(objects)
         }
-        async fn list_top(&self, after: &str) -> Result<Vec<String>, objstore::Error> {
-            self.0.list_top(after).await
+        async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, objstore::Error> {
+            self.0.list_top(after, wanted).await
         }
         async fn abort_stale(&self, dir: &str) -> Result<(), objstore::Error> {
             self.0.abort_stale(dir).await
