@@ -95,6 +95,26 @@ async fn a_bucket_that_lets_nobody_in_stops_it_at_once() {
 }
 
 #[tokio::test]
+async fn an_archived_block_is_named_and_the_other_blocks_are_restored() {
+    let (server, scene, ids) = three().await;
+    let chunks = format!("{}/chunks/*", ids[1]);
+    server.fault(Rule::on("GET", &chunks, Fault::Answer(403, "InvalidObjectState")));
+    let said = [
+        "restored      2 blocks",
+        "refused       1 blocks",
+        ids[1].as_str(),
+        "restore it from the archive",
+    ];
+    scene.restore(&[]).assert(3, &said);
+    scene.assert_same(&ids[0]).await;
+    scene.assert_same(&ids[2]).await;
+    assert!(!scene.entries().contains(&ids[1]));
+    server.heal();
+    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+    scene.assert_same(&ids[1]).await;
+}
+
+#[tokio::test]
 async fn a_meta_that_the_store_refuses_is_named_and_the_other_blocks_are_restored() {
     let (server, scene, ids) = three().await;
     let meta = format!("{}/meta.json*", ids[1]);
