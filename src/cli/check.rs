@@ -76,6 +76,13 @@ fn selection(selection: &Selection, found: &mut Findings) {
 
 fn gaps(flags: &Gaps, found: &mut Findings) {
     selection(&flags.selection, found);
+    let now = now();
+    found.when(
+        flags
+            .until
+            .is_some_and(|until| until.resolve(now) <= flags.selection.min_time.resolve(now)),
+        "--until is not after --min-time: there is no time in between".to_owned(),
+    );
     found.when(
         flags.slot < SHORTEST_SLOT,
         "--slot must be at least 1s; blocks are 2h long unless Prometheus is told otherwise".to_owned(),
@@ -86,13 +93,17 @@ fn gaps(flags: &Gaps, found: &mut Findings) {
 const SHORTEST_SLOT: Duration = Duration::from_secs(1);
 
 fn times(min: TimeOrDuration, max: TimeOrDuration, found: &mut Findings) {
-    // A clock that stands before 1970 is taken for 1970.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let now = now();
     found.when(
         min.resolve(now) > max.resolve(now),
         "--min-time is after --max-time: no block can be in between".to_owned(),
     );
+}
+
+/// The time (ms since 1970); a clock that stands before 1970 is taken for 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn common(flags: &Common, found: &mut Findings) {

@@ -82,6 +82,10 @@ const GAPS: &[Example] = &[
         line: "narthex bucket gaps --objstore.config-file=bucket.yaml",
     },
     Example {
+        what: "The same up to now, in a bucket that is still written to",
+        line: "narthex bucket gaps --objstore.config-file=bucket.yaml --until=now",
+    },
+    Example {
         what: "The days of January of one cluster, for a program",
         line: "narthex bucket gaps --objstore.config-file=bucket.yaml -l cluster=eu --slot=1d \\\n  \
                --min-time=2026-01-01T00:00:00Z --max-time=2026-02-01T00:00:00Z -o json",
@@ -153,9 +157,12 @@ pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
         (0, good),
         (
             1,
-            "failed: the bucket, the disk, the configuration, or a mistake on the command line",
+            "failed: the bucket, the disk, the configuration, the command line, or a second signal",
         ),
-        (2, "a bad value on the command line"),
+        (
+            2,
+            "a bad value on the command line, or a flag that is missing or given twice",
+        ),
         (3, found),
         (4, "cut by a signal; run it again to go on"),
     ])

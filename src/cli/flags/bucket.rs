@@ -216,6 +216,13 @@ pub struct Gaps {
     #[command(flatten)]
     pub selection: Selection,
 
+    /// Look for gaps up to this time, and not only up to the last block of each label set
+    ///
+    /// now, a time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago. Without it --max-time is the end
+    /// if that is given. What is after now is not looked at.
+    #[arg(long = "until", value_name = "time", value_parser = value::until, help_heading = "Selection")]
+    pub until: Option<TimeOrDuration>,
+
     /// The length of a slot, at least 1s
     #[arg(
         long = "slot", value_name = "duration", value_parser = value::go_duration, default_value = "2h",

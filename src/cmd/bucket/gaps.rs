@@ -24,8 +24,9 @@ use crate::{
     tsdb::BlockId,
 };
 
-/// The default of `--min-time` (ms since 1970), which says nothing of where to begin.
+/// The defaults of `--min-time` and `--max-time` (ms since 1970), which say nothing of where to begin and to end.
 const YEAR_0: i64 = -62_167_219_200_000;
+const YEAR_9999: i64 = 253_402_300_799_000;
 
 /// The slots of a label set.
 #[derive(Debug)]
@@ -59,7 +60,11 @@ pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Rules {
         tolerance: ms(flags.tolerance),
         seal_delay: ms(flags.seal_delay),
         from: (wanted.from > YEAR_0).then_some(wanted.from),
-        until: (wanted.until < now).then_some(wanted.until),
+        until: match flags.until {
+            Some(until) => Some(until.resolve(now)),
+            None => (wanted.until < YEAR_9999).then_some(wanted.until),
+        }
+        .map(|until| until.min(now)),
         now,
     }
 }
@@ -98,7 +103,12 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
         runs: runs(&covers, rules),
     };
     Ok(Report {
-        streams: covers.into_iter().map(stream).collect(),
+        // A set whose blocks are all outside the times that are asked for has nothing to say of them.
+        streams: covers
+            .into_iter()
+            .map(stream)
+            .filter(|stream| !stream.runs.is_empty())
+            .collect(),
         uploads,
         unreadable,
         slot: rules.slot,

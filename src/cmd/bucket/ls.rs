@@ -1,7 +1,8 @@
 //! `narthex bucket ls`: which blocks there are.
 //!
-//! Blocks without a `meta.json` are counted in the log, those with one that is of no use are named there; neither
-//! changes the exit code, as `bucket verify` is there for that.
+//! What has no `meta.json` (yet) is counted in the log, and does not change the exit code: `bucket verify` is there for that.
+//! Blocks with one that cannot be read are named there, and the command ends with [`End::Findings`]: they may belong in
+//! the list.
 
 use anyhow::Result;
 use futures_util::TryStreamExt;

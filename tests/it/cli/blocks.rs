@@ -114,6 +114,7 @@ fn without_flags_the_bucket_is_looked_at_whole() {
         (flags.slot, flags.tolerance, flags.seal_delay),
         (hours(2), minutes(5), hours(3))
     );
+    assert_eq!(flags.until, None);
     assert_eq!(flags.output, Output::Text);
     let flags = restore(&[]);
     all(&flags.selection);
@@ -214,6 +215,13 @@ fn what_is_said_with_flags_is_understood() {
     let flags = gaps(&["--slot=1d", "--tolerance=0", "--seal-delay=90m"]);
     let seconds = [flags.slot, flags.tolerance, flags.seal_delay].map(|time| time.as_secs());
     assert_eq!(seconds, [86_400, 0, 5400]);
+    for (word, until) in [
+        ("--until=now", TimeOrDuration::FromNow(0)),
+        ("--until=-1d", TimeOrDuration::FromNow(-86_400_000)),
+        ("--until=1970-01-01T00:00:01Z", TimeOrDuration::At(1000)),
+    ] {
+        assert_eq!(gaps(&[word]).until, Some(until), "{word}");
+    }
     assert!(ls(&["--exclude-delete"]).exclude_delete && verify(&["--full"]).full);
     assert!(restore(&["--skip-downsampled"]).skip_downsampled && restore(&["--dry-run"]).dry_run);
 }
@@ -357,6 +365,8 @@ fn bad_values_of_what_looks_at_a_bucket_show_the_usage_and_exit_2() {
         ),
         ("bucket gaps", "--slot=2", "--slot"),
         ("bucket gaps", "--slot=1y", "--slot"),
+        ("bucket gaps", "--until=", "--until"),
+        ("bucket gaps", "--until=last", "--until"),
         ("bucket gaps", "--tolerance=", "--tolerance"),
         ("bucket gaps", "--seal-delay=x", "--seal-delay"),
         ("restore", "--max-time=2026-01-01", "--max-time"),
@@ -421,6 +431,10 @@ fn flags_that_cannot_go_together_are_told() {
             &["restore", "--to=/r", "--min-time=1h", "--max-time=-1h"],
             "--min-time is after --max-time",
         ),
+        (
+            &["bucket", "gaps", "--min-time=-1h", "--until=-2h"],
+            "--until is not after --min-time",
+        ),
         (&["bucket", "gaps", "--slot=0"], "--slot must be at least 1s"),
         (&["bucket", "gaps", "--slot=-2h"], "--slot must be at least 1s"),
         (&["bucket", "gaps", "--slot=2ms"], "--slot must be at least 1s"),
@@ -463,4 +477,5 @@ fn flags_that_cannot_go_together_are_told() {
     backfill(&["--accept-label-change", "--label=a=b"]);
     backfill(&["--prometheus.http-client=", "--prometheus.http-client-file="]);
     gaps(&["--slot=1s"]);
+    gaps(&["--until=now", "--max-time=-1d"]);
 }

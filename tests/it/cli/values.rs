@@ -212,10 +212,13 @@ fn the_operators_command_lines_run() {
     );
     let local = sidecar(&[
         "sidecar",
-        "--grpc-address=127.0.0.1:10901",
+        "--grpc-address=[127.0.0.1]:10901",
         "--http-address=127.0.0.1:10902",
+        "--prometheus.url=http://[127.0.0.1]:9090/",
     ]);
+    assert_eq!(local.grpc.address.to_socket(), "127.0.0.1:10901");
     assert_eq!(local.http.address.to_socket(), "127.0.0.1:10902");
+    assert_eq!(local.prometheus.url.as_str(), "http://127.0.0.1:9090/");
 }
 
 #[test]
