@@ -319,9 +319,9 @@ pub struct Objstore {
     /// $(NAME) is replaced by the environment variable NAME, which must be set.
     #[arg(
         id = "objstore.config", long = "objstore.config", value_name = "yaml",
-        value_parser = value::inline_yaml, default_value = "", hide_default_value = true
+        value_parser = value::inline_yaml
     )]
-    pub config: InlineYaml,
+    pub config: Option<InlineYaml>,
 
     /// File that describes the bucket; without one nothing is shipped
     ///
@@ -338,10 +338,23 @@ impl Objstore {
     pub fn content(&self, env: &Env<'_>) -> Result<String, ContentError> {
         content(
             "objstore.config",
-            self.config.as_str(),
+            self.config.as_ref().map_or("", InlineYaml::as_str),
             self.config_file.as_deref(),
             Some(env),
         )
+    }
+
+    /// Which of the flags was given, with the name of the file and without the YAML, even if there is nothing in it;
+    /// `None` if neither was.
+    pub fn given(&self) -> Option<String> {
+        match (&self.config_file, &self.config) {
+            (Some(file), _) if !file.as_os_str().is_empty() => {
+                Some(format!("--objstore.config-file={}", file.display()))
+            }
+            (_, Some(_)) => Some("--objstore.config".to_owned()),
+            (Some(_), None) => Some("--objstore.config-file".to_owned()),
+            (None, None) => None,
+        }
     }
 }
 

@@ -104,7 +104,9 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
     let Some(url) = &source.prometheus_url else {
         return Ok(source.labels());
     };
-    let http = HttpClientConfig::parse(&source.http_client()?)
+    let yaml = source.http_client()?;
+    super::warn_if_empty("prometheus.http-client-file", source.http_client_file.as_deref(), &yaml);
+    let http = HttpClientConfig::parse(&yaml)
         .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
     for warning in http.warnings() {
         tracing::warn!(warning, "configuration of the client for Prometheus");

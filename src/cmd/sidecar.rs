@@ -4,6 +4,7 @@
 //! Nothing about Prometheus or the bucket ends the process: it says so in the log, the metrics and its readiness.
 
 mod queries;
+mod shipping;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli,
-    objstore::{self, Bucket, config::BucketConfig},
     ops::{
         connections,
         grpc::{self, Running},
@@ -27,21 +27,18 @@ use crate::{
         client::{Alive, Client, HttpClientConfig},
         peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
     },
-    shipper::{Farewell, Heartbeat, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
+    shipper::{Farewell, Heartbeat, Neighbour, Origin, Shipper},
     storeapi::{self, budget::Budget, patterns::Patterns},
     threads::Lane,
 };
 
-use self::queries::Queries;
+use self::{
+    queries::Queries,
+    shipping::{Configured, Shipping},
+};
 
 /// Pieces of work of the query half that take the processor, at once.
 const HEAVY_AT_ONCE: usize = 2;
-/// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
-const SCAN_INTERVAL: Duration = Duration::from_secs(30);
-/// A broken block is looked at again after this time: a copy may have been mended.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// A request to the bucket that makes no progress for so long is given up.
-const STALL: Duration = Duration::from_secs(30);
 /// How often Prometheus is looked at while we stop.
 const LOOK: Duration = Duration::from_millis(250);
 /// The most running calls that SIGQUIT writes to the log.
@@ -53,7 +50,7 @@ const MARGIN: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Config {
     flags: cli::Sidecar,
-    bucket: Option<BucketConfig>,
+    bucket: Configured,
     http_client: HttpClientConfig,
     queries: queries::Config,
 }
@@ -64,12 +61,14 @@ impl Config {
     /// # Errors
     /// The first mistake, with flag, file, key and line.
     pub fn new(flags: cli::Sidecar) -> Result<Self> {
-        let yaml = flags.objstore.content(&cli::process_env)?;
-        let bucket = match yaml.trim().is_empty() {
-            true => None,
-            false => Some(objstore::config::parse(&yaml).with_context(|| super::wrong(&flags.objstore))?),
-        };
-        let http_client = HttpClientConfig::parse(&flags.prometheus.http_client()?)
+        let bucket = Configured::read(&flags.objstore)?;
+        let yaml = flags.prometheus.http_client()?;
+        super::warn_if_empty(
+            "prometheus.http-client-file",
+            flags.prometheus.http_client_file.as_deref(),
+            &yaml,
+        );
+        let http_client = HttpClientConfig::parse(&yaml)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
         let queries = queries::Config::new(&flags.grpc)?;
         Ok(Self {
@@ -95,16 +94,10 @@ pub struct Sidecar {
     running: Running,
     http_limits: http::Limits,
     shipping: Option<Shipping>,
+    /// Whether blocks are shipped, in words.
+    shipping_status: String,
     /// When the last heartbeat began whose news the shipper has.
     passed_on: watch::Sender<Option<Instant>>,
-}
-
-/// The half that ships.
-#[derive(Debug)]
-struct Shipping {
-    settings: Settings,
-    bucket: Arc<dyn Bucket>,
-    metrics: Metrics,
 }
 
 /// Binds the port, opens the bucket (without speaking to it) and registers all metrics.
@@ -127,16 +120,15 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     }
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let peer = Peer::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
+    let peer = Peer::new(client.clone(), peer_settings(&flags, bucket.is_on()), &mut registry);
     let passed_on = watch::Sender::new(None);
+    bucket.report(&mut registry);
+    let shipping_status = bucket.status();
     let shipping = match bucket {
-        None => {
-            tracing::info!("no object storage is configured: nothing is shipped");
-            None
-        }
-        Some(bucket) => {
+        Configured::Nothing | Configured::Empty(_) => None,
+        Configured::Bucket(bucket) => {
             let heartbeat = Heartbeat::new(peer.sooner(), passed_on.subscribe());
-            Some(open(&flags, &bucket, heartbeat, &mut registry).await?)
+            Some(shipping::open(&flags, &bucket, heartbeat, &mut registry).await?)
         }
     };
     // Connections of its own: they live in the thread that answers queries.
@@ -175,6 +167,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
             ..http::Limits::default()
         },
         shipping,
+        shipping_status,
         passed_on,
     })
 }
@@ -189,44 +182,6 @@ fn peer_settings(flags: &cli::Sidecar, uploads: bool) -> PeerSettings {
             ignore_unequal: flags.shipper.ignore_unequal_block_size,
         }),
     }
-}
-
-async fn open(
-    flags: &cli::Sidecar,
-    config: &BucketConfig,
-    heartbeat: Heartbeat,
-    registry: &mut Registry,
-) -> Result<Shipping> {
-    for warning in &config.warnings {
-        tracing::warn!(warning, "object storage configuration");
-    }
-    let limits = objstore::Limits {
-        requests_at_once: flags.shipper.requests_at_once(),
-        stall: STALL,
-        pace: objstore::Pace::default(),
-    };
-    let bucket = objstore::open(config, &limits, registry)
-        .await
-        .context("the object storage cannot be used")?;
-    tracing::info!(bucket = bucket.identity(), dir = %flags.tsdb.path.display(), "shipping blocks");
-    let settings = Settings {
-        dir: flags.tsdb.path.clone(),
-        ledger_name: flags.shipper.meta_file_name.clone(),
-        policy: Policy {
-            upload_compacted: flags.shipper.upload_compacted,
-            allow_out_of_order: flags.shipper.allow_out_of_order_uploads,
-        },
-        sha256: flags.shipper.hash_func == cli::HashFunc::Sha256,
-        source: "sidecar".to_owned(),
-        scan_interval: SCAN_INTERVAL,
-        look_again: LOOK_AGAIN,
-        heartbeat: Some(heartbeat),
-    };
-    Ok(Shipping {
-        settings,
-        bucket,
-        metrics: Metrics::register(registry),
-    })
 }
 
 impl Sidecar {
@@ -296,6 +251,7 @@ impl Sidecar {
             registry: Arc::new(self.registry),
             connections: self.connections,
             running: Some(self.running),
+            shipping: self.shipping_status,
         };
         let serve = self.server.serve(pages, self.http_limits, serving, http_grace);
         tasks.spawn("http", shipping_grace + http_grace + MARGIN, infallible(serve));

@@ -63,7 +63,10 @@ pub(super) struct Store {
 pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rate: u64) -> Result<Store> {
     let yaml = flags.content(&cli::process_env)?;
     if yaml.trim().is_empty() {
-        bail!("which bucket? Give --objstore.config-file=FILE or --objstore.config=YAML");
+        let empty = flags
+            .given()
+            .map_or_else(String::new, |flag| format!("{flag} is empty: "));
+        bail!("{empty}which bucket? Give --objstore.config-file=FILE or --objstore.config=YAML");
     }
     let config: BucketConfig = objstore::config::parse(&yaml).with_context(|| super::wrong(flags))?;
     for warning in &config.warnings {

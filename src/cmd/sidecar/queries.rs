@@ -68,6 +68,11 @@ impl Config {
             curves: flags.tls_curves.clone(),
         })?;
         let yaml = flags.logging(&cli::process_env)?;
+        crate::cmd::warn_if_empty(
+            "request.logging-config-file",
+            flags.request_logging_file.as_deref(),
+            &yaml,
+        );
         let log = match yaml.trim().is_empty() {
             true => None,
             false => grpc::CallLog::parse(&yaml).with_context(|| wrong(flags))?,
