@@ -5,8 +5,8 @@
 //! bucket could not be asked is an [`objstore::Error`](crate::objstore::Error) and says nothing about its blocks.
 
 pub mod gaps;
+pub mod integrity;
 mod overlaps;
-pub mod whole;
 
 use std::fmt;
 

@@ -50,7 +50,7 @@ pub enum Text {
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Error> {
+pub async fn read_text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Error> {
     match bucket.get(&format!("{id}/meta.json"), LARGEST_META).await {
         Ok(bytes) => Ok(Text::There(bytes)),
         Err(error) if error.kind == ErrorKind::NotFound => Ok(Text::Absent),
@@ -63,13 +63,13 @@ pub async fn text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Er
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn look(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::Error> {
-    let bytes = match text(bucket, id).await? {
+pub async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::Error> {
+    let bytes = match read_text(bucket, id).await? {
         Text::There(bytes) => bytes,
         Text::Absent => return Ok(Found::Partial),
         Text::Refused(error) => return Ok(Found::Unreadable(error.to_string())),
     };
-    Ok(match parsed(id, &bytes) {
+    Ok(match parse(id, &bytes) {
         Ok(meta) => Found::Block(Box::new(meta)),
         Err(why) => Found::Unreadable(why),
     })
@@ -79,16 +79,16 @@ pub async fn look(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::E
 ///
 /// # Errors
 /// Why the text is of no use, in words.
-pub fn parsed(id: BlockId, text: &[u8]) -> Result<Meta, String> {
+pub fn parse(id: BlockId, text: &[u8]) -> Result<Meta, String> {
     match Meta::parse(text) {
         Ok(meta) if meta.ulid == id => Ok(meta),
-        Ok(meta) => Err(other_name(meta.ulid)),
+        Ok(meta) => Err(wrong_name(meta.ulid)),
         Err(error) => Err(error.to_string()),
     }
 }
 
 /// What is said of a `meta.json` that stands under another block's name.
-pub fn other_name(id: BlockId) -> String {
+pub fn wrong_name(id: BlockId) -> String {
     format!("meta.json is that of the block {id}")
 }
 
@@ -103,12 +103,12 @@ pub async fn ids(bucket: &dyn Bucket, after: &str) -> Result<Vec<BlockId>, objst
 }
 
 /// The blocks of the bucket, in no order. What is in flight rests while the stream is not asked: whoever has much to do
-/// with each block takes the [`ids`] and [`look`]s himself.
+/// with each block takes the [`ids`] and [`read`]s each.
 pub fn blocks(bucket: &dyn Bucket) -> impl Stream<Item = Result<(BlockId, Found), objstore::Error>> {
     stream::once(ids(bucket, ""))
         .map_ok(move |ids| {
             stream::iter(ids)
-                .map(move |id| async move { Ok((id, look(bucket, id).await?)) })
+                .map(move |id| async move { Ok((id, read(bucket, id).await?)) })
                 .buffer_unordered(AT_ONCE)
         })
         .try_flatten()

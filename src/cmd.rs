@@ -2,11 +2,11 @@
 
 mod backfill;
 mod bucket;
+mod job;
+mod output;
 mod progress;
 mod restore;
-mod show;
 pub mod sidecar;
-mod single;
 
 use std::{
     io::{Write, stderr},

@@ -2,9 +2,9 @@
 //!
 //! Three questions are answered here, for the sidecar, backfill, restore and the audit alike:
 //!
-//! - [`namesake`]: what stands in the bucket under a block's own name?
+//! - [`existing`]: what stands in the bucket under a block's own name?
 //! - [`Lineage::elsewhere`]: do other blocks of the bucket hold all of its data?
-//! - [`hold`]: is a block of the bucket whole?
+//! - [`check_objects`]: is a block of the bucket whole?
 //!
 //! **Guarantees.** Whatever counts as "in the bucket" was proven: by the `meta.json` of the block that has it and a listing
 //! that shows every file of it with its size. A block that is marked for deletion counts for nothing, even if all else
@@ -20,14 +20,14 @@
 //! **Crash, retry, cancel.** Nothing is written anywhere; what is known is in memory and read anew by the next process.
 //! Dropping a future drops its requests; what was read until then is kept.
 
+mod completeness;
 mod cover;
 mod entry;
+mod existing;
 mod index;
-mod namesake;
-mod whole;
 
+pub use completeness::{BlockObjects, Fault, check_objects, count_objects};
 pub use cover::Elsewhere;
 pub use entry::Entry;
+pub use existing::{Committed, Existing, existing, may_repair};
 pub use index::Lineage;
-pub use namesake::{Committed, Namesake, may_repair, namesake};
-pub use whole::{Fault, Held, hold, rest};

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::report::{Outcome as Said, Report};
 use super::{
+    job::{self, Completion, OpenBucket},
     progress::Progress,
-    single::{self, End, Store},
 };
 use crate::{
-    audit::whole::Reader,
+    audit::integrity::Reader,
     backfill::{Apply, Decision, Gauge, Item, Overlaps, Plan, Settings, plan, prove},
     cli,
     model::Labels,
@@ -38,8 +38,8 @@ struct Order {
 }
 
 pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
-    let store = single::open(&flags.objstore, flags.transfer.concurrency, flags.transfer.max_rate).await?;
-    single::run(&store, |stop| async {
+    let store = job::open(&flags.objstore, flags.transfer.concurrency, flags.transfer.max_rate).await?;
+    job::run(&store, |stop| async {
         let labels = labels(&flags.source).await?;
         let now = jiff::Timestamp::now().as_millisecond();
         let source = flags.source;
@@ -71,7 +71,7 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
 
 pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
     let requests_at_once = flags.requests_at_once();
-    let store = single::open(&flags.objstore, requests_at_once, 0).await?;
+    let store = job::open(&flags.objstore, requests_at_once, 0).await?;
     let order = Order {
         settings: Settings {
             labels: flags.labels(),
@@ -91,7 +91,7 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
         json: false,
         requests_at_once,
     };
-    single::run(&store, |stop| carry_out(order, &store, stop)).await
+    job::run(&store, |stop| carry_out(order, &store, stop)).await
 }
 
 /// One thread for each file that is checked, and as many files at once as there are cores.
@@ -124,7 +124,7 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
 }
 
 /// Plans, and unless that is all that is wanted, applies and verifies.
-async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Result<End> {
+async fn carry_out(order: Order, store: &OpenBucket, stop: CancellationToken) -> Result<Completion> {
     let begun = Instant::now();
     let mut report = Report::new(&order.settings.path, order.dry_run);
     let gauge = Gauge::default();
@@ -144,11 +144,11 @@ async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Resu
     let Some(plan) = planned else {
         report.outcome = Said::Cut;
         report.print(order.json)?;
-        return Ok(End::Cut);
+        return Ok(Completion::Interrupted);
     };
     report.planned(&plan, &store.bucket, begun.elapsed());
     if !order.json {
-        super::show::print(&report.plan_as_text())?;
+        super::output::print(&report.plan_as_text())?;
     }
     if !order.dry_run {
         apply(&order, &plan, store, &stop, &mut report).await?;
@@ -156,9 +156,9 @@ async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Resu
     report.conclude();
     report.print(order.json)?;
     match report.outcome {
-        Said::AllThere => Ok(End::Good),
-        Said::SomeRefused | Said::SomeUnreadable => Ok(End::Findings),
-        Said::Cut => Ok(End::Cut),
+        Said::AllThere => Ok(Completion::Clean),
+        Said::SomeRefused | Said::SomeUnreadable => Ok(Completion::WithFindings),
+        Said::Cut => Ok(Completion::Interrupted),
         Said::Failed => bail!(
             "{}; what was sent stays, and running it again goes on from there",
             report.failure()
@@ -166,7 +166,13 @@ async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Resu
     }
 }
 
-async fn apply(order: &Order, plan: &Plan, store: &Store, stop: &CancellationToken, report: &mut Report) -> Result<()> {
+async fn apply(
+    order: &Order,
+    plan: &Plan,
+    store: &OpenBucket,
+    stop: &CancellationToken,
+    report: &mut Report,
+) -> Result<()> {
     let begun = Instant::now();
     let before = store.pace.sent();
     let due = plan.to_send().map(|item| item.bytes).sum();

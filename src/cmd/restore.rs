@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::report::{Planned, Report};
 use super::{
+    job::{self, Completion, OpenBucket},
+    output,
     progress::Progress,
-    show,
-    single::{self, End, Store},
 };
 use crate::{
     cli::{self, Output},
@@ -24,13 +24,13 @@ use crate::{
 
 pub(super) async fn restore(flags: cli::Restore) -> Result<Outcome> {
     let transfer = &flags.transfer;
-    let store = single::open(&flags.objstore, transfer.concurrency, transfer.max_rate).await?;
+    let store = job::open(&flags.objstore, transfer.concurrency, transfer.max_rate).await?;
     // Before the bucket is read, which may take a while.
     Target::look(&flags.to)?;
-    single::run(&store, |token| job(&flags, &store, token)).await
+    job::run(&store, |token| job(&flags, &store, token)).await
 }
 
-async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> Result<End> {
+async fn job(flags: &cli::Restore, store: &OpenBucket, token: CancellationToken) -> Result<Completion> {
     let begun = Instant::now();
     let now = jiff::Timestamp::now().as_millisecond();
     let selection = &flags.selection;
@@ -41,12 +41,12 @@ async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> R
     };
     let Some(found) = token.run_until_cancelled(find(store, &wanted)).await else {
         tracing::warn!("cut while the bucket was read; nothing was restored");
-        return Ok(End::Cut);
+        return Ok(Completion::Interrupted);
     };
     let (found, unreadable) = found?;
     let planned = Planned::new(found, unreadable, flags.skip_downsampled);
     if flags.output == Output::Text {
-        show::print(&planned.text())?;
+        output::print(&planned.text())?;
     }
     let applied = match planned.plan() {
         Some(plan) if !flags.dry_run => Some(apply(flags, store, plan, &token).await?),
@@ -63,14 +63,14 @@ async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> R
         now,
     };
     match flags.output {
-        Output::Text => show::print(&report.text())?,
-        Output::Json => show::print(&format!("{:#}\n", report.json()))?,
+        Output::Text => output::print(&report.text())?,
+        Output::Json => output::print(&format!("{:#}\n", report.json()))?,
     }
     report.end()
 }
 
 /// Reads what the bucket holds, and decides; how many blocks could not be judged.
-async fn find(store: &Store, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, u64)> {
+async fn find(store: &OpenBucket, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, u64)> {
     let bucket = &*store.bucket;
     let mut survey = restore::survey(bucket, wanted).await?;
     for (block, why) in &survey.unreadable {
@@ -93,7 +93,7 @@ async fn find(store: &Store, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, 
     Ok((Ok(plan), survey.unreadable_total))
 }
 
-async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &CancellationToken) -> Result<Applied> {
+async fn apply(flags: &cli::Restore, store: &OpenBucket, plan: &Plan, token: &CancellationToken) -> Result<Applied> {
     let target = Target::open(&flags.to)?;
     if fs_err::metadata(flags.to.join("wal")).is_ok() {
         tracing::warn!(
@@ -108,9 +108,9 @@ async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &Cancell
     if lacks > free {
         bail!(
             "{} are to come to {}, and its file system has {} free; free some space, or narrow --min-time and --max-time",
-            show::size(lacks),
+            output::byte_size(lacks),
             flags.to.display(),
-            show::size(free)
+            output::byte_size(free)
         );
     }
     let (pace, before) = (store.pace.clone(), store.pace.received());

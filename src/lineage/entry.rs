@@ -38,7 +38,7 @@ impl Entry {
     pub fn parse(id: BlockId, text: &[u8]) -> Result<Self, String> {
         match Summary::parse(text) {
             Ok(summary) if summary.ulid == id => Ok(Self::from(summary)),
-            Ok(summary) => Err(catalog::other_name(summary.ulid)),
+            Ok(summary) => Err(catalog::wrong_name(summary.ulid)),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -28,7 +28,7 @@ pub struct Lineage {
     pub(super) proofs: HashMap<BlockId, Proof>,
     unreadable: BTreeMap<BlockId, String>,
     /// Which unreadable ones the log has, and by what reason.
-    told: BTreeMap<BlockId, String>,
+    logged: BTreeMap<BlockId, String>,
 }
 
 /// What was read of one block.
@@ -62,7 +62,7 @@ impl Lineage {
         }
         self.proofs.clear();
         self.unreadable.clear();
-        self.told
+        self.logged
             .retain(|id, _| id.to_string().as_str() <= after || present.contains(id));
         let missing: Vec<BlockId> = present
             .into_iter()
@@ -75,7 +75,7 @@ impl Lineage {
             match found {
                 Read::Block(entry) => self.insert(entry),
                 Read::Partial => {}
-                Read::Unreadable { why, same } => self.note_unreadable(id, why, same),
+                Read::Unreadable { why, same } => self.record_unreadable(id, why, same),
             }
         }
         Ok(())
@@ -99,14 +99,14 @@ impl Lineage {
     /// Gives back the memory of what was read. What the log has already is not told again.
     pub fn forget(&mut self) {
         *self = Self {
-            told: std::mem::take(&mut self.told),
+            logged: std::mem::take(&mut self.logged),
             ..Self::default()
         };
     }
 
     /// Adds a block that was read.
     fn insert(&mut self, mut entry: Entry) {
-        self.told.remove(&entry.id);
+        self.logged.remove(&entry.id);
         match self.labels.get(&entry.labels) {
             Some(labels) => entry.labels = labels.clone(),
             None => {
@@ -132,24 +132,24 @@ impl Lineage {
     }
 
     /// Whether the log does not yet have that a block is unreadable for this reason.
-    fn is_news(&self, id: BlockId, same: &str) -> bool {
-        self.told.get(&id).is_none_or(|told| told != same)
+    fn is_new_reason(&self, id: BlockId, same: &str) -> bool {
+        self.logged.get(&id).is_none_or(|told| told != same)
     }
 
-    fn note_unreadable(&mut self, id: BlockId, why: String, same: String) {
-        if self.is_news(id, &same) {
+    fn record_unreadable(&mut self, id: BlockId, why: String, same: String) {
+        if self.is_new_reason(id, &same) {
             tracing::warn!(
                 block = %id, why,
                 "the meta.json of a block in the bucket cannot be used, so the block counts for nothing: what may be in it is sent all the same"
             );
-            self.told.insert(id, same);
+            self.logged.insert(id, same);
         }
         self.unreadable.insert(id, why);
     }
 }
 
 async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<Read, objstore::Error> {
-    Ok(match catalog::text(bucket, id).await? {
+    Ok(match catalog::read_text(bucket, id).await? {
         Text::There(text) => match Entry::parse(id, &text) {
             Ok(entry) => Read::Block(entry),
             Err(why) => Read::Unreadable { same: why.clone(), why },

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     backfill::{Applied, Decision, Item, Plan, Proven},
-    cmd::show::{self, Table, size, time},
+    cmd::output::{self, Table, byte_size, time},
     objstore::{self, Bucket},
     tsdb::BlockId,
 };
@@ -249,7 +249,7 @@ impl Report {
                 row.level.to_string(),
                 row.series.to_string(),
                 row.samples.to_string(),
-                size(row.bytes),
+                byte_size(row.bytes),
             ];
             if several {
                 cells.push(shown(&row.labels));
@@ -265,7 +265,7 @@ impl Report {
             "\n{} blocks: {} to send ({} in {} objects, about {} requests), {} there, {} left out, {} refused; checked in {:.1} s",
             self.blocks.len(),
             totals.to_send,
-            size(totals.bytes_to_send),
+            byte_size(totals.bytes_to_send),
             totals.objects_to_send + totals.to_send,
             totals.requests,
             count("there"),
@@ -288,7 +288,7 @@ impl Report {
         let totals = &self.totals;
         let mut text = String::new();
         for block in &self.unreadable {
-            let why = show::plain(&block.why);
+            let why = output::printable(&block.why);
             let _ = writeln!(text, "unreadable {} in the bucket: {why}", block.ulid);
         }
         if self.dry_run {
@@ -300,9 +300,9 @@ impl Report {
             text,
             "sent {} blocks, {} in {:.1} s ({}/s); {} there before; {} left out; {} refused; {} not sent",
             totals.sent,
-            size(totals.bytes_sent),
+            byte_size(totals.bytes_sent),
             totals.send_seconds,
-            size(rate as u64),
+            byte_size(rate as u64),
             totals.there,
             totals.left_out,
             totals.refused,
@@ -334,8 +334,8 @@ impl Report {
     /// When stdout cannot be written to.
     pub(super) fn print(&self, json: bool) -> Result<()> {
         match json {
-            true => show::print(&(serde_json::to_string_pretty(self)? + "\n")),
-            false => show::print(&self.as_text()),
+            true => output::print(&(serde_json::to_string_pretty(self)? + "\n")),
+            false => output::print(&self.as_text()),
         }
     }
 }

@@ -9,8 +9,8 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::{
+    output,
     scan::{Seen, Wanted, scan},
-    show,
 };
 use crate::{
     audit::{
@@ -138,7 +138,7 @@ impl Stream {
         let (from, until) = self.times();
         let told = self.runs.iter().filter(|run| run.state != State::Found);
         json!({
-            "labels": show::labels_json(&self.labels),
+            "labels": output::labels_json(&self.labels),
             "from": from,
             "until": until,
             "found": self.slots(State::Found),
@@ -153,25 +153,25 @@ impl Stream {
     fn text(&self, slot: i64) -> String {
         let labels = match self.labels.is_empty() {
             true => "no labels".to_owned(),
-            false => show::plain(&show::labels(&self.labels)),
+            false => output::printable(&output::labels(&self.labels)),
         };
         let (from, until) = self.times();
         let mut text = format!(
             "{labels}: {} to {}, {} of {} found\n",
-            show::time(from),
-            show::time(until),
+            output::time(from),
+            output::time(until),
             self.slots(State::Found) + self.slots(State::Downsampled),
             slots(self.runs.iter().map(|run| run.slots).sum(), slot)
         );
         for run in self.runs.iter().filter(|run| run.state != State::Found) {
-            let (from, until) = (show::time(run.from), show::time(run.until));
+            let (from, until) = (output::time(run.from), output::time(run.until));
             let state = match run.state {
                 State::Downsampled => "downsampled only",
                 State::NotSealedYet => "not sealed yet",
                 other => other.as_str(),
             };
             let missing = match run.state {
-                State::Partial => format!(", {} of it missing", show::go_duration(run.missing)),
+                State::Partial => format!(", {} of it missing", output::go_duration(run.missing)),
                 _ => String::new(),
             };
             let slots = slots(run.slots, slot);
@@ -183,7 +183,7 @@ impl Stream {
 
 fn slots(number: i64, slot: i64) -> String {
     let number = u64::try_from(number).unwrap_or_default();
-    let each = show::go_duration(slot);
+    let each = output::go_duration(slot);
     // 2h0m0s is Go's way; people say 2h.
     let short = each
         .strip_suffix("0s")
@@ -193,7 +193,7 @@ fn slots(number: i64, slot: i64) -> String {
         .strip_suffix("0m")
         .filter(|rest| rest.ends_with('h'))
         .unwrap_or(short);
-    format!("{} of {short}", show::count(number, "slot"))
+    format!("{} of {short}", output::counted(number, "slot"))
 }
 
 impl Report {
@@ -230,7 +230,7 @@ impl Report {
         for (id, why) in &self.unreadable {
             text.push_str(&format!(
                 "{id}: covers nothing, its meta.json is of no use: {}\n",
-                show::plain(why)
+                output::printable(why)
             ));
         }
         if self.streams.is_empty() {

@@ -1,16 +1,16 @@
 //! `narthex bucket ls`: which blocks there are.
 //!
 //! What has no `meta.json` (yet) is counted in the log, and does not change the exit code: `bucket verify` is there for that.
-//! Blocks with one that cannot be read are named there, and the command ends with [`End::Findings`]: they may belong in
+//! Blocks with one that cannot be read are named there, and the command ends with [`Completion::WithFindings`]: they may belong in
 //! the list.
 
 use anyhow::Result;
 use futures_util::TryStreamExt;
 
 use super::{
-    End,
+    Completion,
+    output::{self, Table},
     scan::{LeftOut, Wanted, scan},
-    show::{self, Table},
 };
 use crate::{
     cli::LsOutput,
@@ -39,7 +39,7 @@ pub(super) async fn list(
     wanted: &Wanted,
     exclude_marked: bool,
     output: LsOutput,
-) -> Result<(String, End)> {
+) -> Result<(String, Completion)> {
     let mut lines = Vec::new();
     let mut left_out = LeftOut::default();
     let mut blocks = std::pin::pin!(scan(bucket, wanted, exclude_marked));
@@ -77,12 +77,12 @@ fn shown(meta: &Meta, output: LsOutput) -> Shown {
         LsOutput::Json => Shown::Document(meta.to_json()),
         LsOutput::Wide => Shown::Cells(vec![
             meta.ulid.to_string(),
-            show::second(meta.min_time),
-            show::second(meta.max_time),
-            show::go_duration(meta.max_time.saturating_sub(meta.min_time)),
+            output::time_to_the_second(meta.min_time),
+            output::time_to_the_second(meta.max_time),
+            output::go_duration(meta.max_time.saturating_sub(meta.min_time)),
             meta.level.to_string(),
-            show::go_duration(meta.resolution()),
-            show::plain(&meta.source()),
+            output::go_duration(meta.resolution()),
+            output::printable(&meta.source()),
         ]),
     }
 }

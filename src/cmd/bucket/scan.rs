@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::End;
+use super::Completion;
 use crate::{
     catalog::{self, Found},
     cli::Selection,
@@ -88,7 +88,7 @@ pub(super) fn scan<'a>(
 
 /// Looks at one block; `None` if it is not selected.
 async fn seen(bucket: &dyn Bucket, id: BlockId, wanted: &Wanted, marks: bool) -> Result<Option<Seen>> {
-    Ok(match catalog::look(bucket, id).await? {
+    Ok(match catalog::read(bucket, id).await? {
         Found::Block(meta) if wanted.has(&meta)? => {
             let marked = match marks {
                 true => catalog::is_marked_for_deletion(bucket, id).await,
@@ -131,10 +131,10 @@ impl LeftOut {
     }
 
     /// How a list ends from which they are left out: a block that cannot be judged may have belonged there.
-    pub(super) fn end(&self) -> End {
+    pub(super) fn end(&self) -> Completion {
         match self.unreadable {
-            0 => End::Good,
-            _ => End::Findings,
+            0 => Completion::Clean,
+            _ => Completion::WithFindings,
         }
     }
 

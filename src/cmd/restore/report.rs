@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cmd::{
-        show::{self, Table},
-        single::End,
+        job::Completion,
+        output::{self, Table},
     },
     model::Labels,
     restore::{
@@ -72,7 +72,7 @@ impl Planned {
         let mut text = format!("{}\n", table(&plan.rows));
         let count = plan.restored().count();
         let (bytes, samples) = totals(plan);
-        let (all, bytes) = (plan.rows.len(), show::size(bytes));
+        let (all, bytes) = (plan.rows.len(), output::byte_size(bytes));
         let _ = writeln!(
             text,
             "{count} of {all} blocks of {} are to be restored: {samples} samples, {bytes} to download.",
@@ -86,7 +86,7 @@ impl Planned {
                 &mut text,
                 ranges
                     .iter()
-                    .map(|(from, until)| format!("{} to {}", show::time(*from), show::time(*until))),
+                    .map(|(from, until)| format!("{} to {}", output::time(*from), output::time(*until))),
             );
             text.push_str("Narrow --min-time and --max-time, or leave them out with --skip-downsampled.\n");
         }
@@ -108,12 +108,12 @@ fn table(rows: &[Row]) -> Table {
     for Row { block, decision, why } in rows {
         table.row(vec![
             block.id.to_string(),
-            show::time(block.min_time),
-            show::time(block.max_time),
+            output::time(block.min_time),
+            output::time(block.max_time),
             block.level.to_string(),
             block.series.to_string(),
             block.samples.to_string(),
-            show::size(block.bytes),
+            output::byte_size(block.bytes),
             word(*decision).replace('_', " "),
             why.clone(),
         ]);
@@ -172,8 +172,8 @@ fn nothing(others: &Sets, outside: Option<(u64, i64, i64)>) -> String {
         Some((count, from, until)) => format!(
             "Refused: none of the {count} blocks whose labels are selected has samples between --min-time and \
              --max-time; they reach from {} to {}.\n",
-            show::time(from),
-            show::time(until)
+            output::time(from),
+            output::time(until)
         ),
         None => "Refused: no block in the bucket has labels that are selected.\n".to_owned(),
     };
@@ -186,14 +186,14 @@ fn nothing(others: &Sets, outside: Option<(u64, i64, i64)>) -> String {
 
 impl Report<'_> {
     /// Everything is told; this is what the exit code is made of.
-    pub(super) fn end(&self) -> Result<End> {
+    pub(super) fn end(&self) -> Result<Completion> {
         let (Some(plan), applied) = (self.planned.plan(), self.applied) else {
-            return Ok(End::Findings);
+            return Ok(Completion::WithFindings);
         };
         let outcomes = || applied.iter().flat_map(|applied| applied.outcomes.values());
         let again = "; what is complete stays, run this again to go on";
         match applied.and_then(|applied| applied.stopped.as_ref()) {
-            Some(Stop::Cut) => return Ok(End::Cut),
+            Some(Stop::Cut) => return Ok(Completion::Interrupted),
             Some(stop) => return Err(anyhow!("{} are restored, then: {stop}{again}", self.done())),
             None => {}
         }
@@ -205,9 +205,9 @@ impl Report<'_> {
         }
         let refused = outcomes().any(|outcome| matches!(outcome, Outcome::Refused(_)));
         Ok(if refused || plan.refuses() || self.planned.unreadable > 0 {
-            End::Findings
+            Completion::WithFindings
         } else {
-            End::Good
+            Completion::Clean
         })
     }
 
@@ -266,7 +266,7 @@ impl Report<'_> {
             let size = if blocks.is_empty() {
                 String::new()
             } else {
-                format!(", {}", show::size(bytes))
+                format!(", {}", output::byte_size(bytes))
             };
             let _ = writeln!(text, "{title:<14}{} blocks{size}", blocks.len());
             if matches!(word, "refused" | "failed" | "missing") {
@@ -279,7 +279,7 @@ impl Report<'_> {
                 );
             }
         }
-        let (fetched, seconds) = (show::size(self.fetched), self.took.as_secs_f64());
+        let (fetched, seconds) = (output::byte_size(self.fetched), self.took.as_secs_f64());
         let _ = writeln!(text, "{:<14}{fetched} in {seconds:.1} s", "fetched");
         if self.planned.unreadable > 0 {
             let _ = writeln!(
@@ -352,9 +352,9 @@ impl Report<'_> {
 
     fn end_word(&self) -> &'static str {
         match self.end() {
-            Ok(End::Good) => "good",
-            Ok(End::Findings) => "findings",
-            Ok(End::Cut) => "cut",
+            Ok(Completion::Clean) => "good",
+            Ok(Completion::WithFindings) => "findings",
+            Ok(Completion::Interrupted) => "cut",
             Err(_) => "failed",
         }
     }

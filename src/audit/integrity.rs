@@ -1,13 +1,13 @@
 //! Whether a block of a bucket is whole.
 //!
-//! [`look`] holds the objects of a block against what its `meta.json` lists, as [`crate::lineage`] judges it: one request.
+//! [`list`] holds the objects of a block against what its `meta.json` lists, as [`crate::lineage`] judges it: one request.
 //! [`read_back`] reads all of them and checks the content.
 
 mod read_back;
 
 pub use self::read_back::{Reader, read_back};
 use super::{Issue, Kind};
-pub use crate::lineage::Held;
+pub use crate::lineage::BlockObjects;
 use crate::{
     lineage::{self, Fault},
     objstore::{self, Bucket},
@@ -22,22 +22,22 @@ const LOST: &str = "put it back from a copy of the block, or mark the block for 
 ///
 /// # Errors
 /// The bucket's.
-pub async fn look(bucket: &dyn Bucket, meta: &Meta) -> Result<Held, objstore::Error> {
+pub async fn list(bucket: &dyn Bucket, meta: &Meta) -> Result<BlockObjects, objstore::Error> {
     let objects = bucket.list(&meta.ulid.to_string()).await?;
-    Ok(lineage::hold(meta, &objects))
+    Ok(lineage::check_objects(meta, &objects))
 }
 
 /// Lists what there is of a block without a `meta.json`.
 ///
 /// # Errors
 /// The bucket's.
-pub async fn rest(bucket: &dyn Bucket, id: BlockId) -> Result<Held, objstore::Error> {
+pub async fn list_without_meta(bucket: &dyn Bucket, id: BlockId) -> Result<BlockObjects, objstore::Error> {
     let objects = bucket.list(&id.to_string()).await?;
-    Ok(lineage::rest(id, &objects))
+    Ok(lineage::count_objects(id, &objects))
 }
 
 /// What is wrong with the objects of the block `id`.
-pub fn issues(id: BlockId, held: &Held) -> Vec<Issue> {
+pub fn issues(id: BlockId, held: &BlockObjects) -> Vec<Issue> {
     held.faults.iter().map(|fault| issue(id, fault)).collect()
 }
 

@@ -87,7 +87,7 @@ pub async fn read_back(
     let guard = StopOnDrop::default();
     let stop = guard.flag();
     let found: Vec<Found> = stream::iter(wanted)
-        .map(|file| one(bucket, meta, file, reader, &stop))
+        .map(|file| read_object(bucket, meta, file, reader, &stop))
         .buffered(reader.at_once)
         .try_collect()
         .await?;
@@ -141,7 +141,7 @@ fn other_hash(meta: &Meta, files: &[BucketFile], digest: &Digest) -> Option<Issu
 }
 
 /// Reads and checks one object.
-async fn one(
+async fn read_object(
     bucket: &Arc<dyn Bucket>,
     meta: &Meta,
     file: &BucketFile,
@@ -150,7 +150,7 @@ async fn one(
 ) -> Result<Found, objstore::Error> {
     let permit = Arc::clone(&reader.permits).acquire_owned().await;
     let permit = permit.expect("the semaphore is never closed");
-    match checked(bucket, meta, file, reader, stop, permit).await {
+    match check_object(bucket, meta, file, reader, stop, permit).await {
         Err(error) => gone_or_bad(meta, &file.rel_path, error).map(Found::Bad),
         done => done,
     }
@@ -176,7 +176,7 @@ fn gone_or_bad(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue,
     }
 }
 
-async fn checked(
+async fn check_object(
     bucket: &Arc<dyn Bucket>,
     meta: &Meta,
     file: &BucketFile,

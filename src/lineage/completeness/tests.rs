@@ -21,7 +21,7 @@ fn objects(names: &[(&str, u64)]) -> Vec<Object> {
 }
 
 fn faults(thanos: &str, there: &[(&str, u64)]) -> Vec<String> {
-    let held = hold(&meta(thanos), &objects(there));
+    let held = check_objects(&meta(thanos), &objects(there));
     held.faults.iter().map(ToString::to_string).collect()
 }
 
@@ -37,7 +37,7 @@ fn a_whole_block_has_no_faults() {
         ("no-compact-mark.json", 3),
         ("tombstones", 9),
     ];
-    let held = hold(&meta(LISTED), &objects(&there));
+    let held = check_objects(&meta(LISTED), &objects(&there));
     assert_eq!((held.objects, held.bytes, held.marked), (8, 1606, true));
     assert_eq!(held.faults, []);
     let files: Vec<_> = held
@@ -135,7 +135,7 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
 #[test]
 fn an_empty_block_needs_no_segments() {
     let text = format!(r#"{{"ulid":"{ID}","version":1}}"#);
-    let held = hold(&Meta::parse(text.as_bytes()).unwrap(), &objects(&[("index", 9)]));
+    let held = check_objects(&Meta::parse(text.as_bytes()).unwrap(), &objects(&[("index", 9)]));
     assert_eq!((held.faults, held.files.len()), (vec![], 1));
 }
 
@@ -164,7 +164,7 @@ fn lists_that_cannot_be_right_are_told() {
 fn what_is_left_of_a_block_is_counted() {
     let there = objects(&[("chunks/000001", 5), ("deletion-mark.json", 1)]);
     let id = BlockId::parse(ID).unwrap();
-    let held = rest(id, &there);
+    let held = count_objects(id, &there);
     assert_eq!(
         (held.objects, held.bytes, held.marked, held.faults),
         (2, 6, true, vec![])

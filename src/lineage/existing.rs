@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::whole::{Fault, Held, hold, rest};
+use super::completeness::{BlockObjects, Fault, check_objects, count_objects};
 use crate::{
     catalog::{self, Text},
     model::Labels,
@@ -18,7 +18,7 @@ const LATE: usize = 16;
 
 /// What the bucket has under a block's own name.
 #[derive(Clone, Debug)]
-pub enum Namesake {
+pub enum Existing {
     /// No `meta.json`: readers see no block. Objects of an earlier try may be there.
     Nothing {
         /// A `deletion-mark.json` stands there: whatever is committed under this name will be deleted.
@@ -33,9 +33,9 @@ pub enum Namesake {
     /// `meta.json` that others may be able to use.
     Conflict(String),
     /// The block, whole by its own `meta.json`.
-    Whole(Box<Committed>),
+    Complete(Box<Committed>),
     /// The block, but these of its files are missing. Each of them may be put back if [`may_repair`] says so.
-    Lacks(Box<Committed>, Vec<BucketFile>),
+    Incomplete(Box<Committed>, Vec<BucketFile>),
 }
 
 /// A block as it was committed.
@@ -54,27 +54,27 @@ pub struct Committed {
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn namesake(bucket: &dyn Bucket, own: &Meta, labels: &Labels) -> Result<Namesake, objstore::Error> {
-    let (meta, held) = match standing(bucket, own.ulid).await? {
-        Standing::Nothing { marked } => return Ok(Namesake::Nothing { marked }),
-        Standing::Useless { marked: true, .. } => return Ok(Namesake::Marked),
-        Standing::Useless { why, torn: true, .. } => return Ok(Namesake::Torn(why)),
-        Standing::Useless { why, .. } => return Ok(Namesake::Conflict(format!("its meta.json cannot be used: {why}"))),
-        Standing::Block(_, held) if held.marked => return Ok(Namesake::Marked),
-        Standing::Block(meta, held) => (meta, held),
+pub async fn existing(bucket: &dyn Bucket, own: &Meta, labels: &Labels) -> Result<Existing, objstore::Error> {
+    let (meta, held) = match read_stored(bucket, own.ulid).await? {
+        Stored::Nothing { marked } => return Ok(Existing::Nothing { marked }),
+        Stored::Unusable { marked: true, .. } => return Ok(Existing::Marked),
+        Stored::Unusable { why, torn: true, .. } => return Ok(Existing::Torn(why)),
+        Stored::Unusable { why, .. } => return Ok(Existing::Conflict(format!("its meta.json cannot be used: {why}"))),
+        Stored::Block(_, held) if held.marked => return Ok(Existing::Marked),
+        Stored::Block(meta, held) => (meta, held),
     };
     if let Some(why) = differs(own, &meta) {
-        return Ok(Namesake::Conflict(why));
+        return Ok(Existing::Conflict(why));
     }
     let (mut missing, mut wrong) = (Vec::new(), None);
-    for fault in held.faults.iter().filter(|fault| fault.is_loss()) {
+    for fault in held.faults.iter().filter(|fault| fault.is_data_loss()) {
         match fault {
             Fault::Missing(file) => missing.push(file.clone()),
             other => wrong = wrong.or(Some(other.to_string())),
         }
     }
     if let Some(why) = wrong {
-        return Ok(Namesake::Conflict(why));
+        return Ok(Existing::Conflict(why));
     }
     let theirs = meta.thanos_labels.clone().unwrap_or_default();
     let ours = own.thanos_labels.clone().unwrap_or_default().overlaid_with(labels);
@@ -84,8 +84,8 @@ pub async fn namesake(bucket: &dyn Bucket, own: &Meta, labels: &Labels) -> Resul
         files: held.files,
     });
     Ok(match missing.is_empty() {
-        true => Namesake::Whole(committed),
-        false => Namesake::Lacks(committed, missing),
+        true => Existing::Complete(committed),
+        false => Existing::Incomplete(committed, missing),
     })
 }
 
@@ -135,30 +135,30 @@ fn differs(own: &Meta, there: &Meta) -> Option<String> {
 
 /// What stands under a name, whoever asks.
 #[derive(Debug)]
-pub(super) enum Standing {
+pub(super) enum Stored {
     Nothing {
         marked: bool,
     },
     /// A `meta.json` of no use, and why.
-    Useless {
+    Unusable {
         why: String,
         /// No reader can take it for one.
         torn: bool,
         marked: bool,
     },
-    Block(Box<Meta>, Held),
+    Block(Box<Meta>, BlockObjects),
 }
 
 /// Looks at what stands under the name `id`.
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub(super) async fn standing(bucket: &dyn Bucket, id: BlockId) -> Result<Standing, objstore::Error> {
-    let mut text = catalog::text(bucket, id).await?;
+pub(super) async fn read_stored(bucket: &dyn Bucket, id: BlockId) -> Result<Stored, objstore::Error> {
+    let mut text = catalog::read_text(bucket, id).await?;
     let objects = match bucket.list(&id.to_string()).await {
         Ok(objects) => objects,
         Err(error) if error.scope() == Scope::Object => {
-            return Ok(Standing::Useless {
+            return Ok(Stored::Unusable {
                 why: error.to_string(),
                 torn: false,
                 marked: false,
@@ -166,26 +166,26 @@ pub(super) async fn standing(bucket: &dyn Bucket, id: BlockId) -> Result<Standin
         }
         Err(error) => return Err(error),
     };
-    let held = rest(id, &objects);
-    if held.visible && matches!(text, Text::Absent) {
+    let held = count_objects(id, &objects);
+    if held.has_meta && matches!(text, Text::Absent) {
         // It was committed between the two requests.
-        text = catalog::text(bucket, id).await?;
+        text = catalog::read_text(bucket, id).await?;
     }
-    let useless = |why: String, torn| Standing::Useless {
+    let unusable = |why: String, torn| Stored::Unusable {
         why,
         torn,
         marked: held.marked,
     };
     Ok(match text {
-        Text::Absent => Standing::Nothing { marked: held.marked },
-        Text::Refused(error) => useless(error.to_string(), false),
+        Text::Absent => Stored::Nothing { marked: held.marked },
+        Text::Refused(error) => unusable(error.to_string(), false),
         Text::There(bytes) => match Meta::parse(&bytes) {
             Ok(meta) if meta.ulid == id => {
-                let held = ask_for_late(bucket, id, hold(&meta, &objects)).await?;
-                Standing::Block(Box::new(meta), held)
+                let held = ask_for_late(bucket, id, check_objects(&meta, &objects)).await?;
+                Stored::Block(Box::new(meta), held)
             }
-            Ok(meta) => useless(catalog::other_name(meta.ulid), false),
-            Err(error) => useless(error.to_string(), is_torn(&error)),
+            Ok(meta) => unusable(catalog::wrong_name(meta.ulid), false),
+            Err(error) => unusable(error.to_string(), is_torn(&error)),
         },
     })
 }
@@ -197,7 +197,11 @@ fn is_torn(error: &MetaError) -> bool {
 }
 
 /// Asks for the objects that the listing lacks by their keys: a listing may lag behind.
-async fn ask_for_late(bucket: &dyn Bucket, id: BlockId, mut held: Held) -> Result<Held, objstore::Error> {
+async fn ask_for_late(
+    bucket: &dyn Bucket,
+    id: BlockId,
+    mut held: BlockObjects,
+) -> Result<BlockObjects, objstore::Error> {
     let missing = |fault: &&Fault| matches!(fault, Fault::Missing(_));
     if held.faults.iter().filter(missing).count() > LATE {
         return Ok(held);

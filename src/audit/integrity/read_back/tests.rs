@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    audit::whole,
+    audit::integrity,
     objstore::{
         Limits, Pace,
         config::{BucketConfig, FilesystemConfig, Provider},
@@ -52,7 +52,7 @@ impl Scene {
         let bucket = objstore::open(&config, &limits, &mut Registry::default())
             .await
             .unwrap();
-        let held = whole::look(&*bucket, &block.meta).await.unwrap();
+        let held = integrity::list(&*bucket, &block.meta).await.unwrap();
         assert_eq!((held.faults, held.files.len(), held.objects), (vec![], 6, 7));
         Self {
             dir,
@@ -176,7 +176,7 @@ async fn sound_objects_of_two_blocks_do_not_agree() {
     write_block(other.path(), ID, shape);
     let strange = fs_err::read(other.path().join(ID).join("index")).unwrap();
     scene.change("index", |bytes| *bytes = strange);
-    let held = whole::look(&*scene.bucket, &scene.block.meta).await.unwrap();
+    let held = integrity::list(&*scene.bucket, &scene.block.meta).await.unwrap();
     let scene = Scene {
         files: held.files,
         ..scene
