@@ -19,7 +19,7 @@ const MAY_RUN: u64 = 3_600_000;
 /// What kind of thing is wrong with a block of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Its `meta.json` is of no use.
+    /// Its `meta.json` cannot be used.
     Meta,
     /// The store does not give an object.
     Unreadable,

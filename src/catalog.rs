@@ -31,7 +31,7 @@ pub enum Found {
     Block(Box<Meta>),
     /// Objects without a `meta.json`: an upload that runs, or that was given up. Readers do not see it.
     Partial,
-    /// A `meta.json` that is of no use, and why.
+    /// A `meta.json` that cannot be used, and why.
     Unreadable(String),
 }
 
@@ -78,7 +78,7 @@ pub async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::E
 /// The `meta.json` of the block `id` from its text.
 ///
 /// # Errors
-/// Why the text is of no use, in words.
+/// Why the text cannot be used, in words.
 pub fn parse(id: BlockId, text: &[u8]) -> Result<Meta, String> {
     match Meta::parse(text) {
         Ok(meta) if meta.ulid == id => Ok(meta),

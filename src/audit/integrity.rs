@@ -46,7 +46,7 @@ fn issue(id: BlockId, fault: &Fault) -> Issue {
         Fault::Meta(_) => (Kind::Meta, None),
         Fault::Missing(_) => (Kind::Missing, Some(LOST)),
         Fault::Size { .. } => (Kind::Size, Some(LOST)),
-        Fault::Extra { .. } => (Kind::Extra, Some("look who wrote it")),
+        Fault::Extra { .. } => (Kind::Extra, Some("find out what wrote it")),
     };
     match help {
         Some(help) => Issue::new(id, kind, format_args!("{fault}; {help}")),

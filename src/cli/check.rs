@@ -24,11 +24,11 @@ pub(super) fn command(command: &Command) -> Vec<String> {
     match command {
         Command::Sidecar(flags) => sidecar(flags, &mut found),
         Command::Backfill(flags) => backfill(&flags.source, &mut found),
-        Command::Bucket(Bucket::Ls(flags)) => selection(&flags.selection, &mut found),
-        Command::Bucket(Bucket::Inspect(flags)) => selection(&flags.selection, &mut found),
-        Command::Bucket(Bucket::Verify(flags)) => selection(&flags.selection, &mut found),
+        Command::Bucket(Bucket::Ls(flags)) => selection(&flags.blocks.selection, &mut found),
+        Command::Bucket(Bucket::Inspect(flags)) => selection(&flags.blocks.selection, &mut found),
+        Command::Bucket(Bucket::Verify(flags)) => selection(&flags.blocks.selection, &mut found),
         Command::Bucket(Bucket::Gaps(flags)) => gaps(flags, &mut found),
-        Command::Restore(flags) => selection(&flags.selection, &mut found),
+        Command::Restore(flags) => selection(&flags.blocks.selection, &mut found),
         Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(_))) => {}
     }
     found.0
@@ -75,12 +75,12 @@ fn selection(selection: &Selection, found: &mut Findings) {
 }
 
 fn gaps(flags: &Gaps, found: &mut Findings) {
-    selection(&flags.selection, found);
+    selection(&flags.blocks.selection, found);
     let now = now();
     found.when(
         flags
             .until
-            .is_some_and(|until| until.resolve(now) <= flags.selection.min_time.resolve(now)),
+            .is_some_and(|until| until.resolve(now) <= flags.blocks.selection.min_time.resolve(now)),
         "--until is not after --min-time: there is no time in between".to_owned(),
     );
     found.when(

@@ -21,7 +21,10 @@ use super::{
 use crate::model::{Label, Labels};
 
 pub use backfill::{Backfill, BackfillSource, Proof, Transfer, UploadBlocks};
-pub use bucket::{Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, Selection, Verify};
+pub use bucket::{
+    BucketBlocks, Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, ResultFormat, Selection,
+    TimeLimit, Verify,
+};
 pub use command::{Bucket, Command, Tools, ToolsBucket};
 pub use restore::Restore;
 pub use store::Store;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio_util::sync::CancellationToken;
 
-use self::report::{Outcome as Said, Report};
+use self::report::{Outcome as Ended, Report};
 use super::{
     job::{self, Completion, OpenBucket},
     progress::Progress,
@@ -30,7 +30,7 @@ const PROMETHEUS: Duration = Duration::from_secs(30);
 
 /// What is to be done beside what the settings say.
 #[derive(Debug)]
-struct Order {
+struct Task {
     settings: Settings,
     dry_run: bool,
     json: bool,
@@ -43,7 +43,7 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
         let labels = labels(&flags.source).await?;
         let now = jiff::Timestamp::now().as_millisecond();
         let source = flags.source;
-        let order = Order {
+        let task = Task {
             settings: Settings {
                 path: source.path,
                 labels,
@@ -61,10 +61,10 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
                 full: flags.verify == cli::Proof::Full,
             },
             dry_run: flags.dry_run,
-            json: flags.output == cli::Output::Json,
+            json: flags.result.output == cli::Output::Json,
             requests_at_once: flags.transfer.concurrency,
         };
-        carry_out(order, &store, stop).await
+        execute(task, &store, stop).await
     })
     .await
 }
@@ -72,7 +72,7 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
 pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
     let requests_at_once = flags.requests_at_once();
     let store = job::open(&flags.objstore, requests_at_once, 0).await?;
-    let order = Order {
+    let task = Task {
         settings: Settings {
             labels: flags.labels(),
             path: flags.path,
@@ -91,7 +91,7 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
         json: false,
         requests_at_once,
     };
-    job::run(&store, |stop| carry_out(order, &store, stop)).await
+    job::run(&store, |stop| execute(task, &store, stop)).await
 }
 
 /// One thread for each file that is checked, and as many files at once as there are cores.
@@ -124,9 +124,9 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
 }
 
 /// Plans, and unless that is all that is wanted, applies and verifies.
-async fn carry_out(order: Order, store: &OpenBucket, stop: CancellationToken) -> Result<Completion> {
+async fn execute(task: Task, store: &OpenBucket, stop: CancellationToken) -> Result<Completion> {
     let begun = Instant::now();
-    let mut report = Report::new(&order.settings.path, order.dry_run);
+    let mut report = Report::new(&task.settings.path, task.dry_run);
     let gauge = Gauge::default();
     let planned = {
         let (due, read) = (Arc::clone(&gauge.due), Arc::clone(&gauge.read));
@@ -138,28 +138,28 @@ async fn carry_out(order: Order, store: &OpenBucket, stop: CancellationToken) ->
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            planned = plan(&order.settings, &store.bucket, &gauge) => Some(planned?),
+            planned = plan(&task.settings, &store.bucket, &gauge) => Some(planned?),
         }
     };
     let Some(plan) = planned else {
-        report.outcome = Said::Cut;
-        report.print(order.json)?;
+        report.outcome = Ended::Cut;
+        report.print(task.json)?;
         return Ok(Completion::Interrupted);
     };
-    report.planned(&plan, &store.bucket, begun.elapsed());
-    if !order.json {
+    report.record_plan(&plan, &store.bucket, begun.elapsed());
+    if !task.json {
         super::output::print(&report.plan_as_text())?;
     }
-    if !order.dry_run {
-        apply(&order, &plan, store, &stop, &mut report).await?;
+    if !task.dry_run {
+        apply(&task, &plan, store, &stop, &mut report).await?;
     }
     report.conclude();
-    report.print(order.json)?;
+    report.print(task.json)?;
     match report.outcome {
-        Said::AllThere => Ok(Completion::Clean),
-        Said::SomeRefused | Said::SomeUnreadable => Ok(Completion::WithFindings),
-        Said::Cut => Ok(Completion::Interrupted),
-        Said::Failed => bail!(
+        Ended::AllThere => Ok(Completion::Clean),
+        Ended::SomeRefused | Ended::SomeUnreadable => Ok(Completion::WithFindings),
+        Ended::Cut => Ok(Completion::Interrupted),
+        Ended::Failed => bail!(
             "{}; what was sent stays, and running it again goes on from there",
             report.failure()
         ),
@@ -167,7 +167,7 @@ async fn carry_out(order: Order, store: &OpenBucket, stop: CancellationToken) ->
 }
 
 async fn apply(
-    order: &Order,
+    task: &Task,
     plan: &Plan,
     store: &OpenBucket,
     stop: &CancellationToken,
@@ -180,11 +180,11 @@ async fn apply(
         let pace = store.pace.clone();
         let _progress = Progress::start(move || due, move || pace.sent() - before, "sending");
         let sent = |item: &Item| tracing::info!(block = %item.id, bytes = item.bytes, labels = %item.labels, "block is durable");
-        Apply::new(&order.settings, &store.bucket).run(plan, stop, sent).await
+        Apply::new(&task.settings, &store.bucket).run(plan, stop, sent).await
     };
-    report.applied(&applied, store.pace.sent() - before, begun.elapsed());
+    report.record_uploads(&applied, store.pace.sent() - before, begun.elapsed());
     if stop.is_cancelled() {
-        report.outcome = Said::Cut;
+        report.outcome = Ended::Cut;
         return Ok(());
     }
     let there: Vec<&Item> = plan
@@ -197,9 +197,9 @@ async fn apply(
         .collect();
     let begun = Instant::now();
     let proven = {
-        let reader = Reader::new(order.requests_at_once);
+        let reader = Reader::new(task.requests_at_once);
         let read = Arc::clone(&reader.read);
-        let due = match order.settings.full {
+        let due = match task.settings.full {
             true => there.iter().map(|item| item.bytes).sum(),
             false => 0,
         };
@@ -207,13 +207,13 @@ async fn apply(
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            proven = prove(&there, &order.settings, &store.bucket, &reader) => Some(proven),
+            proven = prove(&there, &task.settings, &store.bucket, &reader) => Some(proven),
         }
     };
     match proven {
-        None => report.outcome = Said::Cut,
-        Some(Ok(proven)) => report.proven(&proven, order.settings.full, begun.elapsed()),
-        Some(Err(error)) => report.not_proven(&error),
+        None => report.outcome = Ended::Cut,
+        Some(Ok(proven)) => report.record_proof(&proven, task.settings.full, begun.elapsed()),
+        Some(Err(error)) => report.record_proof_failure(&error),
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-use self::scan::{Wanted, limited};
+use self::scan::{Wanted, with_time_limit};
 use super::{
     job::{self, Completion},
     output,
@@ -23,32 +23,32 @@ use crate::{audit::integrity::Reader, cli, ops::supervisor::Outcome};
 const AT_ONCE: usize = 16;
 
 pub(super) async fn ls(flags: cli::Ls) -> Result<Outcome> {
-    let wanted = Wanted::new(flags.selection, now());
-    let store = job::open(&flags.objstore, AT_ONCE, 0).await?;
+    let wanted = Wanted::new(flags.blocks.selection, now());
+    let store = job::open(&flags.blocks.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
         let list = ls::list(bucket, wanted, flags.exclude_delete, flags.output);
-        printed(limited(&token, flags.timeout, list).await?)
+        printed(with_time_limit(&token, flags.limit.timeout, list).await?)
     };
     job::run(&store, job).await
 }
 
 pub(super) async fn inspect(flags: cli::Inspect) -> Result<Outcome> {
-    let wanted = Wanted::new(flags.selection, now());
-    let store = job::open(&flags.objstore, AT_ONCE, 0).await?;
+    let wanted = Wanted::new(flags.blocks.selection, now());
+    let store = job::open(&flags.blocks.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
         let table = inspect::table(bucket, wanted, &flags.sort_by, flags.output);
-        printed(limited(&token, flags.timeout, table).await?)
+        printed(with_time_limit(&token, flags.limit.timeout, table).await?)
     };
     job::run(&store, job).await
 }
 
 pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
     let now = now();
-    let wanted = Wanted::new(flags.selection, now);
+    let wanted = Wanted::new(flags.blocks.selection, now);
     let (at_once, max_rate) = (flags.transfer.concurrency, flags.transfer.max_rate);
-    let store = job::open(&flags.objstore, at_once, max_rate).await?;
+    let store = job::open(&flags.blocks.objstore, at_once, max_rate).await?;
     let task = verify::Task {
         bucket: &store.bucket,
         wanted: &wanted,
@@ -58,7 +58,7 @@ pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
     };
     let job = async |token| {
         let (report, end) = verify::verify(&task, &token).await;
-        output::print(&match flags.output {
+        output::print(&match flags.result.output {
             cli::Output::Text => report.text(),
             cli::Output::Json => output::json(&report.json())?,
         })?;
@@ -74,16 +74,16 @@ pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
 
 pub(super) async fn gaps(flags: cli::Gaps) -> Result<Outcome> {
     let now = now();
-    let wanted = Wanted::new(flags.selection.clone(), now);
+    let wanted = Wanted::new(flags.blocks.selection.clone(), now);
     let rules = gaps::rules(&flags, &wanted, now);
-    let store = job::open(&flags.objstore, AT_ONCE, 0).await?;
+    let store = job::open(&flags.blocks.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted, rules) = (&*store.bucket, &wanted, &rules);
     let job = async |token| {
-        let report = limited(&token, Duration::ZERO, gaps::gaps(bucket, wanted, rules)).await?;
+        let report = with_time_limit(&token, Duration::ZERO, gaps::gaps(bucket, wanted, rules)).await?;
         let Some(report) = report else {
             return Ok(Completion::Interrupted);
         };
-        output::print(&match flags.output {
+        output::print(&match flags.result.output {
             cli::Output::Text => report.text(),
             cli::Output::Json => output::json(&report.json())?,
         })?;

@@ -1,7 +1,7 @@
 //! `narthex sidecar`: the only place where the bucket, Prometheus and the shipper meet.
 //!
 //! [`Config`] holds what was checked, [`build`] binds the port and opens the bucket, [`Sidecar::run`] runs until a signal.
-//! Nothing about Prometheus or the bucket ends the process: it says so in the log, the metrics and its readiness.
+//! No failure of Prometheus or the bucket ends the process: it is reported in the log, the metrics and the readiness.
 
 mod queries;
 mod shipping;
@@ -39,8 +39,8 @@ use self::{
 
 /// Pieces of work of the query half that take the processor, at once.
 const HEAVY_AT_ONCE: usize = 2;
-/// How often Prometheus is looked at while we stop.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often Prometheus is polled during shutdown.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The most running calls that SIGQUIT writes to the log.
 const CALLS_LOGGED: usize = 200;
 /// What cleaning up may take beyond a task's own grace period.
@@ -96,7 +96,7 @@ pub struct Sidecar {
     shipping: Option<Shipping>,
     /// Whether blocks are shipped, in words.
     shipping_status: String,
-    /// When the last heartbeat began whose news the shipper has.
+    /// When the last heartbeat began whose result the shipper has.
     passed_on: watch::Sender<Option<Instant>>,
 }
 
@@ -198,22 +198,22 @@ impl Sidecar {
         let shipping_grace = self.flags.shipper.grace_period + MARGIN;
         let http_grace = self.flags.http.grace_period;
 
-        let (origin, origins) = watch::channel(PrometheusStatus::default());
-        let follower = Follower {
+        let (status, statuses) = watch::channel(PrometheusStatus::default());
+        let relay = StatusRelay {
             snapshots: self.peer.snapshots(),
             answered: self.peer.answered(),
-            origin,
+            status,
             passed_on: self.passed_on,
             ready: self.probe.condition("prometheus"),
             client: self.client,
-            patience: self.flags.prometheus.ready_timeout,
+            ready_timeout: self.flags.prometheus.ready_timeout,
         };
         // The heartbeat, metrics and probes go on until the shipper is through: it asks whether Prometheus keeps its last
         // blocks, and its end can be watched.
         let serving = CancellationToken::new();
         let following = shipping_grace + MARGIN;
         tasks.spawn("heartbeat", following, infallible(self.peer.run(serving.clone())));
-        tasks.spawn("origin", following, infallible(follower.run(token.clone())));
+        tasks.spawn("status", following, infallible(relay.run(token.clone())));
 
         let grpc_grace = self.flags.grpc.grace_period + MARGIN;
         let queries = self.queries.run(token.clone());
@@ -221,7 +221,7 @@ impl Sidecar {
 
         tasks.spawn("shipper", shipping_grace, {
             let (serving, probe, token) = (serving.clone().drop_guard(), self.probe.clone(), token.clone());
-            let shipping = self.shipping.map(|shipping| (shipping, origins));
+            let shipping = self.shipping.map(|shipping| (shipping, statuses));
             let grace = self.flags.shipper.grace_period;
             infallible(async move {
                 let ship = async {
@@ -231,10 +231,10 @@ impl Sidecar {
                             bucket,
                             metrics,
                         },
-                        origins,
+                        statuses,
                     )) = shipping
                     {
-                        let shipper = Shipper::new(settings, bucket, origins, metrics);
+                        let shipper = Shipper::new(settings, bucket, statuses, metrics);
                         log_drain_report(&shipper.run(token.clone(), grace).await);
                     }
                 };
@@ -266,88 +266,88 @@ async fn infallible(task: impl Future<Output = ()>) -> Result<(), supervisor::Ta
 
 fn log_drain_report(report: &DrainReport) {
     if !report.in_time && !report.not_durable.is_empty() {
-        tracing::warn!("the grace period (--shipper.grace-period) ended before everything was shipped");
+        tracing::warn!("the grace period (--shipper.grace-period) ended before all blocks were uploaded");
     }
     if !report.not_durable.is_empty() {
         tracing::error!(
             blocks = report.not_durable.len(),
-            "blocks are left that are not durable; the lines above say what each of them needs. What only waits is shipped when narthex starts again with this data directory"
+            "stopped before all blocks were uploaded; the lines above say why for each. Those that only wait are uploaded when narthex starts again with this data directory"
         );
     }
 }
 
-/// Tells the probe and the shipper what the heartbeat learns; once we are to stop, watches whether Prometheus stops, too.
-struct Follower {
+/// Passes what the heartbeat learns on to the probe and the shipper; during shutdown, watches whether Prometheus stops, too.
+struct StatusRelay {
     snapshots: watch::Receiver<Snapshot>,
     /// When the last heartbeat began that was answered.
     answered: watch::Receiver<Option<Instant>>,
-    origin: watch::Sender<PrometheusStatus>,
-    /// The same, once `origin` holds what it told.
+    status: watch::Sender<PrometheusStatus>,
+    /// The same, once `status` holds its result.
     passed_on: watch::Sender<Option<Instant>>,
     ready: Condition,
     client: Client,
-    /// After so long without labels it is said aloud.
-    patience: Duration,
+    /// After so long without labels an error is logged.
+    ready_timeout: Duration,
 }
 
-impl Follower {
+impl StatusRelay {
     async fn run(mut self, token: CancellationToken) {
-        let mut patience = std::pin::pin!(tokio::time::sleep(self.patience));
-        let mut complained = false;
+        let mut ready_timeout = std::pin::pin!(tokio::time::sleep(self.ready_timeout));
+        let mut reported = false;
         while !token.is_cancelled() {
-            let labelled = self.pass_on();
+            let labelled = self.publish();
             tokio::select! {
                 () = token.cancelled() => break,
-                () = &mut patience, if !complained && !labelled => {
-                    complained = true;
-                    tracing::error!(after = ?self.patience, "still no external labels (--prometheus.ready_timeout); blocks wait, and are shipped once there are some");
+                () = &mut ready_timeout, if !reported && !labelled => {
+                    reported = true;
+                    tracing::error!(after = ?self.ready_timeout, "still no external labels after --prometheus.ready_timeout; uploads begin once there are some");
                 }
-                () = news(&mut self.snapshots) => {}
-                () = news(&mut self.answered) => {}
+                () = changed(&mut self.snapshots) => {}
+                () = changed(&mut self.answered) => {}
             }
         }
-        self.see_off().await;
+        self.watch_shutdown().await;
     }
 
     /// Passes the newest snapshot on; whether there are labels.
-    fn pass_on(&mut self) -> bool {
+    fn publish(&mut self) -> bool {
         // Read first: the snapshot is not older than this heartbeat then.
         let answered = *self.answered.borrow_and_update();
         let snapshot = self.snapshots.borrow_and_update().clone();
         self.ready.set(snapshot.problem.clone().map_or(Ok(()), Err));
-        tell(&self.origin, |origin| {
-            origin.labels = snapshot.seen.then(|| snapshot.labels.clone());
-            origin.liveness = liveness(&snapshot);
-            origin.reload_failed_at = snapshot.reload_failed_at;
-            origin.head_min_time_ms = snapshot.head_min_time_ms;
+        update(&self.status, |status| {
+            status.labels = snapshot.seen.then(|| snapshot.labels.clone());
+            status.liveness = liveness(&snapshot);
+            status.reload_failed_at = snapshot.reload_failed_at;
+            status.head_min_time_ms = snapshot.head_min_time_ms;
         });
         self.passed_on.send_replace(answered);
         !snapshot.labels.is_empty()
     }
 
-    /// Looks whether Prometheus goes, for as long as the shipper cares.
-    async fn see_off(self) {
-        while !self.origin.is_closed() {
+    /// Polls whether Prometheus still runs, until the shipper has ended.
+    async fn watch_shutdown(self) {
+        while !self.status.is_closed() {
             let alive = self.client.alive().await;
             let answered = *self.answered.borrow();
             let snapshot = self.snapshots.borrow().clone();
-            tell(&self.origin, |origin| {
-                origin.liveness = match alive {
+            update(&self.status, |status| {
+                status.liveness = match alive {
                     Alive::Ready => Liveness::Up,
                     Alive::NotReady => Liveness::Stopping,
                     Alive::Gone => Liveness::Gone,
                 };
-                origin.reload_failed_at = snapshot.reload_failed_at;
-                origin.head_min_time_ms = snapshot.head_min_time_ms;
+                status.reload_failed_at = snapshot.reload_failed_at;
+                status.head_min_time_ms = snapshot.head_min_time_ms;
             });
             self.passed_on.send_replace(answered);
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// Waits for news; for ever when there will be none.
-async fn news<T>(receiver: &mut watch::Receiver<T>) {
+/// Waits for a change; for ever when there will be none.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -363,13 +363,13 @@ fn liveness(snapshot: &Snapshot) -> Liveness {
     }
 }
 
-fn tell(origin: &watch::Sender<PrometheusStatus>, change: impl FnOnce(&mut PrometheusStatus)) {
-    let mut next = origin.borrow().clone();
+fn update(status: &watch::Sender<PrometheusStatus>, change: impl FnOnce(&mut PrometheusStatus)) {
+    let mut next = status.borrow().clone();
     change(&mut next);
-    origin.send_if_modified(|now| {
-        let news = *now != next;
+    status.send_if_modified(|now| {
+        let is_new = *now != next;
         *now = next;
-        news
+        is_new
     });
 }
 
@@ -408,36 +408,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_heartbeat_tells_of_reloads_reaches_the_shipper_with_it_also_while_we_stop() {
         let (snapshots, answered) = (watch::Sender::new(unasked()), watch::Sender::new(None));
-        let (origin, mut origins) = watch::channel(PrometheusStatus::default());
+        let (status, mut statuses) = watch::channel(PrometheusStatus::default());
         let passed_on = watch::Sender::new(None);
         let mut heartbeat = Heartbeat::new(Arc::default(), passed_on.subscribe());
         // Nothing listens there, and the port is none that anybody is given.
         let url = "http://127.0.0.1:1".parse().expect("an address");
-        let follower = Follower {
+        let relay = StatusRelay {
             snapshots: snapshots.subscribe(),
             answered: answered.subscribe(),
-            origin,
+            status,
             passed_on,
             ready: Probe::register("test", &mut Registry::default()).condition("prometheus"),
-            client: Client::new(&url, &HttpClientConfig::default(), LOOK).expect("an address"),
-            patience: Duration::from_secs(3600),
+            client: Client::new(&url, &HttpClientConfig::default(), POLL_INTERVAL).expect("an address"),
+            ready_timeout: Duration::from_secs(3600),
         };
         let stop = CancellationToken::new();
-        let following = tokio::spawn(follower.run(stop.clone()));
+        let following = tokio::spawn(relay.run(stop.clone()));
         for stopping in [false, false, true] {
             if stopping {
                 stop.cancel();
             }
             tokio::time::advance(Duration::from_secs(1)).await;
             let failed = Instant::now();
-            let emptied = origins.borrow().head_min_time_ms.unwrap_or_default() + 1;
+            let emptied = statuses.borrow().head_min_time_ms.unwrap_or_default() + 1;
             snapshots.send_modify(|snapshot| {
                 snapshot.reload_failed_at = Some(failed);
                 snapshot.head_min_time_ms = Some(emptied);
             });
             answered.send_replace(Some(failed));
             assert!(heartbeat.wait_answered_since(failed, Duration::from_secs(60)).await);
-            let told = origins.borrow_and_update().clone();
+            let told = statuses.borrow_and_update().clone();
             assert_eq!(
                 (told.reload_failed_at, told.head_min_time_ms),
                 (Some(failed), Some(emptied))
@@ -447,9 +447,9 @@ mod tests {
             let fine = Instant::now();
             answered.send_replace(Some(fine));
             assert!(heartbeat.wait_answered_since(fine, Duration::from_secs(60)).await);
-            assert_eq!(origins.borrow_and_update().reload_failed_at, Some(failed));
+            assert_eq!(statuses.borrow_and_update().reload_failed_at, Some(failed));
         }
-        drop(origins);
+        drop(statuses);
         following.await.expect("it does not panic");
     }
 }

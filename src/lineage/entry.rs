@@ -34,7 +34,7 @@ impl Entry {
     /// The entry of the block `id` by the text of its `meta.json`.
     ///
     /// # Errors
-    /// Why the text is of no use, in words.
+    /// Why the text cannot be used, in words.
     pub fn parse(id: BlockId, text: &[u8]) -> Result<Self, String> {
         match Summary::parse(text) {
             Ok(summary) if summary.ulid == id => Ok(Self::from(summary)),

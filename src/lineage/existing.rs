@@ -118,17 +118,17 @@ pub fn may_repair(missing: &BucketFile, local: &BucketFile) -> Result<(), String
 /// In what `there` is another block than `own`, by what both say of themselves; `None` if it is the same one. Labels are
 /// no part of it: they are those of the moment of the commit.
 fn differs(own: &Meta, there: &Meta) -> Option<String> {
-    fn told<T: PartialEq + fmt::Display>(name: &str, own: T, there: T) -> Option<String> {
+    fn differing<T: PartialEq + fmt::Display>(name: &str, own: T, there: T) -> Option<String> {
         (own != there).then(|| format!("{name} is {there} in the bucket, and {own} here"))
     }
     let sources = |meta: &Meta| super::Entry::from(meta).sources;
-    told("minTime", own.min_time, there.min_time)
-        .or_else(|| told("maxTime", own.max_time, there.max_time))
-        .or_else(|| told("the number of samples", own.num_samples, there.num_samples))
-        .or_else(|| told("the number of series", own.num_series, there.num_series))
-        .or_else(|| told("the number of chunks", own.num_chunks, there.num_chunks))
-        .or_else(|| told("the level of compaction", own.level, there.level))
-        .or_else(|| told("the resolution (ms)", own.resolution(), there.resolution()))
+    differing("minTime", own.min_time, there.min_time)
+        .or_else(|| differing("maxTime", own.max_time, there.max_time))
+        .or_else(|| differing("the number of samples", own.num_samples, there.num_samples))
+        .or_else(|| differing("the number of series", own.num_series, there.num_series))
+        .or_else(|| differing("the number of chunks", own.num_chunks, there.num_chunks))
+        .or_else(|| differing("the level of compaction", own.level, there.level))
+        .or_else(|| differing("the resolution (ms)", own.resolution(), there.resolution()))
         .or_else(|| (sources(own) != sources(there)).then(|| "it was made of other blocks".to_owned()))
         .map(|what| format!("another block of this name is in the bucket: {what}"))
 }

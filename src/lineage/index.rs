@@ -2,7 +2,7 @@
 //!
 //! Metas never change once written, so each is read once in a process' life; only blocks made after a given name are read,
 //! side by side. A block without `meta.json` is half uploaded, and no answer. A `meta.json` that cannot be used is read
-//! again with each refresh, and told in the log once, and again when the reason changes.
+//! again with each refresh, and logged once, and again when the reason changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -96,7 +96,7 @@ impl Lineage {
         &self.unreadable
     }
 
-    /// Gives back the memory of what was read. What the log has already is not told again.
+    /// Gives back the memory of what was read. What the log has already is not logged again.
     pub fn forget(&mut self) {
         *self = Self {
             logged: std::mem::take(&mut self.logged),
@@ -133,14 +133,14 @@ impl Lineage {
 
     /// Whether the log does not yet have that a block is unreadable for this reason.
     fn is_new_reason(&self, id: BlockId, same: &str) -> bool {
-        self.logged.get(&id).is_none_or(|told| told != same)
+        self.logged.get(&id).is_none_or(|logged| logged != same)
     }
 
     fn record_unreadable(&mut self, id: BlockId, why: String, same: String) {
         if self.is_new_reason(id, &same) {
             tracing::warn!(
                 block = %id, why,
-                "the meta.json of a block in the bucket cannot be used, so the block counts for nothing: what may be in it is sent all the same"
+                "cannot use the meta.json of a block in the bucket; ignoring the block, so that data which it may hold is uploaded again"
             );
             self.logged.insert(id, same);
         }

@@ -27,9 +27,9 @@ use tokio_util::task::TaskTracker;
 use self::{
     dirs::Dirs,
     place::Existing,
-    root::{Away, Root},
+    root::{Root, Unavailable},
     walk::{Step, dirs as dirs_in, is_temp, read, remove_stale, walk},
-    write::{Content, Failed, Live, Writer},
+    write::{Content, Failed, InProgress, Writer},
 };
 use super::{
     Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pace, Placed, Reading, STALE_AFTER, Source,
@@ -77,7 +77,7 @@ impl Filesystem {
             pace: limits.pace.clone(),
             writer: Arc::new(Writer {
                 dirs: Dirs::below(&config.directory),
-                live: Live::default(),
+                live: InProgress::default(),
                 pace: limits.pace.clone(),
             }),
             cleanup,
@@ -320,7 +320,7 @@ fn failure(op: Op, place: String, error: &io::Error) -> Error {
 /// What kind of failure it is, and what helps.
 fn classify(op: Op, error: &io::Error) -> (ErrorKind, &'static str) {
     use io::ErrorKind as Io;
-    if error.get_ref().is_some_and(|inner| inner.is::<Away>()) {
+    if error.get_ref().is_some_and(|inner| inner.is::<Unavailable>()) {
         return (ErrorKind::NoBucket, "");
     }
     match error.kind() {

@@ -162,7 +162,7 @@ fn gone_or_bad(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue,
         ErrorKind::NotFound => Ok(Issue::new(
             meta.ulid,
             Kind::Missing,
-            format_args!("{name} was deleted while it was looked at"),
+            format_args!("{name} was deleted during the check"),
         )),
         ErrorKind::Integrity => Ok(Issue::new(
             meta.ulid,
@@ -195,7 +195,7 @@ async fn check_object(
     let reading = bucket.read(&key, 0).await?;
     let len = reading.len;
     if len != due {
-        let what = format!("{name} had {due} bytes, and has {len} now; look who writes to this bucket");
+        let what = format!("{name} had {due} bytes, and has {len} now; find out what else writes to this bucket");
         return Ok(Found::Bad(Issue::new(meta.ulid, Kind::Size, what)));
     }
     let toc = toc?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use url::Url;
 
-use super::{Common, MAX_TIME, MIN_TIME, Objstore, Output};
+use super::{Common, MAX_TIME, MIN_TIME, Objstore, ResultFormat};
 use crate::{
     cli::{
         content::{ContentError, content},
@@ -51,17 +51,9 @@ pub struct Backfill {
     )]
     pub verify: Proof,
 
-    /// How plan and report are printed
-    ///
-    /// json is one document on stdout, for programs. With text a bar shows progress where a person watches.
-    #[arg(
-        long = "output",
-        short = 'o',
-        value_name = "format",
-        default_value = "text",
-        help_heading = "Result"
-    )]
-    pub output: Output,
+    /// How plan and report are printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// Logging and the process.
     #[command(flatten)]

@@ -46,6 +46,40 @@ pub struct Selection {
     pub max_time: TimeOrDuration,
 }
 
+/// Which blocks of which bucket: what every command has that reads a bucket.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+pub struct BucketBlocks {
+    /// The bucket.
+    #[command(flatten)]
+    pub objstore: Objstore,
+    /// Which blocks.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// How the result of a command is printed, where there is one document for programs.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Result")]
+#[group(skip)]
+pub struct ResultFormat {
+    /// How the result is printed
+    ///
+    /// json is one document on stdout, for programs.
+    #[arg(long = "output", short = 'o', value_name = "format", default_value = "text")]
+    pub output: Output,
+}
+
+/// How long a list may take.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Result")]
+#[group(skip)]
+pub struct TimeLimit {
+    /// Give up after this time; 0 means never
+    #[arg(long = "timeout", value_name = "duration", value_parser = value::go_duration, default_value = "5m")]
+    pub timeout: Duration,
+}
+
 /// How a list of blocks is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LsOutput {
@@ -60,12 +94,9 @@ pub enum LsOutput {
 /// The flags of `narthex bucket ls`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Ls {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
 
     /// Leave out blocks that are marked for deletion
     #[arg(long = "exclude-delete", help_heading = "Selection")]
@@ -81,12 +112,9 @@ pub struct Ls {
     )]
     pub output: LsOutput,
 
-    /// Give up after this time; 0 means never
-    #[arg(
-        long = "timeout", value_name = "duration", value_parser = value::go_duration, default_value = "5m",
-        help_heading = "Result"
-    )]
-    pub timeout: Duration,
+    /// How long it may take.
+    #[command(flatten)]
+    pub limit: TimeLimit,
 
     /// Logging and the process.
     #[command(flatten)]
@@ -109,12 +137,9 @@ pub enum InspectOutput {
 /// The flags of `narthex bucket inspect`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Inspect {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
 
     /// Column to sort by; may be repeated; FROM, then UNTIL if it is not given
     #[arg(long = "sort-by", value_name = "column", help_heading = "Result")]
@@ -130,12 +155,9 @@ pub struct Inspect {
     )]
     pub output: InspectOutput,
 
-    /// Give up after this time; 0 means never
-    #[arg(
-        long = "timeout", value_name = "duration", value_parser = value::go_duration, default_value = "5m",
-        help_heading = "Result"
-    )]
-    pub timeout: Duration,
+    /// How long it may take.
+    #[command(flatten)]
+    pub limit: TimeLimit,
 
     /// Logging and the process.
     #[command(flatten)]
@@ -177,12 +199,9 @@ pub enum InspectColumn {
 /// The flags of `narthex bucket verify`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Verify {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
     /// How they travel.
     #[command(flatten)]
     pub transfer: Transfer,
@@ -191,15 +210,9 @@ pub struct Verify {
     #[arg(long = "full", help_heading = "Result")]
     pub full: bool,
 
-    /// How the result is printed
-    #[arg(
-        long = "output",
-        short = 'o',
-        value_name = "format",
-        default_value = "text",
-        help_heading = "Result"
-    )]
-    pub output: Output,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// Logging and the process.
     #[command(flatten)]
@@ -209,12 +222,9 @@ pub struct Verify {
 /// The flags of `narthex bucket gaps`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Gaps {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
 
     /// Look for gaps up to this time, and not only up to the last block of each label set
     ///
@@ -249,15 +259,9 @@ pub struct Gaps {
     )]
     pub seal_delay: Duration,
 
-    /// How the result is printed
-    #[arg(
-        long = "output",
-        short = 'o',
-        value_name = "format",
-        default_value = "text",
-        help_heading = "Result"
-    )]
-    pub output: Output,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// Logging and the process.
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! What a backfill says: the plan as a table, what came of it, and all of that as one JSON document.
+//! What a backfill reports: the plan as a table, what came of it, and all of that as one JSON document.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Cut,
 }
 
-/// Everything that is told, as it stands in the JSON document.
+/// Everything that is reported, as it stands in the JSON document.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     pub(super) outcome: Outcome,
@@ -118,8 +118,8 @@ impl Report {
         }
     }
 
-    /// Notes the plan.
-    pub(super) fn planned(&mut self, plan: &Plan, bucket: &Arc<dyn Bucket>, took: Duration) {
+    /// Records the plan.
+    pub(super) fn record_plan(&mut self, plan: &Plan, bucket: &Arc<dyn Bucket>, took: Duration) {
         self.bucket = bucket.identity().to_owned();
         self.blocks = plan.items.iter().map(|item| row(item, self.dry_run)).collect();
         let unreadable = plan.unreadable.iter().map(|(id, why)| Unreadable {
@@ -138,8 +138,8 @@ impl Report {
         }
     }
 
-    /// Notes what was sent.
-    pub(super) fn applied(&mut self, applied: &Applied, bytes: u64, took: Duration) {
+    /// Records what was sent.
+    pub(super) fn record_uploads(&mut self, applied: &Applied, bytes: u64, took: Duration) {
         self.totals.bytes_sent = bytes;
         self.totals.send_seconds = took.as_secs_f64();
         for id in &applied.sent {
@@ -176,8 +176,8 @@ impl Report {
         }
     }
 
-    /// Notes what was proven at the end.
-    pub(super) fn proven(&mut self, proven: &Proven, full: bool, took: Duration) {
+    /// Records what was proven at the end.
+    pub(super) fn record_proof(&mut self, proven: &Proven, full: bool, took: Duration) {
         self.totals.proven = proven.whole as u64;
         self.totals.prove_seconds = took.as_secs_f64();
         self.proof = match full {
@@ -195,8 +195,8 @@ impl Report {
         }
     }
 
-    /// Notes that nothing could be proven at the end.
-    pub(super) fn not_proven(&mut self, error: &objstore::Error) {
+    /// Records that nothing could be proven at the end.
+    pub(super) fn record_proof_failure(&mut self, error: &objstore::Error) {
         self.failures
             .push(format!("the blocks are sent, but could not be looked at anew: {error}"));
     }
@@ -252,7 +252,7 @@ impl Report {
                 byte_size(row.bytes),
             ];
             if several {
-                cells.push(shown(&row.labels));
+                cells.push(label_text(&row.labels));
             }
             cells.extend([row.decision.to_owned(), row.why.clone()]);
             table.row(cells);
@@ -273,7 +273,7 @@ impl Report {
             count("refused"),
             totals.check_seconds,
         );
-        let labels = labels.first().map(|labels| format!(", as {}", shown(labels)));
+        let labels = labels.first().map(|labels| format!(", as {}", label_text(labels)));
         let _ = writeln!(
             text,
             "to {}{}",
@@ -369,7 +369,7 @@ fn row(item: &Item, dry_run: bool) -> Row {
     }
 }
 
-fn shown(labels: &BTreeMap<String, String>) -> String {
+fn label_text(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
     format!("{{{}}}", pairs.join(", "))
 }

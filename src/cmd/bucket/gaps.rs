@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     output,
-    scan::{Seen, Wanted, scan},
+    scan::{Scanned, Wanted, scan},
 };
 use crate::{
     audit::{
@@ -69,15 +69,15 @@ pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Rules {
     }
 }
 
-/// Looks at all blocks.
+/// Reads all blocks.
 pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) -> Result<Report> {
     let mut covers: BTreeMap<Labels, Vec<Cover>> = BTreeMap::new();
     let (mut uploads, mut unreadable) = (Vec::new(), BTreeMap::new());
     let mut blocks = std::pin::pin!(scan(bucket, wanted, true));
-    while let Some(seen) = blocks.try_next().await? {
-        match seen {
-            Seen::Block { marked: true, .. } => {}
-            Seen::Block { meta, marked: false } => {
+    while let Some(scanned) = blocks.try_next().await? {
+        match scanned {
+            Scanned::Block { marked: true, .. } => {}
+            Scanned::Block { meta, marked: false } => {
                 let labels = meta.thanos_labels.clone().unwrap_or_default();
                 covers.entry(labels).or_default().push(Cover {
                     span: Span {
@@ -87,12 +87,12 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
                     downsampled: meta.resolution() != 0,
                 });
             }
-            Seen::Partial(block) => uploads.push(Upload {
+            Scanned::Partial(block) => uploads.push(Upload {
                 block,
                 may_run: may_run(block, rules.now),
             }),
-            Seen::Unreadable(id, why) => {
-                tracing::warn!(block = %id, why, "a block covers nothing: its meta.json is of no use");
+            Scanned::Unreadable(id, why) => {
+                tracing::warn!(block = %id, why, "cannot read a block; its times count as missing");
                 unreadable.insert(id, why);
             }
         }
@@ -136,7 +136,7 @@ impl Stream {
             })
         };
         let (from, until) = self.times();
-        let told = self.runs.iter().filter(|run| run.state != State::Found);
+        let listed = self.runs.iter().filter(|run| run.state != State::Found);
         json!({
             "labels": output::labels_json(&self.labels),
             "from": from,
@@ -146,7 +146,7 @@ impl Stream {
             "partial": self.slots(State::Partial),
             "missing": self.slots(State::Missing),
             "not_sealed_yet": self.slots(State::NotSealedYet),
-            "runs": told.map(run).collect::<Vec<_>>(),
+            "runs": listed.map(run).collect::<Vec<_>>(),
         })
     }
 
@@ -229,7 +229,7 @@ impl Report {
         }
         for (id, why) in &self.unreadable {
             text.push_str(&format!(
-                "{id}: covers nothing, its meta.json is of no use: {}\n",
+                "{id}: cannot be read, so its times count as missing: {}\n",
                 output::printable(why)
             ));
         }

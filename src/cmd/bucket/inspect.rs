@@ -155,10 +155,10 @@ pub(super) async fn table(
     let mut rows: Vec<Row> = Vec::new();
     let mut left_out = LeftOut::default();
     let mut blocks = std::pin::pin!(scan(bucket, wanted, false));
-    while let Some(seen) = blocks.try_next().await? {
-        rows.extend(left_out.shown(seen).map(|(meta, _)| Row::from(&*meta)));
+    while let Some(scanned) = blocks.try_next().await? {
+        rows.extend(left_out.accept(scanned).map(|(meta, _)| Row::from(&*meta)));
     }
-    left_out.tell();
+    left_out.log_counts();
     sort(&mut rows, sort_by);
     Ok((print(&rows, output)?, left_out.end()))
 }

@@ -1,8 +1,8 @@
 //! `narthex bucket verify`: whether every block is whole.
 //!
-//! Blocks are looked at several at once, each from its `meta.json` on to its last object, and only what is needed to
+//! Several blocks are checked at once, each from its `meta.json` on to its last object, and only what is needed to
 //! find overlaps is kept of each. What was found is printed also when a signal or a failure of the bucket ends the work
-//! early. Of the overlaps of a label set only the first ten thousand are told.
+//! early. Of the overlaps of a label set only the first ten thousand are listed.
 
 use std::sync::Arc;
 
@@ -23,15 +23,15 @@ use crate::{
     tsdb::{BlockId, Meta},
 };
 
-/// Issues of one block that are told one by one.
+/// Issues of one block that are listed one by one.
 const MOST_ISSUES: usize = 50;
 
-/// How blocks are looked at.
+/// How blocks are checked.
 #[derive(Debug)]
 pub(super) struct Task<'a> {
     pub(super) bucket: &'a Arc<dyn Bucket>,
     pub(super) wanted: &'a Wanted,
-    /// Blocks that are looked at at once.
+    /// Blocks that are checked at once.
     pub(super) at_once: usize,
     /// Reads all objects, if that is wanted.
     pub(super) reader: Option<Reader>,
@@ -39,7 +39,7 @@ pub(super) struct Task<'a> {
     pub(super) now: i64,
 }
 
-/// Something about a block that is worth knowing, and no issue.
+/// Something about a block that is worth knowing, but is no issue.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Note {
     block: BlockId,
@@ -54,7 +54,7 @@ pub(super) struct Report {
     bytes: u64,
     issues: Vec<Issue>,
     notes: Vec<Note>,
-    /// All there is was looked at.
+    /// All blocks were checked.
     pub(super) complete: bool,
 }
 
@@ -98,7 +98,11 @@ impl Report {
             output::counted(self.blocks, "block"),
             output::counted(self.objects, "object"),
             output::byte_size(self.bytes),
-            if self.complete { "" } else { "; not all was looked at" }
+            if self.complete {
+                ""
+            } else {
+                "; not all blocks were checked"
+            }
         ));
         text
     }
@@ -137,7 +141,7 @@ impl Report {
                 block.id,
                 Kind::Overlap,
                 format_args!(
-                    "{shared}; a compactor stops at that: find out who sends under these labels, and delete one"
+                    "{shared}; a compactor stops at that: find out what else uploads under these labels, and delete one of the two"
                 ),
             )),
         }
@@ -156,7 +160,7 @@ struct Checked {
     entry: Option<Entry>,
 }
 
-/// Looks at all blocks, or at as many as there is time for; an error is what ended it early.
+/// Checks all blocks, or as many as there is time for; an error is what ended it early.
 pub(super) async fn verify(task: &Task<'_>, token: &CancellationToken) -> (Report, Result<()>) {
     let (mut report, mut entries) = (Report::default(), Vec::new());
     let end = check_all(task, token, &mut report, &mut entries).await;
@@ -182,7 +186,7 @@ async fn check_all(
     tracing::info!(
         blocks = ids.len(),
         full = task.reader.is_some(),
-        "looking at the blocks of the bucket"
+        "checking the blocks of the bucket"
     );
     let checks = stream::iter(ids)
         .map(|id| check_block(task, id))
@@ -211,7 +215,7 @@ async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
             Ok(meta) if !task.wanted.has(&meta)? => return Ok(Checked::default()),
             Ok(meta) => as_issue(id, block(task, &meta).await)?,
             Err(why) => {
-                let what = format!("meta.json is of no use: {why}; put it back from a copy of the block");
+                let what = format!("meta.json cannot be used: {why}; put it back from a copy of the block");
                 bad_meta(bucket, Issue::new(id, Kind::Meta, what)).await?
             }
         },
@@ -228,12 +232,12 @@ async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
         checked = deleted(id);
     }
     if task.reader.is_some() && checked.is_block {
-        tracing::info!(block = %id, bytes = checked.bytes, issues = checked.issues.len(), "a block was read");
+        tracing::info!(block = %id, bytes = checked.bytes, issues = checked.issues.len(), "read all of a block");
     }
     Ok(checked)
 }
 
-/// What is under the name of a block whose `meta.json` is of no use.
+/// What is under the name of a block whose `meta.json` cannot be used.
 async fn bad_meta(bucket: &dyn Bucket, issue: Issue) -> Result<Checked, objstore::Error> {
     let id = issue.block;
     let rest = integrity::list_without_meta(bucket, id)
@@ -269,7 +273,7 @@ fn deleted(id: BlockId) -> Checked {
     Checked {
         note: Some(Note {
             block: id,
-            detail: "was deleted while it was looked at".to_owned(),
+            detail: "was deleted during the check".to_owned(),
         }),
         ..Checked::default()
     }

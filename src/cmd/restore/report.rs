@@ -1,4 +1,4 @@
-//! What a restore tells: the plan before, the report after, or both as one JSON document.
+//! What a restore reports: the plan before, the report after, or both as one JSON document.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
@@ -24,7 +24,7 @@ const MS_PER_DAY: i64 = 24 * 3600 * 1000;
 /// What is to be done, or why nothing is.
 pub(super) struct Planned {
     found: Result<Plan, Refusal>,
-    /// Blocks whose `meta.json` is of no use: nobody knows whether they are wanted.
+    /// Blocks whose `meta.json` cannot be used: whether they are wanted is not known.
     unreadable: u64,
     skip_downsampled: bool,
 }
@@ -185,7 +185,7 @@ fn nothing(others: &Sets, outside: Option<(u64, i64, i64)>) -> String {
 }
 
 impl Report<'_> {
-    /// Everything is told; this is what the exit code is made of.
+    /// What the exit code is made of; everything is reported elsewhere.
     pub(super) fn end(&self) -> Result<Completion> {
         let (Some(plan), applied) = (self.planned.plan(), self.applied) else {
             return Ok(Completion::WithFindings);
@@ -284,7 +284,7 @@ impl Report<'_> {
         if self.planned.unreadable > 0 {
             let _ = writeln!(
                 text,
-                "\n{} blocks were passed over whose meta.json cannot be used; they may be of these labels. See narthex bucket \
+                "\n{} blocks were left out because their meta.json cannot be used; they may have these labels. See narthex bucket \
                  verify.",
                 self.planned.unreadable
             );

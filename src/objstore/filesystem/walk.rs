@@ -8,7 +8,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::write::Live;
+use super::write::InProgress;
 
 /// Whether a file of this name is one of our own that is not an object yet.
 pub(super) fn is_temp(name: &str) -> bool {
@@ -135,7 +135,7 @@ fn holds_objects(dir: &Path) -> io::Result<bool> {
 
 /// Removes temporary files below `dir` that nobody has written to since `before`. Another process may be at work on
 /// younger ones; those in `live` are our own.
-pub(super) fn remove_stale(dir: &Path, before: SystemTime, live: &Live) -> io::Result<()> {
+pub(super) fn remove_stale(dir: &Path, before: SystemTime, live: &InProgress) -> io::Result<()> {
     for entry in entries(dir)? {
         let path = dir.join(&entry.name);
         if entry.is_dir {

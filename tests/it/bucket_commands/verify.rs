@@ -95,7 +95,7 @@ fn objects_that_are_not_as_they_should_be_are_issues() {
         "01KDVC00000000000000000001  missing   chunks/000001 is missing; put it back",
         "01KDVC00000000000000000002  size      index has 511 bytes, and meta.json says 512; put it back",
         "01KDVC00000000000000000003  extra     chunks/000002 (9 bytes) does not belong to the block",
-        "01KDVC00000000000000000004  meta      meta.json is of no use: it is cut off",
+        "01KDVC00000000000000000004  meta      meta.json cannot be used: it is cut off",
         "01KDVC00000000000000000005  missing   chunks/000002 is missing; put it back",
         "01KDVC00000000000000000006  partial   2 objects and no meta.json: an upload that was given up;",
     ] {

@@ -52,7 +52,7 @@ fn without_flags_a_backfill_takes_all_blocks_and_has_no_limit() {
     assert_eq!((source.min_time, source.max_time), (YEAR_0, END_OF_9999));
     assert!(source.upload_compacted && !source.accept_label_change && !source.allow_overlaps);
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (4, 0));
-    assert_eq!((flags.verify, flags.output), (Proof::Checksums, Output::Text));
+    assert_eq!((flags.verify, flags.result.output), (Proof::Checksums, Output::Text));
     assert!(!flags.dry_run);
     assert_eq!(flags.objstore.content(&|_| None).unwrap(), "");
     assert_eq!(flags.common.log_level, LogLevel::Info);
@@ -95,34 +95,34 @@ fn without_flags_the_bucket_is_looked_at_whole() {
         |n: u64| Duration::from_secs(3600 * n),
     );
     let flags = ls(&[]);
-    all(&flags.selection);
+    all(&flags.blocks.selection);
     assert_eq!(
-        (flags.output, flags.timeout, flags.exclude_delete),
+        (flags.output, flags.limit.timeout, flags.exclude_delete),
         (LsOutput::Ids, minutes(5), false)
     );
     let flags = inspect(&[]);
-    all(&flags.selection);
-    assert_eq!((flags.output, flags.timeout), (InspectOutput::Table, minutes(5)));
+    all(&flags.blocks.selection);
+    assert_eq!((flags.output, flags.limit.timeout), (InspectOutput::Table, minutes(5)));
     assert!(flags.sort_by.is_empty());
     let flags = verify(&[]);
-    all(&flags.selection);
-    assert_eq!((flags.full, flags.output), (false, Output::Text));
+    all(&flags.blocks.selection);
+    assert_eq!((flags.full, flags.result.output), (false, Output::Text));
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (4, 0));
     let flags = gaps(&[]);
-    all(&flags.selection);
+    all(&flags.blocks.selection);
     assert_eq!(
         (flags.slot, flags.tolerance, flags.seal_delay),
         (hours(2), minutes(5), hours(3))
     );
     assert_eq!(flags.until, None);
-    assert_eq!(flags.output, Output::Text);
+    assert_eq!(flags.result.output, Output::Text);
     let flags = restore(&[]);
-    all(&flags.selection);
+    all(&flags.blocks.selection);
     assert_eq!(
         (flags.to.as_path(), flags.skip_downsampled, flags.dry_run),
         (Path::new("/r"), false, false)
     );
-    assert_eq!((flags.output, flags.transfer.concurrency), (Output::Text, 4));
+    assert_eq!((flags.result.output, flags.transfer.concurrency), (Output::Text, 4));
 }
 
 #[test]
@@ -167,9 +167,14 @@ fn selectors_are_taken_in_every_form() {
         &["--selector={cluster='eu',}"],
         &["--selector", "{cluster=`eu`}"],
     ] {
-        assert_eq!(ls(words).selection.selector, std::slice::from_ref(&want), "{words:?}");
+        assert_eq!(
+            ls(words).blocks.selection.selector,
+            std::slice::from_ref(&want),
+            "{words:?}"
+        );
     }
     let selectors = restore(&["-l", "a=b", "--selector={c!=\"d\", e=~\"x|y\"}"])
+        .blocks
         .selection
         .selector;
     assert_eq!(selectors.len(), 2);
@@ -182,8 +187,8 @@ fn short_flags_take_values() {
     assert_eq!(ls(&["-owide"]).output, LsOutput::Wide);
     assert_eq!(ls(&["-o", "json"]).output, LsOutput::Json);
     assert_eq!(inspect(&["-o", "tsv", "-la=b"]).output, InspectOutput::Tsv);
-    assert_eq!(gaps(&["-ojson"]).output, Output::Json);
-    assert_eq!(backfill(&["-o", "json"]).output, Output::Json);
+    assert_eq!(gaps(&["-ojson"]).result.output, Output::Json);
+    assert_eq!(backfill(&["-o", "json"]).result.output, Output::Json);
 }
 
 #[test]
@@ -211,7 +216,7 @@ fn what_is_said_with_flags_is_understood() {
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (1024, 1_572_864));
     let flags = inspect(&["--sort-by=#SERIES", "--sort-by", "UNTIL-DOWN", "--timeout=0"]);
     assert_eq!(flags.sort_by, [InspectColumn::Series, InspectColumn::UntilDown]);
-    assert!(flags.timeout.is_zero());
+    assert!(flags.limit.timeout.is_zero());
     let flags = gaps(&["--slot=1d", "--tolerance=0", "--seal-delay=90m"]);
     let seconds = [flags.slot, flags.tolerance, flags.seal_delay].map(|time| time.as_secs());
     assert_eq!(seconds, [86_400, 0, 5400]);

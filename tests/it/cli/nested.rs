@@ -29,7 +29,7 @@ fn commands_are_reached_to_any_depth_and_flags_may_stand_anywhere() {
             panic!("{words:?}")
         };
         assert_eq!(flags.output, LsOutput::Wide, "{words:?}");
-        assert_eq!(flags.objstore.content(&|_| None).unwrap(), "x", "{words:?}");
+        assert_eq!(flags.blocks.objstore.content(&|_| None).unwrap(), "x", "{words:?}");
     }
     let words = [
         "tools",
