@@ -11,11 +11,11 @@ pub(super) struct Example {
 
 const SIDECAR: &[Example] = &[
     Example {
-        what: "Answer queries for the Prometheus next door, ship nothing",
+        what: "Answer queries for the local Prometheus, upload nothing",
         line: "narthex sidecar --prometheus.url=http://localhost:9090 --tsdb.path=/var/lib/prometheus",
     },
     Example {
-        what: "Ship its blocks, too",
+        what: "Upload its blocks, too",
         line: "narthex sidecar --tsdb.path=/var/lib/prometheus --objstore.config-file=bucket.yaml",
     },
 ];
@@ -30,7 +30,7 @@ const BACKFILL: &[Example] = &[
         line: "narthex backfill --path=blocks --label=cluster=eu --objstore.config-file=bucket.yaml --verify=full",
     },
     Example {
-        what: "Send the blocks of a running Prometheus, with its external labels, without filling the line",
+        what: "Send the blocks of a running Prometheus, with its external labels, at no more than 20 MiB a second",
         line: "narthex backfill --path=/var/lib/prometheus --prometheus.url=http://localhost:9090 \\\n  \
                --objstore.config-file=bucket.yaml --max-rate=20MiB",
     },

@@ -41,7 +41,7 @@ pub struct Sidecar {
     /// The gRPC server.
     #[command(flatten)]
     pub grpc: Grpc,
-    /// The Prometheus next door.
+    /// The Prometheus that narthex runs beside.
     #[command(flatten)]
     pub prometheus: Prometheus,
     /// Its data directory.
@@ -113,7 +113,7 @@ pub struct Common {
 #[command(next_help_heading = "HTTP")]
 #[group(skip)]
 pub struct Http {
-    /// Serve metrics and probes here
+    /// Address to serve metrics and probes on
     ///
     /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6.
     #[arg(
@@ -141,7 +141,7 @@ pub struct Http {
 #[command(next_help_heading = "gRPC")]
 #[group(skip)]
 pub struct Grpc {
-    /// Serve the StoreAPI here, once Prometheus' external labels are known
+    /// Address to serve the StoreAPI on, once Prometheus' external labels are known
     ///
     /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6.
     #[arg(
@@ -227,7 +227,7 @@ impl Grpc {
     }
 }
 
-/// The Prometheus next door.
+/// The Prometheus that narthex runs beside.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Prometheus")]
 #[group(skip)]
@@ -239,7 +239,7 @@ pub struct Prometheus {
     )]
     pub url: Url,
 
-    /// After this time without external labels, say so as an error; shipping still starts once they appear
+    /// Log an error if external labels are not known after this time; uploads still start once they are
     #[arg(
         long = "prometheus.ready_timeout", value_name = "duration", value_parser = value::go_duration,
         default_value = "10m"
@@ -255,7 +255,7 @@ pub struct Prometheus {
     )]
     pub get_config_interval: Duration,
 
-    /// How long one such question may take
+    /// Time limit of one such request
     ///
     /// Must be above 0.
     #[arg(
@@ -380,7 +380,7 @@ pub struct Shipper {
     #[arg(long = "shipper.allow-out-of-order-uploads", hide = true)]
     pub allow_out_of_order_uploads: bool,
 
-    /// Without effect: a broken block never holds the others up
+    /// Without effect: a broken block never delays the others
     #[arg(long = "shipper.skip-corrupted-blocks", hide = true)]
     pub skip_corrupted_blocks: bool,
 

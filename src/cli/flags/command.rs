@@ -31,8 +31,7 @@ pub enum Command {
     /// Nothing is written into --path, and nothing is ever deleted. A block that is in the bucket with other bytes is
     /// never overwritten. Refused, each with its reason, are blocks that are broken; blocks that overlap others of the
     /// same labels, unless --allow-overlaps is given (the compactor then needs vertical compaction); and blocks whose own
-    /// thanos.labels say something else than --label, unless --accept-label-change is given. The others are sent all the
-    /// same.
+    /// thanos.labels say something else than --label, unless --accept-label-change is given. All others are sent.
     ///
     /// Blocks need external labels: those of --label, of the Prometheus at --prometheus.url, or their own.
     Backfill(Box<Backfill>),
@@ -95,7 +94,7 @@ pub enum Bucket {
     ///
     /// Divides the time of each label set into slots and says of each whether its data is found, partial, missing, or
     /// not sealed yet. The time goes from the first block of the set to the end of its last one, or as far as --min-time
-    /// and --max-time say; --until=now also finds that nothing has come since. Only reads.
+    /// and --max-time say; --until=now also finds what is missing after it. Only reads.
     Gaps(Box<Gaps>),
 }
 
@@ -112,7 +111,7 @@ pub enum Tools {
 pub enum ToolsBucket {
     /// Send blocks to a bucket, with the flags of Thanos; the same as backfill
     ///
-    /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Other than with
+    /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Unlike with
     /// Thanos the directory need not be writable, since nothing is staged or noted in it; each block is checked before it
     /// is sent; the quotes around the value of a label may be left out; and a cut upload does not end with 0.
     UploadBlocks(Box<UploadBlocks>),

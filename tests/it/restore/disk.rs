@@ -137,7 +137,7 @@ async fn too_little_space_is_told_before_anything_is_fetched() {
     let Some(under) = with_mounts(&script) else { return };
     scene
         .restore_under(&under, &[])
-        .assert(1, &["are to come to", "its file system has 8.0 KiB free"]);
+        .assert(1, &["are to be written to", "its file system has 8.0 KiB free"]);
 }
 
 /// What lies in a directory that was copied out of the mount.
