@@ -1,7 +1,7 @@
 //! What is wrong with the blocks of a bucket.
 //!
-//! Everything here looks and judges; nothing is written to the bucket, and nothing is kept from run to run, so that a
-//! crash or a cancelled look costs only the time. An [`Issue`] is what an operator must do something about; that the
+//! Everything here only reads: nothing is written to the bucket, and nothing is kept from run to run, so that a crash or a
+//! cancelled check costs only the time. An [`Issue`] is what an operator must do something about; that the
 //! bucket could not be asked is an [`objstore::Error`](crate::objstore::Error) and says nothing about its blocks.
 
 pub mod gaps;

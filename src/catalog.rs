@@ -1,10 +1,10 @@
-//! What a bucket holds, as its blocks say of themselves.
+//! The blocks of a bucket, by their `meta.json`.
 //!
-//! Every block's `meta.json` must be read to know its labels; they are read side by side and handed on one by one, so
-//! that no more of them are in memory than the caller keeps. Nothing is written. A block that vanishes between the
-//! listing and the reading is [`Found::Partial`]. One that the store refuses to give, or that is too large, is
-//! [`Found::Unreadable`] and stops nothing else: errors are those of the whole bucket. Dropping the stream stops the
-//! requests.
+//! The labels of a block stand in its `meta.json` only, so that each of them has to be read. Several are read at once and
+//! passed on one by one: no more of them are in memory than the caller keeps. Nothing is written. A block that is deleted
+//! between the listing and the reading is [`Found::Partial`]. One whose `meta.json` the store refuses, or that is too large,
+//! is [`Found::Unreadable`] and does not affect the others: errors are those of the whole bucket. Dropping the stream
+//! cancels the requests.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
@@ -24,12 +24,12 @@ pub const DELETION_MARK: &str = "deletion-mark.json";
 /// Objects of others that may stand beside a block's own.
 pub const MARKERS: [&str; 3] = [DELETION_MARK, "no-compact-mark.json", "no-downsample-mark.json"];
 
-/// What stands under a block's name.
+/// What the bucket has under a block's name.
 #[derive(Clone, Debug)]
 pub enum Found {
     /// A block.
     Block(Box<Meta>),
-    /// Objects without a `meta.json`: an upload that runs, or that was given up. Readers do not see it.
+    /// Objects without a `meta.json`: an upload that is running, or was given up. Readers do not see it.
     Partial,
     /// A `meta.json` that cannot be used, and why.
     Unreadable(String),
@@ -39,7 +39,7 @@ pub enum Found {
 #[derive(Debug)]
 pub enum Text {
     /// All of it.
-    There(Bytes),
+    Read(Bytes),
     /// There is none.
     Absent,
     /// The store does not give it, or it is larger than [`LARGEST_META`].
@@ -52,7 +52,7 @@ pub enum Text {
 /// Those that concern the whole bucket.
 pub async fn read_text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Error> {
     match bucket.get(&format!("{id}/meta.json"), LARGEST_META).await {
-        Ok(bytes) => Ok(Text::There(bytes)),
+        Ok(bytes) => Ok(Text::Read(bytes)),
         Err(error) if error.kind == ErrorKind::NotFound => Ok(Text::Absent),
         Err(error) if error.scope() == Scope::Object => Ok(Text::Refused(error)),
         Err(error) => Err(error),
@@ -65,7 +65,7 @@ pub async fn read_text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstor
 /// Those that concern the whole bucket.
 pub async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::Error> {
     let bytes = match read_text(bucket, id).await? {
-        Text::There(bytes) => bytes,
+        Text::Read(bytes) => bytes,
         Text::Absent => return Ok(Found::Partial),
         Text::Refused(error) => return Ok(Found::Unreadable(error.to_string())),
     };
@@ -87,7 +87,7 @@ pub fn parse(id: BlockId, text: &[u8]) -> Result<Meta, String> {
     }
 }
 
-/// What is said of a `meta.json` that stands under another block's name.
+/// The message about a `meta.json` under another block's name.
 pub fn wrong_name(id: BlockId) -> String {
     format!("meta.json is that of the block {id}")
 }

@@ -1,6 +1,6 @@
-//! Whether a block of a bucket is whole.
+//! Whether a block of a bucket is complete and undamaged.
 //!
-//! [`list`] holds the objects of a block against what its `meta.json` lists, as [`crate::lineage`] judges it: one request.
+//! [`list`] compares the objects of a block with what its `meta.json` lists, as [`crate::lineage`] judges it: one request.
 //! [`read_back`] reads all of them and checks the content.
 
 mod read_back;
@@ -18,7 +18,7 @@ const INDEX: &str = "index";
 /// What helps when something of a block is lost.
 const LOST: &str = "put it back from a copy of the block, or mark the block for deletion";
 
-/// Lists the objects of a block and holds them against its `meta.json`.
+/// Lists the objects of a block and compares them with its `meta.json`.
 ///
 /// # Errors
 /// The bucket's.
@@ -37,8 +37,8 @@ pub async fn list_without_meta(bucket: &dyn Bucket, id: BlockId) -> Result<Block
 }
 
 /// What is wrong with the objects of the block `id`.
-pub fn issues(id: BlockId, held: &BlockObjects) -> Vec<Issue> {
-    held.faults.iter().map(|fault| issue(id, fault)).collect()
+pub fn issues(id: BlockId, listed: &BlockObjects) -> Vec<Issue> {
+    listed.faults.iter().map(|fault| issue(id, fault)).collect()
 }
 
 fn issue(id: BlockId, fault: &Fault) -> Issue {

@@ -1,12 +1,12 @@
-//! What commands that do one job and end have in common: the bucket, signals, and the exit code that tells how it went.
+//! What commands that do one job and end have in common: the bucket, signals, and exit codes.
 //!
 //! | exit code | means |
 //! |---|---|
-//! | 0 | done: all there, nothing wrong |
+//! | 0 | done, nothing wrong |
 //! | 1 | failed: the bucket, the disk or the configuration; or a second signal |
 //! | 2 | a bad value on the command line |
 //! | 3 | done, and something is refused, broken or missing; it is named |
-//! | 4 | cut by a signal; run it again to go on |
+//! | 4 | interrupted by a signal; run it again to go on |
 
 use std::{future::Future, sync::Arc, time::Duration};
 

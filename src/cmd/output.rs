@@ -1,4 +1,4 @@
-//! What commands show to people: tables, times, sizes.
+//! What commands print: tables, times, sizes, JSON.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! Whether a block of the bucket is whole: its `meta.json` held against a listing.
+//! Whether a block of the bucket is complete: its `meta.json` compared with a listing of its objects.
 //!
 //! A block that lists its files must have each of them with its size. One without a list (those of old versions of
 //! Thanos) must have an index and its segments from 1 on without a gap. Pure; nothing is asked of the bucket here.
@@ -138,7 +138,7 @@ impl Expected {
     /// Holds the objects of a listing, which are all below the name of the block `id`, against it.
     fn check_objects(&self, id: BlockId, objects: &[Object]) -> BlockObjects {
         let there = by_name(id, objects);
-        let mut held = totals(&there);
+        let mut listed = totals(&there);
         let unlisted;
         let due = match self {
             Self::Files(files) => files,
@@ -149,13 +149,13 @@ impl Expected {
         };
         for file in due {
             match (there.get(file.rel_path.as_str()), file.size) {
-                (None, _) => held.faults.push(Fault::Missing(file.clone())),
-                (Some(size), Some(said)) if *size != said => held.faults.push(Fault::Size {
+                (None, _) => listed.faults.push(Fault::Missing(file.clone())),
+                (Some(size), Some(said)) if *size != said => listed.faults.push(Fault::Size {
                     name: file.rel_path.clone(),
                     there: *size,
                     said,
                 }),
-                (Some(size), _) => held.files.push(BucketFile {
+                (Some(size), _) => listed.files.push(BucketFile {
                     size: Some(*size),
                     ..file.clone()
                 }),
@@ -166,11 +166,11 @@ impl Expected {
             [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name) || names.contains(name)
         };
         let extra = there.iter().filter(|(name, _)| !known(name));
-        held.faults.extend(extra.map(|(name, size)| Fault::Extra {
+        listed.faults.extend(extra.map(|(name, size)| Fault::Extra {
             name: (*name).to_owned(),
             size: *size,
         }));
-        held
+        listed
     }
 }
 

@@ -167,11 +167,11 @@ impl Lineage {
         let proof = match read_stored(bucket, id).await? {
             Stored::Nothing { .. } | Stored::Unusable { marked: true, .. } => Proof::Void,
             Stored::Unusable { why, .. } => Proof::Damaged(format!("its meta.json cannot be used: {why}")),
-            Stored::Block(_, held) if held.marked => Proof::Void,
+            Stored::Block(_, listed) if listed.marked => Proof::Void,
             Stored::Block(meta, _) if self.entries.get(&id) != Some(&Entry::from(&*meta)) => {
                 Proof::Damaged("its meta.json is another one than before".to_owned())
             }
-            Stored::Block(_, held) => held.missing_data().map_or(Proof::Whole, Proof::Damaged),
+            Stored::Block(_, listed) => listed.missing_data().map_or(Proof::Whole, Proof::Damaged),
         };
         self.proofs.insert(id, proof.clone());
         Ok(proof)

@@ -1,7 +1,7 @@
-//! What stands in the bucket under a block's own name.
+//! What the bucket has under a block's own name.
 //!
-//! Asked anew each time: a reading of `meta.json`, a listing, and a question for each object that the listing may not yet
-//! show.
+//! Nothing is cached: each call reads `meta.json`, lists the objects, and asks by its key for each object that the listing
+//! may not show yet. Nothing is written; dropping the future drops the requests.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::{
     tsdb::{BlockId, BucketFile, Meta, MetaError},
 };
 
-/// So many objects that a listing lacks are asked for one by one; more are no delay of the listing.
+/// Up to so many objects that a listing lacks are asked for by their keys; if it lacks more, that is no delay of the listing.
 const LATE: usize = 16;
 
 /// What the bucket has under a block's own name.
@@ -21,18 +21,18 @@ const LATE: usize = 16;
 pub enum Existing {
     /// No `meta.json`: readers see no block. Objects of an earlier try may be there.
     Nothing {
-        /// A `deletion-mark.json` stands there: whatever is committed under this name will be deleted.
+        /// There is a `deletion-mark.json`: whatever is committed under this name will be deleted.
         marked: bool,
     },
     /// A `meta.json` that no reader can take for one (empty, cut off, no JSON), and why: nothing was committed, it may be
     /// replaced.
     Torn(String),
-    /// A block that is marked for deletion: it counts for nothing, and its name is used up.
+    /// A block that is marked for deletion: it is ignored, and nothing can be committed under its name.
     Marked,
     /// Something that must stay as it is, in words: another block, objects of other sizes than its `meta.json` says, or a
     /// `meta.json` that others may be able to use.
     Conflict(String),
-    /// The block, whole by its own `meta.json`.
+    /// The block, complete by its own `meta.json`.
     Complete(Box<Committed>),
     /// The block, but these of its files are missing. Each of them may be put back if [`may_repair`] says so.
     Incomplete(Box<Committed>, Vec<BucketFile>),
@@ -49,25 +49,25 @@ pub struct Committed {
     pub files: Vec<BucketFile>,
 }
 
-/// Judges what stands in the bucket under the name of the block `own`, which would get `labels` laid over those that it
+/// Finds what the bucket has under the name of the block `own`, which would get `labels` laid over those that it
 /// carries.
 ///
 /// # Errors
 /// Those that concern the whole bucket.
 pub async fn existing(bucket: &dyn Bucket, own: &Meta, labels: &Labels) -> Result<Existing, objstore::Error> {
-    let (meta, held) = match read_stored(bucket, own.ulid).await? {
+    let (meta, listed) = match read_stored(bucket, own.ulid).await? {
         Stored::Nothing { marked } => return Ok(Existing::Nothing { marked }),
         Stored::Unusable { marked: true, .. } => return Ok(Existing::Marked),
         Stored::Unusable { why, torn: true, .. } => return Ok(Existing::Torn(why)),
         Stored::Unusable { why, .. } => return Ok(Existing::Conflict(format!("its meta.json cannot be used: {why}"))),
-        Stored::Block(_, held) if held.marked => return Ok(Existing::Marked),
-        Stored::Block(meta, held) => (meta, held),
+        Stored::Block(_, listed) if listed.marked => return Ok(Existing::Marked),
+        Stored::Block(meta, listed) => (meta, listed),
     };
     if let Some(why) = differs(own, &meta) {
         return Ok(Existing::Conflict(why));
     }
     let (mut missing, mut wrong) = (Vec::new(), None);
-    for fault in held.faults.iter().filter(|fault| fault.is_data_loss()) {
+    for fault in listed.faults.iter().filter(|fault| fault.is_data_loss()) {
         match fault {
             Fault::Missing(file) => missing.push(file.clone()),
             other => wrong = wrong.or(Some(other.to_string())),
@@ -81,7 +81,7 @@ pub async fn existing(bucket: &dyn Bucket, own: &Meta, labels: &Labels) -> Resul
     let committed = Box::new(Committed {
         meta: *meta,
         other_labels: (theirs != ours).then_some(theirs),
-        files: held.files,
+        files: listed.files,
     });
     Ok(match missing.is_empty() {
         true => Existing::Complete(committed),
@@ -133,7 +133,7 @@ fn differs(own: &Meta, there: &Meta) -> Option<String> {
         .map(|what| format!("another block of this name is in the bucket: {what}"))
 }
 
-/// What stands under a name, whoever asks.
+/// What the bucket has under a name, before it is compared with a local block.
 #[derive(Debug)]
 pub(super) enum Stored {
     Nothing {
@@ -149,7 +149,7 @@ pub(super) enum Stored {
     Block(Box<Meta>, BlockObjects),
 }
 
-/// Looks at what stands under the name `id`.
+/// Reads what the bucket has under the name `id`.
 ///
 /// # Errors
 /// Those that concern the whole bucket.
@@ -166,23 +166,23 @@ pub(super) async fn read_stored(bucket: &dyn Bucket, id: BlockId) -> Result<Stor
         }
         Err(error) => return Err(error),
     };
-    let held = count_objects(id, &objects);
-    if held.has_meta && matches!(text, Text::Absent) {
+    let listed = count_objects(id, &objects);
+    if listed.has_meta && matches!(text, Text::Absent) {
         // It was committed between the two requests.
         text = catalog::read_text(bucket, id).await?;
     }
     let unusable = |why: String, torn| Stored::Unusable {
         why,
         torn,
-        marked: held.marked,
+        marked: listed.marked,
     };
     Ok(match text {
-        Text::Absent => Stored::Nothing { marked: held.marked },
+        Text::Absent => Stored::Nothing { marked: listed.marked },
         Text::Refused(error) => unusable(error.to_string(), false),
-        Text::There(bytes) => match Meta::parse(&bytes) {
+        Text::Read(bytes) => match Meta::parse(&bytes) {
             Ok(meta) if meta.ulid == id => {
-                let held = ask_for_late(bucket, id, check_objects(&meta, &objects)).await?;
-                Stored::Block(Box::new(meta), held)
+                let listed = ask_for_late(bucket, id, check_objects(&meta, &objects)).await?;
+                Stored::Block(Box::new(meta), listed)
             }
             Ok(meta) => unusable(catalog::wrong_name(meta.ulid), false),
             Err(error) => unusable(error.to_string(), is_torn(&error)),
@@ -200,14 +200,14 @@ fn is_torn(error: &MetaError) -> bool {
 async fn ask_for_late(
     bucket: &dyn Bucket,
     id: BlockId,
-    mut held: BlockObjects,
+    mut listed: BlockObjects,
 ) -> Result<BlockObjects, objstore::Error> {
     let missing = |fault: &&Fault| matches!(fault, Fault::Missing(_));
-    if held.faults.iter().filter(missing).count() > LATE {
-        return Ok(held);
+    if listed.faults.iter().filter(missing).count() > LATE {
+        return Ok(listed);
     }
-    let (asked, mut faults) = (held.faults.len(), Vec::new());
-    for fault in std::mem::take(&mut held.faults) {
+    let (asked, mut faults) = (listed.faults.len(), Vec::new());
+    for fault in std::mem::take(&mut listed.faults) {
         let Fault::Missing(file) = fault else {
             faults.push(fault);
             continue;
@@ -224,24 +224,24 @@ async fn ask_for_late(
                 there,
                 said,
             }),
-            (Some(there), _) => held.files.push(BucketFile {
+            (Some(there), _) => listed.files.push(BucketFile {
                 size: Some(there),
                 ..file
             }),
         }
     }
     let lags = faults.len() < asked;
-    held.files.sort_by(|a, b| a.rel_path.cmp(&b.rel_path));
-    held.faults = faults;
+    listed.files.sort_by(|a, b| a.rel_path.cmp(&b.rel_path));
+    listed.faults = faults;
     // A listing that lags may lack a mark as well.
-    if lags && !held.marked {
-        held.marked = match bucket.stat(&format!("{id}/{}", catalog::DELETION_MARK)).await {
+    if lags && !listed.marked {
+        listed.marked = match bucket.stat(&format!("{id}/{}", catalog::DELETION_MARK)).await {
             Ok(mark) => mark.is_some(),
             Err(error) if error.scope() == Scope::Object => false,
             Err(error) => return Err(error),
         };
     }
-    Ok(held)
+    Ok(listed)
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Lineage {
 
 async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<Read, objstore::Error> {
     Ok(match catalog::read_text(bucket, id).await? {
-        Text::There(text) => match Entry::parse(id, &text) {
+        Text::Read(text) => match Entry::parse(id, &text) {
             Ok(entry) => Read::Block(entry),
             Err(why) => Read::Unreadable { same: why.clone(), why },
         },

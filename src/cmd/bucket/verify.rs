@@ -211,7 +211,7 @@ async fn check_all(
 async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
     let bucket = &**task.bucket;
     let mut checked = match catalog::read_text(bucket, id).await? {
-        Text::There(text) => match catalog::parse(id, &text) {
+        Text::Read(text) => match catalog::parse(id, &text) {
             Ok(meta) if !task.wanted.has(&meta)? => return Ok(Checked::default()),
             Ok(meta) => as_issue(id, block(task, &meta).await)?,
             Err(why) => {
@@ -261,10 +261,10 @@ fn as_issue(id: BlockId, checked: Result<Checked, objstore::Error>) -> Result<Ch
     }
 }
 
-fn counted(held: &BlockObjects) -> Checked {
+fn counted(listed: &BlockObjects) -> Checked {
     Checked {
-        objects: held.objects,
-        bytes: held.bytes,
+        objects: listed.objects,
+        bytes: listed.bytes,
         ..Checked::default()
     }
 }
@@ -280,15 +280,15 @@ fn deleted(id: BlockId) -> Checked {
 }
 
 async fn block(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore::Error> {
-    let held = integrity::list(&**task.bucket, meta).await?;
-    if !held.has_meta {
+    let listed = integrity::list(&**task.bucket, meta).await?;
+    if !listed.has_meta {
         return Ok(deleted(meta.ulid));
     }
     let mut checked = Checked {
         is_block: true,
-        ..counted(&held)
+        ..counted(&listed)
     };
-    match held.marked {
+    match listed.marked {
         true => {
             let detail = "is marked for deletion".to_owned();
             checked.note = Some(Note {
@@ -298,33 +298,33 @@ async fn block(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore::Error>
         }
         false => checked.entry = Some(Entry::from(meta)),
     }
-    checked.issues = integrity::issues(meta.ulid, &held);
+    checked.issues = integrity::issues(meta.ulid, &listed);
     let all_there = checked.issues.iter().all(|issue| issue.kind == Kind::Extra);
     if let Some(reader) = task.reader.as_ref().filter(|_| all_there) {
-        let read = integrity::read_back(task.bucket, meta, &held.files, reader).await?;
+        let read = integrity::read_back(task.bucket, meta, &listed.files, reader).await?;
         checked.issues.extend(read.err().into_iter().flatten());
     }
     Ok(checked)
 }
 
-fn partial(held: &BlockObjects, id: BlockId, now: i64) -> Checked {
-    let mut checked = counted(held);
+fn partial(listed: &BlockObjects, id: BlockId, now: i64) -> Checked {
+    let mut checked = counted(listed);
     let note = |detail: &str| {
         Some(Note {
             block: id,
             detail: detail.to_owned(),
         })
     };
-    if held.objects == 0 {
+    if listed.objects == 0 {
         // It was deleted since the listing.
-    } else if held.marked {
+    } else if listed.marked {
         checked.note = note("is being deleted: it is marked, and its meta.json is gone");
     } else if audit::may_run(id, now) {
         checked.note = note("has no meta.json yet: its upload may be running");
     } else {
         let what = format!(
             "{} and no meta.json: an upload that was given up; send the block again, or delete what is there",
-            output::counted(held.objects, "object")
+            output::counted(listed.objects, "object")
         );
         checked.issues.push(Issue::new(id, Kind::Partial, what));
     }
