@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
 mod grpc;
-mod neighbour;
+mod prometheus;
 
 use std::{net::TcpListener, path::Path};
 
