@@ -9,10 +9,9 @@ use std::{
 };
 
 use super::{
-    flags::{BackfillSource, Bucket, Command, Common, Gaps, Selection, Sidecar, Tools, ToolsBucket},
+    flags::{BackfillSource, BlockTimes, Bucket, Command, Common, Gaps, Selection, Sidecar, Tools, ToolsBucket},
     value::InlineYaml,
 };
-use crate::model::duration::TimeOrDuration;
 
 /// Less than this, in bytes, and no call could be answered.
 const LEAST_MEMORY: u64 = 1 << 20;
@@ -57,9 +56,9 @@ fn sidecar(flags: &Sidecar, found: &mut Findings) {
 }
 
 fn backfill(source: &BackfillSource, found: &mut Findings) {
-    times(source.min_time, source.max_time, found);
+    times(source.times, found);
     found.when(
-        set(&source.http_client, &source.http_client_file) && source.prometheus_url.is_none(),
+        set(&source.client.http_client, &source.client.http_client_file) && source.prometheus_url.is_none(),
         "--prometheus.http-client and --prometheus.http-client-file say how to ask a Prometheus: give \
          --prometheus.url, too"
             .to_owned(),
@@ -71,7 +70,7 @@ fn backfill(source: &BackfillSource, found: &mut Findings) {
 }
 
 fn selection(selection: &Selection, found: &mut Findings) {
-    times(selection.min_time, selection.max_time, found);
+    times(selection.times, found);
 }
 
 fn gaps(flags: &Gaps, found: &mut Findings) {
@@ -80,7 +79,7 @@ fn gaps(flags: &Gaps, found: &mut Findings) {
     found.when(
         flags
             .until
-            .is_some_and(|until| until.resolve(now) <= flags.blocks.selection.min_time.resolve(now)),
+            .is_some_and(|until| until.resolve(now) <= flags.blocks.selection.times.min_time.resolve(now)),
         "--until is not after --min-time: there is no time in between".to_owned(),
     );
     found.when(
@@ -92,10 +91,10 @@ fn gaps(flags: &Gaps, found: &mut Findings) {
 /// Shorter slots are a mistake in the unit, and would be far too many.
 const SHORTEST_SLOT: Duration = Duration::from_secs(1);
 
-fn times(min: TimeOrDuration, max: TimeOrDuration, found: &mut Findings) {
+fn times(times: BlockTimes, found: &mut Findings) {
     let now = now();
     found.when(
-        min.resolve(now) > max.resolve(now),
+        times.min_time.resolve(now) > times.max_time.resolve(now),
         "--min-time is after --max-time: no block can be in between".to_owned(),
     );
 }

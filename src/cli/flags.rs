@@ -6,13 +6,13 @@
 mod backfill;
 mod bucket;
 mod command;
+mod prometheus;
 mod restore;
 mod store;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use url::Url;
 
 use super::{
     content::{ContentError, Env, content},
@@ -22,10 +22,11 @@ use crate::model::{Label, Labels};
 
 pub use backfill::{Backfill, BackfillSource, Proof, Transfer, UploadBlocks};
 pub use bucket::{
-    BucketBlocks, Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, ResultFormat, Selection,
-    TimeLimit, Verify,
+    BlockTimes, BucketBlocks, Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, ResultFormat,
+    Selection, TimeLimit, Verify,
 };
 pub use command::{Bucket, Command, Tools, ToolsBucket};
+pub use prometheus::{Prometheus, PrometheusClient};
 pub use restore::Restore;
 pub use store::Store;
 
@@ -227,81 +228,6 @@ impl Grpc {
     }
 }
 
-/// The Prometheus that narthex runs beside.
-#[derive(Args, Clone, Debug, PartialEq)]
-#[command(next_help_heading = "Prometheus")]
-#[group(skip)]
-pub struct Prometheus {
-    /// Where Prometheus answers; a path prefix is kept
-    #[arg(
-        long = "prometheus.url", value_name = "url", value_parser = value::url,
-        default_value = "http://localhost:9090"
-    )]
-    pub url: Url,
-
-    /// Log an error if external labels are not known after this time; uploads still start once they are
-    #[arg(
-        long = "prometheus.ready_timeout", value_name = "duration", value_parser = value::go_duration,
-        default_value = "10m"
-    )]
-    pub ready_timeout: Duration,
-
-    /// How often Prometheus is asked for its labels and flags
-    ///
-    /// Must be above 0.
-    #[arg(
-        long = "prometheus.get_config_interval", value_name = "duration", value_parser = value::go_duration,
-        default_value = "30s"
-    )]
-    pub get_config_interval: Duration,
-
-    /// Time limit of one such request
-    ///
-    /// Must be above 0.
-    #[arg(
-        long = "prometheus.get_config_timeout", value_name = "duration", value_parser = value::go_duration,
-        default_value = "30s"
-    )]
-    pub get_config_timeout: Duration,
-
-    /// Passwords, TLS and proxy for talking to Prometheus, as YAML
-    ///
-    /// Environment variables in it are not replaced.
-    #[arg(
-        long = "prometheus.http-client", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
-        hide_default_value = true
-    )]
-    pub http_client: InlineYaml,
-
-    /// File with passwords, TLS and proxy for talking to Prometheus
-    #[arg(long = "prometheus.http-client-file", value_name = "file", value_parser = value::path_parser())]
-    pub http_client_file: Option<PathBuf>,
-
-    /// Set this external label over those of Prometheus; may be repeated (narthex' own)
-    ///
-    /// The value may stand in double quotes. A label set here wins over one of the same name in Prometheus'
-    /// configuration.
-    #[arg(long = "label", value_name = "name=value", value_parser = value::label)]
-    pub label: Vec<Label>,
-}
-
-impl Prometheus {
-    /// The YAML of `--prometheus.http-client` or its file, empty if neither is given; variables are not replaced.
-    pub fn http_client(&self) -> Result<String, ContentError> {
-        content(
-            "prometheus.http-client",
-            self.http_client.as_str(),
-            self.http_client_file.as_deref(),
-            None,
-        )
-    }
-
-    /// The labels of `--label`, to be laid over those of Prometheus.
-    pub fn labels(&self) -> Labels {
-        Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))
-    }
-}
-
 /// The data directory.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Blocks")]
@@ -477,3 +403,8 @@ pub struct Reloader {
 const MIN_TIME: &str = "0000-01-01T00:00:00Z";
 /// The default of every `--max-time`: the end of the year 9999.
 const MAX_TIME: &str = "9999-12-31T23:59:59Z";
+
+/// The labels of the flag `--label`, which may be repeated.
+fn label_set(flags: &[Label]) -> Labels {
+    Labels::from_pairs(flags.iter().map(|label| (&*label.name, &*label.value)))
+}

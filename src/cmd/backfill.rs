@@ -53,8 +53,8 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
                     false => Overlaps::Refuse,
                 },
                 upload_compacted: source.upload_compacted,
-                min_time: source.min_time.resolve(now),
-                max_time: source.max_time.resolve(now),
+                min_time: source.times.min_time.resolve(now),
+                max_time: source.times.max_time.resolve(now),
                 sha256: source.hash_func == cli::HashFunc::Sha256,
                 source: "bucket.upload".to_owned(),
                 threads: threads(),
@@ -104,8 +104,12 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
     let Some(url) = &source.prometheus_url else {
         return Ok(source.labels());
     };
-    let yaml = source.http_client()?;
-    super::warn_if_empty("prometheus.http-client-file", source.http_client_file.as_deref(), &yaml);
+    let yaml = source.client.yaml()?;
+    super::warn_if_empty(
+        "prometheus.http-client-file",
+        source.client.http_client_file.as_deref(),
+        &yaml,
+    );
     let http = HttpClientConfig::parse(&yaml)
         .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
     for warning in http.warnings() {

@@ -36,8 +36,8 @@ async fn run(flags: &cli::Restore, store: &OpenBucket, token: CancellationToken)
     let selection = &flags.blocks.selection;
     let wanted = Wanted {
         selectors: selection.selector.clone(),
-        min_time: selection.min_time.resolve(now),
-        max_time: selection.max_time.resolve(now),
+        min_time: selection.times.min_time.resolve(now),
+        max_time: selection.times.max_time.resolve(now),
     };
     let Some(found) = token.run_until_cancelled(find(store, &wanted)).await else {
         tracing::warn!("interrupted while the bucket was read; nothing was restored");

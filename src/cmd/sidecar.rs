@@ -62,10 +62,10 @@ impl Config {
     /// The first mistake, with flag, file, key and line.
     pub fn new(flags: cli::Sidecar) -> Result<Self> {
         let bucket = Configured::read(&flags.objstore)?;
-        let yaml = flags.prometheus.http_client()?;
+        let yaml = flags.prometheus.client.yaml()?;
         super::warn_if_empty(
             "prometheus.http-client-file",
-            flags.prometheus.http_client_file.as_deref(),
+            flags.prometheus.client.http_client_file.as_deref(),
             &yaml,
         );
         let http_client = HttpClientConfig::parse(&yaml)

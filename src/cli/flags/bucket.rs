@@ -19,18 +19,10 @@ pub enum Output {
     Json,
 }
 
-/// Which blocks of a bucket.
-#[derive(Args, Clone, Debug, PartialEq)]
-#[command(next_help_heading = "Selection")]
+/// From when blocks are wanted.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 #[group(skip)]
-pub struct Selection {
-    /// Only blocks whose external labels match, such as '{cluster="eu"}'; may be repeated: each must match
-    ///
-    /// Matchers as in PromQL (=, !=, =~, !~) with commas between them. Braces may be left out, and so may the quotes around
-    /// a plain value: cluster=eu.
-    #[arg(long = "selector", short = 'l', value_name = "selector", value_parser = value::selector)]
-    pub selector: Vec<Selector>,
-
+pub struct BlockTimes {
     /// Leave out blocks that end before this
     ///
     /// A block that overlaps the range counts in. A time like 2026-01-31T00:00:00Z, or a duration from now: -30d is 30
@@ -44,6 +36,23 @@ pub struct Selection {
     /// days ago.
     #[arg(long = "max-time", value_name = "time", value_parser = value::time_or_duration, default_value = MAX_TIME)]
     pub max_time: TimeOrDuration,
+}
+
+/// Which blocks of a bucket.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Selection")]
+#[group(skip)]
+pub struct Selection {
+    /// Only blocks whose external labels match, such as '{cluster="eu"}'; may be repeated: each must match
+    ///
+    /// Matchers as in PromQL (=, !=, =~, !~) with commas between them. Braces may be left out, and so may the quotes around
+    /// a plain value: cluster=eu.
+    #[arg(long = "selector", short = 'l', value_name = "selector", value_parser = value::selector)]
+    pub selector: Vec<Selector>,
+
+    /// Their times.
+    #[command(flatten)]
+    pub times: BlockTimes,
 }
 
 /// Which blocks of which bucket: what every command has that reads a bucket.

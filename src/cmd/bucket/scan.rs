@@ -30,8 +30,8 @@ impl Wanted {
     /// What `selection` means at `now` (ms since 1970).
     pub(super) fn new(selection: Selection, now: i64) -> Self {
         Self {
-            from: selection.min_time.resolve(now),
-            until: selection.max_time.resolve(now),
+            from: selection.times.min_time.resolve(now),
+            until: selection.times.max_time.resolve(now),
             selection,
         }
     }

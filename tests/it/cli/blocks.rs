@@ -48,8 +48,8 @@ fn without_flags_a_backfill_takes_all_blocks_and_has_no_limit() {
         (Path::new("./data"), HashFunc::Sha256)
     );
     assert!(source.labels().is_empty() && source.prometheus_url.is_none());
-    assert_eq!(source.http_client().unwrap(), "");
-    assert_eq!((source.min_time, source.max_time), (YEAR_0, END_OF_9999));
+    assert_eq!(source.client.yaml().unwrap(), "");
+    assert_eq!((source.times.min_time, source.times.max_time), (YEAR_0, END_OF_9999));
     assert!(source.upload_compacted && !source.accept_label_change && !source.allow_overlaps);
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (4, 0));
     assert_eq!((flags.verify, flags.result.output), (Proof::Checksums, Output::Text));
@@ -88,7 +88,10 @@ fn without_flags_upload_blocks_has_the_defaults_of_thanos() {
 fn without_flags_the_bucket_is_looked_at_whole() {
     let all = |selection: &Selection| {
         assert!(selection.selector.is_empty());
-        assert_eq!((selection.min_time, selection.max_time), (YEAR_0, END_OF_9999));
+        assert_eq!(
+            (selection.times.min_time, selection.times.max_time),
+            (YEAR_0, END_OF_9999)
+        );
     };
     let (minutes, hours) = (
         |n: u64| Duration::from_secs(60 * n),
@@ -208,10 +211,10 @@ fn what_is_said_with_flags_is_understood() {
     ]);
     let source = &flags.source;
     assert_eq!(source.prometheus_url.as_ref().unwrap().path(), "/x");
-    assert_eq!(source.http_client().unwrap(), "bearer_token: x");
+    assert_eq!(source.client.yaml().unwrap(), "bearer_token: x");
     assert!(source.accept_label_change && source.allow_overlaps && flags.verify == Proof::Full);
-    assert_eq!(source.min_time, TimeOrDuration::FromNow(-30 * 86_400_000));
-    assert_eq!(source.max_time, TimeOrDuration::At(32_472_144_000_000));
+    assert_eq!(source.times.min_time, TimeOrDuration::FromNow(-30 * 86_400_000));
+    assert_eq!(source.times.max_time, TimeOrDuration::At(32_472_144_000_000));
     assert_eq!(source.hash_func, HashFunc::Off);
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (1024, 1_572_864));
     let flags = inspect(&["--sort-by=#SERIES", "--sort-by", "UNTIL-DOWN", "--timeout=0"]);
