@@ -164,6 +164,6 @@ pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
             "a bad value on the command line, or a flag that is missing or given twice",
         ),
         (3, found),
-        (4, "cut by a signal; run it again to go on"),
+        (4, "interrupted by a signal; run it again to continue"),
     ])
 }

@@ -164,7 +164,7 @@ async fn execute(task: Task, store: &OpenBucket, stop: CancellationToken) -> Res
         Ended::SomeRefused | Ended::SomeUnreadable => Ok(Completion::WithFindings),
         Ended::Cut => Ok(Completion::Interrupted),
         Ended::Failed => bail!(
-            "{}; what was sent stays, and running it again goes on from there",
+            "{}; what was uploaded stays: run it again to continue",
             report.failure()
         ),
     }

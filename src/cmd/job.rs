@@ -6,7 +6,7 @@
 //! | 1 | failed: the bucket, the disk or the configuration; or a second signal |
 //! | 2 | a bad value on the command line |
 //! | 3 | done, and something is refused, broken or missing; it is named |
-//! | 4 | interrupted by a signal; run it again to go on |
+//! | 4 | interrupted by a signal; run it again to continue |
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -81,7 +81,10 @@ impl fmt::Display for Fault {
             Self::Meta(why) => write!(f, "meta.json: {why}"),
             Self::Missing(file) => write!(f, "{} is missing", file.rel_path),
             Self::Size { name, there, said } => write!(f, "{name} has {there} bytes, and meta.json says {said}"),
-            Self::Extra { name, size } => write!(f, "{name} ({size} bytes) does not belong to the block by meta.json"),
+            Self::Extra { name, size } => write!(
+                f,
+                "{name} ({size} bytes) does not belong to the block according to its meta.json"
+            ),
         }
     }
 }

@@ -182,7 +182,7 @@ impl Report {
         self.totals.prove_seconds = took.as_secs_f64();
         self.proof = match full {
             true => "every byte read back".into(),
-            false => "sizes and checksums asked for anew".into(),
+            false => "sizes and checksums compared".into(),
         };
         for (id, why) in &proven.wrong {
             self.failures.push(format!(
@@ -190,15 +190,17 @@ impl Report {
             ));
         }
         for (id, why) in &proven.unknown {
-            self.failures
-                .push(format!("block {id} is sent, but could not be looked at anew: {why}"));
+            self.failures.push(format!(
+                "block {id} was uploaded, but could not be checked afterwards: {why}"
+            ));
         }
     }
 
     /// Records that nothing could be proven at the end.
     pub(super) fn record_proof_failure(&mut self, error: &objstore::Error) {
-        self.failures
-            .push(format!("the blocks are sent, but could not be looked at anew: {error}"));
+        self.failures.push(format!(
+            "the blocks were uploaded, but could not be checked afterwards: {error}"
+        ));
     }
 
     /// Counts, and says how it ended.
@@ -298,7 +300,7 @@ impl Report {
         let rate = totals.bytes_sent as f64 / totals.send_seconds.max(0.001);
         let _ = writeln!(
             text,
-            "sent {} blocks, {} in {:.1} s ({}/s); {} there before; {} left out; {} refused; {} not sent",
+            "sent {} blocks, {} in {:.1} s ({}/s); {} already there; {} left out; {} refused; {} not sent",
             totals.sent,
             byte_size(totals.bytes_sent),
             totals.send_seconds,
@@ -323,7 +325,7 @@ impl Report {
             let _ = writeln!(text, "{} {} ({}): {}", row.result, row.ulid, row.dir, row.why);
         }
         if self.outcome == Outcome::Cut {
-            let _ = writeln!(text, "cut by a signal: run it again to go on from here");
+            let _ = writeln!(text, "interrupted by a signal: run it again to continue");
         }
         text
     }

@@ -143,7 +143,7 @@ impl LeftOut {
         if self.partial > 0 {
             tracing::info!(
                 blocks = self.partial,
-                "blocks without meta.json are left out: uploads that run or were given up; bucket verify names them"
+                "blocks without meta.json are left out: uploads that are running or were abandoned; bucket verify lists them"
             );
         }
     }

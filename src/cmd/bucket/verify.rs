@@ -141,7 +141,7 @@ impl Report {
                 block.id,
                 Kind::Overlap,
                 format_args!(
-                    "{shared}; a compactor stops at that: find out what else uploads under these labels, and delete one of the two"
+                    "{shared}; the compactor halts on this: find out what else uploads under these labels, and delete one of the two"
                 ),
             )),
         }
@@ -323,7 +323,7 @@ fn partial(listed: &BlockObjects, id: BlockId, now: i64) -> Checked {
         checked.note = note("has no meta.json yet: its upload may be running");
     } else {
         let what = format!(
-            "{} and no meta.json: an upload that was given up; send the block again, or delete what is there",
+            "{} and no meta.json: an abandoned upload; upload the block again, or delete these objects",
             output::counted(listed.objects, "object")
         );
         checked.issues.push(Issue::new(id, Kind::Partial, what));

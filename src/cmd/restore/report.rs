@@ -191,7 +191,7 @@ impl Report<'_> {
             return Ok(Completion::WithFindings);
         };
         let outcomes = || applied.iter().flat_map(|applied| applied.outcomes.values());
-        let again = "; what is complete stays, run this again to go on";
+        let again = "; what is complete stays, run it again to continue";
         match applied.and_then(|applied| applied.stopped.as_ref()) {
             Some(Stop::Cut) => return Ok(Completion::Interrupted),
             Some(stop) => return Err(anyhow!("{} are restored, then: {stop}{again}", self.done())),
@@ -290,7 +290,7 @@ impl Report<'_> {
             );
         }
         if results.contains_key("missing") {
-            text.push_str("\nNot all is done; run the same command again to go on.\n");
+            text.push_str("\nNot everything is done; run the same command again to continue.\n");
         }
         if results.contains_key("restored") || results.contains_key("present") {
             text.push_str(&self.hint(plan));

@@ -80,8 +80,8 @@ fn what_differs_from_the_list_is_told() {
                 meta_json,
             ],
             vec![
-                "chunks/000003 (9 bytes) does not belong to the block by meta.json",
-                "index.bak (4 bytes) does not belong to the block by meta.json",
+                "chunks/000003 (9 bytes) does not belong to the block according to its meta.json",
+                "index.bak (4 bytes) does not belong to the block according to its meta.json",
             ],
         ),
     ] {
@@ -111,7 +111,7 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
             ],
             vec![
                 "chunks/000002 is missing",
-                "chunks/3 (1 bytes) does not belong to the block by meta.json",
+                "chunks/3 (1 bytes) does not belong to the block according to its meta.json",
             ],
         ),
         (

@@ -97,7 +97,7 @@ fn objects_that_are_not_as_they_should_be_are_issues() {
         "01KDVC00000000000000000003  extra     chunks/000002 (9 bytes) does not belong to the block",
         "01KDVC00000000000000000004  meta      meta.json cannot be used: it is cut off",
         "01KDVC00000000000000000005  missing   chunks/000002 is missing; put it back",
-        "01KDVC00000000000000000006  partial   2 objects and no meta.json: an upload that was given up;",
+        "01KDVC00000000000000000006  partial   2 objects and no meta.json: an abandoned upload;",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line}\n{text}");
     }
@@ -158,7 +158,7 @@ fn overlaps_are_issues_unless_they_heal() {
     let overlaps: Vec<&str> = run.stdout.lines().filter(|line| line.contains("  overlap  ")).collect();
     assert_eq!(overlaps.len(), 2, "{run:?}");
     let want = "01KDVC00000000000000000001  overlap   has times in common with 01KDVC00000000000000000006: \
-                2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z, labels cluster=a, resolution 0s; a compactor stops at that";
+                2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z, labels cluster=a, resolution 0s; the compactor halts on this";
     assert!(overlaps[0].starts_with(want), "{run:?}");
     assert!(
         run.stdout

@@ -173,7 +173,7 @@ async fn a_disk_that_fills_up_stops_it_and_more_space_lets_it_go_on() {
     assert_eq!(ran.stdout, "1\n0\n", "{ran:?}");
     ran.assert(
         0,
-        &["No space left on device", "free some space", "run this again to go on"],
+        &["No space left on device", "free some space", "run it again to continue"],
     );
     let before = finished(&first);
     assert!(before.len() < 3, "{before:?}");

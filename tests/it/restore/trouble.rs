@@ -53,7 +53,7 @@ async fn trouble_with_one_object_leaves_the_other_blocks_alone() {
             "failed        1 blocks",
             "deleted meanwhile",
             "the bucket failed for 1 blocks",
-            "run this again to go on",
+            "run it again to continue",
         ],
     );
     scene.assert_same(&ids[0]).await;
