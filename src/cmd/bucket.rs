@@ -28,7 +28,7 @@ pub(super) async fn ls(flags: cli::Ls) -> Result<Outcome> {
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
         let list = ls::list(bucket, wanted, flags.exclude_delete, flags.output);
-        printed(with_time_limit(&token, flags.limit.timeout, list).await?)
+        print_result(with_time_limit(&token, flags.limit.timeout, list).await?)
     };
     job::run(&store, job).await
 }
@@ -39,7 +39,7 @@ pub(super) async fn inspect(flags: cli::Inspect) -> Result<Outcome> {
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
         let table = inspect::table(bucket, wanted, &flags.sort_by, flags.output);
-        printed(with_time_limit(&token, flags.limit.timeout, table).await?)
+        print_result(with_time_limit(&token, flags.limit.timeout, table).await?)
     };
     job::run(&store, job).await
 }
@@ -96,7 +96,7 @@ pub(super) async fn gaps(flags: cli::Gaps) -> Result<Outcome> {
 }
 
 /// Prints what was found out; without it a signal came first.
-fn printed(found: Option<(String, Completion)>) -> Result<Completion> {
+fn print_result(found: Option<(String, Completion)>) -> Result<Completion> {
     let Some((text, end)) = found else {
         return Ok(Completion::Interrupted);
     };

@@ -151,13 +151,13 @@ async fn read_object(
     let permit = Arc::clone(&reader.permits).acquire_owned().await;
     let permit = permit.expect("the semaphore is never closed");
     match check_object(bucket, meta, file, reader, stop, permit).await {
-        Err(error) => gone_or_bad(meta, &file.rel_path, error).map(Found::Bad),
+        Err(error) => as_issue(meta, &file.rel_path, error).map(Found::Bad),
         done => done,
     }
 }
 
 /// An error of the bucket that says something about the object, as an issue.
-fn gone_or_bad(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue, objstore::Error> {
+fn as_issue(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue, objstore::Error> {
     match error.kind {
         ErrorKind::NotFound => Ok(Issue::new(
             meta.ulid,

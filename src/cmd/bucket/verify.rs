@@ -213,7 +213,7 @@ async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
     let mut checked = match catalog::read_text(bucket, id).await? {
         Text::Read(text) => match catalog::parse(id, &text) {
             Ok(meta) if !task.wanted.has(&meta)? => return Ok(Checked::default()),
-            Ok(meta) => as_issue(id, block(task, &meta).await)?,
+            Ok(meta) => as_issue(id, check_objects(task, &meta).await)?,
             Err(why) => {
                 let what = format!("meta.json cannot be used: {why}; put it back from a copy of the block");
                 bad_meta(bucket, Issue::new(id, Kind::Meta, what)).await?
@@ -223,7 +223,7 @@ async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
             id,
             integrity::list_without_meta(bucket, id)
                 .await
-                .map(|rest| partial(&rest, id, task.now)),
+                .map(|rest| check_upload(&rest, id, task.now)),
         )?,
         Text::Refused(error) => bad_meta(bucket, Issue::new(id, Kind::Unreadable, error)).await?,
     };
@@ -279,7 +279,7 @@ fn deleted(id: BlockId) -> Checked {
     }
 }
 
-async fn block(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore::Error> {
+async fn check_objects(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore::Error> {
     let listed = integrity::list(&**task.bucket, meta).await?;
     if !listed.has_meta {
         return Ok(deleted(meta.ulid));
@@ -307,7 +307,7 @@ async fn block(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore::Error>
     Ok(checked)
 }
 
-fn partial(listed: &BlockObjects, id: BlockId, now: i64) -> Checked {
+fn check_upload(listed: &BlockObjects, id: BlockId, now: i64) -> Checked {
     let mut checked = counted(listed);
     let note = |detail: &str| {
         Some(Note {

@@ -339,7 +339,7 @@ impl Report<'_> {
             "end": self.end_word(),
             "unreadable": self.planned.unreadable,
             "refusal": self.refusal_json(),
-            "labels": plan.map(|plan| labels_json(&plan.labels)),
+            "labels": plan.map(|plan| output::labels_json(&plan.labels)),
             "blocks": rows,
             "planned": { "blocks": plan.map_or(0, |plan| plan.restored().count()), "bytes": bytes, "samples": samples },
             "results": if self.applied.is_some() { json!(counts) } else { Value::Null },
@@ -399,15 +399,8 @@ impl Report<'_> {
     }
 }
 
-fn labels_json(labels: &Labels) -> Value {
-    labels
-        .iter()
-        .map(|label| (label.name.to_string(), json!(&*label.value)))
-        .collect()
-}
-
 fn sets_json(sets: &Sets) -> Value {
-    let set = |(labels, count): (&Labels, &u64)| json!({ "labels": labels_json(labels), "blocks": count, "selector": sets.selector(labels) });
+    let set = |(labels, count): (&Labels, &u64)| json!({ "labels": output::labels_json(labels), "blocks": count, "selector": sets.selector(labels) });
     sets.counted.iter().map(set).collect()
 }
 

@@ -123,7 +123,12 @@ pub(super) async fn build(
     let snapshots = context.snapshots.clone();
     let probe = context.probe.clone();
     context.client.register_metrics(registry);
-    let series = Series::new(context.clone(), limits, slow(flags, &context, registry)?, registry);
+    let series = Series::new(
+        context.clone(),
+        limits,
+        slow_clients(flags, &context, registry)?,
+        registry,
+    );
     let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
     let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;
     let routes = routes
@@ -140,7 +145,7 @@ pub(super) async fn build(
 }
 
 /// What is done for clients that read slowly.
-fn slow(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<SlowClients> {
+fn slow_clients(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<SlowClients> {
     context.budget.register(registry);
     let bytes = usize::try_from(flags.store.read_ahead).unwrap_or(usize::MAX);
     let memory = Memory::new(context.budget.clone(), bytes);
