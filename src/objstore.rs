@@ -148,6 +148,9 @@ pub enum Proof {
     ReadBack,
 }
 
+/// Which names are wanted.
+pub type NameFilter = fn(&str) -> bool;
+
 /// What one object store can do for a shipper. Keys are relative to the configured prefix.
 ///
 /// Every call ends: a request without progress for the configured time fails with [`ErrorKind::Stalled`]. Dropping a
@@ -210,8 +213,9 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// All objects below the directory `dir` (no slash at the end), at any depth, sorted by key.
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error>;
 
-    /// Names of the directories at the top of the bucket that sort after `after`, sorted.
-    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error>;
+    /// Names of the directories at the top of the bucket that sort after `after` and are `wanted`, sorted. No other one is
+    /// opened: in the root of a file system there may be some that are closed to this process, such as `lost+found`.
+    async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error>;
 
     /// Clears away what uploads that were given up left below `dir`: multipart uploads that are open, temporary files. Only
     /// what is older than a day, and nothing of this process: others may write there. What does not tell its age stays.

@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Item, Plan, Settings, holdings::Own, prove::same_files};
 use crate::{
-    lineage::namesake,
+    lineage::existing,
     model::Labels,
     objstore::{self, Bucket, ErrorKind, Passing, Scope, patiently},
     shipper::{BlockFiles, Committed, UploadError, UploadOutcome, UploadRequest, Uploader},
@@ -222,7 +222,7 @@ enum Sight {
 }
 
 async fn look(uploader: &Uploader, block: &Block, labels: &Labels) -> Result<Sight, objstore::Error> {
-    let found = namesake(uploader.bucket.as_ref(), &block.meta, labels).await?;
+    let found = existing(uploader.bucket.as_ref(), &block.meta, labels).await?;
     Ok(match Own::of(found, labels) {
         Own::Nothing => Sight::Nothing,
         Own::Marked(why) => Sight::Other(why.to_owned()),

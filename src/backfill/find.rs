@@ -118,6 +118,10 @@ fn places(path: &Path) -> io::Result<Vec<PathBuf>> {
             let mut snapshots = Vec::new();
             for entry in entries {
                 let path = entry?.path();
+                // What the file system has in its root, when a file system of its own holds the snapshots.
+                if path.ends_with("lost+found") {
+                    continue;
+                }
                 // A link to a snapshot is one, too.
                 if leads_to_dir(&path)? {
                     snapshots.push(path);

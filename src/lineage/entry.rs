@@ -34,11 +34,11 @@ impl Entry {
     /// The entry of the block `id` by the text of its `meta.json`.
     ///
     /// # Errors
-    /// Why the text is of no use, in words.
+    /// Why the text cannot be used, in words.
     pub fn parse(id: BlockId, text: &[u8]) -> Result<Self, String> {
         match Summary::parse(text) {
             Ok(summary) if summary.ulid == id => Ok(Self::from(summary)),
-            Ok(summary) => Err(catalog::other_name(summary.ulid)),
+            Ok(summary) => Err(catalog::wrong_name(summary.ulid)),
             Err(error) => Err(error.to_string()),
         }
     }

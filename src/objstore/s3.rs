@@ -43,7 +43,7 @@ use self::{
     multipart::Plan,
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Placed, Reading, Source,
+    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pace, Placed, Reading, Source,
     config::{ConfigError, ListVersion, S3Config},
 };
 
@@ -247,8 +247,8 @@ impl Bucket for S3Bucket {
         self.0.list_below(dir).await
     }
 
-    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
-        self.0.list_dirs(after).await
+    async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error> {
+        self.0.list_dirs(after, wanted).await
     }
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {

@@ -45,6 +45,8 @@ use super::{
 
 /// Says why a probe fails; the body must stay as Thanos' is.
 const REASON: HeaderName = HeaderName::from_static("x-narthex-reason");
+/// Says whether blocks are shipped.
+const SHIPPING: HeaderName = HeaderName::from_static("x-narthex-shipping");
 /// The longest reason that goes into the header, in bytes.
 const REASON_MAX: usize = 512;
 /// The longest head of a request, in bytes.
@@ -100,6 +102,8 @@ pub struct Pages {
     pub connections: connections::Metrics,
     /// The gRPC calls that run, where there is such a server.
     pub running: Option<Running>,
+    /// Whether blocks are shipped, and if not why, in one line: a header of `/-/ready`.
+    pub shipping: String,
 }
 
 /// Binds `address` (`host:port`; an empty host means all addresses); the error names it and `flag`.
@@ -189,7 +193,11 @@ impl Pages {
         match path {
             "/metrics" => self.metrics(headers),
             "/-/healthy" => verdict(self.probe.healthy()),
-            "/-/ready" => verdict(self.probe.ready()),
+            "/-/ready" => {
+                let mut response = verdict(self.probe.ready());
+                response.headers_mut().insert(SHIPPING, header_text(&self.shipping));
+                response
+            }
             "/debug/calls" if let Some(running) = &self.running => plain(StatusCode::OK, running.dump(CALLS_MAX)),
             _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         }

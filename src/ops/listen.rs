@@ -121,8 +121,13 @@ async fn bind(address: &str) -> io::Result<Socket> {
     if matches!(host, "" | "0.0.0.0" | "[::]") {
         return everywhere(port);
     }
+    // The resolver knows the zone of an IPv6 address, without brackets.
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for candidate in tokio::net::lookup_host(address).await? {
+    for candidate in tokio::net::lookup_host((host, port)).await? {
         match bind_one(candidate, false) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
@@ -201,9 +206,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_and_a_single_address_are_bound() {
-        for address in ["localhost:0", "127.0.0.1:0"] {
-            let (_listener, bound) = listen(address, "--http-address").await.unwrap();
-            assert!(bound.ip().is_loopback());
+        // Where the kernel has no IPv6, its addresses are for nobody.
+        let v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        for (address, can) in [
+            ("localhost:0", true),
+            ("127.0.0.1:0", true),
+            ("[127.0.0.1]:0", true),
+            ("[localhost]:0", true),
+            ("[::1]:0", v6),
+            // The loopback interface has the number 1.
+            ("[::1%1]:0", v6),
+        ] {
+            match listen(address, "--http-address").await {
+                Ok((_listener, bound)) => assert!(can && bound.ip().is_loopback(), "{address}: {bound}"),
+                Err(error) => assert!(!can, "{error}"),
+            }
         }
     }
 

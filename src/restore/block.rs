@@ -84,6 +84,7 @@ impl Run {
                 "{error}; it was deleted meanwhile, run this again to plan anew"
             ))),
             Err(Failed::Bucket(error)) if stops_all(&error) => Err(Failed::Bucket(error)),
+            Err(Failed::Bucket(error)) if is_refused(&error) => Ok(Outcome::Refused(error.to_string())),
             Err(Failed::Bucket(error)) => Ok(Outcome::Failed(error.to_string())),
             Err(disk) => Err(disk),
         }
@@ -312,6 +313,11 @@ fn size(file: &BucketFile) -> u64 {
 /// Whether every other block would have this trouble as well, and no wait helps.
 fn stops_all(error: &objstore::Error) -> bool {
     error.scope() == Scope::Bucket && !error.kind.is_transient()
+}
+
+/// Whether the store does not give this object, as when it is in an archive, and running the command again does not help.
+fn is_refused(error: &objstore::Error) -> bool {
+    error.scope() == Scope::Object && matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Refused)
 }
 
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     catalog::{self, Text},
-    lineage::{self, Elsewhere, Entry, Namesake},
+    lineage::{self, Elsewhere, Entry, Existing},
     model::Labels,
     objstore,
     tsdb::{Block, BlockId, Scan},
@@ -65,7 +65,7 @@ impl Shipper {
         let Some(newest) = self.ledger.newest() else {
             return Ok(true);
         };
-        if !matches!(catalog::text(bucket.as_ref(), newest).await?, Text::Absent) {
+        if !matches!(catalog::read_text(bucket.as_ref(), newest).await?, Text::Absent) {
             return Ok(true);
         }
         if let Some(block) = scan.blocks.iter().find(|block| block.id == newest) {
@@ -128,9 +128,9 @@ impl Shipper {
     ) -> Result<bool, objstore::Error> {
         let bucket = Arc::clone(&self.uploader.bucket);
         let place = format!("{}/{}", bucket.identity(), block.id);
-        let (reason, detail) = match lineage::namesake(bucket.as_ref(), &block.meta, labels).await? {
-            Namesake::Nothing { marked: false } => return self.may_be_sent(block, labels).await,
-            Namesake::Whole(there) => {
+        let (reason, detail) = match lineage::existing(bucket.as_ref(), &block.meta, labels).await? {
+            Existing::Nothing { marked: false } => return self.may_be_sent(block, labels).await,
+            Existing::Complete(there) => {
                 if let Some(theirs) = &there.other_labels {
                     tracing::info!(block = %block.id, labels = %theirs, "the block is in the bucket under other labels than those of now; it stays as it is");
                 }
@@ -141,18 +141,18 @@ impl Shipper {
                 self.record(block, labels);
                 return Ok(false);
             }
-            Namesake::Lacks(_, missing) => {
+            Existing::Incomplete(_, missing) => {
                 tracing::warn!(block = %block.id, missing = missing.len(), "the block is committed, but some of its objects are missing in the bucket; uploading them again");
                 due.request.repair = Some(missing);
                 return Ok(true);
             }
-            Namesake::Torn(why) => {
+            Existing::Torn(why) => {
                 tracing::warn!(block = %block.id, why, "the meta.json of this block in the bucket cannot be used by anybody; replacing it");
                 due.request.replace = true;
                 return Ok(true);
             }
             // As a compactor leaves what it has merged, until it deletes it.
-            Namesake::Marked | Namesake::Nothing { marked: true } => {
+            Existing::Marked | Existing::Nothing { marked: true } => {
                 let entry = Entry::local(&block.meta, labels);
                 if let Elsewhere::In(blocks) = self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
                     tracing::info!(block = %block.id, into = few(blocks.iter()), "the block is marked for deletion in the bucket, and other blocks there hold its samples and are whole; it counts as durable");
@@ -161,7 +161,7 @@ impl Shipper {
                 }
                 (quarantine::MARKED, upload::Error::Marked { place }.to_string())
             }
-            Namesake::Conflict(why) => {
+            Existing::Conflict(why) => {
                 let detail = format!(
                     "{why}. What is committed in {place} is never overwritten; find out which is right: narthex bucket verify --full"
                 );
@@ -230,7 +230,7 @@ impl Shipper {
         for block in open {
             // It may have been shipped itself, when that was asked for.
             if self.lineage.contains(block.id)
-                && let Namesake::Whole(_) = lineage::namesake(bucket.as_ref(), &block.meta, labels).await?
+                && let Existing::Complete(_) = lineage::existing(bucket.as_ref(), &block.meta, labels).await?
             {
                 self.durability.proven.insert(block.id);
                 continue;

@@ -73,6 +73,11 @@ impl Config {
             curves: flags.tls_curves.clone(),
         })?;
         let yaml = flags.logging(&cli::process_env)?;
+        crate::cmd::warn_if_empty(
+            "request.logging-config-file",
+            flags.request_logging_file.as_deref(),
+            &yaml,
+        );
         let log = match yaml.trim().is_empty() {
             true => None,
             false => grpc::CallLog::parse(&yaml).with_context(|| wrong(flags))?,
@@ -123,7 +128,12 @@ pub(super) async fn build(
     let snapshots = context.snapshots.clone();
     let probe = context.probe.clone();
     context.client.register_metrics(registry);
-    let series = Series::new(context.clone(), limits, slow(flags, &context, registry)?, registry);
+    let series = Series::new(
+        context.clone(),
+        limits,
+        slow_clients(flags, &context, registry)?,
+        registry,
+    );
     let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
     let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;
     let routes = routes
@@ -160,7 +170,7 @@ fn without_effect(store: &cli::Store) -> Vec<&'static str> {
 }
 
 /// What is done for clients that read slowly.
-fn slow(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<SlowClients> {
+fn slow_clients(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<SlowClients> {
     for warning in without_effect(&flags.store) {
         tracing::warn!("{warning}");
     }

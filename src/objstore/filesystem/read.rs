@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Filesystem, failure,
-    write::{BUFFER, Failed, fill, still_wanted, wait},
+    write::{BUFFER, Failed, check_cancelled, fill, wait},
 };
 use crate::{
     objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source, pace},
@@ -150,7 +150,7 @@ fn compare(path: &Path, source: &Source, pace: &Pace, cancelled: &AtomicBool) ->
     let most = BUFFER.min(pace.step());
     let (mut theirs, mut ours, mut at) = (vec![0; most], vec![0; most], 0);
     while at < size {
-        still_wanted(cancelled)?;
+        check_cancelled(cancelled)?;
         let take = usize::try_from(size - at).map_or(most, |left| left.min(most));
         let (theirs, ours) = (&mut theirs[..take], &mut ours[..take]);
         object.read_exact_at(theirs, at)?;

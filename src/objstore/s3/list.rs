@@ -8,7 +8,7 @@ use super::{
     headers::Purpose,
     tries::{Failed, Tries},
 };
-use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion, pace};
+use crate::objstore::{Error, ErrorKind, NameFilter, Object, Op, config::ListVersion, pace};
 
 /// What one page of a listing holds, whichever call it came from.
 struct Page {
@@ -49,8 +49,8 @@ impl Store {
         Ok(objects)
     }
 
-    /// The directories at the top that sort after `after`.
-    pub(super) async fn list_dirs(&self, after: &str) -> Result<Vec<String>, Error> {
+    /// The directories at the top that sort after `after` and are `wanted`.
+    pub(super) async fn list_dirs(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error> {
         // Starting right after the bare name loses nothing that sorts after it, and the rest is sorted out below.
         let start = (!after.is_empty()).then(|| self.full(after));
         let query = Query {
@@ -60,8 +60,9 @@ impl Store {
             after: start,
         };
         let mut dirs = Vec::new();
-        self.pages(&query, |page| dirs.extend(page.dirs)).await?;
-        dirs.retain(|dir| !dir.is_empty() && dir.as_str() > after);
+        let wanted = |dir: &String| !dir.is_empty() && dir.as_str() > after && wanted(dir);
+        self.pages(&query, |page| dirs.extend(page.dirs.into_iter().filter(wanted)))
+            .await?;
         dirs.sort_unstable();
         dirs.dedup();
         Ok(dirs)

@@ -1,4 +1,4 @@
-//! Whether a block of the bucket is whole: its `meta.json` held against a listing.
+//! Whether a block of the bucket is complete: its `meta.json` compared with a listing of its objects.
 //!
 //! A block that lists its files must have each of them with its size. One without a list (those of old versions of
 //! Thanos) must have an index and its segments from 1 on without a gap. Pure; nothing is asked of the bucket here.
@@ -27,7 +27,7 @@ const MOST_GAPS: usize = 10;
 
 /// The objects of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct BlockObjects {
     /// What belongs to the block beside `meta.json` and is there, sorted by name: its size in the bucket, and the hash
     /// that `meta.json` has of it.
     pub files: Vec<BucketFile>,
@@ -36,7 +36,7 @@ pub struct Held {
     /// Their sizes together (bytes).
     pub bytes: u64,
     /// Whether its `meta.json` is listed: a block is deleted from it on.
-    pub visible: bool,
+    pub has_meta: bool,
     /// Whether the block is marked for deletion.
     pub marked: bool,
     /// In what they are not those of the block.
@@ -70,7 +70,7 @@ pub enum Fault {
 
 impl Fault {
     /// Whether something of the block is lost. What lies there too many takes nothing away.
-    pub fn is_loss(&self) -> bool {
+    pub fn is_data_loss(&self) -> bool {
         !matches!(self, Self::Extra { .. })
     }
 }
@@ -81,16 +81,19 @@ impl fmt::Display for Fault {
             Self::Meta(why) => write!(f, "meta.json: {why}"),
             Self::Missing(file) => write!(f, "{} is missing", file.rel_path),
             Self::Size { name, there, said } => write!(f, "{name} has {there} bytes, and meta.json says {said}"),
-            Self::Extra { name, size } => write!(f, "{name} ({size} bytes) does not belong to the block by meta.json"),
+            Self::Extra { name, size } => write!(
+                f,
+                "{name} ({size} bytes) does not belong to the block according to its meta.json"
+            ),
         }
     }
 }
 
-impl Held {
+impl BlockObjects {
     /// What is lost of the block, in words; `None` if it is whole.
-    pub fn lost(&self) -> Option<String> {
+    pub fn missing_data(&self) -> Option<String> {
         const NAMED: usize = 5;
-        let lost = || self.faults.iter().filter(|fault| fault.is_loss());
+        let lost = || self.faults.iter().filter(|fault| fault.is_data_loss());
         let named: Vec<String> = lost().take(NAMED).map(Fault::to_string).collect();
         let more = lost().count().saturating_sub(NAMED);
         match (named.is_empty(), more) {
@@ -103,17 +106,17 @@ impl Held {
 
 /// What must be there of a block beside its `meta.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Due {
+enum Expected {
     /// These files, sorted by name; those of an unknown size may have any.
     Files(Vec<BucketFile>),
     /// An index, and the segments up to the last one that is there; one at least if it has chunks.
-    Unsaid {
+    Unlisted {
         /// Whether it has chunks.
         chunks: bool,
     },
 }
 
-impl Due {
+impl Expected {
     /// What `meta` says of it.
     ///
     /// # Errors
@@ -126,7 +129,7 @@ impl Due {
                 let named = meta.segment_files();
                 if named.is_empty() {
                     let chunks = meta.num_chunks > 0;
-                    return Ok(Self::Unsaid { chunks });
+                    return Ok(Self::Unlisted { chunks });
                 }
                 let names = named.iter().map(|name| format!("{CHUNKS}{name}"));
                 names.chain([INDEX.to_owned()]).map(of_any_size).collect()
@@ -136,26 +139,26 @@ impl Due {
     }
 
     /// Holds the objects of a listing, which are all below the name of the block `id`, against it.
-    fn hold(&self, id: BlockId, objects: &[Object]) -> Held {
+    fn check_objects(&self, id: BlockId, objects: &[Object]) -> BlockObjects {
         let there = by_name(id, objects);
-        let mut held = count(&there);
-        let unsaid;
+        let mut listed = totals(&there);
+        let unlisted;
         let due = match self {
             Self::Files(files) => files,
-            Self::Unsaid { chunks } => {
-                unsaid = present(*chunks, &there);
-                &unsaid
+            Self::Unlisted { chunks } => {
+                unlisted = present(*chunks, &there);
+                &unlisted
             }
         };
         for file in due {
             match (there.get(file.rel_path.as_str()), file.size) {
-                (None, _) => held.faults.push(Fault::Missing(file.clone())),
-                (Some(size), Some(said)) if *size != said => held.faults.push(Fault::Size {
+                (None, _) => listed.faults.push(Fault::Missing(file.clone())),
+                (Some(size), Some(said)) if *size != said => listed.faults.push(Fault::Size {
                     name: file.rel_path.clone(),
                     there: *size,
                     said,
                 }),
-                (Some(size), _) => held.files.push(BucketFile {
+                (Some(size), _) => listed.files.push(BucketFile {
                     size: Some(*size),
                     ..file.clone()
                 }),
@@ -166,28 +169,28 @@ impl Due {
             [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name) || names.contains(name)
         };
         let extra = there.iter().filter(|(name, _)| !known(name));
-        held.faults.extend(extra.map(|(name, size)| Fault::Extra {
+        listed.faults.extend(extra.map(|(name, size)| Fault::Extra {
             name: (*name).to_owned(),
             size: *size,
         }));
-        held
+        listed
     }
 }
 
 /// Holds the objects of a listing, which are all below the block's name, against its `meta.json`.
-pub fn hold(meta: &Meta, objects: &[Object]) -> Held {
-    match Due::of(meta) {
-        Ok(due) => due.hold(meta.ulid, objects),
-        Err(why) => Held {
+pub fn check_objects(meta: &Meta, objects: &[Object]) -> BlockObjects {
+    match Expected::of(meta) {
+        Ok(due) => due.check_objects(meta.ulid, objects),
+        Err(why) => BlockObjects {
             faults: vec![Fault::Meta(why)],
-            ..rest(meta.ulid, objects)
+            ..count_objects(meta.ulid, objects)
         },
     }
 }
 
 /// Counts what a listing has below a name, whatever it is.
-pub fn rest(id: BlockId, objects: &[Object]) -> Held {
-    count(&by_name(id, objects))
+pub fn count_objects(id: BlockId, objects: &[Object]) -> BlockObjects {
+    totals(&by_name(id, objects))
 }
 
 /// The objects by their names relative to the block, with their sizes.
@@ -199,13 +202,13 @@ fn by_name(id: BlockId, objects: &[Object]) -> BTreeMap<&str, u64> {
     own.collect()
 }
 
-fn count(there: &BTreeMap<&str, u64>) -> Held {
-    Held {
+fn totals(there: &BTreeMap<&str, u64>) -> BlockObjects {
+    BlockObjects {
         objects: there.len() as u64,
         bytes: there.values().sum(),
-        visible: there.contains_key(META),
+        has_meta: there.contains_key(META),
         marked: there.contains_key(DELETION_MARK),
-        ..Held::default()
+        ..BlockObjects::default()
     }
 }
 

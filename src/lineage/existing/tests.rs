@@ -11,9 +11,9 @@ fn own() -> Entry {
     block(1, (0, 10), &[1], "eu")
 }
 
-async fn found(store: &Store) -> Namesake {
+async fn found(store: &Store) -> Existing {
     let own = own();
-    namesake(store.bucket.as_ref(), &parsed(&own), &own.labels)
+    existing(store.bucket.as_ref(), &parsed(&own), &own.labels)
         .await
         .unwrap()
 }
@@ -21,29 +21,29 @@ async fn found(store: &Store) -> Namesake {
 #[tokio::test]
 async fn without_a_meta_there_is_nothing_and_a_mark_is_told() {
     let store = Store::new().await;
-    assert!(matches!(found(&store).await, Namesake::Nothing { marked: false }));
+    assert!(matches!(found(&store).await, Existing::Nothing { marked: false }));
     store.put(id(1), "index", "ab");
-    assert!(matches!(found(&store).await, Namesake::Nothing { marked: false }));
+    assert!(matches!(found(&store).await, Existing::Nothing { marked: false }));
     store.mark(id(1));
-    assert!(matches!(found(&store).await, Namesake::Nothing { marked: true }));
+    assert!(matches!(found(&store).await, Existing::Nothing { marked: true }));
 }
 
 #[tokio::test]
 async fn a_whole_block_is_whole_by_its_own_meta_under_whatever_labels() {
     let store = Store::new().await;
     store.put_block(&own());
-    let Namesake::Whole(committed) = found(&store).await else {
+    let Existing::Complete(committed) = found(&store).await else {
         panic!()
     };
     assert_eq!((committed.other_labels, committed.files.len()), (None, 2));
     store.put_block(&block(1, (0, 10), &[1], "us"));
-    let Namesake::Whole(committed) = found(&store).await else {
+    let Existing::Complete(committed) = found(&store).await else {
         panic!()
     };
     assert_eq!(committed.other_labels, Some(Labels::from_pairs([("cluster", "us")])));
     // What lies there too many takes nothing away.
     store.put(id(1), "chunks/000002", "x");
-    assert!(matches!(found(&store).await, Namesake::Whole(_)));
+    assert!(matches!(found(&store).await, Existing::Complete(_)));
 }
 
 #[tokio::test]
@@ -51,9 +51,9 @@ async fn a_listing_that_lags_hides_neither_files_nor_a_mark() {
     let store = Store::new().await;
     store.put_block(&own());
     store.bucket.on(Op::Iter, "", .., Broken::Lose);
-    assert!(matches!(found(&store).await, Namesake::Whole(_)));
+    assert!(matches!(found(&store).await, Existing::Complete(_)));
     store.mark(id(1));
-    assert!(matches!(found(&store).await, Namesake::Marked));
+    assert!(matches!(found(&store).await, Existing::Marked));
 }
 
 #[tokio::test]
@@ -61,10 +61,10 @@ async fn a_mark_counts_whatever_else_is_there() {
     let store = Store::new().await;
     store.put_block(&own());
     store.mark(id(1));
-    assert!(matches!(found(&store).await, Namesake::Marked));
+    assert!(matches!(found(&store).await, Existing::Marked));
     for bytes in ["", "{", "[]"] {
         store.put(id(1), "meta.json", bytes);
-        assert!(matches!(found(&store).await, Namesake::Marked), "{bytes:?}");
+        assert!(matches!(found(&store).await, Existing::Marked), "{bytes:?}");
     }
 }
 
@@ -73,7 +73,7 @@ async fn objects_that_a_committed_block_lacks_are_named_with_what_they_must_be()
     let store = Store::new().await;
     store.put_block(&own());
     store.remove(id(1), "chunks/000001");
-    let Namesake::Lacks(committed, missing) = found(&store).await else {
+    let Existing::Incomplete(committed, missing) = found(&store).await else {
         panic!()
     };
     assert_eq!(committed.files.len(), 1);
@@ -81,7 +81,7 @@ async fn objects_that_a_committed_block_lacks_are_named_with_what_they_must_be()
     assert_eq!((missing.rel_path.as_str(), missing.size), ("chunks/000001", Some(3)));
     // Beside an object of another size nothing is put back.
     store.put(id(1), "index", "abc");
-    let Namesake::Conflict(why) = found(&store).await else {
+    let Existing::Conflict(why) = found(&store).await else {
         panic!()
     };
     assert_eq!(why, "index has 3 bytes, and meta.json says 2");
@@ -117,7 +117,7 @@ async fn another_block_of_the_name_is_a_conflict() {
         let mut changed = meta(&own);
         change(&mut changed);
         store.put(id(1), "meta.json", changed.to_string());
-        let Namesake::Conflict(why) = found(&store).await else {
+        let Existing::Conflict(why) = found(&store).await else {
             panic!("{want}")
         };
         assert!(why.ends_with(want), "{why}");
@@ -146,8 +146,8 @@ async fn only_what_no_reader_can_take_for_a_meta_is_torn() {
         let found = found(&store).await;
         let told = format!("{:?}: {found:?}", String::from_utf8_lossy(bytes));
         match torn {
-            true => assert!(matches!(found, Namesake::Torn(_)), "{told}"),
-            false => assert!(matches!(found, Namesake::Conflict(_)), "{told}"),
+            true => assert!(matches!(found, Existing::Torn(_)), "{told}"),
+            false => assert!(matches!(found, Existing::Conflict(_)), "{told}"),
         }
     }
 }
@@ -166,8 +166,8 @@ async fn what_the_store_refuses_is_a_conflict_and_a_bucket_that_fails_an_error()
         store.put_block(&own());
         store.bucket.on(op, &id(1).to_string(), .., Broken::Fail(kind));
         let own = own();
-        match namesake(store.bucket.as_ref(), &parsed(&own), &own.labels).await {
-            Ok(Namesake::Conflict(_)) => assert!(conflict, "{op} {kind:?}"),
+        match existing(store.bucket.as_ref(), &parsed(&own), &own.labels).await {
+            Ok(Existing::Conflict(_)) => assert!(conflict, "{op} {kind:?}"),
             Ok(other) => panic!("{op} {kind:?}: {other:?}"),
             Err(error) => assert!(!conflict, "{error}"),
         }
@@ -203,7 +203,7 @@ fn a_file_is_put_back_only_with_the_length_and_the_hash_that_the_meta_says() {
 /// A bucket whose listings do not yet show some objects.
 mod late {
     use super::*;
-    use crate::objstore::{Comparison, Object, Reading, Source};
+    use crate::objstore::{Comparison, NameFilter, Object, Reading, Source};
     use async_trait::async_trait;
     use bytes::Bytes;
 
@@ -241,8 +241,8 @@ mod late {
             objects.retain(|object| !object.key.ends_with("/index"));
             Ok(objects)
         }
-        async fn list_top(&self, after: &str) -> Result<Vec<String>, objstore::Error> {
-            self.0.list_top(after).await
+        async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, objstore::Error> {
+            self.0.list_top(after, wanted).await
         }
         async fn abort_stale(&self, dir: &str) -> Result<(), objstore::Error> {
             self.0.abort_stale(dir).await
@@ -258,9 +258,9 @@ mod late {
         let own = own();
         store.put_block(&own);
         let late = Late(std::sync::Arc::clone(&store.bucket) as _);
-        let found = async || namesake(&late, &parsed(&own), &own.labels).await.unwrap();
-        assert!(matches!(found().await, Namesake::Whole(_)));
+        let found = async || existing(&late, &parsed(&own), &own.labels).await.unwrap();
+        assert!(matches!(found().await, Existing::Complete(_)));
         store.remove(id(1), "index");
-        assert!(matches!(found().await, Namesake::Lacks(_, missing) if missing.len() == 1));
+        assert!(matches!(found().await, Existing::Incomplete(_, missing) if missing.len() == 1));
     }
 }

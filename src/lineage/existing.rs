@@ -1,11 +1,11 @@
-//! What stands in the bucket under a block's own name.
+//! What the bucket has under a block's own name.
 //!
-//! Asked anew each time: a reading of `meta.json`, a listing, and a question for each object that the listing may not yet
-//! show.
+//! Nothing is cached: each call reads `meta.json`, lists the objects, and asks by its key for each object that the listing
+//! may not show yet. Nothing is written; dropping the future drops the requests.
 
 use std::fmt;
 
-use super::whole::{Fault, Held, hold, rest};
+use super::completeness::{BlockObjects, Fault, check_objects, count_objects};
 use crate::{
     catalog::{self, Text},
     model::Labels,
@@ -13,29 +13,29 @@ use crate::{
     tsdb::{BlockId, BlockMeta, BucketFile, Meta, MetaError},
 };
 
-/// So many objects that a listing lacks are asked for one by one; more are no delay of the listing.
+/// Up to so many objects that a listing lacks are asked for by their keys; if it lacks more, that is no delay of the listing.
 const LATE: usize = 16;
 
 /// What the bucket has under a block's own name.
 #[derive(Clone, Debug)]
-pub enum Namesake {
+pub enum Existing {
     /// No `meta.json`: readers see no block. Objects of an earlier try may be there.
     Nothing {
-        /// A `deletion-mark.json` stands there: whatever is committed under this name will be deleted.
+        /// There is a `deletion-mark.json`: whatever is committed under this name will be deleted.
         marked: bool,
     },
     /// A `meta.json` that no reader can take for one (empty, cut off, no JSON), and why: nothing was committed, it may be
     /// replaced.
     Torn(String),
-    /// A block that is marked for deletion: it counts for nothing, and its name is used up.
+    /// A block that is marked for deletion: it is ignored, and nothing can be committed under its name.
     Marked,
     /// Something that must stay as it is, in words: another block, objects of other sizes than its `meta.json` says, or a
     /// `meta.json` that others may be able to use.
     Conflict(String),
-    /// The block, whole by its own `meta.json`.
-    Whole(Box<Committed>),
+    /// The block, complete by its own `meta.json`.
+    Complete(Box<Committed>),
     /// The block, but these of its files are missing. Each of them may be put back if [`may_repair`] says so.
-    Lacks(Box<Committed>, Vec<BucketFile>),
+    Incomplete(Box<Committed>, Vec<BucketFile>),
 }
 
 /// A block as it was committed.
@@ -49,43 +49,43 @@ pub struct Committed {
     pub files: Vec<BucketFile>,
 }
 
-/// Judges what stands in the bucket under the name of the block `own`, which would get `labels` laid over those that it
+/// Finds what the bucket has under the name of the block `own`, which would get `labels` laid over those that it
 /// carries.
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn namesake(bucket: &dyn Bucket, own: &BlockMeta, labels: &Labels) -> Result<Namesake, objstore::Error> {
-    let (meta, held) = match standing(bucket, own.ulid).await? {
-        Standing::Nothing { marked } => return Ok(Namesake::Nothing { marked }),
-        Standing::Useless { marked: true, .. } => return Ok(Namesake::Marked),
-        Standing::Useless { why, torn: true, .. } => return Ok(Namesake::Torn(why)),
-        Standing::Useless { why, .. } => return Ok(Namesake::Conflict(format!("its meta.json cannot be used: {why}"))),
-        Standing::Block(_, held) if held.marked => return Ok(Namesake::Marked),
-        Standing::Block(meta, held) => (meta, held),
+pub async fn existing(bucket: &dyn Bucket, own: &BlockMeta, labels: &Labels) -> Result<Existing, objstore::Error> {
+    let (meta, listed) = match read_stored(bucket, own.ulid).await? {
+        Stored::Nothing { marked } => return Ok(Existing::Nothing { marked }),
+        Stored::Unusable { marked: true, .. } => return Ok(Existing::Marked),
+        Stored::Unusable { why, torn: true, .. } => return Ok(Existing::Torn(why)),
+        Stored::Unusable { why, .. } => return Ok(Existing::Conflict(format!("its meta.json cannot be used: {why}"))),
+        Stored::Block(_, listed) if listed.marked => return Ok(Existing::Marked),
+        Stored::Block(meta, listed) => (meta, listed),
     };
     if let Some(why) = differs(own, &meta) {
-        return Ok(Namesake::Conflict(why));
+        return Ok(Existing::Conflict(why));
     }
     let (mut missing, mut wrong) = (Vec::new(), None);
-    for fault in held.faults.iter().filter(|fault| fault.is_loss()) {
+    for fault in listed.faults.iter().filter(|fault| fault.is_data_loss()) {
         match fault {
             Fault::Missing(file) => missing.push(file.clone()),
             other => wrong = wrong.or(Some(other.to_string())),
         }
     }
     if let Some(why) = wrong {
-        return Ok(Namesake::Conflict(why));
+        return Ok(Existing::Conflict(why));
     }
     let theirs = meta.thanos_labels.clone().unwrap_or_default();
     let ours = own.thanos_labels.clone().unwrap_or_default().overlaid_with(labels);
     let committed = Box::new(Committed {
         meta: *meta,
         other_labels: (theirs != ours).then_some(theirs),
-        files: held.files,
+        files: listed.files,
     });
     Ok(match missing.is_empty() {
-        true => Namesake::Whole(committed),
-        false => Namesake::Lacks(committed, missing),
+        true => Existing::Complete(committed),
+        false => Existing::Incomplete(committed, missing),
     })
 }
 
@@ -118,47 +118,47 @@ pub fn may_repair(missing: &BucketFile, local: &BucketFile) -> Result<(), String
 /// In what `there` is another block than `own`, by what both say of themselves; `None` if it is the same one. Labels are
 /// no part of it: they are those of the moment of the commit.
 fn differs(own: &BlockMeta, there: &BlockMeta) -> Option<String> {
-    fn told<T: PartialEq + fmt::Display>(name: &str, own: T, there: T) -> Option<String> {
+    fn differing<T: PartialEq + fmt::Display>(name: &str, own: T, there: T) -> Option<String> {
         (own != there).then(|| format!("{name} is {there} in the bucket, and {own} here"))
     }
     let sources = |meta: &BlockMeta| super::Entry::from(meta).sources;
-    told("minTime", own.min_time, there.min_time)
-        .or_else(|| told("maxTime", own.max_time, there.max_time))
-        .or_else(|| told("the number of samples", own.num_samples, there.num_samples))
-        .or_else(|| told("the number of series", own.num_series, there.num_series))
-        .or_else(|| told("the number of chunks", own.num_chunks, there.num_chunks))
-        .or_else(|| told("the level of compaction", own.level, there.level))
-        .or_else(|| told("the resolution (ms)", own.resolution(), there.resolution()))
+    differing("minTime", own.min_time, there.min_time)
+        .or_else(|| differing("maxTime", own.max_time, there.max_time))
+        .or_else(|| differing("the number of samples", own.num_samples, there.num_samples))
+        .or_else(|| differing("the number of series", own.num_series, there.num_series))
+        .or_else(|| differing("the number of chunks", own.num_chunks, there.num_chunks))
+        .or_else(|| differing("the level of compaction", own.level, there.level))
+        .or_else(|| differing("the resolution (ms)", own.resolution(), there.resolution()))
         .or_else(|| (sources(own) != sources(there)).then(|| "it was made of other blocks".to_owned()))
         .map(|what| format!("another block of this name is in the bucket: {what}"))
 }
 
-/// What stands under a name, whoever asks.
+/// What the bucket has under a name, before it is compared with a local block.
 #[derive(Debug)]
-pub(super) enum Standing {
+pub(super) enum Stored {
     Nothing {
         marked: bool,
     },
     /// A `meta.json` of no use, and why.
-    Useless {
+    Unusable {
         why: String,
         /// No reader can take it for one.
         torn: bool,
         marked: bool,
     },
-    Block(Box<Meta>, Held),
+    Block(Box<Meta>, BlockObjects),
 }
 
-/// Looks at what stands under the name `id`.
+/// Reads what the bucket has under the name `id`.
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub(super) async fn standing(bucket: &dyn Bucket, id: BlockId) -> Result<Standing, objstore::Error> {
-    let mut text = catalog::text(bucket, id).await?;
+pub(super) async fn read_stored(bucket: &dyn Bucket, id: BlockId) -> Result<Stored, objstore::Error> {
+    let mut text = catalog::read_text(bucket, id).await?;
     let objects = match bucket.list(&id.to_string()).await {
         Ok(objects) => objects,
         Err(error) if error.scope() == Scope::Object => {
-            return Ok(Standing::Useless {
+            return Ok(Stored::Unusable {
                 why: error.to_string(),
                 torn: false,
                 marked: false,
@@ -166,26 +166,26 @@ pub(super) async fn standing(bucket: &dyn Bucket, id: BlockId) -> Result<Standin
         }
         Err(error) => return Err(error),
     };
-    let held = rest(id, &objects);
-    if held.visible && matches!(text, Text::Absent) {
+    let listed = count_objects(id, &objects);
+    if listed.has_meta && matches!(text, Text::Absent) {
         // It was committed between the two requests.
-        text = catalog::text(bucket, id).await?;
+        text = catalog::read_text(bucket, id).await?;
     }
-    let useless = |why: String, torn| Standing::Useless {
+    let unusable = |why: String, torn| Stored::Unusable {
         why,
         torn,
-        marked: held.marked,
+        marked: listed.marked,
     };
     Ok(match text {
-        Text::Absent => Standing::Nothing { marked: held.marked },
-        Text::Refused(error) => useless(error.to_string(), false),
-        Text::There(bytes) => match Meta::parse(&bytes) {
+        Text::Absent => Stored::Nothing { marked: listed.marked },
+        Text::Refused(error) => unusable(error.to_string(), false),
+        Text::Read(bytes) => match Meta::parse(&bytes) {
             Ok(meta) if meta.ulid == id => {
-                let held = ask_for_late(bucket, id, hold(&meta, &objects)).await?;
-                Standing::Block(Box::new(meta), held)
+                let listed = ask_for_late(bucket, id, check_objects(&meta, &objects)).await?;
+                Stored::Block(Box::new(meta), listed)
             }
-            Ok(meta) => useless(catalog::other_name(meta.ulid), false),
-            Err(error) => useless(error.to_string(), is_torn(&error)),
+            Ok(meta) => unusable(catalog::wrong_name(meta.ulid), false),
+            Err(error) => unusable(error.to_string(), is_torn(&error)),
         },
     })
 }
@@ -197,13 +197,17 @@ fn is_torn(error: &MetaError) -> bool {
 }
 
 /// Asks for the objects that the listing lacks by their keys: a listing may lag behind.
-async fn ask_for_late(bucket: &dyn Bucket, id: BlockId, mut held: Held) -> Result<Held, objstore::Error> {
+async fn ask_for_late(
+    bucket: &dyn Bucket,
+    id: BlockId,
+    mut listed: BlockObjects,
+) -> Result<BlockObjects, objstore::Error> {
     let missing = |fault: &&Fault| matches!(fault, Fault::Missing(_));
-    if held.faults.iter().filter(missing).count() > LATE {
-        return Ok(held);
+    if listed.faults.iter().filter(missing).count() > LATE {
+        return Ok(listed);
     }
-    let (asked, mut faults) = (held.faults.len(), Vec::new());
-    for fault in std::mem::take(&mut held.faults) {
+    let (asked, mut faults) = (listed.faults.len(), Vec::new());
+    for fault in std::mem::take(&mut listed.faults) {
         let Fault::Missing(file) = fault else {
             faults.push(fault);
             continue;
@@ -220,24 +224,24 @@ async fn ask_for_late(bucket: &dyn Bucket, id: BlockId, mut held: Held) -> Resul
                 there,
                 said,
             }),
-            (Some(there), _) => held.files.push(BucketFile {
+            (Some(there), _) => listed.files.push(BucketFile {
                 size: Some(there),
                 ..file
             }),
         }
     }
     let lags = faults.len() < asked;
-    held.files.sort_by(|a, b| a.rel_path.cmp(&b.rel_path));
-    held.faults = faults;
+    listed.files.sort_by(|a, b| a.rel_path.cmp(&b.rel_path));
+    listed.faults = faults;
     // A listing that lags may lack a mark as well.
-    if lags && !held.marked {
-        held.marked = match bucket.stat(&format!("{id}/{}", catalog::DELETION_MARK)).await {
+    if lags && !listed.marked {
+        listed.marked = match bucket.stat(&format!("{id}/{}", catalog::DELETION_MARK)).await {
             Ok(mark) => mark.is_some(),
             Err(error) if error.scope() == Scope::Object => false,
             Err(error) => return Err(error),
         };
     }
-    Ok(held)
+    Ok(listed)
 }
 
 #[cfg(test)]

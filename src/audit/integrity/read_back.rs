@@ -87,7 +87,7 @@ pub async fn read_back(
     let guard = StopOnDrop::default();
     let stop = guard.flag();
     let found: Vec<Found> = stream::iter(wanted)
-        .map(|file| one(bucket, meta, file, reader, &stop))
+        .map(|file| read_object(bucket, meta, file, reader, &stop))
         .buffered(reader.at_once)
         .try_collect()
         .await?;
@@ -141,7 +141,7 @@ fn other_hash(meta: &Meta, files: &[BucketFile], digest: &Digest) -> Option<Issu
 }
 
 /// Reads and checks one object.
-async fn one(
+async fn read_object(
     bucket: &Arc<dyn Bucket>,
     meta: &Meta,
     file: &BucketFile,
@@ -150,19 +150,19 @@ async fn one(
 ) -> Result<Found, objstore::Error> {
     let permit = Arc::clone(&reader.permits).acquire_owned().await;
     let permit = permit.expect("the semaphore is never closed");
-    match checked(bucket, meta, file, reader, stop, permit).await {
-        Err(error) => gone_or_bad(meta, &file.rel_path, error).map(Found::Bad),
+    match check_object(bucket, meta, file, reader, stop, permit).await {
+        Err(error) => as_issue(meta, &file.rel_path, error).map(Found::Bad),
         done => done,
     }
 }
 
 /// An error of the bucket that says something about the object, as an issue.
-fn gone_or_bad(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue, objstore::Error> {
+fn as_issue(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue, objstore::Error> {
     match error.kind {
         ErrorKind::NotFound => Ok(Issue::new(
             meta.ulid,
             Kind::Missing,
-            format_args!("{name} was deleted while it was looked at"),
+            format_args!("{name} was deleted during the check"),
         )),
         ErrorKind::Integrity => Ok(Issue::new(
             meta.ulid,
@@ -176,7 +176,7 @@ fn gone_or_bad(meta: &Meta, name: &str, error: objstore::Error) -> Result<Issue,
     }
 }
 
-async fn checked(
+async fn check_object(
     bucket: &Arc<dyn Bucket>,
     meta: &Meta,
     file: &BucketFile,
@@ -195,7 +195,7 @@ async fn checked(
     let reading = bucket.read(&key, 0).await?;
     let len = reading.len;
     if len != due {
-        let what = format!("{name} had {due} bytes, and has {len} now; look who writes to this bucket");
+        let what = format!("{name} had {due} bytes, and has {len} now; find out what else writes to this bucket");
         return Ok(Found::Bad(Issue::new(meta.ulid, Kind::Size, what)));
     }
     let toc = toc?;

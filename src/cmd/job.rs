@@ -1,12 +1,12 @@
-//! What commands that do one job and end have in common: the bucket, signals, and the exit code that tells how it went.
+//! What commands that do one job and end have in common: the bucket, signals, and exit codes.
 //!
 //! | exit code | means |
 //! |---|---|
-//! | 0 | done: all there, nothing wrong |
+//! | 0 | done, nothing wrong |
 //! | 1 | failed: the bucket, the disk or the configuration; or a second signal |
 //! | 2 | a bad value on the command line |
 //! | 3 | done, and something is refused, broken or missing; it is named |
-//! | 4 | cut by a signal; run it again to go on |
+//! | 4 | interrupted by a signal; run it again to continue |
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -28,22 +28,22 @@ const CLEAN_UP: Duration = Duration::from_secs(15);
 
 /// How a job that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum Completion {
     /// All there, nothing wrong.
-    Good,
+    Clean,
     /// Something is refused, broken or missing.
-    Findings,
+    WithFindings,
     /// A signal came before all was done.
-    Cut,
+    Interrupted,
 }
 
-impl End {
+impl Completion {
     fn outcome(self) -> Outcome {
         Outcome {
             code: match self {
-                Self::Good => 0,
-                Self::Findings => 3,
-                Self::Cut => 4,
+                Self::Clean => 0,
+                Self::WithFindings => 3,
+                Self::Interrupted => 4,
             },
         }
     }
@@ -51,7 +51,7 @@ impl End {
 
 /// An open bucket, and how fast it moves.
 #[derive(Clone, Debug)]
-pub(super) struct Store {
+pub(super) struct OpenBucket {
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) pace: Pace,
 }
@@ -60,10 +60,13 @@ pub(super) struct Store {
 ///
 /// # Errors
 /// No configuration, or a mistake in it, with flag, file, key and line.
-pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rate: u64) -> Result<Store> {
+pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rate: u64) -> Result<OpenBucket> {
     let yaml = flags.content(&cli::process_env)?;
     if yaml.trim().is_empty() {
-        bail!("which bucket? Give --objstore.config-file=FILE or --objstore.config=YAML");
+        let empty = flags
+            .given()
+            .map_or_else(String::new, |flag| format!("{flag} is empty: "));
+        bail!("{empty}which bucket? Give --objstore.config-file=FILE or --objstore.config=YAML");
     }
     let config: BucketConfig = objstore::config::parse(&yaml).with_context(|| super::wrong(flags))?;
     for warning in &config.warnings {
@@ -77,7 +80,7 @@ pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rat
     };
     let bucket = objstore::open(&config, &limits, &mut Registry::default()).await;
     let bucket = bucket.context("the object storage cannot be used")?;
-    Ok(Store { bucket, pace })
+    Ok(OpenBucket { bucket, pace })
 }
 
 /// Runs `job` until it ends. The first signal cancels its token, upon which it is to come to an end within seconds; a
@@ -85,9 +88,9 @@ pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rat
 ///
 /// # Errors
 /// Those of the job.
-pub(super) async fn run<F>(store: &Store, job: impl FnOnce(CancellationToken) -> F) -> Result<Outcome>
+pub(super) async fn run<F>(store: &OpenBucket, job: impl FnOnce(CancellationToken) -> F) -> Result<Outcome>
 where
-    F: Future<Output = Result<End>>,
+    F: Future<Output = Result<Completion>>,
 {
     let mut signals = supervisor::signals().context("cannot listen for signals")?;
     let token = CancellationToken::new();
@@ -101,7 +104,7 @@ where
                 token.cancel();
                 tokio::select! {
                     biased;
-                    ended = timeout(GRACE, &mut job) => ended.unwrap_or(Ok(End::Cut)),
+                    ended = timeout(GRACE, &mut job) => ended.unwrap_or(Ok(Completion::Interrupted)),
                     () = stop(&mut signals) => return Ok(Outcome { code: 1 }),
                 }
             }

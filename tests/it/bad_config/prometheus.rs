@@ -1,5 +1,5 @@
-//! A Prometheus that is not there, has no labels, or has flags that do not fit: never the end, always told, and what can
-//! be shipped is shipped.
+//! A Prometheus that is not there, has no labels, or has flags that do not suit: narthex goes on, reports it, and uploads
+//! what it can.
 
 use serde_json::{Value, json};
 

@@ -21,8 +21,8 @@ fn objects(names: &[(&str, u64)]) -> Vec<Object> {
 }
 
 fn faults(thanos: &str, there: &[(&str, u64)]) -> Vec<String> {
-    let held = hold(&meta(thanos), &objects(there));
-    held.faults.iter().map(ToString::to_string).collect()
+    let listed = check_objects(&meta(thanos), &objects(there));
+    listed.faults.iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -37,10 +37,10 @@ fn a_whole_block_has_no_faults() {
         ("no-compact-mark.json", 3),
         ("tombstones", 9),
     ];
-    let held = hold(&meta(LISTED), &objects(&there));
-    assert_eq!((held.objects, held.bytes, held.marked), (8, 1606, true));
-    assert_eq!(held.faults, []);
-    let files: Vec<_> = held
+    let listed = check_objects(&meta(LISTED), &objects(&there));
+    assert_eq!((listed.objects, listed.bytes, listed.marked), (8, 1606, true));
+    assert_eq!(listed.faults, []);
+    let files: Vec<_> = listed
         .files
         .iter()
         .map(|file| (file.rel_path.as_str(), file.size, file.sha256.as_deref()))
@@ -80,8 +80,8 @@ fn what_differs_from_the_list_is_told() {
                 meta_json,
             ],
             vec![
-                "chunks/000003 (9 bytes) does not belong to the block by meta.json",
-                "index.bak (4 bytes) does not belong to the block by meta.json",
+                "chunks/000003 (9 bytes) does not belong to the block according to its meta.json",
+                "index.bak (4 bytes) does not belong to the block according to its meta.json",
             ],
         ),
     ] {
@@ -111,7 +111,7 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
             ],
             vec![
                 "chunks/000002 is missing",
-                "chunks/3 (1 bytes) does not belong to the block by meta.json",
+                "chunks/3 (1 bytes) does not belong to the block according to its meta.json",
             ],
         ),
         (
@@ -135,8 +135,8 @@ fn a_block_without_a_list_has_an_index_and_consecutive_segments() {
 #[test]
 fn an_empty_block_needs_no_segments() {
     let text = format!(r#"{{"ulid":"{ID}","version":1}}"#);
-    let held = hold(&Meta::parse(text.as_bytes()).unwrap(), &objects(&[("index", 9)]));
-    assert_eq!((held.faults, held.files.len()), (vec![], 1));
+    let listed = check_objects(&Meta::parse(text.as_bytes()).unwrap(), &objects(&[("index", 9)]));
+    assert_eq!((listed.faults, listed.files.len()), (vec![], 1));
 }
 
 #[test]
@@ -164,9 +164,9 @@ fn lists_that_cannot_be_right_are_told() {
 fn what_is_left_of_a_block_is_counted() {
     let there = objects(&[("chunks/000001", 5), ("deletion-mark.json", 1)]);
     let id = BlockId::parse(ID).unwrap();
-    let held = rest(id, &there);
+    let listed = count_objects(id, &there);
     assert_eq!(
-        (held.objects, held.bytes, held.marked, held.faults),
+        (listed.objects, listed.bytes, listed.marked, listed.faults),
         (2, 6, true, vec![])
     );
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    audit::whole,
+    audit::integrity,
     objstore::{
         Limits, Pace,
         config::{BucketConfig, FilesystemConfig, Provider},
@@ -52,13 +52,13 @@ impl Scene {
         let bucket = objstore::open(&config, &limits, &mut Registry::default())
             .await
             .unwrap();
-        let held = whole::look(&*bucket, &meta).await.unwrap();
-        assert_eq!((held.faults, held.files.len(), held.objects), (vec![], 6, 7));
+        let listed = integrity::list(&*bucket, &meta).await.unwrap();
+        assert_eq!((listed.faults, listed.files.len(), listed.objects), (vec![], 6, 7));
         Self {
             dir,
             meta,
             bucket,
-            files: held.files,
+            files: listed.files,
         }
     }
 
@@ -146,7 +146,7 @@ async fn what_changed_since_it_was_listed_is_found() {
     assert_eq!(scene.read().await.unwrap_err()[1].kind, Kind::Missing);
     let scene = Scene::new().await;
     fs_err::remove_file(scene.dir.path().join(ID).join("chunks/000002")).unwrap();
-    let want = "chunks/000002 was deleted while it was looked at".to_owned();
+    let want = "chunks/000002 was deleted during the check".to_owned();
     assert_eq!(scene.issue().await, (Kind::Missing, want));
 }
 
@@ -174,9 +174,9 @@ async fn sound_objects_of_two_blocks_do_not_agree() {
     write_block(other.path(), ID, shape);
     let strange = fs_err::read(other.path().join(ID).join("index")).unwrap();
     scene.change("index", |bytes| *bytes = strange);
-    let held = whole::look(&*scene.bucket, &scene.meta).await.unwrap();
+    let listed = integrity::list(&*scene.bucket, &scene.meta).await.unwrap();
     let scene = Scene {
-        files: held.files,
+        files: listed.files,
         ..scene
     };
     assert_eq!(scene.issue().await.0, Kind::Content);

@@ -1,4 +1,4 @@
-//! What commands show to people: tables, times, sizes.
+//! What commands print: tables, times, sizes, JSON.
 
 use std::io::{self, Write};
 
@@ -67,7 +67,7 @@ pub(super) fn time(ms: i64) -> String {
 }
 
 /// A moment (ms since 1970) to the second, as Thanos' tables have it.
-pub(super) fn second(ms: i64) -> String {
+pub(super) fn time_to_the_second(ms: i64) -> String {
     time(ms.div_euclid(1000).saturating_mul(1000))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn go_duration(ms: i64) -> String {
 }
 
 /// A number with a comma before every three digits.
-pub(super) fn thousands(number: u64) -> String {
+pub(super) fn with_commas(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -104,7 +104,7 @@ pub(super) fn thousands(number: u64) -> String {
 }
 
 /// A text of others without what would break a line or play tricks with a terminal.
-pub(super) fn plain(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let mut out = String::new();
     for char in text.chars() {
         match char.is_control() {
@@ -133,10 +133,10 @@ pub(super) fn labels_json(labels: &Labels) -> Value {
 }
 
 /// So many of something: `1 block`, `2 blocks`.
-pub(super) fn count(number: u64, what: &str) -> String {
+pub(super) fn counted(number: u64, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),
-        _ => format!("{} {what}s", thousands(number)),
+        _ => format!("{} {what}s", with_commas(number)),
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn json(document: &Value) -> anyhow::Result<String> {
 }
 
 /// A number of bytes with three digits or so.
-pub(super) fn size(bytes: u64) -> String {
+pub(super) fn byte_size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -204,7 +204,7 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ];
         for (bytes, text) in table {
-            assert_eq!(size(bytes), text);
+            assert_eq!(byte_size(bytes), text);
         }
         assert_eq!(time(1_767_236_400_000), "2026-01-01T03:00:00Z");
         assert_eq!(time(1_767_236_400_120), "2026-01-01T03:00:00.12Z");
@@ -242,11 +242,11 @@ mod tests {
             (12_345_678_901, "12,345,678,901"),
             (u64::MAX, "18,446,744,073,709,551,615"),
         ] {
-            assert_eq!(thousands(number), text);
+            assert_eq!(with_commas(number), text);
         }
-        assert_eq!(plain("a\u{1b}[31mb\nc\td é"), "a\\u{1b}[31mb\\nc\\td é");
+        assert_eq!(printable("a\u{1b}[31mb\nc\td é"), "a\\u{1b}[31mb\\nc\\td é");
         assert_eq!(labels(&Labels::from_pairs([("b", "2"), ("a", "1")])), "a=1,b=2");
-        assert_eq!(second(-5), "1969-12-31T23:59:59Z");
-        assert_eq!(second(1_767_225_601_501), "2026-01-01T00:00:01Z");
+        assert_eq!(time_to_the_second(-5), "1969-12-31T23:59:59Z");
+        assert_eq!(time_to_the_second(1_767_225_601_501), "2026-01-01T00:00:01Z");
     }
 }
