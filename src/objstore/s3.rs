@@ -19,6 +19,7 @@ mod headers;
 mod list;
 mod multipart;
 mod paced;
+mod payload;
 mod put;
 mod read;
 mod transport;
@@ -73,6 +74,8 @@ struct Store {
     md5: AtomicBool,
     /// Whether to go over to MD5 when the store does not acknowledge CRC32C.
     md5_on_silence: bool,
+    /// Sign the SHA-256 of each body in place of leaving it out of the signature.
+    sign_bodies: AtomicBool,
     /// The store does not know the condition that an object is to be new.
     unconditional: AtomicBool,
     /// Multipart uploads of this life that are not through.
@@ -121,6 +124,7 @@ impl S3Bucket {
             frames: Frames::default(),
             md5: AtomicBool::new(config.send_content_md5 == Some(true)),
             md5_on_silence: config.send_content_md5.is_none(),
+            sign_bodies: AtomicBool::new(false),
             unconditional: AtomicBool::new(false),
             open: Mutex::default(),
             cleanup,

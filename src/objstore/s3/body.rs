@@ -146,28 +146,28 @@ impl Slice {
         Ok(None)
     }
 
-    /// Reads the slice once and returns its checksum. Blocks no async thread; when dropped it stops after a few MiB.
-    pub(super) async fn digest(&self, mut hasher: Hasher, frames: &Frames) -> Result<Checksum, String> {
+    /// Reads the slice once into a sum. Blocks no async thread; when dropped it stops after a few MiB.
+    pub(super) async fn digest<S: Sum>(&self, mut sum: S, frames: &Frames) -> Result<S, String> {
         let mut at = 0;
         while at < self.len {
             let end = self.len.min(at + DIGEST_STEP);
             let (slice, frames) = (self.clone(), frames.clone());
-            let step = tokio::task::spawn_blocking(move || slice.digest_step(hasher, at, end, &frames)).await;
-            hasher = step.map_err(|error| format!("computing the checksum was cut short: {error}"))??;
+            let step = tokio::task::spawn_blocking(move || slice.digest_step(sum, at, end, &frames)).await;
+            sum = step.map_err(|error| format!("computing the checksum was cut short: {error}"))??;
             at = end;
         }
-        Ok(hasher.finish())
+        Ok(sum)
     }
 
-    fn digest_step(&self, mut hasher: Hasher, mut at: u64, end: u64, frames: &Frames) -> Result<Hasher, String> {
+    fn digest_step<S: Sum>(&self, mut sum: S, mut at: u64, end: u64, frames: &Frames) -> Result<S, String> {
         let mut frame = frames.take();
         while at < end {
             let take = usize::try_from(end - at).map_or(FRAME, |left| left.min(FRAME));
             self.read(&mut frame.buffer[..take], at)?;
-            hasher.update(&frame.buffer[..take]);
+            sum.update(&frame.buffer[..take]);
             at += take as u64;
         }
-        Ok(hasher)
+        Ok(sum)
     }
 }
 
@@ -209,6 +209,11 @@ impl Body for FileBody {
     }
 }
 
+/// What is computed of bytes in their order.
+pub(super) trait Sum: Send + 'static {
+    fn update(&mut self, data: &[u8]);
+}
+
 /// A checksum in the making.
 #[derive(Clone)]
 pub(super) enum Hasher {
@@ -225,17 +230,19 @@ impl Hasher {
         Hasher::Md5(Md5::new())
     }
 
-    pub(super) fn update(&mut self, data: &[u8]) {
-        match self {
-            Hasher::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, data),
-            Hasher::Md5(md5) => md5.update(data),
-        }
-    }
-
     pub(super) fn finish(self) -> Checksum {
         match self {
             Hasher::Crc32c(crc) => Checksum::Crc32c(crc),
             Hasher::Md5(md5) => Checksum::Md5(STANDARD.encode(md5.finalize())),
+        }
+    }
+}
+
+impl Sum for Hasher {
+    fn update(&mut self, data: &[u8]) {
+        match self {
+            Hasher::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, data),
+            Hasher::Md5(md5) => md5.update(data),
         }
     }
 }
@@ -325,7 +332,8 @@ mod tests {
             slice
                 .digest(Hasher::crc32c(), &Frames::default())
                 .await
-                .unwrap_err()
+                .err()
+                .unwrap()
                 .contains("shorter")
         );
     }
@@ -335,9 +343,9 @@ mod tests {
         let content = content((DIGEST_STEP + 12_345) as usize);
         let slice = Slice::whole(&source(&content));
         let frames = Frames::default();
-        let crc = slice.digest(Hasher::crc32c(), &frames).await.unwrap();
+        let crc = slice.digest(Hasher::crc32c(), &frames).await.unwrap().finish();
         assert_eq!(crc, Checksum::Crc32c(crc32c::crc32c(&content)));
-        let md5 = slice.digest(Hasher::md5(), &frames).await.unwrap();
+        let md5 = slice.digest(Hasher::md5(), &frames).await.unwrap().finish();
         assert_eq!(md5, Checksum::Md5(STANDARD.encode(Md5::digest(&content))));
         let nothing = Slice { len: 0, ..slice };
         assert_eq!(
@@ -345,12 +353,19 @@ mod tests {
                 .digest(Hasher::crc32c(), &frames)
                 .await
                 .unwrap()
+                .finish()
                 .crc32c()
                 .unwrap(),
             "AAAAAA=="
         );
         assert_eq!(
-            nothing.digest(Hasher::md5(), &frames).await.unwrap().md5().unwrap(),
+            nothing
+                .digest(Hasher::md5(), &frames)
+                .await
+                .unwrap()
+                .finish()
+                .md5()
+                .unwrap(),
             "1B2M2Y8AsgTpgAmY7PhCfg=="
         );
     }

@@ -100,7 +100,7 @@ impl Store {
     }
 
     async fn crc32c(&self, key: &str, slice: &Slice) -> Result<u32, Error> {
-        match slice.digest(Hasher::crc32c(), &self.frames).await {
+        match slice.digest(Hasher::crc32c(), &self.frames).await.map(Hasher::finish) {
             Ok(Checksum::Crc32c(crc)) => Ok(crc),
             Ok(Checksum::Md5(_)) => unreachable!("the hasher is one of CRC32C"),
             Err(reason) => Err(self.error(Op::Get, key, ErrorKind::Local, reason)),

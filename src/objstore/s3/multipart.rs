@@ -23,6 +23,7 @@ use super::{
     body::{Checksum, Failure, Hasher, Slice},
     errors,
     headers::Purpose,
+    payload::Form,
     put::Sent,
     tries::Failed,
 };
@@ -150,12 +151,8 @@ impl Store {
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
-                let checksum = if crc32c {
-                    Checksum::Crc32c(0)
-                } else {
-                    Checksum::Md5(String::new())
-                };
-                return self.refused(key, &checksum, &Failure::default(), error);
+                let unsigned = false;
+                return self.refused(key, Form { crc32c, unsigned }, &Failure::default(), error);
             }
         };
         let Some(id) = answer.upload_id().filter(|id| !id.is_empty()) else {
@@ -268,7 +265,8 @@ impl Upload {
         let tries = store.tries();
         let once = || async {
             let hasher = if self.crc32c { Hasher::crc32c() } else { Hasher::md5() };
-            let checksum = store.digest(key, &slice, hasher).await?;
+            let digest = store.digest(key, &slice, hasher).await?;
+            let checksum = &digest.checksum;
             let (body, failure) = slice.body(&store.frames);
             let request = store
                 .client
@@ -281,11 +279,11 @@ impl Upload {
                 .set_checksum_crc32_c(checksum.crc32c())
                 .set_content_md5(checksum.md5());
             let request = store.on_account(request.customize(), Purpose::Bytes, &tries);
-            let answer = match request.send().await {
+            let answer = match request.interceptor(digest.payload.signing()).send().await {
                 Ok(answer) => answer,
-                Err(error) => return Ok(store.refused(key, &checksum, &failure, error)?),
+                Err(error) => return Ok(store.refused(key, digest.form(), &failure, error)?),
             };
-            if let Sent::Wants(wish) = store.acknowledged(key, &checksum, answer.checksum_crc32_c(), ())? {
+            if let Sent::Wants(wish) = store.acknowledged(key, checksum, answer.checksum_crc32_c(), ())? {
                 return Ok(Sent::Wants(wish));
             }
             let Some(e_tag) = answer.e_tag else {
@@ -295,7 +293,7 @@ impl Upload {
             Ok(Sent::Done(Part {
                 number,
                 e_tag,
-                checksum,
+                checksum: digest.checksum,
             }))
         };
         tries.run(once).await

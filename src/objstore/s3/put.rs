@@ -5,6 +5,9 @@
 //! life, when the store turns out to want it: it refuses the checksum header, demands `Content-MD5` (object lock), or
 //! accepts the header without acknowledging the value, which older stores do that do not know it.
 //!
+//! How the signature covers a body stands in `payload`; the store's refusal of a body that is not signed is known by its
+//! words. A body is signed on trial then, and for good when that was right.
+//!
 //! An object that is to be new goes out with `If-None-Match: *`. A store that knows no such condition, and says so, gets it
 //! without, for the rest of the process' life; one that ignores the condition replaces what is there.
 
@@ -20,9 +23,10 @@ use tokio::sync::SemaphorePermit;
 
 use super::{
     Store,
-    body::{Checksum, Failure, Hasher, Slice},
+    body::{Checksum, Failure, Hasher, Slice, Sum as _},
     errors,
     headers::Purpose,
+    payload::{Digest, Form, Sums},
     tries::Tries,
 };
 use crate::objstore::{Error, ErrorKind, Op, Placed};
@@ -41,6 +45,8 @@ pub(super) enum Sent<T> {
 pub(super) enum Wish {
     /// With MD5 in place of CRC32C.
     Md5(String),
+    /// With a body that is signed.
+    SignedBody(String),
     /// Without the condition that the object is to be new.
     NoCondition(String),
 }
@@ -48,7 +54,7 @@ pub(super) enum Wish {
 /// What one request with a body is about.
 struct Part<'a> {
     key: &'a str,
-    checksum: Checksum,
+    digest: Digest,
     failure: Failure,
 }
 
@@ -67,14 +73,29 @@ impl Store {
         }
     }
 
+    /// What to compute of a body now, with this checksum.
+    pub(super) fn sums(&self, checksum: Hasher) -> Sums {
+        Sums::new(checksum, self.sign_bodies.load(Ordering::Relaxed))
+    }
+
     /// Runs `send` until it does not ask for another form of the request any more.
     pub(super) async fn settle_form<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Sent<T>, Error>>,
     {
-        for _ in 0..3 {
-            match send().await? {
+        let mut trial = None;
+        for _ in 0..4 {
+            let sent = send().await;
+            if let Some(reason) = trial.take() {
+                self.try_was_right(sent.is_ok(), reason);
+            }
+            match sent? {
                 Sent::Done(done) => return Ok(done),
+                Sent::Wants(Wish::SignedBody(reason)) => {
+                    if !self.sign_bodies.swap(true, Ordering::Relaxed) {
+                        trial = Some(reason);
+                    }
+                }
                 Sent::Wants(Wish::Md5(reason)) => {
                     if !self.md5.swap(true, Ordering::Relaxed) {
                         tracing::info!(bucket = self.identity, reason, "sending Content-MD5 in place of CRC32C");
@@ -91,8 +112,22 @@ impl Store {
                 }
             }
         }
-        let detail = "the store asked for Content-MD5 or for no condition, was given it, and asked again".to_owned();
-        Err(self.error(Op::Upload, key, ErrorKind::Refused, detail))
+        let detail = "the store asked for Content-MD5, a signed body or no condition, was given it, and asked again";
+        Err(self.error(Op::Upload, key, ErrorKind::Refused, detail.to_owned()))
+    }
+
+    /// Whether bodies are to be signed from now on, as was tried for `reason`.
+    fn try_was_right(&self, right: bool, reason: String) {
+        if right {
+            let bucket = &self.identity;
+            tracing::info!(
+                bucket,
+                reason,
+                "the store refuses unsigned bodies; the SHA-256 of each is signed from now on"
+            );
+        } else {
+            self.sign_bodies.store(false, Ordering::Relaxed);
+        }
     }
 
     /// One object, one request, from a file.
@@ -101,9 +136,9 @@ impl Store {
         self.settle_form(key, || async {
             let _permit = self.permit().await;
             let once = || async {
-                let checksum = self.digest(key, slice, self.hasher()).await?;
+                let digest = self.digest(key, slice, self.hasher()).await?;
                 let (body, failure) = slice.body(&self.frames);
-                let part = Part { key, checksum, failure };
+                let part = Part { key, digest, failure };
                 Ok(self.put(&part, body, false, &tries).await?)
             };
             tries.run(once).await
@@ -118,11 +153,11 @@ impl Store {
         self.settle_form(key, || async {
             let _permit = self.permit().await;
             let once = || async {
-                let mut hasher = self.hasher();
-                hasher.update(bytes);
-                let (checksum, failure) = (hasher.finish(), Failure::default());
+                let mut sums = self.sums(self.hasher());
+                sums.update(bytes);
+                let (digest, failure) = (sums.finish(), Failure::default());
                 let body = ByteStream::new(SdkBody::from(bytes.clone()));
-                let part = Part { key, checksum, failure };
+                let part = Part { key, digest, failure };
                 Ok(self.put(&part, body, new, &tries).await?)
             };
             tries.run(once).await
@@ -130,13 +165,14 @@ impl Store {
         .await
     }
 
-    pub(super) async fn digest(&self, key: &str, slice: &Slice, hasher: Hasher) -> Result<Checksum, Error> {
-        let digest = slice.digest(hasher, &self.frames).await;
+    pub(super) async fn digest(&self, key: &str, slice: &Slice, checksum: Hasher) -> Result<Digest, Error> {
+        let digest = slice.digest(self.sums(checksum), &self.frames).await.map(Sums::finish);
         digest.map_err(|reason| self.error(Op::Upload, key, ErrorKind::Local, reason))
     }
 
     async fn put(&self, part: &Part<'_>, body: ByteStream, new: bool, tries: &Tries) -> Result<Sent<Placed>, Error> {
-        let Part { key, checksum, failure } = part;
+        let Part { key, digest, failure } = part;
+        let checksum = &digest.checksum;
         let conditional = new && !self.unconditional.load(Ordering::Relaxed);
         let request = self
             .client
@@ -148,12 +184,12 @@ impl Store {
             .set_checksum_crc32_c(checksum.crc32c())
             .set_content_md5(checksum.md5());
         let request = self.on_account(request.customize(), Purpose::Create, tries);
-        match request.send().await {
+        match request.interceptor(digest.payload.signing()).send().await {
             Ok(answer) => self.acknowledged(key, checksum, answer.checksum_crc32_c(), Placed::Created),
             Err(error) if conditional && errors::is_there_already(&error) => Ok(Sent::Done(Placed::Exists)),
             Err(error) => match errors::knows_no_condition(&error).filter(|_| conditional) {
                 Some(reason) => Ok(Sent::Wants(Wish::NoCondition(reason))),
-                None => self.refused(key, checksum, failure, error),
+                None => self.refused(key, digest.form(), failure, error),
             },
         }
     }
@@ -185,11 +221,11 @@ impl Store {
         }
     }
 
-    /// Sorts a failed request: our own file, a wish for MD5, or the store's refusal.
+    /// Sorts a failed request: our own file, a wish for another form, or the store's refusal.
     pub(super) fn refused<T, E>(
         &self,
         key: &str,
-        checksum: &Checksum,
+        form: Form,
         failure: &Failure,
         error: SdkError<E, errors::HttpResponse>,
     ) -> Result<Sent<T>, Error>
@@ -199,7 +235,12 @@ impl Store {
         if let Some(reason) = failure.get() {
             return Err(self.error(Op::Upload, key, ErrorKind::Local, reason.to_owned()));
         }
-        if matches!(checksum, Checksum::Crc32c(_))
+        if form.unsigned
+            && let Some(reason) = errors::wants_signed_body(&error)
+        {
+            return Ok(Sent::Wants(Wish::SignedBody(reason)));
+        }
+        if form.crc32c
             && let Some(reason) = errors::wants_md5(&error)
         {
             return Ok(Sent::Wants(Wish::Md5(reason)));

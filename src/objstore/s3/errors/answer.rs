@@ -384,6 +384,22 @@ pub(super) fn asks_for_md5(answer: &Answer) -> bool {
     }
 }
 
+/// Whether a refusal of a request with an unsigned body is about that. Of a policy of Amazon nothing is told but that it
+/// denies explicitly; such policies are written against `UNSIGNED-PAYLOAD`.
+pub(super) fn refuses_unsigned_body(answer: &Answer) -> bool {
+    const WORDS: &[&str] = &[
+        "unsigned-payload",
+        "unsigned payload",
+        "content-sha256",
+        "contentsha256",
+    ];
+    match answer.status {
+        403 if answer.code == "AccessDenied" => answer.speaks_of(&["explicit deny"]) || answer.speaks_of(WORDS),
+        400 | 403 | 411 | 501 => answer.speaks_of(WORDS),
+        _ => false,
+    }
+}
+
 /// Whether a refusal is about the condition that an object is to be new.
 pub(super) fn refuses_condition(answer: &Answer) -> bool {
     match answer.status {
