@@ -4,6 +4,8 @@ use std::{error::Error, fmt, io, time::Duration};
 
 use aws_smithy_runtime_api::{box_error::BoxError, client::result::ConnectorError};
 
+use crate::trust::ServerProblem;
+
 /// Something took longer than it may.
 #[derive(Debug)]
 pub(super) struct Slow {
@@ -60,15 +62,21 @@ pub(super) struct Handshake {
 impl fmt::Display for Handshake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no TLS connection with {}", self.host)?;
-        let help = match tls_error(&self.source) {
-            Some(rustls::Error::InvalidCertificate(_)) => {
-                "its certificate is not trusted, see http_config.tls_config.ca_file and server_name"
-            }
-            Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS here, see `insecure`",
-            Some(rustls::Error::AlertReceived(_)) => "it refused us, see http_config.tls_config.cert_file",
-            _ => return Ok(()),
+        let error = tls_error(&self.source);
+        let Some(problem) = error.and_then(ServerProblem::of) else {
+            return match error {
+                Some(rustls::Error::AlertReceived(_)) => f.write_str(" (it refused)"),
+                _ => Ok(()),
+            };
         };
-        write!(f, " ({help})")
+        write!(f, " ({problem}")?;
+        f.write_str(match problem {
+            ServerProblem::Untrusted => "; see http_config.tls_config.ca_file and server_name)",
+            ServerProblem::UnknownName => "; see http_config.tls_config.server_name)",
+            ServerProblem::NotTls => "; see `insecure`)",
+            ServerProblem::Ciphers | ServerProblem::RefusesOurs => "; see http_config.tls_config.cert_file)",
+            ServerProblem::Nameless | ServerProblem::Versions => ")",
+        })
     }
 }
 
