@@ -99,7 +99,7 @@ impl Trusted {
         };
         let mut skipped = Vec::new();
         for (at, found) in certificates.into_iter().enumerate() {
-            if let Err(problem) = found.and_then(|der| trusted.take(der)) {
+            if let Err(problem) = found.and_then(|der| trusted.add(der)) {
                 skipped.push(format!("certificate {} of the file: {problem}", at + 1));
             }
         }
@@ -109,7 +109,7 @@ impl Trusted {
         Ok((trusted, skipped))
     }
 
-    fn take(&mut self, der: CertificateDer<'static>) -> Result<(), String> {
+    fn add(&mut self, der: CertificateDer<'static>) -> Result<(), String> {
         let certificate = Certificate::read(&der).map_err(|error| error.to_string())?;
         if certificate.may_issue() {
             let mut store = RootCertStore::empty();

@@ -6,7 +6,7 @@ use narthex::{
     model::Labels,
     pb::{prometheus::ReadRequest, thanos::SeriesRequest},
     storeapi::{
-        View, guard,
+        View, request_limits,
         selection::{Selection, read},
         series::query::{Query, Written},
     },
@@ -14,7 +14,7 @@ use narthex::{
 use prost::Message;
 
 fuzz_target!(|body: &[u8]| {
-    if guard::check("/thanos.Store/Series", body).is_err() {
+    if request_limits::check("/thanos.Store/Series", body).is_err() {
         return;
     }
     let Ok(request) = SeriesRequest::decode(body) else { return };

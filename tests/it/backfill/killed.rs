@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::scene::{LABEL, backfill, blocks_of, is_all_there, words};
 use crate::rig::{BucketView, Fault, Rule, S3Server, Weed, bucket::check, one_shot, tools::temp_dir};
@@ -52,7 +52,7 @@ async fn rounds(
     after_round: impl AsyncFn(&BucketView, usize),
 ) -> usize {
     let dir = blocks_of(BLOCKS);
-    let mut moments = StdRng::from_os_rng();
+    let mut moments = StdRng::from_rng(&mut rand::rng());
     let mut life = life(dir.path(), &bucket(0).await);
     let (mut hits, mut halves, mut round) = (0, 0, 0);
     while hits < kills {
@@ -109,7 +109,7 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_at_random_moments_it_says_so_and_cleans_up() {
     let (dir, weed) = (blocks_of(BLOCKS), Weed::shared().await);
-    let mut moments = StdRng::from_os_rng();
+    let mut moments = StdRng::from_rng(&mut rand::rng());
     let mut life = life(dir.path(), &weed.bucket("undisturbed").await);
     let mut cut = 0;
     while cut < 10 {
