@@ -4,9 +4,9 @@
 //! changes what is sent: no checksums but those that the caller gives, no chunked encoding, no time limits but those of
 //! the transport, no second guess at stalled streams. How often requests are tried stands in `tries`.
 
+mod error_body;
 mod region;
 mod site;
-mod told;
 
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ impl Intercept for Signature {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(region) = told::signed_region(context.request()) {
+        if let Some(region) = error_body::signed_region(context.request()) {
             bag.interceptor_state().store_put(SignedFor(region));
         }
         let headers = context.request_mut().headers_mut();
@@ -145,13 +145,13 @@ impl ClassifyRetry for Corrections {
         };
         let again = RetryAction::retryable_error_with_explicit_delay(ErrorKind::ServerError, Duration::ZERO);
         // The SDK asks more than once about one answer: what the request said must decide, not what we know by now.
-        if let (Some(told), Some(SignedFor(signed))) = (told::region(answer), answer.extension())
-            && told != *signed
-            && self.regions.correct(&told)
+        if let (Some(region), Some(SignedFor(signed))) = (error_body::region(answer), answer.extension())
+            && region != *signed
+            && self.regions.correct(&region)
         {
             return again;
         }
-        let code = told::code(answer);
+        let code = error_body::code(answer);
         // Somebody else wrote the same key in the same moment.
         if let Some("ConditionalRequestConflict" | "OperationAborted") = code.as_deref() {
             return RetryAction::transient_error();
