@@ -14,14 +14,15 @@ mod client;
 mod compare;
 mod credentials;
 mod errors;
-mod guard;
 mod headers;
 mod list;
 mod multipart;
 mod paced;
 mod payload;
+mod progress;
 mod put;
 mod read;
+mod stall_timeout;
 mod transport;
 mod tries;
 
@@ -109,7 +110,7 @@ impl S3Bucket {
         // A tracker that is closed can be waited for; tasks may still be added.
         cleanup.close();
         Ok(Self(Arc::new(Store {
-            client: guard::guarded(client, limits, config),
+            client: stall_timeout::with_stall_timeout(client, limits, config),
             bucket: config.bucket.clone(),
             identity,
             prefix,

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 
 pub(super) use self::answer::tidy;
 use self::answer::{Answer, asks_for_md5, classify, refuses_condition, refuses_unsigned_body};
-use super::guard::Stall;
+use super::progress::Stall;
 use crate::objstore::{ErrorKind, Op};
 
 pub(super) use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};

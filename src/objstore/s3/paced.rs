@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::guard::Progress;
+use super::progress::Progress;
 use crate::objstore::Pace;
 
 /// A body with a pace.
@@ -65,7 +65,7 @@ impl Body for Paced {
                 return Poll::Ready(Some(Ok(Frame::data(this.held.split_to(step)))));
             }
             let then = Instant::now() + pause;
-            this.progress.holds_until(then);
+            this.progress.wait_until(then);
             this.next = Some((step, Box::pin(tokio::time::sleep_until(then))));
         }
         let Some((step, timer)) = &mut this.next else {
