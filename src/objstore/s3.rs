@@ -15,9 +15,9 @@ mod compare;
 mod credentials;
 mod errors;
 mod headers;
+mod limited_body;
 mod list;
 mod multipart;
-mod paced;
 mod payload;
 mod progress;
 mod put;
@@ -45,7 +45,7 @@ use self::{
     multipart::Plan,
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Placed, Reading, Source,
+    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Placed, RateLimit, Reading, Source,
     config::{ConfigError, ListVersion, S3Config},
 };
 
@@ -69,7 +69,7 @@ struct Store {
     permits: Semaphore,
     /// Those of objects that are being read.
     readings: Arc<Semaphore>,
-    pace: Pace,
+    rate_limit: RateLimit,
     frames: Frames,
     /// Send MD5 in place of CRC32C.
     md5: AtomicBool,
@@ -121,7 +121,7 @@ impl S3Bucket {
             part_size: config.part_size,
             permits: Semaphore::new(limits.requests_at_once.max(1)),
             readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
-            pace: limits.pace.clone(),
+            rate_limit: limits.rate_limit.clone(),
             frames: Frames::default(),
             md5: AtomicBool::new(config.send_content_md5 == Some(true)),
             md5_on_silence: config.send_content_md5.is_none(),

@@ -23,7 +23,7 @@ use super::{
     write::{BUFFER, Failed, fill, still_wanted, wait},
 };
 use crate::{
-    objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source, pace},
+    objstore::{Comparison, Error, ErrorKind, Op, Proof, RateLimit, Reading, Source, rate_limit},
     threads::StopOnDrop,
 };
 
@@ -33,7 +33,7 @@ struct Stream {
     place: String,
     at: u64,
     size: u64,
-    pace: Pace,
+    pace: RateLimit,
     /// What the pace wants to pass before more is read.
     pause: Duration,
     work: TaskTracker,
@@ -103,7 +103,7 @@ impl Stream {
         if self.at == self.size {
             return Ok(None);
         }
-        pace::pause(self.pause).await;
+        rate_limit::wait(self.pause).await;
         let most = BUFFER.min(self.pace.step());
         let take = usize::try_from(self.size - self.at).map_or(most, |left| left.min(most));
         let (file, at) = (Arc::clone(&self.file), self.at);
@@ -140,7 +140,7 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file.into_parts().0, metadata.len()))
 }
 
-fn compare(path: &Path, source: &Source, pace: &Pace, cancelled: &AtomicBool) -> Result<Comparison, Failed> {
+fn compare(path: &Path, source: &Source, pace: &RateLimit, cancelled: &AtomicBool) -> Result<Comparison, Failed> {
     source.unchanged().map_err(Failed::Source)?;
     let (object, size) = open(path)?;
     if size != source.len {

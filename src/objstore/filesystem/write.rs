@@ -19,7 +19,7 @@ use super::{
     dirs::{self, Dirs},
     place::{Existing, place},
 };
-use crate::objstore::{Pace, Placed, Source, pace};
+use crate::objstore::{Placed, RateLimit, Source, rate_limit};
 
 /// How much is copied at once.
 pub(super) const BUFFER: usize = 256 * 1024;
@@ -83,7 +83,7 @@ impl Drop for Temp {
 pub(super) struct Writer {
     pub(super) dirs: Dirs,
     pub(super) live: Live,
-    pub(super) pace: Pace,
+    pub(super) pace: RateLimit,
 }
 
 impl Writer {
@@ -138,7 +138,7 @@ impl Writer {
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
-fn copy(source: &Source, target: &mut fs_err::File, pace: &Pace, cancelled: &AtomicBool) -> Result<(), Failed> {
+fn copy(source: &Source, target: &mut fs_err::File, pace: &RateLimit, cancelled: &AtomicBool) -> Result<(), Failed> {
     let most = BUFFER.min(pace.step());
     let (mut buffer, mut at) = (vec![0; most], 0);
     while at < source.len {
@@ -170,7 +170,7 @@ pub(super) fn fill(source: &Source, buffer: &mut [u8], at: u64) -> Result<(), St
 
 /// Waits for the pace's sake, on a thread that may block.
 pub(super) fn wait(pause: Duration, cancelled: &AtomicBool) -> io::Result<()> {
-    pace::rest(pause, || still_wanted(cancelled))
+    rate_limit::sleep_unless(pause, || still_wanted(cancelled))
 }
 
 pub(super) fn still_wanted(cancelled: &AtomicBool) -> io::Result<()> {

@@ -8,7 +8,7 @@ use super::{
     headers::Purpose,
     tries::{Failed, Tries},
 };
-use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion, pace};
+use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion, rate_limit};
 
 /// What one page of a listing holds, whichever call it came from.
 struct Page {
@@ -219,7 +219,7 @@ impl Store {
                 return Err(too_large());
             }
             body.extend_from_slice(&piece);
-            pace::pause(self.pace.receive(piece.len())).await;
+            rate_limit::wait(self.rate_limit.receive(piece.len())).await;
         }
         match expected {
             Some(expected) if expected != body.len() as u64 => {

@@ -21,7 +21,7 @@ use super::{
     headers::Purpose,
     tries::{Failed, Tries},
 };
-use crate::objstore::{Error, ErrorKind, Op, Reading, pace};
+use crate::objstore::{Error, ErrorKind, Op, Reading, rate_limit};
 
 /// An answer that brings bytes up to the object's end.
 struct Answer {
@@ -45,7 +45,7 @@ struct Stream {
     tries: Tries,
     /// What has arrived and was not handed out.
     held: Bytes,
-    /// What the pace wants to pass before more is handed out.
+    /// How long the rate limit wants to wait before more is handed out.
     pause: Duration,
     _permit: OwnedSemaphorePermit,
 }
@@ -137,7 +137,7 @@ impl Stream {
         if self.held.is_empty() && self.at == self.size {
             return Ok(None);
         }
-        pace::pause(self.pause).await;
+        rate_limit::wait(self.pause).await;
         while self.held.is_empty() {
             let Some(body) = &mut self.body else {
                 self.ask_again().await?;
@@ -161,9 +161,9 @@ impl Stream {
             };
             self.try_later(broken).await?;
         }
-        let pace = &self.store.pace;
-        let step = self.held.len().min(pace.step());
-        self.pause = pace.receive(step);
+        let rate_limit = &self.store.rate_limit;
+        let step = self.held.len().min(rate_limit.step());
+        self.pause = rate_limit.receive(step);
         Ok(Some((self.held.split_to(step), self)))
     }
 

@@ -45,10 +45,10 @@ use tokio::{
 
 use super::{
     errors,
-    paced::Paced,
+    limited_body::RateLimitedBody,
     progress::{Progress, Stall, Timeouts},
 };
-use crate::objstore::{Limits, Pace, config::S3Config};
+use crate::objstore::{Limits, RateLimit, config::S3Config};
 
 /// Putting parts together may take a store longer than answering anything else, and it is silent meanwhile.
 const COMPLETION_FACTOR: u32 = 4;
@@ -95,7 +95,7 @@ pub(super) fn with_stall_timeout(client: &Client, limits: &Limits, wanted: &S3Co
         builder = builder.http_client(StallTimeout {
             inner,
             timeouts: Timeouts::new(limits.stall, wanted),
-            pace: limits.pace.clone(),
+            rate_limit: limits.rate_limit.clone(),
             connections,
         });
     }
@@ -128,7 +128,7 @@ impl ClassifyRetry for Retries {
 struct StallTimeout<T> {
     inner: T,
     timeouts: Timeouts,
-    pace: Pace,
+    rate_limit: RateLimit,
     connections: Option<Arc<Semaphore>>,
 }
 
@@ -138,7 +138,7 @@ impl HttpClient for StallTimeout<SharedHttpClient> {
         SharedHttpConnector::new(StallTimeout {
             inner,
             timeouts: self.timeouts,
-            pace: self.pace.clone(),
+            rate_limit: self.rate_limit.clone(),
             connections: self.connections.clone(),
         })
     }
@@ -163,7 +163,7 @@ impl HttpClient for StallTimeout<SharedHttpClient> {
 impl HttpConnector for StallTimeout<SharedHttpConnector> {
     fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
         let (inner, mut timeouts, connections) = (self.inner.clone(), self.timeouts, self.connections.clone());
-        let pace = self.pace.clone();
+        let rate_limit = self.rate_limit.clone();
         HttpConnectorFuture::new(async move {
             let permit = match connections {
                 Some(connections) => connections.acquire_owned().await.ok(),
@@ -171,7 +171,7 @@ impl HttpConnector for StallTimeout<SharedHttpConnector> {
             };
             let progress = Arc::new(Progress::new());
             // What else has a body is a short document.
-            let paced = request.method() == "PUT";
+            let limited = request.method() == "PUT";
             let completion = request.method() == "POST" && request.uri().contains("uploadId=");
             if completion {
                 timeouts.answer = timeouts.completion;
@@ -181,8 +181,8 @@ impl HttpConnector for StallTimeout<SharedHttpConnector> {
             *request.body_mut() = match total {
                 0 => body,
                 _ => {
-                    let inner = match paced {
-                        true => SdkBody::from_body_1_x(Paced::new(body, pace, Arc::clone(&progress))),
+                    let inner = match limited {
+                        true => SdkBody::from_body_1_x(RateLimitedBody::new(body, rate_limit, Arc::clone(&progress))),
                         false => body,
                     };
                     let progress = Arc::clone(&progress);
