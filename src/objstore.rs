@@ -23,7 +23,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use self::backoff::Backoff;
 use self::config::{BucketConfig, ConfigError, Provider};
 pub use self::{
-    backoff::{Passing, patiently},
+    backoff::{Transient, retry_transient},
     rate_limit::RateLimit,
 };
 

@@ -3,7 +3,7 @@
 //! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
 //! answer's checksum, where there is one, is compared with ours. At most `requests_at_once` requests with a body run
 //! at once, over all files, and as many objects are read. Each attempt of a request ends when nothing moves for the stall
-//! time; what can heal is tried again, by one call no more often than the configuration says (`tries`).
+//! time; what can heal is tried again, by one call no more often than the configuration says (`retries`).
 //!
 //! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next life, or a
 //! lifecycle rule. On cancel: dropping a future closes its connection at once; open uploads are aborted in the
@@ -22,9 +22,9 @@ mod payload;
 mod progress;
 mod put;
 mod read;
+mod retries;
 mod stall_timeout;
 mod transport;
-mod tries;
 
 use std::{
     collections::HashSet,
@@ -40,7 +40,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 
 use self::{
-    body::{Frames, Slice},
+    body::{BufferPool, Slice},
     headers::Headers,
     multipart::Plan,
 };
@@ -70,7 +70,7 @@ struct Store {
     /// Those of objects that are being read.
     readings: Arc<Semaphore>,
     rate_limit: RateLimit,
-    frames: Frames,
+    buffers: BufferPool,
     /// Send MD5 in place of CRC32C.
     md5: AtomicBool,
     /// Whether to go over to MD5 when the store does not acknowledge CRC32C.
@@ -122,7 +122,7 @@ impl S3Bucket {
             permits: Semaphore::new(limits.requests_at_once.max(1)),
             readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
             rate_limit: limits.rate_limit.clone(),
-            frames: Frames::default(),
+            buffers: BufferPool::default(),
             md5: AtomicBool::new(config.send_content_md5 == Some(true)),
             md5_on_silence: config.send_content_md5.is_none(),
             sign_bodies: AtomicBool::new(false),
@@ -237,7 +237,7 @@ impl Bucket for S3Bucket {
     }
 
     async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
-        self.0.hold_against(key, source).await
+        self.0.compare_with(key, source).await
     }
 
     fn requests_for(&self, len: u64) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! Building it reads the TLS files that are named and touches no network. Nothing that the SDK does on its own account
 //! changes what is sent: no checksums but those that the caller gives, no chunked encoding, no time limits but those of
-//! the transport, no second guess at stalled streams. How often requests are tried stands in `tries`.
+//! the transport, no second guess at stalled streams. How often requests are tried stands in `retries`.
 
 mod error_body;
 mod region;
@@ -35,8 +35,8 @@ use aws_smithy_types::{
 use self::{region::Regions, site::Site};
 use super::{
     credentials::{self, Cache},
+    retries::retry_config,
     transport::{DIAL, Proxies, Transport},
-    tries::retry_config,
 };
 use crate::objstore::config::{ConfigError, Credentials, S3Config};
 
@@ -73,7 +73,7 @@ fn build(config: &S3Config, transport: Transport, provider: SharedCredentialsPro
             .timeout_config(TimeoutConfig::builder().connect_timeout(DIAL).build())
             .retry_config(retry_config(config.attempts))
             .app_name(AppName::new("narthex").expect("these letters may be in an app's name"))
-            .interceptor(Signature)
+            .interceptor(UserAgent)
     };
     let regions = Regions::new(&config.bucket, site, base());
     let corrections = Corrections {
@@ -85,7 +85,7 @@ fn build(config: &S3Config, transport: Transport, provider: SharedCredentialsPro
 
 /// Says who we are, in front of what the SDK says of itself; and ties to each answer which region was signed for.
 #[derive(Debug)]
-struct Signature;
+struct UserAgent;
 
 /// The region that a request was signed for.
 #[derive(Clone, Debug)]
@@ -96,9 +96,9 @@ impl Storable for SignedFor {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Signature {
+impl Intercept for UserAgent {
     fn name(&self) -> &'static str {
-        "Signature"
+        "UserAgent"
     }
 
     fn modify_before_transmit(

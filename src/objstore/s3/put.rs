@@ -27,7 +27,7 @@ use super::{
     errors,
     headers::Purpose,
     payload::{Digest, Form, Sums},
-    tries::Tries,
+    retries::RetryBudget,
 };
 use crate::objstore::{Error, ErrorKind, Op, Placed};
 
@@ -37,12 +37,12 @@ pub(super) enum Sent<T> {
     /// The store has it.
     Done(T),
     /// The store wants the request in another form: try again so.
-    Wants(Wish),
+    RetryWith(Change),
 }
 
 /// Another form of request, and why we think that the store wants it.
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(super) enum Change {
     /// With MD5 in place of CRC32C.
     Md5(String),
     /// With a body that is signed.
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// Runs `send` until it does not ask for another form of the request any more.
-    pub(super) async fn settle_form<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
+    pub(super) async fn send_in_accepted_form<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Sent<T>, Error>>,
     {
@@ -87,21 +87,25 @@ impl Store {
         for _ in 0..4 {
             let sent = send().await;
             if let Some(reason) = trial.take() {
-                self.try_was_right(sent.is_ok(), reason);
+                self.record_trial(sent.is_ok(), reason);
             }
             match sent? {
                 Sent::Done(done) => return Ok(done),
-                Sent::Wants(Wish::SignedBody(reason)) => {
+                Sent::RetryWith(Change::SignedBody(reason)) => {
                     if !self.sign_bodies.swap(true, Ordering::Relaxed) {
                         trial = Some(reason);
                     }
                 }
-                Sent::Wants(Wish::Md5(reason)) => {
+                Sent::RetryWith(Change::Md5(reason)) => {
                     if !self.md5.swap(true, Ordering::Relaxed) {
-                        tracing::info!(bucket = self.identity, reason, "sending Content-MD5 in place of CRC32C");
+                        tracing::info!(
+                            bucket = self.identity,
+                            reason,
+                            "sending Content-MD5 in place of CRC32C from now on"
+                        );
                     }
                 }
-                Sent::Wants(Wish::NoCondition(reason)) => {
+                Sent::RetryWith(Change::NoCondition(reason)) => {
                     if !self.unconditional.swap(true, Ordering::Relaxed) {
                         tracing::info!(
                             bucket = self.identity,
@@ -117,7 +121,7 @@ impl Store {
     }
 
     /// Whether bodies are to be signed from now on, as was tried for `reason`.
-    fn try_was_right(&self, right: bool, reason: String) {
+    fn record_trial(&self, right: bool, reason: String) {
         if right {
             let bucket = &self.identity;
             tracing::info!(
@@ -132,16 +136,16 @@ impl Store {
 
     /// One object, one request, from a file.
     pub(super) async fn put_whole(&self, key: &str, slice: &Slice) -> Result<(), Error> {
-        let tries = self.tries();
-        self.settle_form(key, || async {
+        let budget = self.retry_budget();
+        self.send_in_accepted_form(key, || async {
             let _permit = self.permit().await;
             let once = || async {
                 let digest = self.digest(key, slice, self.hasher()).await?;
-                let (body, failure) = slice.body(&self.frames);
+                let (body, failure) = slice.body(&self.buffers);
                 let part = Part { key, digest, failure };
-                Ok(self.put(&part, body, false, &tries).await?)
+                Ok(self.put(&part, body, false, &budget).await?)
             };
-            tries.run(once).await
+            budget.run(once).await
         })
         .await
         .map(drop)
@@ -149,8 +153,8 @@ impl Store {
 
     /// One object, one request, from memory; with `new` only if there is none of that key.
     pub(super) async fn put_memory(&self, key: &str, bytes: &Bytes, new: bool) -> Result<Placed, Error> {
-        let tries = self.tries();
-        self.settle_form(key, || async {
+        let budget = self.retry_budget();
+        self.send_in_accepted_form(key, || async {
             let _permit = self.permit().await;
             let once = || async {
                 let mut sums = self.sums(self.hasher());
@@ -158,19 +162,25 @@ impl Store {
                 let (digest, failure) = (sums.finish(), Failure::default());
                 let body = ByteStream::new(SdkBody::from(bytes.clone()));
                 let part = Part { key, digest, failure };
-                Ok(self.put(&part, body, new, &tries).await?)
+                Ok(self.put(&part, body, new, &budget).await?)
             };
-            tries.run(once).await
+            budget.run(once).await
         })
         .await
     }
 
     pub(super) async fn digest(&self, key: &str, slice: &Slice, checksum: Hasher) -> Result<Digest, Error> {
-        let digest = slice.digest(self.sums(checksum), &self.frames).await.map(Sums::finish);
+        let digest = slice.digest(self.sums(checksum), &self.buffers).await.map(Sums::finish);
         digest.map_err(|reason| self.error(Op::Upload, key, ErrorKind::Local, reason))
     }
 
-    async fn put(&self, part: &Part<'_>, body: ByteStream, new: bool, tries: &Tries) -> Result<Sent<Placed>, Error> {
+    async fn put(
+        &self,
+        part: &Part<'_>,
+        body: ByteStream,
+        new: bool,
+        budget: &RetryBudget,
+    ) -> Result<Sent<Placed>, Error> {
         let Part { key, digest, failure } = part;
         let checksum = &digest.checksum;
         let conditional = new && !self.unconditional.load(Ordering::Relaxed);
@@ -183,12 +193,12 @@ impl Store {
             .set_if_none_match(conditional.then(|| "*".to_owned()))
             .set_checksum_crc32_c(checksum.crc32c())
             .set_content_md5(checksum.md5());
-        let request = self.on_account(request.customize(), Purpose::Create, tries);
+        let request = self.within_budget(request.customize(), Purpose::Create, budget);
         match request.interceptor(digest.payload.signing()).send().await {
             Ok(answer) => self.acknowledged(key, checksum, answer.checksum_crc32_c(), Placed::Created),
             Err(error) if conditional && errors::is_there_already(&error) => Ok(Sent::Done(Placed::Exists)),
             Err(error) => match errors::knows_no_condition(&error).filter(|_| conditional) {
-                Some(reason) => Ok(Sent::Wants(Wish::NoCondition(reason))),
+                Some(reason) => Ok(Sent::RetryWith(Change::NoCondition(reason))),
                 None => self.refused(key, digest.form(), failure, error),
             },
         }
@@ -214,14 +224,14 @@ impl Store {
                 );
                 Err(self.error(Op::Upload, key, ErrorKind::Integrity, detail))
             }
-            None if self.md5_on_silence => Ok(Sent::Wants(Wish::Md5(
+            None if self.md5_on_silence => Ok(Sent::RetryWith(Change::Md5(
                 "the store does not acknowledge CRC32C checksums".to_owned(),
             ))),
             None => Ok(Sent::Done(done)),
         }
     }
 
-    /// Sorts a failed request: our own file, a wish for another form, or the store's refusal.
+    /// Sorts a failed request: our own file, a change for another form, or the store's refusal.
     pub(super) fn refused<T, E>(
         &self,
         key: &str,
@@ -238,12 +248,12 @@ impl Store {
         if form.unsigned
             && let Some(reason) = errors::wants_signed_body(&error)
         {
-            return Ok(Sent::Wants(Wish::SignedBody(reason)));
+            return Ok(Sent::RetryWith(Change::SignedBody(reason)));
         }
         if form.crc32c
             && let Some(reason) = errors::wants_md5(&error)
         {
-            return Ok(Sent::Wants(Wish::Md5(reason)));
+            return Ok(Sent::RetryWith(Change::Md5(reason)));
         }
         Err(self.sdk_error(Op::Upload, key, error))
     }

@@ -6,7 +6,7 @@
 //! arrives. However slow an upload is, it is not cut while it moves.
 //! Where the configuration grants more time than that for the TLS handshake or the head of an answer, it is granted here.
 //! A stalled attempt fails with [`Stall`], and the SDK does not retry it: a store that hangs would hang for many times
-//! the stall time. It is tried once more, on another connection (`tries`).
+//! the stall time. It is tried once more, on another connection (`retries`).
 
 use std::{
     future::Future,

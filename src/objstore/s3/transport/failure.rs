@@ -8,14 +8,14 @@ use crate::trust::ServerProblem;
 
 /// Something took longer than it may.
 #[derive(Debug)]
-pub(super) struct Slow {
+pub(super) struct TimedOut {
     what: &'static str,
     limit: Duration,
     /// Whether it was the answer.
     answer: bool,
 }
 
-impl Slow {
+impl TimedOut {
     pub(super) fn handshake(limit: Duration) -> Self {
         let (what, answer) = ("the TLS handshake", false);
         Self { what, limit, answer }
@@ -32,19 +32,19 @@ impl Slow {
     }
 }
 
-impl fmt::Display for Slow {
+impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "waited {:?} for {}", self.limit, self.what)
     }
 }
 
-impl Error for Slow {}
+impl Error for TimedOut {}
 
 /// Whether the connection stood and no answer came in time.
 pub(in crate::objstore::s3) fn no_answer(error: &ConnectorError) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref().is_some_and(|slow: &Slow| slow.answer) {
+        if error.downcast_ref().is_some_and(|slow: &TimedOut| slow.answer) {
             return true;
         }
         next = error.source();
@@ -115,7 +115,7 @@ pub(super) fn connector_error(error: BoxError, dialling: bool) -> ConnectorError
 fn kind(error: &(dyn Error + 'static)) -> Kind {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<Slow>() {
+        if error.is::<TimedOut>() {
             return Kind::Timeout;
         }
         if let Some(found) = error.downcast_ref::<io::Error>() {
@@ -154,7 +154,7 @@ fn of_io(error: &io::Error) -> Kind {
         None if error.kind() == io::ErrorKind::TimedOut => Kind::Timeout,
         None => match error.get_ref() {
             // An error that was only carried as one of I/O.
-            Some(inner) if inner.is::<Slow>() => Kind::Timeout,
+            Some(inner) if inner.is::<TimedOut>() => Kind::Timeout,
             _ => Kind::Io,
         },
     }

@@ -85,7 +85,7 @@ impl Tls {
         match (fresh, last) {
             (Ok(Ok(config)), _) => Ok(config),
             (Ok(Err(error)), Some(last)) => {
-                tracing::warn!(%error, "TLS files cannot be used; going on with what they held before");
+                tracing::warn!(%error, "TLS files cannot be used; keeping what was read from them last");
                 Ok(Arc::clone(&last.config))
             }
             (Ok(Err(error)), None) => Err(error),
