@@ -10,7 +10,7 @@ mod blocking;
 pub mod config;
 mod filesystem;
 pub mod layers;
-mod pace;
+mod rate_limit;
 mod s3;
 
 use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
@@ -23,8 +23,8 @@ use prometheus_client::registry::Registry;
 pub(crate) use self::backoff::Backoff;
 use self::config::{BucketConfig, ConfigError, Provider};
 pub use self::{
-    backoff::{Passing, patiently},
-    pace::Pace,
+    backoff::{Transient, retry_transient},
+    rate_limit::RateLimit,
 };
 
 /// How old what an upload left behind must be before it is taken for given up: other processes may be at work on it, and
@@ -39,7 +39,7 @@ pub struct Limits {
     /// How long a request may make no progress at all (30 s).
     pub stall: Duration,
     /// How fast bodies may move, and how many bytes of them did; without limit by default.
-    pub pace: Pace,
+    pub rate_limit: RateLimit,
 }
 
 impl Default for Limits {
@@ -47,7 +47,7 @@ impl Default for Limits {
         Self {
             requests_at_once: 4,
             stall: Duration::from_secs(30),
-            pace: Pace::default(),
+            rate_limit: RateLimit::default(),
         }
     }
 }

@@ -18,24 +18,27 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ExtendedKeyPurpose, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ExtendedKeyPurpose, InconsistentKeys,
+    OtherError, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime, pem::PemObject as _},
     server::{
         ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
 };
 
 use self::certificate::{Certificate, Validity};
+pub use self::handshake::ServerProblem;
 
 mod certificate;
+mod handshake;
 
 /// id-kp-serverAuth and id-kp-clientAuth.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
@@ -80,17 +83,25 @@ impl Trusted {
     /// # Errors
     /// None can be read.
     pub fn read(pem: &[u8]) -> Result<(Self, Vec<String>), NoCertificate> {
+        let found = CertificateDer::pem_slice_iter(pem);
+        Self::of(found.map(|found| found.map_err(|error| error.to_string())))
+    }
+
+    /// The same of certificates that were read already, as those of the system.
+    ///
+    /// # Errors
+    /// None can be read.
+    pub fn of(
+        certificates: impl IntoIterator<Item = Result<CertificateDer<'static>, String>>,
+    ) -> Result<(Self, Vec<String>), NoCertificate> {
         let mut trusted = Self {
             certificates: Vec::new(),
             issuers: Vec::new(),
             hints: Vec::new(),
         };
         let mut skipped = Vec::new();
-        for (at, found) in CertificateDer::pem_slice_iter(pem).enumerate() {
-            let added = found
-                .map_err(|error| error.to_string())
-                .and_then(|der| trusted.add(der));
-            if let Err(problem) = added {
+        for (at, found) in certificates.into_iter().enumerate() {
+            if let Err(problem) = found.and_then(|der| trusted.add(der)) {
                 skipped.push(format!("certificate {} of the file: {problem}", at + 1));
             }
         }
@@ -244,6 +255,25 @@ fn readable_key<'a>(der: &CertificateDer<'a>) -> CertificateDer<'a> {
     match Certificate::read(der) {
         Ok(certificate) => readable(der, &certificate),
         Err(_) => der.clone(),
+    }
+}
+
+/// A certificate to show, of any version, with what links it to its CA, and its key.
+///
+/// # Errors
+/// The key is of a kind that is not supported, or not that of the certificate.
+pub fn shown(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, Error> {
+    let key = provider.key_provider.load_private_key(key)?;
+    // rustls compares the two, but reads nothing older than version 3.
+    let own = chain.first().ok_or(Error::NoCertificatesPresented)?;
+    let readable = CertifiedKey::new(vec![readable_key(own).into_owned()], Arc::clone(&key));
+    match readable.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(CertifiedKey::new(chain, key))),
+        Err(error) => Err(error),
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli,
-    objstore::{self, Bucket, Limits, Pace, config::BucketConfig},
+    objstore::{self, Bucket, Limits, RateLimit, config::BucketConfig},
     ops::supervisor::{self, Outcome, Signal},
 };
 
@@ -53,7 +53,7 @@ impl Completion {
 #[derive(Clone, Debug)]
 pub(super) struct OpenBucket {
     pub(super) bucket: Arc<dyn Bucket>,
-    pub(super) pace: Pace,
+    pub(super) pace: RateLimit,
 }
 
 /// Opens the bucket that `flags` describe; nothing is sent yet.
@@ -72,10 +72,10 @@ pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rat
     for warning in &config.warnings {
         tracing::warn!(warning, "object storage configuration");
     }
-    let pace = Pace::at_most(max_rate);
+    let pace = RateLimit::at_most(max_rate);
     let limits = Limits {
         requests_at_once,
-        pace: pace.clone(),
+        rate_limit: pace.clone(),
         ..Limits::default()
     };
     let bucket = objstore::open(&config, &limits, &mut Registry::default()).await;

@@ -32,8 +32,8 @@ use self::{
     write::{Content, Failed, InProgress, Writer},
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pace, Placed, Reading, STALE_AFTER, Source,
-    config::FilesystemConfig, pace,
+    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, STALE_AFTER, Source,
+    config::FilesystemConfig, rate_limit,
 };
 use crate::threads::StopOnDrop;
 
@@ -49,7 +49,7 @@ pub(super) struct Filesystem {
     permits: Arc<Semaphore>,
     /// Those of objects that are being read.
     readings: Arc<Semaphore>,
-    pace: Pace,
+    rate_limit: RateLimit,
     writer: Arc<Writer>,
     cleanup: TaskTracker,
 }
@@ -74,11 +74,11 @@ impl Filesystem {
             base,
             permits: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
             readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
-            pace: limits.pace.clone(),
+            rate_limit: limits.rate_limit.clone(),
             writer: Arc::new(Writer {
                 dirs: Dirs::below(&config.directory),
                 live: InProgress::default(),
-                pace: limits.pace.clone(),
+                rate_limit: limits.rate_limit.clone(),
             }),
             cleanup,
         }
@@ -229,7 +229,7 @@ impl Bucket for Filesystem {
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let path = self.path(Op::Get, key)?;
         let read = self.blocking(Op::Get, key, move || read(&path, limit)).await?;
-        pace::pause(self.pace.receive(read.as_ref().map_or(0, Vec::len))).await;
+        rate_limit::wait(self.rate_limit.receive(read.as_ref().map_or(0, Vec::len))).await;
         read.map(Bytes::from).ok_or_else(|| {
             let detail = format!("the object has more than the {limit} bytes that are read at most");
             Error {

@@ -17,7 +17,7 @@ use super::{
     files::{self, TOMBSTONES},
     target::{Target, sync_dir},
     tombstones,
-    wire::{Failed, fetch, patiently},
+    wire::{Failed, fetch, retry_transient},
 };
 use crate::{
     objstore::{self, Bucket, Comparison, ErrorKind, Object, Scope, Source},
@@ -120,14 +120,14 @@ impl Run {
     /// What the bucket has under this name.
     async fn wanted(&self, id: BlockId) -> Result<Wanted, Failed> {
         let key = format!("{id}/meta.json");
-        let text = patiently(|| async { Ok(self.bucket.get(&key, LARGEST_META).await?) }).await?;
+        let text = retry_transient(|| async { Ok(self.bucket.get(&key, LARGEST_META).await?) }).await?;
         let meta = Meta::parse(&text).map_err(|error| Failed::Wrong(format!("meta.json cannot be used: {error}")))?;
         if meta.ulid != id {
             let why = format!("meta.json is that of the block {}", meta.ulid);
             return Err(Failed::Wrong(why));
         }
         let dir = id.to_string();
-        let listed: Vec<Object> = patiently(|| async { Ok(self.bucket.list(&dir).await?) }).await?;
+        let listed: Vec<Object> = retry_transient(|| async { Ok(self.bucket.list(&dir).await?) }).await?;
         let said = meta.files().map_err(Failed::Wrong)?;
         let files = files::of_block(id, said.as_deref(), &listed).map_err(Failed::Wrong)?;
         Ok(Wanted {
@@ -200,7 +200,7 @@ impl Run {
             // It is never closed; were it, the bucket's own limit would remain.
             let _permit = self.permits.acquire().await.ok();
             let (key, path) = (format!("{}/{}", wanted.id, file.rel_path), dir.join(&file.rel_path));
-            patiently(|| fetch(&*self.bucket, &key, size(file), &path)).await
+            retry_transient(|| fetch(&*self.bucket, &key, size(file), &path)).await
         });
         let mut fetched = std::pin::pin!(fetched.buffer_unordered(self.at_once));
         let mut trouble = Ok(());
@@ -297,7 +297,7 @@ impl Run {
             path,
         };
         let key = format!("{id}/{}", file.rel_path);
-        let compared = patiently(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
+        let compared = retry_transient(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
         Ok(match compared {
             Comparison::Same(_) => Ok(()),
             Comparison::Different(how) => Err(how),

@@ -130,7 +130,7 @@ pub(super) async fn open(
     let limits = objstore::Limits {
         requests_at_once: flags.shipper.requests_at_once(),
         stall: STALL,
-        pace: objstore::Pace::default(),
+        rate_limit: objstore::RateLimit::default(),
     };
     let bucket = objstore::open(config, &limits, registry)
         .await

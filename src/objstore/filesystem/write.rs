@@ -19,7 +19,7 @@ use super::{
     dirs::{self, Dirs},
     place::{Existing, place},
 };
-use crate::objstore::{Pace, Placed, Source, pace};
+use crate::objstore::{Placed, RateLimit, Source, rate_limit};
 
 /// How much is copied at once.
 pub(super) const BUFFER: usize = 256 * 1024;
@@ -83,7 +83,7 @@ impl Drop for Temp {
 pub(super) struct Writer {
     pub(super) dirs: Dirs,
     pub(super) live: InProgress,
-    pub(super) pace: Pace,
+    pub(super) rate_limit: RateLimit,
 }
 
 impl Writer {
@@ -119,12 +119,12 @@ impl Writer {
         let (temp, mut file) = Temp::create(dir, name, Arc::clone(&self.live))?;
         let len = match content {
             Content::Memory(bytes) => {
-                wait(self.pace.send(bytes.len()), cancelled)?;
+                wait(self.rate_limit.send(bytes.len()), cancelled)?;
                 file.write_all(bytes)?;
                 bytes.len() as u64
             }
             Content::File(source) => {
-                copy(source, &mut file, &self.pace, cancelled)?;
+                copy(source, &mut file, &self.rate_limit, cancelled)?;
                 source.len
             }
         };
@@ -138,14 +138,14 @@ impl Writer {
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
-fn copy(source: &Source, target: &mut fs_err::File, pace: &Pace, cancelled: &AtomicBool) -> Result<(), Failed> {
-    let most = BUFFER.min(pace.step());
+fn copy(source: &Source, target: &mut fs_err::File, rate_limit: &RateLimit, cancelled: &AtomicBool) -> Result<(), Failed> {
+    let most = BUFFER.min(rate_limit.step());
     let (mut buffer, mut at) = (vec![0; most], 0);
     while at < source.len {
         check_cancelled(cancelled)?;
         let take = usize::try_from(source.len - at).map_or(most, |left| left.min(most));
         fill(source, &mut buffer[..take], at).map_err(Failed::Source)?;
-        wait(pace.send(take), cancelled)?;
+        wait(rate_limit.send(take), cancelled)?;
         target.write_all(&buffer[..take])?;
         at += take as u64;
     }
@@ -168,9 +168,9 @@ pub(super) fn fill(source: &Source, buffer: &mut [u8], at: u64) -> Result<(), St
     })
 }
 
-/// Waits for the pace's sake, on a thread that may block.
+/// Waits as long as the rate limit asks for, on a thread that may block.
 pub(super) fn wait(pause: Duration, cancelled: &AtomicBool) -> io::Result<()> {
-    pace::rest(pause, || check_cancelled(cancelled))
+    rate_limit::sleep_unless(pause, || check_cancelled(cancelled))
 }
 
 pub(super) fn check_cancelled(cancelled: &AtomicBool) -> io::Result<()> {

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     audit::integrity,
     objstore::{
-        Limits, Pace,
+        Limits, RateLimit,
         config::{BucketConfig, FilesystemConfig, Provider},
         layers::{Fault, Faulty},
     },
@@ -46,7 +46,7 @@ impl Scene {
         };
         let limits = Limits {
             requests_at_once: 1,
-            pace: Pace::default(),
+            rate_limit: RateLimit::default(),
             ..Limits::default()
         };
         let bucket = objstore::open(&config, &limits, &mut Registry::default())

@@ -1,18 +1,17 @@
-//! The watch over every request: it ends when nothing moves.
+//! The stall timeout of every request: it ends when nothing moves.
 //!
-//! Wrapped around the transport, below the SDK's retries, so that each attempt is watched by itself and the pauses
-//! between attempts are not mistaken for a stall. Nor is the time for which a body waits for the bucket's pace. What counts as progress: the transport takes a piece of the body, the
-//! head of the answer arrives, a piece of the answer arrives. However slow an upload is, it is not cut while it moves.
+//! Wrapped around the transport, below the SDK's retries, so that each attempt has a timeout of its own and the pauses
+//! between attempts are not mistaken for a stall. Nor is the time for which a body waits for the bucket's rate limit. What
+//! counts as progress: the transport takes a piece of the body, the head of the answer arrives, a piece of the answer
+//! arrives. However slow an upload is, it is not cut while it moves.
 //! Where the configuration grants more time than that for the TLS handshake or the head of an answer, it is granted here.
 //! A stalled attempt fails with [`Stall`], and the SDK does not retry it: a store that hangs would hang for many times
-//! the stall time. It is tried once more, on another connection (`tries`).
+//! the stall time. It is tried once more, on another connection (`retries`).
 
 use std::{
-    error::Error as StdError,
-    fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -44,37 +43,22 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{errors, paced::Paced};
-use crate::objstore::{Limits, Pace, config::S3Config};
-
-/// What the kernel and proxies on the way may still hold when the transport has taken the last byte.
-const IN_FLIGHT: u64 = 4 << 20;
-
-/// The slowest connection, in bytes per second, for which that is taken into account when its real speed is unknown.
-const ASSUMED_RATE: u64 = 128 << 10;
+use super::{
+    errors,
+    limited_body::RateLimitedBody,
+    progress::{Progress, Stall, Timeouts},
+};
+use crate::objstore::{Limits, RateLimit, config::S3Config};
 
 /// Putting parts together may take a store longer than answering anything else, and it is silent meanwhile.
-const COMPLETION_PATIENCE: u32 = 4;
+const COMPLETION_FACTOR: u32 = 4;
 
 /// Statuses that are worth a retry beside those that the SDK knows (5xx): time-out, too many requests, and two that
 /// proxies use for connections that were closed or an origin that failed.
 const MORE_TRANSIENT_STATUSES: [u16; 4] = [408, 429, 499, 520];
 
-/// How long each stage of a request may take without progress.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Anything that moves bytes.
-    stall: Duration,
-    /// Until the first byte of the body is taken: dialling, and the TLS handshake.
-    connecting: Duration,
-    /// The head of the answer.
-    answer: Duration,
-    /// The head of the answer to what puts parts together.
-    completion: Duration,
-}
-
-impl Patience {
-    fn new(stall: Duration, config: &S3Config) -> Self {
+impl Timeouts {
+    pub(super) fn new(stall: Duration, config: &S3Config) -> Self {
         let handshake = match config.insecure {
             true => Duration::ZERO,
             false => config.http.tls_handshake_timeout,
@@ -85,16 +69,16 @@ impl Patience {
             stall,
             connecting: stall.max(handshake),
             answer: stall.max(head),
-            completion: (stall * COMPLETION_PATIENCE).max(head),
+            completion: (stall * COMPLETION_FACTOR).max(head),
         }
     }
 }
 
-/// The client with the watch around its transport, and with what this program relies on: no checksums but ours (the
-/// SDK's own would turn a plain PUT into a chunked one with a trailer), no second watch.
+/// The client with the stall timeout around its transport, and with what this program relies on: no checksums but ours (the
+/// SDK's own would turn a plain PUT into a chunked one with a trailer), no second timeout.
 ///
 /// Where the transport limits its connections, waiting for one must not be taken for a stall, and so is done here.
-pub(super) fn guarded(client: &Client, limits: &Limits, wanted: &S3Config) -> Client {
+pub(super) fn with_stall_timeout(client: &Client, limits: &Limits, wanted: &S3Config) -> Client {
     let config = client.config();
     let mut builder = config
         .to_builder()
@@ -108,30 +92,15 @@ pub(super) fn guarded(client: &Client, limits: &Limits, wanted: &S3Config) -> Cl
             .max_conns_per_host
             .map(|limit| limit.get().min(Semaphore::MAX_PERMITS));
         let connections = connections.map(|limit| Arc::new(Semaphore::new(limit)));
-        builder = builder.http_client(Guard {
+        builder = builder.http_client(StallTimeout {
             inner,
-            patience: Patience::new(limits.stall, wanted),
-            pace: limits.pace.clone(),
+            timeouts: Timeouts::new(limits.stall, wanted),
+            rate_limit: limits.rate_limit.clone(),
             connections,
         });
     }
     Client::from_conf(builder.build())
 }
-
-/// Nothing moved for too long.
-#[derive(Debug)]
-pub(super) struct Stall {
-    doing: &'static str,
-    waited: Duration,
-}
-
-impl fmt::Display for Stall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no progress for {:?} while {}", self.waited, self.doing)
-    }
-}
-
-impl StdError for Stall {}
 
 /// What the SDK's own rules for retries lack.
 #[derive(Debug)]
@@ -156,20 +125,20 @@ impl ClassifyRetry for Retries {
 }
 
 #[derive(Debug)]
-struct Guard<T> {
+struct StallTimeout<T> {
     inner: T,
-    patience: Patience,
-    pace: Pace,
+    timeouts: Timeouts,
+    rate_limit: RateLimit,
     connections: Option<Arc<Semaphore>>,
 }
 
-impl HttpClient for Guard<SharedHttpClient> {
+impl HttpClient for StallTimeout<SharedHttpClient> {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
         let inner = self.inner.http_connector(settings, components);
-        SharedHttpConnector::new(Guard {
+        SharedHttpConnector::new(StallTimeout {
             inner,
-            patience: self.patience,
-            pace: self.pace.clone(),
+            timeouts: self.timeouts,
+            rate_limit: self.rate_limit.clone(),
             connections: self.connections.clone(),
         })
     }
@@ -191,10 +160,10 @@ impl HttpClient for Guard<SharedHttpClient> {
     }
 }
 
-impl HttpConnector for Guard<SharedHttpConnector> {
+impl HttpConnector for StallTimeout<SharedHttpConnector> {
     fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
-        let (inner, mut patience, connections) = (self.inner.clone(), self.patience, self.connections.clone());
-        let pace = self.pace.clone();
+        let (inner, mut timeouts, connections) = (self.inner.clone(), self.timeouts, self.connections.clone());
+        let rate_limit = self.rate_limit.clone();
         HttpConnectorFuture::new(async move {
             let permit = match connections {
                 Some(connections) => connections.acquire_owned().await.ok(),
@@ -202,26 +171,26 @@ impl HttpConnector for Guard<SharedHttpConnector> {
             };
             let progress = Arc::new(Progress::new());
             // What else has a body is a short document.
-            let paced = request.method() == "PUT";
+            let limited = request.method() == "PUT";
             let completion = request.method() == "POST" && request.uri().contains("uploadId=");
             if completion {
-                patience.answer = patience.completion;
+                timeouts.answer = timeouts.completion;
             }
             let body = request.take_body();
             let total = body.content_length().unwrap_or(0);
             *request.body_mut() = match total {
                 0 => body,
                 _ => {
-                    let inner = match paced {
-                        true => SdkBody::from_body_1_x(Paced::new(body, pace, Arc::clone(&progress))),
+                    let inner = match limited {
+                        true => SdkBody::from_body_1_x(RateLimitedBody::new(body, rate_limit, Arc::clone(&progress))),
                         false => body,
                     };
                     let progress = Arc::clone(&progress);
-                    SdkBody::from_body_1_x(WatchedRequest { inner, progress })
+                    SdkBody::from_body_1_x(RequestBody { inner, progress })
                 }
             };
-            let response = watch(inner.call(request), &progress, total, patience).await?;
-            Ok(watched_response(response, patience.stall, permit))
+            let response = watch(inner.call(request), &progress, total, timeouts).await?;
+            Ok(with_read_timeout(response, timeouts.stall, permit))
         })
     }
 }
@@ -231,29 +200,33 @@ async fn watch(
     call: HttpConnectorFuture,
     progress: &Progress,
     total: u64,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<HttpResponse, ConnectorError> {
     let mut call = std::pin::pin!(call);
     loop {
-        let (deadline, limit, doing) = progress.deadline(total, patience);
+        let (deadline, limit, doing) = progress.deadline(total, timeouts);
         tokio::select! {
             biased;
             answer = &mut call => return answer,
             () = tokio::time::sleep_until(deadline) => {}
         }
         // The transport may have moved on meanwhile; it tells without waking us, for it does so very often.
-        if progress.deadline(total, patience).0 <= Instant::now() {
+        if progress.deadline(total, timeouts).0 <= Instant::now() {
             let stall = Stall { doing, waited: limit };
             return Err(ConnectorError::other(Box::new(stall), None));
         }
     }
 }
 
-fn watched_response(mut response: HttpResponse, stall: Duration, permit: Option<OwnedSemaphorePermit>) -> HttpResponse {
+fn with_read_timeout(
+    mut response: HttpResponse,
+    stall: Duration,
+    permit: Option<OwnedSemaphorePermit>,
+) -> HttpResponse {
     let inner = response.take_body();
     *response.body_mut() = match inner.bytes() {
         Some(_) => inner,
-        None => SdkBody::from_body_1_x(WatchedResponse {
+        None => SdkBody::from_body_1_x(ResponseBody {
             inner,
             stall,
             timer: None,
@@ -264,80 +237,12 @@ fn watched_response(mut response: HttpResponse, stall: Duration, permit: Option<
     response
 }
 
-/// How far one request has come.
-#[derive(Debug)]
-pub(super) struct Progress(Mutex<Taken>);
-
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    bytes: u64,
-    start: Instant,
-    last: Instant,
-}
-
-impl Progress {
-    pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self(Mutex::new(Taken {
-            bytes: 0,
-            start: now,
-            last: now,
-        }))
-    }
-
-    fn took(&self, bytes: u64) {
-        let mut taken = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        taken.bytes += bytes;
-        taken.last = Instant::now();
-    }
-
-    /// The body itself lets nothing pass until then: no stall of the transport.
-    pub(super) fn holds_until(&self, then: Instant) {
-        let mut taken = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        taken.last = taken.last.max(then);
-    }
-
-    /// When the request is taken for stalled if nothing moves until then, how long that is, and what it is waiting for.
-    fn deadline(&self, total: u64, patience: Patience) -> (Instant, Duration, &'static str) {
-        let taken = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if total > 0 && taken.bytes < total {
-            let (limit, doing) = if taken.bytes == 0 {
-                (patience.connecting, "connecting")
-            } else {
-                (patience.stall, "sending the body")
-            };
-            return (taken.last + limit, limit, doing);
-        }
-        let (limit, doing) = if total == 0 {
-            let limit = patience.connecting.max(patience.answer);
-            (limit, "connecting or waiting for the answer")
-        } else {
-            let drained = drain_time(total, taken.last.duration_since(taken.start));
-            (patience.answer + drained, "waiting for the answer")
-        };
-        (taken.last + limit, limit, doing)
-    }
-}
-
-/// How long bytes that the transport has taken may still be on their way, when `total` bytes were taken within
-/// `elapsed`: a slow connection behind a large buffer must not be cut for its silence.
-fn drain_time(total: u64, elapsed: Duration) -> Duration {
-    let buffered = total.min(IN_FLIGHT);
-    let assumed = Duration::from_millis(buffered * 1000 / ASSUMED_RATE);
-    if total < 2 * IN_FLIGHT {
-        return assumed;
-    }
-    // The first bytes vanish into the buffer at once; what came after them shows the real speed.
-    let measured = elapsed.mul_f64(buffered as f64 / (total - IN_FLIGHT) as f64);
-    assumed.max(measured)
-}
-
-struct WatchedRequest {
+struct RequestBody {
     inner: SdkBody,
     progress: Arc<Progress>,
 }
 
-impl Body for WatchedRequest {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -358,7 +263,7 @@ impl Body for WatchedRequest {
     }
 }
 
-struct WatchedResponse {
+struct ResponseBody {
     inner: SdkBody,
     stall: Duration,
     /// Runs only while somebody waits: a reader that takes its time is no stall of the store.
@@ -367,7 +272,7 @@ struct WatchedResponse {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Body for WatchedResponse {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -405,26 +310,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_buffered_gets_time_to_drain() {
-        const MIB: u64 = 1 << 20;
-        let secs = Duration::from_secs;
-        for (total, elapsed, expected, why) in [
-            (0, secs(0), secs(0), "nothing was sent"),
-            (128 << 10, secs(0), secs(1), "a small body, at the assumed rate"),
-            (4 * MIB, secs(0), secs(32), "all of it may sit in buffers"),
-            (64 * MIB, secs(1), secs(32), "fast: the assumed rate is the longer"),
-            (
-                16 * MIB,
-                secs(1200),
-                secs(400),
-                "12 MiB took 20 minutes, so 4 MiB take a third of that",
-            ),
-        ] {
-            assert_eq!(drain_time(total, elapsed), expected, "{why}");
-        }
-    }
-
-    #[test]
     fn the_configuration_can_grant_more_time_and_no_end_it_cannot() {
         let secs = Duration::from_secs;
         let yaml = |http: &str| {
@@ -445,7 +330,7 @@ mod tests {
             ("tls_handshake_timeout: 45s", 45, 30, 120),
             ("tls_handshake_timeout: 0s", 30, 30, 120),
         ] {
-            let got = Patience::new(secs(30), &yaml(http));
+            let got = Timeouts::new(secs(30), &yaml(http));
             let got = [got.stall, got.connecting, got.answer, got.completion].map(|limit| limit.as_secs());
             assert_eq!(got, [30, connecting, answer, completion], "{http}");
         }

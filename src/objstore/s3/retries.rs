@@ -1,15 +1,15 @@
-//! How often a request is made, and how long to rest in between: the one policy of this store.
+//! How often a request is made, and how long to wait in between: the one policy of this store.
 //!
-//! | What fails | Who tries again | How often | Rest |
+//! | What fails | Who tries again | How often | Wait |
 //! |---|---|---|---|
 //! | an answer or a connection, in a way that passes (5xx, 408, 429, 499, 520, refused, cut) | the SDK | as often as is left | random, up to 0.2 s at first, 1 s at most |
-//! | nothing moves for the stall time | [`Tries::run`] | once more | none, it was long enough |
-//! | a body that was damaged on its way; an answer that breaks off in its body | [`Tries::run`] | once more | 0.2 s |
+//! | nothing moves for the stall time | [`RetryBudget::run`] | once more | none, it was long enough |
+//! | a body that was damaged on its way; an answer that breaks off in its body | [`RetryBudget::run`] | once more | 0.2 s |
 //!
-//! All of them draw on one account: a call makes at most `max_retries` requests (10 if not configured) for one object, one
-//! part of an object, or one page of a listing, whatever goes wrong. Only a refusal that asks for other headers (MD5, no
-//! condition) may find the account empty: it is followed by one more request, twice in the life of a process at most.
-//! A stream begins a new account with every piece that arrives. What opens, completes, lists and aborts multipart uploads
+//! All of them share one budget: a call makes at most `max_retries` requests (10 if not configured) for one object, one
+//! part of an object, or one page of a listing, whatever goes wrong. Only a refusal that asks for another form (MD5, a
+//! signed body, no condition) may find the budget used up: it is followed by one more request, three times in the life of a process as a rule.
+//! A stream begins a new budget with every piece that arrives. What opens, completes, lists and aborts multipart uploads
 //! is tried again by the SDK alone.
 
 use std::{
@@ -36,18 +36,18 @@ use super::{
 use crate::objstore::{Error, ErrorKind};
 
 /// How many tries in a row may bring nothing, where the SDK does not try again.
-const FRUITLESS: u32 = 2;
+const WITHOUT_PROGRESS: u32 = 2;
 
-/// The longest rest before the second try; with the SDK's it doubles up to [`LONGEST_REST`].
-const FIRST_REST: Duration = Duration::from_millis(200);
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// The longest wait before the second try; with the SDK's it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What the SDK is told.
 pub(super) fn retry_config(attempts: u32) -> RetryConfig {
     RetryConfig::standard()
         .with_max_attempts(attempts)
-        .with_initial_backoff(FIRST_REST)
-        .with_max_backoff(LONGEST_REST)
+        .with_initial_backoff(FIRST_WAIT)
+        .with_max_backoff(LONGEST_WAIT)
 }
 
 /// Why one try failed.
@@ -68,28 +68,28 @@ impl From<Error> for Failed {
     }
 }
 
-/// The account of one call; clones share it.
+/// How many requests one call may still make; clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Tries(Arc<Account>);
+pub(super) struct RetryBudget(Arc<Counts>);
 
 #[derive(Debug)]
-struct Account {
+struct Counts {
     most: u32,
     /// Requests that were made.
     made: AtomicU32,
     /// Tries in a row that brought nothing.
-    fruitless: AtomicU32,
+    without_progress: AtomicU32,
     /// Whether something came since the last failure.
-    fruitful: AtomicBool,
+    progressed: AtomicBool,
 }
 
-impl Tries {
+impl RetryBudget {
     fn at_most(most: u32) -> Self {
-        Self(Arc::new(Account {
+        Self(Arc::new(Counts {
             most: most.max(1),
             made: AtomicU32::new(0),
-            fruitless: AtomicU32::new(0),
-            fruitful: AtomicBool::new(false),
+            without_progress: AtomicU32::new(0),
+            progressed: AtomicBool::new(false),
         }))
     }
 
@@ -97,24 +97,24 @@ impl Tries {
         self.0.most.saturating_sub(self.0.made.load(Ordering::Relaxed))
     }
 
-    /// Something came: the account is new.
+    /// Something came: the budget is new.
     pub(super) fn renew(&self) {
         self.0.made.store(0, Ordering::Relaxed);
-        self.0.fruitless.store(0, Ordering::Relaxed);
-        self.0.fruitful.store(true, Ordering::Relaxed);
+        self.0.without_progress.store(0, Ordering::Relaxed);
+        self.0.progressed.store(true, Ordering::Relaxed);
     }
 
-    /// Rests before another try, or says that there is none.
+    /// Waits before another try, or says that there is none.
     pub(super) async fn another(&self, error: &Error) -> bool {
-        if !self.0.fruitful.swap(false, Ordering::Relaxed) {
-            self.0.fruitless.fetch_add(1, Ordering::Relaxed);
+        if !self.0.progressed.swap(false, Ordering::Relaxed) {
+            self.0.without_progress.fetch_add(1, Ordering::Relaxed);
         }
-        if self.left() == 0 || self.0.fruitless.load(Ordering::Relaxed) >= FRUITLESS {
+        if self.left() == 0 || self.0.without_progress.load(Ordering::Relaxed) >= WITHOUT_PROGRESS {
             return false;
         }
-        tracing::debug!(%error, "trying once more");
+        tracing::debug!(%error, "request failed, retrying");
         if error.kind != ErrorKind::Stalled {
-            tokio::time::sleep(FIRST_REST).await;
+            tokio::time::sleep(FIRST_WAIT).await;
         }
         true
     }
@@ -136,31 +136,31 @@ impl Tries {
 }
 
 impl Store {
-    /// A new account.
-    pub(super) fn tries(&self) -> Tries {
-        Tries::at_most(self.attempts)
+    /// A new budget.
+    pub(super) fn retry_budget(&self) -> RetryBudget {
+        RetryBudget::at_most(self.attempts)
     }
 
-    /// A request as this bucket makes it: with the headers for its purpose, and on account.
-    pub(super) fn on_account<T, E, B>(
+    /// A request as this bucket makes it: with the headers for its purpose, and within the budget.
+    pub(super) fn within_budget<T, E, B>(
         &self,
         request: CustomizableOperation<T, E, B>,
         purpose: Purpose,
-        tries: &Tries,
+        budget: &RetryBudget,
     ) -> CustomizableOperation<T, E, B> {
         let request = request.interceptor(Each {
             headers: self.headers.clone(),
             purpose,
-            tries: Some(tries.clone()),
+            budget: Some(budget.clone()),
         });
-        match tries.left() {
-            all if all == tries.0.most => request,
+        match budget.left() {
+            all if all == budget.0.most => request,
             left => request.config_override(Builder::new().retry_config(retry_config(left.max(1)))),
         }
     }
 
     /// A request with the headers for its purpose.
-    pub(super) fn dressed<T, E, B>(
+    pub(super) fn with_headers<T, E, B>(
         &self,
         request: CustomizableOperation<T, E, B>,
         purpose: Purpose,
@@ -168,7 +168,7 @@ impl Store {
         request.interceptor(Each {
             headers: self.headers.clone(),
             purpose,
-            tries: None,
+            budget: None,
         })
     }
 }
@@ -178,7 +178,7 @@ impl Store {
 struct Each {
     headers: Headers,
     purpose: Purpose,
-    tries: Option<Tries>,
+    budget: Option<RetryBudget>,
 }
 
 #[dyn_dispatch_hint]
@@ -193,8 +193,8 @@ impl Intercept for Each {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(tries) = &self.tries {
-            tries.0.made.fetch_add(1, Ordering::Relaxed);
+        if let Some(budget) = &self.budget {
+            budget.0.made.fetch_add(1, Ordering::Relaxed);
         }
         self.headers.set(self.purpose, context.request_mut())
     }
@@ -217,18 +217,18 @@ mod tests {
 
     /// How often it is run when each run makes so many requests and fails in this way.
     async fn runs(most: u32, requests: u32, failed: impl Fn() -> Failed) -> u32 {
-        let (tries, runs) = (Tries::at_most(most), AtomicU32::new(0));
+        let (budget, runs) = (RetryBudget::at_most(most), AtomicU32::new(0));
         let once = || {
             runs.fetch_add(1, Ordering::Relaxed);
-            tries.0.made.fetch_add(requests, Ordering::Relaxed);
+            budget.0.made.fetch_add(requests, Ordering::Relaxed);
             std::future::ready(Err::<(), _>(failed()))
         };
-        tries.run(once).await.unwrap_err();
+        budget.run(once).await.unwrap_err();
         runs.into_inner()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_sdk_does_not_try_again_is_tried_once_more_within_the_account() {
+    async fn what_the_sdk_does_not_try_again_is_tried_once_more_within_the_budget() {
         use ErrorKind::{Forbidden, Integrity, Network, Server, Stalled};
         for (most, requests, kind, expected) in [
             (10, 1, Stalled, 2),
@@ -246,14 +246,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_came_makes_the_account_new() {
-        let (tries, broken) = (Tries::at_most(3), error(ErrorKind::Network));
+    async fn what_came_renews_the_budget() {
+        let (budget, broken) = (RetryBudget::at_most(3), error(ErrorKind::Network));
         for _ in 0..50 {
-            tries.0.made.fetch_add(3, Ordering::Relaxed);
-            tries.renew();
-            assert!(tries.another(&broken).await, "the break after a piece is not fruitless");
+            budget.0.made.fetch_add(3, Ordering::Relaxed);
+            budget.renew();
+            assert!(
+                budget.another(&broken).await,
+                "the break after a piece is not without_progress"
+            );
         }
-        assert!(tries.another(&broken).await);
-        assert!(!tries.another(&broken).await);
+        assert!(budget.another(&broken).await);
+        assert!(!budget.another(&broken).await);
     }
 }

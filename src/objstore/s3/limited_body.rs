@@ -1,4 +1,4 @@
-//! A request's body, no faster than the bucket's pace.
+//! A request's body, no faster than the bucket's rate limit.
 //!
 //! Each attempt has one of its own: what travels again is counted again. A piece waits here, read already, until its
 //! time has come; the watch over the request is told until when, and does not take that wait for a stall. Without a
@@ -16,13 +16,13 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::guard::Progress;
-use crate::objstore::Pace;
+use super::progress::Progress;
+use crate::objstore::RateLimit;
 
-/// A body with a pace.
-pub(super) struct Paced {
+/// A body with a rate limit.
+pub(super) struct RateLimitedBody {
     inner: SdkBody,
-    pace: Pace,
+    rate_limit: RateLimit,
     progress: Arc<Progress>,
     /// What was taken from `inner` and has not passed.
     held: Bytes,
@@ -30,11 +30,11 @@ pub(super) struct Paced {
     next: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
-impl Paced {
-    pub(super) fn new(inner: SdkBody, pace: Pace, progress: Arc<Progress>) -> Self {
+impl RateLimitedBody {
+    pub(super) fn new(inner: SdkBody, rate_limit: RateLimit, progress: Arc<Progress>) -> Self {
         Self {
             inner,
-            pace,
+            rate_limit,
             progress,
             held: Bytes::new(),
             next: None,
@@ -42,7 +42,7 @@ impl Paced {
     }
 }
 
-impl Body for Paced {
+impl Body for RateLimitedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -59,13 +59,13 @@ impl Body for Paced {
             }
         }
         if this.next.is_none() {
-            let step = this.held.len().min(this.pace.step());
-            let pause = this.pace.send(step);
+            let step = this.held.len().min(this.rate_limit.step());
+            let pause = this.rate_limit.send(step);
             if pause.is_zero() {
                 return Poll::Ready(Some(Ok(Frame::data(this.held.split_to(step)))));
             }
             let then = Instant::now() + pause;
-            this.progress.holds_until(then);
+            this.progress.wait_until(then);
             this.next = Some((step, Box::pin(tokio::time::sleep_until(then))));
         }
         let Some((step, timer)) = &mut this.next else {
@@ -97,9 +97,13 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    async fn drain(pace: &Pace, bytes: usize) -> usize {
+    async fn drain(rate_limit: &RateLimit, bytes: usize) -> usize {
         let content = Bytes::from(vec![7; bytes]);
-        let mut body = Paced::new(SdkBody::from(content.clone()), pace.clone(), Arc::new(Progress::new()));
+        let mut body = RateLimitedBody::new(
+            SdkBody::from(content.clone()),
+            rate_limit.clone(),
+            Arc::new(Progress::new()),
+        );
         let (mut frames, mut got) = (0, Vec::new());
         while let Some(frame) = body.frame().await {
             got.extend_from_slice(frame.unwrap().data_ref().unwrap());
@@ -111,24 +115,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bodies_side_by_side_share_the_pace_and_all_of_them_move() {
-        let pace = Pace::at_most(64 << 10);
+    async fn bodies_side_by_side_share_the_limit_and_all_of_them_move() {
+        let rate_limit = RateLimit::at_most(64 << 10);
         let start = Instant::now();
-        let bodies = (0..4).map(|_| drain(&pace, 128 << 10));
+        let bodies = (0..4).map(|_| drain(&rate_limit, 128 << 10));
         let frames = futures_util::future::join_all(bodies).await;
         assert_eq!(frames, [16; 4], "each moves an eighth of a second's worth at a time");
         // 512 KiB at 64 KiB/s; the last step has passed when its turn comes, not when its time is over.
         let took = start.elapsed();
         let expected = Duration::from_secs(8) - Duration::from_millis(125);
         assert!(took.abs_diff(expected) < Duration::from_millis(200), "{took:?}");
-        assert_eq!(pace.sent(), 512 << 10);
+        assert_eq!(rate_limit.sent(), 512 << 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_limit_nothing_is_cut_and_nothing_waits() {
-        let (pace, start) = (Pace::default(), Instant::now());
-        assert_eq!(drain(&pace, 1 << 20).await, 1);
+        let (rate_limit, start) = (RateLimit::default(), Instant::now());
+        assert_eq!(drain(&rate_limit, 1 << 20).await, 1);
         assert_eq!(start.elapsed(), Duration::ZERO);
-        assert_eq!(pace.sent(), 1 << 20);
+        assert_eq!(rate_limit.sent(), 1 << 20);
     }
 }
