@@ -24,7 +24,7 @@ use fs_err as fs;
 use narthex::{
     model::Labels,
     objstore::{self, Bucket, Limits, Source, config},
-    shipper::{Facts, Ledger, Metrics, Neighbour, Origin, Policy, QUIET, Settings, Shipper, plan},
+    shipper::{Facts, Ledger, Liveness, Metrics, Policy, PrometheusStatus, QUIET, Settings, Shipper, plan},
     tsdb::{Block, BlockId, Meta},
 };
 use prometheus_client::registry::Registry;
@@ -168,10 +168,10 @@ async fn ship(data: &Path, id: &str) -> Duration {
         look_again: Duration::from_secs(60),
         heartbeat: None,
     };
-    let (_origin, origins) = watch::channel(Origin {
+    let (_origin, origins) = watch::channel(PrometheusStatus {
         labels: Some(labels()),
-        neighbour: Neighbour::Up,
-        ..Origin::default()
+        liveness: Liveness::Up,
+        ..PrometheusStatus::default()
     });
     let (ledger, stop) = (data.join(&settings.ledger_name), CancellationToken::new());
     let start = Instant::now();

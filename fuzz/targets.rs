@@ -18,7 +18,7 @@ use narthex::{
     pb::{prometheus::ReadRequest, thanos::SeriesRequest},
     prometheus::remote_read::{frames::FrameReader, wire},
     storeapi::{
-        View, guard,
+        View, request_limits,
         selection::{Selection, read},
         series::{
             encode::OutSeries,
@@ -178,7 +178,7 @@ fn sort(message: &Bytes, order: &mut Order<OutSeries>) {
 
 /// Any bytes as a Series request: it becomes a question for Prometheus or is refused.
 pub(crate) fn series_request(body: &[u8]) {
-    if guard::check("/thanos.Store/Series", body).is_err() {
+    if request_limits::check("/thanos.Store/Series", body).is_err() {
         return;
     }
     let Ok(request) = SeriesRequest::decode(body) else {

@@ -27,7 +27,7 @@ use crate::{
     chunk::Encoding,
     model::Labels,
     objstore,
-    shipper::Known,
+    shipper::CheckedFiles,
     tsdb::{
         Block, BlockId,
         check::full::{Checked, Digest},
@@ -127,7 +127,7 @@ pub struct Item {
 /// What the full check found.
 #[derive(Clone, Debug)]
 struct Found {
-    known: Known,
+    known: CheckedFiles,
     digests: Vec<Digest>,
 }
 
@@ -226,7 +226,7 @@ impl Item {
     }
 
     /// Notes what the full check found, and what one should know of a block that is sent.
-    fn checked(&mut self, known: Known, checked: &Checked) {
+    fn checked(&mut self, known: CheckedFiles, checked: &Checked) {
         if let Decision::Send(_) = self.decision {
             let tombstones = self.block.as_ref().map_or(0, |block| block.meta.num_tombstones);
             if tombstones > 0 {

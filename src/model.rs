@@ -7,6 +7,7 @@ pub mod labels;
 pub mod matcher;
 pub mod selector;
 pub mod uvarint;
+pub mod whole_number;
 
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;

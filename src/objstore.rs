@@ -298,7 +298,7 @@ impl ErrorKind {
     }
 }
 
-/// Whom a failure concerns.
+/// Whom a failure concerns; see [`Error::scope`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// This object, and so its block; others may fare better.
@@ -323,7 +323,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// Whom the failure concerns: what is right to do with the other objects.
+    /// Whom the failure concerns. [`Scope::Object`]: name the object's block with the error's text, which says what helps,
+    /// and go on with the others. [`Scope::Bucket`]: others would fail in the same way.
     pub fn scope(&self) -> Scope {
         use ErrorKind::*;
         match (self.op, self.kind) {

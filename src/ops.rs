@@ -24,8 +24,8 @@ pub mod process;
 pub mod supervisor;
 pub mod telemetry;
 
-mod connection;
 mod exposition;
+mod http_connection;
+mod log_limit;
 mod log_line;
-mod rarely;
 mod stall;

@@ -16,23 +16,25 @@
 pub mod api;
 pub mod checks;
 pub mod client;
+pub mod heartbeat;
 pub mod http_client;
-pub mod peer;
 pub mod remote_read;
 pub mod stored_names;
 pub mod version;
 
 mod answer;
+mod connection;
 mod error;
 mod external_labels;
 mod json;
 mod metrics_page;
+mod request_queue;
+mod response_body;
 mod secret;
 mod tls;
 mod transport;
-mod turns;
 
 pub use client::{Alive, Client, Storage};
 pub use error::{Error, ErrorKind, SetupError, Shed};
+pub use heartbeat::{Heartbeat, Snapshot};
 pub use http_client::HttpClientConfig;
-pub use peer::{Peer, Snapshot};

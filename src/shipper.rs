@@ -10,36 +10,36 @@
 //! without its `meta.json`, and is sent again. A block that was committed but not recorded is found in the bucket.
 //!
 //! **Retry.** A failed pass is tried again with backoff and full jitter; objects that were acknowledged in this process'
-//! life, and are still listed with their size, are not sent twice. A broken block is quarantined and holds nobody up.
+//! life, and are still listed with their size, are not sent twice. A broken block is quarantined, and the others go on.
 //!
 //! **Cancel.** When told to stop, the shipper goes on until everything sealed is durable and Prometheus is gone, or the
-//! grace period is over; then what runs is dropped, open multipart uploads are aborted, and what is not durable is told.
+//! grace period is over; then what runs is dropped, open multipart uploads are aborted, and what is not durable is logged.
 
+mod block_events;
+mod bucket_lookup;
 mod commit;
-mod convoy;
-mod courier;
-mod departures;
+mod drain;
 mod durability;
-mod farewell;
+mod durability_metrics;
+mod failure;
 mod gate;
 mod heartbeat;
 mod ledger;
-mod look_back;
-mod measure;
 mod metrics;
 #[cfg(test)]
-mod model;
+mod model_test;
 mod pass;
+mod pipeline;
 mod plan;
 mod prove;
 mod quarantine;
-mod quiet;
-mod sightings;
+mod quiet_period;
+mod removed_blocks;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod trouble;
+mod upload;
 mod watcher;
 
 use std::{
@@ -56,12 +56,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use commit::Committed;
-pub(crate) use courier::{Cargo, Carried, Courier, Error as CarryError, Job, Known, Stamp as FileStamp, stamps};
-pub use farewell::Farewell;
+pub use drain::DrainReport;
 pub use heartbeat::Heartbeat;
-pub use ledger::{Found, Ledger, Local};
+pub use ledger::{Found, Ledger, LocalBlock};
 pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
+pub(crate) use upload::{
+    BlockFiles, CheckedFiles, Error as UploadError, FileStamp, UploadOutcome, UploadRequest, Uploader, stamps,
+};
 
 use crate::{
     lineage::Lineage,
@@ -87,13 +89,13 @@ pub struct Settings {
     pub scan_interval: Duration,
     /// After which time a broken block is looked at again.
     pub look_again: Duration,
-    /// How news of Prometheus are asked for; `None` if nobody can be asked.
+    /// How fresh news of Prometheus are requested; `None` if nobody can be asked.
     pub heartbeat: Option<Heartbeat>,
 }
 
 /// Whether Prometheus may still seal a block; asked for only when the shipper is told to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Neighbour {
+pub enum Liveness {
     /// It answers, as far as we know.
     #[default]
     Up,
@@ -105,11 +107,11 @@ pub enum Neighbour {
 
 /// What the shipper must know of Prometheus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct PrometheusStatus {
     /// The external labels, once they are known; an empty set is known, too, and nothing can be shipped under it.
     pub labels: Option<Labels>,
     /// Whether it still runs.
-    pub neighbour: Neighbour,
+    pub liveness: Liveness,
     /// When its counter of failed reloads was last seen to grow: while it does, it takes blocks back that it has sealed.
     pub reload_failed_at: Option<tokio::time::Instant>,
     /// The oldest time that its head holds, in ms since 1970, as last read; `None` if it does not tell. It empties its
@@ -121,42 +123,42 @@ pub struct Origin {
 #[derive(Debug)]
 pub struct Shipper {
     settings: Settings,
-    courier: Arc<courier::Courier>,
-    origin: watch::Receiver<Origin>,
+    uploader: Arc<upload::Uploader>,
+    prometheus: watch::Receiver<PrometheusStatus>,
     metrics: Metrics,
     ledger: Ledger,
     scanner: Scanner,
     watcher: watcher::Watcher,
     hints: mpsc::Receiver<watcher::Hint>,
-    /// When blocks were seen to be sealed, and to leave. One that was sealed is new to the bucket, and whole.
-    seen: sightings::Sightings,
+    /// When blocks were seen to be sealed and to be removed. One that was sealed is new to the bucket, and whole.
+    events: block_events::BlockEvents,
     /// The blocks that the last scan has shown.
     scanned: HashSet<BlockId>,
     /// Something came or went since the last scan began.
-    news: bool,
+    has_news: bool,
     /// A block was sealed that the last scan has not shown.
     sealed_since: bool,
-    looks: quiet::Looks,
+    quiet_periods: quiet_period::QuietPeriods,
     quarantine: quarantine::Quarantine,
     /// What commits wait for.
-    at_gate: BTreeMap<BlockId, gate::Why>,
+    at_gate: BTreeMap<BlockId, gate::WaitReason>,
     /// What the bucket's blocks say of themselves, as far as it was read.
     lineage: Lineage,
-    /// Why the ledger could not be written, as it was said.
-    ledger_trouble: Option<String>,
+    /// Why the ledger could not be written, as it was logged.
+    ledger_failure: Option<String>,
     /// The newest block of the ledger was looked for in the bucket.
     ledger_checked: bool,
-    /// When the bucket was last asked for the sources of compacted blocks.
-    sources_asked: Option<Instant>,
+    /// When the sources of compacted blocks were last looked up in the bucket.
+    sources_looked_up_at: Option<Instant>,
     backoff: Backoff,
     /// What is not durable, as of the last pass.
     pending: BTreeMap<BlockId, Pending>,
     /// What is known of durability beside the ledger.
     durability: durability::Durability,
-    /// How many blocks travel at the same time.
+    /// How many blocks are uploaded at the same time.
     blocks_at_once: usize,
-    /// What was complained of last, so that it is said once, and once more at the end.
-    said: Option<trouble::Trouble>,
+    /// What failed last, so that it is logged once, and once more at the end.
+    last_failure: Option<failure::Failure>,
 }
 
 /// A block that is not durable.
@@ -169,43 +171,48 @@ struct Pending {
 
 impl Shipper {
     /// Opens the ledger in `settings.dir` and writes it if it is missing or of no use: Prometheus must find one before
-    /// it plans its first compaction. Failures are told in the log and by metric, and tried again in every pass.
-    pub fn new(settings: Settings, bucket: Arc<dyn Bucket>, origin: watch::Receiver<Origin>, metrics: Metrics) -> Self {
+    /// it plans its first compaction. Failures are logged and counted, and tried again in every pass.
+    pub fn new(
+        settings: Settings,
+        bucket: Arc<dyn Bucket>,
+        prometheus: watch::Receiver<PrometheusStatus>,
+        metrics: Metrics,
+    ) -> Self {
         let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity(), None);
-        ledger::tell(ledger.path(), &found);
+        ledger::log_found(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);
         let mut shipper = Self {
-            courier: Arc::new(courier::Courier::new(bucket, settings.sha256)),
+            uploader: Arc::new(upload::Uploader::new(bucket, settings.sha256)),
             scanner: Scanner::default(),
-            origin,
+            prometheus,
             metrics,
             ledger,
             watcher,
             hints,
-            seen: sightings::Sightings::default(),
+            events: block_events::BlockEvents::default(),
             scanned: HashSet::new(),
-            news: false,
+            has_news: false,
             sealed_since: false,
-            looks: quiet::Looks::default(),
+            quiet_periods: quiet_period::QuietPeriods::default(),
             quarantine: quarantine::Quarantine::new(settings.look_again),
             at_gate: BTreeMap::new(),
             lineage: Lineage::default(),
-            ledger_trouble: None,
+            ledger_failure: None,
             ledger_checked: false,
-            sources_asked: None,
+            sources_looked_up_at: None,
             backoff: Backoff::default(),
             pending: BTreeMap::new(),
             durability: durability::Durability::default(),
-            blocks_at_once: convoy::BLOCKS_AT_ONCE,
-            said: None,
+            blocks_at_once: pipeline::BLOCKS_AT_ONCE,
+            last_failure: None,
             settings,
         };
         shipper.save_ledger();
         shipper
     }
 
-    /// Ships until `stop` is cancelled, and then for at most `grace` more; tells what was left behind.
-    pub async fn run(mut self, stop: CancellationToken, grace: Duration) -> Farewell {
+    /// Ships until `stop` is cancelled, and then for at most `grace` more; returns what is not durable.
+    pub async fn run(mut self, stop: CancellationToken, grace: Duration) -> DrainReport {
         let deadline = async {
             stop.cancelled().await;
             tokio::time::sleep(grace).await;
@@ -215,23 +222,23 @@ impl Shipper {
             () = self.ship(&stop) => true,
             () = deadline => false,
         };
-        self.part(in_time).await
+        self.close(in_time).await
     }
 
     async fn ship(&mut self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let wait = self.pass_and_wait().await;
-            if self.news {
+            if self.has_news {
                 continue;
             }
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(wait) => {}
-                hint = self.hints.recv() => self.note(hint),
-                () = changed(&mut self.origin) => {}
+                hint = self.hints.recv() => self.record_hints(hint),
+                () = changed(&mut self.prometheus) => {}
             }
         }
-        self.finish().await;
+        self.drain().await;
     }
 
     /// One pass; how long to rest after it when nothing happens.
@@ -249,12 +256,12 @@ impl Shipper {
         }
     }
 
-    /// Notes `hint` and every other that is waiting.
-    fn note(&mut self, hint: Option<watcher::Hint>) {
+    /// Records `hint` and every other that is waiting.
+    fn record_hints(&mut self, hint: Option<watcher::Hint>) {
         let mut hint = hint.or_else(|| self.hints.try_recv().ok());
         while let Some(seen) = hint {
-            self.seen.note(seen);
-            self.news = true;
+            self.events.record(seen);
+            self.has_news = true;
             self.sealed_since |= seen.change == watcher::Change::Sealed && !self.scanned.contains(&seen.id);
             hint = self.hints.try_recv().ok();
         }
@@ -262,27 +269,27 @@ impl Shipper {
 
     fn save_ledger(&mut self) {
         let failed = self.ledger.save().err();
-        let told = failed.as_ref().map(ToString::to_string);
-        let is_news = told != std::mem::replace(&mut self.ledger_trouble, told.clone());
-        if told.is_none() && is_news {
+        let error = failed.as_ref().map(ToString::to_string);
+        let is_new = error != std::mem::replace(&mut self.ledger_failure, error.clone());
+        if error.is_none() && is_new {
             tracing::info!(ledger = %self.ledger.path().display(), "the ledger can be written again");
         }
         if let Some(error) = failed {
             self.metrics.ledger_failures.inc();
-            if !is_news {
+            if !is_new {
                 return;
             }
             tracing::error!(
                 ledger = %self.ledger.path().display(), %error,
-                "cannot write the ledger; Prometheus may compact blocks that are not durable. Make the directory writable and check its space; it is tried again in every pass"
+                "cannot write the ledger; Prometheus may compact blocks that are not durable. Make the directory writable and check its space; retrying in every pass"
             );
         }
     }
 }
 
 /// Waits for news of Prometheus; for ever when nobody can send any more.
-async fn changed(origin: &mut watch::Receiver<Origin>) {
-    if origin.changed().await.is_err() {
+async fn changed(prometheus: &mut watch::Receiver<PrometheusStatus>) {
+    if prometheus.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }

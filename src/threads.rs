@@ -52,12 +52,12 @@ pub async fn blocking_io<T: Send + 'static>(work: impl FnOnce() -> io::Result<T>
 
 /// A few threads for work that takes the processor: more at once would only take it from Prometheus. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Lane(Arc<Semaphore>);
+pub struct BlockingPool(Arc<Semaphore>);
 
-impl Lane {
-    /// At most `places` pieces of work at once; others wait, first come, first served.
-    pub fn new(places: usize) -> Self {
-        Self(Arc::new(Semaphore::new(places)))
+impl BlockingPool {
+    /// At most `slots` pieces of work at once; others wait, first come, first served.
+    pub fn new(slots: usize) -> Self {
+        Self(Arc::new(Semaphore::new(slots)))
     }
 
     /// As [`blocking`], when there is a place. A future that is dropped leaves the queue; work that runs keeps its place.
@@ -66,9 +66,9 @@ impl Lane {
     /// As [`blocking`].
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
         // It is never closed, so that an error cannot be.
-        let place = Arc::clone(&self.0).acquire_owned().await.ok();
+        let slot = Arc::clone(&self.0).acquire_owned().await.ok();
         blocking(move || {
-            let _place = place;
+            let _slot = slot;
             work()
         })
         .await

@@ -85,10 +85,10 @@ impl Trusted {
         };
         let mut skipped = Vec::new();
         for (at, found) in CertificateDer::pem_slice_iter(pem).enumerate() {
-            let taken = found
+            let added = found
                 .map_err(|error| error.to_string())
-                .and_then(|der| trusted.take(der));
-            if let Err(problem) = taken {
+                .and_then(|der| trusted.add(der));
+            if let Err(problem) = added {
                 skipped.push(format!("certificate {} of the file: {problem}", at + 1));
             }
         }
@@ -98,7 +98,7 @@ impl Trusted {
         Ok((trusted, skipped))
     }
 
-    fn take(&mut self, der: CertificateDer<'static>) -> Result<(), String> {
+    fn add(&mut self, der: CertificateDer<'static>) -> Result<(), String> {
         let certificate = Certificate::read(&der).map_err(|error| error.to_string())?;
         if certificate.may_issue() {
             let mut store = RootCertStore::empty();

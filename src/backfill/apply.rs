@@ -11,7 +11,7 @@ use crate::{
     lineage::namesake,
     model::Labels,
     objstore::{self, Bucket, ErrorKind, Passing, Scope, patiently},
-    shipper::{Cargo, Carried, CarryError, Committed, Courier, Job},
+    shipper::{BlockFiles, Committed, UploadError, UploadOutcome, UploadRequest, Uploader},
     tsdb::{Block, BlockId},
 };
 
@@ -39,7 +39,7 @@ pub struct Applied {
 /// Sends the blocks of a plan.
 #[derive(Debug)]
 pub struct Apply {
-    courier: Arc<Courier>,
+    uploader: Arc<Uploader>,
     source: String,
 }
 
@@ -60,7 +60,7 @@ enum Trouble {
 
 /// A block whose data is in the bucket, or that is there already.
 enum Arrived {
-    Ready(Box<Cargo>),
+    Ready(Box<BlockFiles>),
     There,
 }
 
@@ -68,7 +68,7 @@ impl Apply {
     /// A sender to `bucket`.
     pub fn new(settings: &Settings, bucket: &Arc<dyn Bucket>) -> Self {
         Self {
-            courier: Arc::new(Courier::new(Arc::clone(bucket), settings.sha256)),
+            uploader: Arc::new(Uploader::new(Arc::clone(bucket), settings.sha256)),
             source: settings.source.clone(),
         }
     }
@@ -79,12 +79,12 @@ impl Apply {
         let due: Vec<&Item> = plan.to_send().collect();
         let mut applied = Applied::default();
         let carried = stream::iter(due.iter().copied()).map(|item| {
-            let (courier, job) = (Arc::clone(&self.courier), job(item));
+            let (uploader, job) = (Arc::clone(&self.uploader), job(item));
             let labels = item.labels.clone();
             // A task of its own each, so that it goes on while another block is committed.
             let task = AbortOnDropHandle::new(tokio::spawn(async move {
                 match job {
-                    Some(job) => carry(&courier, &job, &labels).await,
+                    Some(job) => carry(&uploader, &job, &labels).await,
                     None => Err(Trouble::Refused("it was not checked".into())),
                 }
             }));
@@ -137,7 +137,7 @@ impl Apply {
         };
         let result = match arrived {
             Ok(Arrived::There) => Ok(Fate::There),
-            Ok(Arrived::Ready(cargo)) => retried(|| self.commit(block, &cargo, &item.labels).boxed()).await,
+            Ok(Arrived::Ready(files)) => retried(|| self.commit(block, &files, &item.labels).boxed()).await,
             Err(trouble) => Err(trouble),
         };
         match result {
@@ -155,21 +155,21 @@ impl Apply {
 
 impl Apply {
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
-    async fn commit(&self, block: &Block, cargo: &Cargo, labels: &Labels) -> Result<Fate, CarryError> {
+    async fn commit(&self, block: &Block, files: &BlockFiles, labels: &Labels) -> Result<Fate, UploadError> {
         // What an earlier attempt may have left is ours.
-        let tried_before = self.courier.is_unsettled(block.id);
+        let tried_before = self.uploader.is_unsettled(block.id);
         if !tried_before {
-            match look(&self.courier, block, labels).await? {
+            match look(&self.uploader, block, labels).await? {
                 Sight::Nothing => {}
                 Sight::Same => return Ok(Fate::There),
                 Sight::Other(why) => return Ok(Fate::Refused(appeared(&why))),
             }
         }
-        let job = Job::of(block.clone());
-        Ok(match self.courier.commit(&job, cargo, labels, &self.source).await? {
+        let job = UploadRequest::new(block.clone());
+        Ok(match self.uploader.commit(&job, files, labels, &self.source).await? {
             Committed::Now => Fate::Sent,
             Committed::Before if tried_before => Fate::Sent,
-            Committed::Before => match look(&self.courier, block, labels).await? {
+            Committed::Before => match look(&self.uploader, block, labels).await? {
                 Sight::Other(why) => Fate::Refused(appeared(&why)),
                 Sight::Same | Sight::Nothing => Fate::There,
             },
@@ -181,32 +181,32 @@ fn appeared(why: &str) -> String {
     format!("something of this name appeared in the bucket since the plan was made: {why}")
 }
 
-fn job(item: &Item) -> Option<Job> {
-    Some(Job {
-        known: Some(item.known.as_ref()?.known.clone()),
-        ..Job::of(item.block.clone()?)
+fn job(item: &Item) -> Option<UploadRequest> {
+    Some(UploadRequest {
+        checked: Some(item.known.as_ref()?.known.clone()),
+        ..UploadRequest::new(item.block.clone()?)
     })
 }
 
 /// Carries the data of a block, unless the block became visible since the plan was made.
-async fn carry(courier: &Courier, job: &Job, labels: &Labels) -> Result<Arrived, Trouble> {
-    match retried(|| look_and_carry(courier, job, labels).boxed()).await? {
-        Ok(Carried::Ready(cargo)) => Ok(Arrived::Ready(Box::new(cargo))),
-        Ok(Carried::Broken(broken)) => Err(Trouble::Refused(format!("it broke since it was checked: {broken}"))),
-        Ok(Carried::Vanished) => Err(Trouble::Refused("it was deleted here meanwhile".into())),
-        Ok(Carried::Repaired) => Ok(Arrived::There),
+async fn carry(uploader: &Uploader, job: &UploadRequest, labels: &Labels) -> Result<Arrived, Trouble> {
+    match retried(|| look_and_carry(uploader, job, labels).boxed()).await? {
+        Ok(UploadOutcome::Uploaded(files)) => Ok(Arrived::Ready(Box::new(files))),
+        Ok(UploadOutcome::Broken(broken)) => Err(Trouble::Refused(format!("it broke since it was checked: {broken}"))),
+        Ok(UploadOutcome::Vanished) => Err(Trouble::Refused("it was deleted here meanwhile".into())),
+        Ok(UploadOutcome::Repaired) => Ok(Arrived::There),
         Err(None) => Ok(Arrived::There),
         Err(Some(why)) => Err(Trouble::Refused(appeared(&why))),
     }
 }
 
 async fn look_and_carry(
-    courier: &Courier,
-    job: &Job,
+    uploader: &Uploader,
+    job: &UploadRequest,
     labels: &Labels,
-) -> Result<Result<Carried, Option<String>>, CarryError> {
-    match look(courier, &job.block, labels).await? {
-        Sight::Nothing => Ok(Ok(courier.carry(job).await?)),
+) -> Result<Result<UploadOutcome, Option<String>>, UploadError> {
+    match look(uploader, &job.block, labels).await? {
+        Sight::Nothing => Ok(Ok(uploader.upload(job).await?)),
         Sight::Same => Ok(Err(None)),
         Sight::Other(why) => Ok(Err(Some(why))),
     }
@@ -221,20 +221,20 @@ enum Sight {
     Other(String),
 }
 
-async fn look(courier: &Courier, block: &Block, labels: &Labels) -> Result<Sight, objstore::Error> {
-    let found = namesake(courier.bucket.as_ref(), &block.meta, labels).await?;
+async fn look(uploader: &Uploader, block: &Block, labels: &Labels) -> Result<Sight, objstore::Error> {
+    let found = namesake(uploader.bucket.as_ref(), &block.meta, labels).await?;
     Ok(match Own::of(found, labels) {
         Own::Nothing => Sight::Nothing,
         Own::Marked(why) => Sight::Other(why.to_owned()),
         Own::Other(why) => Sight::Other(why),
-        Own::Same => match same_files(block, &courier.bucket).await? {
+        Own::Same => match same_files(block, &uploader.bucket).await? {
             None => Sight::Same,
             Some(why) => Sight::Other(format!("it has other bytes: {why}; it is not overwritten")),
         },
     })
 }
 
-impl Passing for CarryError {
+impl Passing for UploadError {
     fn passes(&self) -> bool {
         match self {
             Self::Bucket(error) => error.kind != ErrorKind::Local && error.passes(),
@@ -250,22 +250,22 @@ impl Passing for CarryError {
 }
 
 /// Tries again what can pass, with growing waits.
-async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, CarryError>>) -> Result<T, Trouble> {
-    let told = |error: &CarryError, wait: Duration| {
+async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadError>>) -> Result<T, Trouble> {
+    let told = |error: &UploadError, wait: Duration| {
         tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "trying again");
     };
     patiently(TRIES, told, attempt).await.map_err(|error| match error {
-        CarryError::Changed(what) => Trouble::Refused(format!(
+        UploadError::Changed(what) => Trouble::Refused(format!(
             "{what} changed since it was checked; run again when nobody writes to it"
         )),
-        CarryError::Foreign { .. }
-        | CarryError::NoLabels
-        | CarryError::Marked { .. }
-        | CarryError::Conflict(_)
-        | CarryError::Panicked(_) => Trouble::Refused(error.to_string()),
+        UploadError::Foreign { .. }
+        | UploadError::NoLabels
+        | UploadError::Marked { .. }
+        | UploadError::Conflict(_)
+        | UploadError::Panicked(_) => Trouble::Refused(error.to_string()),
         // Other blocks may fare better.
-        CarryError::Bucket(ref of_object) if of_object.scope() == Scope::Object => Trouble::Refused(error.to_string()),
-        CarryError::Bucket(_) | CarryError::Local(_) | CarryError::Unproven { .. } => {
+        UploadError::Bucket(ref of_object) if of_object.scope() == Scope::Object => Trouble::Refused(error.to_string()),
+        UploadError::Bucket(_) | UploadError::Local(_) | UploadError::Unproven { .. } => {
             Trouble::Failed(error.to_string())
         }
     })

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     objstore::{self, Bucket, Scope},
-    shipper::{FileStamp, Known},
+    shipper::{CheckedFiles, FileStamp},
     threads::{StopOnDrop, blocking},
     tsdb::{
         Block, BucketFile, PinError, Pinned,
@@ -140,7 +140,7 @@ async fn check(items: &mut [Item], settings: &Settings, gauge: &Gauge) -> Result
 }
 
 /// What the check of a block came to: what is known of it now, or why it is refused.
-type Verdict = Result<(Known, Checked), String>;
+type Verdict = Result<(CheckedFiles, Checked), String>;
 
 async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Result<Vec<Verdict>, Error> {
     let guard = StopOnDrop::default();
@@ -193,5 +193,5 @@ fn conclude(result: Result<(Pinned, Checked), PinError>, before: Option<&Vec<Fil
             sha256: file.sha256.clone().filter(|_| sha256),
         })
         .collect();
-    Ok((Known { stamps, files }, checked))
+    Ok((CheckedFiles { stamps, files }, checked))
 }

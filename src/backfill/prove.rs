@@ -10,7 +10,7 @@ use crate::{
     catalog::{self, Text},
     lineage::{Namesake, namesake},
     objstore::{self, Bucket, Comparison, Scope},
-    shipper::Courier,
+    shipper::Uploader,
     tsdb::{Block, BlockId, PinError, Pinned, PinnedFile},
 };
 
@@ -124,12 +124,12 @@ pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Resul
         Err(PinError::Vanished) => return Ok(Some("it was deleted here meanwhile, and cannot be compared".into())),
         Err(error) => return Ok(Some(error.to_string())),
     };
-    if let Err(error) = Courier::new(Arc::clone(bucket), false)
+    if let Err(error) = Uploader::new(Arc::clone(bucket), false)
         .prove(block.id, &pinned, None)
         .await
     {
         return match error {
-            crate::shipper::CarryError::Bucket(error) => Err(error),
+            crate::shipper::UploadError::Bucket(error) => Err(error),
             other => Ok(Some(other.to_string())),
         };
     }

@@ -25,11 +25,11 @@ use crate::{
     },
     prometheus::{
         client::{Alive, Client, HttpClientConfig},
-        peer::{Peer, Settings as PeerSettings, Snapshot, Validation},
+        heartbeat::{self, Settings as PeerSettings, Snapshot, Validation},
     },
-    shipper::{Farewell, Heartbeat, Metrics, Neighbour, Origin, Policy, Settings, Shipper},
+    shipper::{DrainReport, Heartbeat, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper},
     storeapi::{self, budget::Budget, patterns::Patterns},
-    threads::Lane,
+    threads::BlockingPool,
 };
 
 use self::queries::Queries;
@@ -89,7 +89,7 @@ pub struct Sidecar {
     registry: Registry,
     probe: Probe,
     client: Client,
-    peer: Peer,
+    peer: heartbeat::Heartbeat,
     queries: Queries,
     connections: connections::Metrics,
     running: Running,
@@ -127,7 +127,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     }
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let peer = Peer::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
+    let peer = heartbeat::Heartbeat::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
     let passed_on = watch::Sender::new(None);
     let shipping = match bucket {
         None => {
@@ -135,14 +135,14 @@ pub async fn build(config: Config) -> Result<Sidecar> {
             None
         }
         Some(bucket) => {
-            let heartbeat = Heartbeat::new(peer.sooner(), passed_on.subscribe());
+            let heartbeat = Heartbeat::new(peer.trigger(), passed_on.subscribe());
             Some(open(&flags, &bucket, heartbeat, &mut registry).await?)
         }
     };
     // Connections of its own: they live in the thread that answers queries.
     let asked = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let lane = Lane::new(HEAVY_AT_ONCE);
+    let pool = BlockingPool::new(HEAVY_AT_ONCE);
     let context = storeapi::Context {
         client: asked,
         snapshots: peer.snapshots(),
@@ -150,8 +150,8 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         min_time: flags.store.min_time,
         stored_names: peer.stored_names(),
         budget: Budget::new(usize::try_from(flags.store.memory_limit).unwrap_or(usize::MAX)),
-        patterns: Patterns::new(lane.clone()),
-        lane,
+        patterns: Patterns::new(pool.clone()),
+        pool,
         timeout: flags.store.timeout,
     };
     let connections = connections::Metrics::register(&mut registry);
@@ -243,7 +243,7 @@ impl Sidecar {
         let shipping_grace = self.flags.shipper.grace_period + MARGIN;
         let http_grace = self.flags.http.grace_period;
 
-        let (origin, origins) = watch::channel(Origin::default());
+        let (origin, origins) = watch::channel(PrometheusStatus::default());
         let follower = Follower {
             snapshots: self.peer.snapshots(),
             answered: self.peer.answered(),
@@ -280,7 +280,7 @@ impl Sidecar {
                     )) = shipping
                     {
                         let shipper = Shipper::new(settings, bucket, origins, metrics);
-                        say_goodbye(&shipper.run(token.clone(), grace).await);
+                        log_drain_report(&shipper.run(token.clone(), grace).await);
                     }
                 };
                 let stop = async {
@@ -308,13 +308,13 @@ async fn infallible(task: impl Future<Output = ()>) -> Result<(), supervisor::Ta
     Ok(())
 }
 
-fn say_goodbye(farewell: &Farewell) {
-    if !farewell.in_time && !farewell.not_durable.is_empty() {
+fn log_drain_report(report: &DrainReport) {
+    if !report.in_time && !report.not_durable.is_empty() {
         tracing::warn!("the grace period (--shipper.grace-period) ended before everything was shipped");
     }
-    if !farewell.not_durable.is_empty() {
+    if !report.not_durable.is_empty() {
         tracing::error!(
-            blocks = farewell.not_durable.len(),
+            blocks = report.not_durable.len(),
             "blocks are left that are not durable; the lines above say what each of them needs. What only waits is shipped when narthex starts again with this data directory"
         );
     }
@@ -325,7 +325,7 @@ struct Follower {
     snapshots: watch::Receiver<Snapshot>,
     /// When the last heartbeat began that was answered.
     answered: watch::Receiver<Option<Instant>>,
-    origin: watch::Sender<Origin>,
+    origin: watch::Sender<PrometheusStatus>,
     /// The same, once `origin` holds what it told.
     passed_on: watch::Sender<Option<Instant>>,
     ready: Condition,
@@ -361,7 +361,7 @@ impl Follower {
         self.ready.set(snapshot.problem.clone().map_or(Ok(()), Err));
         tell(&self.origin, |origin| {
             origin.labels = snapshot.seen.then(|| snapshot.labels.clone());
-            origin.neighbour = neighbour(&snapshot);
+            origin.liveness = liveness(&snapshot);
             origin.reload_failed_at = snapshot.reload_failed_at;
             origin.head_min_time_ms = snapshot.head_min_time_ms;
         });
@@ -376,10 +376,10 @@ impl Follower {
             let answered = *self.answered.borrow();
             let snapshot = self.snapshots.borrow().clone();
             tell(&self.origin, |origin| {
-                origin.neighbour = match alive {
-                    Alive::Ready => Neighbour::Up,
-                    Alive::NotReady => Neighbour::Stopping,
-                    Alive::Gone => Neighbour::Gone,
+                origin.liveness = match alive {
+                    Alive::Ready => Liveness::Up,
+                    Alive::NotReady => Liveness::Stopping,
+                    Alive::Gone => Liveness::Gone,
                 };
                 origin.reload_failed_at = snapshot.reload_failed_at;
                 origin.head_min_time_ms = snapshot.head_min_time_ms;
@@ -397,17 +397,17 @@ async fn news<T>(receiver: &mut watch::Receiver<T>) {
     }
 }
 
-fn neighbour(snapshot: &Snapshot) -> Neighbour {
+fn liveness(snapshot: &Snapshot) -> Liveness {
     match (snapshot.up, snapshot.gone) {
-        (true, _) => Neighbour::Up,
-        (false, true) => Neighbour::Gone,
+        (true, _) => Liveness::Up,
+        (false, true) => Liveness::Gone,
         // Not asked yet is no reason to take old labels.
-        (false, false) if !snapshot.asked => Neighbour::Up,
-        (false, false) => Neighbour::Stopping,
+        (false, false) if !snapshot.asked => Liveness::Up,
+        (false, false) => Liveness::Stopping,
     }
 }
 
-fn tell(origin: &watch::Sender<Origin>, change: impl FnOnce(&mut Origin)) {
+fn tell(origin: &watch::Sender<PrometheusStatus>, change: impl FnOnce(&mut PrometheusStatus)) {
     let mut next = origin.borrow().clone();
     change(&mut next);
     origin.send_if_modified(|now| {
@@ -441,18 +441,18 @@ mod tests {
     #[test]
     fn old_labels_count_only_once_prometheus_was_asked_and_does_not_answer() {
         let unasked = unasked();
-        assert_eq!(neighbour(&unasked), Neighbour::Up);
+        assert_eq!(liveness(&unasked), Liveness::Up);
         let asked = Snapshot { asked: true, ..unasked };
-        assert_eq!(neighbour(&asked), Neighbour::Stopping);
+        assert_eq!(liveness(&asked), Liveness::Stopping);
         let gone = Snapshot { gone: true, ..asked };
-        assert_eq!(neighbour(&gone), Neighbour::Gone);
-        assert_eq!(neighbour(&Snapshot { up: true, ..gone }), Neighbour::Up);
+        assert_eq!(liveness(&gone), Liveness::Gone);
+        assert_eq!(liveness(&Snapshot { up: true, ..gone }), Liveness::Up);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_heartbeat_tells_of_reloads_reaches_the_shipper_with_it_also_while_we_stop() {
         let (snapshots, answered) = (watch::Sender::new(unasked()), watch::Sender::new(None));
-        let (origin, mut origins) = watch::channel(Origin::default());
+        let (origin, mut origins) = watch::channel(PrometheusStatus::default());
         let passed_on = watch::Sender::new(None);
         let mut heartbeat = Heartbeat::new(Arc::default(), passed_on.subscribe());
         // Nothing listens there, and the port is none that anybody is given.
@@ -480,7 +480,7 @@ mod tests {
                 snapshot.head_min_time_ms = Some(emptied);
             });
             answered.send_replace(Some(failed));
-            assert!(heartbeat.since(failed, Duration::from_secs(60)).await);
+            assert!(heartbeat.wait_answered_since(failed, Duration::from_secs(60)).await);
             let told = origins.borrow_and_update().clone();
             assert_eq!(
                 (told.reload_failed_at, told.head_min_time_ms),
@@ -490,7 +490,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
             let fine = Instant::now();
             answered.send_replace(Some(fine));
-            assert!(heartbeat.since(fine, Duration::from_secs(60)).await);
+            assert!(heartbeat.wait_answered_since(fine, Duration::from_secs(60)).await);
             assert_eq!(origins.borrow_and_update().reload_failed_at, Some(failed));
         }
         drop(origins);

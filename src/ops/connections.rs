@@ -5,7 +5,7 @@
 //! - A connection that the kernel cannot give us for want of descriptors or memory makes room, too.
 //! - All this is counted, and said in the log, but not more often than every 30 s: strangers can cause it.
 //!
-//! Dropping [`Open`] closes all connections at once.
+//! Dropping [`OpenConnections`] closes all connections at once.
 
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::rarely::Rarely;
+use super::log_limit::LogLimit;
 
 /// Open files that are not for clients, in a process that may have many: for Prometheus, the store, blocks and the rest.
 const RESERVE: usize = 256;
@@ -72,7 +72,7 @@ impl Metrics {
             accept_errors: Family::default(),
         };
         for server in ["http", "grpc"] {
-            Counted::new(&metrics, server);
+            ServerMetrics::new(&metrics, server);
         }
         registry.register(
             "narthex_connections_open",
@@ -100,14 +100,14 @@ impl Metrics {
 
 /// The metrics of one server.
 #[derive(Debug)]
-struct Counted {
+struct ServerMetrics {
     open: Gauge,
     refused: Counter,
     evicted: Counter,
     accept_errors: Counter,
 }
 
-impl Counted {
+impl ServerMetrics {
     fn new(metrics: &Metrics, server: &'static str) -> Self {
         let server = Server { server };
         Self {
@@ -136,31 +136,31 @@ pub(super) trait Usage: Send + Sync + 'static {
 
 /// The connections of a port that are open.
 #[derive(Debug)]
-pub(super) struct Open<U> {
+pub(super) struct OpenConnections<U> {
     server: &'static str,
     limit: usize,
-    counted: Counted,
+    counted: ServerMetrics,
     tasks: JoinSet<()>,
     open: HashMap<Id, (AbortHandle, Arc<U>)>,
     closing: CancellationToken,
-    refusals: Rarely,
-    evictions: Rarely,
-    errors: Rarely,
+    refusals: LogLimit,
+    evictions: LogLimit,
+    errors: LogLimit,
 }
 
-impl<U: Usage> Open<U> {
+impl<U: Usage> OpenConnections<U> {
     /// None yet, of at most `limit` of the port of `server` (`http`, `grpc`).
     pub(super) fn new(server: &'static str, limit: usize, metrics: &Metrics) -> Self {
         Self {
             server,
             limit,
-            counted: Counted::new(metrics, server),
+            counted: ServerMetrics::new(metrics, server),
             tasks: JoinSet::new(),
             open: HashMap::new(),
             closing: CancellationToken::new(),
-            refusals: Rarely::default(),
-            evictions: Rarely::default(),
-            errors: Rarely::default(),
+            refusals: LogLimit::default(),
+            evictions: LogLimit::default(),
+            errors: LogLimit::default(),
         }
     }
 
@@ -188,7 +188,7 @@ impl<U: Usage> Open<U> {
     pub(super) fn spawn(&mut self, usage: Arc<U>, connection: impl Future<Output = ()> + Send + 'static) {
         let handle = self.tasks.spawn(connection);
         self.open.insert(handle.id(), (handle, usage));
-        self.tell();
+        self.update_gauge();
     }
 
     /// Tells all connections to come to their end and waits for them; whether they did within `grace`. Those that did not
@@ -200,7 +200,7 @@ impl<U: Usage> Open<U> {
         // Waits for the drops, which wake the calls: they end when they find their connection gone.
         self.tasks.shutdown().await;
         self.open.clear();
-        self.tell();
+        self.update_gauge();
         ended
     }
 
@@ -209,9 +209,9 @@ impl<U: Usage> Open<U> {
             return true;
         }
         self.counted.refused.inc();
-        if let Some(unsaid) = self.refusals.now() {
+        if let Some(suppressed) = self.refusals.check() {
             warn!(
-                server = self.server, %peer, limit = self.limit, unsaid,
+                server = self.server, %peer, limit = self.limit, suppressed,
                 "closing a new connection: there are too many, and all are in use; look for clients that open a connection for each call"
             );
         }
@@ -229,8 +229,8 @@ impl<U: Usage> Open<U> {
         };
         handle.abort();
         self.counted.evicted.inc();
-        self.tell();
-        if let Some(unsaid) = self.evictions.now() {
+        self.update_gauge();
+        if let Some(suppressed) = self.evictions.check() {
             let why = match rank.busy {
                 true => "its calls make no progress",
                 false => "it is idle",
@@ -239,7 +239,7 @@ impl<U: Usage> Open<U> {
                 server = self.server,
                 limit = self.limit,
                 why,
-                unsaid,
+                suppressed,
                 "closing a connection to make room for another: there are too many; look for clients that open one for each call, or raise the limit of open files if that is what they reach"
             );
         }
@@ -248,8 +248,8 @@ impl<U: Usage> Open<U> {
 
     async fn not_accepted(&mut self, error: &io::Error) {
         self.counted.accept_errors.inc();
-        if let Some(unsaid) = self.errors.now() {
-            warn!(server = self.server, %error, unsaid, "cannot accept a connection; trying again");
+        if let Some(suppressed) = self.errors.check() {
+            warn!(server = self.server, %error, suppressed, "cannot accept a connection; trying again");
         }
         // A client that left before its turn is nobody's loss; anything else is want of something that a connection holds.
         if !matches!(
@@ -274,10 +274,10 @@ impl<U: Usage> Open<U> {
             }
         };
         self.open.remove(&id);
-        self.tell();
+        self.update_gauge();
     }
 
-    fn tell(&self) {
+    fn update_gauge(&self) {
         // Far below the limit of the number.
         self.counted.open.set(self.open.len() as i64);
     }
@@ -315,7 +315,7 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         assert!(value(&registry, "narthex_connections_refused_total{server=\"http\"} 0"));
-        let mut open = Open::new("grpc", 5, &metrics);
+        let mut open = OpenConnections::new("grpc", 5, &metrics);
         let peer = "127.0.0.1:1".parse().unwrap();
         for usage in [Is(None), stuck(10), idle(30), stuck(5), idle(20)] {
             assert!(open.has_room(peer));
@@ -364,7 +364,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn want_of_descriptors_makes_room_and_a_client_that_left_does_not() {
         let mut registry = Registry::default();
-        let mut open = Open::new("http", 5, &Metrics::register(&mut registry));
+        let mut open = OpenConnections::new("http", 5, &Metrics::register(&mut registry));
         open.spawn(Arc::new(idle(1)), std::future::pending());
         open.not_accepted(&io::ErrorKind::ConnectionAborted.into()).await;
         assert_eq!(open.open.len(), 1);

@@ -34,10 +34,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    connection::{Activity, Guarded},
-    connections::{self, Open},
+    connections::{self, OpenConnections},
     exposition::{self, Format},
     grpc::Running,
+    http_connection::{Activity, HeadTimeout},
     listen::{self, BindError},
     probe::Probe,
     stall,
@@ -120,7 +120,7 @@ impl Server {
         info!(%address, "serving HTTP");
         pages.probe.set_healthy(Ok(()));
         let probe = pages.probe.clone();
-        let mut connections = Open::new("http", limits.connections, &pages.connections);
+        let mut connections = OpenConnections::new("http", limits.connections, &pages.connections);
         let born = Instant::now();
         loop {
             tokio::select! {
@@ -129,7 +129,7 @@ impl Server {
                 (stream, peer) = connections.next(&listener) => {
                     let activity = Activity::new(born);
                     let connection =
-                        converse(stream, peer, activity.clone(), pages.clone(), limits, connections.closing());
+                        serve_connection(stream, peer, activity.clone(), pages.clone(), limits, connections.closing());
                     connections.spawn(Arc::new(activity), connection);
                 }
             }
@@ -146,7 +146,7 @@ impl Server {
     }
 }
 
-async fn converse(
+async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     activity: Activity,
@@ -158,7 +158,7 @@ async fn converse(
         debug!(%peer, %error, "an HTTP connection ended at once");
         return;
     }
-    let guarded = Guarded::new(stream, activity.clone(), limits.head, limits.stall);
+    let guarded = HeadTimeout::new(stream, activity.clone(), limits.head, limits.stall);
     let service = service_fn(move |request: Request<Incoming>| {
         activity.request();
         let answer = pages.answer(request.uri().path(), request.headers());
@@ -166,7 +166,7 @@ async fn converse(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // Runs from the moment a connection has nothing to do; the head's own limit is in `Guarded`.
+        // Runs from the moment a connection has nothing to do; the head's own limit is in `HeadTimeout`.
         .header_read_timeout(limits.idle)
         .max_buf_size(HEAD_MAX)
         .serve_connection(TokioIo::new(guarded), service);

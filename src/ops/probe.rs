@@ -140,7 +140,7 @@ impl Probe {
             };
             self.0
                 .readiness
-                .send_if_modified(|told| std::mem::replace(told, readiness) != readiness);
+                .send_if_modified(|before| std::mem::replace(before, readiness) != readiness);
             self.0.ready.set(i64::from(after.0.is_ok()));
             self.0.healthy.set(i64::from(after.1.is_ok()));
             (before, after, state.stopping)
@@ -251,18 +251,18 @@ mod tests {
     #[tokio::test]
     async fn changes_of_readiness_are_told_but_not_changes_of_the_reason() {
         let probe = Probe::register("sidecar", &mut Registry::default());
-        let mut told = probe.readiness();
-        assert_eq!(*told.borrow_and_update(), Readiness::NotReady);
+        let mut readiness = probe.readiness();
+        assert_eq!(*readiness.borrow_and_update(), Readiness::NotReady);
         let prometheus = probe.condition("prometheus");
         prometheus.set(Err("refused".to_owned()));
-        assert!(!told.has_changed().unwrap());
+        assert!(!readiness.has_changed().unwrap());
         prometheus.set(Ok(()));
-        told.changed().await.unwrap();
-        assert_eq!(*told.borrow_and_update(), Readiness::Ready);
+        readiness.changed().await.unwrap();
+        assert_eq!(*readiness.borrow_and_update(), Readiness::Ready);
         probe.shutdown();
-        assert_eq!(*told.borrow_and_update(), Readiness::Stopping);
+        assert_eq!(*readiness.borrow_and_update(), Readiness::Stopping);
         probe.stopped();
-        assert!(!told.has_changed().unwrap());
+        assert!(!readiness.has_changed().unwrap());
     }
 
     #[test]

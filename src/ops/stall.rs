@@ -4,7 +4,7 @@
 //! - the kernel gives a connection up when what was sent is not acknowledged for [`UNACKNOWLEDGED`] (`TCP_USER_TIMEOUT`,
 //!   with the 20 s of grpc-go): a host that is gone, a network that is cut; newer ones also when the peer's window stays
 //!   shut for so long;
-//! - [`Unstalled`] gives it up when not one byte could be written for a limit: a process that is stopped or stuck, whose
+//! - [`WriteTimeout`] gives it up when not one byte could be written for a limit: a process that is stopped or stuck, whose
 //!   kernel goes on answering, whatever ours makes of that.
 //!
 //! Pings do neither: with bytes waiting there is no room for a ping. A client that only reads slowly is not cut: with
@@ -46,7 +46,7 @@ pub(super) fn prepare(stream: &TcpStream, unacknowledged: Duration) -> io::Resul
 
 /// A stream whose writes fail with `TimedOut` when they make no progress for a limit.
 #[derive(Debug)]
-pub(super) struct Unstalled<S> {
+pub(super) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
     /// Since when a write waits.
@@ -55,7 +55,7 @@ pub(super) struct Unstalled<S> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Unstalled<S> {
+impl<S> WriteTimeout<S> {
     pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self {
             stream,
@@ -74,7 +74,7 @@ impl<S> Unstalled<S> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= end {
-                return Poll::Ready(Err(late("reading what it is sent")));
+                return Poll::Ready(Err(timed_out("reading what it is sent")));
             }
             timer.as_mut().reset(end);
         }
@@ -83,17 +83,17 @@ impl<S> Unstalled<S> {
 }
 
 /// The error that a client gets who is too slow over `what`.
-pub(super) fn late(what: &str) -> io::Error {
+pub(super) fn timed_out(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("the client took too long over {what}"))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.check(cx, written)
@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_reads_fails_at_the_limit_and_what_is_read_slowly_does_not() {
         let (mut client, server) = duplex(64);
-        let mut unstalled = Unstalled::new(server, LIMIT);
+        let mut unstalled = WriteTimeout::new(server, LIMIT);
         let begun = Instant::now();
         let slow = async {
             for _ in 0..100 {

@@ -84,15 +84,15 @@ pub fn signals() -> io::Result<mpsc::Receiver<Signal>> {
     Ok(receiver)
 }
 
-/// Does `tell` at every SIGQUIT from now on, which then does not end the process; needs a Tokio runtime, and ends with it.
+/// Does `report_state` at every SIGQUIT from now on, which then does not end the process; needs a Tokio runtime, and ends with it.
 ///
 /// # Errors
 /// When the kernel refuses a handler.
-pub fn on_quit(tell: impl Fn() + Send + 'static) -> io::Result<()> {
+pub fn on_quit(report_state: impl Fn() + Send + 'static) -> io::Result<()> {
     let mut caught = signal(SignalKind::quit())?;
     tokio::spawn(async move {
         while caught.recv().await.is_some() {
-            tell();
+            report_state();
         }
     });
     Ok(())
@@ -194,7 +194,7 @@ impl Supervisor {
             Err(join) => {
                 let message = join
                     .try_into_panic()
-                    .map_or_else(|_| "cancelled".to_owned(), |panic| text_of(&*panic));
+                    .map_or_else(|_| "cancelled".to_owned(), |panic| panic_text(&*panic));
                 error!(
                     task = name,
                     panic = message,
@@ -230,7 +230,7 @@ impl Outcome {
 }
 
 /// What a panic said.
-pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
@@ -364,8 +364,8 @@ mod tests {
 
     #[test]
     fn a_panic_tells_its_text() {
-        assert_eq!(text_of(&"a"), "a");
-        assert_eq!(text_of(&"b".to_owned()), "b");
-        assert_eq!(text_of(&7), "no message");
+        assert_eq!(panic_text(&"a"), "a");
+        assert_eq!(panic_text(&"b".to_owned()), "b");
+        assert_eq!(panic_text(&7), "no message");
     }
 }

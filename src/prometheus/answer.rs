@@ -13,11 +13,11 @@ const ERROR_BODY: usize = 64 << 10;
 /// Reads a body of at most `limit` bytes.
 pub(super) async fn collect(response: &mut reqwest::Response, limit: usize) -> Result<Vec<u8>, ErrorKind> {
     let mut body = Vec::new();
-    let take = |chunk: &[u8]| {
+    let accept = |chunk: &[u8]| {
         body.extend_from_slice(chunk);
         Ok(())
     };
-    each_chunk(response, limit, take).await?;
+    each_chunk(response, limit, accept).await?;
     Ok(body)
 }
 
@@ -25,12 +25,12 @@ pub(super) async fn collect(response: &mut reqwest::Response, limit: usize) -> R
 pub(super) async fn each_chunk(
     response: &mut reqwest::Response,
     limit: usize,
-    mut take: impl FnMut(&[u8]) -> Result<(), ErrorKind>,
+    mut accept: impl FnMut(&[u8]) -> Result<(), ErrorKind>,
 ) -> Result<(), ErrorKind> {
     let mut left = limit;
     while let Some(chunk) = response.chunk().await.map_err(ErrorKind::from_body)? {
         left = left.checked_sub(chunk.len()).ok_or(ErrorKind::TooLarge { limit })?;
-        take(&chunk)?;
+        accept(&chunk)?;
     }
     Ok(())
 }
@@ -40,8 +40,8 @@ pub(super) async fn refusal(mut response: reqwest::Response) -> ErrorKind {
     let code = response.status().as_u16();
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
-        let room = ERROR_BODY - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let left = ERROR_BODY - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(left)]);
         if body.len() == ERROR_BODY {
             break;
         }

@@ -1,17 +1,17 @@
 //! Prometheus' JSON API, as far as the StoreAPI asks it.
 //!
-//! **Bounds.** Each question has a time ([`Ask`]), its turn and the answer included, and memory that its caller gives
-//! ([`Room`]). Answers are read part by part while they arrive, so that an answer and what is made of it are never both in
+//! **Bounds.** Each question has a time ([`RequestOptions`]), its turn and the answer included, and memory that its caller gives
+//! ([`Reserve`]). Answers are read part by part while they arrive, so that an answer and what is made of it are never both in
 //! memory. One for which there is no memory is an error that says so, never a shorter answer. A long one is read on other threads.
 //!
 //! **Tolerance.** Any status of 2xx is good; 204 is an empty answer, as is `null`. Prometheus' warnings are not passed on:
 //! a reader would take them for a partial answer.
 
 mod answers;
-mod ask;
+mod endpoints;
 mod parameters;
-mod questions;
-mod reading;
+mod parser;
+mod request_options;
 
 use std::{borrow::Cow, collections::BTreeSet, fmt, ops::ControlFlow};
 
@@ -26,20 +26,20 @@ pub use self::{
         ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, LabelMap, Meta, Rule, RuleGroup, SeriesExemplars,
         Statistic,
     },
-    ask::Ask,
-    questions::{ExemplarPart, MetadataPart, RulePart, Target, TsdbPart},
-    reading::{Room, Take},
+    endpoints::{ExemplarPart, MetadataPart, RulePart, Target, TsdbPart},
+    parser::{Accept, Reserve},
+    request_options::RequestOptions,
 };
 use self::{
     parameters::{escaped_name, path_element, selector, time},
-    reading::Form,
+    parser::Form,
 };
 use super::{
     Client,
     error::{Error, ErrorKind},
     json::{Item, Node, Sink},
     remote_read::wire::LabelBytes,
-    turns::Kind,
+    request_queue::Kind,
     version::at_least,
 };
 use crate::model::{Matcher, matcher::Op};
@@ -92,7 +92,7 @@ type Pairs<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
 impl Client {
     /// Hands over the label sets of series, in Prometheus' order, each in one piece of memory, as it stands in a message,
-    /// until `take` has enough: the rest of the answer is not read then. Within the time of `ask` and the memory of `room`, which
+    /// until `accept` has enough: the rest of the answer is not read then. Within the time of `options` and the memory of `reserve`, which
     /// is asked for what is held of the answer while it is read.
     ///
     /// # Errors
@@ -100,19 +100,19 @@ impl Client {
     pub async fn each_series(
         &self,
         question: &Question<'_>,
-        ask: &Ask,
-        mut take: impl FnMut(LabelBytes) -> ControlFlow<()>,
-        room: &mut (dyn FnMut(usize) -> bool + Send),
+        options: &RequestOptions,
+        mut accept: impl FnMut(LabelBytes) -> ControlFlow<()>,
+        reserve: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<(), Error> {
         let sink = EachSeries {
-            room,
-            take: |pairs: &Pairs<'_>| {
+            reserve,
+            accept: |pairs: &Pairs<'_>| {
                 let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
                 // A copy is as large as it has to be; what was built may be twice that.
-                take(LabelBytes::from_pairs(pairs).detached())
+                accept(LabelBytes::from_pairs(pairs).detached())
             },
         };
-        self.each(SERIES, "/api/v1/series", &question.parameters(), ask, sink)
+        self.each(SERIES, "/api/v1/series", &question.parameters(), options, sink)
             .await
     }
 
@@ -123,42 +123,48 @@ impl Client {
     pub async fn any_series(
         &self,
         question: &Question<'_>,
-        ask: &Ask,
-        room: &mut (dyn FnMut(usize) -> bool + Send),
+        options: &RequestOptions,
+        reserve: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<bool, Error> {
         let mut any = false;
         let sink = EachSeries {
-            room,
-            take: |_: &Pairs<'_>| {
+            reserve,
+            accept: |_: &Pairs<'_>| {
                 any = true;
                 ControlFlow::Break(())
             },
         };
         let parameters = Question { limit: 1, ..*question }.parameters();
-        self.each(SERIES, "/api/v1/series", &parameters, ask, sink).await?;
+        self.each(SERIES, "/api/v1/series", &parameters, options, sink).await?;
         Ok(any)
     }
 
-    /// The names of the labels of series, sorted, with the `room` that they take.
+    /// The names of the labels of series, sorted, with the `reservation` of the memory that they take.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_names<R: Room>(&self, question: &Question<'_>, ask: &Ask, room: R) -> Result<Texts<R>, Error> {
-        self.texts(NAMES, "/api/v1/labels", question, ask, room).await
+    pub async fn label_names<R: Reserve>(
+        &self,
+        question: &Question<'_>,
+        options: &RequestOptions,
+        reservation: R,
+    ) -> Result<Texts<R>, Error> {
+        self.texts(NAMES, "/api/v1/labels", question, options, reservation)
+            .await
     }
 
-    /// The values of one label of series, sorted, with the `room` that they take. `version` is Prometheus' own: names that
+    /// The values of one label of series, sorted, with the `reservation` of the memory that they take. `version` is Prometheus' own: names that
     /// are no classic ones are written as it understands them, and where no way of writing one is known, the series are
     /// looked through.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_values<R: Room>(
+    pub async fn label_values<R: Reserve>(
         &self,
         (label, version): (&str, &str),
         question: &Question<'_>,
-        ask: &Ask,
-        room: R,
+        options: &RequestOptions,
+        reservation: R,
     ) -> Result<Texts<R>, Error> {
         let element = if at_least(version, 3, 0) {
             escaped_name(label)
@@ -169,70 +175,75 @@ impl Client {
             matchers.push(Matcher::new(Op::NotEqual, label, ""));
             let matchers = &matchers;
             let question = Question { matchers, ..*question };
-            return self.label_values_of_series(label, &question, ask, room).await;
+            return self
+                .label_values_of_series(label, &question, options, reservation)
+                .await;
         };
         let path = format!("/api/v1/label/{element}/values");
-        self.texts(VALUES, &path, question, ask, room).await
+        self.texts(VALUES, &path, question, options, reservation).await
     }
 
     /// As [`Client::label_values`], from the series themselves.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_values_of_series<R: Room>(
+    pub async fn label_values_of_series<R: Reserve>(
         &self,
         label: &str,
         question: &Question<'_>,
-        ask: &Ask,
-        room: R,
+        options: &RequestOptions,
+        reservation: R,
     ) -> Result<Texts<R>, Error> {
-        self.texts_of_series(Some(label.to_owned()), question, ask, room).await
+        self.texts_of_series(Some(label.to_owned()), question, options, reservation)
+            .await
     }
 
     /// As [`Client::label_names`], from the series themselves.
     ///
     /// # Errors
     /// See [`ErrorKind`].
-    pub async fn label_names_of_series<R: Room>(
+    pub async fn label_names_of_series<R: Reserve>(
         &self,
         question: &Question<'_>,
-        ask: &Ask,
-        room: R,
+        options: &RequestOptions,
+        reservation: R,
     ) -> Result<Texts<R>, Error> {
-        self.texts_of_series(None, question, ask, room).await
+        self.texts_of_series(None, question, options, reservation).await
     }
 
-    async fn texts<R: Room>(
+    async fn texts<R: Reserve>(
         &self,
         form: Form,
         path: &str,
         question: &Question<'_>,
-        ask: &Ask,
-        room: R,
+        options: &RequestOptions,
+        reservation: R,
     ) -> Result<Texts<R>, Error> {
         let sink = TextList {
-            texts: Texts::new(room),
+            texts: Texts::new(reservation),
             expected: form.expected,
         };
-        let asked = self.gather(form, path, &question.parameters(), ask, sink).await;
+        let asked = self
+            .collect_parts(form, path, &question.parameters(), options, sink)
+            .await;
         Ok(asked?.0.texts)
     }
 
-    async fn texts_of_series<R: Room>(
+    async fn texts_of_series<R: Reserve>(
         &self,
         label: Option<String>,
         question: &Question<'_>,
-        ask: &Ask,
-        room: R,
+        options: &RequestOptions,
+        reservation: R,
     ) -> Result<Texts<R>, Error> {
         let sink = OfSeries {
-            texts: Texts::new(room),
+            texts: Texts::new(reservation),
             label,
         };
         // The limit is on series there, and the texts beyond it are wanted.
         let all = Question { limit: 0, ..*question };
         let asked = self
-            .gather(SERIES, "/api/v1/series", &all.parameters(), ask, sink)
+            .collect_parts(SERIES, "/api/v1/series", &all.parameters(), options, sink)
             .await;
         Ok(asked?.0.texts)
     }
@@ -244,15 +255,15 @@ pub struct Texts<R> {
     /// They themselves.
     pub texts: BTreeSet<String>,
     /// Their memory, to be kept as long as they are.
-    pub room: R,
+    pub reservation: R,
     bytes: u64,
 }
 
-impl<R: Room> Texts<R> {
-    fn new(room: R) -> Self {
+impl<R: Reserve> Texts<R> {
+    fn new(reservation: R) -> Self {
         Self {
             texts: BTreeSet::new(),
-            room,
+            reservation,
             bytes: 0,
         }
     }
@@ -260,7 +271,7 @@ impl<R: Room> Texts<R> {
     fn add(&mut self, text: &str) -> Result<(), ErrorKind> {
         self.bytes += text.len() as u64;
         if !self.texts.contains(text) {
-            if !self.room.room(text.len() + OVERHEAD) {
+            if !self.reservation.reserve(text.len() + OVERHEAD) {
                 return Err(ErrorKind::TooMuch { read: self.bytes });
             }
             self.texts.insert(text.to_owned());
@@ -275,9 +286,9 @@ struct TextList<R> {
     expected: &'static str,
 }
 
-impl<R: Room> Sink for TextList<R> {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.texts.room.room(bytes)
+impl<R: Reserve> Sink for TextList<R> {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.texts.reservation.reserve(bytes)
     }
 
     fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
@@ -293,9 +304,9 @@ struct OfSeries<R> {
     label: Option<String>,
 }
 
-impl<R: Room> Sink for OfSeries<R> {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.texts.room.room(bytes)
+impl<R: Reserve> Sink for OfSeries<R> {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.texts.reservation.reserve(bytes)
     }
 
     fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
@@ -316,18 +327,18 @@ impl<R: Room> Sink for OfSeries<R> {
 
 /// Hands over the labels of series until there are enough.
 struct EachSeries<'a, F> {
-    room: &'a mut (dyn FnMut(usize) -> bool + Send),
-    take: F,
+    reserve: &'a mut (dyn FnMut(usize) -> bool + Send),
+    accept: F,
 }
 
 impl<F: FnMut(&Pairs<'_>) -> ControlFlow<()>> Sink for EachSeries<'_, F> {
-    fn room(&mut self, bytes: usize) -> bool {
-        (self.room)(bytes)
+    fn reserve(&mut self, bytes: usize) -> bool {
+        (self.reserve)(bytes)
     }
 
     fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
         let PairList(pairs) = item.read(SERIES.expected)?;
-        Ok((self.take)(&pairs))
+        Ok((self.accept)(&pairs))
     }
 }
 
@@ -365,44 +376,47 @@ impl<'de> Visitor<'de> for PairVisitor {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::{
-        questions::{self, RulePart},
-        reading::{Form, Parts, Reading},
+        endpoints::{self, RulePart},
+        parser::{AnswerParser, Form, Parts},
         *,
     };
 
-    fn read<K: Take<T>, T>(
+    fn read<K: Accept<T>, T>(
         form: Form,
         part: fn(Item<'_>) -> Result<T, ErrorKind>,
         data: &str,
-        taker: K,
+        consumer: K,
     ) -> Result<(K, Vec<u8>), ErrorKind> {
         let answer = format!(r#"{{"status": "success", "data": {data}}}"#);
-        let mut reading = Reading::new(form, Parts::new(taker, part));
+        let mut parser = AnswerParser::new(form, Parts::new(consumer, part));
         for piece in answer.as_bytes().chunks(7) {
-            assert!(reading.push(piece)?.is_continue());
+            assert!(parser.push(piece)?.is_continue());
         }
-        let (parts, around) = reading.finish()?;
-        Ok((parts.taker, around))
+        let (parts, around) = parser.finish()?;
+        Ok((parts.consumer, around))
     }
 
-    pub(crate) fn rules<K: Take<RulePart>>(data: &str, taker: K) -> Result<K, ErrorKind> {
-        Ok(read(questions::RULE_FORM, questions::rule_part, data, taker)?.0)
+    pub(crate) fn rules<K: Accept<RulePart>>(data: &str, consumer: K) -> Result<K, ErrorKind> {
+        Ok(read(endpoints::RULE_FORM, endpoints::rule_part, data, consumer)?.0)
     }
 
-    pub(crate) fn targets<K: Take<Target>>(data: &str, taker: K) -> Result<K, ErrorKind> {
-        Ok(read(questions::TARGET_FORM, questions::target, data, taker)?.0)
+    pub(crate) fn targets<K: Accept<Target>>(data: &str, consumer: K) -> Result<K, ErrorKind> {
+        Ok(read(endpoints::TARGET_FORM, endpoints::target, data, consumer)?.0)
     }
 
-    pub(crate) fn metadata<K: Take<MetadataPart>>(data: &str, taker: K) -> Result<K, ErrorKind> {
-        Ok(read(questions::METADATA_FORM, questions::metadata_part, data, taker)?.0)
+    pub(crate) fn metadata<K: Accept<MetadataPart>>(data: &str, consumer: K) -> Result<K, ErrorKind> {
+        Ok(read(endpoints::METADATA_FORM, endpoints::metadata_part, data, consumer)?.0)
     }
 
-    pub(crate) fn exemplars<K: Take<ExemplarPart>>(data: &str, taker: K) -> Result<K, ErrorKind> {
-        Ok(read(questions::EXEMPLAR_FORM, questions::exemplar_part, data, taker)?.0)
+    pub(crate) fn exemplars<K: Accept<ExemplarPart>>(data: &str, consumer: K) -> Result<K, ErrorKind> {
+        Ok(read(endpoints::EXEMPLAR_FORM, endpoints::exemplar_part, data, consumer)?.0)
     }
 
-    pub(crate) fn tsdb_status<K: Take<TsdbPart>>(data: &str, taker: K) -> Result<(K, Option<HeadStats>), ErrorKind> {
-        let (taker, around) = read(questions::TSDB_FORM, questions::tsdb_part, data, taker)?;
-        Ok((taker, questions::head_stats(&around)?))
+    pub(crate) fn tsdb_status<K: Accept<TsdbPart>>(
+        data: &str,
+        consumer: K,
+    ) -> Result<(K, Option<HeadStats>), ErrorKind> {
+        let (consumer, around) = read(endpoints::TSDB_FORM, endpoints::tsdb_part, data, consumer)?;
+        Ok((consumer, endpoints::head_stats(&around)?))
     }
 }

@@ -15,11 +15,11 @@ use url::Url;
 
 use super::{
     answer,
-    api::Ask,
+    api::RequestOptions,
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
+    request_queue::{Kind, RequestQueues},
     transport::{Posted, Transport},
-    turns::{Kind, Turns},
 };
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
 use crate::model::Labels;
@@ -61,7 +61,7 @@ struct Inner {
     transport: Transport,
     timeout: Duration,
     /// For questions of clients; the heartbeat does not wait with them.
-    turns: Turns,
+    queues: RequestQueues,
 }
 
 impl Client {
@@ -90,7 +90,7 @@ impl Client {
             shown,
             transport,
             timeout,
-            turns: Turns::new(),
+            queues: RequestQueues::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -215,7 +215,7 @@ impl Client {
         &self,
         (kind, path): (Kind, &str),
         parameters: &[(&str, String)],
-        ask: &Ask,
+        options: &RequestOptions,
         read: impl AsyncFnOnce(reqwest::Response) -> Result<T, ErrorKind>,
     ) -> Result<T, Error> {
         let asked = async {
@@ -227,21 +227,21 @@ impl Client {
             if length > limit {
                 return Err(ErrorKind::TooLong { length, limit });
             }
-            ask.is_at("waiting for its turn at Prometheus");
-            let _turn = self.inner.turns.enter(kind, ask.by()).await?;
+            options.report("waiting for its turn at Prometheus");
+            let _permit = self.inner.queues.acquire(kind, options.deadline()).await?;
             let answered = async {
-                ask.is_at("waiting for a connection to Prometheus");
+                options.report("waiting for a connection to Prometheus");
                 let _slot = self.inner.transport.slot().await;
-                ask.is_at("waiting for Prometheus to answer");
+                options.report("waiting for Prometheus to answer");
                 let response = self.inner.transport.get(url).await?;
                 if !response.status().is_success() {
                     return Err(answer::refusal(response).await);
                 }
-                ask.is_at("reading the answer of Prometheus");
+                options.report("reading the answer of Prometheus");
                 read(response).await
             };
-            let answered = timeout_at(ask.by(), answered).await;
-            answered.unwrap_or(Err(ErrorKind::Timeout(ask.time())))
+            let answered = timeout_at(options.deadline(), answered).await;
+            answered.unwrap_or(Err(ErrorKind::Timeout(options.limit())))
         };
         asked.await.map_err(|kind| {
             let url = self.shown(path);
@@ -251,7 +251,7 @@ impl Client {
 
     /// Registers what is counted of the questions of clients.
     pub fn register_metrics(&self, registry: &mut Registry) {
-        self.inner.turns.register(registry);
+        self.inner.queues.register(registry);
     }
 }
 

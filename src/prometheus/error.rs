@@ -101,24 +101,24 @@ pub enum ErrorKind {
 pub enum Shed {
     /// Too many wait already.
     #[error(
-        "{most} questions of this kind already wait for Prometheus, which is asked {places} at once: ask less at once"
+        "{most} questions of this kind already wait for Prometheus, which is asked {slots} at once: ask less at once"
     )]
     Full {
         /// Questions that may wait at once.
         most: usize,
         /// Questions that may run at once.
-        places: usize,
+        slots: usize,
     },
     /// Its turn did not come in time.
     #[error(
-        "waited {waited:?} for one of {places} questions of this kind that Prometheus is asked at once: ask less at \
+        "waited {waited:?} for one of {slots} questions of this kind that Prometheus is asked at once: ask less at \
          once, or see why Prometheus is slow"
     )]
     TooLate {
         /// How long it waited.
         waited: Duration,
         /// Questions that may run at once.
-        places: usize,
+        slots: usize,
     },
 }
 

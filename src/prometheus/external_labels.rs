@@ -74,7 +74,7 @@ impl Scan {
 }
 
 impl Sink for Section {
-    fn room(&mut self, _bytes: usize) -> bool {
+    fn reserve(&mut self, _bytes: usize) -> bool {
         // What is kept is bounded by itself.
         true
     }

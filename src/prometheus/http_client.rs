@@ -11,6 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::secret::Secret;
+use crate::model::whole_number::WholeNumber;
 
 /// Connections that may wait when nothing is said: with the two of Thanos most calls would connect anew.
 const IDLE_CONNECTIONS: i64 = 16;
@@ -83,7 +84,7 @@ pub(super) struct TransportConfig {
 
 impl Default for TransportConfig {
     fn default() -> Self {
-        RawTransport::default().checked()
+        TransportConfig::of(Numbers::default())
     }
 }
 
@@ -120,15 +121,15 @@ struct RawTls {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct RawTransport {
-    max_idle_conns: Option<i64>,
-    max_idle_conns_per_host: Option<i64>,
-    idle_conn_timeout: Option<i64>,
-    response_header_timeout: Option<i64>,
-    expect_continue_timeout: Option<i64>,
-    max_conns_per_host: Option<i64>,
+    max_idle_conns: Option<WholeNumber>,
+    max_idle_conns_per_host: Option<WholeNumber>,
+    idle_conn_timeout: Option<WholeNumber>,
+    response_header_timeout: Option<WholeNumber>,
+    expect_continue_timeout: Option<WholeNumber>,
+    max_conns_per_host: Option<WholeNumber>,
     disable_compression: Option<bool>,
-    tls_handshake_timeout: Option<i64>,
-    dialer_timeout: Option<i64>,
+    tls_handshake_timeout: Option<WholeNumber>,
+    dialer_timeout: Option<WholeNumber>,
 }
 
 /// All keys, by section; the first section is the top.
@@ -205,7 +206,7 @@ impl HttpClientConfig {
             auth,
             proxy: present(raw.proxy_url).map(|url| proxy(&url)).transpose()?,
             tls: raw.tls_config.unwrap_or_default().checked()?,
-            transport: transport.checked(),
+            transport: transport.checked()?,
             warnings,
         })
     }
@@ -313,26 +314,58 @@ impl RawTransport {
         texts
     }
 
-    fn checked(self) -> TransportConfig {
+    fn checked(self) -> Result<TransportConfig, HttpClientConfigError> {
+        number("expect_continue_timeout", self.expect_continue_timeout)?;
+        Ok(TransportConfig::of(Numbers {
+            max_idle_conns: number("max_idle_conns", self.max_idle_conns)?,
+            max_idle_conns_per_host: number("max_idle_conns_per_host", self.max_idle_conns_per_host)?,
+            idle_conn_timeout: number("idle_conn_timeout", self.idle_conn_timeout)?,
+            response_header_timeout: number("response_header_timeout", self.response_header_timeout)?,
+            max_conns_per_host: number("max_conns_per_host", self.max_conns_per_host)?,
+            tls_handshake_timeout: number("tls_handshake_timeout", self.tls_handshake_timeout)?,
+            dialer_timeout: number("dialer_timeout", self.dialer_timeout)?,
+        }))
+    }
+}
+
+/// The numbers of `transport_config`.
+#[derive(Default)]
+struct Numbers {
+    max_idle_conns: Option<i64>,
+    max_idle_conns_per_host: Option<i64>,
+    idle_conn_timeout: Option<i64>,
+    response_header_timeout: Option<i64>,
+    max_conns_per_host: Option<i64>,
+    tls_handshake_timeout: Option<i64>,
+    dialer_timeout: Option<i64>,
+}
+
+fn number(key: &str, given: Option<WholeNumber>) -> Result<Option<i64>, HttpClientConfigError> {
+    let number = given.map(|number| number.value()).transpose();
+    number.map_err(|problem| wrong(format!("transport_config.{key} {problem}")))
+}
+
+impl TransportConfig {
+    fn of(numbers: Numbers) -> Self {
         // Go: 0 is no limit of all, but the default for one host; a negative number keeps none.
-        let of_all = match self.max_idle_conns.unwrap_or(100) {
+        let of_all = match numbers.max_idle_conns.unwrap_or(100) {
             0 => usize::MAX,
             number => usize::try_from(number).unwrap_or(0),
         };
-        let of_host = match self.max_idle_conns_per_host.unwrap_or(IDLE_CONNECTIONS) {
+        let of_host = match numbers.max_idle_conns_per_host.unwrap_or(IDLE_CONNECTIONS) {
             0 => IDLE_CONNECTIONS as usize,
             number => usize::try_from(number).unwrap_or(0),
         };
-        TransportConfig {
+        Self {
             idle_connections: of_all.min(of_host),
-            idle_timeout: time(self.idle_conn_timeout, 90),
-            response_header_timeout: time(self.response_header_timeout, 0),
-            connections: self
+            idle_timeout: time(numbers.idle_conn_timeout, 90),
+            response_header_timeout: time(numbers.response_header_timeout, 0),
+            connections: numbers
                 .max_conns_per_host
                 .and_then(|number| usize::try_from(number).ok())
                 .filter(|&number| number > 0),
-            tls_handshake_timeout: time(self.tls_handshake_timeout, 10),
-            dial_timeout: time(self.dialer_timeout, 5),
+            tls_handshake_timeout: time(numbers.tls_handshake_timeout, 10),
+            dial_timeout: time(numbers.dialer_timeout, 5),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::{mem, ops::ControlFlow};
 
 use serde::{Deserialize, de::DeserializeSeed as _};
 
+pub(super) use self::shape::Node;
 use self::shape::Shape;
 use super::error::ErrorKind;
 
@@ -25,19 +26,6 @@ use super::error::ErrorKind;
 const GROWTH: usize = 24;
 /// Memory is asked for in multiples of this, in bytes.
 const STEP: usize = 16 << 10;
-
-/// What stands at a place of an answer. `null` may stand in the place of each, and a member may be missing.
-#[derive(Debug)]
-pub(super) enum Node {
-    /// An object of which these members lead on; their keys are compared as Go does, without regard to case.
-    Keys(&'static [(&'static str, Node)]),
-    /// A list whose elements are handed over under this number; parts of them that are handed over before.
-    List(u8, Option<&'static Node>),
-    /// An object whose members are handed over under this number, with their keys; as for a list.
-    Members(u8, Option<&'static Node>),
-    /// A text that is handed over in pieces.
-    Text,
-}
 
 /// A part of an answer.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +56,7 @@ impl<'a> Item<'a> {
 /// Whoever takes the parts.
 pub(super) trait Sink {
     /// Whether there is memory for so many bytes more.
-    fn room(&mut self, bytes: usize) -> bool;
+    fn reserve(&mut self, bytes: usize) -> bool;
 
     /// Takes a part, and may end it all.
     ///
@@ -416,7 +404,7 @@ impl Scanner {
         }
         let bytes = (wanted - self.granted).div_ceil(STEP).saturating_mul(STEP);
         self.granted = self.granted.saturating_add(bytes);
-        match sink.room(bytes) {
+        match sink.reserve(bytes) {
             true => Ok(()),
             false => Err(ErrorKind::TooMuch { read: self.come }),
         }

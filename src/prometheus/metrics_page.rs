@@ -71,20 +71,20 @@ impl Scan {
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        let room = LINE - self.line.len();
-        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let left = LINE - self.line.len();
+        self.line.extend_from_slice(&bytes[..bytes.len().min(left)]);
     }
 
     fn end_line(&mut self) -> Result<(), ErrorKind> {
         let line = std::mem::take(&mut self.line);
-        self.look_at(line.trim_ascii())?;
+        self.read_line(line.trim_ascii())?;
         // The next line uses the same memory.
         self.line = line;
         self.line.clear();
         Ok(())
     }
 
-    fn look_at(&mut self, line: &[u8]) -> Result<(), ErrorKind> {
+    fn read_line(&mut self, line: &[u8]) -> Result<(), ErrorKind> {
         if line.starts_with(b"#") {
             let mut words = words(line);
             if words.next() == Some(b"#")

@@ -3,7 +3,6 @@
 //! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
 //! - [`gate`] keeps the calls within what Prometheus allows.
 //! - [`samples`] reads the answers of servers that cannot stream.
-//! - `link` and `tide` are the connections.
 //!
 //! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
 //! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
@@ -11,9 +10,7 @@
 
 pub mod frames;
 pub mod gate;
-pub(super) mod link;
 pub mod samples;
-mod tide;
 pub mod wire;
 
 use std::{
@@ -23,17 +20,15 @@ use std::{
 };
 
 use bytes::Bytes;
+#[cfg(test)]
 use futures_util::Stream;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep},
-};
+use tokio::time::{Instant, Sleep};
 
-use super::{Client, error::ErrorKind, transport::Posted};
+use super::{Client, error::ErrorKind, response_body::ResponseBody, transport::Posted};
 use frames::{FrameError, FrameReader};
 use samples::Sampled;
 use wire::{Frame, WireError};
@@ -85,7 +80,7 @@ pub enum ReadErrorKind {
     #[error(
         "the sampled answer has {0} bytes or more, for which there is no memory now: select less, or a shorter time"
     )]
-    NoRoom(usize),
+    NoMemory(usize),
     /// A sampled answer that cannot be read.
     #[error("the sampled answer cannot be read: {0}")]
     Samples(String),
@@ -102,7 +97,7 @@ pub enum Answer {
 
 impl Client {
     /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled.
-    /// Memory for a sampled answer is asked of `room`, in bytes: for what comes, and for what it becomes when it is
+    /// Memory for a sampled answer is asked of `reserve`, in bytes: for what comes, and for what it becomes when it is
     /// decompressed. With a `stall`, Prometheus may say nothing for so long before the head of the answer and within it;
     /// without one whoever waits has a deadline.
     ///
@@ -112,7 +107,7 @@ impl Client {
         &self,
         request: &[u8],
         stall: Option<Duration>,
-        room: &mut (dyn FnMut(usize) -> bool + Send),
+        reserve: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<Answer, ReadError> {
         let url = self.shown(PATH);
         let asked = async {
@@ -133,7 +128,7 @@ impl Client {
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
             if content_type.starts_with(SAMPLED) {
-                return Ok(Err(samples(&mut pieces, room).await?));
+                return Ok(Err(samples(&mut pieces, reserve).await?));
             }
             if !content_type.starts_with(STREAMED) {
                 return Err(ReadErrorKind::ContentType(
@@ -177,8 +172,8 @@ fn headers() -> HeaderMap {
 async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
     let mut body = Vec::new();
     while let Some(Ok(piece)) = pieces.next().await {
-        let room = ERROR_BODY - body.len();
-        body.extend_from_slice(&piece[..piece.len().min(room)]);
+        let left = ERROR_BODY - body.len();
+        body.extend_from_slice(&piece[..piece.len().min(left)]);
         if body.len() == ERROR_BODY {
             break;
         }
@@ -186,20 +181,23 @@ async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
     ErrorKind::status(code, &body)
 }
 
-async fn samples(pieces: &mut Pieces, room: &mut (dyn FnMut(usize) -> bool + Send)) -> Result<Sampled, ReadErrorKind> {
+async fn samples(
+    pieces: &mut Pieces,
+    reserve: &mut (dyn FnMut(usize) -> bool + Send),
+) -> Result<Sampled, ReadErrorKind> {
     let mut compressed = Vec::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
-        if !room(piece.len()) {
-            return Err(ReadErrorKind::NoRoom(compressed.len() + piece.len()));
+        if !reserve(piece.len()) {
+            return Err(ReadErrorKind::NoMemory(compressed.len() + piece.len()));
         }
         compressed.extend_from_slice(&piece);
     }
     let length = snap::raw::decompress_len(&compressed);
     let length = length.map_err(|error| ReadErrorKind::Samples(format!("snappy: {error}")))?;
-    match room(length) {
+    match reserve(length) {
         true => Ok(Sampled { compressed }),
-        false => Err(ReadErrorKind::NoRoom(length)),
+        false => Err(ReadErrorKind::NoMemory(length)),
     }
 }
 
@@ -249,36 +247,10 @@ impl Frames {
     }
 }
 
-/// A body piece by piece.
-pub(super) type Pieced = Pin<Box<dyn Stream<Item = Result<Bytes, ErrorKind>> + Send>>;
-
-/// The body of an answer, from wherever it comes.
-pub(super) struct Body {
-    pub(super) way: Way,
-    /// Limits the connections.
-    pub(super) _permit: Option<OwnedSemaphorePermit>,
-}
-
-pub(super) enum Way {
-    /// A connection of our own.
-    Direct(Box<link::Body>),
-    /// Through a proxy.
-    Proxied(Pieced),
-}
-
-impl std::fmt::Debug for Body {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.way {
-            Way::Direct(_) => "Body::Direct",
-            Way::Proxied(_) => "Body::Proxied",
-        })
-    }
-}
-
 /// A body that must go on.
 #[derive(Debug)]
 struct Pieces {
-    body: Body,
+    body: ResponseBody,
     stall: Option<Duration>,
     /// Pieces so far.
     count: u64,
@@ -287,7 +259,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(body: Body, stall: Option<Duration>) -> Self {
+    fn new(body: ResponseBody, stall: Option<Duration>) -> Self {
         Self {
             body,
             stall,
@@ -297,11 +269,7 @@ impl Pieces {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
-        let piece = match &mut self.body.way {
-            Way::Direct(body) => body.poll_piece(cx),
-            Way::Proxied(stream) => stream.as_mut().poll_next(cx),
-        };
-        match piece {
+        match self.body.poll_piece(cx) {
             Poll::Ready(piece) => {
                 self.count += 1;
                 Poll::Ready(piece)
@@ -345,12 +313,8 @@ const STALL: Duration = Duration::from_secs(120);
 impl Frames {
     /// The frames of a body that comes in these pieces.
     pub(crate) fn of(pieces: impl Stream<Item = Result<Bytes, ErrorKind>> + Send + 'static) -> Self {
-        let body = Body {
-            way: Way::Proxied(Box::pin(pieces)),
-            _permit: None,
-        };
         Self {
-            pieces: Pieces::new(body, Some(STALL)),
+            pieces: Pieces::new(ResponseBody::proxied(Box::pin(pieces), None), Some(STALL)),
             reader: FrameReader::default(),
             url: "http://prometheus/api/v1/read".to_owned(),
         }

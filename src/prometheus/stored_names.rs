@@ -1,7 +1,7 @@
 //! Which label names Prometheus stores series with, as far as somebody wants to know.
 //!
 //! Whoever asks names them ([`StoredNames::may_be_stored`]); the heartbeat looks them up ([`StoredNames::due`]) and tells
-//! ([`StoredNames::learned`]). Until then, and whenever it is in doubt, a name counts as stored. What was learned may be old by
+//! ([`StoredNames::looked_up`]). Until then, and whenever it is in doubt, a name counts as stored. What was learned may be old by
 //! a heartbeat: a name that was not stored may be now, so that whoever relies on it has to look at what comes, and say so
 //! ([`StoredNames::seen`]).
 //!
@@ -38,7 +38,7 @@ pub struct StoredNames(Arc<Mutex<Names>>);
 struct Names {
     known: BTreeMap<String, Name>,
     /// When a look last began.
-    looked: Option<Instant>,
+    last_lookup: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl StoredNames {
     pub fn due(&self) -> Vec<String> {
         let mut held = self.lock();
         let now = Instant::now();
-        held.looked = Some(now);
+        held.last_lookup = Some(now);
         held.known
             .retain(|_, known| known.kept || now.duration_since(known.asked) < ASKED_WITHIN);
         let mut due = Vec::new();
@@ -139,7 +139,7 @@ impl StoredNames {
 
     /// A look at Prometheus has told whether there are series with this label. That there are none is not believed of one
     /// that was seen meanwhile.
-    pub fn learned(&self, name: &str, stored: bool) {
+    pub fn looked_up(&self, name: &str, stored: bool) {
         if let Some(known) = self.lock().known.get_mut(name) {
             known.stored = match (stored, known.stored) {
                 (true, _) => Stored::Yes { since: Instant::now() },
@@ -150,7 +150,7 @@ impl StoredNames {
     }
 
     /// A look has told nothing about this name: it counts as stored, and is not looked up for a while.
-    pub fn doubted(&self, name: &str) {
+    pub fn lookup_failed(&self, name: &str) {
         self.set(name, Stored::Doubted { since: Instant::now() });
     }
 
@@ -207,7 +207,7 @@ impl Names {
         let Some((oldest, known)) = others.min_by_key(|(_, known)| known.asked) else {
             return false;
         };
-        if !whichever && self.looked.is_none_or(|looked| known.asked >= looked) {
+        if !whichever && self.last_lookup.is_none_or(|last_lookup| known.asked >= last_lookup) {
             return false;
         }
         let oldest = oldest.clone();
@@ -224,13 +224,13 @@ mod tests {
         let names = StoredNames::default();
         assert!(names.may_be_stored("replica"));
         assert_eq!(names.due(), ["replica"]);
-        names.learned("replica", false);
+        names.looked_up("replica", false);
         assert!(!names.may_be_stored("replica"));
         names.seen(["replica", "cluster"]);
         assert!(names.may_be_stored("replica"));
-        names.learned("replica", true);
+        names.looked_up("replica", true);
         assert!(names.may_be_stored("replica"));
-        names.learned("cluster", false);
+        names.looked_up("cluster", false);
         assert_eq!(
             names.counts(),
             Counts {
@@ -239,12 +239,12 @@ mod tests {
             }
         );
         let doubts: [fn(&StoredNames); 3] = [
-            |names| names.doubted("replica"),
+            |names| names.lookup_failed("replica"),
             |names| names.postponed("replica"),
             StoredNames::forget,
         ];
         for doubt in doubts {
-            names.learned("replica", false);
+            names.looked_up("replica", false);
             assert!(!names.may_be_stored("replica"));
             doubt(&names);
             assert!(names.may_be_stored("replica"));
@@ -259,10 +259,10 @@ mod tests {
         names.may_be_stored("replica");
         names.due();
         names.seen(["replica"]);
-        names.learned("replica", false);
+        names.looked_up("replica", false);
         assert!(names.may_be_stored("replica"));
         names.due();
-        names.learned("replica", false);
+        names.looked_up("replica", false);
         assert!(!names.may_be_stored("replica"));
     }
 
@@ -274,9 +274,9 @@ mod tests {
             names.may_be_stored(name);
         }
         let learn = || {
-            names.learned("yes", true);
-            names.learned("no", false);
-            names.doubted("doubted");
+            names.looked_up("yes", true);
+            names.looked_up("no", false);
+            names.lookup_failed("doubted");
             names.postponed("postponed");
         };
         learn();

@@ -29,12 +29,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::{Position, Url};
 
 use super::{
+    connection::{self, ConnectionPool},
     error::{ErrorKind, SetupError},
     http_client::{Auth, HttpClientConfig, Source},
-    remote_read::{
-        Body, Way,
-        link::{self, Link},
-    },
+    response_body::ResponseBody,
     tls,
 };
 
@@ -58,7 +56,7 @@ pub(super) struct Transport {
 pub(super) struct Posted {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: Body,
+    pub(super) body: ResponseBody,
 }
 
 /// What a change of files changes.
@@ -73,7 +71,7 @@ struct State {
 struct Built {
     client: reqwest::Client,
     /// For long answers; there is none through a proxy.
-    link: Option<Arc<Link>>,
+    pool: Option<Arc<ConnectionPool>>,
     stamps: Vec<Option<Stamp>>,
 }
 
@@ -120,12 +118,12 @@ impl Transport {
         };
         let stamps = stamps(config);
         let client = build(config, &target)?;
-        let link = link(config, &target)?;
+        let pool = connection_pool(config, &target)?;
         let slots = config
             .transport
             .connections
             .map(|number| Arc::new(Semaphore::new(number)));
-        let built = Mutex::new(Built { client, link, stamps });
+        let built = Mutex::new(Built { client, pool, stamps });
         let state = Arc::new(State {
             config: config.clone(),
             target,
@@ -160,20 +158,17 @@ impl Transport {
     /// unless a proxy is in between.
     pub(super) async fn post(&self, url: Url, mut headers: HeaderMap, body: Bytes) -> Result<Posted, ErrorKind> {
         let permit = self.slot().await;
-        let (Built { client, link, .. }, auth) = self.current().await?;
+        let (Built { client, pool, .. }, auth) = self.current().await?;
         if let Some(auth) = basic(&url).or(auth) {
             headers.insert(AUTHORIZATION, auth);
         }
-        let Some(link) = link else {
+        let Some(pool) = pool else {
             let request = client.post(url).headers(headers).body(body);
             let send = async { request.send().await.map_err(|error| self.state.unsent(error)) };
             let response = self.head(send).await?;
             let (status, headers) = (response.status(), response.headers().clone());
             let pieces = response.bytes_stream().map_err(ErrorKind::from_body);
-            let body = Body {
-                way: Way::Proxied(Box::pin(pieces)),
-                _permit: permit,
-            };
+            let body = ResponseBody::proxied(Box::pin(pieces), permit);
             return Ok(Posted { status, headers, body });
         };
         headers.insert(USER_AGENT_NAME, HeaderValue::from_static(USER_AGENT));
@@ -189,14 +184,11 @@ impl Transport {
             .parse()
             .map_err(|_| SetupError::Url(format!("path {path:?} cannot be sent")))?;
         *request.headers_mut() = headers;
-        let (head, body) = self.head(link.send(request)).await?;
+        let (head, body) = self.head(pool.send(request)).await?;
         Ok(Posted {
             status: head.status,
             headers: head.headers,
-            body: Body {
-                way: Way::Direct(Box::new(body)),
-                _permit: permit,
-            },
+            body: ResponseBody::direct(body, permit),
         })
     }
 
@@ -228,13 +220,13 @@ impl State {
         let stamps = stamps(&self.config);
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         if built.stamps != stamps {
-            let anew =
-                build(&self.config, &self.target).and_then(|client| Ok((client, link(&self.config, &self.target)?)));
+            let anew = build(&self.config, &self.target)
+                .and_then(|client| Ok((client, connection_pool(&self.config, &self.target)?)));
             match anew {
-                Ok((client, link)) => {
+                Ok((client, pool)) => {
                     tracing::info!("certificate files for Prometheus have changed and are in use now");
                     built.client = client;
-                    built.link = link;
+                    built.pool = pool;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "changed certificate files cannot be used; the ones before stay in use");
@@ -344,7 +336,7 @@ fn build(config: &HttpClientConfig, target: &Target) -> Result<reqwest::Client, 
 }
 
 /// The connections for long answers.
-fn link(config: &HttpClientConfig, target: &Target) -> Result<Option<Arc<Link>>, SetupError> {
+fn connection_pool(config: &HttpClientConfig, target: &Target) -> Result<Option<Arc<ConnectionPool>>, SetupError> {
     if config.proxy.is_some() {
         return Ok(None);
     }
@@ -358,7 +350,7 @@ fn link(config: &HttpClientConfig, target: &Target) -> Result<Option<Arc<Link>>,
             Some((Arc::new(tls::client_config(&config.tls)?), name))
         }
     };
-    Ok(Some(Arc::new(Link::new(link::Target {
+    Ok(Some(Arc::new(ConnectionPool::new(connection::Target {
         host,
         port,
         tls,

@@ -2,9 +2,9 @@
 //!
 //! It is sent on the condition that there is none yet, where the store knows that condition, so that of two writers one
 //! commits. That there is one already may mean another writer, or an earlier try of ours whose answer was lost: what
-//! stands there is judged by what it says of itself, and is never overwritten unless it is no `meta.json` at all. An answer
+//! is there is judged by what it says of itself, and is never overwritten unless it is no `meta.json` at all. An answer
 //! that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the object back.
-//! What was committed is listed once more before it counts. A crash after the commit is found by the next life, which lists
+//! What was committed is listed once more before it counts. A crash after the commit is found by the next run, which lists
 //! the block and reads its `meta.json`.
 
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ use crate::{
     lineage::{self, Namesake},
     model::Labels,
     objstore::{self, ErrorKind, Placed},
-    shipper::courier::{Cargo, Courier, Error, Job, stamps},
+    shipper::upload::{BlockFiles, Error, UploadRequest, Uploader, stamps},
     tsdb::{Block, Pinned, Stamp},
 };
 
@@ -29,44 +29,44 @@ pub(crate) enum Committed {
     Before,
 }
 
-impl Courier {
+impl Uploader {
     /// Makes a block visible under `labels`, unless it is.
     pub(crate) async fn commit(
         &self,
-        job: &Job,
-        cargo: &Cargo,
+        request: &UploadRequest,
+        block_files: &BlockFiles,
         labels: &Labels,
         source: &str,
     ) -> Result<Committed, Error> {
-        let block = &job.block;
-        unchanged(block, cargo)?;
+        let block = &request.block;
+        ensure_unchanged(block, block_files)?;
         if labels.is_empty() && block.meta.thanos_labels.as_ref().is_none_or(Labels::is_empty) {
             return Err(Error::NoLabels);
         }
         let stamp = Stamp {
             labels: labels.clone(),
             source: source.to_owned(),
-            files: cargo.files.clone(),
+            files: block_files.entries.clone(),
             upload_time: SystemTime::now(),
         };
         let meta = Bytes::from(block.meta.for_bucket(&stamp));
         let len = meta.len() as u64;
         self.set_unsettled(block.id, true);
-        let committed = match self.put_meta(job, meta).await? {
+        let committed = match self.put_meta(request, meta).await? {
             Placed::Created => {
                 // A store may lose what it acknowledged, and who clears away old tries may have looked before the commit.
-                self.prove(block.id, &cargo.pinned, Some(len)).await?;
+                self.prove(block.id, &block_files.pinned, Some(len)).await?;
                 Committed::Now
             }
-            Placed::Exists => self.there_before(block, labels).await?,
+            Placed::Exists => self.check_committed_before(block, labels).await?,
         };
         self.set_unsettled(block.id, false);
         Ok(committed)
     }
 
-    async fn put_meta(&self, job: &Job, meta: Bytes) -> Result<Placed, objstore::Error> {
-        let key = format!("{}/meta.json", job.block.id);
-        let put = match job.replace {
+    async fn put_meta(&self, request: &UploadRequest, meta: Bytes) -> Result<Placed, objstore::Error> {
+        let key = format!("{}/meta.json", request.block.id);
+        let put = match request.replace {
             true => self
                 .bucket
                 .put_bytes(&key, meta.clone())
@@ -100,8 +100,8 @@ impl Courier {
         }
     }
 
-    /// Judges a block that was committed before: by an earlier try of ours, in an earlier life, or by another writer.
-    pub(super) async fn there_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
+    /// Checks a block that was committed before: by an earlier try of ours, in an earlier run, or by another writer.
+    pub(super) async fn check_committed_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
         let place = self.place(&block.id.to_string());
         match lineage::namesake(self.bucket.as_ref(), &block.meta, labels).await? {
             Namesake::Whole(_) => Ok(Committed::Before),
@@ -120,15 +120,15 @@ impl Courier {
 
 /// Whether the files are still as long and as old as they were before they were read, and still all that the block has
 /// (or gone altogether).
-fn unchanged(block: &Block, cargo: &Cargo) -> Result<(), Error> {
-    let now = stamps(&cargo.pinned)?;
-    for ((file, before), now) in cargo.pinned.files.iter().zip(&cargo.stamps).zip(&now) {
+fn ensure_unchanged(block: &Block, block_files: &BlockFiles) -> Result<(), Error> {
+    let now = stamps(&block_files.pinned)?;
+    for ((file, before), now) in block_files.pinned.files.iter().zip(&block_files.stamps).zip(&now) {
         if before != now || now.len != file.len {
             return Err(Error::Changed(file.path.display().to_string()));
         }
     }
     match Pinned::segments_now(&block.dir) {
-        Some(there) if there > cargo.pinned.segments().count() => {
+        Some(there) if there > block_files.pinned.segments().count() => {
             Err(Error::Changed(block.dir.join("chunks").display().to_string()))
         }
         _ => Ok(()),

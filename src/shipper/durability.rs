@@ -5,13 +5,13 @@
 //! samples are on the local disk alone, and it is *open* like every block that is to be shipped. One that names no sources
 //! cannot be judged by them, and is open. One without samples has nothing to lose: it is neither.
 //!
-//! **The time** is the highest end of a durable block, of this life or an earlier one, but no later than the first sample
+//! **The time** is the highest end of a durable block, of this run or an earlier one, but no later than the first sample
 //! of what is open. So it stays where it was when the newest block alone waits. Blocks that end in the future tell nothing
 //! of now, and do not raise it. While a block cannot be read, nobody can tell which time its samples are of: the block is
-//! open, and the time does not rise above what was told before. It is unknown only while no durable block is known, or
+//! open, and the time does not rise above what was reported before. It is unknown only while no durable block is known, or
 //! when a block could not be read from the start.
 //!
-//! Nothing is kept but the time that was told last and what was open; a restart tells it anew.
+//! Nothing is kept but the time that was reported last and what was open; a restart tells it anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -24,12 +24,12 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'a> {
     pub(super) block: &'a Block,
-    pub(super) way: Way,
+    pub(super) shipped_as: ShippedAs,
 }
 
 /// How the samples of a block get to the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum ShippedAs {
     /// It is shipped itself, sooner or later.
     Itself,
     /// As those of its sources: it was compacted, and is not shipped.
@@ -40,14 +40,14 @@ pub(super) enum Way {
 
 /// A block whose samples are not all durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Open {
+pub(super) struct OpenBlock {
     pub(super) id: BlockId,
-    pub(super) why: Why,
+    pub(super) why: OpenReason,
 }
 
 /// Why a block is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum OpenReason {
     /// It has yet to be shipped.
     Unshipped,
     /// It is not shipped, and these of its sources are not known to be durable; none if it names no sources at all.
@@ -60,7 +60,7 @@ pub(super) enum Why {
 #[derive(Debug)]
 enum Standing {
     Durable,
-    Open(Why),
+    Open(OpenReason),
     /// Nothing that others do not say: it has no samples, or waits with its sources.
     Nothing,
 }
@@ -69,7 +69,7 @@ enum Standing {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
     /// What is not, in the order of the blocks; those that cannot be read come last.
-    pub(super) open: Vec<Open>,
+    pub(super) open: Vec<OpenBlock>,
     /// All samples of local blocks before this time (ms since 1970) are; `None` if nobody can tell.
     pub(super) until: Option<i64>,
 }
@@ -79,8 +79,8 @@ pub(super) struct Report {
 pub(super) struct Durability {
     /// Blocks, local or not, that the bucket was seen to hold the samples of. Kept small by whoever looks.
     pub(super) proven: BTreeSet<BlockId>,
-    /// The time that was told last.
-    told: Option<i64>,
+    /// The time that was reported last.
+    reported: Option<i64>,
     /// The blocks that were open last and could be read, and of which blocks they were made.
     open: BTreeMap<BlockId, Vec<BlockId>>,
 }
@@ -96,11 +96,11 @@ impl Durability {
     ) -> Report {
         let waiting: HashSet<BlockId> = blocks
             .iter()
-            .filter(|found| found.way == Way::Itself && !self.is_durable(found.block.id, ledger))
+            .filter(|found| found.shipped_as == ShippedAs::Itself && !self.is_durable(found.block.id, ledger))
             .map(|found| found.block.id)
             .collect();
         let mut highest = ledger.highest().filter(|highest| *highest <= now);
-        let (mut open, mut lowest): (Vec<Open>, Option<i64>) = (Vec::new(), None);
+        let (mut open, mut lowest): (Vec<OpenBlock>, Option<i64>) = (Vec::new(), None);
         self.open.clear();
         for found in blocks {
             let (id, meta) = (found.block.id, &found.block.meta);
@@ -110,7 +110,7 @@ impl Durability {
                 Standing::Open(why) => {
                     lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
                     self.open.insert(id, meta.sources.clone());
-                    open.push(Open { id, why });
+                    open.push(OpenBlock { id, why });
                 }
             }
         }
@@ -119,23 +119,28 @@ impl Durability {
             .filter(|id| !self.is_durable(*id, ledger))
             .collect();
         let until = highest.map(|highest| lowest.map_or(highest, |lowest| highest.min(lowest)));
-        self.told = match unread.is_empty() {
+        self.reported = match unread.is_empty() {
             true => until,
-            false => self.told.and_then(|told| until.map(|until| until.min(told))),
+            false => self
+                .reported
+                .and_then(|reported| until.map(|until| until.min(reported))),
         };
-        let why = Why::Unreadable;
-        open.extend(unread.into_iter().map(|id| Open { id, why: why.clone() }));
-        Report { open, until: self.told }
+        let why = OpenReason::Unreadable;
+        open.extend(unread.into_iter().map(|id| OpenBlock { id, why: why.clone() }));
+        Report {
+            open,
+            until: self.reported,
+        }
     }
 
     fn standing(&self, found: &Candidate<'_>, waiting: &HashSet<BlockId>, ledger: &Ledger) -> Standing {
         if self.is_durable(found.block.id, ledger) {
             return Standing::Durable;
         }
-        match found.way {
-            Way::Empty => return Standing::Nothing,
-            Way::Itself => return Standing::Open(Why::Unshipped),
-            Way::Sources => {}
+        match found.shipped_as {
+            ShippedAs::Empty => return Standing::Nothing,
+            ShippedAs::Itself => return Standing::Open(OpenReason::Unshipped),
+            ShippedAs::Sources => {}
         }
         let sources = &found.block.meta.sources;
         let missing = sources.iter().filter(|source| !self.is_durable(**source, ledger));
@@ -144,7 +149,7 @@ impl Durability {
             true if !sources.is_empty() => Standing::Durable,
             // They are open themselves, and begin no earlier.
             false if missing.iter().all(|source| waiting.contains(source)) => Standing::Nothing,
-            _ => Standing::Open(Why::Sources(missing)),
+            _ => Standing::Open(OpenReason::Sources(missing)),
         }
     }
 
@@ -210,15 +215,18 @@ mod tests {
         }
     }
 
-    fn judged(judge: &mut Durability, blocks: &[(&Block, Way)], unreadable: &[u32], ledger: &Ledger) -> Report {
+    fn judged(judge: &mut Durability, blocks: &[(&Block, ShippedAs)], unreadable: &[u32], ledger: &Ledger) -> Report {
         let blocks: Vec<Candidate<'_>> = blocks
             .iter()
-            .map(|(block, way)| Candidate { block, way: *way })
+            .map(|(block, shipped_as)| Candidate {
+                block,
+                shipped_as: *shipped_as,
+            })
             .collect();
         judge.judge(&blocks, unreadable.iter().map(|n| id(*n)), ledger, NOW)
     }
 
-    fn once(blocks: &[(&Block, Way)], ledger: &Ledger) -> (Vec<(BlockId, Why)>, Option<i64>) {
+    fn once(blocks: &[(&Block, ShippedAs)], ledger: &Ledger) -> (Vec<(BlockId, OpenReason)>, Option<i64>) {
         let report = judged(&mut Durability::default(), blocks, &[], ledger);
         let open = report.open.into_iter().map(|open| (open.id, open.why)).collect();
         (open, report.until)
@@ -231,8 +239,12 @@ mod tests {
             block(2, (10, 20), &[2]),
             block(3, (20, 30), &[3]),
         );
-        let all = [(&a, Way::Itself), (&b, Way::Itself), (&c, Way::Itself)];
-        let open = |n: u32| (id(n), Why::Unshipped);
+        let all = [
+            (&a, ShippedAs::Itself),
+            (&b, ShippedAs::Itself),
+            (&c, ShippedAs::Itself),
+        ];
+        let open = |n: u32| (id(n), OpenReason::Unshipped);
         for (listed, expected) in [
             (vec![&a, &b, &c], (vec![], Some(30))),
             (vec![&a, &b], (vec![open(3)], Some(20))),
@@ -251,13 +263,13 @@ mod tests {
         let ledger = ledger(&[&gone], &[]);
         assert_eq!(once(&[], &ledger).1, Some(20));
         assert_eq!(
-            once(&[(&late, Way::Itself)], &ledger).1,
+            once(&[(&late, ShippedAs::Itself)], &ledger).1,
             Some(15),
             "what it holds is not"
         );
         let later = block(3, (25, 30), &[3]);
         assert_eq!(
-            once(&[(&later, Way::Itself)], &ledger).1,
+            once(&[(&later, ShippedAs::Itself)], &ledger).1,
             Some(20),
             "nobody shipped what is between"
         );
@@ -266,8 +278,8 @@ mod tests {
     #[test]
     fn a_compacted_block_is_durable_only_when_all_its_sources_are() {
         let (a, merged) = (block(1, (0, 10), &[1]), block(9, (0, 20), &[1, 2]));
-        let skipped = [(&merged, Way::Sources)];
-        let open = |missing: &[u32]| vec![(id(9), Why::Sources(missing.iter().map(|n| id(*n)).collect()))];
+        let skipped = [(&merged, ShippedAs::Sources)];
+        let open = |missing: &[u32]| vec![(id(9), OpenReason::Sources(missing.iter().map(|n| id(*n)).collect()))];
         for (ledger, expected) in [
             (ledger(&[], &[1, 2]), (vec![], Some(20))),
             (ledger(&[&a], &[2]), (vec![], Some(20))),
@@ -286,7 +298,7 @@ mod tests {
         let none = ledger(&[], &[]);
         for proven in [vec![9], vec![1, 2]] {
             let mut judge = proving(&proven);
-            let report = judged(&mut judge, &[(&merged, Way::Sources)], &[], &none);
+            let report = judged(&mut judge, &[(&merged, ShippedAs::Sources)], &[], &none);
             assert_eq!((report.open, report.until), (vec![], Some(20)), "{proven:?}");
         }
         let report = judged(&mut proving(&[5]), &[], &[5], &none);
@@ -296,12 +308,12 @@ mod tests {
     #[test]
     fn a_compacted_block_waits_with_its_sources_that_are_on_their_way() {
         let (a, merged) = (block(1, (0, 10), &[1]), block(9, (0, 20), &[1, 2]));
-        let blocks = [(&a, Way::Itself), (&merged, Way::Sources)];
+        let blocks = [(&a, ShippedAs::Itself), (&merged, ShippedAs::Sources)];
         let known = ledger(&[], &[2]);
-        assert_eq!(once(&blocks, &known).0, [(id(1), Why::Unshipped)]);
+        assert_eq!(once(&blocks, &known).0, [(id(1), OpenReason::Unshipped)]);
         // One of them is gone: nothing on its way helps.
-        let both = Why::Sources(vec![id(1), id(2)]);
-        let expected = [(id(1), Why::Unshipped), (id(9), both)];
+        let both = OpenReason::Sources(vec![id(1), id(2)]);
+        let expected = [(id(1), OpenReason::Unshipped), (id(9), both)];
         assert_eq!(once(&blocks, &ledger(&[], &[])).0, expected);
     }
 
@@ -310,13 +322,18 @@ mod tests {
         let (a, merged) = (block(1, (0, 10), &[1]), block(8, (0, 20), &[1, 2]));
         let mut judge = Durability::default();
         let none = ledger(&[], &[]);
-        judged(&mut judge, &[(&a, Way::Itself), (&merged, Way::Sources)], &[], &none);
+        judged(
+            &mut judge,
+            &[(&a, ShippedAs::Itself), (&merged, ShippedAs::Sources)],
+            &[],
+            &none,
+        );
         let (larger, other) = (block(9, (0, 30), &[1, 2, 3]), block(7, (0, 30), &[1, 3]));
         assert_eq!(judge.merged_into(id(1), &[merged]), Some(id(8)));
         assert_eq!(judge.merged_into(id(8), &[other.clone(), larger]), Some(id(9)));
         assert_eq!(judge.merged_into(id(8), &[other]), None);
         let nameless = block(6, (0, 10), &[]);
-        judged(&mut judge, &[(&nameless, Way::Sources)], &[], &none);
+        judged(&mut judge, &[(&nameless, ShippedAs::Sources)], &[], &none);
         assert_eq!(judge.merged_into(id(6), &[a]), None);
     }
 
@@ -325,12 +342,15 @@ mod tests {
         let durable = block(1, (0, 30), &[1]);
         let known = ledger(&[&durable], &[]);
         let nameless = block(9, (10, 20), &[]);
-        let expected = (vec![(id(9), Why::Sources(vec![]))], Some(10));
-        assert_eq!(once(&[(&nameless, Way::Sources)], &known), expected);
+        let expected = (vec![(id(9), OpenReason::Sources(vec![]))], Some(10));
+        assert_eq!(once(&[(&nameless, ShippedAs::Sources)], &known), expected);
         let selfish = block(9, (10, 20), &[9]);
-        assert_eq!(once(&[(&selfish, Way::Sources)], &known).1, Some(10));
-        assert_eq!(once(&[(&nameless, Way::Empty)], &known), (vec![], Some(30)));
-        assert_eq!(once(&[(&nameless, Way::Empty)], &ledger(&[], &[])), (vec![], None));
+        assert_eq!(once(&[(&selfish, ShippedAs::Sources)], &known).1, Some(10));
+        assert_eq!(once(&[(&nameless, ShippedAs::Empty)], &known), (vec![], Some(30)));
+        assert_eq!(
+            once(&[(&nameless, ShippedAs::Empty)], &ledger(&[], &[])),
+            (vec![], None)
+        );
     }
 
     #[test]
@@ -338,14 +358,18 @@ mod tests {
         let (old, future) = (block(1, (0, 20), &[1]), block(2, (0, i64::MAX), &[2]));
         assert_eq!(
             once(
-                &[(&old, Way::Itself), (&future, Way::Itself)],
+                &[(&old, ShippedAs::Itself), (&future, ShippedAs::Itself)],
                 &ledger(&[&old, &future], &[])
             )
             .1,
             Some(20)
         );
         assert_eq!(
-            once(&[(&old, Way::Itself), (&future, Way::Itself)], &ledger(&[&old], &[])).1,
+            once(
+                &[(&old, ShippedAs::Itself), (&future, ShippedAs::Itself)],
+                &ledger(&[&old], &[])
+            )
+            .1,
             Some(0)
         );
     }
@@ -356,25 +380,31 @@ mod tests {
         let mut judge = Durability::default();
         let one = ledger(&[&a], &[]);
         let two = ledger(&[&a, &b], &[]);
-        assert_eq!(judged(&mut judge, &[(&a, Way::Itself)], &[], &one).until, Some(10));
-        let both = [(&a, Way::Itself), (&b, Way::Itself)];
+        assert_eq!(
+            judged(&mut judge, &[(&a, ShippedAs::Itself)], &[], &one).until,
+            Some(10)
+        );
+        let both = [(&a, ShippedAs::Itself), (&b, ShippedAs::Itself)];
         let report = judged(&mut judge, &both, &[3], &two);
         assert_eq!(report.until, Some(10), "it does not rise");
         assert_eq!(
             report.open,
-            [Open {
+            [OpenBlock {
                 id: id(3),
-                why: Why::Unreadable
+                why: OpenReason::Unreadable
             }]
         );
         let early = block(4, (5, 6), &[4]);
-        assert_eq!(judged(&mut judge, &[(&early, Way::Itself)], &[3], &two).until, Some(5));
+        assert_eq!(
+            judged(&mut judge, &[(&early, ShippedAs::Itself)], &[3], &two).until,
+            Some(5)
+        );
         assert_eq!(judged(&mut judge, &both, &[], &two).until, Some(20), "it was mended");
-        // Nothing was told before: nobody can tell.
+        // Nothing was reported before: nobody can tell.
         assert_eq!(judged(&mut Durability::default(), &both, &[3], &two).until, None);
         // A durable block that cannot be read any more holds nothing.
         assert_eq!(
-            judged(&mut Durability::default(), &[(&b, Way::Itself)], &[1], &two).until,
+            judged(&mut Durability::default(), &[(&b, ShippedAs::Itself)], &[1], &two).until,
             Some(20)
         );
     }

@@ -1,8 +1,8 @@
-//! News of Prometheus when they are needed, instead of at its next heartbeat.
+//! Fresh news of Prometheus on request, instead of at its next heartbeat.
 //!
-//! **Guarantees.** Asking never waits; waiting has a limit. What an answered heartbeat has told is in the
-//! [`Origin`](super::Origin) before it counts as answered here. Nothing is kept, so that a crash or a cancelled wait
-//! leaves nothing behind but a heartbeat that nobody needs.
+//! **Guarantees.** Asking never waits; waiting has a limit. What an answered heartbeat brought is in the
+//! [`PrometheusStatus`](super::PrometheusStatus) before it counts as answered here. Nothing is kept, so that a crash or a
+//! cancelled wait leaves nothing behind but a heartbeat that nobody needs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,18 +26,18 @@ impl Heartbeat {
     }
 
     /// Asks for a heartbeat and does not wait for it.
-    pub fn ask(&self) {
+    pub fn request(&self) {
         self.ask.notify_one();
     }
 
     /// Waits for at most `limit` until a heartbeat was answered that began at `moment`, which is not in the future, or
     /// later; asks for one if there was none yet. Whether there was.
-    pub async fn since(&mut self, moment: Instant, limit: Duration) -> bool {
+    pub async fn wait_answered_since(&mut self, moment: Instant, limit: Duration) -> bool {
         let fresh = |answered: &Option<Instant>| answered.is_some_and(|began| began >= moment);
         if fresh(&self.answered.borrow()) {
             return true;
         }
-        self.ask();
+        self.request();
         matches!(timeout(limit, self.answered.wait_for(fresh)).await, Ok(Ok(_)))
     }
 }
@@ -60,10 +60,13 @@ mod tests {
             tokio::time::sleep(second).await;
             sender.send_replace(Some(Instant::now()));
         };
-        let (fresh, ()) = tokio::join!(heartbeat.since(moment, limit), later);
+        let (fresh, ()) = tokio::join!(heartbeat.wait_answered_since(moment, limit), later);
         assert!(fresh);
         assert_eq!(moment.elapsed(), second);
-        assert!(heartbeat.since(moment, limit).await, "it need not be asked again");
+        assert!(
+            heartbeat.wait_answered_since(moment, limit).await,
+            "it need not be asked again"
+        );
         let nobody_was_asked = timeout(second, ask.notified()).await.is_err();
         assert!(nobody_was_asked);
     }
@@ -73,10 +76,13 @@ mod tests {
         let (sender, answered) = watch::channel(None);
         let mut heartbeat = Heartbeat::new(Arc::default(), answered);
         let (start, limit) = (Instant::now(), Duration::from_secs(5));
-        assert!(!heartbeat.since(start, limit).await);
+        assert!(!heartbeat.wait_answered_since(start, limit).await);
         assert_eq!(start.elapsed(), limit);
         drop(sender);
-        assert!(!heartbeat.since(start, limit).await, "there is no heartbeat any more");
+        assert!(
+            !heartbeat.wait_answered_since(start, limit).await,
+            "there is no heartbeat any more"
+        );
         assert_eq!(start.elapsed(), limit);
     }
 }

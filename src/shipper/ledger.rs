@@ -7,7 +7,7 @@
 //! at its address it is, the labels of the last commit, the durable blocks that are gone and live on in local compacted
 //! ones, and the highest time that is durable.
 //!
-//! **What stands there at the start** counts only if it is ours and of this very place. Everything else proves nothing:
+//! **What the file says at the start** counts only if we wrote it, for this very place. Everything else proves nothing:
 //! each block is looked up in the bucket before anything is sent. What becomes of the file:
 //!
 //! | found | until the bucket was looked at | beside |
@@ -17,9 +17,9 @@
 //! | one of ours for another bucket or place | an empty one at once: Prometheus must not merge away what *this* bucket lacks | `.replaced` |
 //! | no ledger, or one that cannot be read | an empty one at once: Prometheus takes it for none and merges all | `.replaced` |
 //!
-//! While Thanos' word stays, Prometheus goes by it as it did before. It speaks of the same bucket as a rule; if it does
+//! While the ledger of Thanos stays, Prometheus goes by it as it did before. It is mostly about the same bucket; if it is
 //! not, Prometheus may merge a block, between the start and the first complete look, that the bucket lacks. The merged
-//! block is then told as not durable (see `durability`), so nothing is lost silently.
+//! block is then reported as not durable (see `durability`), so nothing is lost silently.
 //!
 //! Each file beside is one, the newest that says something; one that lists nothing does not push it out.
 //!
@@ -70,14 +70,14 @@ pub enum Found {
 
 /// A local block, as far as the ledger must know it.
 #[derive(Clone, Copy, Debug)]
-pub struct Local<'a> {
+pub struct LocalBlock<'a> {
     /// Its name.
     pub id: BlockId,
     /// What it says of itself; `None` if that cannot be read.
     pub meta: Option<&'a Meta>,
 }
 
-impl<'a> From<&'a Block> for Local<'a> {
+impl<'a> From<&'a Block> for LocalBlock<'a> {
     fn from(block: &'a Block) -> Self {
         Self {
             id: block.id,
@@ -104,7 +104,7 @@ pub struct Ledger {
     /// What is to be kept beside before the next write.
     displaced: Option<Displaced>,
     written: Option<String>,
-    seen: Option<Stamp>,
+    on_disk: Option<Stamp>,
 }
 
 /// What stood in the place of the ledger, and must not be lost when it is replaced.
@@ -118,7 +118,7 @@ enum Displaced {
 
 impl Ledger {
     /// Reads the ledger at `path`, of the bucket with this identity and, where it is known by now, this incarnation (see
-    /// [`Ledger::place`]); never fails, what was found is told beside it. Nothing is written.
+    /// [`Ledger::confirm_incarnation`]); never fails, what was found is returned beside it. Nothing is written.
     pub fn open(path: PathBuf, bucket: &str, incarnation: Option<&str>) -> (Self, Found) {
         let mut ledger = Self {
             path,
@@ -132,7 +132,7 @@ impl Ledger {
             foreign: None,
             displaced: None,
             written: None,
-            seen: None,
+            on_disk: None,
         };
         let found = ledger.load();
         let replaced = matches!(found, Found::OtherBucket(_) | Found::OtherPlace(_) | Found::Bad(_));
@@ -158,7 +158,7 @@ impl Ledger {
         };
         let Some(ours) = &file.narthex else {
             self.foreign = Some(text);
-            self.seen = stamp;
+            self.on_disk = stamp;
             return Found::Unidentified;
         };
         if ours.bucket != self.bucket {
@@ -179,7 +179,7 @@ impl Ledger {
         self.sources = sources.into_iter().collect();
         self.highest = ours.durable_until;
         self.written = Some(text);
-        self.seen = stamp;
+        self.on_disk = stamp;
         Found::Ours
     }
 
@@ -219,7 +219,7 @@ impl Ledger {
         self.highest
     }
 
-    /// Whether what stands in the file is ours: not while Thanos' word is left there.
+    /// Whether the file is ours: not while the one that Thanos wrote is left there.
     pub fn is_confirmed(&self) -> bool {
         self.foreign.is_none()
     }
@@ -246,9 +246,9 @@ impl Ledger {
     }
 
     /// Says which place is found at the bucket's address, for when that was not known at [`Ledger::open`]. Returns whether
-    /// it is the one that the ledger speaks of; if not, nothing that was recorded counts any more, as after
-    /// [`Ledger::distrust`]. A ledger that names none is taken to speak of this one.
-    pub fn place(&mut self, incarnation: &str) -> bool {
+    /// it is the one that the ledger is about; if not, nothing that was recorded counts any more, as after
+    /// [`Ledger::distrust`]. A ledger that names none is taken to be about this one.
+    pub fn confirm_incarnation(&mut self, incarnation: &str) -> bool {
         let same = self.incarnation.as_deref().is_none_or(|known| known == incarnation);
         if !same {
             self.distrust();
@@ -257,8 +257,8 @@ impl Ledger {
         same
     }
 
-    /// Notes that the local block `id`, whose samples end before `max_time` (ms since 1970), is durable in the bucket; call
-    /// [`Ledger::save`] at once. An empty set of labels is not noted: it could not be shipped under.
+    /// Records that the local block `id`, whose samples end before `max_time` (ms since 1970), is durable in the bucket; call
+    /// [`Ledger::save`] at once. An empty set of labels is not recorded: it could not be shipped under.
     pub fn record(&mut self, id: BlockId, labels: &Labels, max_time: i64) {
         if self.shipped.insert(id) {
             self.order.push(id);
@@ -266,10 +266,10 @@ impl Ledger {
         if !labels.is_empty() {
             self.labels = labels.clone();
         }
-        self.raise(max_time);
+        self.raise_highest(max_time);
     }
 
-    /// Notes that `id`, which is not local, is durable in the bucket. It is kept as long as a local block names it as its
+    /// Records that `id`, which is not local, is durable in the bucket. It is kept as long as a local block names it as its
     /// source.
     pub fn record_source(&mut self, id: BlockId) {
         if !self.shipped.contains(&id) {
@@ -280,7 +280,7 @@ impl Ledger {
     /// Goes by the local blocks, in the order to list them in. A listed one that is gone is kept among the sources while a
     /// local block names it, or while there is one that cannot be read and might; else it is forgotten. What is kept is
     /// bounded by what the local blocks name and was durable once, and by [`MOST_SOURCES`].
-    pub fn retain<'a>(&mut self, local: impl IntoIterator<Item = Local<'a>>) {
+    pub fn retain<'a>(&mut self, local: impl IntoIterator<Item = LocalBlock<'a>>) {
         let (mut present, mut named, mut unreadable) = (HashSet::new(), HashSet::new(), false);
         let mut order = Vec::new();
         for block in local {
@@ -294,7 +294,7 @@ impl Ledger {
             };
             named.extend(meta.sources.iter().copied().filter(|source| *source != block.id));
             if listed {
-                self.raise(meta.max_time);
+                self.raise_highest(meta.max_time);
             }
         }
         let gone = self.shipped.iter().copied().filter(|id| !present.contains(id));
@@ -308,7 +308,7 @@ impl Ledger {
     }
 
     /// A block that ends in the future tells nothing of now; what a clock that was wrong once let through is dropped.
-    fn raise(&mut self, max_time: i64) {
+    fn raise_highest(&mut self, max_time: i64) {
         let now = now_ms();
         if max_time <= now {
             self.highest = self.highest.filter(|highest| *highest <= now).max(Some(max_time));
@@ -326,29 +326,29 @@ impl Ledger {
             return self.leave_foreign();
         }
         let text = self.text()?;
-        if self.written.as_ref() == Some(&text) && self.stands() {
+        if self.written.as_ref() == Some(&text) && self.is_unchanged_on_disk() {
             return Ok(());
         }
         self.keep_displaced()?;
         file::write(&self.path, text.as_bytes())?;
         self.written = Some(text);
-        self.seen = file::stamp(&self.path);
+        self.on_disk = file::stamp(&self.path);
         Ok(())
     }
 
     /// Leaves what Thanos wrote, or has written since; puts it back if it is gone, hidden or no ledger any more.
     fn leave_foreign(&mut self) -> io::Result<()> {
-        if self.stands() {
+        if self.is_unchanged_on_disk() {
             return Ok(());
         }
         let stamp = file::stamp(&self.path);
         if let Some(text) = file::read_foreign(&self.path) {
             self.foreign = Some(text);
-            self.seen = stamp;
+            self.on_disk = stamp;
         }
-        if let Some(text) = self.foreign.as_ref().filter(|_| !self.stands()) {
+        if let Some(text) = self.foreign.as_ref().filter(|_| !self.is_unchanged_on_disk()) {
             file::write(&self.path, text.as_bytes())?;
-            self.seen = file::stamp(&self.path);
+            self.on_disk = file::stamp(&self.path);
         }
         Ok(())
     }
@@ -362,7 +362,7 @@ impl Ledger {
                 if let Err(error) = file::keep_file(&self.path, &kept) {
                     tracing::warn!(
                         ledger = %self.path.display(), kept = %kept.display(), %error,
-                        "what stood in the place of the ledger cannot be kept beside; it is replaced all the same, since Prometheus would compact what is not durable"
+                        "cannot keep a copy of what was there in the place of the ledger; replacing it nevertheless, since Prometheus would compact blocks that are not durable"
                     );
                 }
             }
@@ -373,8 +373,8 @@ impl Ledger {
 
     /// Whether the file is still the one that was read or written: one that somebody removed, replaced or hid from other
     /// users is written again.
-    fn stands(&self) -> bool {
-        self.seen.is_some() && file::stamp(&self.path) == self.seen
+    fn is_unchanged_on_disk(&self) -> bool {
+        self.on_disk.is_some() && file::stamp(&self.path) == self.on_disk
     }
 
     fn text(&self) -> io::Result<String> {
@@ -391,8 +391,8 @@ impl Ledger {
     }
 }
 
-/// Says what was found in the place of the ledger.
-pub(super) fn tell(path: &Path, found: &Found) {
+/// Logs what was found in the place of the ledger.
+pub(super) fn log_found(path: &Path, found: &Found) {
     let ledger = path.display();
     let then = "every local block is looked up in the bucket before anything is sent";
     let kept = file::beside(path, REPLACED);
@@ -402,16 +402,16 @@ pub(super) fn tell(path: &Path, found: &Found) {
         Found::Missing => tracing::info!(%ledger, "there is no ledger yet; starting with an empty one: {then}"),
         Found::Unidentified => {
             let kept = file::beside(path, BEFORE);
-            tracing::info!(%ledger, kept = %kept.display(), "the ledger does not say which bucket it speaks of (Thanos wrote it); it stays until the bucket was looked at, and is kept beside then: {then}");
+            tracing::info!(%ledger, kept = %kept.display(), "the ledger does not say which bucket it is about (Thanos wrote it); it stays until the bucket was read, and a copy is kept then: {then}");
         }
         Found::OtherBucket(other) => {
-            tracing::warn!(%ledger, other, %kept, "the ledger speaks of another bucket; it is kept beside, starting with an empty one: {then}");
+            tracing::warn!(%ledger, other, %kept, "the ledger is about another bucket; a copy of it is kept, starting with an empty one: {then}");
         }
         Found::OtherPlace(other) => {
-            tracing::warn!(%ledger, other, %kept, "the ledger speaks of another file system at the path of the bucket; look whether the right one is mounted. It is kept beside, starting with an empty one: {then}");
+            tracing::warn!(%ledger, other, %kept, "the ledger is about another file system at the path of the bucket; check that the right one is mounted. A copy of it is kept, starting with an empty one: {then}");
         }
         Found::Bad(why) => {
-            tracing::error!(%ledger, why, %kept, "the ledger cannot be used; it is kept beside, starting with an empty one: {then}");
+            tracing::error!(%ledger, why, %kept, "the ledger cannot be used; a copy of it is kept, starting with an empty one: {then}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the shipper tells: Thanos' `thanos_shipper_*`, and ours, from which an operator reads off what is safe.
+//! The shipper's metrics: Thanos' `thanos_shipper_*`, and ours, from which an operator sees what is durable.
 
 use std::{
     collections::BTreeMap,
@@ -77,7 +77,7 @@ impl Metrics {
         self.waiting.set(counts);
     }
 
-    /// Counts a block that Prometheus took back: it is neither shipped nor lost, since Prometheus writes its samples again.
+    /// Counts a block that Prometheus withdrew: it is neither shipped nor lost, since Prometheus writes its samples again.
     pub fn count_withdrawn(&self) {
         self.withdrawn.inc();
     }
@@ -141,7 +141,7 @@ impl Metrics {
         );
         ours.register(
             "quarantined_blocks",
-            "Local blocks that are left out, by reason: broken, or at odds with what the bucket has; the log names them",
+            "Local blocks that are left out, by reason: broken, or in conflict with what the bucket has; the log names them",
             self.quarantined.clone(),
         );
         ours.register(
@@ -156,7 +156,7 @@ impl Metrics {
         );
         ours.register(
             "withdrawn_blocks",
-            "Blocks that Prometheus took back because it could not load its blocks; it writes their samples again",
+            "Blocks that Prometheus deleted soon after it had sealed them, because its reload failed; it writes their samples again",
             self.withdrawn.clone(),
         );
         ours.register(
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_commits_is_told_by_reason_and_what_was_taken_back_is_counted() {
+    fn what_commits_wait_for_is_shown_by_reason_and_what_was_withdrawn_is_counted() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         metrics.set_waiting(BTreeMap::from([("settling", 2)]));

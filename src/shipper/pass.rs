@@ -1,4 +1,4 @@
-//! One pass over the data directory: scan, plan, look back, carry, commit in order, record.
+//! One pass over the data directory: scan, plan, look up in the bucket, upload, commit in order, record.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,21 +7,21 @@ use tokio::time::Instant;
 use crate::{
     model::Labels,
     shipper::{
-        Decision, Facts, Local, Neighbour, QUIET, Shipper, Verdict,
-        convoy::Due,
-        courier::Job,
-        measure::View,
+        Decision, Facts, Liveness, LocalBlock, QUIET, Shipper, Verdict,
+        block_events::{MAY_BE_WITHDRAWN, made, made_within},
+        durability_metrics::View,
+        failure::Failure,
+        pipeline::DueBlock,
         plan,
-        quarantine::{self, Ailment},
-        sightings::{MAY_BE_WITHDRAWN, made, made_within},
-        trouble::Trouble,
+        quarantine::{self, Problem},
+        upload::UploadRequest,
     },
     threads::blocking,
     tsdb::{Block, BlockId, Scan},
 };
 
-/// A block that is renamed into place later than this after it was made did not come from Prometheus' hands: it may have
-/// been shipped, and merged, long ago.
+/// A block that is renamed into place later than this after it was made was not sealed by Prometheus just now: it may have been
+/// shipped, and merged, long ago.
 pub(super) const YOUNG: Duration = Duration::from_secs(3600);
 
 /// How a pass ended.
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Clean,
     /// The same, but a block is being copied in; look again soon.
     Arriving(Duration),
-    /// The data of a block is in the bucket, and its commit waits; look again then.
+    /// The data of a block is in the bucket, and its commit waits; try again then.
     Waiting(Duration),
     /// Blocks wait for external labels; nothing but news of Prometheus helps.
     Unlabelled,
@@ -39,27 +39,32 @@ pub(super) enum Outcome {
     Failed,
 }
 
-/// Why a pass did not ship all that is due.
+/// Why a pass has not shipped all that is due.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum Unfinished {
+    /// There are no external labels; why.
     Unlabelled(&'static str),
+    /// Commits wait at the gate until then.
     AtGate(Instant),
-    Failed(Trouble),
+    /// Something failed.
+    Failed(Failure),
 }
 
 impl Shipper {
     /// One pass. Its failures are logged and counted here.
     pub(super) async fn pass(&mut self) -> Outcome {
         self.watcher.ensure();
-        self.note(None);
-        self.news = false;
+        self.record_hints(None);
+        self.has_news = false;
         let scan = match self.scan().await {
             Ok(scan) => scan,
             Err(error) => {
                 self.metrics.dir_sync_failures.inc();
                 self.save_ledger();
                 let dir = self.settings.dir.display().to_string();
-                self.say(Trouble::new(format!("cannot read the data directory {dir}: {error}; is --tsdb.path right, mounted and readable? It is tried again")));
+                self.log_failure(Failure::new(format!(
+                    "cannot read the data directory {dir}: {error}; is --tsdb.path right, mounted and readable?"
+                )));
                 return Outcome::Failed;
             }
         };
@@ -67,42 +72,42 @@ impl Shipper {
         self.scanned = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
         self.sealed_since = false;
         // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
-        self.note(None);
+        self.record_hints(None);
         self.check_ledger(&scan).await;
         let decisions = self.decide(&scan);
         let view = View {
             decisions: &decisions,
             scan: &scan,
         };
-        self.measure(view);
+        self.update_durability_metrics(view);
         let result = self.ship_due(view).await;
         self.save_ledger();
         self.finish_pass(&scan, result)
     }
 
-    fn finish_pass(&mut self, scan: &Scan, result: Result<(), Held>) -> Outcome {
+    fn finish_pass(&mut self, scan: &Scan, result: Result<(), Unfinished>) -> Outcome {
         let decisions = self.decide(scan);
-        self.remember(View {
+        self.record_pending(View {
             decisions: &decisions,
             scan,
         });
-        self.tell_gate();
+        self.update_gate_metric();
         let opens = match result {
             Ok(()) => {
                 let unproven = decisions.iter().any(|decision| self.is_unproven(decision));
-                if !self.quarantine.looks_at_bucket() && !unproven {
+                if !self.quarantine.has_bucket_problem() && !unproven {
                     self.lineage.forget();
                 }
                 None
             }
-            Err(Held::AtGate(opens)) => Some(opens),
-            Err(Held::Unlabelled(why)) => {
-                self.say_waiting(Trouble::new(why.to_owned()));
+            Err(Unfinished::AtGate(opens)) => Some(opens),
+            Err(Unfinished::Unlabelled(why)) => {
+                self.log_waiting(Failure::new(why.to_owned()));
                 return Outcome::Unlabelled;
             }
-            Err(Held::Failed(trouble)) => {
+            Err(Unfinished::Failed(trouble)) => {
                 self.metrics.dir_sync_failures.inc();
-                self.say(trouble);
+                self.log_failure(trouble);
                 return Outcome::Failed;
             }
         };
@@ -110,17 +115,17 @@ impl Shipper {
         self.metrics
             .upload_compacted_done
             .set(i64::from(self.settings.policy.upload_compacted));
-        self.say_over();
+        self.log_recovery();
         match (opens, self.quarantine.any_arriving()) {
             (Some(opens), arriving) => {
                 let wait = opens.saturating_duration_since(Instant::now());
                 Outcome::Waiting(if arriving {
-                    wait.min(quarantine::LOOK_SOON)
+                    wait.min(quarantine::RECHECK_ARRIVING)
                 } else {
                     wait
                 })
             }
-            (None, true) => Outcome::Arriving(quarantine::LOOK_SOON),
+            (None, true) => Outcome::Arriving(quarantine::RECHECK_ARRIVING),
             (None, false) => Outcome::Clean,
         }
     }
@@ -139,30 +144,34 @@ impl Shipper {
 
     /// What becomes of each block that was scanned; forgets what is kept of others.
     pub(super) fn decide(&mut self, scan: &Scan) -> Vec<Decision> {
-        let corrupt = scan.corrupt.iter().map(|corrupt| Local {
+        let corrupt = scan.corrupt.iter().map(|corrupt| LocalBlock {
             id: corrupt.id,
             meta: None,
         });
         // A block that cannot be read at the moment is not less durable.
-        let local: Vec<Local<'_>> = scan.blocks.iter().map(Local::from).chain(corrupt).collect();
+        let local: Vec<LocalBlock<'_>> = scan.blocks.iter().map(LocalBlock::from).chain(corrupt).collect();
         let present: HashSet<BlockId> = local.iter().map(|block| block.id).collect();
-        self.note_departures(scan, &present);
-        self.seen.note_durable(self.ledger.listed());
+        self.report_removed_blocks(scan, &present);
+        self.events.record_durable(self.ledger.listed());
         self.ledger.retain(local);
-        self.seen.retain(|id| present.contains(&id));
+        self.events.retain(|id| present.contains(&id));
         let arriving: HashSet<BlockId> = scan
             .corrupt
             .iter()
             .map(|corrupt| corrupt.id)
             .filter(|id| {
                 let dir = self.settings.dir.join(id.to_string());
-                self.looks.look(*id, &dir).is_ok_and(|quiet| quiet.lasted < QUIET)
+                self.quiet_periods
+                    .observe(*id, &dir)
+                    .is_ok_and(|quiet| quiet.lasted < QUIET)
             })
             .collect();
-        let broken = self.quarantine.take(&scan.corrupt, |id| arriving.contains(&id));
+        let broken = self
+            .quarantine
+            .record_corrupt(&scan.corrupt, |id| arriving.contains(&id));
         self.metrics.corrupted_blocks.inc_by(broken);
         let policy = &self.settings.policy;
-        // A case, and whatever else is kept of a block, lasts as long as the block is to be shipped, or cannot be read.
+        // An entry of the quarantine, and whatever else is kept of a block, lasts as long as the block is to be shipped, or cannot be read.
         let wanted = scan
             .blocks
             .iter()
@@ -172,8 +181,8 @@ impl Shipper {
             .chain(scan.corrupt.iter().map(|corrupt| corrupt.id))
             .collect();
         self.quarantine.retain(|id| open.contains(&id));
-        self.courier.retain(|id| open.contains(&id));
-        self.looks.retain(|id| open.contains(&id));
+        self.uploader.retain(|id| open.contains(&id));
+        self.quiet_periods.retain(|id| open.contains(&id));
         self.at_gate.retain(|id, _| open.contains(id));
         self.durability.proven.retain(|id| present.contains(id));
         let facts = Facts {
@@ -182,7 +191,7 @@ impl Shipper {
         plan::plan(&scan.blocks, &self.ledger, &facts, policy)
     }
 
-    async fn ship_due(&mut self, view: View<'_>) -> Result<(), Held> {
+    async fn ship_due(&mut self, view: View<'_>) -> Result<(), Unfinished> {
         let due: Vec<Block> = view
             .decisions
             .iter()
@@ -190,94 +199,98 @@ impl Shipper {
             .map(|decision| decision.block.clone())
             .collect();
         if due.is_empty() {
-            // No local block is in doubt, so there is nothing that Thanos' word would say.
+            // No local block is in doubt, so there is nothing that the ledger of Thanos would add.
             self.ledger.confirm();
-            if !self.asks_for_sources(view) {
+            if !self.is_time_to_look_up_sources(view) {
                 return Ok(());
             }
         }
-        self.origin.mark_unchanged();
+        self.prometheus.mark_unchanged();
         let Some(labels) = self.labels() else {
-            return Err(Held::Unlabelled(
+            return Err(Unfinished::Unlabelled(
                 "the external labels are not known yet: Prometheus has not answered; blocks wait for them",
             ));
         };
         if labels.is_empty() {
-            return Err(Held::Unlabelled(
+            return Err(Unfinished::Unlabelled(
                 "there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label",
             ));
         }
-        let (due, unsent) = self.look_at(due);
-        let due = self.look_again(due).await;
+        let (due, unsent) = self.check_quiet(due);
+        let due = self.recheck_quarantined(due).await;
         let due = self
-            .look_back(due, &labels)
+            .look_up_in_bucket(due, &labels)
             .await
-            .map_err(|error| Held::Failed(error.into()))?;
-        let opens = self.convoy(due, view, unsent).await.map_err(Held::Failed)?;
-        self.look_for_sources(view, &labels)
+            .map_err(|error| Unfinished::Failed(error.into()))?;
+        let opens = self
+            .upload_and_commit(due, view, unsent)
             .await
-            .map_err(|error| Held::Failed(error.into()))?;
-        opens.map_or(Ok(()), |opens| Err(Held::AtGate(opens)))
+            .map_err(Unfinished::Failed)?;
+        self.look_up_sources(view, &labels)
+            .await
+            .map_err(|error| Unfinished::Failed(error.into()))?;
+        opens.map_or(Ok(()), |opens| Err(Unfinished::AtGate(opens)))
     }
 
-    /// How long the blocks have been left alone; leaves out those that may be taken back at once, and until when.
-    fn look_at(&mut self, due: Vec<Block>) -> (Vec<Due>, Option<Instant>) {
+    /// Finds out how long the blocks have been left alone; leaves out those that Prometheus may delete at once, and says until
+    /// when.
+    fn check_quiet(&mut self, due: Vec<Block>) -> (Vec<DueBlock>, Option<Instant>) {
         let (mut sent, mut unsent) = (Vec::new(), None);
         for block in due {
             if let Some(until) = self.unsent_until(block.id) {
                 unsent = Some(unsent.map_or(until, |earlier: Instant| earlier.min(until)));
                 continue;
             }
-            // One that cannot be looked at is reported when it is opened.
-            let quiet = self.looks.look(block.id, &block.dir).ok();
+            // One that cannot be read is reported when it is opened.
+            let quiet = self.quiet_periods.observe(block.id, &block.dir).ok();
             let found_young =
                 quiet.is_some_and(|quiet| quiet.lasted < MAY_BE_WITHDRAWN) && made_within(block.id, YOUNG);
-            sent.push(Due {
+            sent.push(DueBlock {
                 quiet,
-                was_young: self.seen.is_young(block.id) || found_young,
-                job: Job::of(block),
+                was_young: self.events.is_young(block.id) || found_young,
+                request: UploadRequest::new(block),
             });
         }
         (sent, unsent)
     }
 
-    /// Leaves out the blocks that were set aside and still are broken: they must not cost a look into the bucket each
-    /// time, nor a read of what has not changed.
-    async fn look_again(&mut self, due: Vec<Due>) -> Vec<Due> {
+    /// Leaves out the blocks that were set aside and still are broken: they must not cost a request to the bucket each time, nor
+    /// a read of what has not changed.
+    async fn recheck_quarantined(&mut self, due: Vec<DueBlock>) -> Vec<DueBlock> {
         let mut whole = Vec::new();
         for due in due {
-            let id = due.job.block.id;
+            let id = due.request.block.id;
             if self.quarantine.is_as_before(id, due.quiet.map(|quiet| quiet.signature)) {
                 continue;
             }
             let broken = match self.quarantine.has(id) {
-                true => self.courier.find_broken(&due.job.block).await,
+                true => self.uploader.find_broken(&due.request.block).await,
                 false => Ok(None),
             };
             match broken {
                 Ok(None) => whole.push(due),
                 Ok(Some(broken)) => self.set_aside_broken(&due, broken),
-                Err(panic) => self.set_aside(&due.job.block, Ailment::new("panic", panic.to_string()), false),
+                Err(panic) => self.set_aside(&due.request.block, Problem::new("panic", panic.to_string()), false),
             }
         }
         whole
     }
 
-    /// Whether the block was seen to come from Prometheus' hands and was not committed since: nobody else can have
+    /// Whether the block was seen to be sealed by Prometheus and was not committed since: nobody else can have
     /// shipped it, or merged it.
     pub(super) fn is_new(&self, block: &Block) -> bool {
-        let seal = self.seen.seal(block.id);
+        let seal = self.events.seal(block.id);
         let young = seal.is_some_and(|seal| seal.at.duration_since(made(block.id)).is_ok_and(|age| age < YOUNG));
-        young && block.meta.level <= 1 && !self.courier.is_unsettled(block.id) && !self.seen.was_durable(block.id)
+        young && block.meta.level <= 1 && !self.uploader.is_unsettled(block.id) && !self.events.was_durable(block.id)
     }
 
-    /// The external labels of now; those of the last commit for blocks found while Prometheus, which was not yet heard
-    /// of, cannot be asked: it stopped, or replays its WAL.
+    /// The current external labels; those of the last commit for blocks found while Prometheus, which has not answered yet,
+    /// cannot be asked: it stopped, or replays its WAL.
     pub(super) fn labels(&self) -> Option<Labels> {
         // Cloned, not held: a second borrow while somebody waits to write would wait for ever.
-        let origin = self.origin.borrow().clone();
+        let prometheus = self.prometheus.borrow().clone();
         let old = self.ledger.labels();
-        let usable = !old.is_empty() && origin.neighbour != Neighbour::Up;
-        origin.labels.or_else(|| usable.then(|| old.clone()))
+        let usable = !old.is_empty() && prometheus.liveness != Liveness::Up;
+        prometheus.labels.or_else(|| usable.then(|| old.clone()))
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::courier::{Courier, Error};
+use super::upload::{Error, Uploader};
 use crate::{
     catalog::{DELETION_MARK, MARKERS},
     objstore::Object,
@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// How often the bucket is asked for what it does not show.
-const LOOKS: u32 = 3;
-/// The wait between two such looks.
+const TRIES: u32 = 3;
+/// The wait between two such tries.
 const WAIT: Duration = Duration::from_millis(300);
 
-/// What a listing of a block shows beside what is due.
+/// What differs in a listing of a block from what is due.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Shown<'a> {
+struct Differences<'a> {
     /// What is missing or has another size: its name, and the size that is due.
     wrong: Vec<(&'a str, u64)>,
     /// What is not of the block.
@@ -29,34 +29,34 @@ struct Shown<'a> {
     marked: bool,
 }
 
-impl Courier {
-    /// Looks at the block in the bucket: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
+impl Uploader {
+    /// Proves that the bucket has the block: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
     /// once that was sent.
     pub(crate) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
         let dir = id.to_string();
-        for look in 1.. {
+        for attempt in 1.. {
             let listed = self.bucket.list(&dir).await?;
-            let shown = compare(&dir, &pinned.files, meta, &listed);
-            if shown.marked {
+            let found = compare(&dir, &pinned.files, meta, &listed);
+            if found.marked {
                 return Err(Error::Marked {
                     place: self.place(&dir),
                 });
             }
-            if !shown.foreign.is_empty() {
-                let (place, names) = (self.place(&dir), shown.foreign.join(", "));
+            if !found.foreign.is_empty() {
+                let (place, names) = (self.place(&dir), found.foreign.join(", "));
                 return Err(Error::Foreign { place, names });
             }
-            let wrong = self.still_wrong(&dir, shown.wrong).await?;
+            let wrong = self.still_wrong(&dir, found.wrong).await?;
             if wrong.is_empty() {
                 return Ok(());
             }
-            if look == LOOKS {
-                self.remember(id, |memory| {
-                    memory
+            if attempt == TRIES {
+                self.with_state(id, |state| {
+                    state
                         .acknowledged
                         .retain(|key, _| !wrong.iter().any(|(name, _)| *key == format!("{dir}/{name}")));
                 });
-                let wrong: Vec<String> = wrong.into_iter().map(|(_, told)| told).collect();
+                let wrong: Vec<String> = wrong.into_iter().map(|(_, described)| described).collect();
                 let (place, wrong) = (self.place(&dir), wrong.join(", "));
                 return Err(Error::Unproven { place, wrong });
             }
@@ -67,20 +67,20 @@ impl Courier {
 
     /// What of `wrong` is so when it is asked for by its key: its name, and what is wrong in words.
     async fn still_wrong<'a>(&self, dir: &str, wrong: Vec<(&'a str, u64)>) -> Result<Vec<(&'a str, String)>, Error> {
-        let mut told = Vec::new();
+        let mut described = Vec::new();
         for (name, due) in wrong {
             match self.bucket.stat(&format!("{dir}/{name}")).await? {
                 Some(size) if size == due => {}
-                Some(size) => told.push((name, format!("{name} has {size} bytes instead of {due}"))),
-                None => told.push((name, format!("{name} is missing"))),
+                Some(size) => described.push((name, format!("{name} has {size} bytes instead of {due}"))),
+                None => described.push((name, format!("{name} is missing"))),
             }
         }
-        Ok(told)
+        Ok(described)
     }
 }
 
 /// What differs between the files of a block and the objects listed for it.
-fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'a [Object]) -> Shown<'a> {
+fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'a [Object]) -> Differences<'a> {
     let mut there: BTreeMap<&'a str, u64> = listed
         .iter()
         .filter_map(|object| Some((object.key.strip_prefix(dir)?.strip_prefix('/')?, object.size)))
@@ -97,7 +97,7 @@ fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'
         .into_keys()
         .filter(|name| *name != "meta.json" && !MARKERS.contains(name))
         .collect();
-    Shown { wrong, foreign, marked }
+    Differences { wrong, foreign, marked }
 }
 
 #[cfg(test)]
@@ -124,21 +124,21 @@ mod tests {
     fn a_listing_must_show_exactly_the_files() {
         let files = [file("chunks/000001", 8), file("index", 5)];
         let whole = [object("A/chunks/000001", 8), object("A/index", 5)];
-        assert_eq!(compare("A", &files, None, &whole), Shown::default());
+        assert_eq!(compare("A", &files, None, &whole), Differences::default());
         let marked = [
             &whole[..],
             &[object("A/meta.json", 3), object("A/no-compact-mark.json", 1)],
         ]
         .concat();
-        assert_eq!(compare("A", &files, None, &marked), Shown::default());
-        assert_eq!(compare("A", &files, Some(3), &marked), Shown::default());
-        let shown = compare("A", &files, Some(4), &marked);
-        assert_eq!(shown.wrong, [("meta.json", 4)]);
+        assert_eq!(compare("A", &files, None, &marked), Differences::default());
+        assert_eq!(compare("A", &files, Some(3), &marked), Differences::default());
+        let found = compare("A", &files, Some(4), &marked);
+        assert_eq!(found.wrong, [("meta.json", 4)]);
         assert_eq!(compare("A", &files, Some(3), &whole).wrong, [("meta.json", 3)]);
         let listed = [object("A/chunks/000001", 7), object("A/chunks/000002", 8)];
-        let shown = compare("A", &files, None, &listed);
-        assert_eq!(shown.wrong, [("chunks/000001", 8), ("index", 5)]);
-        assert_eq!(shown.foreign, ["chunks/000002"]);
+        let found = compare("A", &files, None, &listed);
+        assert_eq!(found.wrong, [("chunks/000001", 8), ("index", 5)]);
+        assert_eq!(found.foreign, ["chunks/000002"]);
         let deleted = [&whole[..], &[object("A/deletion-mark.json", 9)]].concat();
         assert!(compare("A", &files, None, &deleted).marked);
     }

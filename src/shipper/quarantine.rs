@@ -1,8 +1,8 @@
-//! Broken blocks, and blocks that are still being copied in: set aside, so that they hold nobody up.
+//! Broken blocks, and blocks that are still being copied in: set aside, so that they delay no other block.
 //!
 //! A block is set aside with the reason when it is found broken, and looked at again after a while: a copy may have gone
 //! on, an operator may have mended it. What is wrong with its files stays so until one of them changes, and is not read
-//! again before; anything else is looked at again with growing waits. A case ends with what made it: when the block is
+//! again before; anything else is looked at again with growing waits. An entry ends with what made it: when the block is
 //! shipped, is found to be none for the bucket, or is gone. Nothing is kept on disk; a restart looks at everything anew.
 
 use std::{
@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use crate::{
     objstore::{self, ErrorKind},
-    shipper::{plan::Wait, quiet::Signature},
+    shipper::{plan::Wait, quiet_period::Signature},
     tsdb::{BlockId, Broken, Corrupt, Reason},
 };
 
 /// When a block that is still being copied in is looked at again.
-pub(super) const LOOK_SOON: Duration = Duration::from_secs(2);
+pub(super) const RECHECK_ARRIVING: Duration = Duration::from_secs(2);
 
 /// The longest wait before a block is looked at again, in times of the first.
 const LONGEST: u32 = 16;
@@ -37,16 +37,16 @@ pub(super) const UNREADABLE: &str = "unreadable";
 /// The reason of a block of which the store refuses an object.
 pub(super) const REFUSED: &str = "refused";
 
-/// What is wrong: a short and stable reason for the metric, and the whole story.
+/// What is wrong: a short and stable reason for the metric, and the details for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ailment {
+pub(super) struct Problem {
     pub(super) reason: &'static str,
     pub(super) detail: String,
     /// Tells one from another where the words do not, since stores number their answers.
     kind: Option<ErrorKind>,
 }
 
-impl Ailment {
+impl Problem {
     pub(super) fn new(reason: &'static str, detail: String) -> Self {
         Self {
             reason,
@@ -63,7 +63,7 @@ impl Ailment {
         }
     }
 
-    /// Whether this is the same trouble as another.
+    /// Whether this is the same problem as another.
     fn is_same(&self, other: &Self) -> bool {
         let words = self.kind.is_some() || self.detail == other.detail;
         self.reason == other.reason && self.kind == other.kind && words
@@ -80,15 +80,15 @@ impl Ailment {
     }
 }
 
-impl From<Broken> for Ailment {
+impl From<Broken> for Problem {
     fn from(broken: Broken) -> Self {
         Self::new(broken.reason.as_str(), broken.detail)
     }
 }
 
 #[derive(Debug)]
-struct Case {
-    ailment: Ailment,
+struct Entry {
+    problem: Problem,
     arriving: bool,
     /// What the files were when this was found in them; `None` if it is not in the files.
     files: Option<Signature>,
@@ -101,9 +101,9 @@ struct Case {
 pub(super) struct Quarantine {
     /// After which time a broken block is looked at again.
     look_again: Duration,
-    cases: BTreeMap<BlockId, Case>,
+    entries: BTreeMap<BlockId, Entry>,
     /// Blocks whose `meta.json` already is no good, as of the last scan.
-    corrupt: BTreeMap<BlockId, Ailment>,
+    corrupt: BTreeMap<BlockId, Problem>,
 }
 
 impl Quarantine {
@@ -111,7 +111,7 @@ impl Quarantine {
     pub(super) fn new(look_again: Duration) -> Self {
         Self {
             look_again,
-            cases: BTreeMap::new(),
+            entries: BTreeMap::new(),
             corrupt: BTreeMap::new(),
         }
     }
@@ -126,32 +126,32 @@ impl Quarantine {
     ) -> bool {
         // Rights, or the disk: that may heal without a change of the files.
         let files = files.filter(|_| broken.reason != Reason::Unreadable);
-        self.put(id, broken.into(), files, arriving)
+        self.insert(id, broken.into(), files, arriving)
     }
 
     /// Sets `id` aside for another reason; says so when the reason is new. Returns whether it counts as broken.
-    pub(super) fn set_aside(&mut self, id: BlockId, ailment: Ailment, arriving: bool) -> bool {
-        self.put(id, ailment, None, arriving)
+    pub(super) fn set_aside(&mut self, id: BlockId, problem: Problem, arriving: bool) -> bool {
+        self.insert(id, problem, None, arriving)
     }
 
-    fn put(&mut self, id: BlockId, ailment: Ailment, files: Option<Signature>, arriving: bool) -> bool {
-        let before = self.cases.get(&id);
-        let known = before.filter(|case| case.ailment.is_same(&ailment) && case.arriving == arriving);
+    fn insert(&mut self, id: BlockId, problem: Problem, files: Option<Signature>, arriving: bool) -> bool {
+        let before = self.entries.get(&id);
+        let known = before.filter(|entry| entry.problem.is_same(&problem) && entry.arriving == arriving);
         let wait = match known {
-            _ if arriving => LOOK_SOON,
-            Some(case) if files.is_none() => (case.wait * 2).min(self.look_again * LONGEST),
+            _ if arriving => RECHECK_ARRIVING,
+            Some(entry) if files.is_none() => (entry.wait * 2).min(self.look_again * LONGEST),
             _ => self.look_again,
         };
         if known.is_none() && arriving {
-            tracing::info!(block = %id, missing = ailment.detail, "a block is being copied in or removed; it is taken when it is whole and left alone");
+            tracing::info!(block = %id, missing = problem.detail, "a block is being copied in or removed; it is shipped once it is whole and nobody writes to it");
         } else if known.is_none() {
-            warn(id, &ailment);
+            warn(id, &problem);
         }
         let look_again = Instant::now() + wait;
-        self.cases.insert(
+        self.entries.insert(
             id,
-            Case {
-                ailment,
+            Entry {
+                problem,
                 arriving,
                 files,
                 wait,
@@ -164,111 +164,111 @@ impl Quarantine {
     /// Whether what is wrong with the block is in its files, and these are still what they were: then it is not read
     /// again, but looked at later.
     pub(super) fn is_as_before(&mut self, id: BlockId, now: Option<Signature>) -> bool {
-        let Some(case) = self.cases.get_mut(&id) else {
+        let Some(entry) = self.entries.get_mut(&id) else {
             return false;
         };
-        let same = !case.arriving && case.files.is_some() && case.files == now;
+        let same = !entry.arriving && entry.files.is_some() && entry.files == now;
         if same {
-            case.look_again = Instant::now() + case.wait;
+            entry.look_again = Instant::now() + entry.wait;
         }
         same
     }
 
-    /// Takes over what the scan found, some of which may still be `arriving`; returns how many broken blocks are new.
-    pub(super) fn take(&mut self, corrupt: &[Corrupt], arriving: impl Fn(BlockId) -> bool) -> u64 {
+    /// Records what the scan found corrupt, some of which may still be `arriving`; returns how many broken blocks are new.
+    pub(super) fn record_corrupt(&mut self, corrupt: &[Corrupt], arriving: impl Fn(BlockId) -> bool) -> u64 {
         let mut fresh = 0;
         let mut now = BTreeMap::new();
         for corrupt in corrupt {
-            let ailment = Ailment::new(corrupt.reason.as_str(), corrupt.detail.clone());
+            let problem = Problem::new(corrupt.reason.as_str(), corrupt.detail.clone());
             if arriving(corrupt.id) {
-                self.set_aside(corrupt.id, ailment, true);
+                self.set_aside(corrupt.id, problem, true);
                 continue;
             }
-            self.cases.remove(&corrupt.id);
-            if self.corrupt.get(&corrupt.id) != Some(&ailment) {
-                warn(corrupt.id, &ailment);
+            self.entries.remove(&corrupt.id);
+            if self.corrupt.get(&corrupt.id) != Some(&problem) {
+                warn(corrupt.id, &problem);
                 fresh += 1;
             }
-            now.insert(corrupt.id, ailment);
+            now.insert(corrupt.id, problem);
         }
         self.corrupt = now;
         fresh
     }
 
-    /// Ends the cases of blocks that need no more judging: shipped, skipped, or gone.
+    /// Removes the entries of blocks that need no more judging: shipped, skipped, or gone.
     pub(super) fn retain(&mut self, keep: impl Fn(BlockId) -> bool) {
-        self.cases.retain(|id, _| keep(*id));
+        self.entries.retain(|id, _| keep(*id));
     }
 
     /// The blocks that are not yet due to be looked at again.
     pub(super) fn waiting(&self) -> HashMap<BlockId, Wait> {
         let now = Instant::now();
-        let not_due = self.cases.iter().filter(|(_, case)| case.look_again > now);
-        let wait = |case: &Case| match case.arriving {
-            true => Wait::Arriving(case.ailment.detail.clone()),
-            false => Wait::Quarantined(case.ailment.detail.clone()),
+        let not_due = self.entries.iter().filter(|(_, entry)| entry.look_again > now);
+        let wait = |entry: &Entry| match entry.arriving {
+            true => Wait::Arriving(entry.problem.detail.clone()),
+            false => Wait::Quarantined(entry.problem.detail.clone()),
         };
-        not_due.map(|(id, case)| (*id, wait(case))).collect()
+        not_due.map(|(id, entry)| (*id, wait(entry))).collect()
     }
 
     /// Whether `id` was set aside before.
     pub(super) fn has(&self, id: BlockId) -> bool {
-        self.cases.contains_key(&id)
+        self.entries.contains_key(&id)
     }
 
     /// Whether a block was set aside for what the bucket holds.
-    pub(super) fn looks_at_bucket(&self) -> bool {
-        self.cases.values().any(|case| case.ailment.is_of_bucket())
+    pub(super) fn has_bucket_problem(&self) -> bool {
+        self.entries.values().any(|entry| entry.problem.is_of_bucket())
     }
 
     /// Whether this block is on its way in.
     pub(super) fn is_arriving(&self, id: BlockId) -> bool {
-        self.cases.get(&id).is_some_and(|case| case.arriving)
+        self.entries.get(&id).is_some_and(|entry| entry.arriving)
     }
 
     /// Whether there never was a whole block, as far as was seen: it is broken, or on its way in.
     pub(super) fn is_no_block(&self, id: BlockId) -> bool {
-        let case = self.cases.get(&id);
-        let corrupt = self.corrupt.get(&id).is_some_and(Ailment::is_of_files);
-        corrupt || case.is_some_and(|case| case.arriving || case.ailment.is_of_files())
+        let entry = self.entries.get(&id);
+        let corrupt = self.corrupt.get(&id).is_some_and(Problem::is_of_files);
+        corrupt || entry.is_some_and(|entry| entry.arriving || entry.problem.is_of_files())
     }
 
     /// Whether a block is on its way in.
     pub(super) fn any_arriving(&self) -> bool {
-        self.cases.values().any(|case| case.arriving)
+        self.entries.values().any(|entry| entry.arriving)
     }
 
     /// The blocks that are set aside.
     #[cfg(test)]
     pub(super) fn ids(&self) -> impl Iterator<Item = BlockId> {
-        self.cases.keys().copied()
+        self.entries.keys().copied()
     }
 
     /// How many blocks are broken, by reason.
     pub(super) fn by_reason(&self) -> BTreeMap<&'static str, i64> {
         let mut counts = BTreeMap::new();
-        let cases = self
-            .cases
+        let entries = self
+            .entries
             .values()
-            .filter(|case| !case.arriving)
-            .map(|case| &case.ailment);
-        for ailment in cases.chain(self.corrupt.values()) {
-            *counts.entry(ailment.reason).or_default() += 1;
+            .filter(|entry| !entry.arriving)
+            .map(|entry| &entry.problem);
+        for problem in entries.chain(self.corrupt.values()) {
+            *counts.entry(problem.reason).or_default() += 1;
         }
         counts
     }
 }
 
-fn warn(id: BlockId, ailment: &Ailment) {
-    let (reason, detail) = (ailment.reason, ailment.detail.as_str());
-    match ailment.reason {
-        _ if ailment.is_of_bucket() => tracing::error!(
+fn warn(id: BlockId, problem: &Problem) {
+    let (reason, detail) = (problem.reason, problem.detail.as_str());
+    match problem.reason {
+        _ if problem.is_of_bucket() => tracing::error!(
             block = %id, reason, detail,
-            "a block is left out for what the bucket holds or answers; the others go on, and this one is tried again after 1 to 16 minutes"
+            "a block is left out because of what the bucket holds or answers; the others go on, and this one is retried after 1 to 16 minutes"
         ),
         UNREADABLE => tracing::error!(
             block = %id, reason, detail,
-            "a block cannot be read and is left out; the others go on. Give this process the right to read it; it is tried again after 1 to 16 minutes"
+            "a block cannot be read and is left out; the others go on. Give this process the right to read it; it is retried after 1 to 16 minutes"
         ),
         _ => tracing::error!(
             block = %id, reason, detail,
@@ -286,8 +286,8 @@ mod tests {
         BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap()
     }
 
-    fn broken(detail: &str) -> Ailment {
-        Ailment::new("index", detail.into())
+    fn broken(detail: &str) -> Problem {
+        Problem::new("index", detail.into())
     }
 
     #[test]
@@ -300,11 +300,11 @@ mod tests {
             reason: Reason::Meta,
             detail: "empty".into(),
         }];
-        assert_eq!(quarantine.take(&corrupt, |_| true), 0);
+        assert_eq!(quarantine.record_corrupt(&corrupt, |_| true), 0);
         assert!(quarantine.is_arriving(id(3)));
-        assert_eq!(quarantine.take(&corrupt, |_| false), 1);
+        assert_eq!(quarantine.record_corrupt(&corrupt, |_| false), 1);
         assert!(!quarantine.is_arriving(id(3)));
-        assert_eq!(quarantine.take(&corrupt, |_| false), 0);
+        assert_eq!(quarantine.record_corrupt(&corrupt, |_| false), 0);
         let counts: Vec<_> = quarantine.by_reason().into_iter().collect();
         assert_eq!(counts, [("index", 1), ("meta", 1)]);
         assert!(quarantine.any_arriving());

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::{
-    Metrics, Neighbour, Origin, Policy, Settings, Shipper,
+    Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper,
     watcher::{Change, Hint},
 };
 use crate::{
@@ -28,7 +28,7 @@ pub(super) struct World {
     pub(super) data: tempfile::TempDir,
     pub(super) store: tempfile::TempDir,
     pub(super) bucket: Arc<Faulty>,
-    pub(super) origin: watch::Sender<Origin>,
+    pub(super) prometheus: watch::Sender<PrometheusStatus>,
     pub(super) policy: Policy,
     pub(super) metrics: Metrics,
 }
@@ -92,22 +92,22 @@ impl World {
             .await
             .unwrap();
         let labels = Some(Labels::from_pairs([("replica", "a")]));
-        let neighbour = Neighbour::Up;
+        let liveness = Liveness::Up;
         Self {
             data,
             store,
             bucket: Faulty::new(bucket),
-            origin: watch::Sender::new(Origin {
+            prometheus: watch::Sender::new(PrometheusStatus {
                 labels,
-                neighbour,
-                ..Origin::default()
+                liveness,
+                ..PrometheusStatus::default()
             }),
             policy: Policy::default(),
             metrics: Metrics::register(&mut registry),
         }
     }
 
-    /// A new life of the shipper.
+    /// A new run of the shipper.
     pub(super) fn shipper(&self) -> Shipper {
         let settings = Settings {
             dir: self.data.path().into(),
@@ -120,12 +120,13 @@ impl World {
             heartbeat: None,
         };
         let bucket = Arc::clone(&self.bucket);
-        Shipper::new(settings, bucket, self.origin.subscribe(), self.metrics.clone())
+        Shipper::new(settings, bucket, self.prometheus.subscribe(), self.metrics.clone())
     }
 
     pub(super) fn label(&self, value: &str) {
         let labels = Labels::from_pairs([("replica", value)]);
-        self.origin.send_modify(|origin| origin.labels = Some(labels));
+        self.prometheus
+            .send_modify(|prometheus| prometheus.labels = Some(labels));
     }
 
     /// Makes a block in place, as a copy does: nobody is told.
@@ -167,19 +168,19 @@ impl World {
 
     /// Removes a block in place, as Prometheus does after a failed reload; the shipper that is running learns of it at
     /// once.
-    pub(super) fn take_back(&self, shipper: &mut Shipper, name: &str) {
-        self.take_back_unseen(name);
+    pub(super) fn withdraw(&self, shipper: &mut Shipper, name: &str) {
+        self.withdraw_unseen(name);
         self.hint(shipper, name, Change::Deleted);
     }
 
     /// The same, and only a watch may tell the shipper.
-    pub(super) fn take_back_unseen(&self, name: &str) {
+    pub(super) fn withdraw_unseen(&self, name: &str) {
         fs_err::remove_dir_all(self.data.path().join(name)).unwrap();
     }
 
     fn hint(&self, shipper: &mut Shipper, name: &str, change: Change) {
         let (id, at) = (id(name), SystemTime::now());
-        shipper.seen.note(Hint { id, change, at });
+        shipper.events.record(Hint { id, change, at });
     }
 
     /// What a compactor leaves of blocks that it merged: a block of `labels`, whole, and without them their own.

@@ -1,7 +1,7 @@
 //! Whole passes over a real directory and a directory as the bucket. The clock is tokio's, and jumps when all wait.
 
+mod bucket_lookup;
 mod gate;
-mod look_back;
 mod scope;
 
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Neighbour,
+    Liveness,
     gate::SETTLE,
     pass::Outcome,
     testing::{Made, World, id, name},
@@ -77,7 +77,7 @@ async fn a_change_after_a_block_was_read_stops_its_commit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_files_among_the_chunks_do_not_hold_a_block() {
+async fn other_files_among_the_chunks_do_not_delay_a_block() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let a = name(1);
@@ -94,7 +94,7 @@ async fn a_hint_that_waits_is_noted_before_the_pass_decides() {
     shipper.watcher.ensure();
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));
-    shipper.seen = Default::default();
+    shipper.events = Default::default();
     let begun = std::time::Instant::now();
     while shipper.hints.is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(30), "no hint");
@@ -155,7 +155,7 @@ async fn nothing_is_claimed_that_an_unreadable_block_may_disprove() {
     assert_eq!(
         world.metrics.durable_until.get(),
         0.0,
-        "a new life knows of nothing that was told"
+        "a new run knows of nothing that was told"
     );
 }
 
@@ -178,7 +178,7 @@ async fn a_compacted_block_is_not_durable_when_one_of_its_sources_never_was() {
     world.seal(&mut shipper, &merged);
     fs_err::remove_dir_all(gone).unwrap();
     world.seal(&mut shipper, &Made::new(&b, 2000));
-    // A new life knows no more than this one.
+    // A new run knows no more than this one.
     for _ in 0..2 {
         assert_eq!(shipper.pass().await, Outcome::Clean);
         assert_eq!(world.listed(), [b.as_str()]);
@@ -340,7 +340,7 @@ async fn a_broken_block_costs_no_look_into_the_bucket_when_it_is_looked_at_again
     let world = World::new().await;
     let mut shipper = world.shipper();
     let dir = world.seal(&mut shipper, &Made::new(&name(1), 0));
-    shipper.seen = Default::default();
+    shipper.events = Default::default();
     fs_err::remove_file(dir.join("index")).unwrap();
     sleep(Duration::from_secs(20)).await;
     shipper.pass().await;
@@ -354,7 +354,7 @@ async fn a_broken_block_costs_no_look_into_the_bucket_when_it_is_looked_at_again
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_over_one_block_holds_no_other() {
+async fn a_panic_over_one_block_delays_no_other() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
@@ -374,8 +374,10 @@ async fn a_panic_over_one_block_holds_no_other() {
 async fn what_arrives_during_the_last_pass_is_shipped_too() {
     let world = World::new().await;
     let mut shipper = world.shipper();
-    world.origin.send_modify(|origin| origin.neighbour = Neighbour::Gone);
-    let ((), ()) = tokio::join!(shipper.finish(), async {
+    world
+        .prometheus
+        .send_modify(|prometheus| prometheus.liveness = Liveness::Gone);
+    let ((), ()) = tokio::join!(shipper.drain(), async {
         // The first pass has seen that Prometheus is gone; the next is held for ten seconds.
         sleep(Duration::from_millis(100)).await;
         world.copy_in(&Made::new(&name(1), 0));
@@ -386,7 +388,7 @@ async fn what_arrives_during_the_last_pass_is_shipped_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_cut_at_the_deadline_is_told_and_found_by_the_next_life() {
+async fn what_was_cut_at_the_deadline_is_reported_and_found_by_the_next_run() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
@@ -400,9 +402,9 @@ async fn what_was_cut_at_the_deadline_is_told_and_found_by_the_next_life() {
     world.bucket.on(Op::Upload, "meta.json", 2..=2, Fault::Hang);
     let stop = tokio_util::sync::CancellationToken::new();
     stop.cancel();
-    let farewell = shipper.run(stop, Duration::from_secs(60)).await;
-    assert!(!farewell.in_time);
-    assert_eq!(farewell.not_durable.into_keys().collect::<Vec<_>>(), [id(&b)]);
+    let report = shipper.run(stop, Duration::from_secs(60)).await;
+    assert!(!report.in_time);
+    assert_eq!(report.not_durable.into_keys().collect::<Vec<_>>(), [id(&b)]);
     assert_eq!(world.listed(), [a.as_str()]);
     let mut next = world.shipper();
     assert_eq!(next.pass().await, Outcome::Clean);

@@ -2,7 +2,7 @@
 //! file watch.
 //!
 //! A hint only wakes the shipper early, dates the seal, and tells a removal by retention (a rename) from one in place (a
-//! block that Prometheus takes back); the scan is the truth. So nothing is lost when a watch cannot be set (network file
+//! block that Prometheus withdraws); the scan is the truth. So nothing is lost when a watch cannot be set (network file
 //! systems, too many watches), overflows, or dies with the directory: it is set anew before each scan, and blocks are then
 //! found by the scan. Creation of a directory is no hint: a sealed block arrives by rename, a created one is being copied.
 

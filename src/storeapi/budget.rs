@@ -1,7 +1,7 @@
 //! The memory that calls hold beyond a few MiB each: one account for all of them together, `--store.memory-limit`.
 //!
 //! Requests, what has to be sorted before it can be sent, answers in JSON and what is read ahead for slow clients are taken from
-//! it. What a call holds comes back when its [`Held`] is dropped, whatever ended the call.
+//! it. What a call holds comes back when its [`Reservation`] is dropped, whatever ended the call.
 
 use prometheus_client::{
     metrics::gauge::{ConstGauge, Gauge},
@@ -18,7 +18,7 @@ pub struct Budget {
 
 /// What one call holds of it; given back when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub struct Reservation {
     budget: Budget,
     bytes: usize,
 }
@@ -52,18 +52,18 @@ impl Budget {
     }
 
     /// Nothing yet.
-    pub fn hold(&self) -> Held {
-        Held {
+    pub fn reservation(&self) -> Reservation {
+        Reservation {
             budget: self.clone(),
             bytes: 0,
         }
     }
 }
 
-impl Held {
+impl Reservation {
     /// Nothing yet, for another part of the same call.
-    pub fn another(&self) -> Self {
-        self.budget.hold()
+    pub fn sibling(&self) -> Self {
+        self.budget.reservation()
     }
 
     /// Bytes that this call holds.
@@ -72,19 +72,19 @@ impl Held {
     }
 
     /// Gives back all but so many bytes.
-    pub fn keep(&mut self, bytes: usize) {
+    pub fn shrink_to(&mut self, bytes: usize) {
         let back = self.bytes.saturating_sub(bytes);
         self.budget.used.dec_by(back as i64);
         self.bytes -= back;
     }
 
     /// Gives back so many bytes, which were taken before.
-    pub fn give_back(&mut self, bytes: usize) {
-        self.keep(self.bytes.saturating_sub(bytes));
+    pub fn release(&mut self, bytes: usize) {
+        self.shrink_to(self.bytes.saturating_sub(bytes));
     }
 
     /// Takes memory; whether there is so much. It counts as taken all the same: the call is to end, or to give it back.
-    pub fn take(&mut self, bytes: usize) -> bool {
+    pub fn reserve(&mut self, bytes: usize) -> bool {
         let before = usize::try_from(self.budget.used.inc_by(bytes as i64)).unwrap_or(0);
         self.bytes += bytes;
         before.saturating_add(bytes) <= self.budget.total
@@ -94,8 +94,8 @@ impl Held {
     ///
     /// # Errors
     /// `ResourceExhausted`: there is not so much; `why` says what had to be collected.
-    pub fn add(&mut self, size: usize, why: &str) -> Result<(), Status> {
-        if self.take(size) {
+    pub fn reserve_for(&mut self, size: usize, why: &str) -> Result<(), Status> {
+        if self.reserve(size) {
             return Ok(());
         }
         Err(Status::resource_exhausted(format!(
@@ -106,7 +106,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.used.dec_by(self.bytes as i64);
     }
@@ -119,17 +119,17 @@ mod tests {
     #[test]
     fn all_calls_share_it_and_what_a_call_held_comes_back() {
         let budget = Budget::new(10_000);
-        let (mut one, mut other) = (budget.hold(), budget.hold());
-        one.add(6001, "series").unwrap();
-        let error = other.add(4000, "series that carry cluster").unwrap_err();
+        let (mut one, mut other) = (budget.reservation(), budget.reservation());
+        one.reserve_for(6001, "series").unwrap();
+        let error = other.reserve_for(4000, "series that carry cluster").unwrap_err();
         assert_eq!(error.code(), tonic::Code::ResourceExhausted);
         assert!(error.message().starts_with("series that carry cluster have"), "{error}");
-        one.give_back(901);
-        one.keep(100);
-        other.keep(0);
+        one.release(901);
+        one.shrink_to(100);
+        other.shrink_to(0);
         assert_eq!((budget.used(), one.bytes(), other.bytes()), (100, 100, 0));
         drop((one, other));
         assert_eq!(budget.used(), 0);
-        budget.hold().add(9000, "series").unwrap();
+        budget.reservation().reserve_for(9000, "series").unwrap();
     }
 }

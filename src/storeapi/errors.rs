@@ -15,21 +15,21 @@ const TEXT_MAX: usize = 2 << 10;
 /// and Prometheus' own message.
 pub fn status(error: Error) -> Status {
     let text = with_limit(&error.kind, error.to_string());
-    Status::new(code(&error.kind), cut(text))
+    Status::new(code(&error.kind), truncate(text))
 }
 
 /// The status for a failed remote read, by the same rules.
 pub fn read_status(error: &ReadError) -> Status {
     let code = match &error.kind {
         ReadErrorKind::Http(kind) => code(kind),
-        ReadErrorKind::NoRoom(_) => Code::ResourceExhausted,
+        ReadErrorKind::NoMemory(_) => Code::ResourceExhausted,
         _ => Code::Internal,
     };
     let text = match &error.kind {
         ReadErrorKind::Http(kind) => with_limit(kind, error.to_string()),
         _ => error.to_string(),
     };
-    Status::new(code, cut(text))
+    Status::new(code, truncate(text))
 }
 
 /// The text, and where the limit comes from if it was a limit of time.
@@ -41,7 +41,7 @@ fn with_limit(kind: &ErrorKind, mut text: String) -> String {
 }
 
 /// A text that a client can take: it travels among the headers, and too many of those end more than the call.
-pub fn cut(mut text: String) -> String {
+pub fn truncate(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(TEXT_MAX));
     text
 }
@@ -90,7 +90,7 @@ mod tests {
             (ErrorKind::TooLarge { limit: 1 }, Code::Internal),
             (ErrorKind::TooMuch { read: 1 }, Code::ResourceExhausted),
             (
-                ErrorKind::Shed(Shed::Full { most: 2, places: 1 }),
+                ErrorKind::Shed(Shed::Full { most: 2, slots: 1 }),
                 Code::ResourceExhausted,
             ),
             (ErrorKind::NotJson { line: 1, column: 1 }, Code::Internal),
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_two_letters() {
-        assert_eq!(cut("ä".repeat(3000)).len(), TEXT_MAX);
-        assert_eq!(cut("aä".repeat(3000)).len(), TEXT_MAX - 1);
-        assert_eq!(cut("short".to_owned()), "short");
+        assert_eq!(truncate("ä".repeat(3000)).len(), TEXT_MAX);
+        assert_eq!(truncate("aä".repeat(3000)).len(), TEXT_MAX - 1);
+        assert_eq!(truncate("short".to_owned()), "short");
     }
 
     #[test]

@@ -5,15 +5,16 @@ use std::mem;
 use tonic::Status;
 
 use super::{
-    Context, errors, label_sets,
+    context::Context,
+    errors, label_sets,
+    message_buffer::MessageBuffer,
     respond::{Answer, Call},
-    rope::Rope,
 };
 use crate::{
     model::Labels,
     ops::grpc::Caller,
     pb::thanos::{Exemplar, ExemplarData, ExemplarsRequest},
-    prometheus::api::{self, ExemplarPart, Room, Take},
+    prometheus::api::{self, Accept, ExemplarPart, Reserve},
 };
 
 /// The service `thanos.Exemplars`.
@@ -37,10 +38,14 @@ impl Call for ExemplarsService {
     /// One message per series; the query is passed on as it is.
     async fn answer(&self, request: ExemplarsRequest, caller: Caller) -> Result<Answer, Status> {
         let labels = self.context.labelled_view()?.labels;
-        let found = Found::new(labels, Answer::new(self.context.budget.hold()));
-        let ask = self.context.ask(&caller);
+        let found = Found::new(labels, Answer::new(self.context.budget.reservation()));
+        let options = self.context.request_options(&caller);
         let times = (request.start, request.end);
-        let found = self.context.client.exemplars(&request.query, times, &ask, found).await;
+        let found = self
+            .context
+            .client
+            .exemplars(&request.query, times, &options, found)
+            .await;
         Ok(found.map_err(errors::status)?.answer)
     }
 }
@@ -51,35 +56,35 @@ struct Found {
     external: Labels,
     answer: Answer,
     /// Exemplars of the series that comes, as fields of an `ExemplarData`.
-    exemplars: Rope,
+    exemplars: MessageBuffer,
 }
 
-impl Room for Found {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.answer.held.take(bytes)
+impl Reserve for Found {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.answer.reservation.reserve(bytes)
     }
 }
 
-impl Take<ExemplarPart> for Found {
-    fn take(&mut self, part: ExemplarPart) -> bool {
+impl Accept<ExemplarPart> for Found {
+    fn accept(&mut self, part: ExemplarPart) -> bool {
         match part {
             ExemplarPart::Exemplar(from) => {
                 let before = self.exemplars.len();
                 self.exemplars.field(2, &exemplar(from));
-                self.answer.held.take(self.exemplars.len() - before)
+                self.answer.reservation.reserve(self.exemplars.len() - before)
             }
             ExemplarPart::Series(from) => {
                 let exemplars = mem::take(&mut self.exemplars);
                 let told = exemplars.len();
-                let mut data = Rope::default();
+                let mut data = MessageBuffer::default();
                 data.fields(&ExemplarData {
                     series_labels: Some(label_sets::with_external(from.series_labels, &self.external)),
                     exemplars: Vec::new(),
                 });
                 data.append(exemplars);
-                let mut message = Rope::default();
+                let mut message = MessageBuffer::default();
                 message.nested(1, data);
-                self.answer.held.take(message.len() - told) && self.answer.add(message).is_ok()
+                self.answer.reservation.reserve(message.len() - told) && self.answer.add(message).is_ok()
             }
         }
     }
@@ -90,7 +95,7 @@ impl Found {
         Self {
             external,
             answer,
-            exemplars: Rope::default(),
+            exemplars: MessageBuffer::default(),
         }
     }
 }
@@ -118,7 +123,7 @@ mod tests {
                   "exemplars": [{{"labels": {{"trace": "1"}}, "value": {value}, "timestamp": {time}}}]}}]"#
         );
         let external = Labels::from_pairs([("cluster", "eu")]);
-        let found = Found::new(external, Answer::new(Budget::new(1 << 20).hold()));
+        let found = Found::new(external, Answer::new(Budget::new(1 << 20).reservation()));
         let found = testing::exemplars(&json, found)?;
         let [ExemplarsResponse { result }] = &messages(found.answer)[..] else {
             panic!("not one message");

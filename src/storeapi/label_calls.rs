@@ -9,11 +9,11 @@ use std::collections::{BTreeSet, HashSet};
 use tonic::Status;
 
 use super::{
-    Context, View,
-    budget::Held,
+    budget::Reservation,
+    context::{Context, View},
     errors,
+    message_buffer::MessageBuffer,
     respond::Answer,
-    rope::Rope,
     selection::{Selection, select},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     pb::thanos::{LabelMatcher, LabelNamesRequest, LabelValuesRequest},
     prometheus::{
         Error,
-        api::{Ask, Question, Texts},
+        api::{Question, RequestOptions, Texts},
         version::at_least,
     },
 };
@@ -50,7 +50,7 @@ impl LabelCalls {
     /// `InvalidArgument` for a bad matcher, `Unavailable` without external labels, and see [`errors::status`].
     pub(super) async fn names(&self, request: LabelNamesRequest, caller: &Caller) -> Result<Answer, Status> {
         let view = self.context.labelled_view()?;
-        let Some(matchers) = self.left(request.matchers, &view).await? else {
+        let Some(matchers) = self.matchers_for_prometheus(request.matchers, &view).await? else {
             return self.nothing();
         };
         let replica: HashSet<String> = request.without_replica_labels.into_iter().collect();
@@ -64,15 +64,15 @@ impl LabelCalls {
         let Some(question) = self.question(&matchers, request.start, request.end, limit) else {
             return self.nothing();
         };
-        let (client, ask, room) = (
+        let (client, options, reservation) = (
             &self.context.client,
-            self.context.ask(caller),
-            self.context.budget.hold(),
+            self.context.request_options(caller),
+            self.context.budget.reservation(),
         );
         let stored = if matchers.is_empty() || knows_matchers(&view) {
-            client.label_names(&question, &ask, room).await
+            client.label_names(&question, &options, reservation).await
         } else {
-            client.label_names_of_series(&question, &ask, room).await
+            client.label_names_of_series(&question, &options, reservation).await
         };
         let external = view.labels;
         self.answer(stored, request.limit, move |names| {
@@ -99,31 +99,37 @@ impl LabelCalls {
             return self.nothing();
         }
         let view = self.context.labelled_view()?;
-        let Some(matchers) = self.left(request.matchers, &view).await? else {
+        let Some(matchers) = self.matchers_for_prometheus(request.matchers, &view).await? else {
             return self.nothing();
         };
         let external = view.labels.get(&request.label).filter(|value| !value.is_empty());
-        let mut held = self.context.budget.hold();
+        let mut reservation = self.context.budget.reservation();
         if let Some(value) = external.filter(|_| matchers.is_empty()) {
-            return encode([value.to_owned()].into(), 0, held);
+            return encode([value.to_owned()].into(), 0, reservation);
         }
         let Some(question) = self.question(&matchers, request.start, request.end, request.limit) else {
             return self.nothing();
         };
-        let ask = self.context.ask(caller);
+        let options = self.context.request_options(caller);
         if let Some(value) = external {
-            let room = &mut |bytes| held.take(bytes);
-            let any = self.context.client.any_series(&question, &ask, room).await;
+            let reserve = &mut |bytes| reservation.reserve(bytes);
+            let any = self.context.client.any_series(&question, &options, reserve).await;
             let any = any.map_err(errors::status)?;
             let values = any.then(|| value.to_owned()).into_iter().collect();
-            return encode(values, request.limit, held);
+            return encode(values, request.limit, reservation);
         }
-        let stored = self.stored_values(&request.label, &question, &view, &ask, held).await;
+        let stored = self
+            .stored_values(&request.label, &question, &view, &options, reservation)
+            .await;
         self.answer(stored, request.limit, |_| ()).await
     }
 
     /// The matchers that are left for Prometheus; `None` if an external label contradicts.
-    async fn left(&self, matchers: Vec<LabelMatcher>, view: &View) -> Result<Option<Vec<Matcher>>, Status> {
+    async fn matchers_for_prometheus(
+        &self,
+        matchers: Vec<LabelMatcher>,
+        view: &View,
+    ) -> Result<Option<Vec<Matcher>>, Status> {
         Ok(match select(&self.context.patterns, matchers, &view.labels).await? {
             Selection::Nothing => None,
             Selection::Matching(matchers) => Some(matchers),
@@ -135,14 +141,18 @@ impl LabelCalls {
         label: &str,
         question: &Question<'_>,
         view: &View,
-        ask: &Ask,
-        held: Held,
-    ) -> Result<Texts<Held>, Error> {
+        options: &RequestOptions,
+        reservation: Reservation,
+    ) -> Result<Texts<Reservation>, Error> {
         let client = &self.context.client;
         if question.matchers.is_empty() || knows_matchers(view) {
-            client.label_values((label, &view.version), question, ask, held).await
+            client
+                .label_values((label, &view.version), question, options, reservation)
+                .await
         } else {
-            client.label_values_of_series(label, question, ask, held).await
+            client
+                .label_values_of_series(label, question, options, reservation)
+                .await
         }
     }
 
@@ -158,44 +168,46 @@ impl LabelCalls {
     }
 
     fn nothing(&self) -> Result<Answer, Status> {
-        encode(BTreeSet::new(), 0, self.context.budget.hold())
+        encode(BTreeSet::new(), 0, self.context.budget.reservation())
     }
 
     /// What was found, after a `change`.
     async fn answer(
         &self,
-        found: Result<Texts<Held>, Error>,
+        found: Result<Texts<Reservation>, Error>,
         limit: i64,
         change: impl FnOnce(&mut BTreeSet<String>) + Send + 'static,
     ) -> Result<Answer, Status> {
-        let Texts { mut texts, room, .. } = found.map_err(errors::status)?;
+        let Texts {
+            mut texts, reservation, ..
+        } = found.map_err(errors::status)?;
         let many = texts.len() > MANY;
         let work = move || {
             change(&mut texts);
-            encode(texts, limit, room)
+            encode(texts, limit, reservation)
         };
         if !many {
             return work();
         }
-        let done = self.context.lane.run(work).await;
+        let done = self.context.pool.run(work).await;
         done.map_err(|lost| Status::internal(lost.to_string()))?
     }
 }
 
 /// A message of at most `limit` texts, if that is positive. Those of names and of values have the same form.
-fn encode(texts: BTreeSet<String>, limit: i64, mut held: Held) -> Result<Answer, Status> {
+fn encode(texts: BTreeSet<String>, limit: i64, mut reservation: Reservation) -> Result<Answer, Status> {
     let most = usize::try_from(limit).ok().filter(|&limit| limit > 0);
-    let mut message = Rope::default();
+    let mut message = MessageBuffer::default();
     for text in texts.into_iter().take(most.unwrap_or(usize::MAX)) {
         message.text(1, &text);
     }
-    if !held.take(message.len()) {
+    if !reservation.reserve(message.len()) {
         return Err(Status::resource_exhausted(
             "there is no memory for the answer, of which all calls share --store.memory-limit: ask for less, or less at \
              once, or raise it",
         ));
     }
-    let mut answer = Answer::new(held);
+    let mut answer = Answer::new(reservation);
     answer.add(message)?;
     Ok(answer)
 }

@@ -5,14 +5,15 @@ use std::mem;
 use tonic::Status;
 
 use super::{
-    Context, errors,
+    context::Context,
+    errors,
+    message_buffer::MessageBuffer,
     respond::{Answer, Call},
-    rope::Rope,
 };
 use crate::{
     ops::grpc::Caller,
     pb::thanos::{Meta, MetricMetadataRequest},
-    prometheus::api::{MetadataPart, Room, Take},
+    prometheus::api::{Accept, MetadataPart, Reserve},
 };
 
 /// What a metric takes beside its name and what is said of it, in bytes, at most.
@@ -38,10 +39,10 @@ impl Call for MetadataService {
 
     /// One message, whatever there is. A negative limit is none; 0, also when it is not set, asks for nothing.
     async fn answer(&self, request: MetricMetadataRequest, caller: Caller) -> Result<Answer, Status> {
-        let metrics = Metrics::new(Answer::new(self.context.budget.hold()));
-        let ask = self.context.ask(&caller);
+        let metrics = Metrics::new(Answer::new(self.context.budget.reservation()));
+        let options = self.context.request_options(&caller);
         let client = &self.context.client;
-        let found = client.metadata(&request.metric, request.limit, &ask, metrics).await;
+        let found = client.metadata(&request.metric, request.limit, &options, metrics).await;
         found.map_err(errors::status)?.finish()
     }
 }
@@ -51,19 +52,19 @@ impl Call for MetadataService {
 struct Metrics {
     answer: Answer,
     /// What is said of the metric that comes, as fields of a `MetricMetadataEntry`.
-    metas: Rope,
+    metas: MessageBuffer,
     /// Fields of a `MetricMetadata`.
-    metrics: Rope,
+    metrics: MessageBuffer,
 }
 
-impl Room for Metrics {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.answer.held.take(bytes)
+impl Reserve for Metrics {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.answer.reservation.reserve(bytes)
     }
 }
 
-impl Take<MetadataPart> for Metrics {
-    fn take(&mut self, part: MetadataPart) -> bool {
+impl Accept<MetadataPart> for Metrics {
+    fn accept(&mut self, part: MetadataPart) -> bool {
         let taken = match part {
             MetadataPart::Meta(meta) => {
                 let before = self.metas.len();
@@ -78,14 +79,14 @@ impl Take<MetadataPart> for Metrics {
                 self.metas.len() - before
             }
             MetadataPart::Metric(name) => {
-                let mut metric = Rope::default();
+                let mut metric = MessageBuffer::default();
                 metric.text(1, &name);
                 metric.nested(2, mem::take(&mut self.metas));
                 self.metrics.nested(1, metric);
                 name.len() + METRIC
             }
         };
-        self.answer.held.take(taken)
+        self.answer.reservation.reserve(taken)
     }
 }
 
@@ -93,13 +94,13 @@ impl Metrics {
     fn new(answer: Answer) -> Self {
         Self {
             answer,
-            metas: Rope::default(),
-            metrics: Rope::default(),
+            metas: MessageBuffer::default(),
+            metrics: MessageBuffer::default(),
         }
     }
 
     fn finish(mut self) -> Result<Answer, Status> {
-        let mut message = Rope::default();
+        let mut message = MessageBuffer::default();
         message.nested(1, self.metrics);
         self.answer.add(message)?;
         Ok(self.answer)
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn metrics_have_what_is_said_of_them_and_null_is_nothing() {
         let json = r#"{"up": [{"type": "gauge", "help": "h", "unit": ""}, {}], "a\u0062": [], "none": null}"#;
-        let metrics = Metrics::new(Answer::new(Budget::new(1 << 20).hold()));
+        let metrics = Metrics::new(Answer::new(Budget::new(1 << 20).reservation()));
         let found = testing::metadata(json, metrics).unwrap().finish().unwrap();
         let [MetricMetadataResponse { result }] = &messages(found)[..] else {
             panic!("not one message");
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(kinds("up"), ["gauge h", " "]);
         assert!(kinds("ab").is_empty() && kinds("none").is_empty());
         for wrong in [r#"{"up": {}}"#, r#"{"up": "x"}"#, r#"["up"]"#, r#"{"up": [1]}"#] {
-            let metrics = Metrics::new(Answer::new(Budget::new(1 << 20).hold()));
+            let metrics = Metrics::new(Answer::new(Budget::new(1 << 20).reservation()));
             let error = testing::metadata(wrong, metrics).unwrap_err();
             assert!(
                 error.to_string().contains("expected lists by metric in data"),

@@ -1,7 +1,7 @@
 //! What the patterns of matchers come to, without holding the thread that carries data.
 //!
 //! Reading a pattern takes time in proportion to its length, compiling one may take far more. So what is not short goes to
-//! the [`Lane`], and what came of it is kept: a pattern that was good is good, and what it says of a value it always says.
+//! the [`BlockingPool`], and what came of it is kept: a pattern that was good is good, and what it says of a value it always says.
 //! No compiled pattern is kept: here patterns are held against external labels only, which are few and stay as they are.
 //!
 //! At most [`ENTRIES`] patterns with [`BYTES`] bytes are kept, those that were used last; a refusal is not. A call that is
@@ -20,7 +20,7 @@ use crate::{
         Matcher,
         matcher::{Op, PatternError},
     },
-    threads::{Lane, StopOnDrop},
+    threads::{BlockingPool, StopOnDrop},
 };
 
 /// Patterns that are kept.
@@ -48,25 +48,25 @@ pub struct Condition {
 
 /// Whether conditions hold.
 #[derive(Debug)]
-pub struct Judged {
+pub struct Evaluated {
     /// The conditions as they were given.
     pub conditions: Vec<Condition>,
     /// One for each.
-    pub hold: Vec<bool>,
+    pub holds: Vec<bool>,
 }
 
 /// Patterns and what came of them; clones share it.
 #[derive(Clone, Debug)]
 pub struct Patterns {
-    lane: Lane,
+    pool: BlockingPool,
     known: Arc<Mutex<Known>>,
 }
 
 impl Patterns {
-    /// None yet; what takes time is done in `lane`.
-    pub fn new(lane: Lane) -> Self {
+    /// None yet; what takes time is done in `pool`.
+    pub fn new(pool: BlockingPool) -> Self {
         Self {
-            lane,
+            pool,
             known: Arc::default(),
         }
     }
@@ -76,11 +76,11 @@ impl Patterns {
     /// # Errors
     /// The first pattern that Go refuses, or that is held against a value and cannot be used here; its text is cut to what a
     /// client can take. `Internal`: a bug.
-    pub async fn judge(&self, conditions: Vec<Condition>) -> Result<Judged, Failed> {
-        let (mut hold, mut unknown, mut length) = (Vec::with_capacity(conditions.len()), Vec::new(), 0);
+    pub async fn evaluate(&self, conditions: Vec<Condition>) -> Result<Evaluated, Failed> {
+        let (mut holds, mut unknown, mut length) = (Vec::with_capacity(conditions.len()), Vec::new(), 0);
         for (at, condition) in conditions.iter().enumerate() {
             let verdict = match condition.matcher.needs_work() {
-                false => Some(condition.judge()?),
+                false => Some(condition.evaluate()?),
                 true => self.lock().find(condition),
             };
             if verdict.is_none() {
@@ -91,28 +91,28 @@ impl Patterns {
                     .as_ref()
                     .map_or(condition.matcher.value.len(), |_| SHORT + 1);
             }
-            hold.push(verdict.unwrap_or_default());
+            holds.push(verdict.unwrap_or_default());
         }
-        let mut judged = Judged { conditions, hold };
+        let mut evaluated = Evaluated { conditions, holds };
         if unknown.is_empty() {
-            return Ok(judged);
+            return Ok(evaluated);
         }
         if length <= SHORT {
-            judged = judged.complete(&unknown, || false)?;
+            evaluated = evaluated.complete(&unknown, || false)?;
         } else {
             let stop = StopOnDrop::default();
             for some in unknown.chunks(AT_ONCE) {
                 let (flag, at) = (stop.flag(), some.to_vec());
-                let work = move || judged.complete(&at, || flag.load(Ordering::Relaxed));
-                let done = self.lane.run(work).await;
-                judged = done.map_err(|lost| Failed::Lost(lost.to_string()))??;
+                let work = move || evaluated.complete(&at, || flag.load(Ordering::Relaxed));
+                let done = self.pool.run(work).await;
+                evaluated = done.map_err(|lost| Failed::Lost(lost.to_string()))??;
             }
         }
         let mut known = self.lock();
         for at in unknown {
-            known.keep(&judged.conditions[at], judged.hold[at]);
+            known.keep(&evaluated.conditions[at], evaluated.holds[at]);
         }
-        Ok(judged)
+        Ok(evaluated)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -133,7 +133,7 @@ pub enum Failed {
 
 impl From<Failed> for Status {
     fn from(failed: Failed) -> Self {
-        let text = errors::cut(failed.to_string());
+        let text = errors::truncate(failed.to_string());
         match failed {
             Failed::Pattern(_) => Self::invalid_argument(text),
             Failed::Lost(_) => Self::internal(text),
@@ -141,21 +141,21 @@ impl From<Failed> for Status {
     }
 }
 
-impl Judged {
+impl Evaluated {
     /// Judges those that are not known, until nobody wants it any more.
     fn complete(mut self, unknown: &[usize], stop: impl Fn() -> bool) -> Result<Self, PatternError> {
         for &at in unknown {
             if stop() {
                 break;
             }
-            self.hold[at] = self.conditions[at].judge()?;
+            self.holds[at] = self.conditions[at].evaluate()?;
         }
         Ok(self)
     }
 }
 
 impl Condition {
-    fn judge(&self) -> Result<bool, PatternError> {
+    fn evaluate(&self) -> Result<bool, PatternError> {
         self.matcher.check()?;
         match &self.value {
             Some(value) => self.matcher.matches(value),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn patterns() -> Patterns {
-        Patterns::new(Lane::new(1))
+        Patterns::new(BlockingPool::new(1))
     }
 
     #[tokio::test]
@@ -271,12 +271,15 @@ mod tests {
             true, true, false, true, false, true, true, false, false, true, true, true,
         ];
         for turn in 0..3 {
-            let judged = match turn {
-                0 => patterns.judge(conditions.clone()).await,
+            let evaluated = match turn {
+                0 => patterns.evaluate(conditions.clone()).await,
                 // From now on nothing has to be waited for.
-                _ => patterns.judge(conditions.clone()).now_or_never().expect("all is known"),
+                _ => patterns
+                    .evaluate(conditions.clone())
+                    .now_or_never()
+                    .expect("all is known"),
             };
-            assert_eq!(judged.unwrap().hold, wanted);
+            assert_eq!(evaluated.unwrap().holds, wanted);
         }
     }
 
@@ -284,17 +287,17 @@ mod tests {
     async fn short_patterns_are_read_at_once_and_long_ones_elsewhere() {
         let patterns = patterns();
         let short = vec![condition(Op::Regex, "n.*", None)];
-        patterns.judge(short).now_or_never().expect("it is short").unwrap();
+        patterns.evaluate(short).now_or_never().expect("it is short").unwrap();
         let literals = vec![condition(Op::Regex, &"pod-1|".repeat(50_000), Some("pod-1"))];
         patterns
-            .judge(literals)
+            .evaluate(literals)
             .now_or_never()
             .expect("it is no pattern")
             .unwrap();
         let long = vec![condition(Op::Regex, &"(a.|b)".repeat(1000), None)];
-        assert!(patterns.judge(long.clone()).now_or_never().is_none());
-        patterns.judge(long.clone()).await.unwrap();
-        patterns.judge(long).now_or_never().expect("it is known").unwrap();
+        assert!(patterns.evaluate(long.clone()).now_or_never().is_none());
+        patterns.evaluate(long.clone()).await.unwrap();
+        patterns.evaluate(long).now_or_never().expect("it is known").unwrap();
     }
 
     #[tokio::test]
@@ -304,15 +307,15 @@ mod tests {
             .map(|at| condition(Op::Regex, &format!("(a.|b){at}"), Some("eu")))
             .collect();
         let ended = Mutex::new(Vec::new());
-        let judge = async {
-            patterns.judge(conditions).await.unwrap();
+        let evaluate = async {
+            patterns.evaluate(conditions).await.unwrap();
             ended.lock().unwrap().push("patterns");
         };
         let other = async {
-            patterns.lane.run(|| ()).await.unwrap();
+            patterns.pool.run(|| ()).await.unwrap();
             ended.lock().unwrap().push("other");
         };
-        tokio::join!(judge, other);
+        tokio::join!(evaluate, other);
         assert_eq!(*ended.lock().unwrap(), ["other", "patterns"]);
     }
 
@@ -321,17 +324,20 @@ mod tests {
         let patterns = patterns();
         for pattern in ["e(".to_owned(), format!("{}(", "a.".repeat(1000))] {
             for _ in 0..2 {
-                let judged = patterns.judge(vec![condition(Op::Regex, &pattern, None)]).await;
-                let status = Status::from(judged.unwrap_err());
+                let evaluated = patterns.evaluate(vec![condition(Op::Regex, &pattern, None)]).await;
+                let status = Status::from(evaluated.unwrap_err());
                 assert_eq!(status.code(), tonic::Code::InvalidArgument);
                 assert!(status.message().starts_with("error parsing regexp: missing closing )"));
             }
         }
         // Prometheus may get it, and here it cannot be used.
         let large = r"\pL{1000}";
-        patterns.judge(vec![condition(Op::Regex, large, None)]).await.unwrap();
-        let judged = patterns.judge(vec![condition(Op::Regex, large, Some("eu"))]).await;
-        assert!(judged.unwrap_err().to_string().contains("is not supported here"));
+        patterns
+            .evaluate(vec![condition(Op::Regex, large, None)])
+            .await
+            .unwrap();
+        let evaluated = patterns.evaluate(vec![condition(Op::Regex, large, Some("eu"))]).await;
+        assert!(evaluated.unwrap_err().to_string().contains("is not supported here"));
     }
 
     proptest! {
@@ -346,10 +352,10 @@ mod tests {
                 let condition = condition(Op::Regex, &pattern, value.as_deref());
                 known.keep(&condition, true);
                 prop_assert_eq!(known.find(&condition), Some(true));
-                let held = known.patterns.iter().map(|(pattern, entry)| {
+                let kept = known.patterns.iter().map(|(pattern, entry)| {
                     pattern.len() + entry.values.iter().map(|(value, _)| value.len()).sum::<usize>()
                 });
-                prop_assert_eq!(held.sum::<usize>(), known.bytes);
+                prop_assert_eq!(kept.sum::<usize>(), known.bytes);
                 prop_assert!(known.bytes <= BYTES && known.patterns.len() <= ENTRIES);
                 prop_assert!(known.patterns.values().all(|entry| entry.values.len() <= VALUES));
             }

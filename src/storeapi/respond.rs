@@ -20,36 +20,36 @@ use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;
 
 use self::body::AnswerBody;
-use super::{budget::Held, guard::Guard, rope::Rope};
-use crate::{ops::grpc::Caller, prometheus::api::Room};
+use super::{budget::Reservation, message_buffer::MessageBuffer, request_limits::RequestLimits};
+use crate::{ops::grpc::Caller, prometheus::api::Reserve};
 
-impl Room for Held {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.take(bytes)
+impl Reserve for Reservation {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        Self::reserve(self, bytes)
     }
 }
 
 /// The messages of an answer, and the memory that they take.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) held: Held,
-    body: Rope,
+    pub(super) reservation: Reservation,
+    body: MessageBuffer,
 }
 
 impl Answer {
     /// No message yet.
-    pub(super) fn new(held: Held) -> Self {
+    pub(super) fn new(reservation: Reservation) -> Self {
         Self {
-            held,
-            body: Rope::default(),
+            reservation,
+            body: MessageBuffer::default(),
         }
     }
 
-    /// Adds a message, whose memory `held` has.
+    /// Adds a message, whose memory `reservation` has.
     ///
     /// # Errors
     /// `ResourceExhausted`: a message can have 4 GiB at most.
-    pub(super) fn add(&mut self, message: Rope) -> Result<(), Status> {
+    pub(super) fn add(&mut self, message: MessageBuffer) -> Result<(), Status> {
         let length = message.len();
         self.body.message(message).ok_or_else(|| {
             let text = format!("the answer is one message of {length} bytes, which gRPC cannot carry: ask for less");
@@ -59,34 +59,38 @@ impl Answer {
 
     /// Nothing more is to come; what was held beyond the messages is given back.
     fn body(mut self) -> AnswerBody {
-        self.held.keep(self.body.len());
-        AnswerBody::new(self.body.into_pieces(), self.held)
+        self.reservation.shrink_to(self.body.len());
+        AnswerBody::new(self.body.into_pieces(), self.reservation)
     }
 }
 
-/// Answers one call with messages that are made before the first of them is sent, if `guard` admits its request.
+/// Answers one call with messages that are made before the first of them is sent, if `request_limits` admits its request.
 pub(super) async fn respond<R, F>(
     request: Request<Body>,
-    guard: &Guard,
+    request_limits: &RequestLimits,
     answer: impl FnOnce(R, Caller) -> F,
 ) -> Response<Body>
 where
     R: Message + Default + Send + 'static,
     F: Future<Output = Result<Answer, Status>>,
 {
-    stream(request, guard, async |message, _held, caller: Caller| {
-        let answer = answer(message, caller.clone()).await?;
-        caller.is_at("sending the answer");
-        Ok(answer.body())
-    })
+    stream(
+        request,
+        request_limits,
+        async |message, _reservation, caller: Caller| {
+            let answer = answer(message, caller.clone()).await?;
+            caller.set_stage("sending the answer");
+            Ok(answer.body())
+        },
+    )
     .await
 }
 
-/// Answers one call with a body, if `guard` admits its request: `answer` gets that and the memory that it takes.
+/// Answers one call with a body, if `request_limits` admits its request: `answer` gets that and the memory that it takes.
 pub(super) async fn stream<R, B>(
     request: Request<Body>,
-    guard: &Guard,
-    answer: impl AsyncFnOnce(R, Option<Held>, Caller) -> Result<B, Status>,
+    request_limits: &RequestLimits,
+    answer: impl AsyncFnOnce(R, Option<Reservation>, Caller) -> Result<B, Status>,
 ) -> Response<Body>
 where
     R: Message + Default + Send + 'static,
@@ -95,8 +99,8 @@ where
     let (parts, body) = request.into_parts();
     let caller = parts.extensions.get().cloned().unwrap_or_else(Caller::unknown);
     let answered = async {
-        let (message, held) = guard.admit(parts.uri.path(), body).await?.decode()?;
-        answer(message, held, caller).await
+        let (message, reservation) = request_limits.admit(parts.uri.path(), body).await?.decode()?;
+        answer(message, reservation, caller).await
     };
     match answered.await {
         Ok(body) => {
@@ -127,29 +131,29 @@ pub(super) trait Call: Clone + Send + Sync + 'static {
 
 /// A service with one method; clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Answering<C> {
+pub(super) struct UnaryService<C> {
     call: C,
-    guard: Guard,
+    request_limits: RequestLimits,
 }
 
-impl<C> Answering<C> {
-    /// Answers with `call` what `guard` admits.
-    pub(super) fn new(call: C, guard: Guard) -> Self {
-        Self { call, guard }
+impl<C> UnaryService<C> {
+    /// Answers with `call` what `request_limits` admits.
+    pub(super) fn new(call: C, request_limits: RequestLimits) -> Self {
+        Self { call, request_limits }
     }
 }
 
-impl<C: Call> NamedService for Answering<C> {
+impl<C: Call> NamedService for UnaryService<C> {
     const NAME: &'static str = C::SERVICE;
 }
 
 /// The future of an answer.
-pub(super) type Responding = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+pub(super) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-impl<C: Call> Service<Request<Body>> for Answering<C> {
+impl<C: Call> Service<Request<Body>> for UnaryService<C> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Responding;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -159,10 +163,10 @@ impl<C: Call> Service<Request<Body>> for Answering<C> {
         if request.uri().path() != C::PATH {
             return Box::pin(async { Ok(no_such_method()) });
         }
-        let Self { call, guard } = self.clone();
+        let Self { call, request_limits } = self.clone();
         Box::pin(async move {
             let answer = async |message, caller| call.answer(message, caller).await;
-            Ok(respond(request, &guard, answer).await)
+            Ok(respond(request, &request_limits, answer).await)
         })
     }
 }

@@ -6,9 +6,10 @@ use std::mem;
 use tonic::Status;
 
 use super::{
-    Context, errors, label_sets,
+    context::Context,
+    errors, label_sets,
+    message_buffer::MessageBuffer,
     respond::{Answer, Call},
-    rope::Rope,
     times::timestamp,
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         Alert, AlertInstance, AlertState, PartialResponseStrategy, RecordingRule, RuleGroup, RulesRequest,
         rules_request::Type,
     },
-    prometheus::api::{self, Room, RulePart, Take},
+    prometheus::api::{self, Accept, Reserve, RulePart},
 };
 
 /// The service `thanos.Rules`.
@@ -47,9 +48,9 @@ impl Call for RulesService {
             Type::Record => Some("record"),
         };
         let labels = self.context.labelled_view()?.labels;
-        let groups = Groups::new(labels, Answer::new(self.context.budget.hold()));
-        let ask = self.context.ask(&caller);
-        let groups = self.context.client.rules(kind, &ask, groups).await;
+        let groups = Groups::new(labels, Answer::new(self.context.budget.reservation()));
+        let options = self.context.request_options(&caller);
+        let groups = self.context.client.rules(kind, &options, groups).await;
         Ok(groups.map_err(errors::status)?.answer)
     }
 }
@@ -60,21 +61,21 @@ struct Groups {
     external: Labels,
     answer: Answer,
     /// Alerts of the rule that comes, as fields of an `Alert`.
-    alerts: Rope,
+    alerts: MessageBuffer,
     /// Rules of the group that comes, as fields of a `RuleGroup`.
-    rules: Rope,
+    rules: MessageBuffer,
     /// How many rules of the group are of a kind that is not known, with kind and name of the last one.
     unknown: Option<(u64, String, String)>,
 }
 
-impl Room for Groups {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.answer.held.take(bytes)
+impl Reserve for Groups {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.answer.reservation.reserve(bytes)
     }
 }
 
-impl Take<RulePart> for Groups {
-    fn take(&mut self, part: RulePart) -> bool {
+impl Accept<RulePart> for Groups {
+    fn accept(&mut self, part: RulePart) -> bool {
         let before = self.alerts.len() + self.rules.len();
         match part {
             RulePart::Alert(from) => self.alerts.field(7, &instance(from, &self.external)),
@@ -82,7 +83,7 @@ impl Take<RulePart> for Groups {
             RulePart::Group(from) => return self.group(from),
         }
         let grown = (self.alerts.len() + self.rules.len()).saturating_sub(before);
-        self.answer.held.take(grown)
+        self.answer.reservation.reserve(grown)
     }
 }
 
@@ -91,8 +92,8 @@ impl Groups {
         Self {
             external,
             answer,
-            alerts: Rope::default(),
-            rules: Rope::default(),
+            alerts: MessageBuffer::default(),
+            rules: MessageBuffer::default(),
             unknown: None,
         }
     }
@@ -100,7 +101,7 @@ impl Groups {
     /// Adds a rule; one of a kind that is not known is left out, since it must not cost the others.
     fn rule(&mut self, from: api::Rule) {
         let alerts = mem::take(&mut self.alerts);
-        let mut rule = Rope::default();
+        let mut rule = MessageBuffer::default();
         match &*from.kind.to_ascii_lowercase() {
             "recording" => rule.field(1, &recording(from, &self.external)),
             "alerting" => rule.nested(2, alert(from, alerts, &self.external)),
@@ -134,7 +135,7 @@ impl Groups {
             limit: from.limit,
             ..RuleGroup::default()
         };
-        let mut group = Rope::default();
+        let mut group = MessageBuffer::default();
         group.fields(&RuleGroup {
             name: from.name,
             file: from.file,
@@ -142,9 +143,9 @@ impl Groups {
         });
         group.append(mem::take(&mut self.rules));
         group.fields(&rest);
-        let mut message = Rope::default();
+        let mut message = MessageBuffer::default();
         message.nested(1, group);
-        self.answer.held.take(own + GROUP) && self.answer.add(message).is_ok()
+        self.answer.reservation.reserve(own + GROUP) && self.answer.add(message).is_ok()
     }
 }
 
@@ -164,8 +165,8 @@ fn recording(from: api::Rule, external: &Labels) -> RecordingRule {
 }
 
 /// An alerting rule with its alerts, as fields of an `Alert`, in the order of their numbers.
-fn alert(from: api::Rule, alerts: Rope, external: &Labels) -> Rope {
-    let mut alert = Rope::default();
+fn alert(from: api::Rule, alerts: MessageBuffer, external: &Labels) -> MessageBuffer {
+    let mut alert = MessageBuffer::default();
     alert.fields(&Alert {
         state: state(&from.state).into(),
         name: from.name,

@@ -33,11 +33,11 @@ pub async fn select(patterns: &Patterns, matchers: Vec<LabelMatcher>, external: 
         Ok(Condition { matcher, value })
     };
     let conditions = matchers.into_iter().map(condition).collect::<Result<_, Status>>()?;
-    let judged = patterns.judge(conditions).await?;
-    if judged.hold.contains(&false) {
+    let evaluated = patterns.evaluate(conditions).await?;
+    if evaluated.holds.contains(&false) {
         return Ok(Selection::Nothing);
     }
-    let left = judged
+    let left = evaluated
         .conditions
         .into_iter()
         .filter(|condition| condition.value.is_none());
@@ -65,7 +65,7 @@ pub fn read(matcher: LabelMatcher) -> Result<Matcher, Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::threads::Lane;
+    use crate::threads::BlockingPool;
 
     fn asked(op: Type, name: &str, value: &str) -> LabelMatcher {
         LabelMatcher {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     async fn select(matchers: &[LabelMatcher]) -> Result<Selection, Status> {
-        super::select(&Patterns::new(Lane::new(1)), matchers.to_vec(), &external()).await
+        super::select(&Patterns::new(BlockingPool::new(1)), matchers.to_vec(), &external()).await
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@
 //! Each step is pulled by the next, and by a task that reads ahead when the client lags: Prometheus is read at its own speed. An
 //! answer is whole or ends with an error; dropped by the client, it drops the request to Prometheus.
 
-pub mod ahead;
 pub mod answer;
 pub mod body;
 pub mod convert;
@@ -16,49 +15,43 @@ pub mod limits;
 pub mod metrics;
 pub mod order;
 pub mod query;
+pub mod read_ahead;
 pub mod relabel;
 pub mod shard;
 
-mod asking;
+mod call;
+mod remote_reads;
 mod sampled;
 mod skip_chunks;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use tonic::Status;
 
 use self::{
-    ahead::{Giving, room::Room, spill::Space},
-    asking::{Asked, Disorderly},
     body::SeriesBody,
+    call::SeriesCall,
     limits::Limits,
     metrics::Metrics,
     query::Query,
+    read_ahead::{Delivery, memory::Memory, spill::SpillDir},
+    remote_reads::RemoteReads,
 };
-use super::{Context, budget::Held};
-use crate::{
-    model::duration::parse_prometheus,
-    ops::grpc::Caller,
-    pb::thanos::SeriesRequest,
-    prometheus::remote_read::gate::{ClientKey, Gate, Pass, places},
-};
+use super::{budget::Reservation, context::Context};
+use crate::{model::duration::parse_prometheus, ops::grpc::Caller, pb::thanos::SeriesRequest};
 
-const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 const BLOCK_DURATION: &str = "storage.tsdb.min-block-duration";
 /// Prometheus waits for a client for at most this part of the time in which it fills a block.
 const PART_OF_A_BLOCK: u32 = 4;
 
 /// What is done for clients that read slowly.
 #[derive(Clone, Debug)]
-pub struct Slow {
+pub struct SlowClients {
     /// Memory for what they have not taken yet.
-    pub room: Room,
+    pub memory: Memory,
     /// Files for what there is no memory for.
-    pub space: Option<Space>,
+    pub spill_dir: Option<SpillDir>,
     /// How long Prometheus may wait for one of them in all.
     pub patience: Duration,
 }
@@ -72,34 +65,34 @@ pub struct Series {
 #[derive(Debug)]
 struct Inner {
     context: Context,
-    limits: Limits,
-    slow: Slow,
-    gate: Gate,
-    disorderly: Disorderly,
+    slow_clients: SlowClients,
+    remote_reads: RemoteReads,
     metrics: Metrics,
 }
 
 impl Series {
     /// A service that keeps to `limits`.
-    pub fn new(context: Context, limits: Limits, slow: Slow, registry: &mut Registry) -> Self {
-        let gate = Gate::new(places(None));
-        metrics::register_gate(&gate, registry);
+    pub fn new(context: Context, limits: Limits, slow_clients: SlowClients, registry: &mut Registry) -> Self {
+        let remote_reads = RemoteReads::new(context.clone(), limits, registry);
         let inner = Inner {
-            gate,
             context,
-            limits,
-            slow,
-            disorderly: Disorderly::register(registry),
-            metrics: Metrics::register(registry),
+            slow_clients,
+            metrics: remote_reads.metrics().clone(),
+            remote_reads,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Answers one call; `held` is the memory of its request.
+    /// Answers one call; `reservation` is the memory of its request.
     ///
     /// # Errors
     /// What is wrong with the request; that Prometheus cannot be asked, or refuses; that there are no external labels now.
-    pub async fn call(&self, request: SeriesRequest, held: Option<Held>, caller: Caller) -> Result<SeriesBody, Status> {
+    pub async fn call(
+        &self,
+        request: SeriesRequest,
+        reservation: Option<Reservation>,
+        caller: Caller,
+    ) -> Result<SeriesBody, Status> {
         let inner = &self.inner;
         let pending = inner.metrics.pending();
         let view = inner.context.labelled_view()?;
@@ -107,52 +100,28 @@ impl Series {
             return Ok(SeriesBody::empty(pending));
         };
         let batch = query.batch;
-        let asked = Arc::new(Asked {
+        let call = Arc::new(SeriesCall {
             query,
             view,
             caller,
-            _held: held,
+            _reservation: reservation,
         });
-        let (answer, way) = self.ask(&asked).await?;
-        let giving = Giving {
+        let (answer, strategy) = inner.remote_reads.ask(&call).await?;
+        let delivery = Delivery {
             batch,
             patience: inner.patience(),
-            share: inner.slow.room.share(),
+            share: inner.slow_clients.memory.share(),
             metrics: inner.metrics.clone(),
-            caller: asked.caller.clone(),
-            again: self.again(asked, way),
+            caller: call.caller.clone(),
+            retry: inner.remote_reads.retry(call, strategy),
         };
-        giving.caller.is_at("sending");
-        Ok(SeriesBody::new(answer, giving, inner.slow.space.clone(), pending))
-    }
-
-    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
-    /// one may wait.
-    async fn turn(&self, caller: &Caller) -> Result<Pass, Status> {
-        let inner = &self.inner;
-        let limit = places(
-            inner
-                .context
-                .snapshots
-                .borrow()
-                .flags
-                .get(READ_LIMIT)
-                .map(String::as_str),
-        );
-        inner.gate.set_places(limit);
-        caller.is_at("waiting for a turn at Prometheus");
-        let patience = inner.context.patience(caller);
-        let since = Instant::now();
-        let pass = inner
-            .gate
-            .enter(ClientKey::from(caller.peer()), patience)
-            .await
-            .map_err(|shed| {
-                inner.metrics.shed();
-                Status::resource_exhausted(shed.to_string())
-            })?;
-        inner.metrics.waited(since.elapsed().as_secs_f64());
-        Ok(pass)
+        delivery.caller.set_stage("sending");
+        Ok(SeriesBody::new(
+            answer,
+            delivery,
+            inner.slow_clients.spill_dir.clone(),
+            pending,
+        ))
     }
 }
 
@@ -163,6 +132,6 @@ impl Inner {
         let block = snapshot.flags.get(BLOCK_DURATION);
         let block = block.and_then(|text| parse_prometheus(text).ok());
         let part = block.map_or(Duration::MAX, |block| block / PART_OF_A_BLOCK);
-        self.slow.patience.min(part)
+        self.slow_clients.patience.min(part)
     }
 }

@@ -5,17 +5,18 @@ use std::mem;
 use tonic::Status;
 
 use super::{
-    Context, errors,
+    context::Context,
+    errors,
+    message_buffer::MessageBuffer,
     patterns::{Condition, Patterns},
     respond::{Answer, Call},
-    rope::Rope,
     selection,
 };
 use crate::{
     model::Labels,
     ops::grpc::Caller,
     pb::thanos::{HeadStatistics, LabelMatcher, Statistic, TsdbStatisticsRequest},
-    prometheus::api::{self, Room, Take, TsdbPart},
+    prometheus::api::{self, Accept, Reserve, TsdbPart},
 };
 
 /// The service `thanos.Status`.
@@ -42,15 +43,15 @@ impl Call for StatusService {
         if self.context.probe.ready().is_err() {
             return Err(Status::unknown("not ready"));
         }
-        let mut answer = Answer::new(self.context.budget.hold());
-        let mut statistics = Rope::default();
+        let mut answer = Answer::new(self.context.budget.reservation());
+        let mut statistics = MessageBuffer::default();
         if matches(&self.context.patterns, request.matchers, &self.context.view().labels).await?
             && request.tenant.is_empty()
         {
             let failed = "failed to get tsdb status from prometheus";
             let numbers = Numbers::new(answer, request.limit);
-            let ask = self.context.ask(&caller);
-            let found = self.context.client.tsdb_status(request.limit, &ask, numbers).await;
+            let options = self.context.request_options(&caller);
+            let found = self.context.client.tsdb_status(request.limit, &options, numbers).await;
             let (numbers, head) = found.map_err(|error| {
                 let status = errors::status(error);
                 Status::new(status.code(), format!("{failed}: {}", status.message()))
@@ -59,13 +60,13 @@ impl Call for StatusService {
                 head.ok_or_else(|| Status::unknown(format!("{failed}: empty data field in TSDB status response")))?;
             let entry;
             (answer, entry) = numbers.entry(head);
-            let mut tenant = Rope::default();
+            let mut tenant = MessageBuffer::default();
             // One Prometheus has one tenant, without a name.
             tenant.text(1, "");
             tenant.nested(2, entry);
             statistics.nested(1, tenant);
         }
-        let mut message = Rope::default();
+        let mut message = MessageBuffer::default();
         message.nested(1, statistics);
         answer.add(message)?;
         Ok(answer)
@@ -76,19 +77,19 @@ impl Call for StatusService {
 #[derive(Debug)]
 struct Numbers {
     answer: Answer,
-    lists: [(usize, Rope); 4],
+    lists: [(usize, MessageBuffer); 4],
     /// Entries of each list, at most.
     most: usize,
 }
 
-impl Room for Numbers {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.answer.held.take(bytes)
+impl Reserve for Numbers {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.answer.reservation.reserve(bytes)
     }
 }
 
-impl Take<TsdbPart> for Numbers {
-    fn take(&mut self, part: TsdbPart) -> bool {
+impl Accept<TsdbPart> for Numbers {
+    fn accept(&mut self, part: TsdbPart) -> bool {
         let (at, from) = match part {
             TsdbPart::SeriesByMetric(from) => (0, from),
             TsdbPart::ValuesByLabel(from) => (1, from),
@@ -104,7 +105,7 @@ impl Take<TsdbPart> for Numbers {
         let api::Statistic { name, value } = from;
         // The lists have the numbers from 2 on.
         list.field(2 + at, &Statistic { name, value });
-        self.answer.held.take(list.len() - before)
+        self.answer.reservation.reserve(list.len() - before)
     }
 }
 
@@ -119,8 +120,8 @@ impl Numbers {
     }
 
     /// All of it, as fields of a `TsdbStatisticsEntry`.
-    fn entry(mut self, head: api::HeadStats) -> (Answer, Rope) {
-        let mut entry = Rope::default();
+    fn entry(mut self, head: api::HeadStats) -> (Answer, MessageBuffer) {
+        let mut entry = MessageBuffer::default();
         entry.field(
             1,
             &HeadStatistics {
@@ -141,7 +142,7 @@ impl Numbers {
 
 /// Whether all matchers fit the external labels, where a label that is not there has the empty value.
 async fn matches(patterns: &Patterns, matchers: Vec<LabelMatcher>, external: &Labels) -> Result<bool, tonic::Status> {
-    let bad = |text: &str| tonic::Status::unknown(errors::cut(format!("failed to convert matchers: {text}")));
+    let bad = |text: &str| tonic::Status::unknown(errors::truncate(format!("failed to convert matchers: {text}")));
     let condition = |matcher| {
         let matcher = selection::read(matcher).map_err(|status| bad(status.message()))?;
         let value = Some(external.get(&matcher.name).unwrap_or_default().to_owned());
@@ -152,9 +153,9 @@ async fn matches(patterns: &Patterns, matchers: Vec<LabelMatcher>, external: &La
         .map(condition)
         .collect::<Result<_, tonic::Status>>()?;
     // Those behind one that does not fit are read all the same: a bad one is an error wherever it stands.
-    let judged = patterns.judge(conditions).await;
-    let judged = judged.map_err(|failed| bad(&failed.to_string()))?;
-    Ok(!judged.hold.contains(&false))
+    let evaluated = patterns.evaluate(conditions).await;
+    let evaluated = evaluated.map_err(|failed| bad(&failed.to_string()))?;
+    Ok(!evaluated.holds.contains(&false))
 }
 
 #[cfg(test)]
@@ -166,7 +167,7 @@ mod tests {
         pb::thanos::{TsdbStatisticsEntry, label_matcher::Type},
         prometheus::api::testing,
         storeapi::budget::Budget,
-        threads::Lane,
+        threads::BlockingPool,
     };
 
     #[test]
@@ -176,7 +177,7 @@ mod tests {
             "seriesCountByMetricName": [{"name": "a", "value": 2}, {"name": "b", "value": 1}],
             "labelValueCountByLabelName": null}"#;
         let found = |limit| {
-            let numbers = Numbers::new(Answer::new(Budget::new(1 << 20).hold()), limit);
+            let numbers = Numbers::new(Answer::new(Budget::new(1 << 20).reservation()), limit);
             let (numbers, head) = testing::tsdb_status(json, numbers).unwrap();
             let entry: Vec<u8> = numbers.entry(head.unwrap()).1.into_pieces().flatten().collect();
             TsdbStatisticsEntry::decode(&*entry).unwrap()
@@ -198,7 +199,7 @@ mod tests {
             name: name.into(),
             value: value.into(),
         };
-        let patterns = Patterns::new(Lane::new(1));
+        let patterns = Patterns::new(BlockingPool::new(1));
         let fits = async |list: &[LabelMatcher]| matches(&patterns, list.to_vec(), &external).await;
         assert!(fits(&[]).await.unwrap());
         assert!(

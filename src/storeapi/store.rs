@@ -10,9 +10,9 @@ use tonic::{body::Body, server::NamedService};
 use tower_service::Service;
 
 use super::{
-    guard::Guard,
     label_calls::LabelCalls,
-    respond::{Responding, no_such_method, respond, stream},
+    request_limits::RequestLimits,
+    respond::{ResponseFuture, no_such_method, respond, stream},
     series::Series,
 };
 
@@ -26,13 +26,17 @@ const VALUES: &str = "/thanos.Store/LabelValues";
 pub struct StoreService {
     series: Series,
     labels: LabelCalls,
-    guard: Guard,
+    request_limits: RequestLimits,
 }
 
 impl StoreService {
-    /// Answers Series with `series` and the label calls with `labels`, if `guard` admits the request.
-    pub fn new(series: Series, labels: LabelCalls, guard: Guard) -> Self {
-        Self { series, labels, guard }
+    /// Answers Series with `series` and the label calls with `labels`, if `request_limits` admits the request.
+    pub fn new(series: Series, labels: LabelCalls, request_limits: RequestLimits) -> Self {
+        Self {
+            series,
+            labels,
+            request_limits,
+        }
     }
 }
 
@@ -43,30 +47,34 @@ impl NamedService for StoreService {
 impl Service<Request<Body>> for StoreService {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Responding;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Self { series, labels, guard } = self.clone();
+        let Self {
+            series,
+            labels,
+            request_limits,
+        } = self.clone();
         Box::pin(async move {
             Ok(match request.uri().path() {
                 SERIES => {
-                    stream(request, &guard, async |asked, held, caller| {
-                        series.call(asked, held, caller).await
+                    stream(request, &request_limits, async |asked, reservation, caller| {
+                        series.call(asked, reservation, caller).await
                     })
                     .await
                 }
                 NAMES => {
-                    respond(request, &guard, async |asked, caller| {
+                    respond(request, &request_limits, async |asked, caller| {
                         labels.names(asked, &caller).await
                     })
                     .await
                 }
                 VALUES => {
-                    respond(request, &guard, async |asked, caller| {
+                    respond(request, &request_limits, async |asked, caller| {
                         labels.values(asked, &caller).await
                     })
                     .await

@@ -3,16 +3,17 @@
 use tonic::Status;
 
 use super::{
-    Context, errors, label_sets,
+    context::Context,
+    errors, label_sets,
+    message_buffer::MessageBuffer,
     respond::{Answer, Call},
-    rope::Rope,
     times::timestamp,
 };
 use crate::{
     model::Labels,
     ops::grpc::Caller,
     pb::thanos::{ActiveTarget, DroppedTarget, TargetHealth, TargetsRequest, targets_request::State},
-    prometheus::api::{self, Room, Take, Target},
+    prometheus::api::{self, Accept, Reserve, Target},
 };
 
 /// The service `thanos.Targets`.
@@ -42,11 +43,11 @@ impl Call for TargetsService {
         };
         let found = Discovery {
             external: self.context.labelled_view()?.labels,
-            answer: Answer::new(self.context.budget.hold()),
-            targets: Rope::default(),
+            answer: Answer::new(self.context.budget.reservation()),
+            targets: MessageBuffer::default(),
         };
-        let ask = self.context.ask(&caller);
-        let found = self.context.client.targets(state, &ask, found).await;
+        let options = self.context.request_options(&caller);
+        let found = self.context.client.targets(state, &options, found).await;
         found.map_err(errors::status)?.finish()
     }
 }
@@ -56,29 +57,29 @@ impl Call for TargetsService {
 struct Discovery {
     external: Labels,
     answer: Answer,
-    targets: Rope,
+    targets: MessageBuffer,
 }
 
-impl Room for Discovery {
-    fn room(&mut self, bytes: usize) -> bool {
-        self.answer.held.take(bytes)
+impl Reserve for Discovery {
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.answer.reservation.reserve(bytes)
     }
 }
 
-impl Take<Target> for Discovery {
-    fn take(&mut self, target: Target) -> bool {
+impl Accept<Target> for Discovery {
+    fn accept(&mut self, target: Target) -> bool {
         let before = self.targets.len();
         match target {
             Target::Active(from) => self.targets.field(1, &active(*from, &self.external)),
             Target::Dropped(from) => self.targets.field(2, &dropped(from, &self.external)),
         }
-        self.answer.held.take(self.targets.len() - before)
+        self.answer.reservation.reserve(self.targets.len() - before)
     }
 }
 
 impl Discovery {
     fn finish(mut self) -> Result<Answer, Status> {
-        let mut message = Rope::default();
+        let mut message = MessageBuffer::default();
         message.nested(1, self.targets);
         self.answer.add(message)?;
         Ok(self.answer)
@@ -129,8 +130,8 @@ mod tests {
     fn discovery(json: &str, external: &Labels) -> TargetDiscovery {
         let found = Discovery {
             external: external.clone(),
-            answer: Answer::new(Budget::new(1 << 20).hold()),
-            targets: Rope::default(),
+            answer: Answer::new(Budget::new(1 << 20).reservation()),
+            targets: MessageBuffer::default(),
         };
         let found = testing::targets(json, found).unwrap();
         let [TargetsResponse { result }] = &messages(found.finish().unwrap())[..] else {

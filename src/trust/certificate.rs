@@ -180,14 +180,14 @@ impl<'a> Extensions<'a> {
                 return Err(Unreadable("it has an extension twice"));
             }
             seen.push(id);
-            let known = found.take(id, value)?;
+            let known = found.read_one(id, value)?;
             found.unknown_critical |= critical && !known;
         }
         Ok(found)
     }
 
     /// Whether the extension is one that is understood, here or by those who build chains.
-    fn take(&mut self, id: &[u8], value: &'a [u8]) -> Result<bool> {
+    fn read_one(&mut self, id: &[u8], value: &'a [u8]) -> Result<bool> {
         // id-ce, 2.5.29.
         let [0x55, 0x1d, number] = id else {
             return Ok(false);

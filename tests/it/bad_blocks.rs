@@ -80,7 +80,7 @@ fn pipe_in_place_of(path: &Path) {
 }
 
 #[tokio::test]
-async fn a_bad_meta_json_holds_nobody_up() {
+async fn a_bad_meta_json_delays_no_other_block() {
     let case = |said, damage| Case {
         damage,
         reason: "meta",
@@ -135,7 +135,7 @@ async fn a_bad_meta_json_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_bad_index_holds_nobody_up() {
+async fn a_bad_index_delays_no_other_block() {
     let case = |said, damage| Case {
         damage,
         reason: "index",
@@ -177,7 +177,7 @@ fn add_segments(dir: &Path) {
 }
 
 #[tokio::test]
-async fn bad_chunks_hold_nobody_up() {
+async fn bad_chunks_delay_no_other_block() {
     let case = |reason, said, damage| Case { damage, reason, said };
     let cases = [
         case("missing_segment", "chunks/ is missing", |dir| {
@@ -239,7 +239,7 @@ fn hidden(path: &Path) {
 }
 
 #[tokio::test]
-async fn what_may_not_be_read_holds_nobody_up() {
+async fn what_may_not_be_read_delays_no_other_block() {
     let case = |said, damage| Case {
         damage,
         reason: "unreadable",

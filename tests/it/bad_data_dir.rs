@@ -101,7 +101,7 @@ async fn assert_without_ledger(stage: &Stage) {
     let line = log_line(&stage.sidecar, &["level=error", "cannot write the ledger"]).unwrap();
     let path = stage.dir().join("thanos.shipper.json").display().to_string();
     assert!(
-        line.contains(&path) && line.contains("is tried again in every pass"),
+        line.contains(&path) && line.contains("retrying in every pass"),
         "{line}"
     );
     assert_eq!(stage.metric("thanos_shipper_dir_sync_failures_total").await, 0.0);

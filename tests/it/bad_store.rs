@@ -84,7 +84,7 @@ async fn a_failure_is_explained_and_tried_again() {
 }
 
 #[tokio::test]
-async fn a_short_sickness_is_not_even_told() {
+async fn a_short_outage_is_not_even_logged() {
     let sick = Sick::start("").await;
     for (method, pattern, fault) in [
         ("PUT", "*/chunks/000001*", Fault::CutBody(1000)),
@@ -97,7 +97,7 @@ async fn a_short_sickness_is_not_even_told() {
     let id = seal(&sound(0), sick.stage.dir(), |_| {});
     sick.arrive(&[&id]).await;
     assert_eq!(sick.server.count(|seen| seen.fault.is_some()), 4);
-    assert_eq!(log_line(&sick.stage.sidecar, &["shipping is held up"]), None);
+    assert_eq!(log_line(&sick.stage.sidecar, &["upload failed, retrying"]), None);
     for name in [
         "thanos_shipper_upload_failures_total",
         "thanos_shipper_dir_sync_failures_total",
@@ -143,7 +143,7 @@ async fn who_is_stopped_while_the_store_is_away_says_what_is_left_and_why() {
         assert!(log_line(&sick.stage.sidecar, &told).is_some(), "{id}");
     }
     for told in [
-        &["level=error", "held up to the end", "refused"][..],
+        &["level=error", "uploads failed until the end", "refused"][..],
         &["level=error", "blocks are left", "blocks=2"][..],
     ] {
         assert!(log_line(&sick.stage.sidecar, told).is_some(), "{told:?}");

@@ -92,7 +92,7 @@ async fn a_journal_is_written_to_or_missed_by_name() {
 }
 
 #[tokio::test]
-async fn a_block_that_may_not_be_sent_holds_later_ones_up_unless_that_is_lifted() {
+async fn a_block_that_may_not_be_sent_delays_later_ones_unless_that_is_lifted() {
     for flags in [&[][..], &["--shipper.allow-out-of-order-uploads"]] {
         let (data, server) = (temp_dir("data"), S3Server::start());
         let bucket = server.bucket("order");
@@ -133,7 +133,7 @@ async fn a_block_that_may_not_be_sent_holds_later_ones_up_unless_that_is_lifted(
 }
 
 #[tokio::test]
-async fn a_block_that_the_bucket_has_no_place_for_holds_nobody() {
+async fn a_block_that_the_bucket_has_no_place_for_delays_no_other() {
     let stage = Stage::start(&[]).await;
     // An object in the place of the directory that the older block needs.
     let older = ulid::Ulid::generate().to_string();

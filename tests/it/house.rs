@@ -1,6 +1,8 @@
 //! The house is built as the map in `src/lib.rs` says: which rooms there are, who imports whom, and how large a file may
 //! get.
 
+mod circles;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},

@@ -20,7 +20,7 @@ mod guest;
 mod house;
 mod objstore;
 mod ops;
-mod peer;
+mod prometheus;
 mod restore;
 mod rig;
 mod rig_test;

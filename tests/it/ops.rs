@@ -39,6 +39,7 @@ struct Rig {
 
 impl Rig {
     async fn start(limits: Limits, grace: Duration, collectors: Vec<Box<dyn Collector>>) -> Self {
+        super::rig::limit::begin();
         let mut registry = Registry::default();
         let probe = Probe::register("sidecar", &mut registry);
         process::register(&mut registry);

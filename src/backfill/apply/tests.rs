@@ -56,7 +56,7 @@ impl Scene {
     async fn fate(&self, meanwhile: impl AsyncFnOnce()) -> Fate {
         let apply = Apply::new(&self.settings, &self.bucket);
         let item = self.plan.to_send().next().unwrap();
-        let Ok(arrived) = carry(&apply.courier, &job(item).unwrap(), &item.labels).await else {
+        let Ok(arrived) = carry(&apply.uploader, &job(item).unwrap(), &item.labels).await else {
             panic!("it is not carried")
         };
         meanwhile().await;

@@ -16,16 +16,16 @@ use crate::{
     cli,
     ops::{connections, grpc},
     pb,
-    prometheus::peer::Snapshot,
+    prometheus::heartbeat::Snapshot,
     storeapi::{
         self, Context,
         series::{
-            Series, Slow,
-            ahead::{
-                room::Room,
-                spill::{self, Space},
-            },
+            Series, SlowClients,
             limits::Limits,
+            read_ahead::{
+                memory::Memory,
+                spill::{self, SpillDir},
+            },
         },
     },
 };
@@ -135,19 +135,20 @@ pub(super) async fn build(
 }
 
 /// What is done for clients that read slowly.
-fn slow(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<Slow> {
+fn slow(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<SlowClients> {
     context.budget.register(registry);
     let bytes = usize::try_from(flags.store.read_ahead).unwrap_or(usize::MAX);
-    let room = Room::new(context.budget.clone(), bytes);
-    room.register(registry);
+    let memory = Memory::new(context.budget.clone(), bytes);
+    memory.register(registry);
     let dir = flags.store.spill_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
     let used = spill::register(registry);
-    let space = dir
-        .map(|dir| Space::open(dir, flags.store.spill_limit, used))
+    let spill_dir = dir
+        .map(|dir| SpillDir::open(dir, flags.store.spill_limit, used))
         .transpose();
-    Ok(Slow {
-        room,
-        space: space.context("--store.spill-dir cannot be used: it must be a directory that narthex may write to")?,
+    Ok(SlowClients {
+        memory,
+        spill_dir: spill_dir
+            .context("--store.spill-dir cannot be used: it must be a directory that narthex may write to")?,
         patience: flags.store.max_client_lag,
     })
 }

@@ -3,6 +3,7 @@
 use serde_saphyr::Spanned;
 
 use super::ConfigError;
+use crate::model::whole_number;
 
 /// A text that can be absent or null, with its place.
 pub(super) type Text = Option<Spanned<String>>;
@@ -15,6 +16,16 @@ pub(super) fn given(text: Text) -> Option<(String, u64)> {
 
 pub(super) fn value(text: Text) -> Option<String> {
     given(text).map(|(value, _)| value)
+}
+
+/// The whole number that a text is, with its line, when it is there.
+pub(super) fn whole(key: &str, text: Text) -> Result<Option<(i64, u64)>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let line = text.referenced.line();
+    match whole_number::parse(&text.value) {
+        Ok(number) => Ok(Some((number, line))),
+        Err(problem) => wrong(key, line, problem.to_string()),
+    }
 }
 
 pub(super) fn wrong<T>(key: &str, line: u64, problem: impl Into<String>) -> Result<T, ConfigError> {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     ClientCert, ConfigError, HttpConfig,
-    field::{Text, given, missing, value, wrong},
+    field::{Text, given, missing, value, whole, wrong},
 };
 use crate::model::duration::parse_prometheus;
 
@@ -18,9 +18,9 @@ pub(super) struct HttpYaml {
     insecure_skip_verify: Option<bool>,
     tls_handshake_timeout: Text,
     expect_continue_timeout: Text,
-    max_idle_conns: Option<i64>,
-    max_idle_conns_per_host: Option<i64>,
-    max_conns_per_host: Option<i64>,
+    max_idle_conns: Text,
+    max_idle_conns_per_host: Text,
+    max_conns_per_host: Text,
     tls_config: Option<TlsYaml>,
     disable_compression: Option<bool>,
 }
@@ -81,17 +81,23 @@ impl HttpYaml {
                 defaults.tls_handshake_timeout,
             )?,
             max_idle_per_host: idle(
-                self.max_idle_conns,
-                self.max_idle_conns_per_host,
+                number("max_idle_conns", self.max_idle_conns)?,
+                number("max_idle_conns_per_host", self.max_idle_conns_per_host)?,
                 defaults.max_idle_per_host,
             ),
-            max_conns_per_host: self.max_conns_per_host.map(limit).and_then(NonZeroUsize::new),
+            max_conns_per_host: number("max_conns_per_host", self.max_conns_per_host)?
+                .map(limit)
+                .and_then(NonZeroUsize::new),
             insecure_skip_verify,
             ca_file: value(tls.ca_file).map(PathBuf::from),
             client_cert,
             server_name: server_name(tls.server_name)?,
         })
     }
+}
+
+fn number(key: &str, text: Text) -> Result<Option<i64>, ConfigError> {
+    Ok(whole(&format!("http_config.{key}"), text)?.map(|(number, _)| number))
 }
 
 /// Negative stands for none.

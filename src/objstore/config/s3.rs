@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     ConfigError, Credentials, ListVersion, Lookup, S3Config, Secret, Sse, UserMetadata,
-    field::{Text, given, missing, value, wrong},
+    field::{Text, given, missing, value, whole, wrong},
     http::HttpYaml,
 };
 
@@ -34,10 +34,10 @@ pub(super) struct S3Yaml {
     bucket_lookup_type: Text,
     send_content_md5: Option<bool>,
     disable_multipart: Option<bool>,
-    part_size: Option<Spanned<u64>>,
+    part_size: Text,
     sse_config: Option<SseYaml>,
     sts_endpoint: Text,
-    max_retries: Option<Spanned<i64>>,
+    max_retries: Text,
 }
 
 #[derive(Default, Deserialize)]
@@ -99,7 +99,7 @@ impl S3Yaml {
             multipart: !self.disable_multipart.unwrap_or(false),
             part_size: part_size(self.part_size)?,
             sse: self.sse_config.unwrap_or_default().check(warnings)?,
-            attempts: attempts(self.max_retries, warnings),
+            attempts: attempts(self.max_retries, warnings)?,
         })
     }
 }
@@ -236,32 +236,31 @@ fn list_version(text: Text) -> Result<ListVersion, ConfigError> {
 /// file (measured: 0.7 x the time against SeaweedFS), and less is sent again when a request fails.
 const OWN_PART: u64 = 16 * MIB;
 
-fn part_size(size: Option<Spanned<u64>>) -> Result<u64, ConfigError> {
-    match size {
-        None => Ok(OWN_PART),
-        Some(size) if size.value == 0 => Ok(16 * MIB),
-        Some(size) if (5 * MIB..=5 * 1024 * MIB).contains(&size.value) => Ok(size.value),
-        Some(size) => {
-            let problem = format!(
-                "{} bytes: S3 takes parts from 5242880 (5 MiB) to 5368709120 (5 GiB)",
-                size.value
-            );
-            wrong("part_size", size.referenced.line(), problem)
+fn part_size(text: Text) -> Result<u64, ConfigError> {
+    let Some((number, line)) = whole("part_size", text)? else {
+        return Ok(OWN_PART);
+    };
+    match u64::try_from(number) {
+        Ok(0) => Ok(16 * MIB),
+        Ok(size) if (5 * MIB..=5 * 1024 * MIB).contains(&size) => Ok(size),
+        _ => {
+            let problem = format!("{number} bytes: S3 takes parts from 5242880 (5 MiB) to 5368709120 (5 GiB)");
+            wrong("part_size", line, problem)
         }
     }
 }
 
-fn attempts(retries: Option<Spanned<i64>>, warnings: &mut Vec<String>) -> u32 {
-    let retries = retries.map_or(0, |retries| retries.value);
+fn attempts(retries: Text, warnings: &mut Vec<String>) -> Result<u32, ConfigError> {
+    let retries = whole("max_retries", retries)?.map_or(0, |(retries, _)| retries);
     if retries < 0 {
         warnings.push("config.max_retries is negative and counts as 0, that is 10 attempts".into());
     }
-    match u32::try_from(retries) {
+    Ok(match u32::try_from(retries) {
         Ok(0) => 10,
         Ok(attempts) => attempts,
         Err(_) if retries < 0 => 10,
         Err(_) => u32::MAX,
-    }
+    })
 }
 
 /// Headers that describe one object's content or the store's rules; they cannot be the same for all, or have a key.

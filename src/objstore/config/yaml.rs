@@ -55,9 +55,7 @@ fn plain(error: &Error) -> String {
     };
     match expected {
         "boolean" | "bool" => return "must be true or false".to_owned(),
-        "u64" => return "must be a whole number, not negative".to_owned(),
-        "i64" => return "must be a whole number".to_owned(),
-        "string scalar" => return "must be a text".to_owned(),
+        "string scalar" => return "must be a text or a number, not a list or a mapping".to_owned(),
         "mapping start" => return "must be a mapping (keys with values)".to_owned(),
         _ => {}
     }

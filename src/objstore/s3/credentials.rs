@@ -8,6 +8,7 @@
 //! the store (its authorities, its client certificate) is not about AWS' services. Files are read again each time.
 
 mod cache;
+mod metadata;
 
 use std::{
     fmt, io,
@@ -32,6 +33,7 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use tokio::sync::OnceCell;
 
 pub(super) use self::cache::Cache;
+use self::metadata::Metadata;
 use super::transport::{Proxies, Transport};
 use crate::objstore::config::{self, HttpConfig, S3Config};
 
@@ -70,6 +72,12 @@ pub(super) fn provider(config: &S3Config, env: Env) -> SharedCredentialsProvider
 
 fn transport() -> Transport {
     Transport::new(&HttpConfig::default(), false, Proxies::from_env())
+}
+
+/// The transport to what may be a metadata service.
+fn metadata(transport: Transport, env: &Env) -> Metadata {
+    let no_version_1 = env("AWS_EC2_METADATA_V1_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    Metadata::new(transport, !no_version_1)
 }
 
 /// Keys of the configuration. The SDK's own type shows the access key in `Debug`.
@@ -112,7 +120,7 @@ impl SdkChain {
             .or_else(|| (self.env)("AWS_DEFAULT_REGION"));
         let region = named.map(Region::new);
         let settings = ProviderConfig::without_region()
-            .with_http_client(transport())
+            .with_http_client(metadata(transport(), &self.env))
             .with_region(region.clone());
         let builder = DefaultCredentialsChain::builder().configure(settings);
         match region {
@@ -169,7 +177,7 @@ impl Chain {
         let transport = transport();
         let region = (self.env)("AWS_REGION").map(Region::new);
         let settings = ProviderConfig::without_region()
-            .with_http_client(transport.clone())
+            .with_http_client(metadata(transport.clone(), &self.env))
             .with_region(region);
         let mut metadata = imds::Client::builder().configure(&settings);
         if let Some(base) = &self.base {

@@ -44,12 +44,12 @@ use hyper_util::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-pub(super) use self::connect::Proxies;
 use self::{
     connect::Connector,
     failure::{Slow, connector_error},
     tls::Tls,
 };
+pub(super) use self::{connect::Proxies, failure::no_answer};
 use crate::objstore::config::{ConfigError, HttpConfig};
 
 /// How long dialling may take, unless the SDK asks for less (metadata services: one second).
@@ -155,7 +155,7 @@ impl Shared {
                 connector_error(Box::new(error), dialling)
             }),
             () = too_late(all_taken, limit) => {
-                Err(connector_error(Box::new(Slow::new("an answer after the request was sent", limit)), false))
+                Err(connector_error(Box::new(Slow::answer_after_body(limit)), false))
             }
         };
         if let Some(label) = &label {
@@ -218,7 +218,7 @@ impl HttpConnector for Caller {
                 None => call.await,
                 Some(patience) => tokio::time::timeout(patience, call)
                     .await
-                    .unwrap_or_else(|_| Err(connector_error(Box::new(Slow::new("an answer", patience)), false))),
+                    .unwrap_or_else(|_| Err(connector_error(Box::new(Slow::answer(patience)), false))),
             }
         })
     }

@@ -33,15 +33,15 @@ use tonic::{Code, Status, body::Body};
 use tower_service::Service;
 
 use super::{
-    Settings,
     codec::{Codec, Compressor},
-    connection::Usage,
     deadline::{Deadline, Spawner},
     log,
     messages::Messages,
     metrics::Counted,
     request::RequestBody,
     running::Entry,
+    settings::Settings,
+    usage::Usage,
 };
 
 const GRPC_ENCODING: &str = "grpc-encoding";
@@ -106,12 +106,12 @@ where
 {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
-    type Future = Answer<S::Future>;
+    type Future = AnswerFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if let Some(status) = no_grpc(&request) {
             self.spawner.next(None);
-            return Answer(State::Foreign(status));
+            return AnswerFuture(State::NotGrpc(status));
         }
         let (deadline, malformed) = match Deadline::of(request.headers()) {
             Ok(deadline) => (deadline, None),
@@ -129,7 +129,7 @@ where
         let refused = malformed.map_or(codec, Err);
         call.codec = match refused {
             Ok(codec) => codec,
-            Err(status) => return Answer(State::Refused(Some((call, status)))),
+            Err(status) => return AnswerFuture(State::Refused(Some((call, status)))),
         };
         let request = request.map(|body| {
             Body::new(RequestBody::new(
@@ -143,10 +143,10 @@ where
         let mut service = self.service.clone();
         // Outside of the call's own task: a panic here would end the connection.
         match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
-            Ok(future) => Answer(State::Running(Box::pin(future), Some(call))),
+            Ok(future) => AnswerFuture(State::Running(Box::pin(future), Some(call))),
             Err(panic) => {
                 let status = call.panicked(&*panic);
-                Answer(State::Refused(Some((call, status))))
+                AnswerFuture(State::Refused(Some((call, status))))
             }
         }
     }
@@ -208,7 +208,7 @@ impl Call {
     }
 
     /// Ends as the trailers say.
-    fn end_as_told(&mut self, trailers: &HeaderMap) {
+    fn end_by_trailers(&mut self, trailers: &HeaderMap) {
         let code = trailers
             .get(GRPC_STATUS)
             .map(|status| Code::from_bytes(status.as_bytes()));
@@ -224,13 +224,13 @@ impl Call {
 
     /// The status that the call ends with if its time is up.
     fn too_late(&self) -> Option<Status> {
-        let late = self.deadline.as_ref().is_some_and(Deadline::has_passed);
-        late.then(|| Status::deadline_exceeded("the call's deadline has passed"))
+        let is_late = self.deadline.as_ref().is_some_and(Deadline::has_passed);
+        is_late.then(|| Status::deadline_exceeded("the call's deadline has passed"))
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Status {
         self.settings.metrics.panicked();
-        Status::internal(crate::ops::supervisor::text_of(panic))
+        Status::internal(crate::ops::supervisor::panic_text(panic))
     }
 
     /// The answer that is only a status.
@@ -243,11 +243,11 @@ impl Call {
     fn answer(mut self, response: Response<Body>) -> Response<AnswerBody> {
         let (mut parts, body) = response.into_parts();
         if body.is_end_stream() {
-            self.end_as_told(&parts.headers);
+            self.end_by_trailers(&parts.headers);
             return Response::from_parts(parts, AnswerBody::empty());
         }
         if let Some(entry) = &self.entry {
-            entry.caller.answers();
+            entry.caller.answer_began();
         }
         if let Some(codec) = self.codec {
             let name = HeaderValue::from_static(codec.name());
@@ -259,24 +259,28 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let late = self.deadline.as_ref().is_some_and(Deadline::is_over);
-        let code = if late { Code::DeadlineExceeded } else { Code::Cancelled };
+        let is_late = self.deadline.as_ref().is_some_and(Deadline::is_over);
+        let code = if is_late {
+            Code::DeadlineExceeded
+        } else {
+            Code::Cancelled
+        };
         self.end(code, || "the client left".to_owned());
     }
 }
 
 /// The answer to a call, until its headers can be sent.
-pub(super) struct Answer<F>(State<F>);
+pub(super) struct AnswerFuture<F>(State<F>);
 
 enum State<F> {
     /// To what is no call.
-    Foreign(StatusCode),
+    NotGrpc(StatusCode),
     /// The service was not asked.
     Refused(Option<(Call, Status)>),
     Running(Pin<Box<F>>, Option<Call>),
 }
 
-impl<F> Future for Answer<F>
+impl<F> Future for AnswerFuture<F>
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
@@ -284,7 +288,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (future, slot) = match &mut self.get_mut().0 {
-            State::Foreign(status) => {
+            State::NotGrpc(status) => {
                 let mut response = Response::new(AnswerBody::empty());
                 *response.status_mut() = *status;
                 return Poll::Ready(Ok(response));
@@ -367,7 +371,7 @@ impl Sending {
                 Ok(data) => data,
                 Err(frame) => return Poll::Ready(frame.into_trailers().map_or(Next::End, Next::Last)),
             };
-            match self.pass(data) {
+            match self.process(data) {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Poll::Ready(Next::Data(data)),
                 Err(status) => return Poll::Ready(Next::Fail(status)),
@@ -376,7 +380,7 @@ impl Sending {
     }
 
     /// Counts the messages and, if so agreed, compresses them; then nothing may come out yet.
-    fn pass(&mut self, data: Bytes) -> Result<Bytes, Status> {
+    fn process(&mut self, data: Bytes) -> Result<Bytes, Status> {
         let (data, begun) = match (self.call.codec, &self.call.counted) {
             (Some(codec), _) => self
                 .compressor
@@ -409,7 +413,7 @@ impl http_body::Body for AnswerBody {
         let frame = match std::task::ready!(sending.poll_next(cx)) {
             Next::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
             Next::Last(trailers) => {
-                sending.call.end_as_told(&trailers);
+                sending.call.end_by_trailers(&trailers);
                 Some(Frame::trailers(trailers))
             }
             Next::Fail(status) => {

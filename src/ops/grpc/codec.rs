@@ -3,15 +3,16 @@
 //! Each message is compressed by itself, so that any of them can be read alone. What is kept from one message to the next
 //! is memory only.
 
-use std::io::{self, Read};
-
 use bytes::{BufMut as _, BytesMut};
 use tonic::Status;
 
 use super::messages::{COMPRESSED, Messages, PREFIX, Piece, prefix};
 
+mod encoder;
 mod gzip;
 mod snappy;
+
+use self::encoder::{Broken, Encoder};
 
 /// A way to compress a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,19 +21,6 @@ pub(super) enum Codec {
     Snappy,
     /// RFC 1952.
     Gzip,
-}
-
-/// A message could not be decompressed.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-enum Broken {
-    #[error("{0}")]
-    Content(String),
-    #[error("it is larger than {0} bytes")]
-    TooLarge(usize),
-}
-
-fn broken(text: impl Into<String>) -> Broken {
-    Broken::Content(text.into())
 }
 
 impl Codec {
@@ -74,40 +62,6 @@ impl Codec {
             }
         })
     }
-}
-
-/// The room that is made for decompressed bytes at a time.
-const ROOM: usize = 16 << 10;
-
-/// Appends all that `decoder` gives, as long as that is at most `limit` bytes: the rest takes no memory.
-fn read_all(mut decoder: impl Read, limit: usize, out: &mut BytesMut) -> Result<(), Broken> {
-    let begun = out.len();
-    let mut room = [0; ROOM];
-    loop {
-        let read = decoder.read(&mut room).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => broken("it is cut"),
-            _ => broken(error.to_string()),
-        })?;
-        if read == 0 {
-            return Ok(());
-        }
-        if out.len() - begun + read > limit {
-            return Err(Broken::TooLarge(limit));
-        }
-        out.put_slice(&room[..read]);
-    }
-}
-
-/// Compresses one message after the other.
-trait Encoder: std::fmt::Debug + Send {
-    /// A message begins.
-    fn begin(&mut self, out: &mut BytesMut);
-
-    /// The message goes on with `bytes`.
-    fn write(&mut self, bytes: &[u8], out: &mut BytesMut) -> Result<(), Broken>;
-
-    /// The message is complete.
-    fn finish(&mut self, out: &mut BytesMut) -> Result<(), Broken>;
 }
 
 /// Compresses the messages of a body one by one, as their bytes come. It holds the compressed bytes of one message.

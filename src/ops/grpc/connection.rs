@@ -1,15 +1,6 @@
 //! One connection: its opening in time, its age, and its end.
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::server::conn::http2;
@@ -25,15 +16,12 @@ use tower_service::Service;
 use tracing::debug;
 
 use super::{
-    STREAMS, Settings,
     call::Calls,
+    settings::{STREAMS, Settings},
     stream::{Opening, Stream},
     tls::Failure,
 };
-use crate::ops::{
-    connections::{self, Rank},
-    stall::{self, Unstalled},
-};
+use crate::ops::stall::{self, WriteTimeout};
 
 /// The longest list of headers, in bytes, as in grpc-go.
 const HEADERS_MAX: u32 = 16 << 20;
@@ -45,64 +33,8 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Calls that a client may take back before we have looked at them. More, and it means harm (rapid reset).
 const TAKEN_BACK: usize = 1024;
 
-/// What a connection and the server tell each other.
-#[derive(Debug)]
-pub(super) struct Usage {
-    born: Instant,
-    /// A call may be without progress for so long before its connection may be closed for a new one.
-    patience: Duration,
-    running: AtomicUsize,
-    last_ms: AtomicU64,
-}
-
-impl Usage {
-    /// A connection that the server, born at `born`, accepted now.
-    pub(super) fn new(born: Instant, patience: Duration) -> Self {
-        let usage = Self {
-            born,
-            patience,
-            running: AtomicUsize::new(0),
-            last_ms: AtomicU64::new(0),
-        };
-        usage.touch();
-        usage
-    }
-
-    /// A call has begun.
-    pub(super) fn begin(&self) {
-        self.running.fetch_add(1, Ordering::Relaxed);
-        self.touch();
-    }
-
-    /// A call has ended, for whatever reason.
-    pub(super) fn end(&self) {
-        self.running.fetch_sub(1, Ordering::Relaxed);
-        self.touch();
-    }
-
-    /// A call makes progress: it begins or ends, or a part of its request or answer goes through.
-    pub(super) fn touch(&self) {
-        self.last_ms.store(self.age_ms(), Ordering::Relaxed);
-    }
-
-    fn age_ms(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-impl connections::Usage for Usage {
-    /// One without calls may go at any time, one with calls when none of them has made progress for a while: its client
-    /// asks again, over a new connection.
-    fn rank(&self) -> Option<Rank> {
-        let busy = self.running.load(Ordering::Relaxed) > 0;
-        let last_ms = self.last_ms.load(Ordering::Relaxed);
-        let quiet = Duration::from_millis(self.age_ms().saturating_sub(last_ms));
-        (!busy || quiet >= self.patience).then_some(Rank { busy, last_ms })
-    }
-}
-
 /// Serves one connection until the client leaves, or until it is told to go away and its calls have ended.
-pub(super) async fn converse<S>(
+pub(super) async fn serve_connection<S>(
     stream: TcpStream,
     peer: SocketAddr,
     calls: Calls<S>,
@@ -118,7 +50,7 @@ pub(super) async fn converse<S>(
         return;
     }
     // Below TLS: what counts is that the client's kernel is given room by its process.
-    let stream = Unstalled::new(stream, settings.limits.stall);
+    let stream = WriteTimeout::new(stream, settings.limits.stall);
     let Some(stream) = secured(stream, peer, &settings, opened_by).await else {
         return;
     };
@@ -139,7 +71,12 @@ pub(super) async fn converse<S>(
 }
 
 /// The stream to talk on: through TLS if that is asked for; `None` when its handshake failed.
-async fn secured(stream: Unstalled<TcpStream>, peer: SocketAddr, settings: &Settings, by: Instant) -> Option<Stream> {
+async fn secured(
+    stream: WriteTimeout<TcpStream>,
+    peer: SocketAddr,
+    settings: &Settings,
+    by: Instant,
+) -> Option<Stream> {
     let Some(tls) = &settings.tls else {
         return Some(Stream::Plain(stream));
     };
@@ -150,7 +87,7 @@ async fn secured(stream: Unstalled<TcpStream>, peer: SocketAddr, settings: &Sett
         Err(_) => Failure::too_slow(),
     };
     settings.metrics.handshake_failed(&failure);
-    failure.tell(peer, tls);
+    failure.log(peer, tls.failures());
     None
 }
 

@@ -17,6 +17,7 @@ use super::{
     deadline::Deadline,
     metrics::{Kind, code_name},
 };
+use crate::model::whole_number::WholeNumber;
 
 /// Which calls are logged, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,17 +44,16 @@ struct Config {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Http {
-    #[allow(dead_code, reason = "checked only")]
     config: Option<Vec<HttpEntry>>,
     options: Option<Options>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[allow(dead_code, reason = "checked only")]
 struct HttpEntry {
+    #[allow(dead_code, reason = "checked only")]
     path: Option<String>,
-    port: Option<u64>,
+    port: Option<WholeNumber>,
 }
 
 #[derive(Default, Deserialize)]
@@ -120,6 +120,13 @@ impl CallLog {
         ] {
             if let Some(options) = options {
                 options.check(at)?;
+            }
+        }
+        for port in http.config.iter().flatten().filter_map(|entry| entry.port.as_ref()) {
+            match port.value() {
+                Ok(0..=65535) => {}
+                Ok(_) => return Err(CallLogError("http.config: port must be at most 65535".to_owned())),
+                Err(problem) => return Err(CallLogError(format!("http.config: port {problem}"))),
             }
         }
         let entries = grpc.config.unwrap_or_default();
@@ -303,6 +310,10 @@ mod tests {
         assert!(refused("grpc: {options: {decision: {log_start: true}}}").contains("without log_end"));
         assert!(refused("grpc: {config: [{service: a}]}").contains("needs service and method"));
         assert!(refused("grpc: {konfig: []}").contains("konfig"));
+        let port = |port: &str| format!("http: {{config: [{{path: /a, port: {port}}}]}}");
+        assert_eq!(CallLog::parse(&port("1.0902e+04")).unwrap(), None);
+        assert!(refused(&port("1.5")).contains("port must be a whole number"));
+        assert!(refused(&port("65536")).contains("at most 65535"));
     }
 
     #[derive(Clone, Default)]

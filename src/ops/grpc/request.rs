@@ -12,11 +12,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use tonic::Status;
 
 use super::{
-    MESSAGE_MAX,
     codec::Codec,
-    connection::Usage,
     messages::{COMPRESSED, Messages, PREFIX, length, prefix},
     metrics::Counted,
+    settings::MESSAGE_MAX,
+    usage::Usage,
 };
 
 /// What all compressed requests that have not come whole may take together, in bytes.
@@ -97,7 +97,7 @@ impl Compressed {
     }
 
     /// The next message in plain, if it is here whole.
-    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+    fn next_message(&mut self) -> Result<Option<Bytes>, Status> {
         let Some(start) = self.held.first_chunk::<PREFIX>() else {
             return Ok(None);
         };
@@ -142,7 +142,7 @@ where
         let this = &mut *self;
         loop {
             if let Some(compressed) = &mut this.compressed {
-                if let Some(message) = compressed.take()? {
+                if let Some(message) = compressed.next_message()? {
                     compressed.account()?;
                     return Poll::Ready(Some(Ok(Frame::data(message))));
                 }

@@ -28,15 +28,15 @@ const BEGUN: &str = "begun";
 
 /// A call, as its service may know it: among the extensions of its request. Clones are of the same call.
 #[derive(Clone, Debug)]
-pub struct Caller(Arc<Known>);
+pub struct Caller(Arc<CallState>);
 
 #[derive(Debug)]
-struct Known {
+struct CallState {
     method: Name,
     peer: Option<SocketAddr>,
     begun: Instant,
     deadline: Option<Instant>,
-    place: Mutex<&'static str>,
+    stage: Mutex<&'static str>,
     sent_bytes: AtomicU64,
     sent_messages: AtomicU64,
     /// When the client last took a part of the answer, in ms since `begun`.
@@ -70,12 +70,12 @@ impl Caller {
     }
 
     fn of(method: Name, peer: Option<SocketAddr>, deadline: Option<Instant>) -> Self {
-        Self(Arc::new(Known {
+        Self(Arc::new(CallState {
             method,
             peer,
             begun: Instant::now(),
             deadline,
-            place: Mutex::new(BEGUN),
+            stage: Mutex::new(BEGUN),
             sent_bytes: AtomicU64::new(0),
             sent_messages: AtomicU64::new(0),
             taken_ms: AtomicU64::new(0),
@@ -93,15 +93,15 @@ impl Caller {
     }
 
     /// Where the call is from now on, in a few words: `waiting for a turn at Prometheus`.
-    pub fn is_at(&self, place: &'static str) {
-        *self.place() = place;
+    pub fn set_stage(&self, stage: &'static str) {
+        *self.stage() = stage;
     }
 
     /// The answer has begun; its service may know better where it is.
-    pub(super) fn answers(&self) {
-        let mut place = self.place();
-        if *place == BEGUN {
-            *place = "answering";
+    pub(super) fn answer_began(&self) {
+        let mut stage = self.stage();
+        if *stage == BEGUN {
+            *stage = "answering";
         }
     }
 
@@ -113,28 +113,28 @@ impl Caller {
         self.0.taken_ms.store(age, Ordering::Relaxed);
     }
 
-    fn place(&self) -> MutexGuard<'_, &'static str> {
-        self.0.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stage(&self) -> MutexGuard<'_, &'static str> {
+        self.0.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One line of `key=value`; times in seconds.
     fn line(&self, now: Instant) -> String {
-        let known = &*self.0;
+        let call = &*self.0;
         let mut line = String::with_capacity(200);
-        let age = now.saturating_duration_since(known.begun);
-        let sent = known.sent_messages.load(Ordering::Relaxed);
-        let quiet = age.saturating_sub(Duration::from_millis(known.taken_ms.load(Ordering::Relaxed)));
+        let age = now.saturating_duration_since(call.begun);
+        let sent = call.sent_messages.load(Ordering::Relaxed);
+        let quiet = age.saturating_sub(Duration::from_millis(call.taken_ms.load(Ordering::Relaxed)));
         // Writing to a string cannot fail.
         let _ = write!(line, "age={:.3} method=", age.as_secs_f64());
-        let _ = match &known.method {
+        let _ = match &call.method {
             Name::Counted(counted) => write!(line, "{}/{}", counted.method.service, counted.method.method),
             Name::Path(path) => write!(line, "{}", path.trim_start_matches('/')),
         };
-        let _ = match known.peer {
+        let _ = match call.peer {
             Some(peer) => write!(line, " peer={peer}"),
             None => write!(line, " peer=unknown"),
         };
-        let _ = match known.deadline {
+        let _ = match call.deadline {
             Some(at) => write!(
                 line,
                 " deadline_in={:.3}",
@@ -145,9 +145,9 @@ impl Caller {
         let _ = write!(
             line,
             " sent_bytes={} sent_messages={sent} nothing_taken_for={:.3} at=\"{}\"",
-            known.sent_bytes.load(Ordering::Relaxed),
+            call.sent_bytes.load(Ordering::Relaxed),
             quiet.as_secs_f64(),
-            self.place(),
+            self.stage(),
         );
         line
     }
@@ -283,18 +283,18 @@ mod tests {
         let entry = running.begin(path, metrics.find(path), peer(), Some(deadline));
         assert_eq!(entry.caller.deadline(), Some(deadline));
         sleep(Duration::from_millis(2500)).await;
-        entry.caller.answers();
+        entry.caller.answer_began();
         entry.caller.sent(1000, 3);
         sleep(Duration::from_secs(10)).await;
-        let line = |place: &str| {
+        let line = |stage: &str| {
             format!(
                 "age=12.500 method=thanos.Store/Series peer=10.0.0.7:41234 deadline_in=107.500 sent_bytes=1000 \
-                 sent_messages=3 nothing_taken_for=10.000 at=\"{place}\""
+                 sent_messages=3 nothing_taken_for=10.000 at=\"{stage}\""
             )
         };
         assert_eq!(running.lines(10), (1, vec![line("answering")]));
-        entry.caller.is_at("waiting for a turn at Prometheus");
-        entry.caller.answers();
+        entry.caller.set_stage("waiting for a turn at Prometheus");
+        entry.caller.answer_began();
         assert_eq!(running.lines(10).1, [line("waiting for a turn at Prometheus")]);
         drop(entry);
         assert_eq!(running.lines(10), (0, Vec::new()));

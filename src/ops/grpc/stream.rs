@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::ops::stall::{Unstalled, late};
+use crate::ops::stall::{WriteTimeout, timed_out};
 
 /// The opening of HTTP/2 from a client: its fixed text and an empty frame of settings.
 const OPENING: usize = 24 + 9;
@@ -22,9 +22,9 @@ const OPENING: usize = 24 + 9;
 #[derive(Debug)]
 pub(super) enum Stream {
     /// Plain text.
-    Plain(Unstalled<TcpStream>),
+    Plain(WriteTimeout<TcpStream>),
     /// Through TLS, whose handshake is done.
-    Tls(Box<TlsStream<Unstalled<TcpStream>>>),
+    Tls(Box<TlsStream<WriteTimeout<TcpStream>>>),
 }
 
 impl AsyncRead for Stream {
@@ -106,7 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
         if *came >= OPENING {
             this.open = None;
         } else if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(late("the opening of HTTP/2")));
+            return Poll::Ready(Err(timed_out("the opening of HTTP/2")));
         }
         read
     }
@@ -156,8 +156,8 @@ mod tests {
         let mut slow = Opening::new(server, by);
         client.write_all(&[0; OPENING - 1]).await.unwrap();
         let mut all = Vec::new();
-        let late = slow.read_to_end(&mut all).await.unwrap_err();
-        assert_eq!((late.kind(), all.len()), (io::ErrorKind::TimedOut, OPENING - 1));
+        let timed_out = slow.read_to_end(&mut all).await.unwrap_err();
+        assert_eq!((timed_out.kind(), all.len()), (io::ErrorKind::TimedOut, OPENING - 1));
 
         let (mut client, server) = duplex(64);
         let mut fast = Opening::new(server, Instant::now() + Duration::from_secs(10));

@@ -9,7 +9,6 @@
 //! - TLS 1.0 and 1.1 are not spoken: where a flag allows them the lowest version is 1.2.
 
 use std::{
-    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -28,25 +27,21 @@ use rustls::{
 };
 use tracing::{info, warn};
 
-use crate::{ops::rarely::Rarely, trust::Trusted};
+use crate::{ops::log_limit::LogLimit, trust::Trusted};
 
+mod error;
 mod failure;
 mod names;
 
+pub use self::error::TlsError;
+use self::error::{CERT, CLIENT_CA, KEY, MIN_VERSION, content, flag};
 pub(super) use self::failure::Failure;
-
-const CERT: &str = "--grpc-server-tls-cert";
-const KEY: &str = "--grpc-server-tls-key";
-const CLIENT_CA: &str = "--grpc-server-tls-client-ca";
-const MIN_VERSION: &str = "--grpc-server-tls-min-version";
-const CIPHERS: &str = "--grpc-server-tls-ciphers";
-const CURVES: &str = "--grpc-server-tls-curves";
 
 /// What is spoken at all.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// The files are looked at no more often than this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,37 +74,6 @@ pub struct TlsFlags {
     pub curves: Vec<String>,
 }
 
-/// TLS cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// Flags that need each other, or a name that is not known.
-    #[error("{flag}: {problem}")]
-    Flag {
-        /// Which flag.
-        flag: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A file cannot be read.
-    #[error("{flag}: {source}")]
-    File {
-        /// The flag that names it.
-        flag: &'static str,
-        /// Why; it names the file.
-        source: io::Error,
-    },
-    /// A file does not hold what it should.
-    #[error("{flag}: {path}: {problem}", path = path.display())]
-    Content {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
 /// TLS that follows its files; clones share it.
 #[derive(Clone, Debug)]
 pub struct Tls(Arc<Inner>);
@@ -126,9 +90,9 @@ struct Inner {
     tried: Mutex<Stamps>,
     born: Instant,
     /// When the files were last looked at, in ms since `born`.
-    looked_ms: AtomicU64,
+    checked_ms: AtomicU64,
     /// How often handshakes that failed are told.
-    failures: Rarely,
+    failures: LogLimit,
 }
 
 /// What tells that a file has changed: nothing where it is not there.
@@ -173,28 +137,33 @@ impl Tls {
             config: ArcSwap::from_pointee(config),
             tried: Mutex::new(tried),
             born: Instant::now(),
-            looked_ms: AtomicU64::new(0),
-            failures: Rarely::default(),
+            checked_ms: AtomicU64::new(0),
+            failures: LogLimit::default(),
         }))))
     }
 
     /// The configuration for the next handshake.
     pub(super) async fn config(&self) -> Arc<ServerConfig> {
         let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let looked = self.0.looked_ms.load(Ordering::Relaxed);
-        if u128::from(age.saturating_sub(looked)) >= LOOK_EVERY.as_millis() {
-            self.0.looked_ms.store(age, Ordering::Relaxed);
+        let checked = self.0.checked_ms.load(Ordering::Relaxed);
+        if u128::from(age.saturating_sub(checked)) >= CHECK_EVERY.as_millis() {
+            self.0.checked_ms.store(age, Ordering::Relaxed);
             let inner = Arc::clone(&self.0);
             // An error means that the process is about to end.
-            let _ = tokio::task::spawn_blocking(move || inner.look()).await;
+            let _ = tokio::task::spawn_blocking(move || inner.reload_if_changed()).await;
         }
         self.0.config.load_full()
+    }
+
+    /// Limits how often failed handshakes are logged.
+    pub(super) fn failures(&self) -> &LogLimit {
+        &self.0.failures
     }
 }
 
 impl Inner {
     /// Reads the files anew if one has changed.
-    fn look(&self) {
+    fn reload_if_changed(&self) {
         let files = Files {
             cert: &self.cert,
             key: &self.key,
@@ -275,15 +244,6 @@ fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     fs_err::read(path).map_err(|source| TlsError::File { flag, source })
-}
-
-fn flag(flag: &'static str, problem: String) -> TlsError {
-    TlsError::Flag { flag, problem }
-}
-
-fn content(flag: &'static str, path: &Path, problem: String) -> TlsError {
-    let path = path.to_owned();
-    TlsError::Content { flag, path, problem }
 }
 
 #[cfg(test)]

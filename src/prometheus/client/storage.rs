@@ -35,7 +35,7 @@ impl Client {
                 // What the page is not there for: Prometheus does not answer.
                 Err(error) if !error.kind.is_an_answer() => return Err(error),
                 Err(error) => tracing::debug!(%error, "the metrics page is read instead"),
-                told => return told,
+                storage => return storage,
             }
         }
         self.storage_of_page().await

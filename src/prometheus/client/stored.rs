@@ -38,7 +38,7 @@ impl Client {
                     return Ok(Some(true));
                 }
             }
-            told(&body)
+            parse(&body)
         };
         self.call(
             &format!("/api/v1/label/{element}/values"),
@@ -50,7 +50,7 @@ impl Client {
 }
 
 /// What a whole answer says.
-fn told(body: &[u8]) -> Result<Option<bool>, ErrorKind> {
+fn parse(body: &[u8]) -> Result<Option<bool>, ErrorKind> {
     #[derive(Deserialize)]
     struct Answer<'a> {
         status: &'a str,
@@ -88,10 +88,10 @@ mod tests {
             (r#"{"status":"error","data":[]}"#, None),
             (r#"{"status":"success","data":[],"warnings":["not implemented"]}"#, None),
         ] {
-            assert_eq!(told(body.as_bytes()).unwrap(), want, "{body}");
+            assert_eq!(parse(body.as_bytes()).unwrap(), want, "{body}");
         }
         for body in ["", "[]", "{\"data\":1}", "{\"data\":[\"a\""] {
-            assert!(told(body.as_bytes()).is_err(), "{body}");
+            assert!(parse(body.as_bytes()).is_err(), "{body}");
         }
     }
 }

@@ -77,6 +77,27 @@ fn reads_every_key() {
     assert!(config.warnings().is_empty() && config.has_files());
 }
 
+const NUMBERS: [&str; 8] = [
+    "max_idle_conns",
+    "max_idle_conns_per_host",
+    "idle_conn_timeout",
+    "response_header_timeout",
+    "expect_continue_timeout",
+    "max_conns_per_host",
+    "tls_handshake_timeout",
+    "dialer_timeout",
+];
+
+#[test]
+fn a_whole_number_in_the_spelling_of_helm_is_that_number() {
+    let all = |spelling: &str| {
+        let lines: String = NUMBERS.iter().map(|key| format!("  {key}: {spelling}\n")).collect();
+        parse(&format!("transport_config:\n{lines}")).transport
+    };
+    assert_eq!(all("9e+10"), all("90000000000"));
+    assert_eq!(all("9e+10").idle_timeout, Some(Duration::from_secs(90)));
+}
+
 #[test]
 fn hides_and_trims_secrets() {
     assert_eq!(
@@ -131,7 +152,17 @@ fn refuses_by_name_and_never_quotes_a_value() {
     refused("tls_config: {key_file: /x}", "tls_config.cert_file");
     refused("proxy_url: socks5://u:hunter2@x:1", "socks5");
     refused("proxy_url: ':hunter2'", "proxy_url");
-    refused("transport_config:\n  dialer_timeout: 90s", "line 2");
+    for key in NUMBERS {
+        for (value, problem) in [
+            ("90s", "must be a whole number"),
+            ("hunter2", "must be a whole number"),
+            ("1.5", "must be a whole number, this one has a fraction"),
+            ("1e30", "must be a whole number of at most 64 bits"),
+        ] {
+            let named = format!("transport_config.{key} {problem}");
+            refused(&format!("transport_config:\n  {key}: {value}"), &named);
+        }
+    }
     refused("basic_auth: hunter2", "line 1");
     refused("bearer_token: [hunter2]", "line 1");
     refused("a: b: hunter2", "line 1");

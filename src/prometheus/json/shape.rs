@@ -1,10 +1,21 @@
-//! Whether what was left of an answer has the shape that was looked for.
+//! The shape of an answer: where its parts stand, and whether what was left of it without them has that shape.
 
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::Node;
+/// What stands at a place of an answer. `null` may stand in the place of each, and a member may be missing.
+#[derive(Debug)]
+pub(in crate::prometheus) enum Node {
+    /// An object of which these members lead on; their keys are compared as Go does, without regard to case.
+    Keys(&'static [(&'static str, Node)]),
+    /// A list whose elements are handed over under this number; parts of them that are handed over before.
+    List(u8, Option<&'static Node>),
+    /// An object whose members are handed over under this number, with their keys; as for a list.
+    Members(u8, Option<&'static Node>),
+    /// A text that is handed over in pieces.
+    Text,
+}
 
 /// Reads what was left of an answer: what a node says, without parts.
 #[derive(Clone, Copy)]

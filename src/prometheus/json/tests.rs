@@ -27,25 +27,25 @@ struct Kept {
     items: Vec<Value>,
     text: Vec<u8>,
     texts: usize,
-    room: usize,
+    reserve: usize,
     taken: usize,
     /// Ends it after so many.
     most: Option<usize>,
 }
 
 impl Kept {
-    fn with(room: usize) -> Self {
+    fn with(reserve: usize) -> Self {
         Self {
-            room,
+            reserve,
             ..Self::default()
         }
     }
 }
 
 impl Sink for Kept {
-    fn room(&mut self, bytes: usize) -> bool {
+    fn reserve(&mut self, bytes: usize) -> bool {
         self.taken += bytes;
-        self.taken <= self.room
+        self.taken <= self.reserve
     }
 
     fn item(&mut self, item: Item<'_>) -> Result<ControlFlow<()>, ErrorKind> {
@@ -220,8 +220,8 @@ fn ends_when_it_is_told_to() {
 }
 
 /// Pushes the piece again and again until there is an error; with how much was pushed, and what memory was asked for.
-fn flood(root: &'static Node, begin: &str, piece: &str, room: usize) -> (ErrorKind, u64, usize) {
-    let (mut scanner, mut kept) = (Scanner::new(root, AROUND), Kept::with(room));
+fn flood(root: &'static Node, begin: &str, piece: &str, reserve: usize) -> (ErrorKind, u64, usize) {
+    let (mut scanner, mut kept) = (Scanner::new(root, AROUND), Kept::with(reserve));
     let _ = scanner.push(begin.as_bytes(), &mut kept).unwrap();
     let piece = piece.repeat(1000);
     loop {

@@ -2,7 +2,7 @@
 //!
 //! Clients take turns, and within a client it is first come, first served: one that asks a lot waits behind itself. The
 //! number of waiting calls is bounded; when the queue is full, the client that has most of it loses its newest call, so
-//! that nobody can fill it for the others. How long a call waits is its own affair: see [`Gate::enter`].
+//! that nobody can fill it for the others. How long a call waits is its own affair: see [`Gate::acquire`].
 //!
 //! **Cancel.** A future that is dropped leaves the queue, or gives back the place that it was just given. A pass whose
 //! answer was not read to its end is given back only after a pause: until then Prometheus may not have noticed. Nothing is
@@ -12,59 +12,19 @@ mod queue;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
 
-use self::queue::{Queue, Waiter};
+pub use self::queue::{ClientKey, Shed};
+use self::queue::{Queue, WAITING_MAX, Waiter};
 
-/// Calls that may wait at once.
-const WAITING_MAX: usize = 1000;
 /// Prometheus' limit when it does not tell its own (`--storage.remote.read-concurrent-limit`).
 const DEFAULT_LIMIT: usize = 10;
 /// How long Prometheus may take to notice that a request was dropped.
 const NOTICE: Duration = Duration::from_millis(250);
-
-/// A call that did not get its turn.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Shed {
-    /// Too many wait already, and no client has more of them than this one.
-    #[error(
-        "{WAITING_MAX} calls already wait for Prometheus, which takes {places} remote reads at once from narthex, and no \
-         client has more of them than this one: ask less at once, or raise Prometheus' \
-         --storage.remote.read-concurrent-limit"
-    )]
-    Full {
-        /// The calls that may run at once.
-        places: usize,
-    },
-    /// Its turn did not come in time.
-    #[error(
-        "waited {waited:?} for one of {places} remote reads of Prometheus: ask less at once, or raise Prometheus' \
-         --storage.remote.read-concurrent-limit"
-    )]
-    TooLate {
-        /// How long it waited.
-        waited: Duration,
-        /// The calls that may run at once.
-        places: usize,
-    },
-}
-
-/// Whose turn it is: a host, whatever its port, since a client may have many connections. Those that are not known count
-/// as one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientKey(Option<IpAddr>);
-
-impl From<Option<SocketAddr>> for ClientKey {
-    fn from(peer: Option<SocketAddr>) -> Self {
-        // A port that listens for both kinds shows addresses of the old kind in the new one's dress.
-        Self(peer.map(|peer| peer.ip().to_canonical()))
-    }
-}
 
 /// The queue; clones share it.
 #[derive(Clone, Debug)]
@@ -73,7 +33,7 @@ pub struct Gate(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     /// Places that there should be; more may be taken after they have become fewer.
-    places: usize,
+    slots: usize,
     taken: usize,
     queue: Queue,
     /// When each pass that is out was given, by its number: the first is the oldest.
@@ -83,27 +43,27 @@ struct State {
 
 /// Leave to read; given back when dropped.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Permit {
     /// `None` once it is given back.
-    place: Option<Place>,
+    slot: Option<Slot>,
     number: u64,
 }
 
 /// A place that is taken, until this is dropped.
 #[derive(Debug)]
-struct Place(Gate);
+struct Slot(Gate);
 
 /// Our places under a limit of Prometheus' flag, if it tells that: one below it, at least one.
-pub fn places(limit: Option<&str>) -> usize {
+pub fn slots(limit: Option<&str>) -> usize {
     let limit = limit.and_then(|text| text.parse::<usize>().ok());
     limit.unwrap_or(DEFAULT_LIMIT).saturating_sub(1).max(1)
 }
 
 impl Gate {
-    /// A queue with `places`, at least one.
-    pub fn new(places: usize) -> Self {
+    /// A queue with `slots`, at least one.
+    pub fn new(slots: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
-            places: places.max(1),
+            slots: slots.max(1),
             taken: 0,
             queue: Queue::default(),
             running: BTreeMap::new(),
@@ -112,9 +72,9 @@ impl Gate {
     }
 
     /// Changes the number of places; passes that are out stay good.
-    pub fn set_places(&self, wanted: usize) {
+    pub fn set_slots(&self, wanted: usize) {
         let mut state = self.lock();
-        state.places = wanted.max(1);
+        state.slots = wanted.max(1);
         state.serve();
     }
 
@@ -139,47 +99,47 @@ impl Gate {
     ///
     /// # Errors
     /// When the queue is full, or the turn does not come in time.
-    pub async fn enter(&self, client: ClientKey, patience: Option<Duration>) -> Result<Pass, Shed> {
+    pub async fn acquire(&self, client: ClientKey, patience: Option<Duration>) -> Result<Permit, Shed> {
         let mut waiting = {
             let mut state = self.lock();
-            if state.taken < state.places {
+            if state.taken < state.slots {
                 // Nobody waits as long as there are places.
                 state.taken += 1;
-                return Ok(self.pass(&mut state));
+                return Ok(self.permit(&mut state));
             }
-            let (teller, told) = oneshot::channel();
+            let (sender, receiver) = oneshot::channel();
             let number = state.number();
-            state.join(client, Waiter { number, teller })?;
+            state.join(client, Waiter { number, sender })?;
             Waiting {
                 gate: self.clone(),
                 client,
                 number,
-                told,
+                receiver,
                 answered: false,
             }
         };
-        let told = &mut waiting.told;
+        let receiver = &mut waiting.receiver;
         let answer = match patience {
-            Some(patience) => tokio::time::timeout(patience, told).await.ok(),
-            None => Some(told.await),
+            Some(patience) => tokio::time::timeout(patience, receiver).await.ok(),
+            None => Some(receiver.await),
         };
         if let Some(Ok(turn)) = answer {
             waiting.answered = true;
-            return turn.map(|()| self.pass(&mut self.lock()));
+            return turn.map(|()| self.permit(&mut self.lock()));
         }
         // Nobody forgets a call that waits, so that only its time can be up.
         Err(Shed::TooLate {
             waited: patience.unwrap_or_default(),
-            places: self.lock().places,
+            slots: self.lock().slots,
         })
     }
 
     /// The pass for a place that is taken.
-    fn pass(&self, state: &mut State) -> Pass {
+    fn permit(&self, state: &mut State) -> Permit {
         let number = state.number();
         state.running.insert(number, Instant::now());
-        let place = Some(Place(self.clone()));
-        Pass { place, number }
+        let slot = Some(Slot(self.clone()));
+        Permit { slot, number }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -196,11 +156,11 @@ impl State {
     /// Puts a call into the queue; if that is full, a call of the client with most of it leaves.
     fn join(&mut self, client: ClientKey, waiter: Waiter) -> Result<(), Shed> {
         if self.queue.len() >= WAITING_MAX {
-            let full = Shed::Full { places: self.places };
+            let full = Shed::Full { slots: self.slots };
             let Some(newest) = self.queue.newest_of_longest(client) else {
                 return Err(full);
             };
-            newest.tell(Err(full));
+            newest.answer(Err(full));
         }
         self.queue.push(client, waiter);
         Ok(())
@@ -208,11 +168,11 @@ impl State {
 
     /// Gives places that are free to those who wait.
     fn serve(&mut self) {
-        while self.taken < self.places
+        while self.taken < self.slots
             && let Some(next) = self.queue.pop()
         {
             self.taken += 1;
-            next.tell(Ok(()));
+            next.answer(Ok(()));
         }
     }
 
@@ -227,7 +187,7 @@ struct Waiting {
     gate: Gate,
     client: ClientKey,
     number: u64,
-    told: oneshot::Receiver<Result<(), Shed>>,
+    receiver: oneshot::Receiver<Result<(), Shed>>,
     /// The answer was taken.
     answered: bool,
 }
@@ -242,39 +202,39 @@ impl Drop for Waiting {
             return;
         }
         // It left the queue with an answer, which came too late for it.
-        if let Ok(Ok(())) = self.told.try_recv() {
+        if let Ok(Ok(())) = self.receiver.try_recv() {
             state.give_back();
         }
     }
 }
 
-impl Pass {
+impl Permit {
     /// The answer was read to its end: the place is free at once.
     pub fn finish(mut self) {
         self.end();
     }
 
     /// Prometheus does nothing for it any more, as far as we are concerned.
-    fn end(&mut self) -> Option<Place> {
-        let place = self.place.take()?;
-        place.0.lock().running.remove(&self.number);
-        Some(place)
+    fn end(&mut self) -> Option<Slot> {
+        let slot = self.slot.take()?;
+        slot.0.lock().running.remove(&self.number);
+        Some(slot)
     }
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let Some(place) = self.end() else { return };
+        let Some(slot) = self.end() else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(NOTICE).await;
-                drop(place);
+                drop(slot);
             });
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.lock().give_back();
     }

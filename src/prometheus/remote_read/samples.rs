@@ -31,20 +31,20 @@ pub enum SampledError {
     #[error(
         "a series of the sampled answer needs {0} bytes, for which there is no memory now: select less, or a shorter time"
     )]
-    NoRoom(usize),
+    NoMemory(usize),
 }
 
 impl Sampled {
     /// Hands over the series of all results, one by one, and says how many results there were. Takes as long as the answer
-    /// is large: to be called where that harms nobody. The memory of each series is asked of `room` before it is made,
+    /// is large: to be called where that harms nobody. The memory of each series is asked of `reserve` before it is made,
     /// in bytes, and is the caller's business afterwards.
     ///
     /// # Errors
-    /// See [`SampledError`], and whatever `take` gives.
+    /// See [`SampledError`], and whatever `accept` gives.
     pub fn each<E: From<SampledError>>(
         self,
-        mut room: impl FnMut(usize) -> bool,
-        mut take: impl FnMut(TimeSeries) -> Result<(), E>,
+        mut reserve: impl FnMut(usize) -> bool,
+        mut accept: impl FnMut(TimeSeries) -> Result<(), E>,
     ) -> Result<usize, E> {
         let plain = snap::raw::Decoder::new()
             .decompress_vec(&self.compressed)
@@ -55,10 +55,10 @@ impl Sampled {
             results += 1;
             while let Some(series) = next_field(&mut result, 1)? {
                 let needs = needs(series.clone())?;
-                if !room(needs) {
-                    return Err(SampledError::NoRoom(needs).into());
+                if !reserve(needs) {
+                    return Err(SampledError::NoMemory(needs).into());
                 }
-                take(TimeSeries::decode(series).map_err(SampledError::from)?)?;
+                accept(TimeSeries::decode(series).map_err(SampledError::from)?)?;
             }
         }
         Ok(results)
@@ -146,11 +146,11 @@ mod tests {
             results: vec![result(&["x", "y"]), result(&[]), result(&["z"])],
         };
         let (mut found, mut asked) = (Vec::new(), Vec::new());
-        let room = |bytes| {
+        let reserve = |bytes| {
             asked.push(bytes);
             true
         };
-        let results = sampled(&answer.encode_to_vec()).each(room, |series| {
+        let results = sampled(&answer.encode_to_vec()).each(reserve, |series| {
             found.push(series);
             Ok::<_, SampledError>(())
         });
@@ -181,7 +181,7 @@ mod tests {
                 },
                 |_| Ok::<_, SampledError>(()),
             );
-            assert!(matches!(refused, Err(SampledError::NoRoom(_))), "{refused:?}");
+            assert!(matches!(refused, Err(SampledError::NoMemory(_))), "{refused:?}");
             assert!(most > 48_000_000, "{most}");
         }
     }

@@ -179,14 +179,14 @@ fn field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
 }
 
 /// How much may still come in a frame.
-struct Room<'a> {
+struct FrameLimits<'a> {
     payload: &'a Bytes,
     /// Series and chunks.
     chunks: usize,
     labels: usize,
 }
 
-impl<'a> Room<'a> {
+impl<'a> FrameLimits<'a> {
     fn new(payload: &'a Bytes) -> Self {
         Self {
             payload,
@@ -229,13 +229,13 @@ impl<'a> Room<'a> {
 /// # Errors
 /// Bytes that are no such message, or that Prometheus does not send.
 pub fn parse(payload: &Bytes) -> Result<Frame, WireError> {
-    let (mut frame, mut room) = (Frame::default(), Room::new(payload));
+    let (mut frame, mut limits) = (Frame::default(), FrameLimits::new(payload));
     let mut fields = Fields::of(payload);
     while let Some(field) = fields.next()? {
         match field {
             (1, Value::Bytes { start, end }) => {
-                room.series_or_chunk()?;
-                frame.series.push(parse_series(&mut room, start, end)?);
+                limits.series_or_chunk()?;
+                frame.series.push(parse_series(&mut limits, start, end)?);
             }
             (2, Value::Number(index)) => frame.query_index = index as i64,
             _ => {}
@@ -244,9 +244,9 @@ pub fn parse(payload: &Bytes) -> Result<Frame, WireError> {
     Ok(frame)
 }
 
-fn parse_series(room: &mut Room<'_>, start: usize, end: usize) -> Result<ReadSeries, WireError> {
+fn parse_series(limits: &mut FrameLimits<'_>, start: usize, end: usize) -> Result<ReadSeries, WireError> {
     let mut series = ReadSeries::default();
-    let payload = room.payload;
+    let payload = limits.payload;
     let mut fields = Fields::within(payload, start, end);
     // Labels come first, one behind the other, as long as this is as Prometheus sends it.
     let (mut labels_end, mut plain) = (start, true);
@@ -256,14 +256,14 @@ fn parse_series(room: &mut Room<'_>, start: usize, end: usize) -> Result<ReadSer
         match fields.next()? {
             None => break,
             Some((1, Value::Bytes { start: from, end: to })) => {
-                room.label()?;
+                limits.label()?;
                 let name = plain_name(&payload[from..to]);
                 plain &= at == labels_end && name.is_some() && before.is_none_or(|before| Some(before) < name);
                 before = name;
                 labels_end = to;
             }
             Some((2, Value::Bytes { start, end })) => {
-                room.series_or_chunk()?;
+                limits.series_or_chunk()?;
                 series.chunks.push(parse_chunk(payload, start, end)?);
             }
             Some(_) => {}

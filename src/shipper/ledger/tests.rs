@@ -40,15 +40,15 @@ fn meta(name: &str, sources: &[&str], max_time: i64) -> Meta {
     Meta::parse(text.as_bytes()).unwrap()
 }
 
-fn local(meta: &Meta) -> Local<'_> {
-    Local {
+fn local(meta: &Meta) -> LocalBlock<'_> {
+    LocalBlock {
         id: meta.ulid,
         meta: Some(meta),
     }
 }
 
-fn unreadable(name: &str) -> Local<'static> {
-    Local {
+fn unreadable(name: &str) -> LocalBlock<'static> {
+    LocalBlock {
         id: id(name),
         meta: None,
     }
@@ -60,7 +60,7 @@ fn written_as_thanos_and_prometheus_read_it() {
     let (mut ledger, found) = opened(dir.path());
     assert_eq!(found, Found::Missing);
     ledger.save().unwrap();
-    assert!(ledger.place("18:1f"));
+    assert!(ledger.confirm_incarnation("18:1f"));
     ledger.record(id(B), &Labels::from_pairs([("replica", "a")]), 2000);
     ledger.record(id(A), &Labels::from_pairs([("replica", "a")]), 1000);
     ledger.record_source(id(C));
@@ -371,8 +371,8 @@ fn a_ledger_of_another_place_at_the_same_address_proves_nothing() {
     assert_eq!(found, Found::Ours);
     ledger.save().unwrap();
     assert_eq!(text(dir.path(), "").unwrap(), old);
-    assert!(ledger.place("1") && ledger.contains(id(A)));
-    assert!(!ledger.place("2") && !ledger.contains(id(A)));
+    assert!(ledger.confirm_incarnation("1") && ledger.contains(id(A)));
+    assert!(!ledger.confirm_incarnation("2") && !ledger.contains(id(A)));
     assert_eq!(ledger.highest(), None);
     ledger.save().unwrap();
     assert_eq!(text(dir.path(), REPLACED).unwrap(), old);

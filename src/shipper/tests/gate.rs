@@ -8,9 +8,9 @@ use super::*;
 use crate::{
     shipper::{
         Heartbeat,
-        convoy::Due,
-        courier::Job,
-        gate::{Passage, SETTLE_IN_TROUBLE},
+        gate::{GateResult, SETTLE_WHILE_FAILING},
+        pipeline::DueBlock,
+        upload::UploadRequest,
     },
     tsdb::{Pinned, scan},
 };
@@ -20,13 +20,13 @@ async fn passage(
     world: &World,
     shipper: &mut crate::shipper::Shipper,
     then: impl FnOnce(&mut crate::shipper::Shipper),
-) -> Passage {
+) -> GateResult {
     let block = scan(world.data.path()).unwrap().blocks.remove(0);
     let pinned = Pinned::open(&block).unwrap();
-    let due = Due {
+    let due = DueBlock {
         quiet: None,
-        was_young: shipper.seen.is_young(block.id),
-        job: Job::of(block),
+        was_young: shipper.events.is_young(block.id),
+        request: UploadRequest::new(block),
     };
     then(shipper);
     shipper.wait_at_gate(&due, &pinned).await
@@ -52,14 +52,14 @@ async fn a_sealed_block_is_sent_at_once_and_committed_when_prometheus_has_kept_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_prometheus_takes_back_is_neither_committed_nor_lost_nor_broken() {
+async fn a_block_that_prometheus_withdraws_is_neither_committed_nor_lost_nor_broken() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
     world.seal(&mut shipper, &Made::new(&a, 0));
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         sleep(Duration::from_secs(2)).await;
-        world.take_back_unseen(&a);
+        world.withdraw_unseen(&a);
     });
     assert_eq!(outcome, Outcome::Clean);
     // The same range again.
@@ -81,7 +81,7 @@ async fn a_block_that_is_gone_before_it_was_opened_was_withdrawn_too() {
     world.bucket.on(Op::Upload, &a, .., Fault::Fail(ErrorKind::Server));
     world.seal(&mut shipper, &Made::new(&a, 0));
     assert_eq!(shipper.pass().await, Outcome::Failed);
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!((world.metrics.withdrawn(), world.metrics.vanished.get()), (1, 0));
     // Retention renames: what it takes is lost.
@@ -105,14 +105,14 @@ async fn a_block_in_the_middle_of_its_deletion_is_not_broken() {
     fs_err::remove_file(dir.join("meta.json")).unwrap();
     assert!(matches!(shipper.pass().await, Outcome::Arriving(_)));
     assert_eq!(world.metrics.corrupted_blocks.get(), 0);
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!(world.metrics.vanished.get(), 0);
     assert!(shipper.quarantine.by_reason().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_retention_takes_while_it_waits_is_committed_and_what_is_taken_back_is_not() {
+async fn what_retention_deletes_while_it_waits_is_committed_and_what_is_withdrawn_is_not() {
     for (retention, expected) in [(true, "open"), (false, "withdrawn")] {
         let world = World::new().await;
         let mut shipper = world.shipper();
@@ -120,13 +120,13 @@ async fn what_retention_takes_while_it_waits_is_committed_and_what_is_taken_back
         world.seal(&mut shipper, &Made::new(&a, 0));
         let passage = passage(&world, &mut shipper, |shipper| match retention {
             true => world.retire(shipper, &a),
-            false => world.take_back(shipper, &a),
+            false => world.withdraw(shipper, &a),
         });
         let got = match passage.await {
-            Passage::Open(_) => "open",
-            Passage::Later(_) => "later",
-            Passage::Gone { withdrawn: true } => "withdrawn",
-            Passage::Gone { withdrawn: false } => "gone",
+            GateResult::Open(_) => "open",
+            GateResult::Later(_) => "later",
+            GateResult::Gone { withdrawn: true } => "withdrawn",
+            GateResult::Gone { withdrawn: false } => "gone",
         };
         assert_eq!(got, expected);
     }
@@ -140,7 +140,7 @@ async fn a_copy_that_is_removed_before_it_was_left_alone_is_not_committed() {
     world.copy_in(&Made::new(old, 0));
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         sleep(Duration::from_secs(5)).await;
-        world.take_back_unseen(old);
+        world.withdraw_unseen(old);
     });
     assert_eq!(outcome, Outcome::Clean);
     assert_eq!(world.stamped(old), None);
@@ -148,13 +148,13 @@ async fn a_copy_that_is_removed_before_it_was_left_alone_is_not_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
+async fn while_reloads_fail_a_block_waits_longer_and_others_are_uploaded() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
     world
-        .origin
-        .send_modify(|origin| origin.reload_failed_at = Some(Instant::now()));
+        .prometheus
+        .send_modify(|prometheus| prometheus.reload_failed_at = Some(Instant::now()));
     world.seal(&mut shipper, &Made::new(&a, 0));
     world.seal(&mut shipper, &Made::new(&b, 10));
     let begun = Instant::now();
@@ -168,7 +168,7 @@ async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
         panic!("it did not wait");
     };
     assert!(
-        begun.elapsed() + rest >= SETTLE_IN_TROUBLE - Duration::from_secs(1),
+        begun.elapsed() + rest >= SETTLE_WHILE_FAILING - Duration::from_secs(1),
         "{rest:?}"
     );
     assert!(world.listed().is_empty());
@@ -188,7 +188,7 @@ async fn while_reloads_fail_a_block_waits_longer_and_others_travel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sealed_while_a_commit_waits_travels_at_once() {
+async fn what_is_sealed_while_a_commit_waits_is_uploaded_at_once() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
@@ -204,7 +204,10 @@ async fn what_is_sealed_while_a_commit_waits_travels_at_once() {
             .await
             .unwrap();
     });
-    assert!(matches!(outcome, Outcome::Waiting(_)) && shipper.news, "{outcome:?}");
+    assert!(
+        matches!(outcome, Outcome::Waiting(_)) && shipper.has_news,
+        "{outcome:?}"
+    );
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         while world.object(&format!("{b}/index")).is_none() {
             sleep(Duration::from_millis(10)).await;
@@ -226,7 +229,9 @@ async fn prometheus_is_asked_whether_its_reload_failed_before_a_block_is_committ
     let prometheus = async {
         ask.notified().await;
         let now = Instant::now();
-        world.origin.send_modify(|origin| origin.reload_failed_at = Some(now));
+        world
+            .prometheus
+            .send_modify(|prometheus| prometheus.reload_failed_at = Some(now));
         answers.send_replace(Some(now));
     };
     let (outcome, ()) = tokio::join!(shipper.pass(), prometheus);
@@ -249,7 +254,9 @@ async fn a_block_waits_until_the_head_is_emptied_of_it_but_not_for_ever() {
                 ask.notified().await;
                 let emptied = begun.elapsed() >= Duration::from_secs(emptied_after);
                 let min = if emptied { 1010 } else { 1000 };
-                world.origin.send_modify(|origin| origin.head_min_time_ms = Some(min));
+                world
+                    .prometheus
+                    .send_modify(|prometheus| prometheus.head_min_time_ms = Some(min));
                 answers.send_replace(Some(Instant::now()));
             }
         };
@@ -273,13 +280,13 @@ async fn a_block_waits_until_the_head_is_emptied_of_it_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_is_taken_back_after_its_commit_is_told() {
+async fn a_block_that_is_withdrawn_after_its_commit_is_counted_once() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));
     assert_eq!(shipper.pass().await, Outcome::Clean);
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     for _ in 0..2 {
         assert_eq!(shipper.pass().await, Outcome::Clean);
         assert_eq!(world.metrics.withdrawn(), 1);
@@ -289,15 +296,15 @@ async fn a_block_that_is_taken_back_after_its_commit_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_prometheus_that_does_not_answer_has_not_decided_and_one_that_is_gone_has() {
-    for (neighbour, expected) in [(Neighbour::Stopping, 60), (Neighbour::Gone, 5)] {
+    for (liveness, expected) in [(Liveness::Stopping, 60), (Liveness::Gone, 5)] {
         let world = World::new().await;
         let mut shipper = world.shipper();
         let a = name(1);
         let (_answers, answered) = watch::channel(None);
         shipper.settings.heartbeat = Some(Heartbeat::new(Arc::default(), answered));
-        world.origin.send_modify(|origin| {
-            origin.neighbour = neighbour;
-            origin.head_min_time_ms = Some(1000);
+        world.prometheus.send_modify(|prometheus| {
+            prometheus.liveness = liveness;
+            prometheus.head_min_time_ms = Some(1000);
         });
         world.seal(&mut shipper, &Made::new(&a, 1000));
         let begun = Instant::now();
@@ -309,7 +316,7 @@ async fn a_prometheus_that_does_not_answer_has_not_decided_and_one_that_is_gone_
         let expected = f64::from(expected);
         assert!(
             (expected - 1.0..expected + 20.0).contains(&took),
-            "{neighbour:?}: {took}"
+            "{liveness:?}: {took}"
         );
     }
 }
@@ -320,7 +327,7 @@ async fn a_block_that_no_scan_has_shown_was_withdrawn_too() {
     let mut shipper = world.shipper();
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));
-    world.take_back(&mut shipper, &a);
+    world.withdraw(&mut shipper, &a);
     for _ in 0..2 {
         assert_eq!(shipper.pass().await, Outcome::Clean);
         assert_eq!(world.metrics.withdrawn(), 1);
@@ -332,15 +339,15 @@ async fn at_the_end_what_waits_at_the_gate_is_waited_for() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let a = name(1);
-    world.origin.send_modify(|origin| {
-        origin.neighbour = Neighbour::Gone;
-        origin.reload_failed_at = Some(Instant::now());
+    world.prometheus.send_modify(|prometheus| {
+        prometheus.liveness = Liveness::Gone;
+        prometheus.reload_failed_at = Some(Instant::now());
     });
     world.seal(&mut shipper, &Made::new(&a, 0));
     let stop = tokio_util::sync::CancellationToken::new();
     stop.cancel();
-    let farewell = shipper.run(stop, Duration::from_secs(240)).await;
-    assert!(farewell.in_time && farewell.not_durable.is_empty(), "{farewell:?}");
+    let report = shipper.run(stop, Duration::from_secs(240)).await;
+    assert!(report.in_time && report.not_durable.is_empty(), "{report:?}");
     assert_eq!(world.listed(), [a]);
 }
 

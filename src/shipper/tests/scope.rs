@@ -1,10 +1,10 @@
 //! What concerns one block stops no other.
 
 use super::*;
-use crate::shipper::courier::PANICS;
+use crate::shipper::upload::PANICS;
 
 #[tokio::test(start_paused = true)]
-async fn an_object_that_the_store_refuses_holds_only_its_block() {
+async fn an_object_that_the_store_refuses_delays_only_its_block() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
@@ -37,7 +37,7 @@ async fn an_object_that_the_store_refuses_holds_only_its_block() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_concerns_the_bucket_holds_every_later_block() {
+async fn what_concerns_the_bucket_delays_every_later_block() {
     for kind in [ErrorKind::Forbidden, ErrorKind::Server, ErrorKind::Throttled] {
         let world = World::new().await;
         let mut shipper = world.shipper();
@@ -69,7 +69,7 @@ async fn a_foreign_meta_json_that_the_store_does_not_give_stops_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clearing_up_after_an_earlier_life_holds_nothing_and_is_done_once() {
+async fn clearing_up_after_an_earlier_run_delays_nothing_and_is_done_once() {
     for fault in [Fault::Fail(ErrorKind::Server), Fault::Hang] {
         let world = World::new().await;
         let mut shipper = world.shipper();

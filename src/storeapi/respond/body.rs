@@ -2,7 +2,7 @@
 //!
 //! **Fairness.** Between two pieces others get a turn: whoever compresses a message takes all of it at once.
 //!
-//! **A client that reads nothing** for [`SILENCE`], or twice that at most, loses its call, and what it held is given back:
+//! **A client that reads nothing** for [`CLIENT_STALL`], or twice that at most, loses its call, and what it held is given back:
 //! it would keep memory from the calls of others. Who drops the body gives it back at once.
 
 use std::{
@@ -19,54 +19,54 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use crate::storeapi::{SILENCE, budget::Held};
+use crate::storeapi::{budget::Reservation, context::CLIENT_STALL};
 
 /// The body of one answer.
 #[derive(Debug)]
 pub(super) struct AnswerBody {
-    left: Arc<Mutex<Option<Left>>>,
+    remaining: Arc<Mutex<Option<Remaining>>>,
     /// Others had a turn since the last piece.
     rested: bool,
     ended: bool,
     /// Ends with the body: most bodies are short, and the watch is long.
-    _watch: AbortOnDropHandle<()>,
+    _stall_timer: AbortOnDropHandle<()>,
 }
 
 /// What the client has not taken; the watch may take it away.
 #[derive(Debug)]
-struct Left {
+struct Remaining {
     pieces: VecDeque<Bytes>,
-    held: Held,
+    reservation: Reservation,
 }
 
 impl AnswerBody {
-    /// The body of these pieces, whose memory `held` has; to be made within a runtime.
-    pub(super) fn new(pieces: impl Iterator<Item = Bytes>, held: Held) -> Self {
-        let left = Left {
+    /// The body of these pieces, whose memory `reservation` has; to be made within a runtime.
+    pub(super) fn new(pieces: impl Iterator<Item = Bytes>, reservation: Reservation) -> Self {
+        let remaining = Remaining {
             pieces: pieces.collect(),
-            held,
+            reservation,
         };
-        let left = Arc::new(Mutex::new(Some(left)));
-        let watch = tokio::spawn(watch(Arc::downgrade(&left)));
+        let remaining = Arc::new(Mutex::new(Some(remaining)));
+        let drop_when_stalled = tokio::spawn(drop_when_stalled(Arc::downgrade(&remaining)));
         Self {
-            left,
+            remaining,
             rested: true,
             ended: false,
-            _watch: AbortOnDropHandle::new(watch),
+            _stall_timer: AbortOnDropHandle::new(drop_when_stalled),
         }
     }
 }
 
 /// Takes the answer from a client that does not read.
-async fn watch(left: Weak<Mutex<Option<Left>>>) {
+async fn drop_when_stalled(remaining: Weak<Mutex<Option<Remaining>>>) {
     let mut before = None;
     loop {
-        sleep(SILENCE).await;
-        let Some(left) = left.upgrade() else { return };
-        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = left.as_ref().map(|left| left.pieces.len());
+        sleep(CLIENT_STALL).await;
+        let Some(remaining) = remaining.upgrade() else { return };
+        let mut remaining = remaining.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = remaining.as_ref().map(|remaining| remaining.pieces.len());
         if now == before {
-            *left = None;
+            *remaining = None;
             return;
         }
         before = now;
@@ -82,25 +82,25 @@ impl http_body::Body for AnswerBody {
         if this.ended {
             return Poll::Ready(None);
         }
-        let mut left = this.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = match left.as_mut() {
-            Some(left) if left.pieces.is_empty() => Status::ok(""),
+        let mut remaining = this.remaining.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = match remaining.as_mut() {
+            Some(remaining) if remaining.pieces.is_empty() => Status::ok(""),
             Some(_) if !this.rested => {
                 this.rested = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Some(left) => {
-                let piece = left.pieces.pop_front().unwrap_or_default();
-                left.held.give_back(piece.len());
+            Some(remaining) => {
+                let piece = remaining.pieces.pop_front().unwrap_or_default();
+                remaining.reservation.release(piece.len());
                 this.rested = false;
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             None => Status::aborted(format!(
-                "the client read nothing for {SILENCE:?}; the memory of its answer was given to others"
+                "the client read nothing for {CLIENT_STALL:?}; the memory of its answer was given to others"
             )),
         };
-        *left = None;
+        *remaining = None;
         this.ended = true;
         let mut trailers = HeaderMap::new();
         Poll::Ready(Some(end.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
@@ -120,16 +120,16 @@ mod tests {
     use crate::storeapi::budget::Budget;
 
     fn body(budget: &Budget) -> AnswerBody {
-        let mut held = budget.hold();
-        assert!(held.take(9));
-        AnswerBody::new(["one", "two", "six"].map(Bytes::from).into_iter(), held)
+        let mut reservation = budget.reservation();
+        assert!(reservation.reserve(9));
+        AnswerBody::new(["one", "two", "six"].map(Bytes::from).into_iter(), reservation)
     }
 
     #[tokio::test(start_paused = true)]
     async fn others_get_a_turn_between_two_pieces_and_memory_goes_with_each() {
         let budget = Budget::new(9);
         let mut body = body(&budget);
-        for (left, want) in [(6, "one"), (3, "two"), (0, "six")] {
+        for (remaining, want) in [(6, "one"), (3, "two"), (0, "six")] {
             let mut frame = Box::pin(body.frame());
             let first = poll!(frame.as_mut());
             let frame = match first {
@@ -140,7 +140,7 @@ mod tests {
                 Poll::Pending => frame.await,
             };
             assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), want);
-            assert_eq!(budget.used(), left);
+            assert_eq!(budget.used(), remaining);
         }
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(trailers["grpc-status"], "0");
@@ -153,11 +153,11 @@ mod tests {
         let mut body = body(&budget);
         body.frame().await;
         // Slow is not still.
-        sleep(SILENCE).await;
+        sleep(CLIENT_STALL).await;
         body.frame().await;
-        sleep(SILENCE).await;
+        sleep(CLIENT_STALL).await;
         assert_eq!(budget.used(), 3);
-        sleep(2 * SILENCE).await;
+        sleep(2 * CLIENT_STALL).await;
         assert_eq!(budget.used(), 0);
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(trailers["grpc-status"], "10");

@@ -49,7 +49,7 @@ const AT: Option<Timestamp> = Some(Timestamp {
 });
 
 fn groups(json: &str) -> Vec<RuleGroup> {
-    let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).hold()));
+    let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).reservation()));
     let groups = testing::rules(&format!(r#"{{"groups": [{json}]}}"#), groups).unwrap();
     let messages: Vec<RulesResponse> = messages(groups.answer);
     let group = |message: RulesResponse| match message.result {
@@ -161,7 +161,7 @@ fn what_is_in_a_group_stays_in_it_and_everything_has_the_bytes_of_one_message() 
     let rules: Vec<usize> = found.iter().map(|group| group.rules.len()).collect();
     assert_eq!(rules, [3, 0, 3]);
     assert_eq!(found[0], found[2]);
-    let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).hold()));
+    let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).reservation()));
     let groups = testing::rules(&format!(r#"{{"groups": [{GROUP}]}}"#), groups).unwrap();
     let want = RulesResponse {
         result: Some(rules_response::Result::Group(found[0].clone())),
@@ -175,7 +175,7 @@ fn a_list_that_is_hidden_from_the_scanner_is_an_error() {
         r#"{"r\u0075les": [{"type": "alerting"}]}"#,
         r#"{"rules": [{"al\u0065rts": [{}]}]}"#,
     ] {
-        let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).hold()));
+        let groups = Groups::new(external(), Answer::new(Budget::new(1 << 20).reservation()));
         let error = testing::rules(&format!(r#"{{"groups": [{json}]}}"#), groups).unwrap_err();
         assert!(error.to_string().contains("expected groups of rules"), "{error}");
     }

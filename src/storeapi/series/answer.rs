@@ -15,16 +15,16 @@ use super::{
     encode::OutSeries,
     limits::{Limits, Used},
     metrics::Metrics,
-    order::{Disorder, Labelled, Order, Placed, sort},
+    order::{Labelled, Order, OutOfOrder, Placed, sort},
 };
 use crate::{
     prometheus::remote_read::{
         Frames,
-        gate::Pass,
+        gate::Permit,
         wire::{Frame, LabelBytes},
     },
-    storeapi::{budget::Held, errors},
-    threads::{Lane, Lost},
+    storeapi::{budget::Reservation, errors},
+    threads::{BlockingPool, Lost},
 };
 
 /// Bytes that a collected series takes beyond its own.
@@ -50,9 +50,9 @@ pub struct Plan {
     /// At most so many series; 0 is no limit.
     pub wanted: usize,
     /// Memory for what is collected.
-    pub held: Held,
+    pub reservation: Reservation,
     /// Where much is sorted.
-    pub lane: Lane,
+    pub pool: BlockingPool,
     /// Where the call is counted.
     pub metrics: Metrics,
 }
@@ -61,7 +61,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub enum Failed {
     /// Series came in an order that the way they were asked for rules out.
-    Disorder(Disorder),
+    OutOfOrder(OutOfOrder),
     /// Anything else.
     Status(Status),
 }
@@ -72,16 +72,16 @@ impl From<Status> for Failed {
     }
 }
 
-impl From<Disorder> for Failed {
-    fn from(disorder: Disorder) -> Self {
-        Self::Disorder(disorder)
+impl From<OutOfOrder> for Failed {
+    fn from(out_of_order: OutOfOrder) -> Self {
+        Self::OutOfOrder(out_of_order)
     }
 }
 
 impl From<Failed> for Status {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Disorder(disorder) => Self::internal(disorder.to_string()),
+            Failed::OutOfOrder(out_of_order) => Self::internal(out_of_order.to_string()),
             Failed::Status(status) => status,
         }
     }
@@ -91,7 +91,7 @@ impl From<Failed> for Status {
 #[derive(Debug)]
 pub struct Answer {
     plan: Plan,
-    frames: Option<(Box<Frames>, Pass)>,
+    frames: Option<(Box<Frames>, Permit)>,
     used: Used,
     order: Order<OutSeries>,
     sorting: Option<Sorting>,
@@ -124,9 +124,9 @@ enum Next {
 
 impl Answer {
     /// An answer whose frames are still to come.
-    pub fn streaming(plan: Plan, frames: Box<Frames>, pass: Pass) -> Self {
+    pub fn streaming(plan: Plan, frames: Box<Frames>, permit: Permit) -> Self {
         let mut answer = Self::empty(plan);
-        answer.frames = Some((frames, pass));
+        answer.frames = Some((frames, permit));
         answer
     }
 
@@ -184,12 +184,12 @@ impl Answer {
                 let sorted = sorted.map_err(|lost| Status::internal(lost.to_string()))?;
                 self.order.put_sorted(sorted);
                 if let Some(Sorting { then, .. }) = self.sorting.take() {
-                    self.go_on(then)?;
+                    self.process(then)?;
                 }
             }
             if let Some(placed) = self.order.next()? {
                 self.at_once = 0;
-                return Poll::Ready(Ok(self.give(placed)));
+                return Poll::Ready(Ok(self.emit(placed)));
             }
             let Some((frames, _)) = &mut self.frames else {
                 return Poll::Ready(Ok(None));
@@ -210,7 +210,7 @@ impl Answer {
                     Next::End
                 }
             };
-            self.take(next)?;
+            self.accept(next)?;
         }
     }
 
@@ -220,10 +220,10 @@ impl Answer {
     }
 
     /// Hands a series out, unless there are enough.
-    fn give(&mut self, placed: Placed<OutSeries>) -> Option<OutSeries> {
+    fn emit(&mut self, placed: Placed<OutSeries>) -> Option<OutSeries> {
         let Placed { series, was_collected } = placed;
         if was_collected {
-            self.plan.held.give_back(series.size() + OVERHEAD);
+            self.plan.reservation.release(series.size() + OVERHEAD);
         }
         if self.plan.wanted > 0 && self.last.as_ref() != Some(series.labels()) {
             if self.given == self.plan.wanted {
@@ -242,23 +242,23 @@ impl Answer {
         if bytes == self.torn {
             return Ok(());
         }
-        self.plan.held.give_back(std::mem::replace(&mut self.torn, 0));
-        self.plan.held.add(bytes, "the frames of this answer")?;
+        self.plan.reservation.release(std::mem::replace(&mut self.torn, 0));
+        self.plan.reservation.reserve_for(bytes, "the frames of this answer")?;
         self.torn = bytes;
         Ok(())
     }
 
     /// Takes what comes next, once what was collected before it is sorted.
-    fn take(&mut self, next: Next) -> Result<(), Failed> {
+    fn accept(&mut self, next: Next) -> Result<(), Failed> {
         let needs_order = match &next {
             Next::Frame(frame) => self.plan.streamed == Some(frame.query_index),
             Next::End => true,
         };
         if needs_order && self.order.unsorted() > FEW {
             let mut collected = self.order.take_collected();
-            let lane = self.plan.lane.clone();
+            let pool = self.plan.pool.clone();
             let sorted = async move {
-                lane.run(move || {
+                pool.run(move || {
                     sort(&mut collected);
                     collected
                 })
@@ -268,10 +268,10 @@ impl Answer {
             self.sorting = Some(Sorting { sorted, then });
             return Ok(());
         }
-        self.go_on(next)
+        self.process(next)
     }
 
-    fn go_on(&mut self, next: Next) -> Result<(), Failed> {
+    fn process(&mut self, next: Next) -> Result<(), Failed> {
         match next {
             Next::Frame(frame) => self.take_frame(frame),
             Next::End => {
@@ -312,8 +312,11 @@ impl Answer {
         if before == after {
             return Ok(());
         }
-        self.plan.held.give_back(before);
-        Ok(self.plan.held.add(after, "the parts of series that begin others")?)
+        self.plan.reservation.release(before);
+        Ok(self
+            .plan
+            .reservation
+            .reserve_for(after, "the parts of series that begin others")?)
     }
 
     /// Takes a series that may belong anywhere.
@@ -322,7 +325,9 @@ impl Answer {
     /// `ResourceExhausted`: a limit, or the memory.
     pub fn collect(&mut self, series: OutSeries) -> Result<(), Failed> {
         self.count(&series)?;
-        self.plan.held.add(series.size() + OVERHEAD, &self.plan.why)?;
+        self.plan
+            .reservation
+            .reserve_for(series.size() + OVERHEAD, &self.plan.why)?;
         Ok(self.order.collect(series.detached())?)
     }
 
@@ -337,9 +342,9 @@ impl Answer {
 
     /// Its answer was read to its end: the place is free, whatever is still done with it.
     fn leave_prometheus(&mut self) {
-        if let Some((frames, pass)) = self.frames.take() {
+        if let Some((frames, permit)) = self.frames.take() {
             self.plan.metrics.frames(frames.count());
-            pass.finish();
+            permit.finish();
         }
     }
 

@@ -16,18 +16,18 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 #[cfg(doc)]
-use super::ahead::PIECE;
+use super::read_ahead::PIECE;
 use super::{
-    ahead::{Ahead, Given, Giving, reader, spill::Space},
     answer::Answer,
     metrics::Pending,
+    read_ahead::{Delivered, Delivery, ReadAhead, reader, spill::SpillDir},
 };
 
 /// The body of one answer.
 #[derive(Debug)]
 pub struct SeriesBody {
     /// `None` for an empty answer.
-    ahead: Option<Arc<Ahead>>,
+    ahead: Option<Arc<ReadAhead>>,
     done: bool,
     /// Ends with the body: most bodies are short, and it lives for as long as the call.
     reader: Option<AbortOnDropHandle<()>>,
@@ -45,10 +45,10 @@ impl SeriesBody {
         }
     }
 
-    /// The body that gives `answer`; what memory has no room for goes to `space`. To be called within a runtime.
-    pub fn new(answer: Answer, giving: Giving, space: Option<Space>, pending: Pending) -> Self {
-        let ahead = Arc::new(Ahead::new(answer, giving));
-        let reader = tokio::spawn(reader::run(Arc::downgrade(&ahead), space));
+    /// The body that gives `answer`; what memory has no room for goes to `spill_dir`. To be called within a runtime.
+    pub fn new(answer: Answer, delivery: Delivery, spill_dir: Option<SpillDir>, pending: Pending) -> Self {
+        let ahead = Arc::new(ReadAhead::new(answer, delivery));
+        let reader = tokio::spawn(reader::run(Arc::downgrade(&ahead), spill_dir));
         Self {
             ahead: Some(ahead),
             done: false,
@@ -63,7 +63,7 @@ impl SeriesBody {
     fn end(&mut self) {
         if let Some(ahead) = self.ahead.take() {
             // The task that reads ahead may hold the answer a moment longer.
-            ahead.leave();
+            ahead.client_left();
         }
         self.reader = None;
     }
@@ -83,13 +83,13 @@ impl http_body::Body for SeriesBody {
         if self.done {
             return Poll::Ready(None);
         }
-        let given = match &self.ahead {
-            Some(ahead) => ready!(ahead.poll_given(cx)),
-            None => Given::End(Status::ok("")),
+        let delivered = match &self.ahead {
+            Some(ahead) => ready!(ahead.poll_delivered(cx)),
+            None => Delivered::End(Status::ok("")),
         };
-        let status = match given {
-            Given::Piece(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
-            Given::End(status) => status,
+        let status = match delivered {
+            Delivered::Piece(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+            Delivered::End(status) => status,
         };
         self.done = true;
         self.end();

@@ -27,7 +27,7 @@ pub trait Labelled {
     "Prometheus sent series out of order; its external labels may just have changed: ask again, and see the log if that \
      does not help"
 )]
-pub struct Disorder;
+pub struct OutOfOrder;
 
 /// A series at its place.
 #[derive(Debug)]
@@ -80,9 +80,9 @@ impl<T: Labelled> Order<T> {
     ///
     /// # Errors
     /// When one came before that may not.
-    pub fn collect(&mut self, series: T) -> Result<(), Disorder> {
+    pub fn collect(&mut self, series: T) -> Result<(), OutOfOrder> {
         if self.sorted {
-            return Err(Disorder);
+            return Err(OutOfOrder);
         }
         self.collected.push_back(series);
         Ok(())
@@ -111,7 +111,7 @@ impl<T: Labelled> Order<T> {
     ///
     /// # Errors
     /// When they are in no such order.
-    pub fn push(&mut self, series: T) -> Result<(), Disorder> {
+    pub fn push(&mut self, series: T) -> Result<(), OutOfOrder> {
         self.sort();
         while let Some(top) = self.stack.last_mut() {
             match top.first.labels().cmp(series.labels()) {
@@ -127,7 +127,7 @@ impl<T: Labelled> Order<T> {
         // The stored labels of each that is held begin with all of the one below it: a longer stack is no such chain,
         // and would hold an answer in any other order whole.
         if !self.stack.is_empty() && self.stack.len() > series.labels().iter().count() {
-            return Err(Disorder);
+            return Err(OutOfOrder);
         }
         let more = Vec::new();
         self.stack.push(Entry { first: series, more });
@@ -151,7 +151,7 @@ impl<T: Labelled> Order<T> {
         clippy::should_implement_trait,
         reason = "it is no iterator: after None there may be more"
     )]
-    pub fn next(&mut self) -> Result<Option<Placed<T>>, Disorder> {
+    pub fn next(&mut self) -> Result<Option<Placed<T>>, OutOfOrder> {
         let was_collected = match (self.certain.front(), self.collected.front()) {
             (Some(certain), Some(collected)) => collected.labels() < certain.labels(),
             (Some(_), None) => false,
@@ -167,7 +167,7 @@ impl<T: Labelled> Order<T> {
             return Ok(None);
         };
         if self.last.as_ref().is_some_and(|last| last > series.labels()) {
-            return Err(Disorder);
+            return Err(OutOfOrder);
         }
         self.last = Some(series.labels().clone());
         Ok(Some(Placed { series, was_collected }))
@@ -288,7 +288,7 @@ mod tests {
     }
 
     /// Takes all whose place is certain.
-    fn drain<T: Labelled>(order: &mut Order<T>, ready: &mut Vec<T>) -> Result<(), Disorder> {
+    fn drain<T: Labelled>(order: &mut Order<T>, ready: &mut Vec<T>) -> Result<(), OutOfOrder> {
         while let Some(placed) = order.next()? {
             ready.push(placed.series);
         }
@@ -362,7 +362,7 @@ mod tests {
         let mut order = Order::new(b"");
         let set = |at: u32| LabelBytes::from_sorted([(&b"a"[..], format!("{at:03}").as_bytes())]);
         let found = (0..100).rev().try_for_each(|at| order.push(set(at)));
-        assert_eq!(found, Err(Disorder));
+        assert_eq!(found, Err(OutOfOrder));
         assert!(order.held() <= 2, "{} held", order.held());
         assert!(order.next().unwrap().is_none());
     }
@@ -375,9 +375,9 @@ mod tests {
             order.push(set(value)).unwrap();
         }
         order.finish();
-        assert_eq!(drain(&mut order, &mut ready), Err(Disorder));
+        assert_eq!(drain(&mut order, &mut ready), Err(OutOfOrder));
         let mut order = Order::new(b"");
         order.push(set("x")).unwrap();
-        assert_eq!(order.collect(set("y")), Err(Disorder));
+        assert_eq!(order.collect(set("y")), Err(OutOfOrder));
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     model::{Matcher, matcher::Op, uvarint::put_uvarint},
     pb::{prometheus::label_matcher::Type, thanos::SeriesRequest},
     storeapi::{
-        View,
+        context::View,
         patterns::Patterns,
         selection::{Selection, select},
     },

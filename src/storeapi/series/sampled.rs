@@ -20,7 +20,7 @@ use crate::{
         samples::{Sampled, SampledError},
         wire::LabelBytes,
     },
-    storeapi::budget::Held,
+    storeapi::budget::Reservation,
 };
 
 /// Decompresses an answer, makes what is sent of it and sorts that; says how many results there were, too. It takes its time.
@@ -28,13 +28,13 @@ use crate::{
 ///
 /// # Errors
 /// An answer that cannot be read; a limit; no memory.
-pub(super) fn answer(samples: Sampled, plan: Plan, read: Held) -> Result<(usize, Answer), Failed> {
-    let (convert, mut making) = (&mut plan.convert.clone(), plan.held.another());
+pub(super) fn answer(samples: Sampled, plan: Plan, read: Reservation) -> Result<(usize, Answer), Failed> {
+    let (convert, mut making) = (&mut plan.convert.clone(), plan.reservation.sibling());
     let (mut answer, mut before) = (Answer::collecting(plan), 0);
     let room = |bytes| {
         // Of one series at a time.
-        making.give_back(std::mem::replace(&mut before, bytes));
-        making.take(bytes)
+        making.release(std::mem::replace(&mut before, bytes));
+        making.reserve(bytes)
     };
     let results = samples.each(room, |stored| {
         if let Some(series) = series(stored, convert)? {
@@ -51,7 +51,7 @@ impl From<SampledError> for Failed {
     fn from(error: SampledError) -> Self {
         let text = error.to_string();
         Self::Status(match error {
-            SampledError::NoRoom(_) => Status::resource_exhausted(text),
+            SampledError::NoMemory(_) => Status::resource_exhausted(text),
             _ => Status::internal(text),
         })
     }

@@ -7,14 +7,14 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use tonic::Status;
 
-use super::{asking::Asked, convert::Convert, encode::OutSeries, query::Query};
+use super::{call::SeriesCall, convert::Convert, encode::OutSeries, query::Query};
 use crate::{
     prometheus::{
         Client,
-        api::{Ask, Question},
+        api::{Question, RequestOptions},
         remote_read::wire::LabelBytes,
     },
-    storeapi::{Context, budget::Held, errors},
+    storeapi::{budget::Reservation, context::Context, errors},
 };
 
 /// What a label set costs beyond its bytes.
@@ -26,40 +26,40 @@ const OVERHEAD: usize = 64;
 /// See [`errors::status`]; `ResourceExhausted` beyond the budget.
 pub(super) async fn read(
     context: &Context,
-    asked: &Asked,
+    call: &SeriesCall,
     convert: &mut Convert,
-    held: &mut Held,
+    reservation: &mut Reservation,
 ) -> Result<Vec<OutSeries>, Status> {
-    let query = &asked.query;
-    let (client, ask) = (&context.client, context.ask(&asked.caller));
+    let query = &call.query;
+    let (client, options) = (&context.client, context.request_options(&call.caller));
     if query.start_ms > query.end_ms {
         return Ok(Vec::new());
     }
     // Prometheus may cut its answer, unless a part of it is not for this shard.
     let limit = if query.shard.is_none() { query.limit } else { 0 };
-    let (mut given, mut sets) = collect((client, &ask), query, limit, convert, held).await?;
-    if limit > 0 && given >= limit && sets.len() < limit {
+    let (mut received, mut sets) = collect((client, &options), query, limit, convert, reservation).await?;
+    if limit > 0 && received >= limit && sets.len() < limit {
         // It did, and what it gave has become fewer: others may have been cut away for those.
-        held.keep(0);
-        (given, sets) = collect((client, &ask), query, 0, convert, held).await?;
+        reservation.shrink_to(0);
+        (received, sets) = collect((client, &options), query, 0, convert, reservation).await?;
     }
-    tracing::debug!(given, sent = sets.len(), "label sets");
+    tracing::debug!(received, sent = sets.len(), "label sets");
     let series = move || {
         let sets = sets.into_iter();
         sets.map(|labels| OutSeries::new(labels, Vec::new())).collect()
     };
     // Of many it takes more than a moment.
-    let made = context.lane.run(series).await;
+    let made = context.pool.run(series).await;
     made.map_err(|lost| Status::internal(lost.to_string()))
 }
 
 /// How many series Prometheus gave, and what they became. No more is read than is wanted.
 async fn collect(
-    (client, ask): (&Client, &Ask),
+    (client, options): (&Client, &RequestOptions),
     query: &Query,
     limit: usize,
     convert: &mut Convert,
-    held: &mut Held,
+    reservation: &mut Reservation,
 ) -> Result<(usize, BTreeSet<LabelBytes>), Status> {
     let question = Question {
         matchers: &query.matchers,
@@ -67,14 +67,14 @@ async fn collect(
         end_ms: query.end_ms,
         limit: i64::try_from(limit).unwrap_or(0),
     };
-    let (mut given, mut sets, mut full) = (0, BTreeSet::new(), None);
-    let mut reading = held.another();
+    let (mut received, mut sets, mut full) = (0, BTreeSet::new(), None);
+    let mut reading = reservation.sibling();
     let take = |stored: LabelBytes| {
-        given += 1;
+        received += 1;
         if let Some(labels) = convert.labels(&stored) {
             let size = labels.as_bytes().len() + OVERHEAD;
             if sets.insert(labels)
-                && let Err(status) = held.add(size, "label sets")
+                && let Err(status) = reservation.reserve_for(size, "label sets")
             {
                 full = Some(status);
                 return ControlFlow::Break(());
@@ -86,11 +86,11 @@ async fn collect(
         }
     };
     client
-        .each_series(&question, ask, take, &mut |bytes| reading.take(bytes))
+        .each_series(&question, options, take, &mut |bytes| reading.reserve(bytes))
         .await
         .map_err(errors::status)?;
     match full {
         Some(status) => Err(status),
-        None => Ok((given, sets)),
+        None => Ok((received, sets)),
     }
 }

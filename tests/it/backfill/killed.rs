@@ -51,7 +51,7 @@ async fn rounds(
     after_round: impl AsyncFn(&BucketView, usize),
 ) -> usize {
     let dir = blocks_of(BLOCKS);
-    let mut moments = StdRng::from_os_rng();
+    let mut moments = StdRng::from_rng(&mut rand::rng());
     let (mut hits, mut halves, mut round) = (0, 0, 0);
     while hits < kills {
         round += 1;
@@ -103,7 +103,7 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_at_random_moments_it_says_so_and_cleans_up() {
     let (dir, weed) = (blocks_of(BLOCKS), Weed::shared().await);
-    let mut moments = StdRng::from_os_rng();
+    let mut moments = StdRng::from_rng(&mut rand::rng());
     let mut cut = 0;
     while cut < 10 {
         let (bucket, log) = (weed.bucket("stopped").await, temp_dir("log"));

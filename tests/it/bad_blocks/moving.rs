@@ -6,7 +6,7 @@ use fs_err as fs;
 use narthex::{
     model::Labels,
     objstore::{self, Limits},
-    shipper::{self, Neighbour, Origin, Policy, Settings, Shipper},
+    shipper::{self, Liveness, Policy, PrometheusStatus, Settings, Shipper},
 };
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
@@ -81,7 +81,7 @@ async fn a_block_that_is_deleted_while_it_travels_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_block_that_prometheus_takes_back_while_it_travels_is_not_committed() {
+async fn a_block_that_prometheus_withdraws_during_its_upload_is_not_committed() {
     let (_server, bucket, sidecar, id, _dirs) = gone_on_its_way(delete_in_place).await;
     let withdrawn = async || (sidecar.metric("narthex_withdrawn_blocks_total").await? == 1.0).then_some(());
     sidecar.wait_until(PATIENCE, "the block is withdrawn", withdrawn).await;
@@ -281,10 +281,10 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
         heartbeat: None,
     };
     let labels = Some(Labels::from_pairs([("cluster", "a")]));
-    let (_origin, origins) = watch::channel(Origin {
+    let (_origin, origins) = watch::channel(PrometheusStatus {
         labels,
-        neighbour: Neighbour::Up,
-        ..Origin::default()
+        liveness: Liveness::Up,
+        ..PrometheusStatus::default()
     });
     let metrics = shipper::Metrics::register(&mut registry);
     let page = || {
@@ -316,6 +316,6 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
     };
     wait_until(PATIENCE, "nothing is quarantined any more", nothing).await;
     stop.cancel();
-    let farewell = shipping.await.unwrap();
-    assert!(farewell.not_durable.is_empty(), "{farewell:?}");
+    let report = shipping.await.unwrap();
+    assert!(report.not_durable.is_empty(), "{report:?}");
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{PATIENCE, args, bucket, log_line, prometheus, seal, sound, wait_for_log};
 use crate::{
-    peer::fake::{Answer, Fake},
+    prometheus::fake::{Answer, Fake},
     rig::{BucketView, Prometheus, Sidecar, Tools, http, process::free_port, prometheus::Options, tools::temp_dir},
     series_faults::scene::Client,
 };

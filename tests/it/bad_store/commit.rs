@@ -77,7 +77,7 @@ async fn a_commit_that_cannot_be_read_back_is_settled_later() {
     let id = seal(&sound(0), sick.stage.dir(), |_| {});
     let told = [
         "level=warn",
-        "shipping is held up",
+        "upload failed, retrying",
         "cannot upload s3://",
         &id,
         "/meta.json: no answer",

@@ -22,9 +22,9 @@ async fn bucket(name: &str) -> S3Client {
     S3Client::new(format!("http://{}", Weed::shared().await.host()), name)
 }
 
-/// The log line of a block that is held up at this bucket.
+/// The log line of a block whose upload to this bucket fails.
 fn held_up<'a>(place: &'a str, id: &'a str) -> [&'a str; 4] {
-    ["level=warn", "shipping is held up", place, id]
+    ["level=warn", "upload failed, retrying", place, id]
 }
 
 /// Writes a shared credentials file by a rename, as whoever rotates keys does.
@@ -100,7 +100,7 @@ async fn wrong_keys_of_the_configuration_are_told_and_nothing_is_sent() {
         // The first one to be looked for may be another of the data directory's blocks.
         wait_for_log(
             &sidecar,
-            &[&["level=warn", "shipping is held up", "/wrong-config"], &said[..]].concat(),
+            &[&["level=warn", "upload failed, retrying", "/wrong-config"], &said[..]].concat(),
         )
         .await;
         assert!(
@@ -147,7 +147,7 @@ async fn a_bucket_that_is_missing_is_told_and_may_come_later() {
         .wait_for_metric("thanos_shipper_dir_sync_failures_total", &[], |count| count >= 3.0)
         .await;
     let log = stage.sidecar.log();
-    assert_eq!(log.matches("shipping is held up").count(), 1, "{log}");
+    assert_eq!(log.matches("upload failed, retrying").count(), 1, "{log}");
     client.create_bucket().await.unwrap();
     stage.wait_for_ledger(&[&id]).await;
     stage.assert_shipped(&[&id]).await;

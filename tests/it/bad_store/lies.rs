@@ -130,7 +130,7 @@ async fn a_visible_block_that_was_damaged_in_the_bucket_is_made_whole_before_it_
     sick.stage.sidecar.start_again();
     let told = [
         "level=warn",
-        "shipping is held up",
+        "upload failed, retrying",
         "cannot list s3://",
         "403 AccessDenied",
         "s3:ListBucket",

@@ -89,9 +89,9 @@ impl Sick {
     }
 
     /// Waits until the log tells of what is wrong in words that hold all of these; meanwhile all is well but for the
-    /// blocks that are held up: only those of `good` are visible and in the ledger.
+    /// blocks that fail to upload: only those of `good` are visible and in the ledger.
     pub(super) async fn fails(&self, said: &[&str], good: &[&str]) {
-        let always = ["level=warn", "shipping is held up", "tried again", &self.place()];
+        let always = ["level=warn", "upload failed, retrying", &self.place()];
         let line = self.stage.wait_for_log(&[&always, said].concat()).await;
         assert!(!line.contains(SECRET_KEY) && !line.contains("Signature="), "{line}");
         self.assert_only(good).await;
@@ -134,10 +134,13 @@ impl Sick {
         self.stage.sidecar.wait_until(PATIENCE, what, arrived).await;
         let quiet = async || {
             let log = self.stage.sidecar.log();
-            let (held, on) = (log.rfind("shipping is held up"), log.rfind("shipping goes on"));
+            let (held, on) = (log.rfind("upload failed, retrying"), log.rfind("shipping works again"));
             (held <= on).then_some(())
         };
-        self.stage.sidecar.wait_until(PATIENCE, "shipping goes on", quiet).await;
+        self.stage
+            .sidecar
+            .wait_until(PATIENCE, "shipping works again", quiet)
+            .await;
         self.stage.assert_shipped(ids).await;
         for (name, value) in [
             ("thanos_shipper_uploads_total", ids.len() as f64),

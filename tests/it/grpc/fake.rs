@@ -107,7 +107,7 @@ impl Metadata for Fake {
             }))),
             "who" => Box::pin(stream::once(async move { Ok(text(who(&caller))) })),
             "place" => Box::pin(first.chain(stream::once(async move {
-                caller.is_at("in the middle of the test");
+                caller.set_stage("in the middle of the test");
                 std::future::pending().await
             }))),
             "endless" => Box::pin(stream::repeat_with(|| Ok(text("x".repeat(64 << 10))))),

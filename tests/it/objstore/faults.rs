@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use narthex::objstore::{ErrorKind, Limits};
+use narthex::objstore::{ErrorKind, Limits, Scope};
 
 use super::{
     content, limits, open, s3_yaml,
@@ -145,6 +145,43 @@ async fn refusals_are_told_apart_and_not_repeated() {
 }
 
 #[tokio::test]
+async fn what_the_store_refuses_of_one_object_concerns_no_other_and_says_what_helps() {
+    let archived =
+        "<Error><Code>InvalidObjectState</Code><Message>no</Message><StorageClass>GLACIER</StorageClass></Error>";
+    let kms = "<Error><Code>AccessDenied</Code><Message>User: arn:aws:iam::1:user/u is not authorized to perform: \
+               kms:Decrypt on resource: arn:aws:kms:eu-west-1:1:key/k</Message></Error>";
+    let encrypted = "<Error><Code>InvalidRequest</Code><Message>The object was stored using a form of Server Side \
+                     Encryption.</Message></Error>";
+    for (status, body, told) in [
+        (
+            "403 Forbidden",
+            archived,
+            "archived (storage class GLACIER): restore it",
+        ),
+        ("403 Forbidden", kms, "kms:Decrypt for the KMS key"),
+        ("400 Bad Request", encrypted, "set sse_config to type SSE-C"),
+    ] {
+        let server = Server::start(move |request, _| match request.target.as_str() {
+            "/thanos/other" => ok("", "good"),
+            _ => answer(status, "", body),
+        })
+        .await;
+        let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
+        for error in [
+            bucket.get("x", 10).await.unwrap_err(),
+            bucket.read("x", 0).await.unwrap_err(),
+        ] {
+            assert_eq!(error.scope(), Scope::Object, "{error}");
+            assert!(!error.kind.is_transient(), "{error}");
+            let said = error.to_string();
+            assert!(said.contains(told) && !said.contains("s3:GetObject"), "{said}");
+        }
+        assert_eq!(server.seen().len(), 2, "another try would end in the same way");
+        assert_eq!(bucket.get("other", 10).await.unwrap(), &b"good"[..]);
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_acknowledgement_is_an_error_of_integrity() {
     let server = Server::start(|_, _| ok("etag: \"e\"\r\nx-amz-checksum-crc32c: AAAAAA==\r\n", "")).await;
     let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits()).await;
@@ -176,14 +213,16 @@ async fn nothing_is_waited_for_without_end() {
 #[tokio::test]
 async fn one_call_makes_no_more_requests_than_configured_whatever_goes_wrong() {
     let busy = || refusal("503 Slow Down", "SlowDown", "not now");
-    for (retries, stalls, expected) in [
+    let cases = [
         // Tried again by the SDK, and then once more by us, on the same account.
         (3, &[2][..], 3),
         (4, &[1, 2], 2),
         (4, &[1, 3], 3),
         (1, &[1], 1),
         (2, &[2], 2),
-    ] {
+    ];
+    // Side by side: each waits for its stalls.
+    let cases = cases.map(async |(retries, stalls, expected)| {
         let server = Server::start(move |_, number| match stalls.contains(&number) {
             true => Act::Stall(0),
             false => busy(),
@@ -207,7 +246,8 @@ async fn one_call_makes_no_more_requests_than_configured_whatever_goes_wrong() {
             assert_eq!(server.seen().len(), expected, "{way} {case}");
             server.forget();
         }
-    }
+    });
+    futures_util::future::join_all(cases).await;
 }
 
 #[tokio::test]

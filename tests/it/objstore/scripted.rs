@@ -85,6 +85,7 @@ impl Server {
     }
 
     pub(super) async fn start(script: impl Fn(&Request, usize) -> Act + Send + Sync + 'static) -> Self {
+        crate::rig::limit::begin();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
             host: listener.local_addr().unwrap().to_string(),

@@ -258,7 +258,9 @@ async fn at_most_so_many_requests_run_at_once() {
         peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let running = Arc::clone(&running);
         // Before it is answered: the next request may come at once.
-        let ends = Box::new(move || drop(running.fetch_sub(1, Ordering::SeqCst)));
+        let ends = Box::new(move || {
+            running.fetch_sub(1, Ordering::SeqCst);
+        });
         let Act::Answer(answer) = take(request) else {
             unreachable!()
         };

@@ -97,7 +97,7 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_fetched_again() {
     let data = |name: &str| name.ends_with("index") || name.contains("/chunks/");
     let gets = || server.count(|seen| seen.method == "GET" && data(&seen.key));
     let due = BLOCKS as usize * OBJECTS;
-    let mut moments = StdRng::from_os_rng();
+    let mut moments = StdRng::from_rng(&mut rand::rng());
     let (mut hits, mut halves, mut round) = (0, 0, 0);
     while hits < ALL {
         round += 1;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fs_err as fs;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 
 use super::scene::{EU, Listed, Scene};

@@ -38,7 +38,11 @@ async fn killed_twenty_five_times_on_the_way_to_a_directory() {
 }
 
 async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&Path>, kills: usize) {
-    let (dir, mut bytes, mut moments) = (temp_dir("killed"), StdRng::seed_from_u64(1), StdRng::from_os_rng());
+    let (dir, mut bytes, mut moments) = (
+        temp_dir("killed"),
+        StdRng::seed_from_u64(1),
+        StdRng::from_rng(&mut rand::rng()),
+    );
     let data = dir.path();
     for slot in 0..BACKLOG {
         seal(data, slot as u64, SEGMENT, &mut bytes);

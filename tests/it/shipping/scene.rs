@@ -14,7 +14,7 @@ use std::{
 
 use fs_err as fs;
 use narthex::shipper::QUIET;
-use rand::{RngCore, rngs::StdRng};
+use rand::{Rng, rngs::StdRng};
 use serde_json::Value;
 
 use crate::rig::{BucketView, Prometheus, Sidecar, blocks, blocks::Spec, prometheus::sealed, wait_until};

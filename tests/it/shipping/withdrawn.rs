@@ -1,4 +1,4 @@
-//! A Prometheus that takes back what it has sealed. While a reload of its blocks fails, here for a block without an index
+//! A Prometheus that deletes again what it has sealed. While a reload of its blocks fails, here for a block without an index
 //! that somebody has copied in, it removes each new block in place, milliseconds after the rename, and seals the same range
 //! again under another name.
 
@@ -15,11 +15,11 @@ use crate::rig::{
     wait_until,
 };
 
-/// So many times Prometheus takes a block back. It waits 1, 2, 4, ... s before it tries again.
+/// So many times Prometheus withdraws a block. It waits 1, 2, 4, ... s before it tries again.
 const TIMES: f64 = 5.0;
 
 #[tokio::test]
-async fn blocks_that_prometheus_takes_back_are_not_committed() {
+async fn blocks_that_prometheus_withdraws_are_not_committed() {
     let mut legs = Tools::find().legs;
     // The oldest and the newest.
     let inner = 1..legs.len().max(2) - 1;

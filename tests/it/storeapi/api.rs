@@ -13,7 +13,7 @@ use narthex::{
     },
     prometheus::{
         ErrorKind,
-        api::{Ask, Question},
+        api::{Question, RequestOptions},
     },
 };
 use serde_json::json;
@@ -24,7 +24,7 @@ use super::{
     stage::{PATIENCE, Scene, all},
 };
 use crate::{
-    peer::fake::{Answer, Fake, prometheus},
+    prometheus::fake::{Answer, Fake, prometheus},
     rig::wait_until,
 };
 
@@ -51,8 +51,8 @@ pub(super) fn text(status: u16, body: &str) -> Answer {
 }
 
 /// With time enough.
-fn soon() -> Ask {
-    Ask::until(tokio::time::Instant::now() + PATIENCE)
+fn soon() -> RequestOptions {
+    RequestOptions::until(tokio::time::Instant::now() + PATIENCE)
 }
 
 /// The last path with its parameters that was asked for.

@@ -28,7 +28,7 @@ use super::{
     stage::{PATIENCE, Scene, all},
 };
 use crate::{
-    peer::fake::Answer,
+    prometheus::fake::Answer,
     rig::{Prometheus, Tools, http, prometheus::Options, wait_until},
 };
 

@@ -21,7 +21,7 @@ use super::{
     api::{asked, every_service, fake, names, success},
     stage::{PATIENCE, Scene, all},
 };
-use crate::{peer::fake::Answer, rig::wait_until};
+use crate::{prometheus::fake::Answer, rig::wait_until};
 
 fn targets(scene: &Scene) -> impl Future<Output = Result<usize, Status>> + use<> {
     let mut client = TargetsClient::new(scene.channel.clone());
@@ -29,7 +29,7 @@ fn targets(scene: &Scene) -> impl Future<Output = Result<usize, Status>> + use<>
 }
 
 /// Labels are answered, targets never.
-fn half_dead() -> crate::peer::fake::Fake {
+fn half_dead() -> crate::prometheus::fake::Fake {
     fake("3.5.0", |path| match path.starts_with("/api/v1/labels") {
         true => success(json!(["x"])),
         false => Answer::Stall,

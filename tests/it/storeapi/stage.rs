@@ -13,14 +13,14 @@ use narthex::{
         FILE_DESCRIPTOR_SET,
         thanos::{Label, ZLabelSet},
     },
-    prometheus::{Client, HttpClientConfig, Peer, peer::Settings},
+    prometheus::{Client, Heartbeat, HttpClientConfig, heartbeat::Settings},
     storeapi::{
         self, Context,
         budget::Budget,
         patterns::Patterns,
-        series::{Series, Slow, ahead::room::Room, limits::Limits},
+        series::{Series, SlowClients, limits::Limits, read_ahead::memory::Memory},
     },
-    threads::Lane,
+    threads::BlockingPool,
 };
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -32,7 +32,7 @@ use tonic::{
 };
 
 use crate::{
-    peer::fake::{Answer, Fake},
+    prometheus::fake::{Answer, Fake},
     rig::{Metrics, Prometheus, Tools, http, prometheus::Options, wait_until},
 };
 
@@ -193,7 +193,7 @@ impl Scene {
             extra_labels: narthex::model::Labels::default(),
             validation: None,
         };
-        let peer = Peer::new(client.clone(), settings, &mut registry);
+        let peer = Heartbeat::new(client.clone(), settings, &mut registry);
         let mut snapshots = peer.snapshots();
         let stored_names = peer.stored_names();
         let token = CancellationToken::new();
@@ -204,7 +204,7 @@ impl Scene {
         let ready = probe.condition("test");
         ready.set(Ok(()));
         client.register_metrics(&mut registry);
-        let lane = Lane::new(2);
+        let pool = BlockingPool::new(2);
         let context = Context {
             client,
             snapshots,
@@ -213,8 +213,8 @@ impl Scene {
             min_time: TimeOrDuration::At(-62_167_219_200_000),
             stored_names,
             budget: Budget::new(256 << 20),
-            patterns: Patterns::new(lane.clone()),
-            lane,
+            patterns: Patterns::new(pool.clone()),
+            pool,
             timeout: Duration::from_secs(120),
         };
         let channel = serve(context.clone(), &mut registry, token.clone()).await;
@@ -260,9 +260,9 @@ impl Scene {
 /// Serves as the program does.
 async fn serve(context: Context, registry: &mut Registry, token: CancellationToken) -> Channel {
     let limits = Limits { series: 0, samples: 0 };
-    let slow = Slow {
-        room: Room::new(context.budget.clone(), 64 << 20),
-        space: None,
+    let slow = SlowClients {
+        memory: Memory::new(context.budget.clone(), 64 << 20),
+        spill_dir: None,
         patience: PATIENCE,
     };
     let series = Series::new(context.clone(), limits, slow, registry);

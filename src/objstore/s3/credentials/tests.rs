@@ -291,6 +291,67 @@ async fn the_instance_s_metadata_come_last() {
     assert_eq!(keys(&config, env([])).await, found("ia", "ib", Some("ic")));
 }
 
+/// What a metadata service without tokens does with a PUT.
+#[derive(Clone, Copy)]
+enum Put {
+    Refuse(u16),
+    /// As with a hop limit of 1: the answer does not arrive.
+    Swallow,
+}
+
+/// A metadata service that gives no tokens, and answers without one if `version_1`.
+async fn without_tokens(put: Put, version_1: bool) -> String {
+    let address = serve(None, move |mut seen: Seen| async move {
+        match (seen.head.method.as_str(), put) {
+            ("PUT", Put::Refuse(status)) => return answer(status, ""),
+            ("PUT", Put::Swallow) => std::future::pending().await,
+            _ => {}
+        }
+        assert_eq!(seen.header("x-aws-ec2-metadata-token"), "", "nothing is made up");
+        if !version_1 {
+            return answer(401, "");
+        }
+        let token = "session".parse().unwrap();
+        seen.head.headers.insert("x-aws-ec2-metadata-token", token);
+        metadata(seen).await
+    })
+    .await;
+    format!("  sts_endpoint: http://{address}\n")
+}
+
+#[tokio::test]
+async fn a_metadata_service_without_tokens_is_asked_without_one() {
+    for put in [403, 404, 405, 501].map(Put::Refuse).into_iter().chain([Put::Swallow]) {
+        let config = configured(&without_tokens(put, true).await);
+        assert_eq!(keys(&config, env([])).await, found("ia", "ib", Some("ic")));
+    }
+}
+
+#[tokio::test]
+async fn a_metadata_service_that_wants_tokens_and_gives_none_is_told_with_the_cause() {
+    for (put, cause) in [
+        (Put::Swallow, "HttpPutResponseHopLimit to 2"),
+        (Put::Refuse(404), "answers 404 to the request for a token"),
+    ] {
+        let config = configured(&without_tokens(put, false).await);
+        let error = keys(&config, env([])).await.unwrap_err();
+        assert!(
+            error.contains("instance metadata failed")
+                && error.contains("without a token it answers 401")
+                && error.contains(cause),
+            "{error}"
+        );
+    }
+    let config = configured(&without_tokens(Put::Swallow, true).await);
+    let error = keys(&config, env([("AWS_EC2_METADATA_V1_DISABLED", "true")]))
+        .await
+        .unwrap_err();
+    assert!(
+        error.contains("HttpPutResponseHopLimit to 2") && error.contains("AWS_EC2_METADATA_V1_DISABLED"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn where_nothing_is_found_the_error_lists_what_was_tried() {
     let config = configured(&nowhere().await);
@@ -384,6 +445,25 @@ async fn a_container_s_identity_is_found_by_either_chain() {
             "{child}: {told}"
         );
         assert_eq!(asked.load(Ordering::SeqCst), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_metadata_service_without_tokens_will_do_for_either_chain() {
+    let dir = tempdir().unwrap();
+    for child in ["child_of_the_chain", "child_of_the_sdk"] {
+        let line = without_tokens(Put::Refuse(405), true).await;
+        let url = line.trim().strip_prefix("sts_endpoint: ").unwrap().to_owned();
+        let home = dir.path().to_str().unwrap().to_owned();
+        let told = tokio::task::spawn_blocking(move || {
+            let variables = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str()), ("HOME", &home)];
+            in_child(child, &variables)
+        });
+        let told = told.await.unwrap();
+        assert!(
+            told.contains(r#"found Ok(("ia", "ib", Some("ic")))"#),
+            "{child}: {told}"
+        );
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Answer {
     pub(super) our_time: Option<String>,
     /// The header or argument that the refusal is about, where the store names it.
     pub(super) about: Option<String>,
+    /// The storage class of the object, where the refusal is about that.
+    pub(super) storage_class: Option<String>,
     pub(super) request_id: Option<String>,
 }
 
@@ -45,6 +47,7 @@ impl Answer {
             their_time: told("ServerTime").or_else(|| header("date")),
             our_time: told("RequestTime"),
             about: told("Header").or_else(|| told("ArgumentName")),
+            storage_class: told("StorageClass"),
             request_id: header("x-amz-request-id").map(|id| tidy(&id)),
         }
     }
@@ -123,7 +126,9 @@ fn kind(op: Op, answer: &Answer) -> ErrorKind {
         | "AuthFailure"
         | "MissingAuthenticationToken"
         | "NotSignedUp"
-        | "UnauthorizedAccess" => Credentials,
+        | "UnauthorizedAccess"
+        | "AccountProblem"
+        | "AllAccessDisabled" => Credentials,
         "AuthorizationHeaderMalformed" if answer.region.is_none() && !answer.message.contains("region") => Credentials,
         "AuthorizationHeaderMalformed"
         | "PermanentRedirect"
@@ -153,14 +158,12 @@ fn kind(op: Op, answer: &Answer) -> ErrorKind {
         "InternalError" | "KMS.KMSInternalException" | "KMS.InternalException" | "KMS.DependencyTimeoutException" => {
             Server
         }
-        "InvalidObjectState" => Refused,
         "InvalidStorageClass" => Configuration,
-        _ if op == Op::Get && other_key(answer) => Refused,
-        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "KMS.AccessDeniedException" => Forbidden,
-        // The key of one object, or the one that all are to be sent with.
-        code if code.starts_with("KMS.") && op == Op::Upload => Configuration,
-        code if code.starts_with("KMS.") => Refused,
-        _ => kind_of_status(op, answer),
+        _ => match obstacle(op, answer) {
+            Some(obstacle) => kind_of_obstacle(op, obstacle, answer),
+            None if answer.code == "AccessDenied" => Forbidden,
+            None => kind_of_status(op, answer),
+        },
     }
 }
 
@@ -184,10 +187,52 @@ fn kind_of_status(op: Op, answer: &Answer) -> ErrorKind {
     }
 }
 
-/// Whether an object is refused since it was encrypted with a key that the request does not have.
-fn other_key(answer: &Answer) -> bool {
-    let words = ["encrypt", "customer key", "customer-key", "customerkey", "sse-c"];
-    matches!(answer.status, 400 | 403) && !answer.code.starts_with("KMS.") && answer.speaks_of(&words)
+/// Why a store refuses one object, whatever may be done with the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    /// It is in an archive, and must be restored before it can be read.
+    Archived,
+    /// It was encrypted with a customer's key (SSE-C) that the request does not have.
+    CustomerKey,
+    /// It was encrypted with a key of a key management service that is disabled, gone, or not for us. An upload is refused
+    /// for the key that the configuration names.
+    KmsKey,
+    /// It may not be replaced: object lock, a retention policy.
+    Locked,
+}
+
+fn obstacle(op: Op, answer: &Answer) -> Option<Obstacle> {
+    if answer.code == "InvalidObjectState" {
+        return Some(Obstacle::Archived);
+    }
+    if answer.code.starts_with("KMS.") {
+        return Some(Obstacle::KmsKey);
+    }
+    if !matches!(answer.status, 400 | 403 | 409 | 501) {
+        return None;
+    }
+    // Such a message names users, buckets and keys, which may be called anything; the action alone tells.
+    if let Some((_, action)) = answer.message.split_once("not authorized to perform: ") {
+        return action.starts_with("kms:").then_some(Obstacle::KmsKey);
+    }
+    match op {
+        Op::Get | Op::Upload if answer.speaks_of(&["kms", "key management"]) => Some(Obstacle::KmsKey),
+        Op::Get if answer.speaks_of(CUSTOMER_KEY) => Some(Obstacle::CustomerKey),
+        Op::Get if answer.speaks_of(&["archive", "glacier", "notrestored"]) => Some(Obstacle::Archived),
+        Op::Upload if answer.speaks_of(&["objectlocked", "object lock", "worm", "retention"]) => Some(Obstacle::Locked),
+        _ => None,
+    }
+}
+
+/// Words by which a refusal is known to be about a customer's key.
+const CUSTOMER_KEY: &[&str] = &["encrypt", "customer key", "customer-key", "customerkey", "sse-c"];
+
+fn kind_of_obstacle(op: Op, obstacle: Obstacle, answer: &Answer) -> ErrorKind {
+    match (obstacle, op, answer.status) {
+        (Obstacle::KmsKey, Op::Get | Op::Upload, 403) => ErrorKind::Forbidden,
+        (Obstacle::KmsKey, Op::Upload, _) => ErrorKind::Configuration,
+        _ => ErrorKind::Refused,
+    }
 }
 
 fn help(op: Op, kind: ErrorKind, answer: &Answer, key_file: Option<&Path>) -> Option<String> {
@@ -200,6 +245,9 @@ fn help(op: Op, kind: ErrorKind, answer: &Answer, key_file: Option<&Path>) -> Op
             }
             "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => {
                 "the temporary credentials have expired: renew them, or let their source do so".to_owned()
+            }
+            "AccountProblem" | "AllAccessDisabled" => {
+                "the store has closed the account or the bucket: ask its operator, or look at the bill".to_owned()
             }
             _ => "check the access key, or where credentials come from".to_owned(),
         },
@@ -215,10 +263,20 @@ fn help(op: Op, kind: ErrorKind, answer: &Answer, key_file: Option<&Path>) -> Op
 }
 
 fn refused(op: Op, answer: &Answer, key_file: Option<&Path>) -> Option<String> {
-    Some(match (answer.code.as_str(), answer.status) {
-        ("InvalidObjectState", _) => {
-            "the object is archived: restore it from the archive (RestoreObject), then it can be read".to_owned()
+    match obstacle(op, answer) {
+        Some(Obstacle::Archived) => return Some(archived(answer)),
+        Some(Obstacle::CustomerKey) => return Some(wrong_key(key_file)),
+        Some(Obstacle::KmsKey) => {
+            let help = "the KMS key that the object was encrypted with cannot be used: check its state, and whether it was \
+                        deleted";
+            return Some(help.to_owned());
         }
+        Some(Obstacle::Locked) => {
+            return Some("the object is locked: its retention must end before it can be replaced".to_owned());
+        }
+        None => {}
+    }
+    Some(match (answer.code.as_str(), answer.status) {
         ("EntityTooLarge" | "MaxMessageLengthExceeded", _) => {
             "more than this store takes in one request: disable_multipart must be off, or part_size smaller".to_owned()
         }
@@ -227,14 +285,16 @@ fn refused(op: Op, answer: &Answer, key_file: Option<&Path>) -> Option<String> {
                      helps, and disable_multipart must be off"
                 .to_owned()
         }
-        (code, _) if code.starts_with("KMS.") => {
-            "check the state of the KMS key that the object was encrypted with".into()
-        }
-        _ if op == Op::Get && other_key(answer) => wrong_key(key_file),
-        // Answers to HEAD say nothing but this.
-        ("", 400) if op == Op::Get && key_file.is_some() => wrong_key(key_file),
+        // An answer to HEAD has no words: the commonest reason.
+        ("", 400) if op == Op::Get => wrong_key(key_file),
         _ => return None,
     })
+}
+
+fn archived(answer: &Answer) -> String {
+    let class = answer.storage_class.as_ref();
+    let class = class.map_or_else(String::new, |class| format!(" (storage class {class})"));
+    format!("the object is archived{class}: restore it from the archive (RestoreObject), then it can be read")
 }
 
 fn wrong_key(key_file: Option<&Path>) -> String {
@@ -244,9 +304,11 @@ fn wrong_key(key_file: Option<&Path>) -> String {
              none: read it with the key that it was sent with",
             file.display()
         ),
-        None => "the object is encrypted with a customer's key: set sse_config to type SSE-C with the key that it was \
-                 sent with"
-            .to_owned(),
+        None => {
+            "the object seems to be encrypted with a customer's key: set sse_config to type SSE-C with the key that \
+                 it was sent with"
+                .to_owned()
+        }
     }
 }
 
@@ -255,18 +317,22 @@ fn configuration(answer: &Answer) -> &'static str {
         "InvalidStorageClass" => {
             "put_user_metadata asks for a storage class (X-Amz-Storage-Class) that this store lacks"
         }
-        code if code.starts_with("KMS.") => "check sse_config.kms_key_id and the key's state",
+        _ if obstacle(Op::Upload, answer) == Some(Obstacle::KmsKey) => {
+            "check sse_config.kms_key_id and the key's state"
+        }
         _ => "the store cannot do what the configuration asks of every object: see put_user_metadata and sse_config",
     }
 }
 
 fn forbidden(op: Op, answer: &Answer, key_file: Option<&Path>) -> String {
-    let kms = answer.code.starts_with("KMS.");
+    let kms = obstacle(op, answer) == Some(Obstacle::KmsKey);
     match op {
         Op::Upload if kms => {
             "the credentials need kms:GenerateDataKey and kms:Decrypt for sse_config.kms_key_id".to_owned()
         }
-        Op::Get if kms => "the credentials need kms:Decrypt for the key that the object was encrypted with".to_owned(),
+        Op::Get if kms => {
+            "the credentials need kms:Decrypt for the KMS key that the object was encrypted with".to_owned()
+        }
         Op::Upload => {
             "the credentials need s3:PutObject here (with SSE-KMS also kms:GenerateDataKey and kms:Decrypt)".to_owned()
         }

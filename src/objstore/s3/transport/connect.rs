@@ -36,7 +36,8 @@ use super::{
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Which proxies to use, by Go's rules: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` in either case; never for this host
-/// itself, and, since no proxy could reach the same one, never for link-local addresses (metadata services).
+/// itself, and, since no proxy could reach the same one, never for link-local addresses and those that Amazon gives its
+/// metadata services (fd00:ec2::/32).
 #[derive(Debug)]
 pub(in crate::objstore::s3) struct Proxies(Matcher);
 
@@ -67,7 +68,9 @@ impl Proxies {
         let host = uri.host()?.trim_matches(['[', ']']);
         let near = match host.parse() {
             Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local(),
-            Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unicast_link_local(),
+            Ok(IpAddr::V6(ip)) => {
+                ip.is_loopback() || ip.is_unicast_link_local() || ip.segments()[..2] == [0xfd00, 0xec2]
+            }
             Err(_) => host.eq_ignore_ascii_case("localhost"),
         };
         if near { None } else { self.0.intercept(uri) }
@@ -211,12 +214,9 @@ impl Direct {
         let connecting = TlsConnector::from(self.tls.config().await?).connect(name, io);
         let connected = match self.handshake {
             None => connecting.await,
-            Some(limit) => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
-                Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    Slow::new("the TLS handshake", limit),
-                ))
-            }),
+            Some(limit) => tokio::time::timeout(limit, connecting)
+                .await
+                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, Slow::handshake(limit)))),
         };
         let io = connected.map_err(|source| Handshake {
             host: host.to_owned(),

@@ -9,11 +9,24 @@ use aws_smithy_runtime_api::{box_error::BoxError, client::result::ConnectorError
 pub(super) struct Slow {
     what: &'static str,
     limit: Duration,
+    /// Whether it was the answer.
+    answer: bool,
 }
 
 impl Slow {
-    pub(super) fn new(what: &'static str, limit: Duration) -> Self {
-        Self { what, limit }
+    pub(super) fn handshake(limit: Duration) -> Self {
+        let (what, answer) = ("the TLS handshake", false);
+        Self { what, limit, answer }
+    }
+
+    pub(super) fn answer(limit: Duration) -> Self {
+        let (what, answer) = ("an answer", true);
+        Self { what, limit, answer }
+    }
+
+    pub(super) fn answer_after_body(limit: Duration) -> Self {
+        let (what, answer) = ("an answer after the request was sent", true);
+        Self { what, limit, answer }
     }
 }
 
@@ -24,6 +37,18 @@ impl fmt::Display for Slow {
 }
 
 impl Error for Slow {}
+
+/// Whether the connection stood and no answer came in time.
+pub(in crate::objstore::s3) fn no_answer(error: &ConnectorError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref().is_some_and(|slow: &Slow| slow.answer) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
 
 /// A TLS handshake that failed.
 #[derive(Debug)]

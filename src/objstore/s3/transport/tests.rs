@@ -298,6 +298,7 @@ async fn proxies_are_used_as_the_environment_says() {
         "http://127.0.0.1/",
         "http://[::1]/",
         "http://169.254.169.254/",
+        "http://[fd00:ec2::23]/",
     ] {
         assert!(direct(near, ""), "{near}");
     }

@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, BytesMut};
 use flate2::{Compress, Compression, Crc, FlushCompress, Status as Progress, bufread::MultiGzDecoder};
 
-use super::{Broken, broken};
+use super::encoder::{self, Broken, broken, read_all};
 
 /// Deflate, no extra fields, no time, an unknown system.
 const HEAD: &[u8; 10] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff";
@@ -38,7 +38,7 @@ impl Encoder {
     }
 }
 
-impl super::Encoder for Encoder {
+impl encoder::Encoder for Encoder {
     fn begin(&mut self, out: &mut BytesMut) {
         self.deflate.reset();
         self.crc.reset();
@@ -66,5 +66,5 @@ impl super::Encoder for Encoder {
 }
 
 pub(super) fn decompress(message: &[u8], limit: usize, out: &mut BytesMut) -> Result<(), Broken> {
-    super::read_all(MultiGzDecoder::new(message), limit, out)
+    read_all(MultiGzDecoder::new(message), limit, out)
 }

@@ -9,7 +9,7 @@ use std::cmp::min;
 use bytes::{BufMut as _, BytesMut};
 use snap::{raw, read::FrameDecoder};
 
-use super::{Broken, broken};
+use super::encoder::{self, Broken, broken, read_all};
 
 /// The chunk that every stream starts with.
 const START: &[u8; 10] = b"\xff\x06\x00\x00sNaPpY";
@@ -55,7 +55,7 @@ impl Encoder {
     }
 }
 
-impl super::Encoder for Encoder {
+impl encoder::Encoder for Encoder {
     fn begin(&mut self, out: &mut BytesMut) {
         self.held.clear();
         out.put_slice(START);
@@ -111,5 +111,5 @@ fn chunk_of(raw: &mut raw::Encoder, packed: &mut Vec<u8>, content: &[u8], out: &
 }
 
 pub(super) fn decompress(message: &[u8], limit: usize, out: &mut BytesMut) -> Result<(), Broken> {
-    super::read_all(FrameDecoder::new(message), limit, out)
+    read_all(FrameDecoder::new(message), limit, out)
 }

@@ -59,8 +59,8 @@ fn what_go_wrote_is_read() {
     ] {
         let message = bytes(message);
         assert_eq!(plain(codec, &message, wanted.len()).unwrap(), wanted);
-        let late = plain(codec, &message, wanted.len() - 1).unwrap_err();
-        assert_eq!(late.code(), tonic::Code::ResourceExhausted, "{late:?}");
+        let too_long = plain(codec, &message, wanted.len() - 1).unwrap_err();
+        assert_eq!(too_long.code(), tonic::Code::ResourceExhausted, "{too_long:?}");
         for cut in 0..message.len() {
             match plain(codec, &message[..cut], usize::MAX) {
                 Err(error) => assert_eq!(error.code(), tonic::Code::Internal, "{error:?}"),

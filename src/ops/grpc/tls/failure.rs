@@ -5,7 +5,8 @@ use std::{io, net::SocketAddr};
 use rustls::{CertificateError, Error, InvalidMessage, PeerIncompatible};
 use tracing::{debug, warn};
 
-use super::{CLIENT_CA, MIN_VERSION, Tls};
+use super::error::{CLIENT_CA, MIN_VERSION};
+use crate::ops::log_limit::LogLimit;
 
 /// What was wrong, as metrics tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,13 +135,13 @@ impl Failure {
     }
 
     /// Says it in the log; as a warning only where somebody has to do something, and not too often.
-    pub(in crate::ops::grpc) fn tell(&self, peer: SocketAddr, tls: &Tls) {
+    pub(in crate::ops::grpc) fn log(&self, peer: SocketAddr, limit: &LogLimit) {
         let reason = self.reason.name();
         if self.reason == Reason::Left {
             // Probes of a port look like this.
             debug!(%peer, reason, problem = self.text, "a TLS handshake failed");
-        } else if let Some(unsaid) = tls.0.failures.now() {
-            warn!(%peer, reason, problem = self.text, unsaid, "a TLS handshake with a gRPC client failed");
+        } else if let Some(suppressed) = limit.check() {
+            warn!(%peer, reason, problem = self.text, suppressed, "a TLS handshake with a gRPC client failed");
         }
     }
 }

@@ -6,7 +6,7 @@ use rustls::{
 };
 use tracing::warn;
 
-use super::{CIPHERS, CURVES, TlsError, flag};
+use super::error::{CIPHERS, CURVES, TlsError, flag};
 
 /// Cipher suites that Go takes by name. Where nothing stands beside one it belongs to TLS 1.3, and is offered anyway, or
 /// is too weak to be offered here.

@@ -101,22 +101,22 @@ fn changed_files_are_read_again_and_bad_ones_leave_the_old_in_use() {
         .unwrap();
     let config = || tls.0.config.load_full();
     let first = config();
-    tls.0.look();
+    tls.0.reload_if_changed();
     assert!(Arc::ptr_eq(&first, &config()), "nothing has changed");
 
     fs_err::remove_file(&link).unwrap();
-    tls.0.look();
+    tls.0.reload_if_changed();
     assert!(Arc::ptr_eq(&first, &config()), "gone files leave the old ones in use");
     symlink("2", &link).unwrap();
-    tls.0.look();
+    tls.0.reload_if_changed();
     let second = config();
     assert!(!Arc::ptr_eq(&first, &second));
 
     fs_err::write(link.join("tls.key"), "half").unwrap();
-    tls.0.look();
-    tls.0.look();
+    tls.0.reload_if_changed();
+    tls.0.reload_if_changed();
     assert!(Arc::ptr_eq(&second, &config()));
     write_pair(&link, "3");
-    tls.0.look();
+    tls.0.reload_if_changed();
     assert!(!Arc::ptr_eq(&second, &config()));
 }

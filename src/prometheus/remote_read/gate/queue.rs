@@ -1,10 +1,53 @@
 //! Calls that wait, by client: clients take turns, and each is served in the order in which its calls came. Pure.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 
-use super::{ClientKey, Shed};
+/// Calls that may wait at once.
+pub(super) const WAITING_MAX: usize = 1000;
+
+/// A call that did not get its turn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Shed {
+    /// Too many wait already, and no client has more of them than this one.
+    #[error(
+        "{WAITING_MAX} calls already wait for Prometheus, which takes {slots} remote reads at once from narthex, and no \
+         client has more of them than this one: ask less at once, or raise Prometheus' \
+         --storage.remote.read-concurrent-limit"
+    )]
+    Full {
+        /// The calls that may run at once.
+        slots: usize,
+    },
+    /// Its turn did not come in time.
+    #[error(
+        "waited {waited:?} for one of {slots} remote reads of Prometheus: ask less at once, or raise Prometheus' \
+         --storage.remote.read-concurrent-limit"
+    )]
+    TooLate {
+        /// How long it waited.
+        waited: Duration,
+        /// The calls that may run at once.
+        slots: usize,
+    },
+}
+
+/// Whose turn it is: a host, whatever its port, since a client may have many connections. Those that are not known count
+/// as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientKey(Option<IpAddr>);
+
+impl From<Option<SocketAddr>> for ClientKey {
+    fn from(peer: Option<SocketAddr>) -> Self {
+        // A port that listens for both kinds shows addresses of the old kind in the new one's dress.
+        Self(peer.map(|peer| peer.ip().to_canonical()))
+    }
+}
 
 /// A call that waits.
 #[derive(Debug)]
@@ -12,13 +55,13 @@ pub(super) struct Waiter {
     /// By which it is found again.
     pub(super) number: u64,
     /// Takes its turn, or why it gets none.
-    pub(super) teller: oneshot::Sender<Result<(), Shed>>,
+    pub(super) sender: oneshot::Sender<Result<(), Shed>>,
 }
 
 impl Waiter {
     /// Tells it. One that is just being dropped finds the answer all the same.
-    pub(super) fn tell(self, answer: Result<(), Shed>) {
-        let _ = self.teller.send(answer);
+    pub(super) fn answer(self, answer: Result<(), Shed>) {
+        let _ = self.sender.send(answer);
     }
 }
 

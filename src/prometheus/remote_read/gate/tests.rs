@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, future::Future, pin::Pin, task::Poll};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, task::Poll};
 
 use proptest::prelude::*;
 
@@ -10,21 +10,21 @@ fn client(number: u8) -> ClientKey {
     Some(SocketAddr::from(([10, 0, 0, number], 1000))).into()
 }
 
-async fn at_once(gate: &Gate) -> Pass {
-    let mut enter = std::pin::pin!(gate.enter(client(0), LONG));
-    match futures_util::poll!(enter.as_mut()) {
-        Poll::Ready(pass) => pass.unwrap(),
+async fn at_once(gate: &Gate) -> Permit {
+    let mut acquire = std::pin::pin!(gate.acquire(client(0), LONG));
+    match futures_util::poll!(acquire.as_mut()) {
+        Poll::Ready(permit) => permit.unwrap(),
         Poll::Pending => panic!("there is no place"),
     }
 }
 
 #[test]
 fn there_is_one_place_fewer_than_prometheus_has() {
-    assert_eq!(places(Some("10")), 9);
-    assert_eq!(places(Some("1")), 1);
-    assert_eq!(places(Some("0")), 1);
-    assert_eq!(places(Some("many")), 9);
-    assert_eq!(places(None), 9);
+    assert_eq!(slots(Some("10")), 9);
+    assert_eq!(slots(Some("1")), 1);
+    assert_eq!(slots(Some("0")), 1);
+    assert_eq!(slots(Some("many")), 9);
+    assert_eq!(slots(None), 9);
 }
 
 #[test]
@@ -41,8 +41,8 @@ fn a_client_is_a_host_whatever_its_port_and_however_its_address_is_written() {
 async fn turns_come_in_order_and_a_dropped_wait_leaves_the_queue() {
     let gate = Gate::new(1);
     let first = at_once(&gate).await;
-    let mut second = Box::pin(gate.enter(client(0), LONG));
-    let mut third = Box::pin(gate.enter(client(0), LONG));
+    let mut second = Box::pin(gate.acquire(client(0), LONG));
+    let mut third = Box::pin(gate.acquire(client(0), LONG));
     assert!(futures_util::poll!(second.as_mut()).is_pending());
     assert!(futures_util::poll!(third.as_mut()).is_pending());
     assert_eq!((gate.waiting(), gate.in_flight()), (2, 1));
@@ -56,30 +56,30 @@ async fn turns_come_in_order_and_a_dropped_wait_leaves_the_queue() {
 #[tokio::test(start_paused = true)]
 async fn clients_take_turns() {
     let gate = Gate::new(1);
-    let mut pass = at_once(&gate).await;
+    let mut permit = at_once(&gate).await;
     let mut calls = Vec::new();
     for (number, name) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (2, "b2"), (3, "c1")] {
         let gate = gate.clone();
-        let mut call = Box::pin(async move { (name, gate.enter(client(number), None).await.unwrap()) });
+        let mut call = Box::pin(async move { (name, gate.acquire(client(number), None).await.unwrap()) });
         assert!(futures_util::poll!(call.as_mut()).is_pending());
         calls.push(call);
     }
     let mut order = Vec::new();
     while !calls.is_empty() {
-        pass.finish();
+        permit.finish();
         let ((name, next), _, left) = futures_util::future::select_all(calls).await;
         order.push(name);
-        (pass, calls) = (next, left);
+        (permit, calls) = (next, left);
     }
     assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "a3"]);
-    pass.finish();
+    permit.finish();
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_too_long_is_told_what_to_do() {
     let gate = Gate::new(2);
     let _held = (at_once(&gate).await, at_once(&gate).await);
-    let error = gate.enter(client(0), Some(Duration::from_secs(5))).await.unwrap_err();
+    let error = gate.acquire(client(0), Some(Duration::from_secs(5))).await.unwrap_err();
     assert!(
         error.to_string().contains("waited 5s for one of 2 remote reads"),
         "{error}"
@@ -91,7 +91,7 @@ async fn who_waits_too_long_is_told_what_to_do() {
 async fn who_has_a_deadline_waits_until_it_is_dropped() {
     let gate = Gate::new(1);
     let _held = at_once(&gate).await;
-    let wait = gate.enter(client(0), None);
+    let wait = gate.acquire(client(0), None);
     assert!(tokio::time::timeout(Duration::from_secs(86_400), wait).await.is_err());
     assert_eq!(gate.waiting(), 0);
 }
@@ -101,12 +101,15 @@ async fn the_queue_has_an_end() {
     let gate = Gate::new(1);
     let _held = at_once(&gate).await;
     let mut waiting: Vec<_> = (0..WAITING_MAX)
-        .map(|_| Box::pin(gate.enter(client(0), LONG)))
+        .map(|_| Box::pin(gate.acquire(client(0), LONG)))
         .collect();
     for wait in &mut waiting {
         assert!(futures_util::poll!(wait.as_mut()).is_pending());
     }
-    assert_eq!(gate.enter(client(0), LONG).await.unwrap_err(), Shed::Full { places: 1 });
+    assert_eq!(
+        gate.acquire(client(0), LONG).await.unwrap_err(),
+        Shed::Full { slots: 1 }
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,19 +117,19 @@ async fn nobody_can_fill_the_queue_for_others() {
     let gate = Gate::new(1);
     let held = at_once(&gate).await;
     let mut greedy: Vec<_> = (0..WAITING_MAX)
-        .map(|_| Box::pin(gate.enter(client(1), LONG)))
+        .map(|_| Box::pin(gate.acquire(client(1), LONG)))
         .collect();
     for wait in &mut greedy {
         assert!(futures_util::poll!(wait.as_mut()).is_pending());
     }
-    let mut other = Box::pin(gate.enter(client(2), LONG));
+    let mut other = Box::pin(gate.acquire(client(2), LONG));
     assert!(futures_util::poll!(other.as_mut()).is_pending());
     assert_eq!(gate.waiting(), WAITING_MAX);
     // The newest of the greedy one had to go.
     let Poll::Ready(Err(shed)) = futures_util::poll!(greedy[WAITING_MAX - 1].as_mut()) else {
         panic!("it waits")
     };
-    assert_eq!(shed, Shed::Full { places: 1 });
+    assert_eq!(shed, Shed::Full { slots: 1 });
     assert!(futures_util::poll!(greedy[WAITING_MAX - 2].as_mut()).is_pending());
     held.finish();
     greedy.remove(0).await.unwrap().finish();
@@ -139,7 +142,7 @@ async fn a_place_stays_taken_for_a_moment_when_an_answer_was_dropped() {
     drop(at_once(&gate).await);
     assert_eq!((gate.in_flight(), gate.oldest()), (1, None));
     let before = Instant::now();
-    gate.enter(client(0), LONG).await.unwrap().finish();
+    gate.acquire(client(0), LONG).await.unwrap().finish();
     assert!(before.elapsed() >= NOTICE);
 }
 
@@ -160,17 +163,17 @@ fn a_place_comes_back_when_the_runtime_ends() {
 async fn a_turn_that_nobody_takes_goes_on_at_once() {
     let gate = Gate::new(1);
     let first = at_once(&gate).await;
-    let mut left = Box::pin(gate.enter(client(1), LONG));
-    let mut next = Box::pin(gate.enter(client(2), LONG));
+    let mut left = Box::pin(gate.acquire(client(1), LONG));
+    let mut next = Box::pin(gate.acquire(client(2), LONG));
     assert!(futures_util::poll!(left.as_mut()).is_pending());
     assert!(futures_util::poll!(next.as_mut()).is_pending());
     first.finish();
     // It has its turn, and is dropped before it looks.
     drop(left);
-    let Poll::Ready(Ok(pass)) = futures_util::poll!(next.as_mut()) else {
+    let Poll::Ready(Ok(permit)) = futures_util::poll!(next.as_mut()) else {
         panic!("it waits")
     };
-    pass.finish();
+    permit.finish();
     assert_eq!(gate.in_flight(), 0);
 }
 
@@ -193,14 +196,14 @@ async fn the_oldest_is_told() {
 async fn places_can_become_more_and_fewer() {
     let gate = Gate::new(3);
     let passes = [at_once(&gate).await, at_once(&gate).await, at_once(&gate).await];
-    gate.set_places(1);
-    for pass in passes {
-        assert!(futures_util::poll!(std::pin::pin!(gate.enter(client(0), LONG))).is_pending());
-        pass.finish();
+    gate.set_slots(1);
+    for permit in passes {
+        assert!(futures_util::poll!(std::pin::pin!(gate.acquire(client(0), LONG))).is_pending());
+        permit.finish();
     }
     let only = at_once(&gate).await;
-    assert!(futures_util::poll!(std::pin::pin!(gate.enter(client(0), LONG))).is_pending());
-    gate.set_places(2);
+    assert!(futures_util::poll!(std::pin::pin!(gate.acquire(client(0), LONG))).is_pending());
+    gate.set_slots(2);
     at_once(&gate).await.finish();
     only.finish();
     assert_eq!(gate.in_flight(), 0);
@@ -233,15 +236,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..80)
 }
 
-type Call = Pin<Box<dyn Future<Output = Result<Pass, Shed>>>>;
+type Call = Pin<Box<dyn Future<Output = Result<Permit, Shed>>>>;
 
 /// A gate with everybody around it.
 struct World {
     gate: Gate,
-    places: usize,
+    slots: usize,
     /// Client, number of arrival, the call; in the order of arrival.
     waiting: Vec<(u8, usize, Call)>,
-    out: Vec<Pass>,
+    out: Vec<Permit>,
     arrived: usize,
     /// Clients in the order of their turns, while they wait; told by rules of this test alone.
     turns: Vec<u8>,
@@ -251,7 +254,7 @@ impl World {
     fn new() -> Self {
         Self {
             gate: Gate::new(2),
-            places: 2,
+            slots: 2,
             waiting: Vec::new(),
             out: Vec::new(),
             arrived: 0,
@@ -263,10 +266,10 @@ impl World {
         match step {
             Step::Enter(number) => {
                 let gate = self.gate.clone();
-                let mut call: Call = Box::pin(async move { gate.enter(client(number), None).await });
+                let mut call: Call = Box::pin(async move { gate.acquire(client(number), None).await });
                 self.arrived += 1;
                 match futures_util::poll!(call.as_mut()) {
-                    Poll::Ready(pass) => self.out.push(pass.unwrap()),
+                    Poll::Ready(permit) => self.out.push(permit.unwrap()),
                     Poll::Pending => self.waiting.push((number, self.arrived, call)),
                 }
             }
@@ -283,9 +286,9 @@ impl World {
                 let at = at % self.out.len();
                 drop(self.out.swap_remove(at));
             }
-            Step::Places(places) => {
-                self.places = places;
-                self.gate.set_places(places);
+            Step::Places(slots) => {
+                self.slots = slots;
+                self.gate.set_slots(slots);
             }
             Step::Pause => tokio::time::sleep(2 * NOTICE).await,
             Step::Leave(_) | Step::Finish(_) | Step::Drop(_) => {}
@@ -298,12 +301,12 @@ impl World {
         while at < self.waiting.len() {
             let (number, arrived, call) = &mut self.waiting[at];
             match futures_util::poll!(call.as_mut()) {
-                Poll::Ready(pass) => {
+                Poll::Ready(permit) => {
                     assert!(
                         !passed_over.contains_key(number),
                         "{arrived} of {number} overtook {passed_over:?}"
                     );
-                    self.out.push(pass.unwrap());
+                    self.out.push(permit.unwrap());
                     self.turns.push(*number);
                     drop(self.waiting.remove(at));
                 }
@@ -318,10 +321,7 @@ impl World {
     /// Nobody waits while there is a place, and no place is lost or made.
     fn check(&self) {
         let (waiting, taken) = (self.gate.waiting(), self.gate.in_flight());
-        assert!(
-            waiting == 0 || taken >= self.places,
-            "{waiting} wait, {taken} are taken"
-        );
+        assert!(waiting == 0 || taken >= self.slots, "{waiting} wait, {taken} are taken");
         assert!(waiting <= self.waiting.len() && taken >= self.out.len());
     }
 }
@@ -338,8 +338,8 @@ proptest! {
             }
             // All come to their turn once those who are out are done.
             while !world.waiting.is_empty() || !world.out.is_empty() {
-                for pass in std::mem::take(&mut world.out) {
-                    pass.finish();
+                for permit in std::mem::take(&mut world.out) {
+                    permit.finish();
                 }
                 tokio::time::sleep(2 * NOTICE).await;
                 let before = world.waiting.len();

@@ -12,7 +12,7 @@ use crate::{
     pb::prometheus::{Chunk, ChunkedReadResponse, ChunkedSeries, Label},
     prometheus::remote_read::gate::{ClientKey, Gate},
     storeapi::{budget::Budget, series::relabel::Relabel},
-    threads::Lane,
+    threads::BlockingPool,
 };
 
 pub(in crate::storeapi::series) type Set = BTreeMap<String, String>;
@@ -59,8 +59,8 @@ pub(in crate::storeapi::series) fn plan(streamed: Option<i64>, metrics: Metrics)
         why: "series".to_owned(),
         limits: Limits::default(),
         wanted: 0,
-        held: Budget::new(1 << 30).hold(),
-        lane: Lane::new(1),
+        reservation: Budget::new(1 << 30).reservation(),
+        pool: BlockingPool::new(1),
         metrics,
     }
 }
@@ -87,13 +87,13 @@ fn read(mut body: Bytes, sizes: &[usize], mut plan: Plan, relabel: Relabel) -> O
         .build()
         .unwrap();
     runtime.block_on(async {
-        let pass = Gate::new(1).enter(ClientKey::default(), None).await.unwrap();
+        let permit = Gate::new(1).acquire(ClientKey::default(), None).await.unwrap();
         // As from a connection: not all at once.
         let pieces = stream::iter(pieces).then(|piece| async move {
             tokio::task::yield_now().await;
             piece
         });
-        let mut answer = Answer::streaming(plan, Box::new(Frames::of(pieces)), pass);
+        let mut answer = Answer::streaming(plan, Box::new(Frames::of(pieces)), permit);
         let (mut series, mut end) = (Vec::new(), Ok(()));
         while let Some(next) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
             match next {
@@ -245,7 +245,7 @@ fn what_is_collected_is_counted_and_keeps_nothing_else_alive() {
         .collect();
     let mut plan = plan(None, metrics());
     let budget = Budget::new(40_000);
-    plan.held = budget.hold();
+    plan.reservation = budget.reservation();
     let outcome = read(frames.concat().into(), &[1 << 20], plan, Relabel::default());
     assert_eq!(outcome.end.unwrap_err().code(), tonic::Code::ResourceExhausted);
     assert_eq!((outcome.series.len(), budget.used()), (0, 0));
@@ -261,7 +261,7 @@ fn parts_that_are_held_count_and_are_given_back() {
     let with = |total| {
         let budget = Budget::new(total);
         let mut plan = plan(Some(0), metrics());
-        plan.held = budget.hold();
+        plan.reservation = budget.reservation();
         let outcome = read(body.clone(), &[64], plan, relabel());
         assert_eq!(budget.used(), 0);
         outcome
@@ -279,7 +279,7 @@ fn parts_that_are_held_count_and_are_given_back() {
     );
     // Where nothing is added behind, none has to wait.
     let mut plan = plan(Some(0), metrics());
-    plan.held = Budget::new(0).hold();
+    plan.reservation = Budget::new(0).reservation();
     let plain = read(body.clone(), &[64], plan, Relabel::default());
     plain.end.unwrap();
     assert_eq!(plain.series.len(), 4);
@@ -296,18 +296,18 @@ fn many(count: usize) -> Bytes {
 #[tokio::test]
 async fn much_that_was_collected_is_sorted_on_the_lane_and_collected_with_pauses() {
     let mut plan = plan(Some(1), metrics());
-    let lane = plan.lane.clone();
+    let pool = plan.pool.clone();
     plan.why = "series".to_owned();
     // The lane is taken until it is told otherwise.
     let (free, taken) = std::sync::mpsc::channel::<()>();
     let other = tokio::spawn({
-        let lane = lane.clone();
-        async move { lane.run(move || taken.recv()).await }
+        let pool = pool.clone();
+        async move { pool.run(move || taken.recv()).await }
     });
     tokio::task::yield_now().await;
-    let pass = Gate::new(1).enter(ClientKey::default(), None).await.unwrap();
+    let permit = Gate::new(1).acquire(ClientKey::default(), None).await.unwrap();
     let body = stream::iter([Ok(many(3 * FEW))]);
-    let mut answer = Answer::streaming(plan, Box::new(Frames::of(body)), pass);
+    let mut answer = Answer::streaming(plan, Box::new(Frames::of(body)), permit);
     let mut pauses = 0;
     while answer.sorting.is_none() {
         assert!(futures_util::poll!(std::future::poll_fn(|cx| answer.poll_next(cx))).is_pending());
@@ -323,7 +323,7 @@ async fn much_that_was_collected_is_sorted_on_the_lane_and_collected_with_pauses
     }
     assert_eq!(found.len(), 3 * FEW + 1);
     assert!(found.is_sorted());
-    assert_eq!(answer.plan.held.bytes(), 0);
+    assert_eq!(answer.plan.reservation.bytes(), 0);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_large_frame_counts_while_it_comes() {
     let with = |total| {
         let budget = Budget::new(total);
         let mut plan = plan(Some(0), metrics());
-        plan.held = budget.hold();
+        plan.reservation = budget.reservation();
         let outcome = read(large.clone(), &[100_000], plan, Relabel::default());
         assert_eq!(budget.used(), 0);
         outcome
@@ -345,11 +345,11 @@ fn a_large_frame_counts_while_it_comes() {
 
 #[tokio::test]
 async fn the_place_at_prometheus_is_free_while_what_came_of_it_is_sorted() {
-    let lane = Lane::new(1);
+    let pool = BlockingPool::new(1);
     let (free, waits) = std::sync::mpsc::channel::<()>();
     let other = tokio::spawn({
-        let lane = lane.clone();
-        async move { lane.run(move || waits.recv().is_ok()).await }
+        let pool = pool.clone();
+        async move { pool.run(move || waits.recv().is_ok()).await }
     });
     tokio::task::yield_now().await;
     let series: Vec<_> = (0..2 * FEW)
@@ -357,12 +357,12 @@ async fn the_place_at_prometheus_is_free_while_what_came_of_it_is_sorted() {
         .collect();
     let gate = Gate::new(1);
     let plan = Plan {
-        lane,
+        pool,
         ..plan(None, metrics())
     };
-    let pass = gate.enter(ClientKey::default(), None).await.unwrap();
+    let permit = gate.acquire(ClientKey::default(), None).await.unwrap();
     let frames = Frames::of(stream::iter([Ok(encode(0, &series))]));
-    let mut answer = Answer::streaming(plan, Box::new(frames), pass);
+    let mut answer = Answer::streaming(plan, Box::new(frames), permit);
     for _ in 0..100 {
         let polled = futures_util::poll!(std::future::poll_fn(|cx| answer.poll_next(cx)));
         assert!(polled.is_pending());

@@ -15,15 +15,15 @@ use crate::{
     ops::grpc::Caller,
     prometheus::remote_read::{
         Frames,
-        gate::{ClientKey, Gate, Pass},
+        gate::{ClientKey, Gate, Permit},
     },
     storeapi::{
-        SILENCE,
         budget::Budget,
+        context::CLIENT_STALL,
         series::{
-            ahead::{Again, PIECE, room::Room},
             answer::tests::{encode, plan, set},
             metrics::Metrics,
+            read_ahead::{PIECE, Retry, memory::Memory},
         },
     },
 };
@@ -46,20 +46,20 @@ struct Call {
 }
 
 /// What a call is given beside its answer.
-struct Given {
+struct Setup {
     budget: Budget,
     read_ahead: usize,
-    space: Option<Space>,
-    again: Option<Vec<bytes::Bytes>>,
+    spill_dir: Option<SpillDir>,
+    retry: Option<Vec<bytes::Bytes>>,
 }
 
-impl Default for Given {
+impl Default for Setup {
     fn default() -> Self {
         Self {
             budget: Budget::new(256 * MIB),
             read_ahead: 64 * MIB,
-            space: None,
-            again: None,
+            spill_dir: None,
+            retry: None,
         }
     }
 }
@@ -72,13 +72,13 @@ impl Drop for Tell {
     }
 }
 
-async fn pass() -> Pass {
-    Gate::new(1).enter(ClientKey::default(), None).await.unwrap()
+async fn permit() -> Permit {
+    Gate::new(1).acquire(ClientKey::default(), None).await.unwrap()
 }
 
 impl Call {
     /// An answer of these frames.
-    async fn start(frames: impl Stream<Item = Bytes> + Send + 'static, given: Given) -> Call {
+    async fn start(frames: impl Stream<Item = Bytes> + Send + 'static, setup: Setup) -> Call {
         let (gate, dropped, read) = (Gate::new(1), Arc::new(AtomicBool::new(false)), Arc::default());
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
@@ -92,26 +92,26 @@ impl Call {
         let answer = Answer::streaming(
             first,
             Box::new(Frames::of(frames)),
-            gate.enter(ClientKey::default(), None).await.unwrap(),
+            gate.acquire(ClientKey::default(), None).await.unwrap(),
         );
-        let budget = given.budget;
-        let (mut again, counted) = (given.again, metrics.clone());
-        let giving = Giving {
+        let budget = setup.budget;
+        let (mut retry, counted) = (setup.retry, metrics.clone());
+        let delivery = Delivery {
             batch: 1,
             patience: PATIENCE,
-            share: Room::new(budget.clone(), given.read_ahead).share(),
+            share: Memory::new(budget.clone(), setup.read_ahead).share(),
             metrics: metrics.clone(),
             caller: Caller::unknown(),
-            again: Box::new(move || {
-                let (frames, plan) = (again.take()?, plan(None, counted.clone()));
-                let again: Again = Box::pin(async move {
+            retry: Box::new(move || {
+                let (frames, plan) = (retry.take()?, plan(None, counted.clone()));
+                let retry: Retry = Box::pin(async move {
                     let frames = Frames::of(stream::iter(frames.into_iter().map(Ok)));
-                    Ok(Answer::streaming(plan, Box::new(frames), pass().await))
+                    Ok(Answer::streaming(plan, Box::new(frames), permit().await))
                 });
-                Some(again)
+                Some(retry)
             }),
         };
-        let body = SeriesBody::new(answer, giving, given.space, metrics.pending());
+        let body = SeriesBody::new(answer, delivery, setup.spill_dir, metrics.pending());
         Call {
             body,
             gate,
@@ -160,13 +160,13 @@ impl Call {
     /// The place is free, and the connection to Prometheus closed, without the client's doing.
     fn assert_given_up(&self) {
         assert!(self.dropped.load(Ordering::SeqCst));
-        let pass = self
+        let permit = self
             .gate
-            .enter(ClientKey::default(), None)
+            .acquire(ClientKey::default(), None)
             .now_or_never()
             .expect("the place is free")
             .unwrap();
-        pass.finish();
+        permit.finish();
         // What the connection holds goes with the call.
         assert!(self.budget.used() <= MIB / 2, "{}", self.budget.used());
     }
@@ -179,7 +179,7 @@ fn endless() -> impl Stream<Item = Bytes> + Send {
 
 /// What a client that keeps up gets of the first frames.
 async fn wanted(frames: usize) -> Vec<u8> {
-    let mut call = Call::start(endless().take(frames), Given::default()).await;
+    let mut call = Call::start(endless().take(frames), Setup::default()).await;
     let (all, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "0");
     all
@@ -187,20 +187,20 @@ async fn wanted(frames: usize) -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_slowly_gets_all_and_prometheus_does_not_wait_for_it() {
-    let mut call = Call::start(endless().take(200), Given::default()).await;
+    let mut call = Call::start(endless().take(200), Setup::default()).await;
     call.next().await.unwrap();
     sleep(Duration::from_secs(1)).await;
     // All was read, and the place is free, though the client has most of it still to come.
     assert_eq!(call.read(), 200);
     assert!(call.dropped.load(Ordering::SeqCst));
     call.gate
-        .enter(ClientKey::default(), None)
+        .acquire(ClientKey::default(), None)
         .now_or_never()
         .expect("the place is free")
         .unwrap()
         .finish();
     assert!(call.budget.used() > 18_000_000);
-    let (rest, status) = call.rest(SILENCE - Duration::from_secs(1)).await;
+    let (rest, status) = call.rest(CLIENT_STALL - Duration::from_secs(1)).await;
     assert_eq!(status, "0");
     let wanted = wanted(200).await;
     assert!(wanted.ends_with(&rest) && wanted.len() - rest.len() <= 300_000);
@@ -212,11 +212,11 @@ async fn a_client_that_reads_slowly_gets_all_and_prometheus_does_not_wait_for_it
 
 #[tokio::test(start_paused = true)]
 async fn without_room_prometheus_waits_for_so_long_in_all_and_not_longer() {
-    let given = Given {
+    let setup = Setup {
         read_ahead: 2 * MIB,
-        ..Given::default()
+        ..Setup::default()
     };
-    let (mut call, start) = (Call::start(endless(), given).await, Instant::now());
+    let (mut call, start) = (Call::start(endless(), setup).await, Instant::now());
     let mut pieces = 0;
     let status = loop {
         sleep(Duration::from_secs(1)).await;
@@ -242,7 +242,7 @@ async fn without_room_prometheus_waits_for_so_long_in_all_and_not_longer() {
 async fn a_client_that_caught_up_and_lags_again_is_read_ahead_for_again() {
     let pause = stream::once(async { sleep(Duration::from_secs(5)).await }).filter_map(|()| async { None });
     let frames = endless().take(10).chain(pause).chain(endless().skip(10));
-    let mut call = Call::start(frames, Given::default()).await;
+    let mut call = Call::start(frames, Setup::default()).await;
     call.next().await.unwrap();
     sleep(Duration::from_secs(1)).await;
     // It takes what was read ahead, and then waits with its own look until Prometheus goes on.
@@ -256,17 +256,17 @@ async fn a_client_that_caught_up_and_lags_again_is_read_ahead_for_again() {
     sleep(PATIENCE).await;
     assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
     // A call that has ended so is not ended once more for another reason.
-    sleep(2 * SILENCE).await;
+    sleep(2 * CLIENT_STALL).await;
     assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
 }
 
 #[tokio::test(start_paused = true)]
 async fn memory_is_never_more_than_the_room_and_a_piece() {
-    let given = Given {
+    let setup = Setup {
         read_ahead: 4 * MIB,
-        ..Given::default()
+        ..Setup::default()
     };
-    let mut call = Call::start(endless(), given).await;
+    let mut call = Call::start(endless(), setup).await;
     let mut most = 0;
     for _ in 0..100 {
         sleep(Duration::from_millis(200)).await;
@@ -279,13 +279,13 @@ async fn memory_is_never_more_than_the_room_and_a_piece() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stops_reading_loses_what_is_held_for_it_and_is_told() {
     for first in [false, true] {
-        let mut call = Call::start(endless().take(50), Given::default()).await;
+        let mut call = Call::start(endless().take(50), Setup::default()).await;
         if first {
             call.next().await.unwrap();
         }
-        sleep(SILENCE / 2).await;
+        sleep(CLIENT_STALL / 2).await;
         assert!(call.budget.used() > 0);
-        sleep(SILENCE).await;
+        sleep(CLIENT_STALL).await;
         call.assert_given_up();
         assert_eq!(call.metric("narthex_series_clients_stalled_total"), "1");
         assert_eq!(call.next().await.unwrap_err(), "10");
@@ -303,9 +303,9 @@ async fn a_prometheus_that_is_slow_is_not_blamed_on_the_client() {
     let (mut call, start) = (
         Call::start(
             slow,
-            Given {
+            Setup {
                 read_ahead: 0,
-                ..Given::default()
+                ..Setup::default()
             },
         )
         .await,
@@ -326,15 +326,15 @@ async fn a_prometheus_that_is_slow_is_not_blamed_on_the_client() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_takes_the_request_with_it() {
-    let mut call = Call::start(endless(), Given::default()).await;
+    let mut call = Call::start(endless(), Setup::default()).await;
     call.next().await.unwrap();
     sleep(Duration::from_secs(1)).await;
     drop(call.body);
     assert!(call.dropped.load(Ordering::SeqCst));
     assert_eq!(call.budget.used(), 0);
     // After the moment in which Prometheus notices.
-    let pass = call.gate.enter(ClientKey::default(), None).await.unwrap();
-    pass.finish();
+    let permit = call.gate.acquire(ClientKey::default(), None).await.unwrap();
+    permit.finish();
     assert_eq!(call.gate.in_flight(), 0);
 }
 
@@ -344,7 +344,7 @@ async fn a_panic_while_it_is_read_ahead_ends_the_answer() {
         assert_ne!(at, 20, "a bug of a test");
         frame
     });
-    let mut call = Call::start(frames, Given::default()).await;
+    let mut call = Call::start(frames, Setup::default()).await;
     call.next().await.unwrap();
     sleep(Duration::from_secs(1)).await;
     let (_, status) = call.rest(Duration::ZERO).await;
@@ -358,11 +358,11 @@ async fn a_client_that_stops_reading_is_found_while_prometheus_still_answers() {
         sleep(Duration::from_secs(1)).await;
         frame
     });
-    let mut call = Call::start(slow, Given::default()).await;
+    let mut call = Call::start(slow, Setup::default()).await;
     call.next().await.unwrap();
-    sleep(SILENCE / 2).await;
+    sleep(CLIENT_STALL / 2).await;
     assert!(call.budget.used() > 0);
-    sleep(SILENCE).await;
+    sleep(CLIENT_STALL).await;
     call.assert_given_up();
     assert_eq!(call.metric("narthex_series_clients_stalled_total"), "1");
     assert_eq!(call.next().await.unwrap_err(), "10");
@@ -370,13 +370,13 @@ async fn a_client_that_stops_reading_is_found_while_prometheus_still_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_ended_is_not_ended_once_more() {
-    let given = Given {
+    let setup = Setup {
         read_ahead: 2 * MIB,
-        ..Given::default()
+        ..Setup::default()
     };
-    let mut call = Call::start(endless(), given).await;
+    let mut call = Call::start(endless(), setup).await;
     call.next().await.unwrap();
-    sleep(3 * SILENCE).await;
+    sleep(3 * CLIENT_STALL).await;
     call.assert_given_up();
     assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
     assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
@@ -391,14 +391,14 @@ fn frames(values: &[&str]) -> Vec<Bytes> {
 #[tokio::test(start_paused = true)]
 async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
     let values = ["a", "c", "e", "b", "d"];
-    let given = || Given {
-        again: Some(frames(&values)),
-        ..Given::default()
+    let setup = || Setup {
+        retry: Some(frames(&values)),
+        ..Setup::default()
     };
-    let mut call = Call::start(stream::iter(frames(&values)), given()).await;
+    let mut call = Call::start(stream::iter(frames(&values)), setup()).await;
     let (mended, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "0");
-    let mut good = Call::start(stream::iter(frames(&["a", "b", "c", "d", "e"])), Given::default()).await;
+    let mut good = Call::start(stream::iter(frames(&["a", "b", "c", "d", "e"])), Setup::default()).await;
     assert_eq!(good.rest(Duration::ZERO).await.0, mended);
     // What was thrown away was not sent.
     assert_eq!(call.metric("narthex_series_sent_total"), "5");
@@ -408,7 +408,7 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
         sleep(Duration::from_secs(1)).await;
         frame
     });
-    let mut call = Call::start(late, given()).await;
+    let mut call = Call::start(late, setup()).await;
     let (_, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "13");
 }
@@ -419,7 +419,7 @@ async fn nothing_is_left_of_a_call_that_has_ended() {
     let before = tasks();
     for _ in 0..100 {
         let frames = stream::iter([encode(0, &[(set(&[("a", "1")]), vec![0; 9])])]);
-        let mut call = Call::start(frames, Given::default()).await;
+        let mut call = Call::start(frames, Setup::default()).await;
         assert!(call.next().await.is_ok());
         assert_eq!(call.next().await.unwrap_err(), "0");
     }

@@ -101,7 +101,7 @@ fn answers_become_kinds_with_help() {
             Get,
             answer(400, "KMS.DisabledException", ""),
             Refused,
-            "state of the KMS key",
+            "check its state",
         ),
         (
             Upload,
@@ -173,9 +173,11 @@ fn an_object_of_another_customers_key_is_told_with_the_key() {
             "{detail}"
         );
     }
-    let (kind, detail) = classify(Op::Get, &answer(400, "InvalidRequest", encrypted), None);
-    assert_eq!(kind, ErrorKind::Refused);
-    assert!(detail.contains("set sse_config to type SSE-C"), "{detail}");
+    for answer in [answer(400, "InvalidRequest", encrypted), answer(400, "", "")] {
+        let (kind, detail) = classify(Op::Get, &answer, None);
+        assert_eq!(kind, ErrorKind::Refused);
+        assert!(detail.contains("set sse_config to type SSE-C"), "{detail}");
+    }
     // An answer to HEAD says nothing: it may be the one or the other.
     let (kind, detail) = classify(Op::Get, &answer(403, "", ""), file);
     assert_eq!(kind, ErrorKind::Forbidden);
@@ -183,6 +185,97 @@ fn an_object_of_another_customers_key_is_told_with_the_key() {
         detail.contains("s3:GetObject") && detail.contains("/etc/narthex/sse.key"),
         "{detail}"
     );
+}
+
+#[test]
+fn why_one_object_is_refused_is_said_in_its_own_words() {
+    let denied = |action: &str, resource: &str| {
+        let user = "User: arn:aws:iam::1:user/kms-archive-encryptor";
+        let message =
+            format!("{user} is not authorized to perform: {action} on resource: {resource} because no policy allows");
+        answer(403, "AccessDenied", &message)
+    };
+    let glacier = Answer {
+        storage_class: Some("DEEP_ARCHIVE".into()),
+        ..answer(
+            403,
+            "InvalidObjectState",
+            "The operation is not valid for the object's storage class",
+        )
+    };
+    let key = "arn:aws:kms:eu-west-1:1:key/k";
+    for (op, answer, scope, help) in [
+        (
+            Op::Get,
+            glacier,
+            Scope::Object,
+            "archived (storage class DEEP_ARCHIVE): restore it",
+        ),
+        (
+            Op::Get,
+            answer(409, "NotRestored", "The object is archived"),
+            Scope::Object,
+            "restore it from the archive",
+        ),
+        (Op::Get, denied("kms:Decrypt", key), Scope::Object, "need kms:Decrypt"),
+        (
+            Op::Upload,
+            denied("kms:GenerateDataKey", key),
+            Scope::Bucket,
+            "kms:GenerateDataKey",
+        ),
+        (
+            Op::Get,
+            answer(400, "KMS.KMSInvalidStateException", "key/k is pending deletion"),
+            Scope::Object,
+            "check its state",
+        ),
+        (
+            Op::Get,
+            answer(
+                501,
+                "NotImplemented",
+                "Server side encryption specified but KMS is not configured",
+            ),
+            Scope::Object,
+            "KMS key",
+        ),
+        // Names of users and buckets are no reasons.
+        (
+            Op::Get,
+            denied("s3:GetObject", "arn:aws:s3:::glacier-kms-encrypted/x"),
+            Scope::Object,
+            "need s3:GetObject",
+        ),
+        (
+            Op::Upload,
+            answer(
+                403,
+                "RetentionPolicyNotMet",
+                "Object is subject to bucket's retention policy",
+            ),
+            Scope::Object,
+            "the object is locked",
+        ),
+        (
+            Op::Upload,
+            denied("s3:PutObject", "arn:aws:s3:::retention/x"),
+            Scope::Bucket,
+            "need s3:PutObject",
+        ),
+    ] {
+        let (kind, detail) = classify(op, &answer, None);
+        assert!(detail.contains(help), "{detail:?} does not say {help:?}");
+        assert_eq!(help.contains("s3:"), detail.contains("need s3:"), "{detail}");
+        let error = Error {
+            op,
+            key: String::new(),
+            kind,
+            detail,
+            source: None,
+        };
+        assert_eq!(error.scope(), scope, "{error}: {kind:?}");
+    }
 }
 
 #[test]
@@ -243,6 +336,8 @@ fn what_concerns_one_object_is_told_from_what_concerns_all() {
             &[
                 (404, "NoSuchBucket"),
                 (400, "ExpiredToken"),
+                (403, "AccountProblem"),
+                (403, "AllAccessDisabled"),
                 (401, ""),
                 (500, ""),
                 (503, "SlowDown"),

@@ -7,12 +7,12 @@ use super::*;
 /// A directory for files of at most `limit` bytes together, a call that has room for little in memory, and what it gave first.
 async fn begun(limit: u64) -> (TempDir, Call, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
-    let given = Given {
+    let setup = Setup {
         read_ahead: MIB,
-        space: Some(Space::open(dir.path(), limit, Gauge::default()).unwrap()),
-        ..Given::default()
+        spill_dir: Some(SpillDir::open(dir.path(), limit, Gauge::default()).unwrap()),
+        ..Setup::default()
     };
-    let mut call = Call::start(endless().take(300), given).await;
+    let mut call = Call::start(endless().take(300), setup).await;
     let first = call.next().await.unwrap().to_vec();
     (dir, call, first)
 }
@@ -36,19 +36,19 @@ async fn what_memory_has_no_room_for_goes_through_a_file() {
 #[tokio::test]
 async fn many_whose_answers_are_in_files_hold_a_piece_each() {
     let dir = tempfile::tempdir().unwrap();
-    let (space, budget) = (
-        Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap(),
+    let (spill_dir, budget) = (
+        SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap(),
         Budget::new(256 * MIB),
     );
     let mut calls = Vec::new();
     for _ in 0..20 {
-        let given = Given {
+        let setup = Setup {
             read_ahead: MIB,
-            space: Some(space.clone()),
+            spill_dir: Some(spill_dir.clone()),
             budget: budget.clone(),
-            ..Given::default()
+            ..Setup::default()
         };
-        calls.push(Call::start(endless().take(50), given).await);
+        calls.push(Call::start(endless().take(50), setup).await);
     }
     for call in &calls {
         while !call.dropped.load(Ordering::SeqCst) {
@@ -94,16 +94,16 @@ async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
 #[tokio::test]
 async fn what_is_on_its_way_to_a_file_cannot_be_taken_back() {
     let dir = tempfile::tempdir().unwrap();
-    let space = Space::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
-    let given = Given {
+    let spill_dir = SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let setup = Setup {
         read_ahead: 0,
-        space: Some(space),
-        again: Some(frames(&["a", "b", "c", "d", "e"])),
-        ..Given::default()
+        spill_dir: Some(spill_dir),
+        retry: Some(frames(&["a", "b", "c", "d", "e"])),
+        ..Setup::default()
     };
     let large = encode(0, &[(set(&[("n", "a")]), vec![7; 2 * MIB])]);
     let all = std::iter::once(large).chain(frames(&["c", "e", "b", "d"]));
-    let mut call = Call::start(stream::iter(all.collect::<Vec<_>>()), given).await;
+    let mut call = Call::start(stream::iter(all.collect::<Vec<_>>()), setup).await;
     while !call.dropped.load(Ordering::SeqCst) {
         sleep(Duration::from_millis(5)).await;
     }

@@ -1,0 +1,203 @@
+//! What is known of Prometheus after each heartbeat; pure.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    model::Labels,
+    prometheus::{
+        checks::{self, Finding, Severity},
+        client::Storage,
+        error::Error,
+    },
+};
+
+/// Pause between two tries while Prometheus does not answer.
+pub(super) const RETRY: Duration = Duration::from_secs(2);
+
+/// For how long a failed reload means that Prometheus may take blocks back: it tries again each minute.
+pub(super) const RELOADS_FAIL: Duration = Duration::from_secs(180);
+
+/// Longest pause between two heartbeats meanwhile.
+pub(super) const SHORT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How the heartbeat works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Time between two heartbeats.
+    pub interval: Duration,
+    /// Labels from our own flags; they are laid over Prometheus' own.
+    pub extra_labels: Labels,
+    /// What to hold Prometheus' flags against; `None`, when nothing is uploaded, checks nothing.
+    pub validation: Option<Validation>,
+}
+
+/// What Prometheus' flags must fit, as [`checks::validate`] wants it.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    /// The data directory, spelled as `--tsdb.path` has it.
+    pub tsdb_path: PathBuf,
+    /// The file name of the ledger in it.
+    pub ledger_name: String,
+    /// Unequal block durations are accepted.
+    pub ignore_unequal: bool,
+}
+
+/// What one heartbeat read.
+#[derive(Debug)]
+pub(super) struct Observation {
+    pub(super) labels: Labels,
+    pub(super) version: String,
+    /// `None` if Prometheus does not tell them.
+    pub(super) flags: Option<BTreeMap<String, String>>,
+    pub(super) storage: Storage,
+    /// Why nothing is known of its storage.
+    pub(super) guarded: Option<Error>,
+}
+
+/// What is known of Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Prometheus' external labels as last read, under those of our flags. Empty until `seen`, and when there are none.
+    pub labels: Labels,
+    /// Its version as last read; `0` if it does not tell, empty until it was asked.
+    pub version: String,
+    /// Its flags as last read; empty if it does not tell them.
+    pub flags: BTreeMap<String, String>,
+    /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
+    pub lowest_time_ms: i64,
+    /// The oldest time that its head holds, in ms since 1970, as last read; `i64::MAX` if the head is empty, `None` if it
+    /// does not tell. It empties its head up to the end of a block once it has reloaded its blocks with that one.
+    pub head_min_time_ms: Option<i64>,
+    /// How often it could not reload its blocks since it was started, as last read; `None` until it tells.
+    pub reload_failures: Option<u64>,
+    /// When `reload_failures` was last seen to have grown.
+    pub reload_failed_at: Option<Instant>,
+    /// It answered the last heartbeat.
+    pub up: bool,
+    /// Why we are not ready, in words for logs and probes; `None` when we are.
+    pub problem: Option<String>,
+    /// It was asked at least once, whatever came of it.
+    pub asked: bool,
+    /// Its configuration was read at least once, so that `labels` are its own.
+    pub seen: bool,
+    /// At the last try nothing listened at its address.
+    pub gone: bool,
+}
+
+impl Snapshot {
+    /// What is known before the first heartbeat.
+    pub(super) fn unknown(url: &str) -> Self {
+        Self {
+            labels: Labels::default(),
+            version: String::new(),
+            flags: BTreeMap::new(),
+            lowest_time_ms: 0,
+            head_min_time_ms: None,
+            reload_failures: None,
+            reload_failed_at: None,
+            up: false,
+            problem: Some(format!("Prometheus at {url} has not answered yet")),
+            asked: false,
+            seen: false,
+            gone: false,
+        }
+    }
+
+    /// Whether Prometheus runs in agent mode, as far as its flags tell: it then stores nothing that could be asked for.
+    pub fn is_agent(&self) -> bool {
+        checks::is_agent(&self.flags)
+    }
+}
+
+/// The snapshot after a heartbeat that was answered.
+pub(super) fn answered(old: &Snapshot, reading: Observation, findings: &[Finding], settings: &Settings) -> Snapshot {
+    let storage = reading.storage;
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(ToString::to_string).collect();
+    Snapshot {
+        labels: reading.labels.overlaid_with(&settings.extra_labels),
+        version: reading.version,
+        flags: reading.flags.unwrap_or_default(),
+        lowest_time_ms: storage.lowest_time_ms,
+        head_min_time_ms: storage.head_min_time_ms,
+        // A page that does not tell once leaves what the next one is held against.
+        reload_failures: storage.reload_failures.or(old.reload_failures),
+        reload_failed_at: reload_failed_at(old, storage.reload_failures),
+        up: true,
+        problem: (!errors.is_empty()).then(|| errors.join("; ")),
+        asked: true,
+        seen: true,
+        gone: false,
+    }
+}
+
+/// The snapshot after a heartbeat that failed: what was known stays known.
+pub(super) fn failed(old: &Snapshot, error: &Error) -> Snapshot {
+    Snapshot {
+        up: false,
+        problem: Some(error.to_string()),
+        asked: true,
+        gone: error.is_refused(),
+        ..old.clone()
+    }
+}
+
+/// Whether this may be another Prometheus, or another process of it, than the one before, as far as it can be seen.
+pub(super) fn is_another(old: &Snapshot, new: &Snapshot) -> bool {
+    !old.up
+        || old.version != new.version
+        || old.flags != new.flags
+        || matches!((old.reload_failures, new.reload_failures), (Some(before), Some(now)) if now < before)
+}
+
+/// How long to rest after a heartbeat.
+pub(super) fn pause(snapshot: &Snapshot, interval: Duration) -> Duration {
+    match snapshot {
+        Snapshot { up: false, .. } => RETRY.min(interval),
+        _ if reloads_fail(snapshot) => SHORT_INTERVAL.min(interval),
+        _ => interval,
+    }
+}
+
+/// Whether a reload of Prometheus' blocks has failed lately.
+pub(super) fn reloads_fail(snapshot: &Snapshot) -> bool {
+    snapshot.reload_failed_at.is_some_and(|at| at.elapsed() < RELOADS_FAIL)
+}
+
+/// When the counter of failed reloads was last seen to have grown, now that it has been read again.
+fn reload_failed_at(old: &Snapshot, now: Option<u64>) -> Option<Instant> {
+    let grown = match (old.reload_failures, now) {
+        (Some(before), Some(now)) if now < before => now > 0,
+        (Some(before), Some(now)) => now > before,
+        _ => false,
+    };
+    if grown {
+        Some(Instant::now())
+    } else {
+        old.reload_failed_at
+    }
+}
+
+/// Logs what an operator should hear of.
+pub(super) fn log_change(old: &Snapshot, new: &Snapshot, url: &str) {
+    if old.seen && old.labels != new.labels {
+        let then = match new.labels.is_empty() {
+            true => "they are gone: blocks wait, and queries are refused, until there are some",
+            false => "blocks shipped from now on carry the new ones",
+        };
+        tracing::warn!(
+            prometheus = url, old = %old.labels, new = %new.labels,
+            "external labels have changed; {then}"
+        );
+    }
+    if old.problem == new.problem {
+        return;
+    }
+    match &new.problem {
+        Some(problem) if new.up => tracing::error!(prometheus = url, "not ready: {problem}"),
+        Some(problem) => tracing::warn!(prometheus = url, "not ready: {problem}"),
+        None => tracing::info!(prometheus = url, version = new.version, labels = %new.labels, "Prometheus is up"),
+    }
+}

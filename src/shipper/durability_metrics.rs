@@ -1,0 +1,121 @@
+//! The metrics of what is durable, and the list of what is not: kept up to date during a pass from what its scan found, so
+//! that they do not stand still while a large backlog is uploaded. What durable means is defined in `durability`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    shipper::{
+        Decision, Pending, Shipper, Skip, Verdict, Wait,
+        durability::{Candidate, OpenBlock, OpenReason, Report, ShippedAs},
+        ledger::now_ms,
+    },
+    tsdb::{BlockId, Scan},
+};
+
+/// So many names of many are logged.
+const NAMED: usize = 3;
+
+/// What a pass has found and decided.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) decisions: &'a [Decision],
+    pub(super) scan: &'a Scan,
+}
+
+impl Shipper {
+    /// Updates the metrics, and keeps what is not durable for the next pass.
+    pub(super) fn record_pending(&mut self, view: View<'_>) {
+        let report = self.update_durability_metrics(view);
+        let verdicts: HashMap<BlockId, &Verdict> = view
+            .decisions
+            .iter()
+            .map(|found| (found.block.id, &found.verdict))
+            .collect();
+        let details: HashMap<BlockId, &str> = view
+            .scan
+            .corrupt
+            .iter()
+            .map(|corrupt| (corrupt.id, corrupt.detail.as_str()))
+            .collect();
+        let mut pending = BTreeMap::new();
+        for OpenBlock { id, why } in report.open {
+            let why = match why {
+                OpenReason::Unshipped => match self.at_gate.get(&id) {
+                    Some(why) => format!("its data is in the bucket, and its commit waits: {}", why.in_words()),
+                    None => verdicts.get(&id).map(ToString::to_string).unwrap_or_default(),
+                },
+                OpenReason::Unreadable => self.unreadable(id, details.get(&id).copied().unwrap_or_default()),
+                OpenReason::Sources(missing) => {
+                    let why = unshipped(&missing);
+                    // Not before the bucket was asked.
+                    let is_new = self.pending.get(&id).map(|pending| &pending.why) != Some(&why);
+                    if is_new && self.sources_looked_up_at.is_some() {
+                        tracing::error!(block = %id, why, "the samples of a compacted block are not known to be in the bucket");
+                    }
+                    why
+                }
+            };
+            let is_no_block = self.quarantine.is_no_block(id);
+            pending.insert(id, Pending { why, is_no_block });
+        }
+        self.pending = pending;
+    }
+
+    fn unreadable(&self, id: BlockId, detail: &str) -> String {
+        let wait = match self.quarantine.is_arriving(id) {
+            true => Wait::Arriving(detail.to_owned()),
+            false => Wait::Quarantined(detail.to_owned()),
+        };
+        Verdict::Wait(wait).to_string()
+    }
+
+    /// Sets the metrics to what is durable by now.
+    pub(super) fn update_durability_metrics(&mut self, view: View<'_>) -> Report {
+        let blocks: Vec<Candidate<'_>> = view
+            .decisions
+            .iter()
+            .map(|found| Candidate {
+                block: &found.block,
+                shipped_as: shipped_as(&found.verdict),
+            })
+            .collect();
+        let unreadable = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
+        let report = self.durability.judge(&blocks, unreadable, &self.ledger, now_ms());
+        let count = i64::try_from(report.open.len()).unwrap_or(i64::MAX);
+        self.metrics.unuploaded.set(count);
+        let oldest = report.open.iter().map(|open| open.id.timestamp_ms()).min();
+        self.metrics.oldest.set(oldest.and_then(|ms| i64::try_from(ms).ok()));
+        self.metrics.set_quarantined(self.quarantine.by_reason());
+        let until = report.until.map_or(0.0, |until| until as f64 / 1000.0);
+        self.metrics.durable_until.set(until);
+        report
+    }
+}
+
+fn shipped_as(verdict: &Verdict) -> ShippedAs {
+    match verdict {
+        Verdict::Skip(Skip::Empty) => ShippedAs::Empty,
+        Verdict::Skip(Skip::Compacted(_)) => ShippedAs::Sources,
+        Verdict::Ship | Verdict::Shipped | Verdict::Wait(_) => ShippedAs::Itself,
+    }
+}
+
+/// Why a compacted block that is not shipped is not durable, and what helps.
+fn unshipped(missing: &[BlockId]) -> String {
+    let names: Vec<String> = missing.iter().take(NAMED).map(BlockId::to_string).collect();
+    let what = match missing.len() {
+        0 => "it does not say which blocks it was compacted of".to_owned(),
+        few if few <= NAMED => format!(
+            "it was compacted of {}, not known to be in the bucket",
+            names.join(", ")
+        ),
+        many => format!(
+            "it was compacted of {} and {} more, not known to be in the bucket",
+            names.join(", "),
+            many - NAMED
+        ),
+    };
+    format!(
+        "{what}, and compacted blocks are not shipped: start narthex with --shipper.upload-compacted, or send it with `narthex backfill`"
+    )
+}

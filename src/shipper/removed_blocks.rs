@@ -1,0 +1,67 @@
+//! Blocks that are gone from the data directory: lost, compacted, or withdrawn by Prometheus.
+
+use std::collections::HashSet;
+
+use super::{Shipper, block_events::Removal};
+use crate::tsdb::{BlockId, Scan};
+
+impl Shipper {
+    /// Logs and counts blocks that were not durable and are gone. Prometheus deletes by its retention, whatever is shipped; one
+    /// that it compacted is not lost as long as the larger block is there, which is reported as not durable in its place; one
+    /// that it withdrew comes again under another name.
+    pub(super) fn report_removed_blocks(&mut self, scan: &Scan, present: &HashSet<BlockId>) {
+        let gone: Vec<(BlockId, bool)> = self
+            .pending
+            .iter()
+            .filter(|(id, _)| !present.contains(id))
+            .map(|(id, pending)| (*id, pending.is_no_block))
+            .collect();
+        for (id, is_no_block) in gone {
+            self.pending.remove(&id);
+            if let Some(into) = self.durability.merged_into(id, &scan.blocks) {
+                tracing::warn!(block = %id, %into, "Prometheus compacted a block before it was durable; its samples are in the larger block. Set its --storage.tsdb.max-block-duration equal to the min-block-duration, or let it wait for the ledger by --storage.tsdb.delay-compact-file.path");
+                continue;
+            }
+            if self.events.is_withdrawn(id) {
+                continue;
+            }
+            match self.events.removal(id, self.events.is_young(id)) {
+                _ if is_no_block => {
+                    tracing::info!(block = %id, "a block that was broken, or being copied in or removed, is gone");
+                }
+                Removal::Withdrawn => self.record_withdrawn(id),
+                Removal::Removed => {
+                    self.metrics.vanished.inc();
+                    tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are no longer on this disk");
+                }
+            }
+        }
+        self.report_withdrawn_blocks(present);
+    }
+
+    /// Logs and counts blocks that were deleted in place soon after they were sealed: those that are committed, and those that
+    /// no scan has shown.
+    fn report_withdrawn_blocks(&mut self, present: &HashSet<BlockId>) {
+        let gone: Vec<BlockId> = self.ledger.listed().filter(|id| !present.contains(id)).collect();
+        for id in gone {
+            let departure = self.events.removal(id, self.events.is_young(id));
+            if departure == Removal::Withdrawn && self.events.record_withdrawn(id) {
+                self.metrics.count_withdrawn();
+                tracing::error!(block = %id, "Prometheus deleted a block soon after it had sealed it, and the block was committed by then: its reload failed after the commit, and the block that it writes in its place will overlap this one. If so, mark this one for deletion in the bucket (thanos tools bucket mark)");
+            }
+        }
+        // Most are gone before a scan can show them.
+        let unseen: Vec<BlockId> = self.events.deleted_young().filter(|id| !present.contains(id)).collect();
+        for id in unseen {
+            self.record_withdrawn(id);
+        }
+    }
+
+    /// Logs and counts a block that Prometheus withdrew.
+    pub(super) fn record_withdrawn(&mut self, id: BlockId) {
+        if self.events.record_withdrawn(id) {
+            self.metrics.count_withdrawn();
+            tracing::warn!(block = %id, "Prometheus deleted a block soon after it had sealed it: its reload failed, see its log. The block is not committed; its samples are still in the head, and come again in another block");
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! Uploads the data of one block, and proves that it is in the bucket.
+//!
+//! What is done before a block counts as uploaded: every file is opened, the block is checked, each file is sent and
+//! acknowledged with its checksum, and the bucket shows exactly these objects with exactly these sizes. Dropping the
+//! future stops the requests; what was acknowledged by then is remembered for this run of the process and not sent again unless
+//! the proof fails. Of a block that was checked in full beforehand, what an earlier run sent is compared and not
+//! sent again either.
+//!
+//! What an earlier run left open in the bucket (multipart uploads, temporary files) is aborted beside the data path,
+//! once for each block; this may fail or hang, and no block waits for it.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::{
+    lineage::may_repair,
+    objstore::{self, Bucket, Comparison, Source},
+    threads::{blocking, blocking_io},
+    tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
+};
+
+/// Blocks that are read for a check at the same time.
+const CHECKS_AT_ONCE: usize = 2;
+/// Blocks whose files are sent at the same time: enough to keep every request slot busy, and few, so that the oldest block
+/// does not share the bandwidth with all others.
+const SENDS_AT_ONCE: usize = 2;
+/// Objects of a block that are compared with its files at the same time.
+const COMPARISONS_AT_ONCE: usize = 4;
+
+/// What was found out about a block's files before it is uploaded, by reading all of them.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedFiles {
+    /// The files as they were before they were read.
+    pub(crate) stamps: Vec<FileStamp>,
+    /// They, with their hashes if these are to be recorded.
+    pub(crate) files: Vec<BucketFile>,
+}
+
+/// One block to be uploaded.
+#[derive(Clone, Debug)]
+pub(crate) struct UploadRequest {
+    pub(crate) block: Block,
+    /// It was seen to be sealed in this run of the process and not tried yet: nothing of it can be in the bucket.
+    pub(crate) fresh: bool,
+    /// Objects that are missing of a block that is committed: nothing else of it is sent.
+    pub(crate) repair: Option<Vec<BucketFile>>,
+    /// What stands in the place of its `meta.json` is none, and is to be replaced.
+    pub(crate) replace: bool,
+    /// It was checked in full, and must still be what it was then. What an earlier run has sent of it is compared
+    /// with the files and not sent again.
+    pub(crate) checked: Option<CheckedFiles>,
+}
+
+impl UploadRequest {
+    /// A block of which nothing is known.
+    pub(crate) fn new(block: Block) -> Self {
+        Self {
+            block,
+            fresh: false,
+            repair: None,
+            replace: false,
+            checked: None,
+        }
+    }
+}
+
+/// What became of an upload.
+#[derive(Debug)]
+pub(crate) enum UploadOutcome {
+    /// All of its data is in the bucket.
+    Uploaded(BlockFiles),
+    /// What was missing of a block that is committed is there.
+    Repaired,
+    /// The block is broken.
+    Broken(Broken),
+    /// It was deleted locally before all of it was opened.
+    Vanished,
+}
+
+/// The files of a block whose data is in the bucket.
+#[derive(Debug)]
+pub(crate) struct BlockFiles {
+    pub(crate) pinned: Pinned,
+    /// The files as they were before the first byte of them was read.
+    pub(crate) stamps: Vec<FileStamp>,
+    /// As `meta.json` lists them.
+    pub(crate) entries: Vec<BucketFile>,
+}
+
+/// Why the data of a block, or its commit, is not proven to be in the bucket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The bucket failed.
+    #[error(transparent)]
+    Bucket(#[from] objstore::Error),
+    /// This host failed.
+    #[error("cannot read the block: {0}")]
+    Local(#[from] io::Error),
+    /// The bucket acknowledged everything, and shows something else.
+    #[error(
+        "the store acknowledged every object of {place} but lists something else ({wrong}); the block does not count as \
+         durable, and is sent again. If this stays, another program writes to this directory, or the store loses writes"
+    )]
+    Unproven { place: String, wrong: String },
+    /// Objects that are not of the block stand in its directory in the bucket.
+    #[error("{names} in {place} does not belong to the block")]
+    Foreign { place: String, names: String },
+    /// The block is marked for deletion in the bucket: whatever is sent there will be deleted.
+    #[error(
+        "{place} is marked for deletion, so that what is sent there would be deleted; if the block is to be kept, remove its \
+         deletion-mark.json, or wait until it is deleted: then it is sent again"
+    )]
+    Marked { place: String },
+    /// A block of this name is committed in the bucket and is another one, or differs; it is never overwritten.
+    #[error("{0}")]
+    Conflict(String),
+    /// A bug, met in this block.
+    #[error("{0}")]
+    Panicked(String),
+    /// The files changed while they were sent.
+    #[error("{0} changed while the block was sent; it starts over")]
+    Changed(String),
+    /// The block cannot bear the labels.
+    #[error(
+        "Prometheus has no external labels any more, and a block without labels cannot be committed; set global.external_labels"
+    )]
+    NoLabels,
+}
+
+/// Tells a file from one that took its place, and from itself after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileStamp {
+    inode: u64,
+    pub(crate) len: u64,
+    modified: SystemTime,
+}
+
+/// What the process remembers of a block that it tried to upload.
+#[derive(Debug, Default)]
+pub(super) struct BlockState {
+    /// The files that were checked.
+    checked: Option<Vec<FileStamp>>,
+    /// The objects that were acknowledged, with the file as it was before it was sent.
+    pub(super) acknowledged: HashMap<String, FileStamp>,
+    /// `meta.json` was sent, and whether it is there is not known.
+    unsettled: bool,
+    /// What an earlier run left open of it was looked for.
+    aborted_stale: bool,
+}
+
+/// Uploads blocks to one bucket.
+#[derive(Debug)]
+pub(crate) struct Uploader {
+    pub(crate) bucket: Arc<dyn Bucket>,
+    sha256: bool,
+    checks: Semaphore,
+    sends: Semaphore,
+    cleanups: Arc<Semaphore>,
+    states: Mutex<HashMap<BlockId, BlockState>>,
+}
+
+impl Uploader {
+    pub(crate) fn new(bucket: Arc<dyn Bucket>, sha256: bool) -> Self {
+        Self {
+            bucket,
+            sha256,
+            checks: Semaphore::new(CHECKS_AT_ONCE),
+            sends: Semaphore::new(SENDS_AT_ONCE),
+            cleanups: Arc::new(Semaphore::new(1)),
+            states: Mutex::default(),
+        }
+    }
+
+    /// Forgets blocks that need no more uploading.
+    pub(super) fn retain(&self, keep: impl Fn(BlockId) -> bool) {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.retain(|id, _| keep(*id));
+        states.shrink_to_fit();
+    }
+
+    /// Whether the block may be in the bucket without our knowing.
+    pub(crate) fn is_unsettled(&self, id: BlockId) -> bool {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.get(&id).is_some_and(|state| state.unsettled)
+    }
+
+    pub(super) fn set_unsettled(&self, id: BlockId, unsettled: bool) {
+        self.with_state(id, |state| state.unsettled = unsettled);
+    }
+
+    /// Uploads all data of a block, but not its `meta.json`.
+    pub(crate) async fn upload(&self, request: &UploadRequest) -> Result<UploadOutcome, Error> {
+        let id = request.block.id;
+        if let Some(known) = &request.checked {
+            self.with_state(id, |state| state.checked = Some(known.stamps.clone()));
+        }
+        let (pinned, stamps) = match self.pin(&request.block).await? {
+            Ok(pinned) => pinned,
+            Err(outcome) => return Ok(outcome),
+        };
+        if request.checked.as_ref().is_some_and(|known| known.stamps != stamps) {
+            return Err(Error::Changed(request.block.dir.display().to_string()));
+        }
+        if let Some(missing) = &request.repair {
+            self.repair(id, &pinned, missing).await?;
+            return Ok(UploadOutcome::Repaired);
+        }
+        if !request.fresh {
+            self.abort_stale_uploads(id);
+        }
+        let permit = self.sends.acquire().await.map_err(io::Error::other)?;
+        if request.checked.is_some() {
+            self.compare_with_bucket(id, &pinned, &stamps).await?;
+        }
+        self.send(id, &pinned, &stamps).await?;
+        drop(permit);
+        let entries = match &request.checked {
+            Some(known) => known.files.clone(),
+            None => self.list_files(&pinned).await?,
+        };
+        self.prove(id, &pinned, None).await?;
+        Ok(UploadOutcome::Uploaded(BlockFiles {
+            pinned,
+            stamps,
+            entries,
+        }))
+    }
+
+    /// Aborts what an earlier run left open of a block, beside the data path.
+    fn abort_stale_uploads(&self, id: BlockId) {
+        if self.with_state(id, |state| std::mem::replace(&mut state.aborted_stale, true)) {
+            return;
+        }
+        let (bucket, one) = (Arc::clone(&self.bucket), Arc::clone(&self.cleanups));
+        tokio::spawn(async move {
+            let _one = one.acquire_owned().await;
+            if let Err(error) = bucket.abort_stale(&id.to_string()).await {
+                tracing::debug!(block = %id, %error, "cannot abort multipart uploads that an earlier run left open; a lifecycle rule of the bucket should");
+            }
+        });
+    }
+
+    /// What is wrong with the block, as far as one can see from here.
+    ///
+    /// # Errors
+    /// Only that looking for it panicked.
+    pub(super) async fn find_broken(&self, block: &Block) -> Result<Option<Broken>, Error> {
+        match self.pin(block).await {
+            Ok(Err(UploadOutcome::Broken(broken))) => Ok(Some(broken)),
+            Err(Error::Panicked(why)) => Err(Error::Panicked(why)),
+            // Whatever else it is shows when the block is uploaded.
+            _ => Ok(None),
+        }
+    }
+
+    /// Opens and checks the block.
+    async fn pin(&self, block: &Block) -> Result<Result<(Pinned, Vec<FileStamp>), UploadOutcome>, Error> {
+        let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
+        let checked = self.with_state(block.id, |state| state.checked.clone());
+        let block = block.clone();
+        let id = block.id;
+        let found = blocking(move || open(&block, checked.as_deref()))
+            .await
+            .map_err(|lost| Error::Panicked(format!("checking it: {lost}")))?;
+        Ok(match found {
+            Ok((pinned, stamps)) => {
+                self.with_state(id, |state| state.checked = Some(stamps.clone()));
+                Ok((pinned, stamps))
+            }
+            Err(PinError::Vanished) => Err(UploadOutcome::Vanished),
+            Err(PinError::Broken { reason, detail }) => Err(UploadOutcome::Broken(Broken { reason, detail })),
+            Err(PinError::Io(error)) if exhausted(&error) => return Err(Error::Local(error)),
+            Err(PinError::Io(error)) => Err(UploadOutcome::Broken(Broken {
+                reason: Reason::Unreadable,
+                detail: error.to_string(),
+            })),
+        })
+    }
+
+    /// Holds what is listed of a block against its files; what is the same counts as acknowledged.
+    async fn compare_with_bucket(&self, id: BlockId, pinned: &Pinned, stamps: &[FileStamp]) -> Result<(), Error> {
+        let there = self.bucket.list(&id.to_string()).await?;
+        let listed: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
+        let candidates = pinned.files.iter().zip(stamps).filter_map(|(file, stamp)| {
+            let key = format!("{id}/{}", file.rel_path);
+            (listed.get(key.as_str()) == Some(&file.len)).then_some((key, file, *stamp))
+        });
+        let compared = candidates.map(|(key, file, stamp)| async move {
+            if let Comparison::Same(_) = self.bucket.compare(&key, &file.source()).await? {
+                self.with_state(id, |state| state.acknowledged.insert(key, stamp));
+            }
+            Ok::<_, Error>(())
+        });
+        stream::iter(compared.collect::<Vec<_>>())
+            .buffer_unordered(COMPARISONS_AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+
+    /// Sends what was not acknowledged yet. Whether it is still there is for the proof to say: a listing may lag.
+    async fn send(&self, id: BlockId, pinned: &Pinned, stamps: &[FileStamp]) -> Result<(), Error> {
+        let missing = pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
+            let key = format!("{id}/{}", file.rel_path);
+            self.with_state(id, |state| state.acknowledged.get(&key) != Some(stamp))
+        });
+        let sends = missing.map(|(file, stamp)| async move {
+            let key = format!("{id}/{}", file.rel_path);
+            self.bucket.put_file(&key, &file.source()).await?;
+            self.with_state(id, |state| state.acknowledged.insert(key, *stamp));
+            Ok::<_, Error>(())
+        });
+        // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
+        stream::iter(sends.collect::<Vec<_>>())
+            .buffer_unordered(64)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+
+    /// Sends what is missing of a block that is committed: only files of which its `meta.json` in the bucket says the same.
+    async fn repair(&self, id: BlockId, pinned: &Pinned, missing: &[BucketFile]) -> Result<(), Error> {
+        for due in missing {
+            let name = &due.rel_path;
+            let conflict = |how: String| {
+                Error::Conflict(format!(
+                    "the block is committed in {}, but {name} is missing there, and {how}; it is not repaired from here. Put the \
+                     object back from a copy, or mark the block for deletion",
+                    self.place(&id.to_string())
+                ))
+            };
+            let Some(file) = pinned.files.iter().find(|file| file.rel_path == *name) else {
+                return Err(conflict("there is no such file here".to_owned()));
+            };
+            // One of another length is refused without reading it.
+            let hashed = due.sha256.is_some() && due.size == Some(file.len);
+            may_repair(due, &described(file, hashed).await?).map_err(conflict)?;
+            self.bucket.put_file(&format!("{id}/{name}"), &file.source()).await?;
+        }
+        Ok(())
+    }
+
+    async fn list_files(&self, pinned: &Pinned) -> Result<Vec<BucketFile>, Error> {
+        let mut files = Vec::with_capacity(pinned.files.len());
+        for file in &pinned.files {
+            files.push(described(file, self.sha256).await?);
+        }
+        Ok(files)
+    }
+
+    /// Where a directory of the bucket is, for messages.
+    pub(super) fn place(&self, dir: &str) -> String {
+        format!("{}/{dir}", self.bucket.identity())
+    }
+
+    pub(super) fn with_state<T>(&self, id: BlockId, f: impl FnOnce(&mut BlockState) -> T) -> T {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        f(states.entry(id).or_default())
+    }
+}
+
+/// Blocks whose check panics: no block that can be made does.
+#[cfg(test)]
+pub(super) static PANICS: Mutex<Vec<BlockId>> = Mutex::new(Vec::new());
+
+/// Opens the block and checks it, unless exactly these files were checked before.
+fn open(block: &Block, checked: Option<&[FileStamp]>) -> Result<(Pinned, Vec<FileStamp>), PinError> {
+    #[cfg(test)]
+    if PANICS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains(&block.id)
+    {
+        panic!("a panic that a test asked for");
+    }
+    let pinned = Pinned::open(block)?;
+    let stamps = stamps(&pinned)?;
+    if checked != Some(&stamps[..]) {
+        check::quick(&pinned)?;
+    }
+    Ok((pinned, stamps))
+}
+
+/// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.
+pub(crate) fn stamps(pinned: &Pinned) -> io::Result<Vec<FileStamp>> {
+    let stamp = |now: std::fs::Metadata| {
+        Ok(FileStamp {
+            inode: now.ino(),
+            len: now.len(),
+            modified: now.modified()?,
+        })
+    };
+    pinned
+        .files
+        .iter()
+        .map(|file| file.file.metadata().and_then(stamp))
+        .collect()
+}
+
+impl PinnedFile {
+    /// The file as a bucket takes it.
+    pub(crate) fn source(&self) -> Source {
+        Source {
+            file: Arc::clone(&self.file),
+            path: self.path.clone(),
+            len: self.len,
+        }
+    }
+}
+
+/// Whether this host has run out of something that comes back by itself: no fault of the block.
+fn exhausted(error: &io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
+/// A local file as `meta.json` lists it.
+async fn described(file: &PinnedFile, hashed: bool) -> io::Result<BucketFile> {
+    Ok(BucketFile {
+        rel_path: file.rel_path.clone(),
+        size: Some(file.len),
+        sha256: match hashed {
+            true => Some(digest(file).await?),
+            false => None,
+        },
+    })
+}
+
+async fn digest(file: &PinnedFile) -> io::Result<String> {
+    let (descriptor, len) = (Arc::clone(&file.file), file.len);
+    blocking_io(move || sha256(&descriptor, len)).await
+}
+
+fn sha256(file: &File, len: u64) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    while at < len {
+        let read = file.read_at(&mut buffer, at)?;
+        if read == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("cut at {at} of {len} bytes"),
+            ));
+        }
+        digest.update(&buffer[..read]);
+        at += read as u64;
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha256_is_the_one_of_the_standard_and_a_short_file_is_an_error() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"abc").unwrap();
+        // FIPS 180-2, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(&file, 3).unwrap(), expected);
+        assert_eq!(sha256(&file, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,17 @@
+//! One Series call.
+
+use super::query::Query;
+use crate::{
+    ops::grpc::Caller,
+    storeapi::{budget::Reservation, context::View},
+};
+
+/// What one call asks, and with what in view.
+#[derive(Debug)]
+pub(super) struct SeriesCall {
+    pub(super) query: Query,
+    pub(super) view: View,
+    pub(super) caller: Caller,
+    /// The memory of the query.
+    pub(super) _reservation: Option<Reservation>,
+}

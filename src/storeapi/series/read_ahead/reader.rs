@@ -1,0 +1,422 @@
+//! The task that reads ahead for one call. It looks now and then whether the client lags; what it does then ends as soon as the
+//! client has caught up.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Weak,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Status};
+
+use super::{
+    Core, PIECE, ReadAhead,
+    spill::{self, SpillDir, SpillError},
+};
+use crate::{ops::supervisor::panic_text, storeapi::context::CLIENT_STALL};
+
+/// How often it is looked whether a client lags; one that takes nothing for so long does.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// A client lags, too, when Prometheus has waited for it for so long in all, a little at a time.
+const A_LITTLE_AT_A_TIME: Duration = Duration::from_secs(1);
+/// How often it is looked whether memory has come back.
+const TICK: Duration = Duration::from_millis(50);
+/// As long as fewer bytes than this wait in memory, more are read from the file.
+const LOW: usize = 256 << 10;
+
+/// How a client does.
+enum ClientState {
+    KeepsUp,
+    Lags,
+    /// It has taken nothing for too long.
+    Stalled,
+    /// Nothing of the answer is left to be read or held.
+    Over,
+}
+
+/// What a look at Prometheus' answer brought.
+enum Step {
+    Piece(Bytes),
+    /// There is no memory for a piece.
+    Full,
+    /// The client waits, so that it reads by itself.
+    CaughtUp,
+    /// There is no more.
+    Over,
+}
+
+/// Reads ahead while the client of `ahead` lags, until the call has ended.
+pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: Option<SpillDir>) {
+    let mut reader = Reader { spill_dir };
+    loop {
+        sleep(CHECK_EVERY).await;
+        let Some(ahead) = ahead.upgrade() else { return };
+        match ahead.client_state() {
+            ClientState::KeepsUp => {}
+            ClientState::Lags => reader.read_ahead(&ahead).await,
+            ClientState::Stalled => return ahead.end_stalled(),
+            ClientState::Over => return,
+        }
+    }
+}
+
+struct Reader {
+    /// Where files may be; `None` also once that has failed.
+    spill_dir: Option<SpillDir>,
+}
+
+impl Reader {
+    /// Until the client has caught up or there is no more.
+    async fn read_ahead(&mut self, ahead: &ReadAhead) {
+        {
+            let mut core = ahead.lock();
+            core.delivery.share.mark_lagging();
+            core.delivery.caller.set_stage("reading ahead for a client that lags");
+        }
+        loop {
+            if ahead.is_stalled() {
+                return ahead.end_stalled();
+            }
+            let step = tokio::select! {
+                biased;
+                step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)) => step,
+                // The client's own look at Prometheus takes the place of the one from here, which is not woken any more.
+                () = ahead.taken.notified() => continue,
+            };
+            let goes_on = match step {
+                Step::Piece(piece) => {
+                    ahead.lock().push(piece);
+                    // One piece at a time: others live on this thread.
+                    tokio::task::yield_now().await;
+                    true
+                }
+                Step::Full => match self.spill_dir.take() {
+                    Some(spill_dir) => self.spill(ahead, spill_dir).await,
+                    None => ahead.wait().await,
+                },
+                Step::CaughtUp | Step::Over => false,
+            };
+            if !goes_on {
+                let core = ahead.lock();
+                if core.end.as_ref().is_none_or(|end| end.code() == Code::Ok) {
+                    core.delivery.caller.set_stage("sending");
+                }
+                return;
+            }
+        }
+    }
+
+    /// Reads ahead into a file, until the client has caught up with that; whether to go on after it.
+    async fn spill(&mut self, ahead: &ReadAhead, spill_dir: SpillDir) -> bool {
+        let file = match timeout(ahead.patience(), spill_dir.create_file()).await {
+            Ok(Ok(file)) => file,
+            Ok(Err(error)) => {
+                spill_dir.log_failure(&error);
+                return true;
+            }
+            Err(_) => return ahead.end_lagging(),
+        };
+        self.spill_dir = Some(spill_dir.clone());
+        ahead.lock().is_spilled = true;
+        let mut spilling = Spilling {
+            ahead,
+            file,
+            spill_dir,
+            gathered: Vec::new(),
+            bytes: 0,
+            may_write: true,
+        };
+        spilling.run().await
+    }
+}
+
+/// A call part of whose answer is in a file.
+struct Spilling<'a> {
+    ahead: &'a ReadAhead,
+    file: spill::File,
+    spill_dir: SpillDir,
+    /// What comes after the bytes in the file, and is not there yet.
+    gathered: Vec<Bytes>,
+    bytes: usize,
+    may_write: bool,
+}
+
+impl Spilling<'_> {
+    async fn run(&mut self) -> bool {
+        loop {
+            if self.ahead.is_stalled() {
+                self.ahead.end_stalled();
+                return false;
+            }
+            let is_open = self.gather().await;
+            let enough = self.bytes >= spill::BLOCK || (!is_open && self.bytes > 0);
+            if enough && self.may_write && !self.write().await {
+                return false;
+            }
+            if !self.refill().await {
+                return false;
+            }
+            if self.file.unread() == 0 && self.ahead.lock().queue.is_empty() {
+                return self.finish(is_open);
+            }
+            let stuck = is_open && self.bytes >= spill::BLOCK && !self.may_write;
+            if stuck && !self.ahead.wait().await {
+                return false;
+            }
+            if !is_open {
+                let _ = timeout(CLIENT_STALL, self.ahead.taken.notified()).await;
+            }
+        }
+    }
+
+    /// Takes one piece, if Prometheus has one before the client takes one; whether there may be more.
+    async fn gather(&mut self) -> bool {
+        if self.bytes >= spill::BLOCK {
+            return self.ahead.lock().is_open();
+        }
+        tokio::select! {
+            biased;
+            () = self.ahead.taken.notified() => true,
+            step = std::future::poll_fn(|cx| self.ahead.poll_gather(cx)) => match step {
+                Step::Piece(piece) => {
+                    self.bytes += piece.len();
+                    self.ahead.lock().delivery.share.reserve_anyway(piece.len());
+                    self.gathered.push(piece);
+                    true
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// Moves what is gathered into the file, and gathers what comes meanwhile; whether the call goes on.
+    async fn write(&mut self) -> bool {
+        let (block, bytes) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.bytes));
+        let ahead = self.ahead;
+        // Clones share the bytes: if the file has no room they stay.
+        let mut writing = std::pin::pin!(self.file.write(block.clone()));
+        let (mut next, mut next_bytes) = (Vec::new(), 0);
+        let written = loop {
+            let is_open = ahead.lock().is_open();
+            if is_open && next_bytes < spill::BLOCK {
+                tokio::select! {
+                    biased;
+                    written = writing.as_mut() => break written,
+                    step = std::future::poll_fn(|cx| ahead.poll_gather(cx)) => if let Step::Piece(piece) = step {
+                        next_bytes += piece.len();
+                        ahead.lock().delivery.share.reserve_anyway(piece.len());
+                        next.push(piece);
+                    },
+                }
+                continue;
+            }
+            // From here on Prometheus waits for the disk.
+            let patience = if is_open { ahead.patience() } else { CLIENT_STALL };
+            match timeout(patience, writing.as_mut()).await {
+                Ok(written) => break written,
+                Err(_) => return ahead.end_lagging(),
+            }
+        };
+        match written {
+            Ok(()) => ahead.lock().delivery.share.release(bytes),
+            Err(error) => {
+                if let SpillError::Io(error) = &error {
+                    self.spill_dir.log_failure(error);
+                }
+                self.may_write = false;
+                self.gathered = block;
+                self.bytes = bytes;
+            }
+        }
+        self.gathered.append(&mut next);
+        self.bytes += next_bytes;
+        true
+    }
+
+    /// Brings bytes back from the file while few wait in memory; whether the call goes on.
+    async fn refill(&mut self) -> bool {
+        while let Some(bytes) = self.wanted() {
+            let is_open = self.ahead.lock().is_open();
+            // Prometheus waits for the disk, too.
+            let patience = if is_open { self.ahead.patience() } else { CLIENT_STALL };
+            match timeout(patience, self.file.read(bytes)).await {
+                Ok(Ok(piece)) => self.ahead.lock().push(piece),
+                Ok(Err(error)) => {
+                    self.spill_dir.log_failure(&error);
+                    let text = format!("what was read ahead for this client cannot be read back: {error}; ask again");
+                    self.ahead.lock().stop(Status::internal(text));
+                    return false;
+                }
+                Err(_) => {
+                    let text = "the directory of --store.spill-dir does not answer; ask again";
+                    self.ahead.lock().stop(Status::unavailable(text));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// How many bytes to bring back now, for which memory is taken. Without memory a client that has nothing gets one piece:
+    /// as many clients as there are files would take far more than there may be.
+    fn wanted(&self) -> Option<usize> {
+        let unread = usize::try_from(self.file.unread()).unwrap_or(usize::MAX);
+        let mut core = self.ahead.lock();
+        if unread == 0 || core.queued >= LOW {
+            return None;
+        }
+        let block = unread.min(spill::BLOCK);
+        if core.delivery.share.reserve(block) {
+            return Some(block);
+        }
+        let piece = unread.min(PIECE);
+        core.queue
+            .is_empty()
+            .then(|| core.delivery.share.reserve_anyway(piece))?;
+        Some(piece)
+    }
+
+    /// Nothing is in the file: what is gathered goes the short way.
+    fn finish(&mut self, is_open: bool) -> bool {
+        let mut core = self.ahead.lock();
+        for piece in self.gathered.drain(..) {
+            core.push(piece);
+        }
+        core.is_spilled = false;
+        core.wake();
+        is_open
+    }
+}
+
+impl ReadAhead {
+    fn client_state(&self) -> ClientState {
+        let core = self.lock();
+        if !core.is_open() && core.out.is_empty() && core.queue.is_empty() && !core.is_spilled {
+            return ClientState::Over;
+        }
+        let Some(idle_since) = core.idle_since else {
+            return ClientState::KeepsUp;
+        };
+        let idle = idle_since.elapsed();
+        if idle >= CLIENT_STALL {
+            return ClientState::Stalled;
+        }
+        let lags = idle >= CHECK_EVERY || core.waited >= A_LITTLE_AT_A_TIME;
+        match core.is_open() && lags {
+            true => ClientState::Lags,
+            false => ClientState::KeepsUp,
+        }
+    }
+
+    /// A piece for the queue, whose memory is taken.
+    fn poll_ahead(&self, cx: &mut Context<'_>) -> Poll<Step> {
+        let mut core = self.lock();
+        if core.client.is_some() && core.queue.is_empty() {
+            // It has to look for itself: its last look may have been overtaken by one from here.
+            core.wake();
+            return Poll::Ready(Step::CaughtUp);
+        }
+        if !core.is_open() && core.out.is_empty() {
+            return Poll::Ready(Step::Over);
+        }
+        if !core.delivery.share.reserve(PIECE) {
+            return Poll::Ready(Step::Full);
+        }
+        let step = core.poll_piece(cx);
+        match &step {
+            Poll::Ready(Step::Piece(piece)) if piece.len() > PIECE => {
+                core.delivery.share.reserve_anyway(piece.len() - PIECE)
+            }
+            Poll::Ready(Step::Piece(piece)) => core.delivery.share.release(PIECE - piece.len()),
+            _ => core.delivery.share.release(PIECE),
+        }
+        step
+    }
+
+    /// A piece for the file.
+    fn poll_gather(&self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.lock().poll_piece(cx)
+    }
+
+    /// Lets Prometheus wait for the client, or for memory; whether the call goes on.
+    async fn wait(&self) -> bool {
+        self.lock().start_waiting();
+        let patience = self.patience();
+        if patience.is_zero() {
+            return self.end_lagging();
+        }
+        // Another call may have given memory back.
+        let _ = timeout(patience.min(TICK), self.taken.notified()).await;
+        true
+    }
+
+    fn is_stalled(&self) -> bool {
+        matches!(self.client_state(), ClientState::Stalled)
+    }
+
+    fn patience(&self) -> Duration {
+        self.lock().patience_left()
+    }
+
+    /// Ends the answer of a client that Prometheus has waited for long enough.
+    fn end_lagging(&self) -> bool {
+        let mut core = self.lock();
+        let text = format!(
+            "the client lags, there is no room for more of its answer, and Prometheus may wait {:?} for it in all \
+             (--store.max-client-lag, at most a quarter of Prometheus' block duration), since an open read keeps it from \
+             sealing blocks; read faster, ask for less at once, or give narthex more room: --store.read-ahead within \
+             --store.memory-limit, --store.spill-dir within --store.spill-limit",
+            core.delivery.patience
+        );
+        core.delivery.metrics.lagged();
+        core.delivery
+            .caller
+            .set_stage("ended, for a client that lags; what it is told waits for it");
+        core.stop(Status::aborted(text));
+        false
+    }
+
+    /// Ends the answer of a client that takes nothing.
+    fn end_stalled(&self) {
+        let mut core = self.lock();
+        let text = format!("the client read nothing for {CLIENT_STALL:?}; what was held for it was given to others");
+        core.delivery.metrics.stalled();
+        core.delivery.caller.set_stage("ended, for a client that reads nothing");
+        core.stop(Status::aborted(text));
+    }
+}
+
+impl Core {
+    /// The next piece of Prometheus' answer. A panic ends it: nobody looks at how the task that reads ahead ends, and what is
+    /// read after a panic would be an answer with a hole.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if self.is_open() {
+            match catch_unwind(AssertUnwindSafe(|| self.fill(cx))) {
+                Ok(filled) => std::task::ready!(filled),
+                Err(panic) => {
+                    self.out.clear();
+                    self.finish(Status::internal(panic_text(&*panic)));
+                    self.wake();
+                }
+            }
+        }
+        if self.out.is_empty() {
+            return Poll::Ready(Step::Over);
+        }
+        let step = Step::Piece(self.take_piece());
+        if self.is_open() {
+            self.start_waiting();
+        }
+        Poll::Ready(step)
+    }
+
+    /// A piece waits for the client.
+    fn push(&mut self, piece: Bytes) {
+        self.queued += piece.len();
+        self.queue.push_back(piece);
+        self.wake();
+    }
+}

@@ -1,0 +1,269 @@
+//! Files for answers that memory has no room for: below `--store.spill-dir`, without a name, gone with the call or the process.
+//!
+//! All work on them is off the query thread, and at most [`AT_ONCE`] pieces of it run: a directory that hangs keeps no more
+//! threads than that, and not those that sort and read for other calls. The sum of their bytes is bounded
+//! (`--store.spill-limit`). A directory that is full or broken counts as none; the log says so once, until it works again.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+
+use crate::threads::BlockingPool;
+
+/// What is written at once, in bytes, at least, and what is read at once, at most.
+pub(super) const BLOCK: usize = 1 << 20;
+
+/// Files that are worked on at once.
+const AT_ONCE: usize = 16;
+
+/// The directory; clones share it.
+#[derive(Clone, Debug)]
+pub struct SpillDir(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    limit: u64,
+    used: Gauge,
+    pool: BlockingPool,
+    broken: AtomicBool,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SpillError {
+    /// All calls together have as much on disk as they may.
+    #[error("--store.spill-limit is reached")]
+    Full,
+    /// The file system refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What one call has on disk: written at one end, read at the other.
+#[derive(Debug)]
+pub(super) struct File {
+    file: Arc<std::fs::File>,
+    spill_dir: SpillDir,
+    /// Bytes that count as on disk: also those of a write that the end of the call overtakes.
+    taken: u64,
+    written: u64,
+    read: u64,
+}
+
+impl SpillDir {
+    /// At most `limit` bytes below `dir`, in which a file is made and removed to see whether that works; `used` shows them.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn open(dir: &Path, limit: u64, used: Gauge) -> io::Result<Self> {
+        let spill_dir = Self(Arc::new(Inner {
+            dir: dir.to_owned(),
+            limit,
+            used,
+            pool: BlockingPool::new(AT_ONCE),
+            broken: AtomicBool::new(false),
+        }));
+        create_unnamed(dir)?.write_all(b"x")?;
+        Ok(spill_dir)
+    }
+
+    /// An empty file.
+    pub(super) async fn create_file(&self) -> io::Result<File> {
+        let inner = Arc::clone(&self.0);
+        let file = self.0.pool.run(move || create_unnamed(&inner.dir)).await??;
+        Ok(File {
+            file: Arc::new(file),
+            spill_dir: self.clone(),
+            taken: 0,
+            written: 0,
+            read: 0,
+        })
+    }
+
+    /// Tells that it does not work.
+    pub(super) fn log_failure(&self, error: &io::Error) {
+        if !self.0.broken.swap(true, Ordering::Relaxed) {
+            let dir = self.0.dir.display();
+            tracing::warn!(%dir, %error, "nothing can be kept for slow clients in the directory of --store.spill-dir; without it their calls end once memory is full");
+        }
+    }
+
+    fn reserve(&self, bytes: u64) -> bool {
+        let before = u64::try_from(self.0.used.inc_by(bytes as i64)).unwrap_or(0);
+        let fits = before.saturating_add(bytes) <= self.0.limit;
+        if !fits {
+            self.release(bytes);
+        }
+        fits
+    }
+
+    fn release(&self, bytes: u64) {
+        self.0.used.dec_by(bytes as i64);
+    }
+}
+
+/// Shows bytes on disk, of which there are none without a directory.
+pub fn register(registry: &mut Registry) -> Gauge {
+    let used = Gauge::default();
+    registry.register(
+        "narthex_spilled_bytes",
+        "Bytes on disk that wait for clients that read slowly (at most --store.spill-limit)",
+        used.clone(),
+    );
+    used
+}
+
+/// A file that has no name any more.
+fn create_unnamed(dir: &Path) -> io::Result<std::fs::File> {
+    let path = dir.join(format!(".narthex-{:016x}", rand::random::<u64>()));
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    fs_err::remove_file(&path)?;
+    Ok(file)
+}
+
+impl File {
+    /// Bytes that were written and not read.
+    pub(super) fn unread(&self) -> u64 {
+        self.written - self.read
+    }
+
+    /// Writes pieces behind what is there.
+    pub(super) async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), SpillError> {
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        if !self.spill_dir.reserve(bytes) {
+            return Err(SpillError::Full);
+        }
+        self.taken += bytes;
+        let (file, at) = (Arc::clone(&self.file), self.written);
+        let written = self.spill_dir.0.pool.run(move || {
+            let mut at = at;
+            for piece in pieces {
+                file.write_all_at(&piece, at)?;
+                at += piece.len() as u64;
+            }
+            Ok::<_, io::Error>(())
+        });
+        match written.await.unwrap_or_else(|lost| Err(lost.into())) {
+            Ok(()) => {
+                self.spill_dir.0.broken.store(false, Ordering::Relaxed);
+                self.written += bytes;
+                Ok(())
+            }
+            Err(error) => {
+                self.taken -= bytes;
+                self.spill_dir.release(bytes);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Reads `length` bytes, of those that are unread, from where the last call of this ended.
+    pub(super) async fn read(&mut self, length: usize) -> io::Result<Bytes> {
+        let (file, at) = (Arc::clone(&self.file), self.read);
+        let read = self.spill_dir.0.pool.run(move || {
+            let mut piece = BytesMut::zeroed(length);
+            file.read_exact_at(&mut piece, at)?;
+            Ok::<_, io::Error>(piece.freeze())
+        });
+        let piece = read.await??;
+        self.read += length as u64;
+        Ok(piece)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.spill_dir.release(self.taken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_is_read_in_order_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let spill_dir = SpillDir::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
+        let mut file = spill_dir.create_file().await.unwrap();
+        let piece = |at: usize| Bytes::from(vec![at as u8; BLOCK / 2 + at]);
+        file.write(vec![piece(1), piece(2)]).await.unwrap();
+        let mut all = file.read(BLOCK).await.unwrap().to_vec();
+        file.write(vec![piece(3)]).await.unwrap();
+        while file.unread() > 0 {
+            let length = BLOCK.min(file.unread() as usize);
+            all.extend_from_slice(&file.read(length).await.unwrap());
+        }
+        assert_eq!(all, [piece(1), piece(2), piece(3)].concat());
+        // Nothing of it can be seen, and its bytes count until it is gone.
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
+        let refused = file.write(vec![piece(1), piece(1), piece(1)]).await.unwrap_err();
+        assert!(matches!(refused, SpillError::Full));
+        drop(file);
+        assert_eq!(spill_dir.0.used.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_call_was_writing_when_it_ended_counts_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let spill_dir = SpillDir::open(dir.path(), 3 * BLOCK as u64, Gauge::default()).unwrap();
+        // A write may be done at the first look.
+        for _ in 0..20 {
+            let mut file = spill_dir.create_file().await.unwrap();
+            {
+                let mut writing = std::pin::pin!(file.write(vec![Bytes::from(vec![7; BLOCK])]));
+                let _ = futures_util::poll!(writing.as_mut());
+            }
+            assert_eq!(spill_dir.0.used.get(), BLOCK as i64);
+            drop(file);
+            assert_eq!(spill_dir.0.used.get(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_hangs_keeps_few_threads() {
+        let dir = tempfile::tempdir().unwrap();
+        let spill_dir = SpillDir::open(dir.path(), BLOCK as u64, Gauge::default()).unwrap();
+        let (goes_on, hangs) = std::sync::mpsc::channel::<()>();
+        let hangs = Arc::new(std::sync::Mutex::new(hangs));
+        let mut stuck: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                let hangs = Arc::clone(&hangs);
+                Box::pin(spill_dir.0.pool.run(move || hangs.lock().unwrap().recv().is_err()))
+            })
+            .collect();
+        for one in &mut stuck {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        // Those that wait for it do not even begin, and can be given up.
+        drop(stuck);
+        let mut start = std::pin::pin!(spill_dir.create_file());
+        for _ in 0..100 {
+            assert!(futures_util::poll!(start.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(goes_on);
+        start.await.unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_to_is_told_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let error = SpillDir::open(&missing, 1, Gauge::default()).unwrap_err().to_string();
+        assert!(error.contains("missing/.narthex-"), "{error}");
+    }
+}

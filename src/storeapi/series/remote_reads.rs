@@ -1,0 +1,378 @@
+//! In which way Prometheus is asked for the series of a call, and what is done when they come in no order.
+//!
+//! Series that carry a label which is set or removed may stand anywhere in the order ([`super::query`]). Which of these labels
+//! are stored at all is learned with each heartbeat ([`StoredNames`]): only those are asked for apart, mostly none. What was learned
+//! may be old; then the last look at the order finds it, and the question is put once more, with all names apart, as long as
+//! nothing was given to the client. A server whose series come in no order even then, again and again while its labels stay the same,
+//! is remembered: all of its answer is collected and sorted from then on, within the memory that there is.
+//!
+//! [`StoredNames`]: crate::prometheus::stored_names::StoredNames
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    answer::{Answer, Failed, Plan},
+    call::SeriesCall,
+    convert::Convert,
+    limits::Limits,
+    metrics::{self, Metrics},
+    read_ahead::Retry,
+    sampled, skip_chunks,
+};
+use crate::{
+    model::Labels,
+    ops::grpc::Caller,
+    prometheus::remote_read::{
+        self,
+        gate::{ClientKey, Gate, Permit, slots},
+        samples::Sampled,
+    },
+    storeapi::{
+        budget::Reservation,
+        context::{Context, View},
+        errors,
+    },
+};
+
+/// Prometheus' flag that says how many remote reads it answers at once.
+const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
+/// External labels that have just changed bring disorder, too, for as long as a heartbeat takes: what comes after this time
+/// has another cause.
+const JUST_CHANGED: Duration = Duration::from_secs(60);
+
+/// How the question is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Strategy {
+    /// Series with one of these labels apart, the others streamed.
+    Apart(Vec<String>),
+    /// All at once, to be collected and sorted.
+    Collected,
+}
+
+/// Whether the series of a Prometheus come in no order, however it is asked.
+#[derive(Debug)]
+pub(super) struct UnsortedServer {
+    state: Mutex<Option<State>>,
+    shown: Gauge,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Of whom this is known.
+    of: (Labels, String),
+    /// When it was first seen.
+    first: Instant,
+    remembered: bool,
+}
+
+impl UnsortedServer {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let shown = Gauge::default();
+        registry.register(
+            "narthex_prometheus_disorderly",
+            "1 if the series of Prometheus come in no order, so that all of each answer is sorted in memory",
+            shown.clone(),
+        );
+        let state = Mutex::default();
+        Self { state, shown }
+    }
+
+    /// Whether it is remembered of this one.
+    fn is_known(&self, view: &View) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state
+            .as_ref()
+            .is_some_and(|state| state.remembered && state.of.0 == view.labels && state.of.1 == view.version)
+    }
+
+    /// Series came in no order though all was asked apart that could cause it.
+    fn record(&self, view: &View) {
+        let of = (view.labels.clone(), view.version.clone());
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *state {
+            Some(state) if state.of == of => {
+                let lasts = state.first.elapsed() >= JUST_CHANGED;
+                if lasts && !state.remembered {
+                    state.remembered = true;
+                    self.shown.set(1);
+                    tracing::warn!(
+                        "the series of Prometheus' remote read come in no order, as from a proxy that merges several servers: from now on all of each answer is sorted in memory (at most --store.memory-limit), until its labels or its version change"
+                    );
+                }
+            }
+            other => {
+                *other = Some(State {
+                    of,
+                    first: Instant::now(),
+                    remembered: false,
+                });
+                self.shown.set(0);
+            }
+        }
+    }
+}
+
+/// Asks Prometheus for the series of calls; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct RemoteReads {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    context: Context,
+    limits: Limits,
+    gate: Gate,
+    unsorted_server: UnsortedServer,
+    metrics: Metrics,
+}
+
+impl RemoteReads {
+    /// Asks within `limits`.
+    pub(super) fn new(context: Context, limits: Limits, registry: &mut Registry) -> Self {
+        let gate = Gate::new(slots(None));
+        metrics::register_gate(&gate, registry);
+        let inner = Inner {
+            gate,
+            context,
+            limits,
+            unsorted_server: UnsortedServer::register(registry),
+            metrics: Metrics::register(registry),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Where calls are counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Asks for the first time.
+    pub(super) async fn ask(&self, call: &SeriesCall) -> Result<(Answer, Strategy), Status> {
+        if call.query.skip_chunks {
+            let mut plan = self.plan(call, None);
+            let sets = skip_chunks::read(&self.inner.context, call, &mut plan.convert, &mut plan.reservation).await?;
+            return Ok((Answer::sorted(plan, sets)?, Strategy::Collected));
+        }
+        let strategy = self.first_strategy(call);
+        Ok((self.read(call, &strategy).await?, strategy))
+    }
+
+    /// Asks once more, in another way each time.
+    pub(super) fn retry(
+        &self,
+        call: Arc<SeriesCall>,
+        mut strategy: Strategy,
+    ) -> Box<dyn FnMut() -> Option<Retry> + Send> {
+        let remote_reads = self.clone();
+        Box::new(move || {
+            remote_reads.inner.metrics.disorder();
+            let next = remote_reads.next_strategy(&call, &strategy)?;
+            strategy.clone_from(&next);
+            let (remote_reads, call) = (remote_reads.clone(), Arc::clone(&call));
+            Some(Box::pin(async move { remote_reads.read(&call, &next).await }))
+        })
+    }
+
+    fn first_strategy(&self, call: &SeriesCall) -> Strategy {
+        let SeriesCall { query, view, .. } = call;
+        if !is_prometheus(&view.version) || self.inner.unsorted_server.is_known(view) {
+            return Strategy::Collected;
+        }
+        let names = &self.inner.context.stored_names;
+        let touched = query.relabel.touched().iter();
+        let apart: Vec<String> = touched.filter(|name| names.may_be_stored(name)).cloned().collect();
+        match query.can_split_by(&apart) {
+            true => Strategy::Apart(apart),
+            false => Strategy::Collected,
+        }
+    }
+
+    /// After disorder.
+    fn next_strategy(&self, call: &SeriesCall, strategy: &Strategy) -> Option<Strategy> {
+        let touched = call.query.relabel.touched();
+        match strategy {
+            Strategy::Collected => None,
+            Strategy::Apart(names) if names.len() < touched.len() => {
+                let stored = &self.inner.context.stored_names;
+                stored.seen(touched.iter().map(String::as_str));
+                match call.query.can_split_by(touched) {
+                    true => Some(Strategy::Apart(touched.to_vec())),
+                    false => Some(Strategy::Collected),
+                }
+            }
+            Strategy::Apart(_) => {
+                self.inner.unsorted_server.record(&call.view);
+                Some(Strategy::Collected)
+            }
+        }
+    }
+
+    async fn read(&self, call: &SeriesCall, strategy: &Strategy) -> Result<Answer, Status> {
+        let (names, streamed): (&[String], _) = match strategy {
+            Strategy::Apart(names) => (names, Some(names.len() as i64)),
+            Strategy::Collected => (&[], None),
+        };
+        match self.request_once(call, names, streamed).await? {
+            Ok(answer) => Ok(answer),
+            // It knows one query only.
+            Err(_) if !names.is_empty() => self.request_once(call, &[], None).await?.map_err(unexpected),
+            Err(results) => Err(unexpected(results)),
+        }
+    }
+
+    /// Puts the question; gives the number of results if it is not that of the queries.
+    async fn request_once(
+        &self,
+        call: &SeriesCall,
+        names: &[String],
+        streamed: Option<i64>,
+    ) -> Result<Result<Answer, usize>, Status> {
+        let permit = self.acquire_permit(&call.caller).await?;
+        call.caller.set_stage("waiting for Prometheus");
+        let mut reservation = self.inner.context.budget.reservation();
+        let samples = match self.remote_read(call, names, &mut reservation).await? {
+            remote_read::Answer::Frames(frames) => {
+                return Ok(Ok(Answer::streaming(self.plan(call, streamed), frames, permit)));
+            }
+            remote_read::Answer::Samples(samples) => samples,
+        };
+        // It has said everything.
+        permit.finish();
+        let (results, answer) = self.sampled(call, samples, reservation).await?;
+        Ok(if results == names.len() + 1 {
+            Ok(answer)
+        } else {
+            Err(results)
+        })
+    }
+
+    async fn remote_read(
+        &self,
+        call: &SeriesCall,
+        names: &[String],
+        reservation: &mut Reservation,
+    ) -> Result<remote_read::Answer, Status> {
+        let Self { inner } = self;
+        let request = call.query.split_by(names);
+        let stall = inner.context.patience(&call.caller);
+        let read = inner
+            .context
+            .client
+            .remote_read(&request.bytes, stall, &mut |bytes| reservation.reserve(bytes))
+            .await;
+        read.map_err(|error| errors::read_status(&error))
+    }
+
+    /// An answer of samples, made where it holds nobody up, and how many results it had.
+    async fn sampled(
+        &self,
+        call: &SeriesCall,
+        samples: Sampled,
+        reservation: Reservation,
+    ) -> Result<(usize, Answer), Status> {
+        let plan = self.plan(call, None);
+        let pool = &self.inner.context.pool;
+        let made = pool.run(move || sampled::answer(samples, plan, reservation)).await;
+        let made = made.map_err(|lost| Status::internal(lost.to_string()))?;
+        made.map_err(|failed: Failed| failed.into())
+    }
+
+    fn plan(&self, call: &SeriesCall, streamed: Option<i64>) -> Plan {
+        let (inner, query) = (&self.inner, &call.query);
+        let why = match streamed {
+            Some(_) => format!(
+                "series that carry one of the labels {}",
+                query.relabel.touched().join(", ")
+            ),
+            None => "all series of the answer".to_owned(),
+        };
+        Plan {
+            convert: Convert::new(query.relabel.clone(), query.shard.clone()),
+            streamed,
+            why,
+            limits: inner.limits,
+            wanted: query.limit,
+            reservation: inner.context.budget.reservation(),
+            pool: inner.context.pool.clone(),
+            metrics: inner.metrics.clone(),
+        }
+    }
+
+    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
+    /// one may wait.
+    async fn acquire_permit(&self, caller: &Caller) -> Result<Permit, Status> {
+        let inner = &self.inner;
+        let limit = slots(
+            inner
+                .context
+                .snapshots
+                .borrow()
+                .flags
+                .get(READ_LIMIT)
+                .map(String::as_str),
+        );
+        inner.gate.set_slots(limit);
+        caller.set_stage("waiting for a turn at Prometheus");
+        let patience = inner.context.patience(caller);
+        let since = Instant::now();
+        let permit = inner
+            .gate
+            .acquire(ClientKey::from(caller.peer()), patience)
+            .await
+            .map_err(|shed| {
+                inner.metrics.shed();
+                Status::resource_exhausted(shed.to_string())
+            })?;
+        inner.metrics.waited(since.elapsed().as_secs_f64());
+        Ok(permit)
+    }
+}
+
+fn unexpected(results: usize) -> Status {
+    Status::unknown(format!("unexpected result size {results}"))
+}
+
+/// Whether this is a Prometheus that answers all queries of one request. Each that tells what it is built from does, also
+/// when that holds no version, as in one built by hand; `0` stands for a server that has no such page.
+fn is_prometheus(version: &str) -> bool {
+    version != "0"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(labels: &[(&str, &str)]) -> View {
+        View {
+            labels: Labels::from_pairs(labels.iter().copied()),
+            min_time_ms: 0,
+            version: "3.14.0".to_owned(),
+            seen: true,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn disorder_is_remembered_when_it_lasts_and_until_the_labels_change() {
+        let unsorted_server = UnsortedServer::register(&mut Registry::default());
+        let (one, other) = (view(&[("cluster", "eu")]), view(&[("cluster", "us")]));
+        unsorted_server.record(&one);
+        tokio::time::advance(JUST_CHANGED / 2).await;
+        unsorted_server.record(&one);
+        assert!(!unsorted_server.is_known(&one));
+        tokio::time::advance(JUST_CHANGED / 2).await;
+        unsorted_server.record(&one);
+        assert!(unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
+        assert_eq!(unsorted_server.shown.get(), 1);
+        unsorted_server.record(&other);
+        assert!(!unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
+        assert_eq!(unsorted_server.shown.get(), 0);
+    }
+}
