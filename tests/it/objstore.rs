@@ -61,6 +61,7 @@ fn limits() -> Limits {
 }
 
 async fn open(yaml: &str, limits: Limits) -> Arc<dyn Bucket> {
+    crate::rig::limit::begin();
     let config = config::parse(yaml).unwrap();
     objstore::open(&config, &limits, &mut Registry::default())
         .await

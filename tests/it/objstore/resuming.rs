@@ -17,7 +17,7 @@ const OBJECT: &str = "0123456789";
 /// A stall time that a test can wait for.
 fn impatient() -> Limits {
     Limits {
-        stall: Duration::from_millis(300),
+        stall: Duration::from_secs(1),
         ..limits()
     }
 }
