@@ -84,7 +84,7 @@ async fn find(store: &Store, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, 
             "the bucket holds what is no block, or not yet; it was passed over"
         );
     }
-    let labels = match plan::sole_set(&survey) {
+    let labels = match survey.sole_set() {
         Ok(labels) => labels,
         Err(refusal) => return Ok((Err(refusal), survey.unreadable_total)),
     };
