@@ -52,6 +52,7 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
                     true => Overlaps::Send,
                     false => Overlaps::Refuse,
                 },
+                allow_index_issues: source.allow_index_issues,
                 upload_compacted: source.upload_compacted,
                 min_time: source.min_time.resolve(now),
                 max_time: source.max_time.resolve(now),
@@ -79,6 +80,7 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
             // As Thanos has it: the flag wins, and blocks cut from the head may overlap.
             accept_label_change: true,
             overlaps: Overlaps::RefuseCompacted,
+            allow_index_issues: false,
             upload_compacted: flags.upload_compacted,
             min_time: i64::MIN,
             max_time: i64::MAX,

@@ -293,8 +293,10 @@ async fn block(task: &Task<'_>, meta: &Meta) -> Result<Seen, objstore::Error> {
     seen.issues = whole::issues(meta.ulid, &held);
     let all_there = seen.issues.iter().all(|issue| issue.kind == Kind::Extra);
     if let Some(reader) = task.reader.as_ref().filter(|_| all_there) {
-        let read = whole::read_back(task.bucket, meta, &held.files, reader).await?;
-        seen.issues.extend(read.err().into_iter().flatten());
+        match whole::read_back(task.bucket, meta, &held.files, reader).await? {
+            Ok(read) => seen.issues.extend(read.index_issues),
+            Err(issues) => seen.issues.extend(issues),
+        }
     }
     Ok(seen)
 }
