@@ -35,6 +35,8 @@ pub enum Kind {
     Checksum,
     /// The content of an object is damaged, or does not fit to that of others.
     Content,
+    /// Its index has what Prometheus reads, and at which Thanos' compactor may stop.
+    Index,
     /// It holds times that another block of the same labels and resolution holds, too.
     Overlap,
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Kind {
             Self::Extra => "extra",
             Self::Checksum => "checksum",
             Self::Content => "content",
+            Self::Index => "index",
             Self::Overlap => "overlap",
         })
     }

@@ -5,7 +5,7 @@
 
 mod read_back;
 
-pub use self::read_back::{Reader, read_back};
+pub use self::read_back::{ReadBack, Reader, read_back};
 use super::{Issue, Kind};
 pub use crate::lineage::BlockObjects;
 use crate::{

@@ -68,12 +68,17 @@ async fn wrong(
     let Some(block) = &item.block else {
         return Ok(None);
     };
-    if let Text::Refused(error) = catalog::read_text(bucket.as_ref(), item.id).await? {
-        return Err(error);
-    }
     let committed = match existing(bucket.as_ref(), &block.meta, &item.labels).await? {
         Existing::Complete(committed) if committed.other_labels.is_none() => committed,
-        other => return Ok(Own::of(other, &item.labels).wrong()),
+        other => {
+            // A meta.json that the store does not give says nothing about the block.
+            if matches!(other, Existing::Conflict(_))
+                && let Text::Refused(error) = catalog::read_text(bucket.as_ref(), item.id).await?
+            {
+                return Err(error);
+            }
+            return Ok(Own::of(other, &item.labels).wrong());
+        }
     };
     // Prometheus may remove a block that was sent; then it is read back and held against what the check found.
     let gone = matches!(Pinned::open(block), Err(PinError::Vanished));
@@ -91,7 +96,7 @@ async fn wrong(
         return Ok((!gone).then(|| why.into()));
     };
     let digests = match audit::integrity::read_back(bucket, &committed.meta, &found.known.files, reader).await? {
-        Ok(digests) => digests,
+        Ok(read) => read.digests,
         Err(issues) => return Ok(Some(in_words(&issues))),
     };
     let pairs = found.digests.iter().map(|own| {

@@ -52,6 +52,7 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
                     true => Overlaps::Send,
                     false => Overlaps::Refuse,
                 },
+                allow_index_issues: source.allow_index_issues,
                 upload_compacted: source.upload_compacted,
                 min_time: source.times.min_time.resolve(now),
                 max_time: source.times.max_time.resolve(now),
@@ -79,6 +80,7 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
             // As Thanos has it: the flag wins, and blocks cut from the head may overlap.
             accept_label_change: true,
             overlaps: Overlaps::RefuseCompacted,
+            allow_index_issues: false,
             upload_compacted: flags.upload_compacted,
             min_time: i64::MIN,
             max_time: i64::MAX,
@@ -178,15 +180,15 @@ async fn apply(
     report: &mut Report,
 ) -> Result<()> {
     let begun = Instant::now();
-    let before = store.pace.sent();
+    let before = store.rate_limit.sent();
     let due = plan.to_send().map(|item| item.bytes).sum();
     let applied = {
-        let pace = store.pace.clone();
-        let _progress = Progress::start(move || due, move || pace.sent() - before, "sending");
+        let rate_limit = store.rate_limit.clone();
+        let _progress = Progress::start(move || due, move || rate_limit.sent() - before, "sending");
         let sent = |item: &Item| tracing::info!(block = %item.id, bytes = item.bytes, labels = %item.labels, "block is durable");
         Apply::new(&task.settings, &store.bucket).run(plan, stop, sent).await
     };
-    report.record_uploads(&applied, store.pace.sent() - before, begun.elapsed());
+    report.record_uploads(&applied, store.rate_limit.sent() - before, begun.elapsed());
     if stop.is_cancelled() {
         report.outcome = Ended::Cut;
         return Ok(());

@@ -53,7 +53,7 @@ impl Completion {
 #[derive(Clone, Debug)]
 pub(super) struct OpenBucket {
     pub(super) bucket: Arc<dyn Bucket>,
-    pub(super) pace: RateLimit,
+    pub(super) rate_limit: RateLimit,
 }
 
 /// Opens the bucket that `flags` describe; nothing is sent yet.
@@ -72,15 +72,15 @@ pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rat
     for warning in &config.warnings {
         tracing::warn!(warning, "object storage configuration");
     }
-    let pace = RateLimit::at_most(max_rate);
+    let rate_limit = RateLimit::at_most(max_rate);
     let limits = Limits {
         requests_at_once,
-        rate_limit: pace.clone(),
+        rate_limit: rate_limit.clone(),
         ..Limits::default()
     };
     let bucket = objstore::open(&config, &limits, &mut Registry::default()).await;
     let bucket = bucket.context("the object storage cannot be used")?;
-    Ok(OpenBucket { bucket, pace })
+    Ok(OpenBucket { bucket, rate_limit })
 }
 
 /// Runs `job` until it ends. The first signal cancels its token, upon which it is to come to an end within seconds; a

@@ -58,7 +58,7 @@ async fn run(flags: &cli::Restore, store: &OpenBucket, token: CancellationToken)
         dry_run: flags.dry_run,
         planned: &planned,
         applied: applied.as_ref(),
-        fetched: store.pace.received(),
+        fetched: store.rate_limit.received(),
         took: begun.elapsed(),
         now,
     };
@@ -84,7 +84,7 @@ async fn find(store: &OpenBucket, wanted: &Wanted) -> Result<(Result<Plan, Refus
             "left out blocks of the bucket without a meta.json that can be used"
         );
     }
-    let labels = match plan::sole_set(&survey) {
+    let labels = match survey.sole_set() {
         Ok(labels) => labels,
         Err(refusal) => return Ok((Err(refusal), survey.unreadable_total)),
     };
@@ -113,10 +113,10 @@ async fn apply(flags: &cli::Restore, store: &OpenBucket, plan: &Plan, token: &Ca
             output::byte_size(free)
         );
     }
-    let (pace, before) = (store.pace.clone(), store.pace.received());
+    let (rate_limit, before) = (store.rate_limit.clone(), store.rate_limit.received());
     let _progress = Progress::start(
         move || lacks,
-        move || pace.received().saturating_sub(before),
+        move || rate_limit.received().saturating_sub(before),
         "restoring",
     );
     let blocks = plan.restored().map(|block| block.id).collect();

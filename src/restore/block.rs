@@ -24,7 +24,7 @@ use crate::{
     threads::blocking_io as blocking,
     tsdb::{
         Block, BlockId, BucketFile, LARGEST_META, Meta, PinError,
-        check::full::{self, Checked, Digest},
+        check::full::{self, Checked, Digest, Facts},
     },
 };
 
@@ -100,8 +100,12 @@ impl Run {
         prepare(&wanted, &dir).await?;
         for again in [true, false] {
             self.fetch_missing(&wanted, &dir).await?;
-            let Err(wrong) = self.prove(&wanted, &dir, false).await? else {
-                break;
+            let wrong = match self.prove(&wanted, &dir, false).await? {
+                Ok(facts) => {
+                    warn_of_issues(id, &facts);
+                    break;
+                }
+                Err(wrong) => wrong,
             };
             tracing::warn!(block = %id, why = wrong.why, again, "what was fetched is not the block that was sent");
             // A file that was on disk from an earlier run may be to blame, or the disk.
@@ -187,7 +191,11 @@ impl Run {
         // A meta.json with every byte of the bucket's was brought by a restore, which had proven the block: what a rerun
         // finds is not fetched once more from a store without checksums.
         let foreign = there != wanted.text;
-        Ok(self.prove(wanted, dir, foreign).await?.map_err(|wrong| wrong.why))
+        Ok(self
+            .prove(wanted, dir, foreign)
+            .await?
+            .map(|_| ())
+            .map_err(|wrong| wrong.why))
     }
 
     /// Fetches the files that are not complete. Trouble with one does not cut the others: they count for the next run.
@@ -217,7 +225,7 @@ impl Run {
     /// Reads all of a block from disk, checks it, and holds it against the hashes of `meta.json`. Where there are none, the
     /// store is asked only if the files may be those of another block: what was fetched has every byte under a checksum
     /// of the block's own, and a store that keeps none would have it fetched once more.
-    async fn prove(&self, wanted: &Wanted, dir: &Path, foreign: bool) -> Result<Result<(), Wrong>, Failed> {
+    async fn prove(&self, wanted: &Wanted, dir: &Path, foreign: bool) -> Result<Result<Facts, Wrong>, Failed> {
         let checked = match self.check(wanted, dir).await? {
             Ok(checked) => checked,
             Err(PinError::Io(error)) => return Err(error.into()),
@@ -252,10 +260,13 @@ impl Run {
             .files
             .iter()
             .find(|digest| !names.contains(digest.rel_path.as_str()));
-        Ok(more.map_or(Ok(()), |more| {
-            let why = format!("{} is none of its files", more.rel_path);
-            Err(Wrong { file: None, why })
-        }))
+        Ok(match more {
+            None => Ok(checked.facts),
+            Some(more) => {
+                let why = format!("{} is none of its files", more.rel_path);
+                Err(Wrong { file: None, why })
+            }
+        })
     }
 
     /// Checks every byte of the block in `dir`.
@@ -303,6 +314,14 @@ impl Run {
             Comparison::Different(how) => Err(how),
             Comparison::Absent => Err("the object is gone".to_owned()),
         })
+    }
+}
+
+/// Logs what of a restored block is not as current versions of Prometheus write it. The block is the one in the bucket, and
+/// Prometheus reads it.
+fn warn_of_issues(id: BlockId, facts: &Facts) {
+    for issue in &facts.issues {
+        tracing::warn!(block = %id, %issue, "the index of a restored block has an issue; it is restored as it is in the bucket");
     }
 }
 

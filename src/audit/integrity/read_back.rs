@@ -29,11 +29,14 @@ use crate::{
         BucketFile, Meta,
         check::{
             Broken,
-            full::{self, Digest, IndexFacts, Options, SegmentFacts, TOC},
+            full::{self, Digest, IndexFacts, IndexIssue, Options, SegmentFacts, TOC},
         },
         segment_of_path,
     },
 };
+
+/// What helps when the index has issues and the objects are whole.
+const REPAIR: &str = "replace the block by one that was made anew from it: see `narthex help backfill`";
 
 /// How objects are read back. Clones share their bounds.
 #[derive(Clone, Debug)]
@@ -67,9 +70,18 @@ enum Found {
     Bad(Issue),
 }
 
+/// A block that is whole in the bucket.
+#[derive(Clone, Debug, Default)]
+pub struct ReadBack {
+    /// What its objects are: segments first, then the index.
+    pub digests: Vec<Digest>,
+    /// What Thanos' compactor may stop at, although all bytes are those that were sent.
+    pub index_issues: Vec<Issue>,
+}
+
 /// Reads the objects `files` of a block, whose sizes are known, and checks all that is in them: each by itself, all of
-/// them against each other and against `meta`, and the hash of each where `files` has one. Returns what each of them is,
-/// segments first, or what is wrong.
+/// them against each other and against `meta`, and the hash of each where `files` has one. Returns what they are, or
+/// what is wrong.
 ///
 /// # Errors
 /// The bucket's.
@@ -78,7 +90,7 @@ pub async fn read_back(
     meta: &Meta,
     files: &[BucketFile],
     reader: &Reader,
-) -> Result<Result<Vec<Digest>, Vec<Issue>>, objstore::Error> {
+) -> Result<Result<ReadBack, Vec<Issue>>, objstore::Error> {
     let mut wanted: Vec<&BucketFile> = files
         .iter()
         .filter(|file| file.rel_path == INDEX || segment_of_path(&file.rel_path).is_some())
@@ -109,18 +121,21 @@ pub async fn read_back(
         issues.extend(other_hash(meta, files, digest));
     }
     match index {
-        Some(index) if issues.is_empty() => {
-            if let Err(broken) = full::agree(meta, &index, &segments) {
-                issues.push(content(meta, &broken));
+        Some(index) if issues.is_empty() => match full::agree(meta, &index, &segments) {
+            Ok(facts) => {
+                let index_issues = facts.issues.iter().map(|issue| of_index(meta, issue)).collect();
+                return Ok(Ok(ReadBack { digests, index_issues }));
             }
-        }
+            Err(broken) => issues.push(content(meta, &broken)),
+        },
         None if issues.is_empty() => issues.push(Issue::new(meta.ulid, Kind::Missing, "index is missing")),
         _ => {}
     }
-    Ok(match issues.is_empty() {
-        true => Ok(digests),
-        false => Err(issues),
-    })
+    Ok(Err(issues))
+}
+
+fn of_index(meta: &Meta, issue: &IndexIssue) -> Issue {
+    Issue::new(meta.ulid, Kind::Index, format_args!("{issue}; {REPAIR}"))
 }
 
 fn content(meta: &Meta, broken: &Broken) -> Issue {
@@ -200,16 +215,43 @@ async fn check_object(
     }
     let toc = toc?;
     let sha256 = reader.sha256 || file.sha256.is_some();
+    let (range, end) = ((meta.min_time, meta.max_time), toc.clone());
     let result = on_thread(&key, reading, reader, sha256, stop, permit, move |bytes, options| {
         Ok(match name == INDEX {
-            true => full::index(len, &toc, bytes, options)?.map(|(facts, digest)| Found::Index(facts, digest)),
+            true => full::index(len, &end, range, bytes, options)?.map(|(facts, digest)| Found::Index(facts, digest)),
             false => full::segment(&name, len, bytes, options)?.map(|(facts, digest)| Found::Segment(facts, digest)),
         })
     });
     Ok(match result.await? {
+        Ok(Found::Index(facts, digest)) if facts.has_issues() => {
+            let facts = named(bucket, &key, len, toc, facts, reader, stop).await?;
+            facts.map_or_else(
+                |broken| Found::Bad(content(meta, &broken)),
+                |facts| Found::Index(facts, digest),
+            )
+        }
         Ok(found) => found,
         Err(broken) => Found::Bad(content(meta, &broken)),
     })
+}
+
+/// Finds the labels of series that have issues, which takes reading the beginning of the index once more.
+async fn named(
+    bucket: &Arc<dyn Bucket>,
+    key: &str,
+    len: u64,
+    toc: Vec<u8>,
+    mut facts: IndexFacts,
+    reader: &Reader,
+    stop: &Arc<AtomicBool>,
+) -> Result<Result<IndexFacts, Broken>, objstore::Error> {
+    let permit = Arc::clone(&reader.permits).acquire_owned().await;
+    let permit = permit.expect("the semaphore is never closed");
+    let reading = bucket.read(key, 0).await?;
+    on_thread(key, reading, reader, false, stop, permit, move |bytes, options| {
+        Ok(full::name_series(&mut facts, len, &toc, bytes, options)?.map(|()| facts))
+    })
+    .await
 }
 
 /// The last bytes of an index of `len` bytes.

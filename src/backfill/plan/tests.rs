@@ -72,6 +72,7 @@ fn settings() -> Settings {
         labels: Labels::from_pairs([("cluster", "eu")]),
         accept_label_change: false,
         overlaps: Overlaps::Refuse,
+        allow_index_issues: false,
         upload_compacted: true,
         min_time: 0,
         max_time: 1000,

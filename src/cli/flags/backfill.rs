@@ -95,6 +95,16 @@ pub struct BackfillSource {
     #[arg(long = "allow-overlaps")]
     pub allow_overlaps: bool,
 
+    /// Send blocks although their index has issues that Thanos' compactor may stop at
+    ///
+    /// Chunks of a series that overlap, are doubled or not in order, or lie outside of the block's time range; label names
+    /// that are doubled or not sorted; series without labels or chunks. Prometheus reads such blocks, and versions up to
+    /// 2.8 wrote some. promtool tsdb dump-openmetrics and create-blocks-from openmetrics make a block anew, without its
+    /// native histograms. While no compactor runs, thanos tools bucket verify --repair --issues=index_known_issues repairs
+    /// in the bucket what is not sorted, and chunks that are wholly outside of the block's range or begin at its end.
+    #[arg(long = "allow-index-issues")]
+    pub allow_index_issues: bool,
+
     /// Also send blocks that were compacted; on unless it is turned off with --no-upload-compacted
     #[arg(
         long = "upload-compacted", value_parser = clap::value_parser!(bool), num_args = 0..=1, require_equals = true,

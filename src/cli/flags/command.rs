@@ -30,8 +30,9 @@ pub enum Command {
     ///
     /// Nothing is written into --path, and nothing is ever deleted. A block that is in the bucket with other bytes is
     /// never overwritten. Refused, each with its reason, are blocks that are broken; blocks that overlap others of the
-    /// same labels, unless --allow-overlaps is given (the compactor then needs vertical compaction); and blocks whose own
-    /// thanos.labels say something else than --label, unless --accept-label-change is given. All others are sent.
+    /// same labels, unless --allow-overlaps is given (the compactor then needs vertical compaction); blocks whose index has
+    /// issues that Thanos' compactor may stop at, unless --allow-index-issues is given; and blocks whose own thanos.labels
+    /// say something else than --label, unless --accept-label-change is given. The others are sent all the same.
     ///
     /// Blocks need external labels: those of --label, of the Prometheus at --prometheus.url, or their own.
     Backfill(Box<Backfill>),
@@ -84,7 +85,8 @@ pub enum Bucket {
     ///
     /// Holds the objects of each block against the files that its meta.json lists: each must be there, in its size. Tells
     /// of blocks of the same labels that overlap, and of uploads that never got a meta.json. --full reads every byte,
-    /// and checks index and chunks, too.
+    /// and checks index and chunks, too: whether they are damaged, and whether the index has what Thanos' compactor stops
+    /// at, such as chunks of a series that overlap, or label names that are not sorted.
     ///
     /// Only reads: nothing is repaired, marked or deleted. Where Thanos' verify ends with 0 although it found something,
     /// this ends with 3.

@@ -301,8 +301,10 @@ async fn check_objects(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore
     checked.issues = integrity::issues(meta.ulid, &listed);
     let all_there = checked.issues.iter().all(|issue| issue.kind == Kind::Extra);
     if let Some(reader) = task.reader.as_ref().filter(|_| all_there) {
-        let read = integrity::read_back(task.bucket, meta, &listed.files, reader).await?;
-        checked.issues.extend(read.err().into_iter().flatten());
+        match integrity::read_back(task.bucket, meta, &listed.files, reader).await? {
+            Ok(read) => checked.issues.extend(read.index_issues),
+            Err(issues) => checked.issues.extend(issues),
+        }
     }
     Ok(checked)
 }

@@ -315,6 +315,19 @@ async fn a_meta_that_the_store_refuses_is_named_and_stops_nothing() {
 }
 
 #[test]
+fn the_meta_of_a_block_is_read_once_in_each_step() {
+    let (dir, server) = (blocks_of(1), S3Server::start());
+    let bucket = server.bucket("requests");
+    let key = format!("{}/meta.json", sealed(dir.path())[0]);
+    let reads = || server.count(|seen| seen.method == "GET" && seen.key.ends_with(&key));
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let before = reads();
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    // What the bucket holds, what stands under the name of the block, and the proof at the end.
+    assert_eq!(reads() - before, 3);
+}
+
+#[test]
 fn a_bucket_that_fails_half_way_is_told_and_the_next_run_goes_on() {
     let (dir, server) = (blocks_of(3), S3Server::start());
     let bucket = server.bucket("fails");

@@ -51,6 +51,7 @@ fn without_flags_a_backfill_takes_all_blocks_and_has_no_limit() {
     assert_eq!(source.client.yaml().unwrap(), "");
     assert_eq!((source.times.min_time, source.times.max_time), (YEAR_0, END_OF_9999));
     assert!(source.upload_compacted && !source.accept_label_change && !source.allow_overlaps);
+    assert!(!source.allow_index_issues);
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (4, 0));
     assert_eq!((flags.verify, flags.result.output), (Proof::Checksums, Output::Text));
     assert!(!flags.dry_run);
@@ -202,6 +203,7 @@ fn what_is_said_with_flags_is_understood() {
         "--prometheus.http-client=bearer_token: x",
         "--accept-label-change",
         "--allow-overlaps",
+        "--allow-index-issues",
         "--min-time=-30d",
         "--max-time=2999-01-01T00:00:00Z",
         "--hash-func=",
@@ -212,7 +214,9 @@ fn what_is_said_with_flags_is_understood() {
     let source = &flags.source;
     assert_eq!(source.prometheus_url.as_ref().unwrap().path(), "/x");
     assert_eq!(source.client.yaml().unwrap(), "bearer_token: x");
-    assert!(source.accept_label_change && source.allow_overlaps && flags.verify == Proof::Full);
+    assert!(
+        source.allow_index_issues && source.accept_label_change && source.allow_overlaps && flags.verify == Proof::Full
+    );
     assert_eq!(source.times.min_time, TimeOrDuration::FromNow(-30 * 86_400_000));
     assert_eq!(source.times.max_time, TimeOrDuration::At(32_472_144_000_000));
     assert_eq!(source.hash_func, HashFunc::Off);

@@ -69,7 +69,7 @@ impl Scene {
         fs_err::write(path, bytes).unwrap();
     }
 
-    async fn read(&self) -> Result<Vec<Digest>, Vec<Issue>> {
+    async fn read(&self) -> Result<ReadBack, Vec<Issue>> {
         let reader = Reader::new(4);
         read_back(&self.bucket, &self.meta, &self.files, &reader).await.unwrap()
     }
@@ -91,7 +91,8 @@ async fn a_whole_block_is_told_byte_for_byte() {
         ..Reader::new(4)
     };
     let found = read_back(&scene.bucket, &scene.meta, &scene.files, &reader).await;
-    let digests = found.unwrap().unwrap();
+    let ReadBack { digests, index_issues } = found.unwrap().unwrap();
+    assert_eq!(index_issues, []);
     let mut total = 0;
     for (digest, name) in digests.iter().zip([
         "chunks/000001",

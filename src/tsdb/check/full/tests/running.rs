@@ -142,7 +142,7 @@ fn what_comes_in_small_pieces_is_the_same() {
     let toc = &bytes[bytes.len() - TOC as usize..];
     for size in [1, 7, 4096] {
         let pieces = Pieces(&bytes, size, |_| Ok(()));
-        let (facts, digest) = super::super::index(bytes.len() as u64, toc, pieces, &options(1))
+        let (facts, digest) = super::super::index(bytes.len() as u64, toc, RANGE, pieces, &options(1))
             .unwrap()
             .unwrap();
         assert_eq!((facts.series, digest.crc32c), (400, crc32c::crc32c(&bytes)));
