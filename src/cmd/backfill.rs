@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audit::whole::Reader,
-    backfill::{Apply, Decision, Gauge, Item, Overlaps, Plan, Settings, plan, prove},
+    backfill::{Apply, CheckProgress, Decision, Item, Overlaps, Plan, Settings, plan, prove},
     cli,
     model::Labels,
     ops::supervisor::Outcome,
@@ -127,9 +127,9 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
 async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Result<End> {
     let begun = Instant::now();
     let mut report = Report::new(&order.settings.path, order.dry_run);
-    let gauge = Gauge::default();
+    let checking = CheckProgress::default();
     let planned = {
-        let (due, read) = (Arc::clone(&gauge.due), Arc::clone(&gauge.read));
+        let (due, read) = (Arc::clone(&checking.due), Arc::clone(&checking.read));
         let _progress = Progress::start(
             move || due.load(Ordering::Relaxed),
             move || read.load(Ordering::Relaxed),
@@ -138,7 +138,7 @@ async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Resu
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            planned = plan(&order.settings, &store.bucket, &gauge) => Some(planned?),
+            planned = plan(&order.settings, &store.bucket, &checking) => Some(planned?),
         }
     };
     let Some(plan) = planned else {

@@ -100,7 +100,7 @@ impl Scanner {
             }
             let path = entry.path();
             let before = self.known.remove(&path);
-            match look(id, &path, before) {
+            match read_block(id, &path, before) {
                 Ok(None) => continue,
                 Ok(Some(now)) => {
                     match &now.found {
@@ -128,7 +128,7 @@ impl Scanner {
 }
 
 /// What is in the block directory `dir`, unless it is gone.
-fn look(id: BlockId, dir: &Path, before: Option<Known>) -> io::Result<Option<Known>> {
+fn read_block(id: BlockId, dir: &Path, before: Option<Known>) -> io::Result<Option<Known>> {
     let path = dir.join(META);
     let status = match fs_err::metadata(&path) {
         Ok(status) => status,
