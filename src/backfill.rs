@@ -15,10 +15,10 @@
 //! that runs on the disk is told to stop.
 
 mod apply;
+mod bucket_blocks;
 mod find;
-mod holdings;
-mod inspect;
 mod plan;
+mod planning;
 mod prove;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -35,7 +35,7 @@ use crate::{
 };
 
 pub use apply::{Applied, Apply};
-pub use inspect::{Gauge, plan};
+pub use planning::{CheckProgress, plan};
 pub use prove::{Proven, prove};
 
 /// What is to be backfilled, and how; checked by whoever makes it.
@@ -168,7 +168,7 @@ impl Decision {
     }
 
     /// Adds what one should know of a block that is sent.
-    fn note(&mut self, more: String) {
+    fn add_remark(&mut self, more: String) {
         if let Self::Send(note) = self {
             *note = Some(match note.take() {
                 Some(before) => format!("{before}; {more}"),
@@ -243,13 +243,13 @@ impl Item {
         if let Decision::Send(_) = self.decision {
             if let Some(issues) = index_issues(&checked.facts) {
                 match allow_index_issues {
-                    true => self.decision.note(issues),
+                    true => self.decision.add_remark(issues),
                     false => self.decision = Decision::Refused(format!("{issues}; {MAKE_ANEW}")),
                 }
             }
             let tombstones = self.block.as_ref().map_or(0, |block| block.meta.num_tombstones);
             if tombstones > 0 {
-                self.decision.note(format!(
+                self.decision.add_remark(format!(
                     "its {tombstones} tombstones are not sent, so what was deleted is there again"
                 ));
             }
@@ -258,7 +258,7 @@ impl Item {
                 .filter_map(|byte| Encoding::from_prometheus(i32::from(*byte)))
                 .find(|encoding| encoding.storeapi().is_none());
             if let Some(encoding) = unread {
-                self.decision.note(format!(
+                self.decision.add_remark(format!(
                     "it has {encoding} chunks, which the store gateway of Thanos may not read"
                 ));
             }

@@ -14,15 +14,15 @@
 
 mod apply;
 mod block;
+mod download;
 mod files;
 mod occupied;
 pub mod plan;
 mod survey;
 mod target;
 mod tombstones;
-mod wire;
 
 pub use apply::{Applied, Stop, apply};
 pub use block::Outcome;
-pub use survey::{Survey, Wanted, look_at, survey};
+pub use survey::{Survey, Wanted, list_objects, survey};
 pub use target::{Target, TargetError};

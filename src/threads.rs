@@ -1,4 +1,4 @@
-//! Work that blocks: off the threads of the runtime, and told to stop when nobody waits for it any more.
+//! Work that blocks: off the threads of the runtime, and error to stop when nobody waits for it any more.
 //!
 //! **Panics** come out as an error value, whoever asks: one block on which a check panics must stop no other block, and
 //! never the process. What the work held is dropped as the panic passes through.
@@ -36,7 +36,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| {
         Lost(match error.try_into_panic() {
-            Ok(panic) => format!("it panicked: {}", panic_text(&*panic)),
+            Ok(panic) => format!("it panicked: {}", panic_message(&*panic)),
             Err(error) => error.to_string(),
         })
     })
@@ -75,8 +75,8 @@ impl BlockingPool {
     }
 }
 
-/// The text of a panic.
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text")
@@ -106,12 +106,12 @@ mod tests {
     #[tokio::test]
     async fn a_panic_comes_out_as_an_error_with_its_text() {
         assert_eq!(blocking(|| 7).await.unwrap(), 7);
-        let told = blocking(|| -> u8 { panic!("of the {}", "block") }).await.unwrap_err();
-        assert!(told.to_string().ends_with("it panicked: of the block"), "{told}");
-        let told = blocking_io(|| -> io::Result<u8> { panic!("plain") }).await.unwrap_err();
-        assert!(told.to_string().ends_with("it panicked: plain"), "{told}");
-        let told = blocking_io(|| -> io::Result<u8> { Err(io::ErrorKind::StorageFull.into()) }).await;
-        assert_eq!(told.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        let error = blocking(|| -> u8 { panic!("of the {}", "block") }).await.unwrap_err();
+        assert!(error.to_string().ends_with("it panicked: of the block"), "{error}");
+        let error = blocking_io(|| -> io::Result<u8> { panic!("plain") }).await.unwrap_err();
+        assert!(error.to_string().ends_with("it panicked: plain"), "{error}");
+        let error = blocking_io(|| -> io::Result<u8> { Err(io::ErrorKind::StorageFull.into()) }).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

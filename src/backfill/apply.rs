@@ -1,4 +1,4 @@
-//! Sends what the plan says, with the sidecar's own engine: several blocks travel at once, they become visible one after
+//! Sends what the plan says, with the sidecar's own engine: several blocks are uploaded at once, they become visible one after
 //! another, oldest first.
 
 use std::{sync::Arc, time::Duration};
@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Item, Plan, Settings, holdings::Own, prove::same_files};
+use super::{Item, Plan, Settings, bucket_blocks::UnderName, prove::same_files};
 use crate::{
     lineage::existing,
     model::Labels,
@@ -15,7 +15,7 @@ use crate::{
     tsdb::{Block, BlockId},
 };
 
-/// Blocks that are opened and travel at the same time; the bucket limits the requests of all of them together.
+/// Blocks that are opened and are uploaded at the same time; the bucket limits the requests of all of them together.
 const BLOCKS_AT_ONCE: usize = 8;
 /// How often a block is tried when what fails can pass, on top of what the bucket's client tries by itself for each
 /// request.
@@ -44,14 +44,14 @@ pub struct Apply {
 }
 
 /// How one block fared.
-enum Fate {
+enum BlockOutcome {
     Sent,
     There,
     Refused(String),
 }
 
 /// Why a block is not sent.
-enum Trouble {
+enum NotSent {
     /// The block is at fault.
     Refused(String),
     /// The bucket or this host is at fault.
@@ -59,7 +59,7 @@ enum Trouble {
 }
 
 /// A block whose data is in the bucket, or that is there already.
-enum Arrived {
+enum Uploaded {
     Ready(Box<BlockFiles>),
     There,
 }
@@ -78,43 +78,43 @@ impl Apply {
     pub async fn run(&self, plan: &Plan, stop: &CancellationToken, mut done: impl FnMut(&Item)) -> Applied {
         let due: Vec<&Item> = plan.to_send().collect();
         let mut applied = Applied::default();
-        let carried = stream::iter(due.iter().copied()).map(|item| {
+        let uploads = stream::iter(due.iter().copied()).map(|item| {
             let (uploader, job) = (Arc::clone(&self.uploader), job(item));
             let labels = item.labels.clone();
             // A task of its own each, so that it goes on while another block is committed.
             let task = AbortOnDropHandle::new(tokio::spawn(async move {
                 match job {
-                    Some(job) => carry(&uploader, &job, &labels).await,
-                    None => Err(Trouble::Refused("it was not checked".into())),
+                    Some(job) => upload(&uploader, &job, &labels).await,
+                    None => Err(NotSent::Refused("it was not checked".into())),
                 }
             }));
             async move { (item, task.await) }
         });
-        let mut carried = std::pin::pin!(carried.buffered(BLOCKS_AT_ONCE));
+        let mut uploads = std::pin::pin!(uploads.buffered(BLOCKS_AT_ONCE));
         loop {
             let next = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                next = carried.next() => next,
+                next = uploads.next() => next,
             };
-            let Some((item, arrived)) = next else { break };
-            let arrived = arrived.unwrap_or_else(|error| {
-                Err(Trouble::Failed(format!(
-                    "carrying it failed, which is a bug in narthex: {error}"
+            let Some((item, uploaded)) = next else { break };
+            let uploaded = uploaded.unwrap_or_else(|error| {
+                Err(NotSent::Failed(format!(
+                    "uploading it failed, which is a bug in narthex: {error}"
                 )))
             });
-            let fate = tokio::select! {
+            let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                fate = self.arrive(item, arrived) => fate,
+                outcome = self.commit_uploaded(item, uploaded) => outcome,
             };
-            match fate {
-                Ok(Fate::Sent) => {
+            match outcome {
+                Ok(BlockOutcome::Sent) => {
                     done(item);
                     applied.sent.push(item.id);
                 }
-                Ok(Fate::There) => applied.there.push(item.id),
-                Ok(Fate::Refused(why)) => applied.refused.push((item.id, why)),
+                Ok(BlockOutcome::There) => applied.there.push(item.id),
+                Ok(BlockOutcome::Refused(why)) => applied.refused.push((item.id, why)),
                 Err(why) => {
                     applied.failed = Some((item.id, why));
                     break;
@@ -131,47 +131,47 @@ impl Apply {
     }
 
     /// Makes a block visible whose data is in the bucket.
-    async fn arrive(&self, item: &Item, arrived: Result<Arrived, Trouble>) -> Result<Fate, String> {
-        let (Some(block), arrived) = (&item.block, arrived) else {
-            return Ok(Fate::Refused("it has no readable meta.json".into()));
+    async fn commit_uploaded(&self, item: &Item, uploaded: Result<Uploaded, NotSent>) -> Result<BlockOutcome, String> {
+        let (Some(block), uploaded) = (&item.block, uploaded) else {
+            return Ok(BlockOutcome::Refused("it has no readable meta.json".into()));
         };
-        let result = match arrived {
-            Ok(Arrived::There) => Ok(Fate::There),
-            Ok(Arrived::Ready(files)) => retried(|| self.commit(block, &files, &item.labels).boxed()).await,
-            Err(trouble) => Err(trouble),
+        let result = match uploaded {
+            Ok(Uploaded::There) => Ok(BlockOutcome::There),
+            Ok(Uploaded::Ready(files)) => retried(|| self.commit(block, &files, &item.labels).boxed()).await,
+            Err(reason) => Err(reason),
         };
         match result {
-            Ok(fate) => {
-                if matches!(fate, Fate::Sent) && block.meta.num_tombstones > 0 {
+            Ok(outcome) => {
+                if matches!(outcome, BlockOutcome::Sent) && block.meta.num_tombstones > 0 {
                     tracing::warn!(block = %block.id, tombstones = block.meta.num_tombstones, "the block has tombstones, which are not sent: series deleted in Prometheus are there in the bucket");
                 }
-                Ok(fate)
+                Ok(outcome)
             }
-            Err(Trouble::Refused(why)) => Ok(Fate::Refused(why)),
-            Err(Trouble::Failed(why)) => Err(why),
+            Err(NotSent::Refused(why)) => Ok(BlockOutcome::Refused(why)),
+            Err(NotSent::Failed(why)) => Err(why),
         }
     }
 }
 
 impl Apply {
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
-    async fn commit(&self, block: &Block, files: &BlockFiles, labels: &Labels) -> Result<Fate, UploadError> {
+    async fn commit(&self, block: &Block, files: &BlockFiles, labels: &Labels) -> Result<BlockOutcome, UploadError> {
         // What an earlier attempt may have left is ours.
         let tried_before = self.uploader.is_unsettled(block.id);
         if !tried_before {
-            match look(&self.uploader, block, labels).await? {
-                Sight::Nothing => {}
-                Sight::Same => return Ok(Fate::There),
-                Sight::Other(why) => return Ok(Fate::Refused(appeared(&why))),
+            match in_bucket(&self.uploader, block, labels).await? {
+                InBucket::Nothing => {}
+                InBucket::Same => return Ok(BlockOutcome::There),
+                InBucket::Other(why) => return Ok(BlockOutcome::Refused(appeared(&why))),
             }
         }
         let job = UploadRequest::new(block.clone());
         Ok(match self.uploader.commit(&job, files, labels, &self.source).await? {
-            Committed::Now => Fate::Sent,
-            Committed::Before if tried_before => Fate::Sent,
-            Committed::Before => match look(&self.uploader, block, labels).await? {
-                Sight::Other(why) => Fate::Refused(appeared(&why)),
-                Sight::Same | Sight::Nothing => Fate::There,
+            Committed::Now => BlockOutcome::Sent,
+            Committed::Before if tried_before => BlockOutcome::Sent,
+            Committed::Before => match in_bucket(&self.uploader, block, labels).await? {
+                InBucket::Other(why) => BlockOutcome::Refused(appeared(&why)),
+                InBucket::Same | InBucket::Nothing => BlockOutcome::There,
             },
         })
     }
@@ -188,32 +188,32 @@ fn job(item: &Item) -> Option<UploadRequest> {
     })
 }
 
-/// Carries the data of a block, unless the block became visible since the plan was made.
-async fn carry(uploader: &Uploader, job: &UploadRequest, labels: &Labels) -> Result<Arrived, Trouble> {
-    match retried(|| look_and_carry(uploader, job, labels).boxed()).await? {
-        Ok(UploadOutcome::Uploaded(files)) => Ok(Arrived::Ready(Box::new(files))),
-        Ok(UploadOutcome::Broken(broken)) => Err(Trouble::Refused(format!("it broke since it was checked: {broken}"))),
-        Ok(UploadOutcome::Vanished) => Err(Trouble::Refused("it was deleted here meanwhile".into())),
-        Ok(UploadOutcome::Repaired) => Ok(Arrived::There),
-        Err(None) => Ok(Arrived::There),
-        Err(Some(why)) => Err(Trouble::Refused(appeared(&why))),
+/// Uploads the data of a block, unless the block became visible since the plan was made.
+async fn upload(uploader: &Uploader, job: &UploadRequest, labels: &Labels) -> Result<Uploaded, NotSent> {
+    match retried(|| upload_unless_there(uploader, job, labels).boxed()).await? {
+        Ok(UploadOutcome::Uploaded(files)) => Ok(Uploaded::Ready(Box::new(files))),
+        Ok(UploadOutcome::Broken(broken)) => Err(NotSent::Refused(format!("it broke since it was checked: {broken}"))),
+        Ok(UploadOutcome::Vanished) => Err(NotSent::Refused("it was deleted here meanwhile".into())),
+        Ok(UploadOutcome::Repaired) => Ok(Uploaded::There),
+        Err(None) => Ok(Uploaded::There),
+        Err(Some(why)) => Err(NotSent::Refused(appeared(&why))),
     }
 }
 
-async fn look_and_carry(
+async fn upload_unless_there(
     uploader: &Uploader,
     job: &UploadRequest,
     labels: &Labels,
 ) -> Result<Result<UploadOutcome, Option<String>>, UploadError> {
-    match look(uploader, &job.block, labels).await? {
-        Sight::Nothing => Ok(Ok(uploader.upload(job).await?)),
-        Sight::Same => Ok(Err(None)),
-        Sight::Other(why) => Ok(Err(Some(why))),
+    match in_bucket(uploader, &job.block, labels).await? {
+        InBucket::Nothing => Ok(Ok(uploader.upload(job).await?)),
+        InBucket::Same => Ok(Err(None)),
+        InBucket::Other(why) => Ok(Err(Some(why))),
     }
 }
 
 /// What readers see of a block.
-enum Sight {
+enum InBucket {
     Nothing,
     /// The block.
     Same,
@@ -221,15 +221,15 @@ enum Sight {
     Other(String),
 }
 
-async fn look(uploader: &Uploader, block: &Block, labels: &Labels) -> Result<Sight, objstore::Error> {
+async fn in_bucket(uploader: &Uploader, block: &Block, labels: &Labels) -> Result<InBucket, objstore::Error> {
     let found = existing(uploader.bucket.as_ref(), &block.meta, labels).await?;
-    Ok(match Own::of(found, labels) {
-        Own::Nothing => Sight::Nothing,
-        Own::Marked(why) => Sight::Other(why.to_owned()),
-        Own::Other(why) => Sight::Other(why),
-        Own::Same => match same_files(block, &uploader.bucket).await? {
-            None => Sight::Same,
-            Some(why) => Sight::Other(format!("it has other bytes: {why}; it is not overwritten")),
+    Ok(match UnderName::of(found, labels) {
+        UnderName::Nothing => InBucket::Nothing,
+        UnderName::Marked(why) => InBucket::Other(why.to_owned()),
+        UnderName::Other(why) => InBucket::Other(why),
+        UnderName::Same => match same_files(block, &uploader.bucket).await? {
+            None => InBucket::Same,
+            Some(why) => InBucket::Other(format!("it has other bytes: {why}; it is not overwritten")),
         },
     })
 }
@@ -250,29 +250,25 @@ impl Transient for UploadError {
 }
 
 /// Tries again what can pass, with growing waits.
-async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadError>>) -> Result<T, Trouble> {
-    let told = |error: &UploadError, wait: Duration| {
-        tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "trying again");
+async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadError>>) -> Result<T, NotSent> {
+    let log_retry = |error: &UploadError, wait: Duration| {
+        tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "upload failed, retrying");
     };
-    retry_transient(TRIES, told, attempt)
-        .await
-        .map_err(|error| match error {
-            UploadError::Changed(what) => Trouble::Refused(format!(
-                "{what} changed since it was checked; run again when nobody writes to it"
-            )),
-            UploadError::Foreign { .. }
-            | UploadError::NoLabels
-            | UploadError::Marked { .. }
-            | UploadError::Conflict(_)
-            | UploadError::Panicked(_) => Trouble::Refused(error.to_string()),
-            // Other blocks may fare better.
-            UploadError::Bucket(ref of_object) if of_object.scope() == Scope::Object => {
-                Trouble::Refused(error.to_string())
-            }
-            UploadError::Bucket(_) | UploadError::Local(_) | UploadError::Unproven { .. } => {
-                Trouble::Failed(error.to_string())
-            }
-        })
+    retry_transient(TRIES, log_retry, attempt).await.map_err(|error| match error {
+        UploadError::Changed(what) => NotSent::Refused(format!(
+            "{what} changed since it was checked; run again when nobody writes to it"
+        )),
+        UploadError::Foreign { .. }
+        | UploadError::NoLabels
+        | UploadError::Marked { .. }
+        | UploadError::Conflict(_)
+        | UploadError::Panicked(_) => NotSent::Refused(error.to_string()),
+        // Other blocks may fare better.
+        UploadError::Bucket(ref of_object) if of_object.scope() == Scope::Object => NotSent::Refused(error.to_string()),
+        UploadError::Bucket(_) | UploadError::Local(_) | UploadError::Unproven { .. } => {
+            NotSent::Failed(error.to_string())
+        }
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     Decision, Item, Overlaps, Settings,
-    holdings::{NAMES, names, to_send},
+    bucket_blocks::{NAMES, names, to_send},
 };
 use crate::{
     lineage::Entry,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Whether a block is asked for, and which labels it gets. Touches neither disk nor bucket.
-pub(super) fn sift(items: &mut [Item], settings: &Settings) {
+pub(super) fn select(items: &mut [Item], settings: &Settings) {
     for item in items.iter_mut().filter(|item| item.decision == Decision::Send(None)) {
         let Some(block) = &item.block else { continue };
         item.decision = match asked_for(&block.meta, item.files, settings) {
@@ -72,7 +72,7 @@ pub(super) struct Part {
 }
 
 /// Passes over blocks whose samples are in another block that is sent.
-pub(super) fn pass_over_parts(items: &mut [Item]) -> Vec<Part> {
+pub(super) fn leave_out_parts(items: &mut [Item]) -> Vec<Part> {
     let whole = entries(items);
     let mut by_source: HashMap<BlockId, Vec<usize>> = HashMap::new();
     for (i, held) in whole.iter().enumerate() {
@@ -111,7 +111,7 @@ fn entries(items: &[Item]) -> Vec<Option<Entry>> {
 }
 
 /// Refuses parts of blocks that turned out not to be sent: their samples would be missing without a word.
-pub(super) fn follow(items: &mut [Item], parts: &[Part]) {
+pub(super) fn refuse_parts_of_refused(items: &mut [Item], parts: &[Part]) {
     for part in parts {
         let larger = &items[part.within];
         if !matches!(larger.decision, Decision::Send(_)) {
@@ -125,8 +125,9 @@ pub(super) fn follow(items: &mut [Item], parts: &[Part]) {
     }
 }
 
-/// Refuses what would overlap, with another block that is sent or with one of those `beside` it in the bucket, or notes it.
-pub(super) fn refuse_overlaps(items: &mut [Item], beside: &[Entry], policy: Overlaps) {
+/// Refuses what would overlap, with another block that is sent or with one of those that are `nearby` in the bucket; or only
+/// remarks on it, as the policy is.
+pub(super) fn refuse_overlaps(items: &mut [Item], nearby: &[Entry], policy: Overlaps) {
     let ours = entries(items);
     let mut groups: BTreeMap<(&Labels, i64), Vec<Place<'_>>> = BTreeMap::new();
     for (i, entry) in ours.iter().enumerate() {
@@ -135,39 +136,39 @@ pub(super) fn refuse_overlaps(items: &mut [Item], beside: &[Entry], policy: Over
             group.push(Place { item: Some(i), entry });
         }
     }
-    for entry in beside {
+    for entry in nearby {
         if let Some(group) = groups.get_mut(&(&entry.labels, entry.resolution)) {
             group.push(Place { item: None, entry });
         }
     }
     let mut with: Vec<Vec<(BlockId, bool)>> = vec![Vec::new(); items.len()];
     for group in groups.into_values() {
-        meet(group, &mut with);
+        find_overlaps(group, &mut with);
     }
     for (item, with) in items.iter_mut().zip(with).filter(|(_, with)| !with.is_empty()) {
         let level = item.block.as_ref().map_or(0, |block| block.meta.level);
         let here = with.iter().filter(|(_, in_bucket)| !in_bucket).map(|(id, _)| *id);
         let there = with.iter().filter(|(_, in_bucket)| *in_bucket).map(|(id, _)| *id);
-        let mut told = Vec::new();
+        let mut others = Vec::new();
         if with.iter().any(|(_, in_bucket)| *in_bucket) {
-            told.push(format!("{} of the same labels in the bucket", names(there)));
+            others.push(format!("{} of the same labels in the bucket", names(there)));
         }
         if with.iter().any(|(_, in_bucket)| !in_bucket) {
-            told.push(format!("{} here", names(here)));
+            others.push(format!("{} here", names(here)));
         }
-        let told = format!("it overlaps {}", told.join(", and "));
+        let overlap = format!("it overlaps {}", others.join(", and "));
         match policy {
             Overlaps::Refuse => {
                 item.decision = Decision::Refused(format!(
-                    "{told}; a compactor halts on that unless it merges overlaps: leave one of them out, or give --allow-overlaps"
+                    "{overlap}; a compactor halts on that unless it merges overlaps: leave one of them out, or give --allow-overlaps"
                 ));
             }
             Overlaps::RefuseCompacted if level > 1 => {
                 item.decision = Decision::Refused(format!(
-                    "{told}, and was compacted; a compactor halts on that unless it merges overlaps"
+                    "{overlap}, and was compacted; a compactor halts on that unless it merges overlaps"
                 ));
             }
-            _ => item.decision.note(told),
+            _ => item.decision.add_remark(overlap),
         }
     }
 }
@@ -181,20 +182,20 @@ struct Place<'a> {
 /// Notes for each item of a group whom it overlaps, and whether that is in the bucket: a few more than a reason names, but
 /// one at least if there is any. How blocks of the bucket overlap each other is not asked, so that however many do, none
 /// of ours is missed. What a compactor folds is no overlap.
-fn meet(mut group: Vec<Place<'_>>, with: &mut [Vec<(BlockId, bool)>]) {
+fn find_overlaps(mut group: Vec<Place<'_>>, with: &mut [Vec<(BlockId, bool)>]) {
     const ENOUGH: usize = NAMES + 1;
     group.retain(|place| place.entry.range.0 < place.entry.range.1);
     group.sort_by_key(|place| (place.entry.range.0, place.entry.id));
     // Those that began before the one in hand and end after its start, by their ends. Of ours there are those that have
     // still to hear of others, too.
-    let [mut ours, mut theirs, mut hungry] = [const { BTreeSet::<(i64, usize)>::new() }; 3];
+    let [mut ours, mut theirs, mut wanting] = [const { BTreeSet::<(i64, usize)>::new() }; 3];
     for (at, place) in group.iter().enumerate() {
-        for open in [&mut ours, &mut theirs, &mut hungry] {
+        for open in [&mut ours, &mut theirs, &mut wanting] {
             while open.first().is_some_and(|(end, _)| *end <= place.entry.range.0) {
                 open.pop_first();
             }
         }
-        hungry.retain(|(_, other)| {
+        wanting.retain(|(_, other)| {
             let other = &group[*other];
             let heard = other.item.map(|i| &mut with[i]);
             heard.is_some_and(|heard| {
@@ -216,7 +217,7 @@ fn meet(mut group: Vec<Place<'_>>, with: &mut [Vec<(BlockId, bool)>]) {
         }
         ours.insert(entry);
         if with[i].len() < ENOUGH {
-            hungry.insert(entry);
+            wanting.insert(entry);
         }
     }
 }

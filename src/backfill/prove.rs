@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::{Item, Settings, holdings::Own};
+use super::{Item, Settings, bucket_blocks::UnderName};
 use crate::{
     audit::{self, Issue, integrity::Reader},
     catalog::{self, Text},
@@ -42,10 +42,10 @@ pub async fn prove(
     reader: &Reader,
 ) -> Result<Proven, objstore::Error> {
     let mut proven = Proven::default();
-    let mut looks = stream::iter(items.iter().copied())
+    let mut proofs = stream::iter(items.iter().copied())
         .map(|item| async move { (item.id, wrong(item, settings, bucket, reader).await) })
         .buffer_unordered(BLOCKS_AT_ONCE);
-    while let Some((id, wrong)) = looks.next().await {
+    while let Some((id, wrong)) = proofs.next().await {
         match wrong {
             Ok(None) => proven.whole += 1,
             Ok(Some(why)) => proven.wrong.push((id, why)),
@@ -77,7 +77,7 @@ async fn wrong(
             {
                 return Err(error);
             }
-            return Ok(Own::of(other, &item.labels).wrong());
+            return Ok(UnderName::of(other, &item.labels).wrong());
         }
     };
     // Prometheus may remove a block that was sent; then it is read back and held against what the check found.
@@ -138,12 +138,12 @@ pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Resul
             other => Ok(Some(other.to_string())),
         };
     }
-    let looks: Vec<_> = pinned
+    let requests: Vec<_> = pinned
         .files
         .iter()
         .map(|file| compare(bucket, block.id, file).boxed())
         .collect();
-    let found: Vec<Option<String>> = stream::iter(looks).buffered(OBJECTS_AT_ONCE).try_collect().await?;
+    let found: Vec<Option<String>> = stream::iter(requests).buffered(OBJECTS_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().next())
 }
 

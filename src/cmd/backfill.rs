@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audit::integrity::Reader,
-    backfill::{Apply, Decision, Gauge, Item, Overlaps, Plan, Settings, plan, prove},
+    backfill::{Apply, CheckProgress, Decision, Item, Overlaps, Plan, Settings, plan, prove},
     cli,
     model::Labels,
     ops::supervisor::Outcome,
@@ -133,9 +133,9 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
 async fn execute(task: Task, store: &OpenBucket, stop: CancellationToken) -> Result<Completion> {
     let begun = Instant::now();
     let mut report = Report::new(&task.settings.path, task.dry_run);
-    let gauge = Gauge::default();
+    let checking = CheckProgress::default();
     let planned = {
-        let (due, read) = (Arc::clone(&gauge.due), Arc::clone(&gauge.read));
+        let (due, read) = (Arc::clone(&checking.due), Arc::clone(&checking.read));
         let _progress = Progress::start(
             move || due.load(Ordering::Relaxed),
             move || read.load(Ordering::Relaxed),
@@ -144,7 +144,7 @@ async fn execute(task: Task, store: &OpenBucket, stop: CancellationToken) -> Res
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            planned = plan(&task.settings, &store.bucket, &gauge) => Some(planned?),
+            planned = plan(&task.settings, &store.bucket, &checking) => Some(planned?),
         }
     };
     let Some(plan) = planned else {

@@ -26,7 +26,7 @@ pub(super) async fn restore(flags: cli::Restore) -> Result<Outcome> {
     let transfer = &flags.transfer;
     let store = job::open(&flags.blocks.objstore, transfer.concurrency, transfer.max_rate).await?;
     // Before the bucket is read, which may take a while.
-    Target::look(&flags.to)?;
+    Target::check(&flags.to)?;
     job::run(&store, |token| run(&flags, &store, token)).await
 }
 
@@ -88,7 +88,7 @@ async fn find(store: &OpenBucket, wanted: &Wanted) -> Result<(Result<Plan, Refus
         Ok(labels) => labels,
         Err(refusal) => return Ok((Err(refusal), survey.unreadable_total)),
     };
-    let blocks = restore::look_at(bucket, std::mem::take(&mut survey.blocks)).await?;
+    let blocks = restore::list_objects(bucket, std::mem::take(&mut survey.blocks)).await?;
     let plan = plan::plan(labels, blocks, wanted.min_time, wanted.max_time);
     Ok((Ok(plan), survey.unreadable_total))
 }

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     block::{Outcome, Run},
+    download::Failed,
     target::{Target, explained},
-    wire::Failed,
 };
 use crate::{
     objstore::{self, Bucket},
@@ -92,13 +92,13 @@ pub async fn apply(
             }
             Err(Failed::Wrong(why)) => Outcome::Refused(why),
         };
-        tell(id, &outcome);
+        log_outcome(id, &outcome);
         applied.outcomes.insert(id, outcome);
     }
     applied
 }
 
-fn tell(id: BlockId, outcome: &Outcome) {
+fn log_outcome(id: BlockId, outcome: &Outcome) {
     match outcome {
         Outcome::Restored => tracing::info!(block = %id, "restored"),
         Outcome::Present => tracing::info!(block = %id, "there already"),

@@ -14,10 +14,10 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use super::{
+    download::{Failed, fetch, retry_transient},
     files::{self, TOMBSTONES},
     target::{Target, sync_dir},
     tombstones,
-    wire::{Failed, fetch, retry_transient},
 };
 use crate::{
     objstore::{self, Bucket, Comparison, ErrorKind, Object, Scope, Source},
@@ -77,7 +77,7 @@ impl Run {
     /// # Errors
     /// What stops all other blocks, too: the disk, or a bucket that lets nobody in.
     pub(super) async fn restore(&self, id: BlockId) -> Result<Outcome, Failed> {
-        match self.bring(id).await {
+        match self.restore_block(id).await {
             Ok(outcome) => Ok(outcome),
             Err(Failed::Wrong(why)) => Ok(Outcome::Refused(why)),
             Err(Failed::Bucket(error)) if error.kind == ErrorKind::NotFound => Ok(Outcome::Failed(format!(
@@ -90,7 +90,7 @@ impl Run {
         }
     }
 
-    async fn bring(&self, id: BlockId) -> Result<Outcome, Failed> {
+    async fn restore_block(&self, id: BlockId) -> Result<Outcome, Failed> {
         let wanted = self.wanted(id).await?;
         let finished = self.target.finished(id);
         if fs_err::symlink_metadata(&finished).is_ok() {
@@ -292,7 +292,7 @@ impl Run {
                 *result.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(checked);
             });
             let result = result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-            result.ok_or_else(|| io::Error::other("the check told nothing"))
+            result.ok_or_else(|| io::Error::other("the check ended without a result"))
         });
         Ok(checked.await?)
     }

@@ -152,12 +152,12 @@ fn candidate(meta: Meta) -> Candidate {
 ///
 /// # Errors
 /// The bucket's.
-pub async fn look_at(bucket: &dyn Bucket, blocks: Vec<Candidate>) -> Result<Vec<Candidate>, objstore::Error> {
-    let looked = stream::iter(blocks).map(|block| look(bucket, block));
-    looked.buffer_unordered(AT_ONCE).try_collect().await
+pub async fn list_objects(bucket: &dyn Bucket, blocks: Vec<Candidate>) -> Result<Vec<Candidate>, objstore::Error> {
+    let listed_blocks = stream::iter(blocks).map(|block| list_objects_of(bucket, block));
+    listed_blocks.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-async fn look(bucket: &dyn Bucket, mut block: Candidate) -> Result<Candidate, objstore::Error> {
+async fn list_objects_of(bucket: &dyn Bucket, mut block: Candidate) -> Result<Candidate, objstore::Error> {
     let listed = match bucket.list(&block.id.to_string()).await {
         Ok(listed) => listed,
         Err(error) if error.scope() == Scope::Object => {

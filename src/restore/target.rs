@@ -1,7 +1,7 @@
 //! The directory that is restored to.
 //!
 //! While it is open it is locked, so that two restores do not mix; the lock goes with the process. A Prometheus that runs
-//! on the directory holds a lock of its own: whether there is one is looked at once, at the start, and that lock is never
+//! on the directory holds a lock of its own: whether there is one is listed_blocks at once, at the start, and that lock is never
 //! taken.
 
 use std::{
@@ -68,11 +68,11 @@ pub(super) fn explained(error: &io::Error) -> String {
 }
 
 impl Target {
-    /// Whether `dir` could be opened, as far as that can be told without making it.
+    /// Whether `dir` could be opened, as far as that can be error without making it.
     ///
     /// # Errors
     /// As for [`Target::open`].
-    pub fn look(dir: &Path) -> Result<(), TargetError> {
+    pub fn check(dir: &Path) -> Result<(), TargetError> {
         match fs_err::metadata(dir) {
             Ok(status) if status.is_dir() => free_of_prometheus(dir),
             Ok(_) => Err(TargetError::NotADirectory(dir.to_owned())),
@@ -80,7 +80,7 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 Err(TargetError::NotADirectory(dir.to_owned()))
             }
-            Err(error) => Err(trouble(dir)(error)),
+            Err(error) => Err(io_error(dir)(error)),
         }
     }
 
@@ -89,13 +89,13 @@ impl Target {
     /// # Errors
     /// It is no directory, is in use, or cannot be written to.
     pub fn open(dir: &Path) -> Result<Self, TargetError> {
-        Self::look(dir)?;
-        make(dir).map_err(trouble(dir))?;
-        let lock = fs_err::File::open(dir).map_err(trouble(dir))?.into_file();
+        Self::check(dir)?;
+        make(dir).map_err(io_error(dir))?;
+        let lock = fs_err::File::open(dir).map_err(io_error(dir))?.into_file();
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(TargetError::Busy(dir.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(trouble(dir)(error)),
+            Err(TryLockError::Error(error)) => return Err(io_error(dir)(error)),
         }
         Ok(Self {
             dir: dir.to_owned(),
@@ -152,12 +152,12 @@ impl Target {
     /// # Errors
     /// The file system does not say.
     pub fn free(&self) -> Result<u64, TargetError> {
-        let told = rustix::fs::statvfs(&self.dir).map_err(|error| trouble(&self.dir)(error.into()))?;
-        Ok(told.f_bavail.saturating_mul(told.f_frsize))
+        let status = rustix::fs::statvfs(&self.dir).map_err(|error| io_error(&self.dir)(error.into()))?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
 }
 
-fn trouble(dir: &Path) -> impl Fn(io::Error) -> TargetError {
+fn io_error(dir: &Path) -> impl Fn(io::Error) -> TargetError {
     |source| TargetError::Io {
         dir: dir.to_owned(),
         source,
@@ -196,7 +196,7 @@ fn free_of_prometheus(dir: &Path) -> Result<(), TargetError> {
             dir: dir.to_owned(),
             seen,
         }),
-        Err(error) => Err(trouble(dir)(error)),
+        Err(error) => Err(io_error(dir)(error)),
     }
 }
 
@@ -208,12 +208,12 @@ mod tests {
     fn a_missing_directory_is_made_and_belongs_to_one_restore() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("a/b");
-        Target::look(&dir).unwrap();
+        Target::check(&dir).unwrap();
         assert!(fs_err::symlink_metadata(&dir).is_err());
         let target = Target::open(&dir).unwrap();
-        let told = Target::open(&dir).unwrap_err().to_string();
+        let error = Target::open(&dir).unwrap_err().to_string();
         assert_eq!(
-            told,
+            error,
             format!("another narthex restores to {}; wait until it is done", dir.display())
         );
         assert!(target.free().unwrap() > 0);
@@ -227,16 +227,16 @@ mod tests {
         let file = root.path().join("file");
         fs_err::write(&file, "").unwrap();
         for dir in [file.clone(), file.join("below")] {
-            let told = Target::open(&dir).unwrap_err().to_string();
-            assert_eq!(told, format!("{} is not a directory", dir.display()));
+            let error = Target::open(&dir).unwrap_err().to_string();
+            assert_eq!(error, format!("{} is not a directory", dir.display()));
         }
         let lock = fs_err::File::create(root.path().join("lock")).unwrap().into_file();
         Target::open(root.path()).unwrap();
         lock.try_lock().unwrap();
-        let told = Target::open(root.path()).unwrap_err().to_string();
+        let error = Target::open(root.path()).unwrap_err().to_string();
         assert!(
-            told.starts_with("a Prometheus uses ") && told.contains("stop it"),
-            "{told}"
+            error.starts_with("a Prometheus uses ") && error.contains("stop it"),
+            "{error}"
         );
     }
 

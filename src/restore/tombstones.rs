@@ -35,10 +35,10 @@ pub(super) fn check(path: &Path, stop: &AtomicBool) -> io::Result<Result<(), Str
         if stop.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "the check was stopped"));
         }
-        let take = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        file.read_exact(&mut buffer[..take])?;
-        sum = crc32c::crc32c_append(sum, &buffer[..take]);
-        left -= take as u64;
+        let count = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        file.read_exact(&mut buffer[..count])?;
+        sum = crc32c::crc32c_append(sum, &buffer[..count]);
+        left -= count as u64;
     }
     let mut due = [0; CHECKSUM as usize];
     file.read_exact(&mut due)?;

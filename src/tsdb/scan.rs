@@ -110,7 +110,7 @@ impl Scanner {
                 Err(error) => return Err(error),
             }
             let before = self.known.remove(&id);
-            match examine(id, &entry.path(), before, &mut labels) {
+            match read_block(id, &entry.path(), before, &mut labels) {
                 Ok(None) => continue,
                 Ok(Some(now)) => {
                     match &now.found {
@@ -134,7 +134,7 @@ impl Scanner {
 }
 
 /// What is in the block directory `dir`, unless it is gone. Equal `labels` share their memory.
-fn examine(id: BlockId, dir: &Path, before: Option<Known>, labels: &mut HashSet<Labels>) -> io::Result<Option<Known>> {
+fn read_block(id: BlockId, dir: &Path, before: Option<Known>, labels: &mut HashSet<Labels>) -> io::Result<Option<Known>> {
     let path = dir.join(META);
     let status = match fs_err::metadata(&path) {
         Ok(status) => status,

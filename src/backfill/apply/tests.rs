@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::{
     audit::integrity::Reader,
-    backfill::{Gauge, Overlaps, plan, prove},
+    backfill::{CheckProgress, Overlaps, plan, prove},
     objstore::Limits,
     tsdb::testing::real_block,
 };
@@ -41,7 +41,7 @@ async fn scene() -> Scene {
         threads: 1,
         full: false,
     };
-    let plan = plan(&settings, &bucket, &Gauge::default()).await.unwrap();
+    let plan = plan(&settings, &bucket, &CheckProgress::default()).await.unwrap();
     Scene {
         _data: data,
         store,
@@ -54,14 +54,14 @@ async fn scene() -> Scene {
 
 impl Scene {
     /// The block's data is in the bucket; then `meanwhile` happens; then it is committed.
-    async fn fate(&self, meanwhile: impl AsyncFnOnce()) -> Fate {
+    async fn outcome(&self, meanwhile: impl AsyncFnOnce()) -> BlockOutcome {
         let apply = Apply::new(&self.settings, &self.bucket);
         let item = self.plan.to_send().next().unwrap();
-        let Ok(arrived) = carry(&apply.uploader, &job(item).unwrap(), &item.labels).await else {
-            panic!("it is not carried")
+        let Ok(uploaded) = upload(&apply.uploader, &job(item).unwrap(), &item.labels).await else {
+            panic!("it is not uploaded")
         };
         meanwhile().await;
-        apply.arrive(item, Ok(arrived)).await.unwrap()
+        apply.commit_uploaded(item, Ok(uploaded)).await.unwrap()
     }
 }
 
@@ -70,8 +70,8 @@ async fn what_somebody_else_commits_meanwhile_is_not_overwritten() {
     let scene = scene().await;
     let path = scene.store.path().join(format!("{}/meta.json", scene.block.id));
     let text = fs_err::read_to_string(scene.block.dir.join("meta.json")).unwrap();
-    let fate = scene.fate(async || fs_err::write(&path, &text).unwrap()).await;
-    let Fate::Refused(why) = fate else {
+    let outcome = scene.outcome(async || fs_err::write(&path, &text).unwrap()).await;
+    let BlockOutcome::Refused(why) = outcome else {
         panic!("it is not refused")
     };
     assert!(why.contains("appeared") && why.contains("labels"), "{why}");
@@ -83,13 +83,13 @@ async fn the_same_block_from_somebody_else_is_there() {
     let scene = scene().await;
     let other = Apply::new(&scene.settings, &scene.bucket);
     let stop = CancellationToken::new();
-    let fate = scene
-        .fate(async || {
+    let outcome = scene
+        .outcome(async || {
             let applied = other.run(&scene.plan, &stop, |_| {}).await;
             assert_eq!(applied.sent, [scene.block.id]);
         })
         .await;
-    assert!(matches!(fate, Fate::There));
+    assert!(matches!(outcome, BlockOutcome::There));
 }
 
 #[tokio::test]
@@ -134,8 +134,8 @@ async fn a_mark_that_appears_after_the_plan_was_made_stops_the_commit() {
     let scene = scene().await;
     let dir = scene.store.path().join(scene.block.id.to_string());
     let mark = dir.join("deletion-mark.json");
-    let fate = scene.fate(async || fs_err::write(&mark, "{}").unwrap()).await;
-    let Fate::Refused(why) = fate else {
+    let outcome = scene.outcome(async || fs_err::write(&mark, "{}").unwrap()).await;
+    let BlockOutcome::Refused(why) = outcome else {
         panic!("it is not refused")
     };
     assert!(why.contains("a deletion-mark.json stands under its name"), "{why}");

@@ -83,10 +83,10 @@ fn settings() -> Settings {
     }
 }
 
-/// What is left of a block after [`sift`]: its labels, or why it is not sent.
-fn sifted(made: Made<'_>, settings: &Settings) -> String {
+/// What is left of a block after [`select`]: its labels, or why it is not sent.
+fn selected(made: Made<'_>, settings: &Settings) -> String {
     let mut items = [made.item()];
-    sift(&mut items, settings);
+    select(&mut items, settings);
     let [item] = items;
     match item.decision {
         Decision::Send(_) => item.labels.to_string(),
@@ -98,7 +98,7 @@ fn sifted(made: Made<'_>, settings: &Settings) -> String {
 fn ranges_are_half_open_and_what_is_not_asked_for_is_left_out() {
     let settings = settings();
     let ranged = |range| {
-        sifted(
+        selected(
             Made {
                 range,
                 ..Made::default()
@@ -116,10 +116,10 @@ fn ranges_are_half_open_and_what_is_not_asked_for_is_left_out() {
         files: 1,
         ..Made::default()
     };
-    assert_eq!(sifted(empty, &settings), "left out: it holds no sample");
+    assert_eq!(selected(empty, &settings), "left out: it holds no sample");
     let forgetful = Made { files: 2, ..empty };
     assert_eq!(
-        sifted(forgetful, &settings),
+        selected(forgetful, &settings),
         r#"{cluster="eu"}"#,
         "a block with segments is checked, whatever meta.json says"
     );
@@ -127,13 +127,13 @@ fn ranges_are_half_open_and_what_is_not_asked_for_is_left_out() {
         level: 3,
         ..Made::default()
     };
-    assert_eq!(sifted(compacted, &settings), r#"{cluster="eu"}"#);
+    assert_eq!(selected(compacted, &settings), r#"{cluster="eu"}"#);
     let plain = Settings {
         upload_compacted: false,
         ..settings.clone()
     };
     assert_eq!(
-        sifted(compacted, &plain),
+        selected(compacted, &plain),
         "left out: it was compacted (level 3), and those are not asked for"
     );
 }
@@ -142,7 +142,7 @@ fn ranges_are_half_open_and_what_is_not_asked_for_is_left_out() {
 fn labels_of_the_block_stay_and_a_clash_is_refused() {
     let settings = settings();
     let labelled = |labels, settings: &Settings| {
-        sifted(
+        selected(
             Made {
                 labels,
                 ..Made::default()
@@ -181,7 +181,7 @@ const EU: &[(&str, &str)] = &[("cluster", "eu")];
 
 fn all(made: &[Made<'_>]) -> Vec<Item> {
     let mut items: Vec<Item> = made.iter().map(|made| made.item()).collect();
-    sift(&mut items, &settings());
+    select(&mut items, &settings());
     items
 }
 
@@ -200,7 +200,7 @@ fn a_block_that_goes_beyond_the_one_with_its_sources_is_no_part_of_it() {
         ..Made::default()
     };
     let mut items = all(&[Made::default(), Made { labels: &[], ..merged }]);
-    pass_over_parts(&mut items);
+    leave_out_parts(&mut items);
     assert_eq!(words(&items), ["send", "send"]);
 }
 
@@ -219,7 +219,7 @@ fn a_part_of_a_block_that_is_sent_is_left_out() {
         ..one
     };
     let mut items = all(&[one, Made { n: 2, ..one }, whole, other]);
-    pass_over_parts(&mut items);
+    leave_out_parts(&mut items);
     assert_eq!(words(&items), ["left out", "left out", "send", "send"]);
     // Two blocks of the same origin: the younger one counts.
     let mut items = all(&[
@@ -234,7 +234,7 @@ fn a_part_of_a_block_that_is_sent_is_left_out() {
             ..one
         },
     ]);
-    pass_over_parts(&mut items);
+    leave_out_parts(&mut items);
     assert_eq!(words(&items), ["left out", "send"]);
     // Another resolution is another thing.
     let mut items = all(&[
@@ -244,7 +244,7 @@ fn a_part_of_a_block_that_is_sent_is_left_out() {
             ..whole
         },
     ]);
-    pass_over_parts(&mut items);
+    leave_out_parts(&mut items);
     assert_eq!(words(&items), ["send", "send"]);
 }
 
@@ -270,14 +270,14 @@ fn parts_of_a_block_that_is_refused_are_refused_with_it() {
         labels: EU,
         ..one
     };
-    let parts = pass_over_parts(&mut items);
+    let parts = leave_out_parts(&mut items);
     assert_eq!(words(&items), ["left out", "left out", "left out", "send"]);
     assert!(
         items[0].decision.why().contains(&id(8).to_string()),
         "the one that is sent"
     );
     refuse_overlaps(&mut items, &[held.held()], Overlaps::Refuse);
-    follow(&mut items, &parts);
+    refuse_parts_of_refused(&mut items, &parts);
     assert_eq!(words(&items), ["refused"; 4]);
 }
 
@@ -303,9 +303,9 @@ fn overlaps_are_refused_on_both_sides_and_touching_is_none() {
         labels: &[("cluster", "us")],
         ..one
     };
-    let beside = [held.held(), other.held()];
+    let nearby = [held.held(), other.held()];
     let before = items.clone();
-    refuse_overlaps(&mut items, &beside, Overlaps::Refuse);
+    refuse_overlaps(&mut items, &nearby, Overlaps::Refuse);
     assert_eq!(words(&items), ["refused", "refused", "refused", "send"]);
     assert!(
         items[0]
@@ -320,7 +320,7 @@ fn overlaps_are_refused_on_both_sides_and_touching_is_none() {
         items[2].decision.why()
     );
     let mut items = before.clone();
-    refuse_overlaps(&mut items, &beside, Overlaps::Send);
+    refuse_overlaps(&mut items, &nearby, Overlaps::Send);
     assert_eq!(words(&items), ["send"; 4]);
     assert_eq!(
         items[0].decision,
@@ -342,9 +342,9 @@ fn what_a_compactor_folds_is_no_overlap() {
         range: (0, 200),
         ..one
     };
-    for (sent, beside) in [(whole, one), (one, whole)] {
+    for (sent, nearby) in [(whole, one), (one, whole)] {
         let mut items = all(&[sent]);
-        refuse_overlaps(&mut items, &[beside.held()], Overlaps::Refuse);
+        refuse_overlaps(&mut items, &[nearby.held()], Overlaps::Refuse);
         assert_eq!(words(&items), ["send"]);
     }
 }

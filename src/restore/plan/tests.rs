@@ -53,7 +53,7 @@ fn made(blocks: Vec<Candidate>) -> Plan {
 }
 
 /// The last letter of each block with what is done with it (`+`, `-`, `!`) and why, in order.
-fn told(plan: &Plan) -> Vec<String> {
+fn rows(plan: &Plan) -> Vec<String> {
     let row = |row: &Row| {
         let sign = match row.decision {
             Decision::Restore => '+',
@@ -113,7 +113,7 @@ fn of_what_was_merged_the_larger_block_is_taken() {
         (vec![block(b'C', 0, 2, b"AB"), block(b'D', 2, 4, b"AB")], &["C+", "D+"]),
     ];
     for (blocks, expected) in table {
-        assert_eq!(told(&made(blocks)), expected);
+        assert_eq!(rows(&made(blocks)), expected);
     }
 }
 
@@ -124,10 +124,10 @@ fn a_broken_block_is_refused_and_stands_for_no_other() {
         block(b'B', 2, 4, b""),
         broken(block(b'C', 0, 4, b"AB")),
     ]);
-    assert_eq!(told(&plan), ["A+", "C! it has no index", "B+"]);
+    assert_eq!(rows(&plan), ["A+", "C! it has no index", "B+"]);
     assert!(plan.refuses());
     let plan = made(vec![broken(block(b'A', 0, 2, b"")), block(b'C', 0, 4, b"AB")]);
-    assert_eq!(told(&plan), ["A- merged into C", "C+"]);
+    assert_eq!(rows(&plan), ["A- merged into C", "C+"]);
     assert!(!plan.refuses());
 }
 
@@ -138,8 +138,8 @@ fn a_block_that_names_no_sources_is_made_of_itself() {
         ..block(b'A', 0, 2, b"")
     };
     let plan = made(vec![bare.clone(), block(b'C', 0, 4, b"AB")]);
-    assert_eq!(told(&plan), ["A- merged into C", "C+"]);
-    assert_eq!(told(&made(vec![bare])), ["A+"]);
+    assert_eq!(rows(&plan), ["A- merged into C", "C+"]);
+    assert_eq!(rows(&made(vec![bare])), ["A+"]);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn deleted_samples_are_told_of() {
         ..block(b'A', 0, 2, b"")
     };
     assert_eq!(
-        told(&made(vec![deleted])),
+        rows(&made(vec![deleted])),
         ["A+ samples that were deleted, but not compacted away, are there again"]
     );
 }
@@ -203,7 +203,7 @@ fn times_that_only_downsampled_blocks_have_are_missing() {
         assert_eq!(made(blocks).missing, missing);
     }
     let plan = made(vec![downsampled(block(b'D', 0, 4, b"AB"))]);
-    assert_eq!(told(&plan), ["D- downsampled to 300 s: Prometheus cannot read it"]);
+    assert_eq!(rows(&plan), ["D- downsampled to 300 s: Prometheus cannot read it"]);
     let blocks = vec![downsampled(block(b'D', 0, 10, b"AB"))];
     let within = super::plan(Labels::default(), blocks, 2 * HOUR, 5 * HOUR - 1);
     assert_eq!(within.missing, [hours(2, 5)]);

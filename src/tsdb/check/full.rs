@@ -111,7 +111,7 @@ struct References {
 
 impl References {
     #[inline]
-    fn note(&mut self, offset: u64) {
+    fn add(&mut self, offset: u64) {
         // The finish of MurmurHash3, as SplitMix64 has it.
         let mut mix = offset.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -183,9 +183,9 @@ fn series(window: &mut Window<'_>, start: u64, limit: u64, last: &mut [Option<u3
     Ok(body + len + CHECKSUM)
 }
 
-/// Hands the reference of each chunk of a series to `note`, until it says that one is wrong. `None` if the series does
+/// Hands the reference of each chunk of a series to `on_chunk`, until it says that one is wrong. `None` if the series does
 /// not make sense.
-fn chunks(content: &[u8], mut note: impl FnMut(u64) -> bool) -> Option<()> {
+fn chunks(content: &[u8], mut on_chunk: impl FnMut(u64) -> bool) -> Option<()> {
     let mut rest = content;
     let labels = number(&mut rest)?;
     for _ in 0..labels {
@@ -205,7 +205,7 @@ fn chunks(content: &[u8], mut note: impl FnMut(u64) -> bool) -> Option<()> {
             rest = &rest[len..];
             u64::checked_add_signed(reference, delta)?
         };
-        if !note(reference) {
+        if !on_chunk(reference) {
             return None;
         }
     }

@@ -24,13 +24,13 @@ const WIDEST_GAP: u64 = 16;
 const RECORDS: u64 = 4;
 
 /// Checks an index of `len` bytes with the table of contents `toc`, of a block that goes from `range.0` to before `range.1`
-/// (ms); `note` is told each reference to a chunk.
+/// (ms); `on_chunk` gets each reference to a chunk.
 pub(super) fn walk<R: Read>(
     len: u64,
     toc: &[u8],
     range: (i64, i64),
     mut stream: Stream<'_, R>,
-    note: impl FnMut(u64) -> Result<(), Fault>,
+    on_chunk: impl FnMut(u64) -> Result<(), Fault>,
 ) -> Result<(IndexFacts, Digest), Fault> {
     long_enough(len)?;
     let version = format(stream.need(HEADER as usize)?)?;
@@ -43,7 +43,7 @@ pub(super) fn walk<R: Read>(
         facts: IndexFacts::default(),
         labels: Vec::new(),
         range,
-        note,
+        on_chunk,
     };
     walk.symbols(&sections, version)?;
     walk.all_series(&sections)?;
@@ -66,7 +66,7 @@ struct Walk<'a, R, N> {
     labels: Vec<u8>,
     /// The time range of the block, its end exclusive (ms).
     range: (i64, i64),
-    note: N,
+    on_chunk: N,
 }
 
 impl<R: Read, N: FnMut(u64) -> Result<(), Fault>> Walk<'_, R, N> {
@@ -259,12 +259,12 @@ impl<R: Read, N: FnMut(u64) -> Result<(), Fault>> Walk<'_, R, N> {
         }
         let (mut order, range) = (ChunkOrder::default(), self.range);
         each_chunk(chunks, start, |reference, times| {
-            facts.note(reference, times)?;
+            facts.add_chunk(reference, times)?;
             let (chunk, issue) = order.next(times);
             for (kind, against) in issue.into_iter().chain(issues::outside(chunk, range)) {
                 facts.issues.add(kind, series, Some((chunk, against)));
             }
-            (self.note)(reference)
+            (self.on_chunk)(reference)
         })?;
         if order.is_empty() {
             facts.issues.add(IssueKind::NoChunks, series, None);
@@ -318,12 +318,12 @@ fn labels<'a>(content: &'a [u8], before: &[u8], symbols: Option<u64>) -> Option<
     })
 }
 
-/// Hands each chunk's reference and first and last time to `note`.
+/// Hands each chunk's reference and first and last time to `on_chunk`.
 #[inline]
 fn each_chunk(
     content: &[u8],
     series: u64,
-    mut note: impl FnMut(u64, (i64, i64)) -> Result<(), Fault>,
+    mut on_chunk: impl FnMut(u64, (i64, i64)) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut rest = content;
     let count = number(&mut rest).ok_or_else(|| damaged(series))?;
@@ -339,7 +339,7 @@ fn each_chunk(
             ))
             .into());
         }
-        note(reference, (first, end))?;
+        on_chunk(reference, (first, end))?;
     }
     match rest {
         [] => Ok(()),
@@ -374,7 +374,7 @@ fn signed(bytes: &mut &[u8]) -> Option<i64> {
 
 impl IndexFacts {
     #[inline]
-    fn note(&mut self, reference: u64, (first, last): (i64, i64)) -> Result<(), Broken> {
+    fn add_chunk(&mut self, reference: u64, (first, last): (i64, i64)) -> Result<(), Broken> {
         let (segment, offset) = ((reference >> 32) as usize, u64::from(reference as u32));
         if segment >= self.references.len() {
             if segment >= super::MOST_SEGMENTS {
@@ -382,7 +382,7 @@ impl IndexFacts {
             }
             self.references.resize(segment + 1, super::References::default());
         }
-        self.references[segment].note(offset);
+        self.references[segment].add(offset);
         self.chunks += 1;
         self.times = Some(match self.times {
             None => (first, last),

@@ -208,11 +208,11 @@ fn walk_index(
     file: &PinnedFile,
     range: (i64, i64),
     options: &Options<'_>,
-    note: impl FnMut(u64) -> Result<(), Fault>,
+    on_chunk: impl FnMut(u64) -> Result<(), Fault>,
 ) -> Result<(IndexFacts, Digest), Fault> {
     let toc = toc(file)?;
     let stream = Stream::new(FromStart::of(file), file.len, options);
-    index::walk(file.len, &toc, range, stream, note)
+    index::walk(file.len, &toc, range, stream, on_chunk)
 }
 
 /// The table of contents at the end of an index.

@@ -74,7 +74,7 @@ fn chunk<R: Read>(name: &str, len: u64, stream: &mut Stream<'_, R>, facts: &mut 
     if !sound {
         return Err(damaged_chunk(name, offset).into());
     }
-    facts.references.note(offset);
+    facts.references.add(offset);
     facts.count(name, offset, &beginning[..known])?;
     Ok(())
 }

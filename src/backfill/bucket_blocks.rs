@@ -1,5 +1,5 @@
 //! What of the bucket matters for the blocks at hand, as [`crate::lineage`] judges it: what stands under their names, where
-//! their data is otherwise, and what lies beside them.
+//! their data is otherwise, and what lies near them in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,13 +21,13 @@ pub(super) const NAMES: usize = 5;
 
 /// What of the bucket matters.
 #[derive(Debug, Default)]
-pub(super) struct Holdings {
+pub(super) struct BucketBlocks {
     lineage: Lineage,
 }
 
 /// What stands under the name of a block that is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Own {
+pub(super) enum UnderName {
     /// No block. It may be within others.
     Nothing,
     /// Something that is to be deleted, in words. The block may be within others.
@@ -38,7 +38,7 @@ pub(super) enum Own {
     Other(String),
 }
 
-impl Own {
+impl UnderName {
     /// What a look under the name of a block has found.
     pub(super) fn of(found: Existing, labels: &Labels) -> Self {
         match found {
@@ -74,7 +74,7 @@ impl Own {
     }
 }
 
-impl Own {
+impl UnderName {
     /// What is wrong with a block that should be there; `None` if it is, by what is known so far.
     pub(super) fn wrong(self) -> Option<String> {
         match self {
@@ -86,7 +86,7 @@ impl Own {
     }
 }
 
-impl Holdings {
+impl BucketBlocks {
     /// Reads what all blocks of the bucket say of themselves.
     ///
     /// # Errors
@@ -109,12 +109,12 @@ impl Holdings {
     pub(super) async fn under_their_names(
         bucket: &dyn Bucket,
         items: &[Item],
-    ) -> Result<Vec<(usize, Own)>, objstore::Error> {
-        let looks = to_send(items).map(|(place, item, block)| async move {
+    ) -> Result<Vec<(usize, UnderName)>, objstore::Error> {
+        let requests = to_send(items).map(|(place, item, block)| async move {
             let found = existing(bucket, &block.meta, &item.labels).await?;
-            Ok((place, Own::of(found, &item.labels)))
+            Ok((place, UnderName::of(found, &item.labels)))
         });
-        stream::iter(looks).buffered(AT_ONCE).try_collect().await
+        stream::iter(requests).buffered(AT_ONCE).try_collect().await
     }
 
     /// What becomes of a block whose data is in the bucket in other blocks; `None` if it is not, and has to be sent.
@@ -161,7 +161,7 @@ impl Holdings {
     ///
     /// # Errors
     /// Those that concern the whole bucket.
-    pub(super) async fn beside(&self, bucket: &dyn Bucket, items: &[Item]) -> Result<Vec<Entry>, objstore::Error> {
+    pub(super) async fn nearby(&self, bucket: &dyn Bucket, items: &[Item]) -> Result<Vec<Entry>, objstore::Error> {
         let labels: BTreeSet<&Labels> = to_send(items).map(|(_, item, _)| &item.labels).collect();
         let from = to_send(items).map(|(_, _, block)| block.meta.min_time).min();
         let until = to_send(items).map(|(_, _, block)| block.meta.max_time).max();
@@ -172,7 +172,7 @@ impl Holdings {
             .lineage
             .entries()
             .filter(|entry| entry.range.0 <= until && from <= entry.range.1 && labels.contains(&entry.labels));
-        let looks = near.map(|entry| async move {
+        let requests = near.map(|entry| async move {
             match catalog::is_marked_for_deletion(bucket, entry.id).await {
                 Ok(marked) => Ok((!marked).then(|| entry.clone())),
                 // Nobody knows that it goes, so it stays.
@@ -180,7 +180,7 @@ impl Holdings {
                 Err(error) => Err(error),
             }
         });
-        let found: Vec<Option<Entry>> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+        let found: Vec<Option<Entry>> = stream::iter(requests).buffered(AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 }

@@ -54,12 +54,12 @@ pub(super) async fn retry_transient<T, F>(request: impl FnMut() -> F) -> Result<
 where
     F: Future<Output = Result<T, Failed>>,
 {
-    let told = |failed: &Failed, wait: Duration| {
+    let log_retry = |failed: &Failed, wait: Duration| {
         if let Failed::Bucket(error) = failed {
-            tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "the bucket has trouble; trying again");
+            tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "request to the bucket failed, retrying");
         }
     };
-    objstore::retry_transient(TRIES, told, request).await
+    objstore::retry_transient(TRIES, log_retry, request).await
 }
 
 /// Brings the object `key` of `len` bytes to `path`, which it gets when all of it is on disk; until then it is in

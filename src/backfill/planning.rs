@@ -16,8 +16,8 @@ use futures_util::{TryStreamExt, stream};
 
 use super::{
     Decision, Error, Item, Plan, Settings,
+    bucket_blocks::{BucketBlocks, UnderName},
     find::find,
-    holdings::{Holdings, Own},
     plan as rules,
     prove::same_files,
 };
@@ -36,7 +36,7 @@ const COMPARED_AT_ONCE: usize = 2;
 
 /// How far the check has come; for whoever wants to watch.
 #[derive(Clone, Debug, Default)]
-pub struct Gauge {
+pub struct CheckProgress {
     /// Bytes that the check has read.
     pub read: Arc<AtomicU64>,
     /// Bytes that it is to read, once that is known.
@@ -47,44 +47,50 @@ pub struct Gauge {
 ///
 /// # Errors
 /// No blocks, or the directory or the bucket cannot be read.
-pub async fn plan(settings: &Settings, bucket: &Arc<dyn Bucket>, gauge: &Gauge) -> Result<Plan, Error> {
+pub async fn plan(settings: &Settings, bucket: &Arc<dyn Bucket>, progress: &CheckProgress) -> Result<Plan, Error> {
     let path = settings.path.clone();
     let mut items = blocking(move || find(&path)).await.map_err(std::io::Error::from)??;
-    rules::sift(&mut items, settings);
-    let mut holdings = Holdings::read(bucket.as_ref()).await?;
-    settle(&mut items, &mut holdings, bucket).await?;
-    check(&mut items, settings, gauge).await?;
-    let parts = rules::pass_over_parts(&mut items);
-    let beside = holdings.beside(bucket.as_ref(), &items).await?;
-    rules::refuse_overlaps(&mut items, &beside, settings.overlaps);
-    rules::follow(&mut items, &parts);
-    let mut unreadable = holdings.unreadable();
+    rules::select(&mut items, settings);
+    let mut bucket_blocks = BucketBlocks::read(bucket.as_ref()).await?;
+    decide_by_bucket(&mut items, &mut bucket_blocks, bucket).await?;
+    check(&mut items, settings, progress).await?;
+    let parts = rules::leave_out_parts(&mut items);
+    let nearby = bucket_blocks.nearby(bucket.as_ref(), &items).await?;
+    rules::refuse_overlaps(&mut items, &nearby, settings.overlaps);
+    rules::refuse_parts_of_refused(&mut items, &parts);
+    let mut unreadable = bucket_blocks.unreadable();
     unreadable.retain(|id, _| !items.iter().any(|item| item.id == *id));
     Ok(Plan { items, unreadable })
 }
 
 /// Decides about blocks whose data is in the bucket: under their own names or within others. What stands under a name and
 /// is not the block is never overwritten, and what is marked for deletion is not there.
-async fn settle(items: &mut [Item], holdings: &mut Holdings, bucket: &Arc<dyn Bucket>) -> Result<(), objstore::Error> {
+async fn decide_by_bucket(
+    items: &mut [Item],
+    bucket_blocks: &mut BucketBlocks,
+    bucket: &Arc<dyn Bucket>,
+) -> Result<(), objstore::Error> {
     let mut same = BTreeSet::new();
-    for (place, own) in Holdings::under_their_names(bucket.as_ref(), items).await? {
+    for (place, own) in BucketBlocks::under_their_names(bucket.as_ref(), items).await? {
         let item = &mut items[place];
         let Some(block) = &item.block else { continue };
         let marked = match own {
-            Own::Nothing => None,
-            Own::Marked(why) => Some(Decision::Refused(why.to_owned())),
-            Own::Same => {
+            UnderName::Nothing => None,
+            UnderName::Marked(why) => Some(Decision::Refused(why.to_owned())),
+            UnderName::Same => {
                 item.in_bucket = true;
                 same.insert(place);
                 continue;
             }
-            Own::Other(why) => {
+            UnderName::Other(why) => {
                 item.in_bucket = true;
                 item.decision = Decision::Refused(why);
                 continue;
             }
         };
-        let within = holdings.within_others(bucket.as_ref(), block, &item.labels).await?;
+        let within = bucket_blocks
+            .within_others(bucket.as_ref(), block, &item.labels)
+            .await?;
         if let Some(decision) = within.or(marked) {
             item.decision = decision;
         }
@@ -115,7 +121,7 @@ async fn compared(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Decision, o
 }
 
 /// Checks in full what is to be sent; what is in the bucket already, too, if everything is to be read back.
-async fn check(items: &mut [Item], settings: &Settings, gauge: &Gauge) -> Result<(), Error> {
+async fn check(items: &mut [Item], settings: &Settings, progress: &CheckProgress) -> Result<(), Error> {
     let wanted = |item: &Item| match item.decision {
         Decision::Send(_) => true,
         Decision::There(_) => settings.full,
@@ -124,8 +130,8 @@ async fn check(items: &mut [Item], settings: &Settings, gauge: &Gauge) -> Result
     let places: Vec<usize> = (0..items.len()).filter(|i| wanted(&items[*i])).collect();
     let blocks: Vec<Block> = places.iter().filter_map(|i| items[*i].block.clone()).collect();
     let due: u64 = places.iter().map(|i| items[*i].bytes).sum();
-    gauge.due.store(due, Ordering::Relaxed);
-    let results = check_all(blocks, settings, gauge).await?;
+    progress.due.store(due, Ordering::Relaxed);
+    let results = check_all(blocks, settings, progress).await?;
     for (i, result) in places.into_iter().zip(results) {
         let item = &mut items[i];
         match result {
@@ -142,10 +148,10 @@ async fn check(items: &mut [Item], settings: &Settings, gauge: &Gauge) -> Result
 /// What the check of a block came to: what is known of it now, or why it is refused.
 type Verdict = Result<(CheckedFiles, Checked), String>;
 
-async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Result<Vec<Verdict>, Error> {
+async fn check_all(blocks: Vec<Block>, settings: &Settings, progress: &CheckProgress) -> Result<Vec<Verdict>, Error> {
     let guard = StopOnDrop::default();
     let stop = guard.flag();
-    let (threads, sha256, read) = (settings.threads, settings.sha256, Arc::clone(&gauge.read));
+    let (threads, sha256, read) = (settings.threads, settings.sha256, Arc::clone(&progress.read));
     let results = blocking(move || {
         // Before anything is read, so that a change while it is read shows.
         let before: Vec<Result<Vec<FileStamp>, PinError>> = blocks
@@ -161,7 +167,7 @@ async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Re
             read: &read,
         };
         full::blocks(&blocks, &options, |i, result| {
-            let result = conclude(result, before.get(i).and_then(|before| before.as_ref().ok()), sha256);
+            let result = checked_block(result, before.get(i).and_then(|before| before.as_ref().ok()), sha256);
             results.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(result);
         });
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
@@ -174,7 +180,11 @@ async fn check_all(blocks: Vec<Block>, settings: &Settings, gauge: &Gauge) -> Re
         .collect())
 }
 
-fn conclude(result: Result<(Pinned, Checked), PinError>, before: Option<&Vec<FileStamp>>, sha256: bool) -> Verdict {
+fn checked_block(
+    result: Result<(Pinned, Checked), PinError>,
+    before: Option<&Vec<FileStamp>>,
+    sha256: bool,
+) -> Verdict {
     let (pinned, checked) = result.map_err(|error| match error {
         PinError::Vanished => "it was deleted here meanwhile".to_owned(),
         PinError::Broken { detail, .. } => format!("it is broken: {detail}"),
