@@ -22,10 +22,12 @@ test: ## Every test, also those against real Prometheus versions and a real S3 s
 	scripts/setup test
 	$(CARGO) test --locked
 
-check: ## What must hold before a commit: format, lints, dependencies
+check: ## What must hold before a commit: format, lints, dependencies, the programs of the fuzzer
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	CARGO=$(CARGO) scripts/deny
+	@# Not linked, so that no C++ compiler is needed: the path only keeps libFuzzer from being built.
+	CUSTOM_LIBFUZZER_PATH=/none/libfuzzer.a $(CARGO) check --locked --manifest-path fuzz/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-target}
 
 bench: ## The benchmarks, in a minute or two after the build; figures, no verdicts
 	scripts/setup demo

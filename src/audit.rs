@@ -1,12 +1,12 @@
 //! What is wrong with the blocks of a bucket.
 //!
-//! Everything here looks and judges; nothing is written to the bucket, and nothing is kept from run to run, so that a
-//! crash or a cancelled look costs only the time. An [`Issue`] is what an operator must do something about; that the
+//! Everything here only reads: nothing is written to the bucket, and nothing is kept from run to run, so that a crash or a
+//! cancelled check costs only the time. An [`Issue`] is what an operator must do something about; that the
 //! bucket could not be asked is an [`objstore::Error`](crate::objstore::Error) and says nothing about its blocks.
 
 pub mod gaps;
+pub mod integrity;
 mod overlaps;
-pub mod whole;
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ const MAY_RUN: u64 = 3_600_000;
 /// What kind of thing is wrong with a block of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Its `meta.json` is of no use.
+    /// Its `meta.json` cannot be used.
     Meta,
     /// The store does not give an object.
     Unreadable,

@@ -206,7 +206,7 @@ impl Item {
     fn new(block: Block, bytes: u64, files: usize) -> Self {
         Self {
             id: block.id,
-            dir: block.dir.clone(),
+            dir: block.dir.to_path_buf(),
             block: Some(block),
             labels: Labels::default(),
             bytes,

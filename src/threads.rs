@@ -50,7 +50,7 @@ pub async fn blocking_io<T: Send + 'static>(work: impl FnOnce() -> io::Result<T>
     blocking(work).await?
 }
 
-/// A few threads for work that takes the processor: more at once would only take it from Prometheus. Clones share them.
+/// A few threads for work that blocks or uses the CPU: more would only take it from Prometheus. Clones share them.
 #[derive(Clone, Debug)]
 pub struct BlockingPool(Arc<Semaphore>);
 
@@ -60,7 +60,7 @@ impl BlockingPool {
         Self(Arc::new(Semaphore::new(slots)))
     }
 
-    /// As [`blocking`], when there is a place. A future that is dropped leaves the queue; work that runs keeps its place.
+    /// As [`blocking`], when a slot is free. A future that is dropped leaves the queue; work that runs keeps its slot.
     ///
     /// # Errors
     /// As [`blocking`].

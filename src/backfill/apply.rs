@@ -8,9 +8,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Item, Plan, Settings, bucket_blocks::UnderName, prove::same_files};
 use crate::{
-    lineage::namesake,
+    lineage::existing,
     model::Labels,
-    objstore::{self, Bucket, ErrorKind, Passing, Scope, patiently},
+    objstore::{self, Bucket, ErrorKind, Scope, Transient, retry_transient},
     shipper::{BlockFiles, Committed, UploadError, UploadOutcome, UploadRequest, Uploader},
     tsdb::{Block, BlockId},
 };
@@ -222,7 +222,7 @@ enum InBucket {
 }
 
 async fn in_bucket(uploader: &Uploader, block: &Block, labels: &Labels) -> Result<InBucket, objstore::Error> {
-    let found = namesake(uploader.bucket.as_ref(), &block.meta, labels).await?;
+    let found = existing(uploader.bucket.as_ref(), &block.meta, labels).await?;
     Ok(match UnderName::of(found, labels) {
         UnderName::Nothing => InBucket::Nothing,
         UnderName::Marked(why) => InBucket::Other(why.to_owned()),
@@ -234,10 +234,10 @@ async fn in_bucket(uploader: &Uploader, block: &Block, labels: &Labels) -> Resul
     })
 }
 
-impl Passing for UploadError {
-    fn passes(&self) -> bool {
+impl Transient for UploadError {
+    fn is_transient(&self) -> bool {
         match self {
-            Self::Bucket(error) => error.kind != ErrorKind::Local && error.passes(),
+            Self::Bucket(error) => error.kind != ErrorKind::Local && error.is_transient(),
             Self::Local(_) | Self::Unproven { .. } => true,
             Self::Changed(_)
             | Self::Foreign { .. }
@@ -254,7 +254,7 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadErro
     let log_retry = |error: &UploadError, wait: Duration| {
         tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "upload failed, retrying");
     };
-    patiently(TRIES, log_retry, attempt).await.map_err(|error| match error {
+    retry_transient(TRIES, log_retry, attempt).await.map_err(|error| match error {
         UploadError::Changed(what) => NotSent::Refused(format!(
             "{what} changed since it was checked; run again when nobody writes to it"
         )),

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use super::{
-    download::{Failed, fetch, patiently},
+    download::{Failed, fetch, retry_transient},
     files::{self, TOMBSTONES},
     target::{Target, sync_dir},
     tombstones,
@@ -84,6 +84,7 @@ impl Run {
                 "{error}; it was deleted meanwhile, run this again to plan anew"
             ))),
             Err(Failed::Bucket(error)) if stops_all(&error) => Err(Failed::Bucket(error)),
+            Err(Failed::Bucket(error)) if is_refused(&error) => Ok(Outcome::Refused(error.to_string())),
             Err(Failed::Bucket(error)) => Ok(Outcome::Failed(error.to_string())),
             Err(disk) => Err(disk),
         }
@@ -123,14 +124,14 @@ impl Run {
     /// What the bucket has under this name.
     async fn wanted(&self, id: BlockId) -> Result<Wanted, Failed> {
         let key = format!("{id}/meta.json");
-        let text = patiently(|| async { Ok(self.bucket.get(&key, LARGEST_META).await?) }).await?;
+        let text = retry_transient(|| async { Ok(self.bucket.get(&key, LARGEST_META).await?) }).await?;
         let meta = Meta::parse(&text).map_err(|error| Failed::Wrong(format!("meta.json cannot be used: {error}")))?;
         if meta.ulid != id {
             let why = format!("meta.json is that of the block {}", meta.ulid);
             return Err(Failed::Wrong(why));
         }
         let dir = id.to_string();
-        let listed: Vec<Object> = patiently(|| async { Ok(self.bucket.list(&dir).await?) }).await?;
+        let listed: Vec<Object> = retry_transient(|| async { Ok(self.bucket.list(&dir).await?) }).await?;
         let said = meta.files().map_err(Failed::Wrong)?;
         let files = files::of_block(id, said.as_deref(), &listed).map_err(Failed::Wrong)?;
         Ok(Wanted {
@@ -207,7 +208,7 @@ impl Run {
             // It is never closed; were it, the bucket's own limit would remain.
             let _permit = self.permits.acquire().await.ok();
             let (key, path) = (format!("{}/{}", wanted.id, file.rel_path), dir.join(&file.rel_path));
-            patiently(|| fetch(&*self.bucket, &key, size(file), &path)).await
+            retry_transient(|| fetch(&*self.bucket, &key, size(file), &path)).await
         });
         let mut fetched = std::pin::pin!(fetched.buffer_unordered(self.at_once));
         let mut trouble = Ok(());
@@ -273,8 +274,8 @@ impl Run {
         let _one = self.checks.acquire().await.ok();
         let block = Block {
             id: wanted.id,
-            dir: dir.to_owned(),
-            meta: wanted.meta.clone(),
+            dir: dir.into(),
+            meta: wanted.meta.clone().into(),
         };
         let sha256 = wanted.files.iter().any(|file| file.sha256.is_some());
         let stop = Arc::clone(&self.stop);
@@ -307,7 +308,7 @@ impl Run {
             path,
         };
         let key = format!("{id}/{}", file.rel_path);
-        let compared = patiently(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
+        let compared = retry_transient(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
         Ok(match compared {
             Comparison::Same(_) => Ok(()),
             Comparison::Different(how) => Err(how),
@@ -331,6 +332,11 @@ fn size(file: &BucketFile) -> u64 {
 /// Whether every other block would have this trouble as well, and no wait helps.
 fn stops_all(error: &objstore::Error) -> bool {
     error.scope() == Scope::Bucket && !error.kind.is_transient()
+}
+
+/// Whether the store does not give this object, as when it is in an archive, and running the command again does not help.
+fn is_refused(error: &objstore::Error) -> bool {
+    error.scope() == Scope::Object && matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Refused)
 }
 
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {

@@ -141,7 +141,7 @@ fn candidate(meta: Meta) -> Candidate {
         resolution: meta.resolution(),
         tombstones: meta.num_tombstones,
         files: files.map(|files| files.into_iter().map(unhashed).collect()),
-        sources: meta.sources,
+        sources: meta.sources.clone(),
         marked: false,
         bytes: 0,
         wrong,

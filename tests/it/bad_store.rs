@@ -66,7 +66,7 @@ async fn a_failure_is_explained_and_tried_again() {
         ),
         put(
             Fault::Answer(503, "SlowDown"),
-            &["the store answered 503 SlowDown", "asked less often until it recovers"],
+            &["the store answered 503 SlowDown", "retried with growing waits"],
         ),
         put(Fault::CutBody(1000), &["cannot upload", "/chunks/000001: no answer"]),
         // The object is there, and nobody says so.
@@ -115,11 +115,8 @@ async fn a_store_that_was_away_gets_all_blocks_in_order() {
     // Sealed the wrong way round, as a late block is.
     let second = seal(&sound(1), data, |_| {});
     let first = seal(&sound(0), data, |_| {});
-    sick.fails(
-        &["cannot upload s3://", &sick.server.host(), "no answer", "refused"],
-        &[],
-    )
-    .await;
+    // Whichever request comes first: the trouble is the same, and said once.
+    sick.fails(&["no answer", "refused"], &[]).await;
     sick.stage
         .wait_for_metric("narthex_unuploaded_blocks", &[], |count| count == 2.0)
         .await;
@@ -135,7 +132,7 @@ async fn who_is_stopped_while_the_store_is_away_says_what_is_left_and_why() {
     let sick = Sick::start_as(|config| config, &["--shipper.grace-period=1s"]).await;
     sick.server.down();
     let ids = [0, 1].map(|slot| seal(&sound(slot), sick.stage.dir(), |_| {}));
-    sick.fails(&["cannot upload s3://", "no answer", "refused"], &[]).await;
+    sick.fails(&["no answer", "refused"], &[]).await;
     sick.stage
         .wait_for_metric("narthex_unuploaded_blocks", &[], |count| count == 2.0)
         .await;
@@ -146,12 +143,7 @@ async fn who_is_stopped_while_the_store_is_away_says_what_is_left_and_why() {
         assert!(log_line(&sick.stage.sidecar, &told).is_some(), "{id}");
     }
     for told in [
-        &[
-            "level=error",
-            "uploads failed until the end",
-            "cannot upload s3://",
-            "refused",
-        ][..],
+        &["level=error", "uploads failed until the end", "refused"][..],
         &["level=error", "blocks are left", "blocks=2"][..],
     ] {
         assert!(log_line(&sick.stage.sidecar, told).is_some(), "{told:?}");

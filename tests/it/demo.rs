@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::rig::{process::Process, tools::temp_dir};
 
 /// It takes 40 s where nothing else runs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How many blocks it waits for; there may be more when it stops.
 const BLOCKS: usize = 5;

@@ -75,6 +75,7 @@ impl Rig {
     }
 
     async fn start(start: Start) -> Self {
+        crate::rig::limit::begin();
         let mut registry = Registry::default();
         let probe = Probe::register("sidecar", &mut registry);
         let methods = grpc::methods(FILE_DESCRIPTOR_SET).unwrap();

@@ -14,6 +14,7 @@ mod corners;
 mod demo;
 mod docs;
 mod full_check;
+mod fuzz;
 mod grpc;
 mod guest;
 mod house;

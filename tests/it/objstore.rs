@@ -7,6 +7,7 @@ mod multipart;
 mod reading;
 mod resuming;
 mod scripted;
+mod signing;
 mod wire;
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
@@ -60,6 +61,7 @@ fn limits() -> Limits {
 }
 
 async fn open(yaml: &str, limits: Limits) -> Arc<dyn Bucket> {
+    crate::rig::limit::begin();
     let config = config::parse(yaml).unwrap();
     objstore::open(&config, &limits, &mut Registry::default())
         .await

@@ -105,7 +105,7 @@ async fn follows_a_real_prometheus_through_its_life() {
         )
         .await;
         let url: Url = server.url().parse().unwrap();
-        let mut running = Running::start(&url, Duration::from_millis(200), Duration::from_secs(5));
+        let mut running = Running::start(&url, Duration::from_millis(200), LONG);
         let up = running.until_ready().await;
         let labels = Labels::from_pairs([("cluster", "rig"), ("replica", "0")]);
         assert!(up.up && up.seen && !up.gone && up.labels == labels, "{up:?}");
@@ -113,6 +113,10 @@ async fn follows_a_real_prometheus_through_its_life() {
         assert_eq!(up.flags["storage.tsdb.max-block-duration"], "5s");
         assert_eq!(up.lowest_time_ms, i64::MIN, "it holds nothing");
         assert_eq!(client(&url, "", LONG).alive().await, narthex::prometheus::Alive::Ready);
+
+        let mut secure = url.clone();
+        secure.set_scheme("https").unwrap();
+        tls::both_fail(&secure, "", "write http:// instead of https:// in --prometheus.url").await;
 
         server
             .set_external_labels(&[
@@ -176,7 +180,7 @@ async fn tells_of_a_real_prometheus_that_merges_blocks() {
 async fn one_failed_heartbeat_is_not_believed() {
     let fake = Fake::start(well);
     // One that hangs is tried once more after half of the time.
-    let mut running = Running::start(&fake.url(), Duration::from_millis(50), Duration::from_secs(6));
+    let mut running = Running::start(&fake.url(), Duration::from_millis(50), Duration::from_secs(10));
     running.until_ready().await;
     for fault in [Answer::Http(503, Vec::new()), Answer::Stall, Answer::Raw(Vec::new())] {
         let mut faults = vec![fault];

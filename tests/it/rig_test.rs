@@ -3,16 +3,21 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::rig::{
     BucketView, Fault, Keeper, Metrics, Prometheus, Rule, S3Server, Sidecar, Tools, Weed, assert_all_shipped, blocks,
     blocks::Spec,
+    limit,
     process::Process,
     prometheus::{Options, sealed},
     tools::temp_dir,
+    wait_until,
 };
+
+/// How long anything may take; the rest is for busy machines.
+const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn every_prometheus_seals_blocks_in_seconds_and_the_keeper_keeps_them() {
@@ -34,7 +39,7 @@ async fn every_prometheus_seals_blocks_in_seconds_and_the_keeper_keeps_them() {
     for (prometheus, keeper) in &all {
         let first = prometheus.wait_for_blocks(1, Duration::from_secs(60)).await.remove(0);
         let gone = async || (!prometheus.blocks().contains(&first)).then_some(());
-        crate::rig::wait_until(Duration::from_secs(60), "retention deletes the first block", gone).await;
+        wait_until(LONG, "retention deletes the first block", gone).await;
         assert!(
             keeper
                 .block(&first)
@@ -147,10 +152,10 @@ async fn faults_do_what_they_are_named_for() {
 
     server.down();
     let refused = async || client.put("d", Vec::new()).await.err();
-    crate::rig::wait_until(Duration::from_secs(10), "the server refuses", refused).await;
+    wait_until(LONG, "the server refuses", refused).await;
     server.up();
     let serves = async || client.put("d", Vec::new()).await.ok();
-    crate::rig::wait_until(Duration::from_secs(10), "the server serves again", serves).await;
+    wait_until(LONG, "the server serves again", serves).await;
     assert!(
         server
             .seen()
@@ -168,10 +173,7 @@ async fn whole_blocks_pass_and_others_do_not() {
         blocks::place(&block, data.path()),
         blocks::place_anew(&block, data.path()),
     ];
-    crate::rig::wait_until(Duration::from_secs(10), "two blocks", async || {
-        (keeper.blocks().len() == 2).then_some(())
-    })
-    .await;
+    wait_until(LONG, "two blocks", async || (keeper.blocks().len() == 2).then_some(())).await;
 
     let bucket = BucketView::dir(store.path());
     for id in &ids {
@@ -252,64 +254,91 @@ async fn the_sidecar_ships_to_both_s3_servers() {
         let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &bucket.config()));
         sidecar.wait_ready(Duration::from_secs(60)).await;
         let shipped = async || (bucket.visible().await.len() == 2).then_some(());
-        sidecar
-            .wait_until(Duration::from_secs(60), "both blocks in the bucket", shipped)
-            .await;
+        sidecar.wait_until(LONG, "both blocks in the bucket", shipped).await;
         assert!(sidecar.stop().await.success(), "{}", sidecar.log());
         assert_all_shipped(&bucket, &keeper).await;
     }
 }
 
-/// Set for the process that [`a_child_ends_with_the_process_that_started_it`] starts.
+/// Set for the processes that [`this_program_for`] starts: their directory.
 const ORPHAN: &str = "NARTHEX_RIG_ORPHAN";
 
-#[test]
-fn a_child_ends_with_the_process_that_started_it() {
-    // This very program once more, to be killed.
-    let dir = temp_dir("orphan");
+/// This very program once more, for one test of this module only, with a directory for what that test is to tell.
+fn this_program_for(test: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "rig_test::becomes_a_parent", "--nocapture"])
-        .env(ORPHAN, dir.path());
+        .args(["--exact", &format!("rig_test::{test}"), "--nocapture"])
+        .env(ORPHAN, dir);
+    command
+}
+
+/// Waits for the number of the process that [`becomes_a_parent`] and [`hangs`] start.
+async fn child(dir: &Path) -> String {
+    let told = async || fs_err::read_to_string(dir.join("id")).ok();
+    wait_until(LONG, "the parent has a child", told).await
+}
+
+/// Waits until the process and its files are gone; the watchdog removes these a moment after it has killed that.
+async fn is_gone(child: &str, dir: &Path) {
+    let (process, files) = (PathBuf::from(format!("/proc/{child}")), dir.join("sweep"));
+    let gone = async || (!process.is_dir() && !files.is_dir()).then_some(());
+    wait_until(LONG, "the child and its files are gone", gone).await;
+}
+
+#[tokio::test]
+async fn a_child_ends_with_the_process_that_started_it() {
+    let dir = temp_dir("orphan");
+    let mut command = this_program_for("becomes_a_parent", dir.path());
     let parent = Process::spawn("parent", &mut command, &dir.path().join("log"), None);
-    let end = Instant::now() + Duration::from_secs(60);
-    let child = loop {
-        if let Ok(id) = fs_err::read_to_string(dir.path().join("id")) {
-            break id;
-        }
-        assert!(Instant::now() < end, "the parent has no child");
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let runs = || Path::new(&format!("/proc/{child}")).is_dir();
-    assert!(runs());
+    let child = child(dir.path()).await;
+    assert!(Path::new(&format!("/proc/{child}")).is_dir());
     parent.kill();
-    while runs() {
-        assert!(Instant::now() < end, "the child goes on");
-        std::thread::sleep(Duration::from_millis(20));
+    is_gone(&child, dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_test_that_takes_too_long_ends_the_run_with_its_name_and_the_logs_of_its_programs() {
+    let dir = temp_dir("limit");
+    let mut command = this_program_for("hangs", dir.path());
+    command.env(limit::VARIABLE, "2");
+    let parent = Process::spawn("parent", &mut command, &dir.path().join("log"), None);
+    let child = child(dir.path()).await;
+    let status = parent.wait(LONG).await;
+    assert!(!status.success(), "{status}");
+    let log = parent.log();
+    for told in [
+        "the test rig_test::hangs has run for more than 2s",
+        "end of the log of sleep",
+        "a word",
+    ] {
+        assert!(log.contains(told), "{told}: {log}");
     }
-    // The watchdog removes the directory a moment after the kill.
-    while dir.path().join("sweep").is_dir() {
-        assert!(Instant::now() < end, "the child's files stay");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    is_gone(&child, dir.path()).await;
+}
+
+/// Starts a program that does nothing for long, if this process is to be a parent; tells its number.
+fn parent() -> Option<Process> {
+    let dir = PathBuf::from(std::env::var_os(ORPHAN)?);
+    let sweep = dir.join("sweep");
+    fs_err::create_dir_all(&sweep).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo a word; exec sleep 600"]);
+    let child = Process::spawn("sleep", &mut command, &sweep.join("log"), Some(&sweep));
+    fs_err::write(dir.join("half"), child.id().to_string()).unwrap();
+    fs_err::rename(dir.join("half"), dir.join("id")).unwrap();
+    Some(child)
 }
 
 #[test]
 fn becomes_a_parent() {
-    let Some(dir) = std::env::var_os(ORPHAN).map(PathBuf::from) else {
-        return;
-    };
-    let sweep = dir.join("sweep");
-    fs_err::create_dir_all(&sweep).unwrap();
-    let child = Process::spawn(
-        "sleep",
-        Command::new("sleep").arg("600"),
-        &sweep.join("log"),
-        Some(&sweep),
-    );
-    fs_err::write(dir.join("half"), child.id().to_string()).unwrap();
-    fs_err::rename(dir.join("half"), dir.join("id")).unwrap();
+    let Some(_child) = parent() else { return };
     std::thread::sleep(Duration::from_secs(600));
+}
+
+#[tokio::test]
+async fn hangs() {
+    let Some(_child) = parent() else { return };
+    std::future::pending().await
 }
 
 #[test]

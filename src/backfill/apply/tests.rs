@@ -4,7 +4,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::{
-    audit::whole::Reader,
+    audit::integrity::Reader,
     backfill::{CheckProgress, Overlaps, plan, prove},
     objstore::Limits,
     tsdb::testing::real_block,

@@ -1,7 +1,7 @@
 //! The rules one by one: what is asked for, whose it is, what is in other blocks, what overlaps.
 
 use super::*;
-use crate::tsdb::Block;
+use crate::tsdb::{Block, Meta};
 
 fn id(n: u32) -> BlockId {
     BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap()
@@ -49,12 +49,12 @@ impl Made<'_> {
 
     fn item(self) -> Item {
         let meta = self.meta();
-        let dir = "data".into();
+        let dir = std::path::Path::new("data").into();
         Item::new(
             Block {
                 id: meta.ulid,
                 dir,
-                meta,
+                meta: meta.into(),
             },
             10,
             self.files,

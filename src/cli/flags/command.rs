@@ -70,14 +70,15 @@ pub enum Bucket {
     /// List the blocks of a bucket
     ///
     /// One line a block: its name, or with --output=wide also times, level, resolution and source; --output=json prints
-    /// each meta.json. A block without a readable meta.json is not a block yet, and is not listed: bucket verify finds
-    /// it. Only reads.
+    /// each meta.json. What has no meta.json is not a block yet, and is not listed: bucket verify finds it. A block whose
+    /// meta.json cannot be read is named in the log, and the command ends with 3. Only reads.
     Ls(Box<Ls>),
 
     /// Show a table of the blocks of a bucket, with labels, samples and level
     ///
     /// A row a block with its times, series, samples, chunks, compaction level, labels, resolution and source, under the
-    /// names of Thanos' columns. Only reads.
+    /// names of Thanos' columns. A block whose meta.json cannot be read is named in the log, and the command ends with 3.
+    /// Only reads.
     Inspect(Box<Inspect>),
 
     /// Prove that every block of a bucket is whole
@@ -94,8 +95,8 @@ pub enum Bucket {
     /// Show for which times blocks are missing
     ///
     /// Divides the time of each label set into slots and says of each whether its data is found, partial, missing, or
-    /// not sealed yet. The time goes from the first block to the last one, or as far as --min-time and --max-time say.
-    /// Only reads.
+    /// not sealed yet. The time goes from the first block of the set to the end of its last one, or as far as --min-time
+    /// and --max-time say; --until=now also finds what is missing after it. Only reads.
     Gaps(Box<Gaps>),
 }
 
@@ -112,7 +113,7 @@ pub enum Tools {
 pub enum ToolsBucket {
     /// Send blocks to a bucket, with the flags of Thanos; the same as backfill
     ///
-    /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Other than with
+    /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Unlike with
     /// Thanos the directory need not be writable, since nothing is staged or noted in it; each block is checked before it
     /// is sent; the quotes around the value of a label may be left out; and a cut upload does not end with 0.
     UploadBlocks(Box<UploadBlocks>),

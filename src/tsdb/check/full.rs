@@ -29,7 +29,7 @@ use self::stream::{Stream, apart};
 use super::{Broken, Reason, missing_segment, segment_name};
 use crate::{
     chunk::Encoding,
-    tsdb::{Block, Meta, PinError, Pinned},
+    tsdb::{Block, BlockMeta, PinError, Pinned},
 };
 
 mod index;
@@ -240,7 +240,7 @@ pub fn segment(
 ///
 /// A chunk that no series refers to, or that two do, harms nobody, and Prometheus makes none; from what the passes kept
 /// it cannot be told from a chunk that is missing, and counts as that here. [`blocks`] looks closer.
-pub fn agree(meta: &Meta, index: &IndexFacts, segments: &[SegmentFacts]) -> Result<Facts, Broken> {
+pub fn agree(meta: &BlockMeta, index: &IndexFacts, segments: &[SegmentFacts]) -> Result<Facts, Broken> {
     if let Some(number) = differing(index, segments)?.first() {
         let (said, held) = (index.references_to(*number).count, segments[*number].references.count);
         let name = segment_name(*number);
@@ -301,7 +301,7 @@ fn facts(index: &IndexFacts, segments: &[SegmentFacts], downsampled: bool) -> Re
     })
 }
 
-fn statistics(meta: &Meta, facts: &Facts) -> Result<(), Broken> {
+fn statistics(meta: &BlockMeta, facts: &Facts) -> Result<(), Broken> {
     let samples = (meta.num_samples, facts.samples, "samples");
     let counts = [
         (meta.num_series, facts.series, "series"),

@@ -1,16 +1,15 @@
 //! kill -9 at random moments: never a visible block that is not whole, at most what was in flight is sent again, and in the
 //! end everything is as after an undisturbed run.
 
-use std::{
-    cell::Cell,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, path::Path, time::Duration};
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
 use super::scene::{LABEL, backfill, blocks_of, is_all_there, words};
-use crate::rig::{BucketView, Fault, Rule, S3Server, Weed, bucket::check, one_shot, tools::temp_dir};
+use crate::rig::{
+    BucketView, Fault, Rule, S3Server, Weed, bucket::check, one_shot, process::Process, tools::temp_dir,
+    wait::random_moment,
+};
 
 /// Requests with a body that run at once, unless --concurrency says something else.
 const AT_ONCE: usize = 4;
@@ -21,18 +20,18 @@ const BLOCKS: u64 = 4;
 /// Kills of each round; then it may end.
 const KILLS: usize = 5;
 
-/// What an undisturbed run takes.
-fn life(dir: &Path, bucket: &BucketView) -> Duration {
-    let begun = Instant::now();
-    backfill(dir, bucket, &[]).ended(0);
-    begun.elapsed()
+/// Waits for some moment in the life of a backfill.
+async fn some_moment(process: &Process, bucket: &BucketView, moments: &mut StdRng) {
+    let objects = async || bucket.list().await.len();
+    let left = BLOCKS as usize * OBJECTS - objects().await;
+    random_moment(moments, left, objects, || process.exited().is_some()).await;
 }
 
 /// Starts a backfill and kills it at some moment; whether it was still at work.
-async fn killed(dir: &Path, bucket: &BucketView, after: Duration) -> bool {
+async fn killed(dir: &Path, bucket: &BucketView, moments: &mut StdRng) -> bool {
     let log = temp_dir("log");
     let process = one_shot::start(&words(dir, &bucket.config(), &[LABEL]), &log.path().join("log"));
-    tokio::time::sleep(after).await;
+    some_moment(&process, bucket, moments).await;
     !process.kill().success()
 }
 
@@ -53,18 +52,13 @@ async fn rounds(
 ) -> usize {
     let dir = blocks_of(BLOCKS);
     let mut moments = StdRng::from_rng(&mut rand::rng());
-    let mut life = life(dir.path(), &bucket(0).await);
     let (mut hits, mut halves, mut round) = (0, 0, 0);
     while hits < kills {
         round += 1;
         let bucket = bucket(round).await;
         let mut hit = 0;
         for _ in 0..KILLS {
-            if killed(dir.path(), &bucket, life.mul_f64(moments.random_range(0.0..1.0))).await {
-                hit += 1;
-            } else {
-                life = life.mul_f64(0.9);
-            }
+            hit += usize::from(killed(dir.path(), &bucket, &mut moments).await);
             visible_is_whole(&bucket, dir.path()).await;
             let (objects, visible) = (bucket.list().await.len(), bucket.visible().await.len());
             halves += usize::from(objects != visible * OBJECTS);
@@ -110,22 +104,22 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_sent_again() {
 async fn stopped_at_random_moments_it_says_so_and_cleans_up() {
     let (dir, weed) = (blocks_of(BLOCKS), Weed::shared().await);
     let mut moments = StdRng::from_rng(&mut rand::rng());
-    let mut life = life(dir.path(), &weed.bucket("undisturbed").await);
     let mut cut = 0;
     while cut < 10 {
         let (bucket, log) = (weed.bucket("stopped").await, temp_dir("log"));
         let process = one_shot::start(&words(dir.path(), &bucket.config(), &[LABEL]), &log.path().join("log"));
-        tokio::time::sleep(life.mul_f64(moments.random_range(0.0..1.0))).await;
+        some_moment(&process, &bucket, &mut moments).await;
         process.signal("TERM");
         let ended = process.wait(Duration::from_secs(60)).await;
         match ended.code() {
-            Some(0) => life = life.mul_f64(0.9),
+            // It was through.
+            Some(0) => {}
             Some(4) => {
                 assert!(process.log().contains("\"outcome\": \"cut\""), "{}", process.log());
                 cut += 1;
             }
             // Before it listened for signals.
-            None => life = life.mul_f64(1.05),
+            None => {}
             Some(other) => panic!("exit code {other}; its log:\n{}", process.log()),
         }
         visible_is_whole(&bucket, dir.path()).await;

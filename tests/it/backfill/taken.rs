@@ -224,7 +224,7 @@ async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
     let report = ran.json();
     assert_eq!(report["outcome"], "failed", "{report:#}");
     let said = report["failures"][0].as_str().unwrap();
-    assert!(said.contains("could not be looked at anew"), "{said}");
+    assert!(said.contains("could not be checked afterwards"), "{said}");
 }
 
 #[tokio::test]

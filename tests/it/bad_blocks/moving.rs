@@ -42,7 +42,7 @@ async fn gone_on_its_way(go: fn(&Path, &str)) -> (S3Server, BucketView, Sidecar,
     sidecar.wait_until(PATIENCE, "a pass", passed).await;
 
     // The server has the head of the request and has read nothing of the body when the block goes.
-    server.fault(Rule::on("PUT", "*/chunks/*", Fault::Delay(Duration::from_secs(3))));
+    server.fault(Rule::on("PUT", "*/chunks/*", Fault::Hold));
     let id = seal(&block, data.path(), |dir| copy(dir, &kept.path().join("block"), "x"));
     edit_meta(&kept.path().join("block"), |meta| {
         meta["ulid"] = id.as_str().into();
@@ -59,6 +59,7 @@ async fn gone_on_its_way(go: fn(&Path, &str)) -> (S3Server, BucketView, Sidecar,
         .await;
     assert!(bucket.list_below(&format!("{id}/chunks/")).await.is_empty());
     go(data.path(), &id);
+    server.heal();
     (server, bucket, sidecar, id, [data, kept])
 }
 

@@ -3,7 +3,6 @@
 use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
-    time::Duration,
 };
 
 use fs_err as fs;
@@ -205,7 +204,7 @@ async fn a_ledger_that_somebody_removes_replaces_or_hides_comes_back() {
         let expected: Vec<&str> = ids.iter().map(String::as_str).collect();
         stage.wait_for_ledger(&expected).await;
         let readable = async || (fs::metadata(&ledger).ok()?.mode() & 0o777 == 0o644).then_some(());
-        wait_until(Duration::from_secs(10), "everybody can read the ledger", readable).await;
+        wait_until(PATIENCE, "everybody can read the ledger", readable).await;
     }
 }
 
@@ -259,7 +258,10 @@ async fn a_block_that_the_compactor_has_merged_is_not_sent_again_when_the_ledger
         shipped.bucket.delete(&key).await;
     }
     fs::write(shipped.ledger(), "{\"version\": 1").unwrap();
-    let said = ["the samples of this block within others", merged.as_str()];
+    let said = [
+        "other blocks in the bucket hold the samples of this block",
+        merged.as_str(),
+    ];
     shipped.again(&said).await;
     assert_eq!(shipped.bucket.visible().await, [merged]);
 }

@@ -197,10 +197,21 @@ impl Sick {
 
     /// The failure of a case is counted as what it is, and as nothing else.
     async fn counted(&self, case: &Case, before: [f64; 5]) {
-        let after = self.failures().await;
+        let operations = [(2, "upload"), (3, "iter"), (4, "get")];
+        // The log may be ahead of the counters.
+        let counted = async || {
+            let after = self.failures().await;
+            let failed = operations.iter().find(|(_, name)| case.operation == Some(*name));
+            let due = [Some(0), Some(1), failed.map(|(at, _)| *at)];
+            due.into_iter()
+                .flatten()
+                .all(|at| after[at] > before[at])
+                .then_some(after)
+        };
+        let what = format!("{:?} is counted, beyond {before:?}", case.said);
+        let after = self.stage.sidecar.wait_until(PATIENCE, what, counted).await;
         let more = |at: usize| after[at] > before[at];
-        assert!(more(0) && more(1), "{:?}: {before:?} {after:?}", case.said);
-        for (at, operation) in [(2, "upload"), (3, "iter"), (4, "get")] {
+        for (at, operation) in operations {
             let expected = case.operation == Some(operation);
             assert_eq!(more(at), expected, "{operation}, {:?}: {before:?} {after:?}", case.said);
         }

@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use super::scene::{LONG, Scene, assert_same, whole};
 use crate::rig::{Prometheus, Tools, http};
 
-/// Asks the part of the API that changes data; whether it is done. A request ends after 30 s.
+/// Asks the part of the API that changes data; whether it is done. A request ends when nothing comes for 30 s.
 async fn admin(prometheus: &Prometheus, path: &str) -> Option<()> {
     let url = format!("{}/api/v1/admin/tsdb/{path}", prometheus.url());
     let answer = http::client().post(url).send().await.ok()?;

@@ -13,9 +13,12 @@ use super::{
     scripted::{Act, Request, Server, ok, refusal, take},
     unlinked,
 };
+use crate::rig::wait_until;
 
 const PARTS: &[&str] = &["part_size: 5242880", "max_retries: 2"];
 const MIB: usize = 1 << 20;
+/// How long anything may take; the rest is for busy machines.
+const LONG: Duration = Duration::from_secs(60);
 
 /// What the request is in the life of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +65,13 @@ fn steps(server: &Server) -> Vec<Step> {
 
 /// Waits for the abort, which goes on in the background.
 async fn is_aborted(server: &Server) {
-    for _ in 0..200 {
-        if steps(server).contains(&Step::Abort) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("no abort in {:?}", steps(server));
+    comes(server, Step::Abort).await;
+}
+
+/// Waits for such a request.
+async fn comes(server: &Server, wanted: Step) {
+    let there = async || steps(server).contains(&wanted).then_some(());
+    wait_until(LONG, format!("{wanted:?}"), there).await;
 }
 
 #[tokio::test]
@@ -115,7 +118,7 @@ async fn a_part_that_stalled_is_sent_once_more() {
     })
     .await;
     let limits = Limits {
-        stall: Duration::from_millis(300),
+        stall: Duration::from_secs(1),
         requests_at_once: 4,
         ..Limits::default()
     };
@@ -198,16 +201,14 @@ async fn a_dropped_upload_is_aborted_wherever_it_was() {
         let bucket = open(&s3_yaml(&server.host, "thanos", PARTS), limits()).await;
         let source = unlinked(&content(6 * MIB));
         let put = bucket.put_file("x", &source);
-        // Long enough to get there, and for the first one dropped before the answer can be read.
-        let time = if stalls == Step::Create {
-            Duration::ZERO
-        } else {
-            Duration::from_millis(700)
-        };
-        assert!(tokio::time::timeout(time, put).await.is_err(), "{stalls:?}");
-        tokio::time::timeout(Duration::from_secs(10), bucket.settle())
-            .await
-            .unwrap();
+        tokio::select! {
+            biased;
+            put = put => panic!("{stalls:?} stalls: {put:?}"),
+            // The first one is to be dropped before the answer can be read.
+            () = async {}, if stalls == Step::Create => {}
+            () = comes(&server, stalls) => {}
+        }
+        tokio::time::timeout(LONG, bucket.settle()).await.unwrap();
         assert!(
             steps(&server).contains(&Step::Abort),
             "{stalls:?}: {:?}",
@@ -249,7 +250,7 @@ async fn uploads_that_were_given_up_are_aborted_after_a_day_and_others_are_not()
     let source = unlinked(&content(6 * MIB));
     let put = bucket.put_file("01X/index", &source);
     let aborts = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        comes(&server, Step::Part(1)).await;
         bucket.abort_stale("01X").await.unwrap();
     };
     tokio::select! {

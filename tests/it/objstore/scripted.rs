@@ -37,6 +37,8 @@ pub(super) enum Act {
     Drip(Vec<String>, Duration),
     /// Reads the body, waits, then writes this.
     Late(Duration, String),
+    /// As `Late`, and calls this just before it writes.
+    LateAfter(Duration, Box<dyn FnOnce() + Send>, String),
     /// Reads so many bytes of the body and closes the connection.
     Cut(usize),
     /// Reads so many bytes of the body and then does nothing any more.
@@ -83,6 +85,7 @@ impl Server {
     }
 
     pub(super) async fn start(script: impl Fn(&Request, usize) -> Act + Send + Sync + 'static) -> Self {
+        crate::rig::limit::begin();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
             host: listener.local_addr().unwrap().to_string(),
@@ -109,7 +112,7 @@ impl Server {
             let act = script(&request, number);
             let all = request.header("content-length").parse().unwrap_or(0);
             let (most, piece, pause) = match &act {
-                Act::Answer(_) | Act::Late(..) | Act::Drip(..) => (all, 1 << 20, Duration::ZERO),
+                Act::Answer(_) | Act::Late(..) | Act::LateAfter(..) | Act::Drip(..) => (all, 1 << 20, Duration::ZERO),
                 Act::Slowly(piece, pause, _) => (all, *piece, *pause),
                 Act::Cut(bytes) | Act::Stall(bytes) => (all.min(*bytes), 1 << 20, Duration::ZERO),
             };
@@ -124,14 +127,21 @@ impl Server {
             if let Some(seen) = self.seen.lock().unwrap().get_mut(number - 1) {
                 seen.body = request.body;
             }
-            let late = if let Act::Late(late, _) = &act {
-                *late
-            } else {
-                Duration::ZERO
-            };
             match act {
-                Act::Answer(answer) | Act::Slowly(_, _, answer) | Act::Late(_, answer) => {
+                Act::Answer(answer) | Act::Slowly(_, _, answer) => {
+                    if socket.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+                Act::Late(late, answer) => {
                     tokio::time::sleep(late).await;
+                    if socket.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+                Act::LateAfter(late, then, answer) => {
+                    tokio::time::sleep(late).await;
+                    then();
                     if socket.write_all(answer.as_bytes()).await.is_err() {
                         return;
                     }

@@ -255,17 +255,16 @@ async fn at_most_so_many_requests_run_at_once() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let peak = Arc::clone(&most);
     let server = Server::start(move |request, _| {
-        // The reading of a body takes a while, and ends just before the next request is seen.
         peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let running = Arc::clone(&running);
-        tokio::spawn(async move {
-            tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+        // Before it is answered: the next request may come at once.
+        let ends = Box::new(move || {
             running.fetch_sub(1, Ordering::SeqCst);
         });
         let Act::Answer(answer) = take(request) else {
             unreachable!()
         };
-        Act::Slowly(1 << 20, std::time::Duration::from_millis(50), answer)
+        Act::LateAfter(std::time::Duration::from_millis(50), ends, answer)
     })
     .await;
     let limits = narthex::objstore::Limits {

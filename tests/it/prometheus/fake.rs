@@ -62,6 +62,7 @@ impl Fake {
         script: impl FnMut(&str) -> Answer + Send + 'static,
         tls: Option<Arc<ServerConfig>>,
     ) -> Fake {
+        crate::rig::limit::begin();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let secure = tls.is_some();

@@ -100,11 +100,7 @@ async fn each_heartbeat_that_is_answered_counts_also_when_it_tells_nothing_new()
 async fn a_real_prometheus_that_cannot_reload_its_blocks_is_noticed() {
     for leg in Tools::find().legs {
         let server = Prometheus::start(&leg, Options::default()).await;
-        let mut running = Running::start(
-            &server.url().parse().unwrap(),
-            Duration::from_millis(200),
-            Duration::from_secs(5),
-        );
+        let mut running = Running::start(&server.url().parse().unwrap(), Duration::from_millis(200), LONG);
         let ready = running.until_ready().await;
         assert_eq!(
             (ready.reload_failures, ready.reload_failed_at),

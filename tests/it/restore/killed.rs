@@ -1,14 +1,10 @@
 //! kill -9 at random moments: never a block that is not whole under its own name, at most what was in flight is fetched
 //! again, and in the end everything is as after an undisturbed run.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use fs_err as fs;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
 use crate::rig::{
     BucketView, Fault, Rule, S3Server,
@@ -16,6 +12,7 @@ use crate::rig::{
     one_shot::{self, narthex},
     prometheus::sealed,
     tools::temp_dir,
+    wait::random_moment,
 };
 
 /// Objects that are fetched at once, unless --concurrency says something else.
@@ -58,11 +55,12 @@ fn restore(bucket: &BucketView, to: &Path) {
     narthex(&words.each_ref().map(String::as_str)).ended(0);
 }
 
-/// Starts a restore and kills it at some moment; whether it was still at work.
-async fn killed(bucket: &BucketView, to: &Path, after: Duration) -> bool {
+/// Starts a restore and kills it at some moment, told by how many objects it has `fetched`; whether it was still at work.
+async fn killed(bucket: &BucketView, to: &Path, moments: &mut StdRng, fetched: impl Fn() -> usize) -> bool {
     let (log, words) = (temp_dir("log"), words(bucket, to));
     let process = one_shot::start(&words.each_ref().map(String::as_str), &log.path().join("log"));
-    tokio::time::sleep(after).await;
+    let due = BLOCKS as usize * OBJECTS;
+    random_moment(moments, due, async || fetched(), || process.exited().is_some()).await;
     !process.kill().success()
 }
 
@@ -94,9 +92,7 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_fetched_again() {
 
     // So that most of a life is spent fetching, also on a busy machine.
     server.fault(Rule::on("GET", "*/chunks/*", Fault::Delay(Duration::from_millis(30))));
-    let begun = Instant::now();
     restore(&bucket, &dir.path().join("undisturbed"));
-    let mut life = begun.elapsed();
     let expected = files(&dir.path().join("undisturbed"));
     let data = |name: &str| name.ends_with("index") || name.contains("/chunks/");
     let gets = || server.count(|seen| seen.method == "GET" && data(&seen.key));
@@ -108,11 +104,7 @@ async fn killed_forty_times_at_most_what_was_in_flight_is_fetched_again() {
         let to = dir.path().join(format!("round-{round}"));
         let (before, mut hit) = (gets(), 0);
         for _ in 0..KILLS {
-            if killed(&bucket, &to, life.mul_f64(moments.random_range(0.0..1.0))).await {
-                hit += 1;
-            } else {
-                life = life.mul_f64(0.9);
-            }
+            hit += usize::from(killed(&bucket, &to, &mut moments, gets).await);
             if fs::metadata(&to).is_ok() {
                 visible_is_whole(&to, &expected);
                 let entries = fs::read_dir(&to).unwrap().count();

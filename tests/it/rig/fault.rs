@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 /// What happens to a request in place of, or around, carrying it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -27,6 +29,8 @@ pub(crate) enum Fault {
     CutAnswer(u64),
     /// Waits, then carries the request out.
     Delay(Duration),
+    /// Waits until all faults are over, then carries the request out.
+    Hold,
     /// Reads nothing and never answers.
     Hang,
 }
@@ -93,6 +97,7 @@ impl fmt::Display for Seen {
 pub(crate) struct Script {
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<Seen>>,
+    cleared: watch::Sender<()>,
 }
 
 impl Script {
@@ -102,6 +107,14 @@ impl Script {
 
     pub(crate) fn clear(&self) {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.cleared.send_replace(());
+    }
+
+    /// Waits until there are no more rules.
+    pub(crate) async fn over(&self) {
+        let none = || self.rules.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        // The sender lives as long as we.
+        let _ = self.cleared.subscribe().wait_for(|()| none()).await;
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {

@@ -5,8 +5,15 @@ use std::{sync::OnceLock, time::Duration};
 use bytes::Bytes;
 use reqwest::{Client, StatusCode};
 
-/// A client that no proxy of the environment gets in the way of, and whose requests end after 30 s.
+use super::limit;
+
+/// How long a server may say nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A client that no proxy of the environment gets in the way of, and whose requests end when nothing comes for 30 s: a
+/// busy machine may take long for a large answer.
 pub(crate) fn client() -> Client {
+    limit::begin();
     // A client belongs to the runtime that it was first used on, and each test has its own.
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
@@ -15,7 +22,8 @@ pub(crate) fn client() -> Client {
     });
     Client::builder()
         .no_proxy()
-        .timeout(Duration::from_secs(30))
+        .connect_timeout(SILENCE)
+        .read_timeout(SILENCE)
         .build()
         .expect("a plain client can be built")
 }

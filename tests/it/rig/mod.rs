@@ -3,7 +3,7 @@
 //!
 //! Whatever is started here ends with the value that stands for it, with a panic, and with the process, even when that
 //! is killed: see [`process::Process`]. Nothing waits without a bound, and what did not come in time is told together
-//! with the end of the log of the program that should have done it.
+//! with the end of the log of the program that should have done it; a test that takes too long ends the run: see [`limit`].
 
 #![allow(dead_code, reason = "each binary that includes the rig uses a part of it")]
 #![allow(unused_imports, reason = "each binary that includes the rig uses a part of it")]
@@ -14,6 +14,7 @@ pub(crate) mod bucket;
 pub(crate) mod fault;
 pub(crate) mod http;
 pub(crate) mod keeper;
+pub(crate) mod limit;
 pub(crate) mod metrics;
 pub(crate) mod one_shot;
 pub(crate) mod process;

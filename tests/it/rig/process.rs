@@ -11,7 +11,7 @@ use std::{
 
 use fs_err as fs;
 
-use super::wait::try_until;
+use super::{limit, wait::try_until};
 
 /// Kills the child and removes its files when the pipe on its standard input closes, which also happens when the process
 /// that holds the other end is killed. Signals of the terminal go to the whole group and must not end it before its work.
@@ -36,6 +36,7 @@ impl Process {
     /// Starts `command`, adding what it prints to the file `log`. `sweep` is a directory that the watchdog removes when
     /// this process ends without having dropped the value.
     pub(crate) fn spawn(name: &str, command: &mut Command, log: &Path, sweep: Option<&Path>) -> Process {
+        limit::started(name, log);
         let out = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -147,10 +148,16 @@ impl Process {
 
     /// The last lines that it has printed.
     pub(crate) fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        log_tail(&self.log)
     }
+}
+
+/// The last lines of a log.
+pub(super) fn log_tail(path: &Path) -> String {
+    let log = fs::read(path).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 impl Drop for Process {

@@ -192,6 +192,10 @@ impl Front {
                 tokio::time::sleep(time).await;
                 self.carry_out(request).await
             }
+            Some(Fault::Hold) => {
+                self.script.over().await;
+                self.carry_out(request).await
+            }
             Some(Fault::Answer(status, code)) => Ok(refusal(status, code)),
             Some(Fault::Elsewhere(status, code, region)) => Ok(elsewhere(status, code, region)),
             Some(Fault::Hang) => std::future::pending().await,

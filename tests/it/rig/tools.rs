@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use tempfile::TempDir;
 
+use super::limit;
+
 /// One version of Prometheus.
 #[derive(Clone, Debug)]
 pub(crate) struct Leg {
@@ -24,6 +26,7 @@ pub(crate) struct Tools {
 impl Tools {
     /// What `scripts/setup` found; panics when it has not run.
     pub(crate) fn find() -> Tools {
+        limit::begin();
         let legs: Vec<Leg> = list("prometheus.list")
             .lines()
             .map(|line| {
@@ -72,6 +75,7 @@ pub(crate) fn target_dir() -> PathBuf {
 
 /// A fresh directory below the target directory, removed when dropped. All of them are on one file system.
 pub(crate) fn temp_dir(name: &str) -> TempDir {
+    limit::begin();
     let parent = target_dir().join("tmp");
     fs::create_dir_all(&parent).expect("the target directory can be written");
     let parent = fs::canonicalize(parent).expect("the directory was just made");

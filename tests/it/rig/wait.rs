@@ -5,6 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::{RngExt, rngs::StdRng};
+
+use super::limit;
+
 /// How long to pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -18,6 +22,7 @@ pub(crate) async fn wait_until<T>(within: Duration, what: impl Display, probe: i
 
 /// As [`wait_until`], for callers that have more to say when it does not come.
 pub(crate) async fn try_until<T>(within: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    limit::begin();
     let end = Instant::now() + within;
     loop {
         if let Some(found) = probe().await {
@@ -28,4 +33,18 @@ pub(crate) async fn try_until<T>(within: Duration, mut probe: impl AsyncFnMut() 
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Waits for a random moment of some work: until `done` of it is up to `most` more than now, or until it has `ended`, and
+/// then a little longer. How fast the machine is does not matter.
+pub(crate) async fn random_moment(
+    random: &mut StdRng,
+    most: usize,
+    mut done: impl AsyncFnMut() -> usize,
+    ended: impl Fn() -> bool,
+) {
+    let goal = done().await + random.random_range(0..=most);
+    let there = async || (done().await >= goal || ended()).then_some(());
+    wait_until(Duration::from_secs(120), "the work goes on", there).await;
+    tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
 }

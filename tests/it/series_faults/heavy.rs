@@ -25,7 +25,7 @@ use crate::rig::{
 const CALLS: usize = 200;
 
 const DATA: Spec = Spec {
-    series: 3000,
+    series: 2000,
     samples: 120,
     step: 60,
     slot: 0,

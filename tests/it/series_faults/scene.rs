@@ -14,8 +14,8 @@ use tonic::{
 use super::fake::{Fake, Settings, Step};
 use crate::rig::Sidecar;
 
-/// How long anything may take; the rest is for busy machines.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// How long anything may take; the rest is for busy machines, and for calls that wait for the turn of many others.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// What came of a call.
 #[derive(Debug)]

@@ -1,26 +1,27 @@
 //! kill -9 at random moments, many times over: never a visible block with a missing or wrong object, never a bad ledger,
 //! and everything is there in the end. (Multipart uploads of those that were killed stay open: they are younger than a day.)
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, path::Path};
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
 use super::scene::{LEDGER, LedgerWatch, PATIENCE, all_listed, all_quiet, flags, json, listed, seal};
 use crate::{
     bad_blocks::stage::prometheus,
-    rig::{BucketView, Sidecar, Weed, bucket::check, prometheus::sealed, tools::temp_dir},
+    rig::{BucketView, Sidecar, Weed, bucket::check, prometheus::sealed, tools::temp_dir, wait::random_moment},
 };
 
 /// The smallest part that S3 takes, in bytes: each block's larger segment is sent in two of them.
 const PARTS: &str = "part_size: 5242880\n";
-const SEGMENT: usize = 6 << 20;
+const SEGMENT: usize = (5 << 20) + 4096;
 
-/// What lies in wait before the first kill; more is sealed when all of it has arrived.
-const BACKLOG: usize = 30;
+/// What lies in wait before the first kill; more is sealed when all of it has arrived. That is held as if it were copied in,
+/// ten seconds for all of it.
+const BACKLOG: usize = 45;
+const MORE: usize = 10;
+
+/// Objects of each block.
+const OBJECTS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_fifty_times_on_the_way_to_s3() {
@@ -48,22 +49,23 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
     }
     all_quiet(data).await;
     let mut sidecar = Sidecar::start(flags(prometheus().await, data, config));
-    let mut life = first_life(&sidecar, data).await;
+    first_life(&sidecar, data).await;
     let watch = LedgerWatch::start(data.join(LEDGER), local.map(Path::to_owned));
     let (mut whole, mut half, mut done) = (BTreeSet::new(), 0, 0);
     while done < kills {
         sidecar.start_again();
         if listed(data).len() == sealed(data).len() {
-            seal(data, sealed(data).len() as u64, SEGMENT, &mut bytes);
+            let slots = sealed(data).len()..;
+            for slot in slots.take(MORE) {
+                seal(data, slot as u64, SEGMENT, &mut bytes);
+            }
         }
-        tokio::time::sleep(life.mul_f64(moments.random_range(0.0..1.5))).await;
+        let objects = async || bucket.list().await.len();
+        let through = || listed(data).len() == sealed(data).len();
+        random_moment(&mut moments, OBJECTS, objects, through).await;
         sidecar.kill9();
-        if listed(data).len() < sealed(data).len() {
-            done += 1;
-        } else {
-            // It lived too long to be seen at work: the machine is faster now than it was for the first life.
-            life = life.mul_f64(0.9);
-        }
+        // Otherwise it lived too long to be seen at work.
+        done += usize::from(!through());
         half += usize::from(holds_after_a_kill(bucket, data, &mut whole).await);
     }
     // The moments were such that there was something to see.
@@ -75,13 +77,11 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
     everything_is_there(bucket, data).await;
 }
 
-/// Lets it ship two blocks, then kills it. Tells how long that took.
-async fn first_life(sidecar: &Sidecar, data: &Path) -> Duration {
-    let born = Instant::now();
+/// Lets it ship two blocks, then kills it.
+async fn first_life(sidecar: &Sidecar, data: &Path) {
     let two = async || (data.join(LEDGER).is_file() && listed(data).len() >= 2).then_some(());
     sidecar.wait_until(PATIENCE, "two blocks in the ledger", two).await;
     sidecar.kill9();
-    born.elapsed()
 }
 
 /// What is visible is whole, and what the ledger lists is visible. Whether a block is there in part.

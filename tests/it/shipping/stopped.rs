@@ -1,8 +1,6 @@
 //! The end by a signal: what is sealed is shipped first, what cannot be is named, and nobody waits for longer than the
 //! grace period.
 
-use std::time::Duration;
-
 use rand::{SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
@@ -69,10 +67,9 @@ impl Stage {
 #[tokio::test]
 async fn a_signal_lets_what_is_sealed_arrive_first() {
     let mut stage = Stage::start("finish", &[]).await;
-    let slow = Fault::Delay(Duration::from_millis(500));
-    stage.server.fault(Rule::on("PUT", "*", slow.clone()));
+    stage.server.fault(Rule::on("PUT", "*", Fault::Hold));
     let mut blocks: Vec<String> = (0..3).map(|slot| stage.seal(slot)).collect();
-    stage.met(slow).await;
+    stage.met(Fault::Hold).await;
     stage.sidecar.signal("TERM");
     // Not ready any more, but its metrics can be read to the end.
     stage
@@ -82,6 +79,7 @@ async fn a_signal_lets_what_is_sealed_arrive_first() {
         })
         .await;
     assert!(stage.sidecar.metric("thanos_shipper_uploads_total").await.is_some());
+    stage.server.heal();
     let status = stage.sidecar.wait(PATIENCE).await;
     assert_eq!(status.code(), Some(0), "{}", stage.sidecar.log());
     stage.said(&["every sealed block is durable"]).await;

@@ -70,7 +70,10 @@ async fn a_call_that_waits_for_its_turn_ends_at_its_time_and_says_so() {
     let hasty = scene.but(|context| context.timeout = Duration::from_millis(50)).await;
     let error = targets(&hasty).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
-    assert!(error.message().contains("one of 8 questions of this kind"), "{error}");
+    assert!(
+        error.message().contains("one of the 8 requests of this kind"),
+        "{error}"
+    );
     assert_eq!(scene.questions("others"), (0.0, 8.0, 1.0));
     drop(calls);
 }
@@ -80,13 +83,13 @@ async fn the_deadline_of_the_caller_counts_and_the_flag_only_where_there_is_none
     let count = Arc::new(AtomicUsize::new(0));
     let fake = fake("3.5.0", move |_| match count.fetch_add(1, Ordering::SeqCst) {
         0 => Answer::Stall,
-        _ => Answer::Later(Duration::from_millis(200), Box::new(success(json!({})))),
+        _ => Answer::Later(Duration::from_millis(1500), Box::new(success(json!({})))),
     });
     let scene = Scene::before(fake.url().as_str()).await;
-    let hasty = scene.but(|context| context.timeout = Duration::from_millis(50)).await;
+    let hasty = scene.but(|context| context.timeout = Duration::from_secs(1)).await;
     let error = targets(&hasty).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
-    assert!(error.message().contains("no complete answer within 50"), "{error}");
+    assert!(error.message().contains("no complete answer within 1s"), "{error}");
     let mut request = Request::new(TargetsRequest::default());
     request.set_timeout(PATIENCE);
     let patient = TargetsClient::new(hasty.channel.clone()).targets(request).await;

@@ -110,7 +110,7 @@ async fn a_server_that_does_not_read_stops_the_body() {
     let sending = tokio::spawn(async move { send(&transport, request).await.map(|_| ()) });
     let _accepted = listener.accept().await.unwrap();
     let mut before = usize::MAX;
-    while taken.load(Ordering::SeqCst) != before {
+    while before == 0 || taken.load(Ordering::SeqCst) != before {
         before = taken.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -134,21 +134,21 @@ async fn the_head_of_the_answer_is_waited_for_only_so_long() {
         "{}",
         chain(&error)
     );
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]
 async fn the_head_of_the_answer_is_not_waited_for_while_the_body_is_sent() {
     let address = serve(None, |_| async { answer(200, "") }).await;
     let transport = plain(&HttpConfig {
-        response_header_timeout: Some(Duration::from_millis(300)),
+        response_header_timeout: Some(Duration::from_secs(1)),
         ..HttpConfig::default()
     });
-    let body = pieces(12, Duration::from_millis(100), &Arc::default());
+    let body = pieces(12, Duration::from_millis(150), &Arc::default());
     let started = Instant::now();
     let request = Request::put(format!("http://{address}/")).body(body).unwrap();
     assert!(send(&transport, request).await.unwrap().status().is_success());
-    assert!(started.elapsed() > Duration::from_millis(900));
+    assert!(started.elapsed() > Duration::from_millis(1500));
 }
 
 #[tokio::test]
@@ -318,7 +318,7 @@ fn what_is_logged_gives_nothing_away() {
         headers.insert(name, "hunter2".parse().unwrap());
     }
     headers.insert("content-length", "12".parse().unwrap());
-    let shown = format!("{:?}", Shown(&headers));
+    let shown = format!("{:?}", Redacted(&headers));
     assert!(!shown.contains("hunter2") && shown.contains("\"12\""), "{shown}");
 }
 

@@ -21,7 +21,7 @@ use super::{
     Checked, Digest, IndexFacts, Options, SegmentFacts, TOC, agree, differing, index, name_series, segment,
     stream::{Fault, Stream, stopped},
 };
-use crate::tsdb::{Block, Meta, PinError, Pinned, PinnedFile};
+use crate::tsdb::{Block, BlockMeta, PinError, Pinned, PinnedFile};
 
 type Done<'a> = &'a (dyn Fn(usize, Result<(Pinned, Checked), PinError>) + Sync);
 
@@ -166,7 +166,7 @@ impl Work<'_> {
 
 impl Tally {
     /// What comes of a block all of whose files are done.
-    fn result(&mut self, pinned: &Pinned, meta: &Meta, options: &Options<'_>) -> Result<Checked, PinError> {
+    fn result(&mut self, pinned: &Pinned, meta: &BlockMeta, options: &Options<'_>) -> Result<Checked, PinError> {
         if let Some((_, error)) = self.failed.take() {
             return Err(error);
         }

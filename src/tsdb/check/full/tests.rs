@@ -63,9 +63,9 @@ fn made(shape: Shape) -> (tempfile::TempDir, Block) {
 }
 
 /// The block with another `meta.json`.
-fn with_meta(block: &Block, change: impl Fn(&mut Meta)) -> Block {
+fn with_meta(block: &Block, change: impl Fn(&mut BlockMeta)) -> Block {
     let mut block = block.clone();
-    change(&mut block.meta);
+    change(std::sync::Arc::make_mut(&mut block.meta));
     block
 }
 
@@ -145,7 +145,7 @@ fn made_blocks_are_whole() {
 }
 
 /// What the passes make of an index and segments that are in memory.
-fn passes(meta: &Meta, index: &[u8], segments: &[Vec<u8>]) -> Result<Facts, Broken> {
+fn passes(meta: &BlockMeta, index: &[u8], segments: &[Vec<u8>]) -> Result<Facts, Broken> {
     let toc = &index[index.len().saturating_sub(TOC as usize)..];
     let range = (meta.min_time, meta.max_time);
     let (index, _) = super::index(index.len() as u64, toc, range, index, &options(1)).unwrap()?;
@@ -225,7 +225,7 @@ fn any_cut_and_any_tail_is_found() {
 #[test]
 fn says_which_statistic_is_wrong() {
     let (_data, block) = testing::real_block();
-    let said = |change: fn(&mut Meta)| broken(&with_meta(&block, change));
+    let said = |change: fn(&mut BlockMeta)| broken(&with_meta(&block, change));
     let stats = |text: &str| (Reason::Stats, text.to_owned());
     assert_eq!(
         said(|meta| meta.num_series = 4),

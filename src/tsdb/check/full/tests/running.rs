@@ -25,7 +25,7 @@ fn each_block_has_its_own_result() {
     edit(&list[4], "index", |bytes| bytes[40] ^= 1);
     edit(&list[7], "chunks/000002", |bytes| bytes[20] ^= 1);
     edit(&list[7], "chunks/000003", |bytes| bytes.truncate(3));
-    list[8].meta.num_series = 1;
+    std::sync::Arc::make_mut(&mut list[8].meta).num_series = 1;
     for threads in [0, 1, 2, 7, 40] {
         let results = check_all(&list, &options(threads));
         for (i, result) in results.into_iter().enumerate() {
