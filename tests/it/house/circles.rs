@@ -73,15 +73,15 @@ fn paths(text: &str, module: &Module) -> Vec<Module> {
     let code = code(text);
     let mut found = Vec::new();
     for root in ["crate::", "super::"] {
+        // What lies within a group that was read already, as in `super::{super::a}`, is no start.
+        let mut end = 0;
         for (at, _) in code.match_indices(root) {
             let inner = code[..at]
                 .chars()
                 .next_back()
                 .is_some_and(|char| char.is_alphanumeric() || matches!(char, '_' | ':' | '$'));
-            if !inner {
-                let mut trees = Vec::new();
-                tree(&code[at..], Vec::new(), &mut trees);
-                found.extend(trees);
+            if !inner && at >= end {
+                end = code.len() - tree(&code[at..], Vec::new(), &mut found).len();
             }
         }
     }
