@@ -70,11 +70,18 @@ pub(super) fn take(request: &Request) -> Act {
 pub(super) struct Server {
     pub(super) host: String,
     seen: Arc<Mutex<Vec<Request>>>,
+    /// Requests that came and are not answered: now, and at most.
+    unanswered: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Server {
     pub(super) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// How many requests were not answered at the same time, at most.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.unanswered.lock().unwrap().1
     }
 
     /// Counts anew.
@@ -87,6 +94,7 @@ impl Server {
         let server = Self {
             host: listener.local_addr().unwrap().to_string(),
             seen: Arc::default(),
+            unanswered: Arc::default(),
         };
         let (script, this) = (Arc::new(script), server.clone());
         tokio::spawn(async move {
@@ -100,6 +108,11 @@ impl Server {
 
     async fn serve(&self, mut socket: TcpStream, script: &(dyn Fn(&Request, usize) -> Act + Send + Sync)) {
         while let Some((mut request, early)) = head(&mut socket).await {
+            {
+                let mut unanswered = self.unanswered.lock().unwrap();
+                unanswered.0 += 1;
+                unanswered.1 = unanswered.1.max(unanswered.0);
+            }
             let number = {
                 let mut seen = self.seen.lock().unwrap();
                 seen.push(request.clone());
@@ -132,6 +145,7 @@ impl Server {
             match act {
                 Act::Answer(answer) | Act::Slowly(_, _, answer) | Act::Late(_, answer) => {
                     tokio::time::sleep(late).await;
+                    self.unanswered.lock().unwrap().0 -= 1;
                     if socket.write_all(answer.as_bytes()).await.is_err() {
                         return;
                     }
