@@ -37,8 +37,6 @@ pub(super) enum Act {
     Drip(Vec<String>, Duration),
     /// Reads the body, waits, then writes this.
     Late(Duration, String),
-    /// As `Late`, and calls this just before it writes.
-    LateAfter(Duration, Box<dyn FnOnce() + Send>, String),
     /// Reads so many bytes of the body and closes the connection.
     Cut(usize),
     /// Reads so many bytes of the body and then does nothing any more.
@@ -72,11 +70,18 @@ pub(super) fn take(request: &Request) -> Act {
 pub(super) struct Server {
     pub(super) host: String,
     seen: Arc<Mutex<Vec<Request>>>,
+    /// Requests that came and are not answered: now, and at most.
+    unanswered: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Server {
     pub(super) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// How many requests were not answered at the same time, at most.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.unanswered.lock().unwrap().1
     }
 
     /// Counts anew.
@@ -90,6 +95,7 @@ impl Server {
         let server = Self {
             host: listener.local_addr().unwrap().to_string(),
             seen: Arc::default(),
+            unanswered: Arc::default(),
         };
         let (script, this) = (Arc::new(script), server.clone());
         tokio::spawn(async move {
@@ -103,6 +109,11 @@ impl Server {
 
     async fn serve(&self, mut socket: TcpStream, script: &(dyn Fn(&Request, usize) -> Act + Send + Sync)) {
         while let Some((mut request, early)) = head(&mut socket).await {
+            {
+                let mut unanswered = self.unanswered.lock().unwrap();
+                unanswered.0 += 1;
+                unanswered.1 = unanswered.1.max(unanswered.0);
+            }
             let number = {
                 let mut seen = self.seen.lock().unwrap();
                 seen.push(request.clone());
@@ -112,7 +123,7 @@ impl Server {
             let act = script(&request, number);
             let all = request.header("content-length").parse().unwrap_or(0);
             let (most, piece, pause) = match &act {
-                Act::Answer(_) | Act::Late(..) | Act::LateAfter(..) | Act::Drip(..) => (all, 1 << 20, Duration::ZERO),
+                Act::Answer(_) | Act::Late(..) | Act::Drip(..) => (all, 1 << 20, Duration::ZERO),
                 Act::Slowly(piece, pause, _) => (all, *piece, *pause),
                 Act::Cut(bytes) | Act::Stall(bytes) => (all.min(*bytes), 1 << 20, Duration::ZERO),
             };
@@ -135,13 +146,7 @@ impl Server {
                 }
                 Act::Late(late, answer) => {
                     tokio::time::sleep(late).await;
-                    if socket.write_all(answer.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-                Act::LateAfter(late, then, answer) => {
-                    tokio::time::sleep(late).await;
-                    then();
+                    self.unanswered.lock().unwrap().0 -= 1;
                     if socket.write_all(answer.as_bytes()).await.is_err() {
                         return;
                     }

@@ -248,23 +248,11 @@ async fn a_customers_key_goes_out_with_objects_and_reads() {
 
 #[tokio::test]
 async fn at_most_so_many_requests_run_at_once() {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
-    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let peak = Arc::clone(&most);
-    let server = Server::start(move |request, _| {
-        peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        let running = Arc::clone(&running);
-        // Before it is answered: the next request may come at once.
-        let ends = Box::new(move || {
-            running.fetch_sub(1, Ordering::SeqCst);
-        });
+    let server = Server::start(|request, _| {
         let Act::Answer(answer) = take(request) else {
             unreachable!()
         };
-        Act::LateAfter(std::time::Duration::from_millis(50), ends, answer)
+        Act::Late(std::time::Duration::from_millis(50), answer)
     })
     .await;
     let limits = narthex::objstore::Limits {
@@ -276,5 +264,5 @@ async fn at_most_so_many_requests_run_at_once() {
     let keys: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
     let puts = keys.iter().map(|key| bucket.put_file(key, &source));
     futures_util::future::try_join_all(puts).await.unwrap();
-    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert_eq!(server.most_at_once(), 3);
 }
