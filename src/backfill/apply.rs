@@ -254,21 +254,25 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadErro
     let log_retry = |error: &UploadError, wait: Duration| {
         tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "upload failed, retrying");
     };
-    retry_transient(TRIES, log_retry, attempt).await.map_err(|error| match error {
-        UploadError::Changed(what) => NotSent::Refused(format!(
-            "{what} changed since it was checked; run again when nobody writes to it"
-        )),
-        UploadError::Foreign { .. }
-        | UploadError::NoLabels
-        | UploadError::Marked { .. }
-        | UploadError::Conflict(_)
-        | UploadError::Panicked(_) => NotSent::Refused(error.to_string()),
-        // Other blocks may fare better.
-        UploadError::Bucket(ref of_object) if of_object.scope() == Scope::Object => NotSent::Refused(error.to_string()),
-        UploadError::Bucket(_) | UploadError::Local(_) | UploadError::Unproven { .. } => {
-            NotSent::Failed(error.to_string())
-        }
-    })
+    retry_transient(TRIES, log_retry, attempt)
+        .await
+        .map_err(|error| match error {
+            UploadError::Changed(what) => NotSent::Refused(format!(
+                "{what} changed since it was checked; run again when nobody writes to it"
+            )),
+            UploadError::Foreign { .. }
+            | UploadError::NoLabels
+            | UploadError::Marked { .. }
+            | UploadError::Conflict(_)
+            | UploadError::Panicked(_) => NotSent::Refused(error.to_string()),
+            // Other blocks may fare better.
+            UploadError::Bucket(ref of_object) if of_object.scope() == Scope::Object => {
+                NotSent::Refused(error.to_string())
+            }
+            UploadError::Bucket(_) | UploadError::Local(_) | UploadError::Unproven { .. } => {
+                NotSent::Failed(error.to_string())
+            }
+        })
 }
 
 #[cfg(test)]

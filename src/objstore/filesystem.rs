@@ -32,8 +32,8 @@ use self::{
     write::{Content, Failed, InProgress, Writer},
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, STALE_AFTER, Source,
-    config::FilesystemConfig, rate_limit,
+    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, STALE_AFTER,
+    Source, config::FilesystemConfig, rate_limit,
 };
 use crate::threads::StopOnDrop;
 

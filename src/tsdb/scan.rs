@@ -134,7 +134,12 @@ impl Scanner {
 }
 
 /// What is in the block directory `dir`, unless it is gone. Equal `labels` share their memory.
-fn read_block(id: BlockId, dir: &Path, before: Option<Known>, labels: &mut HashSet<Labels>) -> io::Result<Option<Known>> {
+fn read_block(
+    id: BlockId,
+    dir: &Path,
+    before: Option<Known>,
+    labels: &mut HashSet<Labels>,
+) -> io::Result<Option<Known>> {
     let path = dir.join(META);
     let status = match fs_err::metadata(&path) {
         Ok(status) => status,

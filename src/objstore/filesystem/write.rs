@@ -138,7 +138,12 @@ impl Writer {
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
-fn copy(source: &Source, target: &mut fs_err::File, rate_limit: &RateLimit, cancelled: &AtomicBool) -> Result<(), Failed> {
+fn copy(
+    source: &Source,
+    target: &mut fs_err::File,
+    rate_limit: &RateLimit,
+    cancelled: &AtomicBool,
+) -> Result<(), Failed> {
     let most = BUFFER.min(rate_limit.step());
     let (mut buffer, mut at) = (vec![0; most], 0);
     while at < source.len {
