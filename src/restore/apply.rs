@@ -100,9 +100,9 @@ pub async fn apply(
 
 fn log_outcome(id: BlockId, outcome: &Outcome) {
     match outcome {
-        Outcome::Restored => tracing::info!(block = %id, "restored"),
-        Outcome::Present => tracing::info!(block = %id, "there already"),
-        Outcome::Refused(why) => tracing::error!(block = %id, why, "refused"),
-        Outcome::Failed(why) => tracing::error!(block = %id, why, "failed"),
+        Outcome::Restored => tracing::info!(block = %id, "block restored"),
+        Outcome::Present => tracing::info!(block = %id, "block is there already"),
+        Outcome::Refused(why) => tracing::error!(block = %id, why, "block refused"),
+        Outcome::Failed(why) => tracing::error!(block = %id, why, "restoring a block failed"),
     }
 }

@@ -77,9 +77,8 @@ impl fmt::Display for ServerProblem {
             Self::NotTls => "it does not speak TLS here",
             Self::Versions => "it allows none of the versions of TLS that narthex speaks, 1.2 and 1.3",
             Self::Ciphers => {
-                "it allows none of the cipher suites that narthex offers, or it demands a client certificate. Offered are \
-                 those of TLS 1.3, and of TLS 1.2 those with ECDHE and AES-GCM or ChaCha20-Poly1305; none with CBC, none \
-                 with RSA key exchange. Allow one of these on the server"
+                "no cipher suite in common: the server must allow TLS 1.3, or in TLS 1.2 ECDHE with AES-GCM or \
+                 ChaCha20-Poly1305, as narthex offers none with CBC or RSA key exchange; or it demands a client certificate"
             }
             Self::RefusesOurs => "it refuses our client certificate, or demands one",
             Self::UnknownName => "it has no certificate for the name that it was asked for",

@@ -36,10 +36,13 @@ async fn unusable_then_mended(data: &Path, said: &str, mend: impl FnOnce()) {
     wait_for_log(&sidecar, &["cannot write the ledger", "thanos.shipper.json"]).await;
     // Readiness is about Prometheus.
     sidecar.wait_ready(PATIENCE).await;
-    let metrics = sidecar.metrics().await.unwrap();
-    assert!(metrics.value("narthex_ledger_write_failures_total", &[]) >= Some(1.0));
-    let failures = async || (sidecar.metric("thanos_shipper_dir_sync_failures_total").await? >= 1.0).then_some(());
-    sidecar.wait_until(PATIENCE, "a failure is counted", failures).await;
+    for name in [
+        "narthex_ledger_write_failures_total",
+        "thanos_shipper_dir_sync_failures_total",
+    ] {
+        let failures = async || (sidecar.metric(name).await? >= 1.0).then_some(());
+        sidecar.wait_until(PATIENCE, name, failures).await;
+    }
 
     mend();
     let ledger = data.join("thanos.shipper.json");
@@ -97,7 +100,9 @@ async fn blocks_are_shipped_from_a_directory_that_may_not_be_written() {
 
 async fn assert_without_ledger(stage: &Stage) {
     assert_eq!(listed(&stage.dir().join("thanos.shipper.json")), None);
-    assert!(stage.metric("narthex_ledger_write_failures_total").await >= 1.0);
+    stage
+        .wait_for_metric("narthex_ledger_write_failures_total", &[], |count| count >= 1.0)
+        .await;
     let line = log_line(&stage.sidecar, &["level=error", "cannot write the ledger"]).unwrap();
     let path = stage.dir().join("thanos.shipper.json").display().to_string();
     assert!(
@@ -189,7 +194,9 @@ async fn a_full_disk_stops_the_ledger_and_not_the_blocks() {
         .wait_for_metric("thanos_shipper_uploads_total", &[], |uploads| uploads == 1.0)
         .await;
     stage.assert_same(&first, &inside.join(&first)).await;
-    assert!(stage.metric("narthex_ledger_write_failures_total").await >= 1.0);
+    stage
+        .wait_for_metric("narthex_ledger_write_failures_total", &[], |count| count >= 1.0)
+        .await;
     assert!(log_line(&stage.sidecar, &["cannot write the ledger", "No space left on device"]).is_some());
     // Never torn: Prometheus would take half a ledger for none, and compact what is not durable.
     assert_eq!(fs::read_to_string(inside.join("thanos.shipper.json")).unwrap(), old);

@@ -12,7 +12,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_smithy_runtime_api::client::result::SdkError;
 
 pub(super) use self::answer::tidy;
-use self::answer::{Answer, asks_for_md5, classify, refuses_condition, refuses_unsigned_body};
+use self::answer::{Answer, asks_for_md5, classify, one_line, refuses_condition, refuses_unsigned_body};
 use super::progress::Stall;
 use crate::objstore::{ErrorKind, Op};
 
@@ -114,6 +114,9 @@ pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static
     None
 }
 
+/// The longest text of an error and all that it stems from, in characters: it ends with the innermost cause.
+const CHAIN_LIMIT: usize = 800;
+
 /// An error and all that it stems from, in one line.
 pub(super) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
@@ -125,7 +128,7 @@ pub(super) fn chain(error: &dyn StdError) -> String {
         }
         source = error.source();
     }
-    tidy(&text)
+    one_line(&text, CHAIN_LIMIT)
 }
 
 /// The chain below the SDK's own, empty words.

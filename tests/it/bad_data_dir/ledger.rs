@@ -164,7 +164,9 @@ async fn a_directory_in_place_of_the_ledger_is_told_until_it_is_gone() {
         .wait_for_metric("thanos_shipper_uploads_total", &[], |uploads| uploads == 1.0)
         .await;
     stage.assert_shipped(&[&first]).await;
-    assert!(stage.metric("narthex_ledger_write_failures_total").await >= 1.0);
+    stage
+        .wait_for_metric("narthex_ledger_write_failures_total", &[], |count| count >= 1.0)
+        .await;
     fs::remove_dir_all(&ledger).unwrap();
     let second = seal(&sound(1), stage.dir(), |_| {});
     stage.wait_for_ledger(&[&first, &second]).await;

@@ -59,7 +59,9 @@ async fn wrong_then_mended(name: &str, key: &str, secret: &str, said: &[&str]) {
     assert!(!line.contains(secret) && !line.contains("Signature="), "{line}");
     stage.wait_for_ledger(&[&id]).await;
     stage.assert_shipped(&[&id]).await;
-    assert!(stage.metric("thanos_shipper_upload_failures_total").await >= 1.0);
+    stage
+        .wait_for_metric("thanos_shipper_upload_failures_total", &[], |count| count >= 1.0)
+        .await;
 }
 
 #[tokio::test]
@@ -140,7 +142,7 @@ async fn a_bucket_that_is_missing_is_told_and_may_come_later() {
             &[("operation", "upload")][..],
         ),
     ] {
-        assert!(stage.metrics().await.value(name, labels) >= Some(1.0), "{name}");
+        stage.wait_for_metric(name, labels, |count| count >= 1.0).await;
     }
     // Each answer of this store has a number of its own; that is no news.
     stage

@@ -141,7 +141,9 @@ async fn a_visible_block_that_was_damaged_in_the_bucket_is_made_whole_before_it_
         "nothing is sent before it is known what is there"
     );
     sick.stage.wait_for_ledger(&[]).await;
-    assert!(sick.stage.metric("thanos_shipper_dir_sync_failures_total").await >= 1.0);
+    sick.stage
+        .wait_for_metric("thanos_shipper_dir_sync_failures_total", &[], |count| count >= 1.0)
+        .await;
 
     sick.server.heal();
     sick.stage.wait_for_ledger(&[&id]).await;

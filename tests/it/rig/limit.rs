@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::process::log_tail;
+use super::log::tail;
 
 /// How long a test may take. The longest take one minute when nothing else runs.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -80,7 +80,10 @@ pub(crate) fn begin() {
 pub(crate) fn started(program: &str, log: &Path) {
     begin();
     if let Some(test) = running_tests().get_or_insert_default().get_mut(&thread::current().id()) {
-        test.logs.push((program.to_owned(), log.to_owned()));
+        // A program that is started again goes on in its log.
+        if !test.logs.iter().any(|(_, known)| known == log) {
+            test.logs.push((program.to_owned(), log.to_owned()));
+        }
     }
 }
 
@@ -101,7 +104,7 @@ fn watch() {
         let mut out = std::io::stderr().lock();
         for test in late {
             for (program, log) in &test.logs {
-                let _ = writeln!(out, "---- end of the log of {program}:\n{}\n----", log_tail(log));
+                let _ = writeln!(out, "---- end of the log of {program}:\n{}\n----", tail(log));
             }
             let _ = writeln!(
                 out,

@@ -15,6 +15,7 @@ pub(crate) mod fault;
 pub(crate) mod http;
 pub(crate) mod keeper;
 pub(crate) mod limit;
+pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod one_shot;
 pub(crate) mod process;

@@ -11,7 +11,7 @@ use std::{
 
 use fs_err as fs;
 
-use super::{limit, wait::try_until};
+use super::{limit, log, wait::try_until};
 
 /// Kills the child and removes its files when the pipe on its standard input closes, which also happens when the process
 /// that holds the other end is killed. Signals of the terminal go to the whole group and must not end it before its work.
@@ -148,16 +148,8 @@ impl Process {
 
     /// The last lines that it has printed.
     pub(crate) fn log_tail(&self) -> String {
-        log_tail(&self.log)
+        log::tail(&self.log)
     }
-}
-
-/// The last lines of a log.
-pub(super) fn log_tail(path: &Path) -> String {
-    let log = fs::read(path).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 impl Drop for Process {

@@ -60,7 +60,12 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
                 seal(data, slot as u64, SEGMENT, &mut bytes);
             }
         }
-        let objects = async || bucket.list().await.len();
+        let objects = async || {
+            let labels = [("operation", "upload")];
+            let metrics = sidecar.metrics().await;
+            let sent = metrics.and_then(|metrics| metrics.value("thanos_objstore_bucket_operations_total", &labels));
+            sent.unwrap_or_default() as usize
+        };
         let through = || listed(data).len() == sealed(data).len();
         random_moment(&mut moments, OBJECTS, objects, through).await;
         sidecar.kill9();

@@ -35,8 +35,8 @@ pub(super) fn flags(prometheus: &Prometheus, data: &Path, objstore: &str) -> Vec
 }
 
 /// Seals a block in `data` as Prometheus does, by a rename at the end, and returns its name. Its times are those of
-/// `slot`; if `extra` is not 0 it has a second chunk segment of about so many random bytes, which its index does not
-/// refer to. All files are copies: links would share their time of change with other tests.
+/// `slot`; if `extra` is not 0 it has a second chunk segment of so many bytes, a random piece again and again, which its
+/// index does not refer to. All files are copies: links would share their time of change with other tests.
 pub(super) fn seal(data: &Path, slot: u64, extra: usize, rng: &mut StdRng) -> String {
     let source = blocks::generate(Spec::small(slot));
     let id = ulid::Ulid::generate().to_string();
@@ -48,8 +48,11 @@ pub(super) fn seal(data: &Path, slot: u64, extra: usize, rng: &mut StdRng) -> St
         }
     }
     if extra > 0 {
-        let mut segment = vec![0; extra];
-        rng.fill_bytes(&mut segment);
+        // All of it anew would take seconds without optimization.
+        let mut piece = vec![0; 64 << 10];
+        rng.fill_bytes(&mut piece);
+        let mut segment = piece.repeat(extra.div_ceil(piece.len()));
+        segment.truncate(extra);
         segment[..8].copy_from_slice(&[0x85, 0xbd, 0x40, 0xdd, 1, 0, 0, 0]);
         fs::write(half.join("chunks/000002"), segment).unwrap();
     }

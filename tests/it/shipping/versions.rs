@@ -49,8 +49,6 @@ async fn ships(leg: &Leg, blocks: usize) {
     let held_back = delays_compaction(leg);
     let mut options = Options {
         data: Some(data.clone()),
-        // So long that there are moments at which no block waits for its commit.
-        block: "10s",
         ..Options::default()
     };
     if held_back {
@@ -80,9 +78,12 @@ async fn ships(leg: &Leg, blocks: usize) {
     }
     prometheus.wait_for_blocks(blocks, PATIENCE).await;
     for stand in &stands {
-        metrics::tell_what_was_shipped(stand, &prometheus).await;
+        metrics::tell_that_prometheus_is_up(stand).await;
     }
     assert!(prometheus.stop().await.success());
+    for stand in &stands {
+        metrics::tell_what_was_shipped(stand, &prometheus).await;
+    }
     let sealed = prometheus.blocks();
     let kept = async || (keeper.blocks() == sealed).then_some(());
     wait_until(PATIENCE, "copies of all blocks", kept).await;

@@ -88,10 +88,15 @@ fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
 
 /// One line of bounded length: stores and proxies answer all sorts of things.
 pub(in crate::objstore::s3) fn tidy(text: &str) -> String {
+    one_line(text, MESSAGE_LIMIT)
+}
+
+/// One line of at most `limit` characters.
+pub(in crate::objstore::s3) fn one_line(text: &str, limit: usize) -> String {
     let line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MESSAGE_LIMIT)
+        .take(limit)
         .collect();
     line.trim().to_owned()
 }

@@ -279,8 +279,8 @@ async fn alerting(alert: u8) -> SocketAddr {
 #[tokio::test]
 async fn a_store_that_allows_no_cipher_suite_or_version_of_ours_is_told_with_what_is_offered() {
     for (alert, words) in [
-        (40, ["none with CBC", "on the server"]),
-        (71, ["ECDHE and AES-GCM", "or it demands a client certificate"]),
+        (40, ["none with CBC", "the server must allow TLS 1.3"]),
+        (71, ["ECDHE with AES-GCM", "or it demands a client certificate"]),
         (70, ["1.2 and 1.3", "versions of TLS"]),
         (112, ["for the name", "server_name"]),
         (116, ["client certificate", "cert_file"]),
