@@ -78,8 +78,8 @@ fn block(number: u32) -> Block {
     );
     Block {
         id,
-        dir: "data".into(),
-        meta: Meta::parse(meta.as_bytes()).expect("it has what a block needs"),
+        dir: Path::new("data").into(),
+        meta: Meta::parse(meta.as_bytes()).expect("it has what a block needs").into(),
     }
 }
 

@@ -56,8 +56,9 @@ pub(crate) fn block_files(data: &[u8]) {
     };
     let len = data.len() as u64;
     let toc = &data[data.len().saturating_sub(TOC as usize)..];
-    let index = full::index(len, toc, data, &options).expect("nothing but memory is read");
-    if let Ok((_, digest)) = index {
+    let index = full::index(len, toc, (0, 1000), data, &options).expect("nothing but memory is read");
+    if let Ok((mut facts, digest)) = index {
+        let _ = full::name_series(&mut facts, len, toc, data, &options).expect("nothing but memory is read");
         assert_eq!((digest.len, digest.crc32c), (len, crc32c::crc32c(data)));
     }
     let segment = full::segment("chunks/000001", len, data, &options).expect("nothing but memory is read");

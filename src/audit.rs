@@ -1,12 +1,12 @@
 //! What is wrong with the blocks of a bucket.
 //!
-//! Everything here looks and judges; nothing is written to the bucket, and nothing is kept from run to run, so that a
-//! crash or a cancelled look costs only the time. An [`Issue`] is what an operator must do something about; that the
+//! Everything here only reads: nothing is written to the bucket, and nothing is kept from run to run, so that a crash or a
+//! cancelled check costs only the time. An [`Issue`] is what an operator must do something about; that the
 //! bucket could not be asked is an [`objstore::Error`](crate::objstore::Error) and says nothing about its blocks.
 
 pub mod gaps;
+pub mod integrity;
 mod overlaps;
-pub mod whole;
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ const MAY_RUN: u64 = 3_600_000;
 /// What kind of thing is wrong with a block of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Its `meta.json` is of no use.
+    /// Its `meta.json` cannot be used.
     Meta,
     /// The store does not give an object.
     Unreadable,
@@ -35,6 +35,8 @@ pub enum Kind {
     Checksum,
     /// The content of an object is damaged, or does not fit to that of others.
     Content,
+    /// Its index has what Prometheus reads, and at which Thanos' compactor may stop.
+    Index,
     /// It holds times that another block of the same labels and resolution holds, too.
     Overlap,
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Kind {
             Self::Extra => "extra",
             Self::Checksum => "checksum",
             Self::Content => "content",
+            Self::Index => "index",
             Self::Overlap => "overlap",
         })
     }

@@ -30,7 +30,7 @@ use crate::{
     shipper::CheckedFiles,
     tsdb::{
         Block, BlockId,
-        check::full::{Checked, Digest},
+        check::full::{Checked, Digest, Facts},
     },
 };
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub accept_label_change: bool,
     /// What becomes of blocks that overlap others.
     pub overlaps: Overlaps,
+    /// Blocks are sent although their index has what Thanos' compactor may stop at.
+    pub allow_index_issues: bool,
     /// Blocks that were compacted (level above 1) are sent, too.
     pub upload_compacted: bool,
     /// Blocks that end at or before this are left out (ms since 1970).
@@ -74,6 +76,16 @@ pub enum Overlaps {
     RefuseCompacted,
     /// They are sent.
     Send,
+}
+
+/// What can be done about a block whose index has issues.
+const MAKE_ANEW: &str = "make the block anew with promtool tsdb dump-openmetrics and create-blocks-from openmetrics, or send it \
+                         as it is with narthex backfill --allow-index-issues";
+
+/// The issues of an index, in words.
+fn index_issues(facts: &Facts) -> Option<String> {
+    let issues: Vec<String> = facts.issues.iter().map(ToString::to_string).collect();
+    (!issues.is_empty()).then(|| format!("its index has issues: {}", issues.join("; ")))
 }
 
 /// Why nothing can be planned.
@@ -194,7 +206,7 @@ impl Item {
     fn new(block: Block, bytes: u64, files: usize) -> Self {
         Self {
             id: block.id,
-            dir: block.dir.clone(),
+            dir: block.dir.to_path_buf(),
             block: Some(block),
             labels: Labels::default(),
             bytes,
@@ -225,9 +237,16 @@ impl Item {
         found.map(|file| file.len)
     }
 
-    /// Notes what the full check found, and what one should know of a block that is sent.
-    fn checked(&mut self, known: CheckedFiles, checked: &Checked) {
+    /// Notes what the full check found, and what one should know of a block that is sent; refuses it if its index has
+    /// issues, unless those are allowed.
+    fn checked(&mut self, known: CheckedFiles, checked: &Checked, allow_index_issues: bool) {
         if let Decision::Send(_) = self.decision {
+            if let Some(issues) = index_issues(&checked.facts) {
+                match allow_index_issues {
+                    true => self.decision.note(issues),
+                    false => self.decision = Decision::Refused(format!("{issues}; {MAKE_ANEW}")),
+                }
+            }
             let tombstones = self.block.as_ref().map_or(0, |block| block.meta.num_tombstones);
             if tombstones > 0 {
                 self.decision.note(format!(

@@ -1,10 +1,10 @@
-//! What a bucket holds, as its blocks say of themselves.
+//! The blocks of a bucket, by their `meta.json`.
 //!
-//! Every block's `meta.json` must be read to know its labels; they are read side by side and handed on one by one, so
-//! that no more of them are in memory than the caller keeps. Nothing is written. A block that vanishes between the
-//! listing and the reading is [`Found::Partial`]. One that the store refuses to give, or that is too large, is
-//! [`Found::Unreadable`] and stops nothing else: errors are those of the whole bucket. Dropping the stream stops the
-//! requests.
+//! The labels of a block stand in its `meta.json` only, so that each of them has to be read. Several are read at once and
+//! passed on one by one: no more of them are in memory than the caller keeps. Nothing is written. A block that is deleted
+//! between the listing and the reading is [`Found::Partial`]. One whose `meta.json` the store refuses, or that is too large,
+//! is [`Found::Unreadable`] and does not affect the others: errors are those of the whole bucket. Dropping the stream
+//! cancels the requests.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
@@ -24,14 +24,14 @@ pub const DELETION_MARK: &str = "deletion-mark.json";
 /// Objects of others that may stand beside a block's own.
 pub const MARKERS: [&str; 3] = [DELETION_MARK, "no-compact-mark.json", "no-downsample-mark.json"];
 
-/// What stands under a block's name.
+/// What the bucket has under a block's name.
 #[derive(Clone, Debug)]
 pub enum Found {
     /// A block.
     Block(Box<Meta>),
-    /// Objects without a `meta.json`: an upload that runs, or that was given up. Readers do not see it.
+    /// Objects without a `meta.json`: an upload that is running, or was given up. Readers do not see it.
     Partial,
-    /// A `meta.json` that is of no use, and why.
+    /// A `meta.json` that cannot be used, and why.
     Unreadable(String),
 }
 
@@ -39,7 +39,7 @@ pub enum Found {
 #[derive(Debug)]
 pub enum Text {
     /// All of it.
-    There(Bytes),
+    Read(Bytes),
     /// There is none.
     Absent,
     /// The store does not give it, or it is larger than [`LARGEST_META`].
@@ -50,9 +50,9 @@ pub enum Text {
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Error> {
+pub async fn read_text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Error> {
     match bucket.get(&format!("{id}/meta.json"), LARGEST_META).await {
-        Ok(bytes) => Ok(Text::There(bytes)),
+        Ok(bytes) => Ok(Text::Read(bytes)),
         Err(error) if error.kind == ErrorKind::NotFound => Ok(Text::Absent),
         Err(error) if error.scope() == Scope::Object => Ok(Text::Refused(error)),
         Err(error) => Err(error),
@@ -63,13 +63,13 @@ pub async fn text(bucket: &dyn Bucket, id: BlockId) -> Result<Text, objstore::Er
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn look(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::Error> {
-    let bytes = match text(bucket, id).await? {
-        Text::There(bytes) => bytes,
+pub async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::Error> {
+    let bytes = match read_text(bucket, id).await? {
+        Text::Read(bytes) => bytes,
         Text::Absent => return Ok(Found::Partial),
         Text::Refused(error) => return Ok(Found::Unreadable(error.to_string())),
     };
-    Ok(match parsed(id, &bytes) {
+    Ok(match parse(id, &bytes) {
         Ok(meta) => Found::Block(Box::new(meta)),
         Err(why) => Found::Unreadable(why),
     })
@@ -78,37 +78,37 @@ pub async fn look(bucket: &dyn Bucket, id: BlockId) -> Result<Found, objstore::E
 /// The `meta.json` of the block `id` from its text.
 ///
 /// # Errors
-/// Why the text is of no use, in words.
-pub fn parsed(id: BlockId, text: &[u8]) -> Result<Meta, String> {
+/// Why the text cannot be used, in words.
+pub fn parse(id: BlockId, text: &[u8]) -> Result<Meta, String> {
     match Meta::parse(text) {
         Ok(meta) if meta.ulid == id => Ok(meta),
-        Ok(meta) => Err(other_name(meta.ulid)),
+        Ok(meta) => Err(wrong_name(meta.ulid)),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// What is said of a `meta.json` that stands under another block's name.
-pub fn other_name(id: BlockId) -> String {
+/// The message about a `meta.json` under another block's name.
+pub fn wrong_name(id: BlockId) -> String {
     format!("meta.json is that of the block {id}")
 }
 
-/// The names of the blocks of the bucket, and of what was begun of others, sorted; what does not bear the name of a
-/// block is passed over.
+/// The names of the blocks of the bucket that sort after `after` (all do after the empty one), and of what was begun of
+/// others, sorted. What does not bear the name of a block is not looked into.
 ///
 /// # Errors
 /// The bucket's.
-pub async fn ids(bucket: &dyn Bucket) -> Result<Vec<BlockId>, objstore::Error> {
-    let names = bucket.list_top("").await?;
+pub async fn ids(bucket: &dyn Bucket, after: &str) -> Result<Vec<BlockId>, objstore::Error> {
+    let names = bucket.list_top(after, |name| BlockId::parse(name).is_some()).await?;
     Ok(names.iter().filter_map(|name| BlockId::parse(name)).collect())
 }
 
 /// The blocks of the bucket, in no order. What is in flight rests while the stream is not asked: whoever has much to do
-/// with each block takes the [`ids`] and [`look`]s himself.
+/// with each block takes the [`ids`] and [`read`]s each.
 pub fn blocks(bucket: &dyn Bucket) -> impl Stream<Item = Result<(BlockId, Found), objstore::Error>> {
-    stream::once(ids(bucket))
+    stream::once(ids(bucket, ""))
         .map_ok(move |ids| {
             stream::iter(ids)
-                .map(move |id| async move { Ok((id, look(bucket, id).await?)) })
+                .map(move |id| async move { Ok((id, read(bucket, id).await?)) })
                 .buffer_unordered(AT_ONCE)
         })
         .try_flatten()

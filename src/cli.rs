@@ -25,7 +25,7 @@ pub use table::{command_names, command_section, flag_table};
 pub use text::version;
 pub use value::{Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod, TlsVersion, ValueError};
 
-use argv::{Ask, Spec, Words};
+use argv::{PrintRequest, Spec, Words};
 
 /// Ship Prometheus' blocks to object storage, proven complete, and answer queries for what it holds
 #[derive(Parser)]
@@ -76,35 +76,37 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Outcome {
     if words.complete {
         return stdout(complete::candidates(&root, &words, &args));
     }
-    if let Some(ask) = &words.ask {
-        return answer(ask, &root);
+    if let Some(request) = &words.request {
+        return print_request(request, &root);
     }
     if let Some(mistake) = &words.mistake {
-        return refusal(mistake, &words.command);
+        return usage_error(mistake, &words.command);
     }
     if words.help {
         return stderr(text::help(&root, &words.command));
     }
     if !words.command.is_empty() && argv::find(&root, &words.command).is_some_and(clap::Command::has_subcommands) {
-        return incomplete(&root, &words.command);
+        return missing_subcommand(&root, &words.command);
     }
     run(&words, &root)
 }
 
-fn answer(ask: &Ask, root: &clap::Command) -> Outcome {
-    match ask {
-        Ask::Version => stderr(version()),
-        Ask::HelpLong => stdout(text::long_help(root)),
-        Ask::HelpMan => stdout(manual::manual(root)),
-        Ask::BashScript => stdout(complete::BASH.to_owned()),
-        Ask::ZshScript => stdout(complete::ZSH.to_owned()),
-        Ask::HelpCommand(topics) if argv::find(root, topics).is_none() => refusal("help knows no such command", &[]),
-        Ask::HelpCommand(topics) => stderr(text::help(root, topics)),
+fn print_request(request: &PrintRequest, root: &clap::Command) -> Outcome {
+    match request {
+        PrintRequest::Version => stderr(version()),
+        PrintRequest::HelpLong => stdout(text::long_help(root)),
+        PrintRequest::HelpMan => stdout(manual::manual(root)),
+        PrintRequest::BashScript => stdout(complete::BASH.to_owned()),
+        PrintRequest::ZshScript => stdout(complete::ZSH.to_owned()),
+        PrintRequest::HelpCommand(topics) if argv::find(root, topics).is_none() => {
+            usage_error("help knows no such command", &[])
+        }
+        PrintRequest::HelpCommand(topics) => stderr(text::help(root, topics)),
     }
 }
 
 /// The line stops at a group of commands.
-fn incomplete(root: &clap::Command, group: &[String]) -> Outcome {
+fn missing_subcommand(root: &clap::Command, group: &[String]) -> Outcome {
     let names: Vec<&str> = argv::find(root, group)
         .into_iter()
         .flat_map(clap::Command::get_subcommands)
@@ -120,8 +122,8 @@ fn incomplete(root: &clap::Command, group: &[String]) -> Outcome {
 }
 
 fn run(words: &Words, root: &clap::Command) -> Outcome {
-    if let (true, Some((flag, command))) = (words.command.is_empty(), &words.homeless) {
-        return refusal(
+    if let (true, Some((flag, command))) = (words.command.is_empty(), &words.without_command) {
+        return usage_error(
             &format!("--{flag} needs a command: narthex {command} --{flag} ..."),
             &[],
         );
@@ -180,8 +182,8 @@ fn stdout(text: String) -> Outcome {
     }
 }
 
-fn refusal(mistake: &str, command: &[String]) -> Outcome {
-    let text = format!("narthex: error: {mistake}; see {} --help\n", whole(command));
+fn usage_error(mistake: &str, command: &[String]) -> Outcome {
+    let text = format!("narthex: error: {mistake}; see {} --help\n", full_name(command));
     Outcome::Print {
         to_stdout: false,
         text,
@@ -190,7 +192,7 @@ fn refusal(mistake: &str, command: &[String]) -> Outcome {
 }
 
 fn bad_value(command: &[String], message: &str) -> Outcome {
-    let command = whole(command);
+    let command = full_name(command);
     let usage = format!("usage: {command} [flags], see {command} --help\n");
     Outcome::Print {
         to_stdout: false,
@@ -200,7 +202,7 @@ fn bad_value(command: &[String], message: &str) -> Outcome {
 }
 
 /// A command with the program's name before it, as it is typed.
-fn whole(command: &[String]) -> String {
+fn full_name(command: &[String]) -> String {
     let words: String = command.iter().map(|word| format!(" {word}")).collect();
     format!("narthex{words}")
 }

@@ -2,14 +2,15 @@
 
 mod backfill;
 mod bucket;
+mod job;
+mod output;
 mod progress;
 mod restore;
-mod show;
 pub mod sidecar;
-mod single;
 
 use std::{
     io::{Write, stderr},
+    path::Path,
     process::ExitCode,
 };
 
@@ -70,11 +71,16 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Where the wrong YAML came from: the mistake itself is told with its line, and wants a file beside that.
+/// Where the wrong YAML of the bucket came from: the mistake itself is told with its line, and wants a file beside that.
 fn wrong(flags: &cli::Objstore) -> String {
-    match &flags.config_file {
-        Some(path) if !path.as_os_str().is_empty() => format!("--objstore.config-file={} is wrong", path.display()),
-        _ => "--objstore.config is wrong".to_owned(),
+    let flag = flags.given().unwrap_or_else(|| "--objstore.config".to_owned());
+    format!("{flag} is wrong")
+}
+
+/// Warns of a file that a flag names and that has nothing in it: the flag then has no effect, as with Thanos.
+fn warn_if_empty(flag: &str, file: Option<&Path>, text: &str) {
+    if let Some(file) = file.filter(|file| !file.as_os_str().is_empty() && text.trim().is_empty()) {
+        tracing::warn!(file = %file.display(), "the file that --{flag} names is empty: the flag has no effect");
     }
 }
 

@@ -11,14 +11,14 @@
 //! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model, threads |
 //! | [`restore`] | blocks of a bucket brought back to disk | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model, threads |
-//! | [`lineage`] | what the bucket has of a block: under its name, or within others; one judgement for all | catalog, tsdb, objstore, model |
-//! | [`catalog`] | what a bucket holds, as its blocks say of themselves | tsdb, objstore, model |
+//! | [`lineage`] | whether a block is in the bucket: under its own name, or within other blocks | catalog, tsdb, objstore, model |
+//! | [`catalog`] | the blocks of a bucket, by their `meta.json` | tsdb, objstore, model |
 //! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model, threads |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | chunk, model |
-//! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | model, threads |
+//! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | trust, model, threads |
 //! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | trust, model, pb |
 //! | [`trust`] | whose TLS certificates are good, for clients that call us and servers that we call | nothing |
 //! | [`threads`] | work that blocks: off the runtime, stopped when nobody waits, panics as values | nothing |

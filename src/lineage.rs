@@ -1,33 +1,33 @@
-//! What the bucket has of a block: the one judgement for all who ask.
+//! Whether a block is in the bucket: under its own name, or within other blocks.
 //!
-//! Three questions are answered here, for the sidecar, backfill, restore and the audit alike:
+//! The sidecar, backfill, restore and the audit all ask here, so that they agree:
 //!
-//! - [`namesake`]: what stands in the bucket under a block's own name?
+//! - [`existing`]: what does the bucket have under a block's own name?
 //! - [`Lineage::elsewhere`]: do other blocks of the bucket hold all of its data?
-//! - [`hold`]: is a block of the bucket whole?
+//! - [`check_objects`]: is a block of the bucket complete?
 //!
 //! **Guarantees.** Whatever counts as "in the bucket" was proven: by the `meta.json` of the block that has it and a listing
-//! that shows every file of it with its size. A block that is marked for deletion counts for nothing, even if all else
-//! fits. When in doubt the answer is that the data is not there: what is sent once too often costs traffic only, since a
+//! that shows every file of it with its size. A block that is marked for deletion is ignored, even if it is complete. When
+//! in doubt the answer is that the data is not there: uploading a block once too often costs traffic only, since a
 //! compactor drops a block whose sources are a subset of another's of the same labels and resolution.
 //!
-//! A committed block is never to be overwritten. Its own `meta.json` is the yardstick for it, not the local block: that may
-//! have changed since, as when a power loss left a segment longer than it was sent.
+//! A committed block is never overwritten. It is compared with its own `meta.json`, not with the local block: that may
+//! have changed since, as when a power loss left a segment longer than it was when it was uploaded.
 //!
-//! **One bad block stops nothing.** What the store refuses to give of one block, and what cannot be parsed, is a finding
-//! about that block. Errors are returned only if they concern the bucket as a whole.
+//! **One bad block does not affect the others.** What the store refuses of one block, and what cannot be parsed, is a
+//! finding about that block. Errors are returned only if they concern the bucket as a whole.
 //!
 //! **Crash, retry, cancel.** Nothing is written anywhere; what is known is in memory and read anew by the next process.
 //! Dropping a future drops its requests; what was read until then is kept.
 
+mod completeness;
 mod cover;
 mod entry;
+mod existing;
 mod index;
-mod namesake;
-mod whole;
 
+pub use completeness::{BlockObjects, Fault, check_objects, count_objects};
 pub use cover::Elsewhere;
 pub use entry::Entry;
+pub use existing::{Committed, Existing, existing, may_repair};
 pub use index::Lineage;
-pub use namesake::{Committed, Namesake, may_repair, namesake};
-pub use whole::{Fault, Held, hold, rest};

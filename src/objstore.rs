@@ -10,7 +10,7 @@ mod blocking;
 pub mod config;
 mod filesystem;
 pub mod layers;
-mod pace;
+mod rate_limit;
 mod s3;
 
 use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
@@ -23,8 +23,8 @@ use prometheus_client::registry::Registry;
 pub(crate) use self::backoff::Backoff;
 use self::config::{BucketConfig, ConfigError, Provider};
 pub use self::{
-    backoff::{Passing, patiently},
-    pace::Pace,
+    backoff::{Transient, retry_transient},
+    rate_limit::RateLimit,
 };
 
 /// How old what an upload left behind must be before it is taken for given up: other processes may be at work on it, and
@@ -39,7 +39,7 @@ pub struct Limits {
     /// How long a request may make no progress at all (30 s).
     pub stall: Duration,
     /// How fast bodies may move, and how many bytes of them did; without limit by default.
-    pub pace: Pace,
+    pub rate_limit: RateLimit,
 }
 
 impl Default for Limits {
@@ -47,7 +47,7 @@ impl Default for Limits {
         Self {
             requests_at_once: 4,
             stall: Duration::from_secs(30),
-            pace: Pace::default(),
+            rate_limit: RateLimit::default(),
         }
     }
 }
@@ -148,6 +148,9 @@ pub enum Proof {
     ReadBack,
 }
 
+/// Which names are wanted.
+pub type NameFilter = fn(&str) -> bool;
+
 /// What one object store can do for a shipper. Keys are relative to the configured prefix.
 ///
 /// Every call ends: a request without progress for the configured time fails with [`ErrorKind::Stalled`]. Dropping a
@@ -210,8 +213,9 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// All objects below the directory `dir` (no slash at the end), at any depth, sorted by key.
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error>;
 
-    /// Names of the directories at the top of the bucket that sort after `after`, sorted.
-    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error>;
+    /// Names of the directories at the top of the bucket that sort after `after` and are `wanted`, sorted. No other one is
+    /// opened: in the root of a file system there may be some that are closed to this process, such as `lost+found`.
+    async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error>;
 
     /// Clears away what uploads that were given up left below `dir`: multipart uploads that are open, temporary files. Only
     /// what is older than a day, and nothing of this process: others may write there. What does not tell its age stays.

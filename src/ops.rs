@@ -1,19 +1,19 @@
-//! What every subcommand needs to live as a good process: probes, an HTTP and a gRPC server, metrics of the process,
-//! logging, signals and tasks.
+//! What every subcommand needs to run as a process: probes, an HTTP and a gRPC server, process metrics, logging,
+//! signals and tasks.
 //!
 //! Guaranteed here:
-//! - readiness and liveness answer with the exact bodies that Thanos answers with, and say why in a header and in the
-//!   log ([`probe`]);
-//! - the port is bound before anything else starts, and no client, slow, idle or stopped, can keep others from the probes
-//!   ([`http`], [`connections`]);
-//! - calls are counted, logged, compressed, held to their deadline and kept from harming each other in one place, whatever
+//! - readiness and liveness answer with the exact bodies that Thanos answers with, and give the reason in a header and
+//!   in the log ([`probe`]);
+//! - the port is bound before anything else starts, and no client, slow, idle or stopped, can keep others from the
+//!   probes ([`http`], [`connections`]);
+//! - calls are counted, logged, compressed, held to their deadline and isolated from each other in one place, whatever
 //!   their service ([`grpc`]);
 //! - a log line is one line, whatever the text in it ([`telemetry`]);
-//! - the first task that ends stops all, each within its own grace period, and a second signal ends the process at
-//!   once ([`supervisor`]).
+//! - the first task that ends stops all, each within its own grace period, and a second signal ends the process at once
+//!   ([`supervisor`]).
 //!
-//! Nothing here is kept on disk, so a crash costs nothing but the connections that are open. Nothing here ticks: an idle
-//! process sleeps until a connection, a signal or a task wakes it.
+//! Nothing here is kept on disk, so a crash costs nothing but the connections that are open. Nothing here polls: an
+//! idle process sleeps until a connection, a signal or a task wakes it.
 
 pub mod connections;
 pub mod grpc;

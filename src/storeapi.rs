@@ -1,7 +1,7 @@
-//! The StoreAPI: the gRPC services that Thanos Query asks, answered by the Prometheus next door.
+//! The StoreAPI: the gRPC services that Thanos Query calls, answered from one Prometheus.
 //!
-//! A call uses the labels, the min time and the address of the moment it starts ([`Context::view`]). No service keeps
-//! anything of its own: a crash costs the calls that run. A call that is dropped drops its request to Prometheus.
+//! A call uses the labels, the min time and the version of the moment it starts ([`Context::view`]). No service has
+//! state of its own: a crash costs only the calls that run. Dropping a call drops its request to Prometheus.
 
 pub mod budget;
 pub mod errors;

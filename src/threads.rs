@@ -36,7 +36,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| {
         Lost(match error.try_into_panic() {
-            Ok(panic) => format!("it panicked: {}", said(&*panic)),
+            Ok(panic) => format!("it panicked: {}", panic_text(&*panic)),
             Err(error) => error.to_string(),
         })
     })
@@ -50,7 +50,7 @@ pub async fn blocking_io<T: Send + 'static>(work: impl FnOnce() -> io::Result<T>
     blocking(work).await?
 }
 
-/// A few threads for work that takes the processor: more at once would only take it from Prometheus. Clones share them.
+/// A few threads for work that blocks or uses the CPU: more would only take it from Prometheus. Clones share them.
 #[derive(Clone, Debug)]
 pub struct BlockingPool(Arc<Semaphore>);
 
@@ -60,7 +60,7 @@ impl BlockingPool {
         Self(Arc::new(Semaphore::new(slots)))
     }
 
-    /// As [`blocking`], when there is a place. A future that is dropped leaves the queue; work that runs keeps its place.
+    /// As [`blocking`], when a slot is free. A future that is dropped leaves the queue; work that runs keeps its slot.
     ///
     /// # Errors
     /// As [`blocking`].
@@ -75,8 +75,8 @@ impl BlockingPool {
     }
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// The text of a panic.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text")

@@ -1,39 +1,44 @@
-//! Whose certificates are good, judged as Go judges them: the same for clients that call us and for servers that we call.
+//! Which TLS certificates are trusted, by Go's rules: the same for clients that connect and for servers that are
+//! called.
 //!
-//! Chains are built and signatures verified by rustls and webpki. Around them stands what they do not do and Go does:
-//! - a certificate that is itself in the file of trusted ones is good, whoever signed it, CA or not, as long as its time
-//!   has come, its usage fits and (of a server) its name;
-//! - certificates of X.509 version 1, as `openssl x509 -req` makes them, are read; they have no names that a client could
-//!   check, so that they are good for servers nowhere but where nothing is verified. Between one of them and the trusted
-//!   certificate that signed it there may be no other, while Go follows any chain;
-//! - from a trusted certificate that is no CA, has expired, or whose key is not for signing certificates, others cannot
-//!   come, though webpki would believe them;
-//! - a certificate in the file that cannot be read is left out, and told.
+//! Chains are built and signatures verified by rustls and webpki. This module adds what they do not do and Go does:
+//! - a certificate that is itself in the file of trusted ones is trusted, whoever signed it, CA or not, as long as it
+//!   is within its validity, its usage fits and (of a server) its name;
+//! - certificates of X.509 version 1, as `openssl x509 -req` makes them, are read; they have no names that a client
+//!   could check, so that they are trusted of servers only where nothing is verified. Between one of them and the
+//!   trusted certificate that signed it there may be no other, while Go follows any chain;
+//! - a trusted certificate that is no CA, has expired, or whose key is not for signing certificates, issues no others,
+//!   though webpki would accept them;
+//! - a certificate in the file that cannot be read is skipped and reported.
 //!
-//! Nothing is good here that Go would refuse for its time, usage, name or signature. `extKeyUsage` *any* is good in a
-//! certificate that is itself in the file only. All is computed from what is given; nothing is kept, and nothing waits.
+//! Nothing is trusted here that Go would refuse for its time, usage, name or signature. `extKeyUsage` *any* counts only
+//! in a certificate that is itself in the file. Everything is computed from the arguments; nothing is kept, and nothing
+//! waits.
 
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ExtendedKeyPurpose, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ExtendedKeyPurpose, InconsistentKeys,
+    OtherError, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime, pem::PemObject as _},
     server::{
         ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
 };
 
 use self::certificate::{Certificate, Validity};
+pub use self::handshake::ServerProblem;
 
 mod certificate;
+mod handshake;
 
 /// id-kp-serverAuth and id-kp-clientAuth.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
@@ -57,7 +62,7 @@ struct Issuer {
 
 /// A file has no certificate that can be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no certificate in PEM that can be read{}", self.because())]
+#[error("no readable certificate in PEM{}", self.because())]
 pub struct NoCertificate {
     /// What was left out, and why.
     pub skipped: Vec<String>,
@@ -78,17 +83,25 @@ impl Trusted {
     /// # Errors
     /// None can be read.
     pub fn read(pem: &[u8]) -> Result<(Self, Vec<String>), NoCertificate> {
+        let found = CertificateDer::pem_slice_iter(pem);
+        Self::of(found.map(|found| found.map_err(|error| error.to_string())))
+    }
+
+    /// The same of certificates that were read already, as those of the system.
+    ///
+    /// # Errors
+    /// None can be read.
+    pub fn of(
+        certificates: impl IntoIterator<Item = Result<CertificateDer<'static>, String>>,
+    ) -> Result<(Self, Vec<String>), NoCertificate> {
         let mut trusted = Self {
             certificates: Vec::new(),
             issuers: Vec::new(),
             hints: Vec::new(),
         };
         let mut skipped = Vec::new();
-        for (at, found) in CertificateDer::pem_slice_iter(pem).enumerate() {
-            let added = found
-                .map_err(|error| error.to_string())
-                .and_then(|der| trusted.add(der));
-            if let Err(problem) = added {
+        for (at, found) in certificates.into_iter().enumerate() {
+            if let Err(problem) = found.and_then(|der| trusted.add(der)) {
                 skipped.push(format!("certificate {} of the file: {problem}", at + 1));
             }
         }
@@ -242,6 +255,25 @@ fn readable_key<'a>(der: &CertificateDer<'a>) -> CertificateDer<'a> {
     match Certificate::read(der) {
         Ok(certificate) => readable(der, &certificate),
         Err(_) => der.clone(),
+    }
+}
+
+/// A certificate to show, of any version, with what links it to its CA, and its key.
+///
+/// # Errors
+/// The key is of a kind that is not supported, or not that of the certificate.
+pub fn shown(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>, Error> {
+    let key = provider.key_provider.load_private_key(key)?;
+    // rustls compares the two, but reads nothing older than version 3.
+    let own = chain.first().ok_or(Error::NoCertificatesPresented)?;
+    let readable = CertifiedKey::new(vec![readable_key(own).into_owned()], Arc::clone(&key));
+    match readable.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(CertifiedKey::new(chain, key))),
+        Err(error) => Err(error),
     }
 }
 

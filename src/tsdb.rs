@@ -14,6 +14,8 @@
 //! - **`meta.json` goes to the bucket as it is on disk**, number for number and with the keys that we do not know, plus
 //!   the `thanos` section ([`Meta::for_bucket`]).
 //!
+//! - **What is kept of a block is small** ([`BlockMeta`]), however much its `meta.json` says and however many files it has.
+//!
 //! There is no state outside of [`Scanner`]'s cache, so a crash leaves nothing behind and a retry starts clean. All
 //! calls block on the disk; async callers put them on a blocking thread. Dropping a caller cancels nothing: a call in
 //! progress ends by itself, [`check::quick`] in the time that it takes to read the index once.
@@ -33,9 +35,9 @@ pub(crate) mod testing;
 
 pub use check::{Broken, Reason};
 pub use id::BlockId;
-pub use meta::{Meta, MetaError};
+pub use meta::{BlockMeta, Meta, MetaError};
 pub use pinned::{PinError, Pinned, PinnedFile, count_segments};
-pub use scan::{Block, Corrupt, LARGEST_META, Scan, Scanner, scan};
+pub use scan::{Block, Corrupt, LARGEST_META, Scan, Scanner, read_meta, scan};
 pub use segments::{segment_of_path, segment_path};
 pub use stamp::{BucketFile, Stamp};
 pub use summary::Summary;

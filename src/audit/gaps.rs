@@ -59,7 +59,7 @@ pub struct Rules {
     pub seal_delay: i64,
     /// Where to begin; if that is not said, where the first block begins.
     pub from: Option<i64>,
-    /// Where to end; if that is not said, now.
+    /// Where to end; if that is not said, where the last block ends, and not after now.
     pub until: Option<i64>,
     /// The time.
     pub now: i64,
@@ -80,18 +80,20 @@ pub struct Run {
     pub missing: i64,
 }
 
-/// The slots of a label set from the first to the last, in runs; none if it has no blocks and the rules say no start. Of
-/// the first and of the last slot only what lies between the start and the end counts: a Prometheus seldom begins with a
+/// The slots of a label set from the first to the last, in runs; none if it has no blocks and the rules do not say both
+/// ends. Of the first and of the last slot only what lies between the start and the end counts: a Prometheus seldom begins with a
 /// slot.
 pub fn runs(covers: &[Cover], rules: &Rules) -> Vec<Run> {
     let slot = rules.slot.clamp(1, FARTHEST);
     let plain = union(covers.iter().filter(|cover| !cover.downsampled));
     let all = union(covers);
-    let Some(from) = rules.from.or(all.first().map(|span| span.min)) else {
+    let first = rules.from.or(all.first().map(|span| span.min));
+    let last = rules.until.or(all.last().map(|span| span.max.min(rules.now)));
+    let (Some(from), Some(until)) = (first, last) else {
         return Vec::new();
     };
     let clamp = |time: i64| time.clamp(-FARTHEST, FARTHEST);
-    let (from, until) = (clamp(from), clamp(rules.until.unwrap_or(rules.now)));
+    let (from, until) = (clamp(from), clamp(until));
     if from >= until {
         return Vec::new();
     }

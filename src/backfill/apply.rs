@@ -8,9 +8,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{Item, Plan, Settings, holdings::Own, prove::same_files};
 use crate::{
-    lineage::namesake,
+    lineage::existing,
     model::Labels,
-    objstore::{self, Bucket, ErrorKind, Passing, Scope, patiently},
+    objstore::{self, Bucket, ErrorKind, Scope, Transient, retry_transient},
     shipper::{BlockFiles, Committed, UploadError, UploadOutcome, UploadRequest, Uploader},
     tsdb::{Block, BlockId},
 };
@@ -222,7 +222,7 @@ enum Sight {
 }
 
 async fn look(uploader: &Uploader, block: &Block, labels: &Labels) -> Result<Sight, objstore::Error> {
-    let found = namesake(uploader.bucket.as_ref(), &block.meta, labels).await?;
+    let found = existing(uploader.bucket.as_ref(), &block.meta, labels).await?;
     Ok(match Own::of(found, labels) {
         Own::Nothing => Sight::Nothing,
         Own::Marked(why) => Sight::Other(why.to_owned()),
@@ -234,10 +234,10 @@ async fn look(uploader: &Uploader, block: &Block, labels: &Labels) -> Result<Sig
     })
 }
 
-impl Passing for UploadError {
-    fn passes(&self) -> bool {
+impl Transient for UploadError {
+    fn is_transient(&self) -> bool {
         match self {
-            Self::Bucket(error) => error.kind != ErrorKind::Local && error.passes(),
+            Self::Bucket(error) => error.kind != ErrorKind::Local && error.is_transient(),
             Self::Local(_) | Self::Unproven { .. } => true,
             Self::Changed(_)
             | Self::Foreign { .. }
@@ -254,21 +254,25 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadErro
     let told = |error: &UploadError, wait: Duration| {
         tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "trying again");
     };
-    patiently(TRIES, told, attempt).await.map_err(|error| match error {
-        UploadError::Changed(what) => Trouble::Refused(format!(
-            "{what} changed since it was checked; run again when nobody writes to it"
-        )),
-        UploadError::Foreign { .. }
-        | UploadError::NoLabels
-        | UploadError::Marked { .. }
-        | UploadError::Conflict(_)
-        | UploadError::Panicked(_) => Trouble::Refused(error.to_string()),
-        // Other blocks may fare better.
-        UploadError::Bucket(ref of_object) if of_object.scope() == Scope::Object => Trouble::Refused(error.to_string()),
-        UploadError::Bucket(_) | UploadError::Local(_) | UploadError::Unproven { .. } => {
-            Trouble::Failed(error.to_string())
-        }
-    })
+    retry_transient(TRIES, told, attempt)
+        .await
+        .map_err(|error| match error {
+            UploadError::Changed(what) => Trouble::Refused(format!(
+                "{what} changed since it was checked; run again when nobody writes to it"
+            )),
+            UploadError::Foreign { .. }
+            | UploadError::NoLabels
+            | UploadError::Marked { .. }
+            | UploadError::Conflict(_)
+            | UploadError::Panicked(_) => Trouble::Refused(error.to_string()),
+            // Other blocks may fare better.
+            UploadError::Bucket(ref of_object) if of_object.scope() == Scope::Object => {
+                Trouble::Refused(error.to_string())
+            }
+            UploadError::Bucket(_) | UploadError::Local(_) | UploadError::Unproven { .. } => {
+                Trouble::Failed(error.to_string())
+            }
+        })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{Decision, Item};
 use crate::{
     catalog,
-    lineage::{Elsewhere, Entry, Lineage, Namesake, namesake},
+    lineage::{Elsewhere, Entry, Existing, Lineage, existing},
     model::Labels,
     objstore::{self, Bucket, Scope},
     tsdb::{Block, BlockId},
@@ -40,30 +40,30 @@ pub(super) enum Own {
 
 impl Own {
     /// What a look under the name of a block has found.
-    pub(super) fn of(found: Namesake, labels: &Labels) -> Self {
+    pub(super) fn of(found: Existing, labels: &Labels) -> Self {
         match found {
-            Namesake::Nothing { marked: false } => Self::Nothing,
-            Namesake::Nothing { marked: true } => Self::Marked(
+            Existing::Nothing { marked: false } => Self::Nothing,
+            Existing::Nothing { marked: true } => Self::Marked(
                 "a deletion-mark.json stands under its name in the bucket, so a compactor would delete it; remove that mark to \
                  send it",
             ),
-            Namesake::Marked => Self::Marked(
+            Existing::Marked => Self::Marked(
                 "it is in the bucket, but marked for deletion there; remove its deletion-mark.json to keep it",
             ),
-            Namesake::Torn(why) => Self::Other(format!(
+            Existing::Torn(why) => Self::Other(format!(
                 "its meta.json in the bucket cannot be used ({why}), and is not overwritten; look at it, and delete the block \
                  there if it is of no use"
             )),
-            Namesake::Conflict(why) => Self::Other(format!(
+            Existing::Conflict(why) => Self::Other(format!(
                 "{why}; it is not overwritten. Find out which is right: narthex bucket verify --full"
             )),
-            Namesake::Lacks(_, missing) => Self::Other(format!(
+            Existing::Incomplete(_, missing) => Self::Other(format!(
                 "it is in the bucket, but {} of its files are missing there, the first of them {}; put them back from a copy of \
                  the block, or delete its meta.json there and run again",
                 missing.len(),
                 missing.first().map_or("", |file| &file.rel_path)
             )),
-            Namesake::Whole(committed) => match committed.other_labels {
+            Existing::Complete(committed) => match committed.other_labels {
                 Some(theirs) => Self::Other(format!(
                     "a block of this name is in the bucket and is another one: it has the labels {theirs} there, and would get \
                      {labels}; it is not overwritten"
@@ -111,7 +111,7 @@ impl Holdings {
         items: &[Item],
     ) -> Result<Vec<(usize, Own)>, objstore::Error> {
         let looks = to_send(items).map(|(place, item, block)| async move {
-            let found = namesake(bucket, &block.meta, &item.labels).await?;
+            let found = existing(bucket, &block.meta, &item.labels).await?;
             Ok((place, Own::of(found, &item.labels)))
         });
         stream::iter(looks).buffered(AT_ONCE).try_collect().await

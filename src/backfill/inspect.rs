@@ -132,7 +132,7 @@ async fn check(items: &mut [Item], settings: &Settings, gauge: &Gauge) -> Result
             Ok((_, checked)) if checked.facts.chunks == 0 && matches!(item.decision, Decision::Send(_)) => {
                 item.decision = Decision::LeftOut("it holds no sample".into());
             }
-            Ok((known, checked)) => item.checked(known, &checked),
+            Ok((known, checked)) => item.checked(known, &checked, settings.allow_index_issues),
             Err(why) => item.decision = Decision::Refused(why),
         }
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     lineage::Entry,
     model::Labels,
-    tsdb::{BlockId, Meta},
+    tsdb::{BlockId, BlockMeta},
 };
 
 /// Whether a block is asked for, and which labels it gets. Touches neither disk nor bucket.
@@ -30,7 +30,7 @@ pub(super) fn sift(items: &mut [Item], settings: &Settings) {
     }
 }
 
-fn asked_for(meta: &Meta, files: usize, settings: &Settings) -> Option<String> {
+fn asked_for(meta: &BlockMeta, files: usize, settings: &Settings) -> Option<String> {
     if meta.max_time <= settings.min_time {
         return Some("it ends before --min-time".into());
     }
@@ -45,7 +45,7 @@ fn asked_for(meta: &Meta, files: usize, settings: &Settings) -> Option<String> {
         .then(|| format!("it was compacted (level {}), and those are not asked for", meta.level))
 }
 
-fn labels(meta: &Meta, settings: &Settings) -> Result<Labels, String> {
+fn labels(meta: &BlockMeta, settings: &Settings) -> Result<Labels, String> {
     let own = meta.thanos_labels.clone().unwrap_or_default();
     let clash = settings
         .labels

@@ -6,9 +6,9 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::{Item, Settings, holdings::Own};
 use crate::{
-    audit::{self, Issue, whole::Reader},
+    audit::{self, Issue, integrity::Reader},
     catalog::{self, Text},
-    lineage::{Namesake, namesake},
+    lineage::{Existing, existing},
     objstore::{self, Bucket, Comparison, Scope},
     shipper::Uploader,
     tsdb::{Block, BlockId, PinError, Pinned, PinnedFile},
@@ -68,20 +68,25 @@ async fn wrong(
     let Some(block) = &item.block else {
         return Ok(None);
     };
-    if let Text::Refused(error) = catalog::text(bucket.as_ref(), item.id).await? {
-        return Err(error);
-    }
-    let committed = match namesake(bucket.as_ref(), &block.meta, &item.labels).await? {
-        Namesake::Whole(committed) if committed.other_labels.is_none() => committed,
-        other => return Ok(Own::of(other, &item.labels).wrong()),
+    let committed = match existing(bucket.as_ref(), &block.meta, &item.labels).await? {
+        Existing::Complete(committed) if committed.other_labels.is_none() => committed,
+        other => {
+            // A meta.json that the store does not give says nothing about the block.
+            if matches!(other, Existing::Conflict(_))
+                && let Text::Refused(error) = catalog::read_text(bucket.as_ref(), item.id).await?
+            {
+                return Err(error);
+            }
+            return Ok(Own::of(other, &item.labels).wrong());
+        }
     };
     // Prometheus may remove a block that was sent; then it is read back and held against what the check found.
     let gone = matches!(Pinned::open(block), Err(PinError::Vanished));
     if !settings.full && !gone {
         return same_files(block, bucket).await;
     }
-    let held = audit::whole::look(bucket.as_ref(), &committed.meta).await?;
-    let issues = audit::whole::issues(item.id, &held);
+    let held = audit::integrity::list(bucket.as_ref(), &committed.meta).await?;
+    let issues = audit::integrity::issues(item.id, &held);
     if !issues.is_empty() {
         return Ok(Some(in_words(&issues)));
     }
@@ -90,8 +95,8 @@ async fn wrong(
         let why = "it was not checked here, so nothing is known to compare it with";
         return Ok((!gone).then(|| why.into()));
     };
-    let digests = match audit::whole::read_back(bucket, &committed.meta, &found.known.files, reader).await? {
-        Ok(digests) => digests,
+    let digests = match audit::integrity::read_back(bucket, &committed.meta, &found.known.files, reader).await? {
+        Ok(read) => read.digests,
         Err(issues) => return Ok(Some(in_words(&issues))),
     };
     let pairs = found.digests.iter().map(|own| {

@@ -20,7 +20,7 @@ struct Flag {
     /// Takes no value.
     switch: bool,
     /// A switch that is on unless it is turned off.
-    on_at_first: bool,
+    on_by_default: bool,
     /// May be repeated.
     list: bool,
     /// Valid without a command.
@@ -32,10 +32,10 @@ struct Flag {
 
 /// Whether a flag takes no value. One that is on unless it is turned off has an optional value in clap's definition.
 pub(super) fn is_switch(arg: &clap::Arg) -> bool {
-    !arg.get_action().takes_values() || is_on_at_first(arg)
+    !arg.get_action().takes_values() || is_on_by_default(arg)
 }
 
-fn is_on_at_first(arg: &clap::Arg) -> bool {
+fn is_on_by_default(arg: &clap::Arg) -> bool {
     arg.get_num_args()
         .is_some_and(|count| count.takes_values() && count.min_values() == 0)
 }
@@ -56,7 +56,7 @@ impl<'a> Spec<'a> {
                 let Some(long) = arg.get_long() else { continue };
                 let flag = flags.entry(long.to_owned()).or_insert_with(|| Flag {
                     switch: is_switch(arg),
-                    on_at_first: is_on_at_first(arg),
+                    on_by_default: is_on_by_default(arg),
                     list: matches!(arg.get_action(), clap::ArgAction::Append),
                     common: false,
                     short: arg.get_short(),
@@ -90,7 +90,7 @@ pub(super) fn commands(root: &clap::Command) -> Vec<(Vec<String>, &clap::Command
 
 /// A request to print something in place of running; of several the first counts, whatever stands around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum PrintRequest {
     /// The command `help`, with the commands that it names.
     HelpCommand(Vec<String>),
     HelpLong,
@@ -108,7 +108,7 @@ pub(super) struct Words {
     /// Flags in order: name, and value or (for a switch) whether it is on.
     flags: Vec<(String, Given)>,
     /// What to print in place of running.
-    pub(super) ask: Option<Ask>,
+    pub(super) request: Option<PrintRequest>,
     /// `--help` or `-h` was there.
     pub(super) help: bool,
     /// `--completion-bash` was there.
@@ -118,7 +118,7 @@ pub(super) struct Words {
     /// The first flag that was given twice though it is no list.
     pub(super) repeated: Option<String>,
     /// A flag that needs a command, and a command that has it.
-    pub(super) homeless: Option<(String, String)>,
+    pub(super) without_command: Option<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -278,12 +278,12 @@ impl<'a> Reader<'a> {
 
     fn word(&mut self, word: OsString, words: &mut Words) -> Result<(), String> {
         let text = word.to_string_lossy();
-        if let Some(Ask::HelpCommand(topics)) = &mut words.ask {
+        if let Some(PrintRequest::HelpCommand(topics)) = &mut words.request {
             topics.push(text.into_owned());
             return Ok(());
         }
         if words.command.is_empty() && text == "help" {
-            words.ask.get_or_insert(Ask::HelpCommand(Vec::new()));
+            words.request.get_or_insert(PrintRequest::HelpCommand(Vec::new()));
             return Ok(());
         }
         // What was reached is there: each word of it was found.
@@ -341,18 +341,18 @@ impl<'a> Reader<'a> {
             if self.tied.take().is_some() {
                 return Err(format!("--{name} takes no value: write --{name} or --no-{name}"));
             }
-            if ask(name, words) {
+            if record_print_request(name, words) {
                 return Ok(());
             }
         }
         let given = if flag.switch {
-            Given::Switch(on, flag.on_at_first)
+            Given::Switch(on, flag.on_by_default)
         } else {
             Given::Value(self.value(name)?)
         };
         if !flag.common {
             let command = flag.commands.first().cloned().unwrap_or_default();
-            words.homeless.get_or_insert_with(|| (name.to_owned(), command));
+            words.without_command.get_or_insert_with(|| (name.to_owned(), command));
         }
         if !flag.list && words.flags.iter().any(|(earlier, _)| earlier == name) {
             words.repeated.get_or_insert_with(|| name.to_owned());
@@ -369,9 +369,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Notes a switch that asks for something to be printed; false if `name` is none of those.
-fn ask(name: &str, words: &mut Words) -> bool {
-    let ask = match name {
+/// Records a switch that asks for something to be printed; false if `name` is none of those.
+fn record_print_request(name: &str, words: &mut Words) -> bool {
+    let request = match name {
         "help" => {
             words.help = true;
             return true;
@@ -380,14 +380,14 @@ fn ask(name: &str, words: &mut Words) -> bool {
             words.complete = true;
             return true;
         }
-        "version" => Ask::Version,
-        "help-long" => Ask::HelpLong,
-        "help-man" => Ask::HelpMan,
-        "completion-script-bash" => Ask::BashScript,
-        "completion-script-zsh" => Ask::ZshScript,
+        "version" => PrintRequest::Version,
+        "help-long" => PrintRequest::HelpLong,
+        "help-man" => PrintRequest::HelpMan,
+        "completion-script-bash" => PrintRequest::BashScript,
+        "completion-script-zsh" => PrintRequest::ZshScript,
         _ => return false,
     };
-    words.ask.get_or_insert(ask);
+    words.request.get_or_insert(request);
     true
 }
 
@@ -419,7 +419,7 @@ mod tests {
                 let long = arg.get_long().expect("every flag has a long name");
                 let (flag, what) = (&spec.flags[long], format!("--{long} of {path:?}"));
                 assert_eq!(flag.switch, is_switch(arg), "{what}");
-                assert_eq!(flag.on_at_first, is_on_at_first(arg), "{what}");
+                assert_eq!(flag.on_by_default, is_on_by_default(arg), "{what}");
                 assert_eq!(flag.list, matches!(arg.get_action(), clap::ArgAction::Append), "{what}");
                 assert_eq!(flag.short, arg.get_short(), "{what}");
                 if let Some(short) = arg.get_short() {
@@ -430,7 +430,7 @@ mod tests {
             }
         }
         assert!(seen > 150 && shorts.len() >= 3, "{seen} {shorts:?}");
-        let on: Vec<_> = spec.flags.iter().filter(|(_, flag)| flag.on_at_first).collect();
+        let on: Vec<_> = spec.flags.iter().filter(|(_, flag)| flag.on_by_default).collect();
         assert_eq!(on.len(), 1, "{on:?}");
         assert_eq!(on[0].0, "upload-compacted");
     }

@@ -9,10 +9,9 @@ use std::{
 };
 
 use super::{
-    flags::{BackfillSource, Bucket, Command, Common, Gaps, Selection, Sidecar, Tools, ToolsBucket},
+    flags::{BackfillSource, BlockTimes, Bucket, Command, Common, Gaps, Selection, Sidecar, Tools, ToolsBucket},
     value::InlineYaml,
 };
-use crate::model::duration::TimeOrDuration;
 
 /// Less than this, in bytes, and no call could be answered.
 const LEAST_MEMORY: u64 = 1 << 20;
@@ -24,11 +23,11 @@ pub(super) fn command(command: &Command) -> Vec<String> {
     match command {
         Command::Sidecar(flags) => sidecar(flags, &mut found),
         Command::Backfill(flags) => backfill(&flags.source, &mut found),
-        Command::Bucket(Bucket::Ls(flags)) => selection(&flags.selection, &mut found),
-        Command::Bucket(Bucket::Inspect(flags)) => selection(&flags.selection, &mut found),
-        Command::Bucket(Bucket::Verify(flags)) => selection(&flags.selection, &mut found),
+        Command::Bucket(Bucket::Ls(flags)) => selection(&flags.blocks.selection, &mut found),
+        Command::Bucket(Bucket::Inspect(flags)) => selection(&flags.blocks.selection, &mut found),
+        Command::Bucket(Bucket::Verify(flags)) => selection(&flags.blocks.selection, &mut found),
         Command::Bucket(Bucket::Gaps(flags)) => gaps(flags, &mut found),
-        Command::Restore(flags) => selection(&flags.selection, &mut found),
+        Command::Restore(flags) => selection(&flags.blocks.selection, &mut found),
         Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(_))) => {}
     }
     found.0
@@ -57,9 +56,9 @@ fn sidecar(flags: &Sidecar, found: &mut Findings) {
 }
 
 fn backfill(source: &BackfillSource, found: &mut Findings) {
-    times(source.min_time, source.max_time, found);
+    times(source.times, found);
     found.when(
-        set(&source.http_client, &source.http_client_file) && source.prometheus_url.is_none(),
+        set(&source.client.http_client, &source.client.http_client_file) && source.prometheus_url.is_none(),
         "--prometheus.http-client and --prometheus.http-client-file say how to ask a Prometheus: give \
          --prometheus.url, too"
             .to_owned(),
@@ -71,11 +70,18 @@ fn backfill(source: &BackfillSource, found: &mut Findings) {
 }
 
 fn selection(selection: &Selection, found: &mut Findings) {
-    times(selection.min_time, selection.max_time, found);
+    times(selection.times, found);
 }
 
 fn gaps(flags: &Gaps, found: &mut Findings) {
-    selection(&flags.selection, found);
+    selection(&flags.blocks.selection, found);
+    let now = now();
+    found.when(
+        flags
+            .until
+            .is_some_and(|until| until.resolve(now) <= flags.blocks.selection.times.min_time.resolve(now)),
+        "--until is not after --min-time: there is no time in between".to_owned(),
+    );
     found.when(
         flags.slot < SHORTEST_SLOT,
         "--slot must be at least 1s; blocks are 2h long unless Prometheus is told otherwise".to_owned(),
@@ -85,14 +91,18 @@ fn gaps(flags: &Gaps, found: &mut Findings) {
 /// Shorter slots are a mistake in the unit, and would be far too many.
 const SHORTEST_SLOT: Duration = Duration::from_secs(1);
 
-fn times(min: TimeOrDuration, max: TimeOrDuration, found: &mut Findings) {
-    // A clock that stands before 1970 is taken for 1970.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+fn times(times: BlockTimes, found: &mut Findings) {
+    let now = now();
     found.when(
-        min.resolve(now) > max.resolve(now),
+        times.min_time.resolve(now) > times.max_time.resolve(now),
         "--min-time is after --max-time: no block can be in between".to_owned(),
     );
+}
+
+/// The time (ms since 1970); a clock that stands before 1970 is taken for 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn common(flags: &Common, found: &mut Findings) {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Arg;
 
 use super::{
-    argv::{Ask, Words, find, is_switch},
+    argv::{PrintRequest, Words, find, is_switch},
     text::HELP,
 };
 
@@ -40,7 +40,7 @@ pub(super) fn candidates(root: &clap::Command, words: &Words, args: &[OsString])
     let last = given.pop().unwrap_or_default();
     let before = given.iter().rev().find(|word| *word != "=");
     let command = find(root, &words.command).unwrap_or(root);
-    if let Some(Ask::HelpCommand(topics)) = &words.ask {
+    if let Some(PrintRequest::HelpCommand(topics)) = &words.request {
         return continued(&last, after_help(root, topics, &last));
     }
     if let Some(flag) = before.and_then(|word| flag(command, word)) {

@@ -11,11 +11,11 @@ pub(super) struct Example {
 
 const SIDECAR: &[Example] = &[
     Example {
-        what: "Answer queries for the Prometheus next door, ship nothing",
+        what: "Answer queries for the local Prometheus, upload nothing",
         line: "narthex sidecar --prometheus.url=http://localhost:9090 --tsdb.path=/var/lib/prometheus",
     },
     Example {
-        what: "Ship its blocks, too",
+        what: "Upload its blocks, too",
         line: "narthex sidecar --tsdb.path=/var/lib/prometheus --objstore.config-file=bucket.yaml",
     },
 ];
@@ -30,7 +30,7 @@ const BACKFILL: &[Example] = &[
         line: "narthex backfill --path=blocks --label=cluster=eu --objstore.config-file=bucket.yaml --verify=full",
     },
     Example {
-        what: "Send the blocks of a running Prometheus, with its external labels, without filling the line",
+        what: "Send the blocks of a running Prometheus, with its external labels, at no more than 20 MiB a second",
         line: "narthex backfill --path=/var/lib/prometheus --prometheus.url=http://localhost:9090 \\\n  \
                --objstore.config-file=bucket.yaml --max-rate=20MiB",
     },
@@ -80,6 +80,10 @@ const GAPS: &[Example] = &[
     Example {
         what: "What is missing, in slots of two hours",
         line: "narthex bucket gaps --objstore.config-file=bucket.yaml",
+    },
+    Example {
+        what: "The same up to now, in a bucket that is still written to",
+        line: "narthex bucket gaps --objstore.config-file=bucket.yaml --until=now",
     },
     Example {
         what: "The days of January of one cluster, for a program",
@@ -153,10 +157,13 @@ pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
         (0, good),
         (
             1,
-            "failed: the bucket, the disk, the configuration, or a mistake on the command line",
+            "failed: the bucket, the disk, the configuration, the command line, or a second signal",
         ),
-        (2, "a bad value on the command line"),
+        (
+            2,
+            "a bad value on the command line, or a flag that is missing or given twice",
+        ),
         (3, found),
-        (4, "cut by a signal; run it again to go on"),
+        (4, "interrupted by a signal; run it again to continue"),
     ])
 }

@@ -6,13 +6,13 @@
 mod backfill;
 mod bucket;
 mod command;
+mod prometheus;
 mod restore;
 mod store;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use url::Url;
 
 use super::{
     content::{ContentError, Env, content},
@@ -21,8 +21,12 @@ use super::{
 use crate::model::{Label, Labels};
 
 pub use backfill::{Backfill, BackfillSource, Proof, Transfer, UploadBlocks};
-pub use bucket::{Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, Selection, Verify};
+pub use bucket::{
+    BlockTimes, BucketBlocks, Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, ResultFormat,
+    Selection, TimeLimit, Verify,
+};
 pub use command::{Bucket, Command, Tools, ToolsBucket};
+pub use prometheus::{Prometheus, PrometheusClient};
 pub use restore::Restore;
 pub use store::Store;
 
@@ -38,7 +42,7 @@ pub struct Sidecar {
     /// The gRPC server.
     #[command(flatten)]
     pub grpc: Grpc,
-    /// The Prometheus next door.
+    /// The Prometheus that narthex runs beside.
     #[command(flatten)]
     pub prometheus: Prometheus,
     /// Its data directory.
@@ -110,7 +114,7 @@ pub struct Common {
 #[command(next_help_heading = "HTTP")]
 #[group(skip)]
 pub struct Http {
-    /// Serve metrics and probes here
+    /// Address to serve metrics and probes on
     ///
     /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6.
     #[arg(
@@ -138,7 +142,7 @@ pub struct Http {
 #[command(next_help_heading = "gRPC")]
 #[group(skip)]
 pub struct Grpc {
-    /// Serve the StoreAPI here, once Prometheus' external labels are known
+    /// Address to serve the StoreAPI on, once Prometheus' external labels are known
     ///
     /// A missing host, or one of only zeros, means every interface, IPv4 and IPv6.
     #[arg(
@@ -224,81 +228,6 @@ impl Grpc {
     }
 }
 
-/// The Prometheus next door.
-#[derive(Args, Clone, Debug, PartialEq)]
-#[command(next_help_heading = "Prometheus")]
-#[group(skip)]
-pub struct Prometheus {
-    /// Where Prometheus answers; a path prefix is kept
-    #[arg(
-        long = "prometheus.url", value_name = "url", value_parser = value::url,
-        default_value = "http://localhost:9090"
-    )]
-    pub url: Url,
-
-    /// After this time without external labels, say so as an error; shipping still starts once they appear
-    #[arg(
-        long = "prometheus.ready_timeout", value_name = "duration", value_parser = value::go_duration,
-        default_value = "10m"
-    )]
-    pub ready_timeout: Duration,
-
-    /// How often Prometheus is asked for its labels and flags
-    ///
-    /// Must be above 0.
-    #[arg(
-        long = "prometheus.get_config_interval", value_name = "duration", value_parser = value::go_duration,
-        default_value = "30s"
-    )]
-    pub get_config_interval: Duration,
-
-    /// How long one such question may take
-    ///
-    /// Must be above 0.
-    #[arg(
-        long = "prometheus.get_config_timeout", value_name = "duration", value_parser = value::go_duration,
-        default_value = "30s"
-    )]
-    pub get_config_timeout: Duration,
-
-    /// Passwords, TLS and proxy for talking to Prometheus, as YAML
-    ///
-    /// Environment variables in it are not replaced.
-    #[arg(
-        long = "prometheus.http-client", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
-        hide_default_value = true
-    )]
-    pub http_client: InlineYaml,
-
-    /// File with passwords, TLS and proxy for talking to Prometheus
-    #[arg(long = "prometheus.http-client-file", value_name = "file", value_parser = value::path_parser())]
-    pub http_client_file: Option<PathBuf>,
-
-    /// Set this external label over those of Prometheus; may be repeated (narthex' own)
-    ///
-    /// The value may stand in double quotes. A label set here wins over one of the same name in Prometheus'
-    /// configuration.
-    #[arg(long = "label", value_name = "name=value", value_parser = value::label)]
-    pub label: Vec<Label>,
-}
-
-impl Prometheus {
-    /// The YAML of `--prometheus.http-client` or its file, empty if neither is given; variables are not replaced.
-    pub fn http_client(&self) -> Result<String, ContentError> {
-        content(
-            "prometheus.http-client",
-            self.http_client.as_str(),
-            self.http_client_file.as_deref(),
-            None,
-        )
-    }
-
-    /// The labels of `--label`, to be laid over those of Prometheus.
-    pub fn labels(&self) -> Labels {
-        Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))
-    }
-}
-
 /// The data directory.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Blocks")]
@@ -319,9 +248,9 @@ pub struct Objstore {
     /// $(NAME) is replaced by the environment variable NAME, which must be set.
     #[arg(
         id = "objstore.config", long = "objstore.config", value_name = "yaml",
-        value_parser = value::inline_yaml, default_value = "", hide_default_value = true
+        value_parser = value::inline_yaml
     )]
-    pub config: InlineYaml,
+    pub config: Option<InlineYaml>,
 
     /// File that describes the bucket; without one nothing is shipped
     ///
@@ -338,10 +267,23 @@ impl Objstore {
     pub fn content(&self, env: &Env<'_>) -> Result<String, ContentError> {
         content(
             "objstore.config",
-            self.config.as_str(),
+            self.config.as_ref().map_or("", InlineYaml::as_str),
             self.config_file.as_deref(),
             Some(env),
         )
+    }
+
+    /// Which of the flags was given, with the name of the file and without the YAML, even if there is nothing in it;
+    /// `None` if neither was.
+    pub fn given(&self) -> Option<String> {
+        match (&self.config_file, &self.config) {
+            (Some(file), _) if !file.as_os_str().is_empty() => {
+                Some(format!("--objstore.config-file={}", file.display()))
+            }
+            (_, Some(_)) => Some("--objstore.config".to_owned()),
+            (Some(_), None) => Some("--objstore.config-file".to_owned()),
+            (None, None) => None,
+        }
     }
 }
 
@@ -364,7 +306,7 @@ pub struct Shipper {
     #[arg(long = "shipper.allow-out-of-order-uploads", hide = true)]
     pub allow_out_of_order_uploads: bool,
 
-    /// Without effect: a broken block never holds the others up
+    /// Without effect: a broken block never delays the others
     #[arg(long = "shipper.skip-corrupted-blocks", hide = true)]
     pub skip_corrupted_blocks: bool,
 
@@ -461,3 +403,8 @@ pub struct Reloader {
 const MIN_TIME: &str = "0000-01-01T00:00:00Z";
 /// The default of every `--max-time`: the end of the year 9999.
 const MAX_TIME: &str = "9999-12-31T23:59:59Z";
+
+/// The labels of the flag `--label`, which may be repeated.
+fn label_set(flags: &[Label]) -> Labels {
+    Labels::from_pairs(flags.iter().map(|label| (&*label.name, &*label.value)))
+}

@@ -142,7 +142,9 @@ pub(super) fn inline_yaml(text: &str) -> Result<InlineYaml, ValueError> {
 
 /// Where a server listens: a host or nothing, and a port number.
 ///
-/// As with Thanos, every way to write "all interfaces" (`:10902`, `0.0.0.0:10902`, `[::]:10902`) means IPv6 and IPv4.
+/// The syntax is that of Go: a host may stand in brackets whatever it is (the Prometheus Operator writes
+/// `[127.0.0.1]:10901`), and must if there is a colon in it. As with Thanos, every way to write "all interfaces" (`:10902`,
+/// `0.0.0.0:10902`, `[::]:10902`) means IPv6 and IPv4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     host: Host,
@@ -154,11 +156,14 @@ enum Host {
     All,
     V4(Ipv4Addr),
     V6(Ipv6Addr),
+    /// An address that holds on one link only, and the interface of that link, by its name or its number.
+    Link(Ipv6Addr, String),
     Name(String),
 }
 
 impl Address {
-    /// Reads `host:port`, `:port`, `1.2.3.4:port` or `[v6]:port`; port 0 lets the system choose one.
+    /// Reads `host:port`, `:port` or `[host]:port`, the host being a name, an IPv4 address or, in brackets, an IPv6 address
+    /// with or without a zone; port 0 lets the system choose one.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let Some((host, port)) = text.rsplit_once(':') else {
             return error(format!(
@@ -190,6 +195,7 @@ impl Address {
             Host::All => format!("[::]:{port}"),
             Host::V4(ip) => format!("{ip}:{port}"),
             Host::V6(ip) => format!("[{ip}]:{port}"),
+            Host::Link(ip, zone) => format!("[{ip}%{zone}]:{port}"),
             Host::Name(name) => format!("{name}:{port}"),
         }
     }
@@ -202,20 +208,16 @@ impl Address {
 
 impl Host {
     fn parse(host: &str, whole: &str) -> Result<Self, ValueError> {
-        if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            return match inner.parse::<Ipv6Addr>() {
-                Ok(ip) if ip.is_unspecified() => Ok(Self::All),
-                Ok(ip) => Ok(Self::V6(ip)),
-                Err(_) => error(format!(
-                    "{inner:?} in {whole:?} is no IPv6 address (zones are not supported)"
-                )),
-            };
-        }
-        if host.contains([':', '[', ']']) {
-            return error(format!(
-                "{whole:?} has too many colons, write an IPv6 address as [::1]:10902"
-            ));
-        }
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(inner) if inner.contains(':') => return Self::v6(inner, whole),
+            Some(inner) => inner,
+            None if host.contains(':') => {
+                return error(format!(
+                    "{whole:?} has too many colons, write an IPv6 address as [::1]:10902"
+                ));
+            }
+            None => host,
+        };
         match host.parse::<Ipv4Addr>() {
             Ok(ip) if ip.is_unspecified() => Ok(Self::All),
             Ok(ip) => Ok(Self::V4(ip)),
@@ -224,6 +226,30 @@ impl Host {
                 error(format!("{host:?} in {whole:?} is no host name"))
             }
             Err(_) => Ok(Self::Name(host.to_owned())),
+        }
+    }
+
+    fn v6(text: &str, whole: &str) -> Result<Self, ValueError> {
+        let (ip, zone) = match text.split_once('%') {
+            Some((ip, zone)) => (ip, Some(zone)),
+            None => (text, None),
+        };
+        // The kernel gives interfaces such names.
+        let is_interface = |zone: &str| {
+            (1..16).contains(&zone.len()) && zone.bytes().all(|c| c.is_ascii_graphic() && !b"/[]%".contains(&c))
+        };
+        match (ip.parse::<Ipv6Addr>(), zone) {
+            (Err(_), _) => error(format!("{ip:?} in {whole:?} is no IPv6 address")),
+            (Ok(_), Some(zone)) if !is_interface(zone) => error(format!(
+                "{zone:?} in {whole:?} is no name of a network interface, expected an address such as [fe80::1%eth0]:10902"
+            )),
+            (Ok(ip), Some(zone)) => Ok(Self::Link(ip, zone.to_owned())),
+            (Ok(ip), None) => Ok(match ip.to_ipv4_mapped() {
+                Some(ip) if ip.is_unspecified() => Self::All,
+                Some(ip) => Self::V4(ip),
+                None if ip.is_unspecified() => Self::All,
+                None => Self::V6(ip),
+            }),
         }
     }
 }
@@ -244,18 +270,48 @@ pub(super) fn prometheus_duration(text: &str) -> Result<Duration, DurationError>
     duration::parse_prometheus(text)
 }
 
+/// A moment as the other flags take it, or `now`.
+pub(super) fn until(text: &str) -> Result<TimeOrDuration, DurationError> {
+    match text {
+        "now" => Ok(TimeOrDuration::FromNow(0)),
+        _ => TimeOrDuration::parse(text),
+    }
+}
+
 pub(super) fn time_or_duration(text: &str) -> Result<TimeOrDuration, DurationError> {
     TimeOrDuration::parse(text)
 }
 
+/// A URL of HTTP. Brackets around an IPv4 address or a name are taken off, as in an [`Address`].
 pub(super) fn url(text: &str) -> Result<Url, ValueError> {
     let hint = "expected a URL such as http://localhost:9090";
-    match Url::parse(text) {
+    if host_in_brackets(text).is_some_and(|host| host.contains(':') && host.contains('%')) {
+        return error(format!(
+            "{hint}: an IPv6 address with a zone cannot stand in a URL, give a name or another address"
+        ));
+    }
+    match Url::parse(&without_brackets(text)) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
             error(format!("{hint}, starting with http:// or https://"))
         }
         Ok(url) => Ok(url),
         Err(cause) => error(format!("{hint}: {cause}")),
+    }
+}
+
+/// What stands in brackets where a URL has its host.
+fn host_in_brackets(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    Some(host.strip_prefix('[')?.split_once(']')?.0)
+}
+
+/// The URL without brackets around a host that is no IPv6 address.
+fn without_brackets(url: &str) -> String {
+    match host_in_brackets(url) {
+        Some(host) if !host.is_empty() && !host.contains(':') => url.replacen(&format!("[{host}]"), host, 1),
+        _ => url.to_owned(),
     }
 }
 
@@ -344,6 +400,17 @@ mod tests {
             ("localhost:10902", "localhost:10902", None),
             ("127.0.0.1:0", "127.0.0.1:0", None),
             ("[::1]:10902", "[::1]:10902", None),
+            // Go's brackets hold any host; the Prometheus Operator writes them around an IPv4 address.
+            ("[127.0.0.1]:10901", "127.0.0.1:10901", None),
+            ("[localhost]:10901", "localhost:10901", None),
+            ("[]:10901", "[::]:10901", Some("0.0.0.0:10901")),
+            ("[0.0.0.0]:10901", "[::]:10901", Some("0.0.0.0:10901")),
+            ("[0:0:0:0:0:0:0:0]:10901", "[::]:10901", Some("0.0.0.0:10901")),
+            ("[::ffff:0.0.0.0]:10901", "[::]:10901", Some("0.0.0.0:10901")),
+            ("[::ffff:127.0.0.1]:10901", "127.0.0.1:10901", None),
+            ("[fe80::1%eth0]:10901", "[fe80::1%eth0]:10901", None),
+            ("[fe80::1%2]:10901", "[fe80::1%2]:10901", None),
+            ("[fe80::1%br-0.7@x]:10901", "[fe80::1%br-0.7@x]:10901", None),
         ];
         for (text, socket, fallback) in table {
             let address = Address::parse(text).unwrap();
@@ -363,12 +430,47 @@ mod tests {
             "host:+80",
             "::1:80",
             "[::1:80",
-            "[x]:1",
             "h:70000",
             "a b:1",
+            "::1%lo:80",
+            "[127.0.0.1:80",
+            "127.0.0.1]:80",
+            "[127.0.0.1]80",
+            "[127.0.0.1]",
+            "[127.0.0.1]:",
+            "[[::1]]:80",
+            "[a:b]:80",
+            "[a%b]:80",
+            "[fe80::1%]:80",
+            "[fe80::1%a b]:80",
+            "[fe80::1%a%b]:80",
+            "[::1]:80:90",
         ];
         for text in bad {
             assert!(Address::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_in_brackets_is_the_host_in_a_url_too() {
+        for (text, url_is) in [
+            ("http://[127.0.0.1]:9090/x", "http://127.0.0.1:9090/x"),
+            ("http://[localhost]:9090", "http://localhost:9090/"),
+            ("https://u:p@[127.0.0.1]/[1]", "https://u:p@127.0.0.1/[1]"),
+            ("http://[::1]:9090", "http://[::1]:9090/"),
+            ("http://localhost:9090/[a]", "http://localhost:9090/[a]"),
+        ] {
+            assert_eq!(url(text).unwrap().as_str(), url_is, "{text}");
+        }
+        let zone = url("http://[fe80::1%25eth0]:9090").unwrap_err().to_string();
+        assert!(zone.contains("a zone cannot stand in a URL"), "{zone}");
+        for text in [
+            "http://[]:9090",
+            "http://[a:b]:9090",
+            "http://[127.0.0.1:9090",
+            "http://127.0.0.1]:9090",
+        ] {
+            assert!(url(text).is_err(), "{text}");
         }
     }
 

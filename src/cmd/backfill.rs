@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tokio_util::sync::CancellationToken;
 
-use self::report::{Outcome as Said, Report};
+use self::report::{Outcome as Ended, Report};
 use super::{
+    job::{self, Completion, OpenBucket},
     progress::Progress,
-    single::{self, End, Store},
 };
 use crate::{
-    audit::whole::Reader,
+    audit::integrity::Reader,
     backfill::{Apply, Decision, Gauge, Item, Overlaps, Plan, Settings, plan, prove},
     cli,
     model::Labels,
@@ -30,7 +30,7 @@ const PROMETHEUS: Duration = Duration::from_secs(30);
 
 /// What is to be done beside what the settings say.
 #[derive(Debug)]
-struct Order {
+struct Task {
     settings: Settings,
     dry_run: bool,
     json: bool,
@@ -38,12 +38,12 @@ struct Order {
 }
 
 pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
-    let store = single::open(&flags.objstore, flags.transfer.concurrency, flags.transfer.max_rate).await?;
-    single::run(&store, |stop| async {
+    let store = job::open(&flags.objstore, flags.transfer.concurrency, flags.transfer.max_rate).await?;
+    job::run(&store, |stop| async {
         let labels = labels(&flags.source).await?;
         let now = jiff::Timestamp::now().as_millisecond();
         let source = flags.source;
-        let order = Order {
+        let task = Task {
             settings: Settings {
                 path: source.path,
                 labels,
@@ -52,33 +52,35 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
                     true => Overlaps::Send,
                     false => Overlaps::Refuse,
                 },
+                allow_index_issues: source.allow_index_issues,
                 upload_compacted: source.upload_compacted,
-                min_time: source.min_time.resolve(now),
-                max_time: source.max_time.resolve(now),
+                min_time: source.times.min_time.resolve(now),
+                max_time: source.times.max_time.resolve(now),
                 sha256: source.hash_func == cli::HashFunc::Sha256,
                 source: "bucket.upload".to_owned(),
                 threads: threads(),
                 full: flags.verify == cli::Proof::Full,
             },
             dry_run: flags.dry_run,
-            json: flags.output == cli::Output::Json,
+            json: flags.result.output == cli::Output::Json,
             requests_at_once: flags.transfer.concurrency,
         };
-        carry_out(order, &store, stop).await
+        execute(task, &store, stop).await
     })
     .await
 }
 
 pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
     let requests_at_once = flags.requests_at_once();
-    let store = single::open(&flags.objstore, requests_at_once, 0).await?;
-    let order = Order {
+    let store = job::open(&flags.objstore, requests_at_once, 0).await?;
+    let task = Task {
         settings: Settings {
             labels: flags.labels(),
             path: flags.path,
             // As Thanos has it: the flag wins, and blocks cut from the head may overlap.
             accept_label_change: true,
             overlaps: Overlaps::RefuseCompacted,
+            allow_index_issues: false,
             upload_compacted: flags.upload_compacted,
             min_time: i64::MIN,
             max_time: i64::MAX,
@@ -91,7 +93,7 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
         json: false,
         requests_at_once,
     };
-    single::run(&store, |stop| carry_out(order, &store, stop)).await
+    job::run(&store, |stop| execute(task, &store, stop)).await
 }
 
 /// One thread for each file that is checked, and as many files at once as there are cores.
@@ -104,9 +106,15 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
     let Some(url) = &source.prometheus_url else {
         return Ok(source.labels());
     };
-    let http = HttpClientConfig::parse(&source.http_client()?)
+    let yaml = source.client.yaml()?;
+    super::warn_if_empty(
+        "prometheus.http-client-file",
+        source.client.http_client_file.as_deref(),
+        &yaml,
+    );
+    let http = HttpClientConfig::parse(&yaml)
         .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
-    for warning in http.warnings() {
+    for warning in Client::warnings(url, &http) {
         tracing::warn!(warning, "configuration of the client for Prometheus");
     }
     let client =
@@ -122,9 +130,9 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
 }
 
 /// Plans, and unless that is all that is wanted, applies and verifies.
-async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Result<End> {
+async fn execute(task: Task, store: &OpenBucket, stop: CancellationToken) -> Result<Completion> {
     let begun = Instant::now();
-    let mut report = Report::new(&order.settings.path, order.dry_run);
+    let mut report = Report::new(&task.settings.path, task.dry_run);
     let gauge = Gauge::default();
     let planned = {
         let (due, read) = (Arc::clone(&gauge.due), Arc::clone(&gauge.read));
@@ -136,47 +144,53 @@ async fn carry_out(order: Order, store: &Store, stop: CancellationToken) -> Resu
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            planned = plan(&order.settings, &store.bucket, &gauge) => Some(planned?),
+            planned = plan(&task.settings, &store.bucket, &gauge) => Some(planned?),
         }
     };
     let Some(plan) = planned else {
-        report.outcome = Said::Cut;
-        report.print(order.json)?;
-        return Ok(End::Cut);
+        report.outcome = Ended::Cut;
+        report.print(task.json)?;
+        return Ok(Completion::Interrupted);
     };
-    report.planned(&plan, &store.bucket, begun.elapsed());
-    if !order.json {
-        super::show::print(&report.plan_as_text())?;
+    report.record_plan(&plan, &store.bucket, begun.elapsed());
+    if !task.json {
+        super::output::print(&report.plan_as_text())?;
     }
-    if !order.dry_run {
-        apply(&order, &plan, store, &stop, &mut report).await?;
+    if !task.dry_run {
+        apply(&task, &plan, store, &stop, &mut report).await?;
     }
     report.conclude();
-    report.print(order.json)?;
+    report.print(task.json)?;
     match report.outcome {
-        Said::AllThere => Ok(End::Good),
-        Said::SomeRefused | Said::SomeUnreadable => Ok(End::Findings),
-        Said::Cut => Ok(End::Cut),
-        Said::Failed => bail!(
-            "{}; what was sent stays, and running it again goes on from there",
+        Ended::AllThere => Ok(Completion::Clean),
+        Ended::SomeRefused | Ended::SomeUnreadable => Ok(Completion::WithFindings),
+        Ended::Cut => Ok(Completion::Interrupted),
+        Ended::Failed => bail!(
+            "{}; what was uploaded stays: run it again to continue",
             report.failure()
         ),
     }
 }
 
-async fn apply(order: &Order, plan: &Plan, store: &Store, stop: &CancellationToken, report: &mut Report) -> Result<()> {
+async fn apply(
+    task: &Task,
+    plan: &Plan,
+    store: &OpenBucket,
+    stop: &CancellationToken,
+    report: &mut Report,
+) -> Result<()> {
     let begun = Instant::now();
-    let before = store.pace.sent();
+    let before = store.rate_limit.sent();
     let due = plan.to_send().map(|item| item.bytes).sum();
     let applied = {
-        let pace = store.pace.clone();
-        let _progress = Progress::start(move || due, move || pace.sent() - before, "sending");
+        let rate_limit = store.rate_limit.clone();
+        let _progress = Progress::start(move || due, move || rate_limit.sent() - before, "sending");
         let sent = |item: &Item| tracing::info!(block = %item.id, bytes = item.bytes, labels = %item.labels, "block is durable");
-        Apply::new(&order.settings, &store.bucket).run(plan, stop, sent).await
+        Apply::new(&task.settings, &store.bucket).run(plan, stop, sent).await
     };
-    report.applied(&applied, store.pace.sent() - before, begun.elapsed());
+    report.record_uploads(&applied, store.rate_limit.sent() - before, begun.elapsed());
     if stop.is_cancelled() {
-        report.outcome = Said::Cut;
+        report.outcome = Ended::Cut;
         return Ok(());
     }
     let there: Vec<&Item> = plan
@@ -189,9 +203,9 @@ async fn apply(order: &Order, plan: &Plan, store: &Store, stop: &CancellationTok
         .collect();
     let begun = Instant::now();
     let proven = {
-        let reader = Reader::new(order.requests_at_once);
+        let reader = Reader::new(task.requests_at_once);
         let read = Arc::clone(&reader.read);
-        let due = match order.settings.full {
+        let due = match task.settings.full {
             true => there.iter().map(|item| item.bytes).sum(),
             false => 0,
         };
@@ -199,13 +213,13 @@ async fn apply(order: &Order, plan: &Plan, store: &Store, stop: &CancellationTok
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            proven = prove(&there, &order.settings, &store.bucket, &reader) => Some(proven),
+            proven = prove(&there, &task.settings, &store.bucket, &reader) => Some(proven),
         }
     };
     match proven {
-        None => report.outcome = Said::Cut,
-        Some(Ok(proven)) => report.proven(&proven, order.settings.full, begun.elapsed()),
-        Some(Err(error)) => report.not_proven(&error),
+        None => report.outcome = Ended::Cut,
+        Some(Ok(proven)) => report.record_proof(&proven, task.settings.full, begun.elapsed()),
+        Some(Err(error)) => report.record_proof_failure(&error),
     }
     Ok(())
 }

@@ -12,43 +12,43 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-use self::scan::{Wanted, limited};
+use self::scan::{Wanted, with_time_limit};
 use super::{
-    show,
-    single::{self, End},
+    job::{self, Completion},
+    output,
 };
-use crate::{audit::whole::Reader, cli, ops::supervisor::Outcome};
+use crate::{audit::integrity::Reader, cli, ops::supervisor::Outcome};
 
 /// Requests with a body that run at once where no flag says how many.
 const AT_ONCE: usize = 16;
 
 pub(super) async fn ls(flags: cli::Ls) -> Result<Outcome> {
-    let wanted = Wanted::new(flags.selection, now());
-    let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
+    let wanted = Wanted::new(flags.blocks.selection, now());
+    let store = job::open(&flags.blocks.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
         let list = ls::list(bucket, wanted, flags.exclude_delete, flags.output);
-        printed(limited(&token, flags.timeout, list).await?)
+        print_result(with_time_limit(&token, flags.limit.timeout, list).await?)
     };
-    single::run(&store, job).await
+    job::run(&store, job).await
 }
 
 pub(super) async fn inspect(flags: cli::Inspect) -> Result<Outcome> {
-    let wanted = Wanted::new(flags.selection, now());
-    let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
+    let wanted = Wanted::new(flags.blocks.selection, now());
+    let store = job::open(&flags.blocks.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted) = (&*store.bucket, &wanted);
     let job = async |token| {
         let table = inspect::table(bucket, wanted, &flags.sort_by, flags.output);
-        printed(limited(&token, flags.timeout, table).await?)
+        print_result(with_time_limit(&token, flags.limit.timeout, table).await?)
     };
-    single::run(&store, job).await
+    job::run(&store, job).await
 }
 
 pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
     let now = now();
-    let wanted = Wanted::new(flags.selection, now);
+    let wanted = Wanted::new(flags.blocks.selection, now);
     let (at_once, max_rate) = (flags.transfer.concurrency, flags.transfer.max_rate);
-    let store = single::open(&flags.objstore, at_once, max_rate).await?;
+    let store = job::open(&flags.blocks.objstore, at_once, max_rate).await?;
     let task = verify::Task {
         bucket: &store.bucket,
         wanted: &wanted,
@@ -58,45 +58,49 @@ pub(super) async fn verify(flags: cli::Verify) -> Result<Outcome> {
     };
     let job = async |token| {
         let (report, end) = verify::verify(&task, &token).await;
-        show::print(&match flags.output {
+        output::print(&match flags.result.output {
             cli::Output::Text => report.text(),
-            cli::Output::Json => show::json(&report.json())?,
+            cli::Output::Json => output::json(&report.json())?,
         })?;
         end?;
         Ok(match (report.complete, report.is_good()) {
-            (false, _) => End::Cut,
-            (true, true) => End::Good,
-            (true, false) => End::Findings,
+            (false, _) => Completion::Interrupted,
+            (true, true) => Completion::Clean,
+            (true, false) => Completion::WithFindings,
         })
     };
-    single::run(&store, job).await
+    job::run(&store, job).await
 }
 
 pub(super) async fn gaps(flags: cli::Gaps) -> Result<Outcome> {
     let now = now();
-    let wanted = Wanted::new(flags.selection.clone(), now);
+    let wanted = Wanted::new(flags.blocks.selection.clone(), now);
     let rules = gaps::rules(&flags, &wanted, now);
-    let store = single::open(&flags.objstore, AT_ONCE, 0).await?;
+    let store = job::open(&flags.blocks.objstore, AT_ONCE, 0).await?;
     let (bucket, wanted, rules) = (&*store.bucket, &wanted, &rules);
     let job = async |token| {
-        let report = limited(&token, Duration::ZERO, gaps::gaps(bucket, wanted, rules)).await?;
-        let Some(report) = report else { return Ok(End::Cut) };
-        show::print(&match flags.output {
+        let report = with_time_limit(&token, Duration::ZERO, gaps::gaps(bucket, wanted, rules)).await?;
+        let Some(report) = report else {
+            return Ok(Completion::Interrupted);
+        };
+        output::print(&match flags.result.output {
             cli::Output::Text => report.text(),
-            cli::Output::Json => show::json(&report.json())?,
+            cli::Output::Json => output::json(&report.json())?,
         })?;
         Ok(match report.is_good() {
-            true => End::Good,
-            false => End::Findings,
+            true => Completion::Clean,
+            false => Completion::WithFindings,
         })
     };
-    single::run(&store, job).await
+    job::run(&store, job).await
 }
 
 /// Prints what was found out; without it a signal came first.
-fn printed(found: Option<(String, End)>) -> Result<End> {
-    let Some((text, end)) = found else { return Ok(End::Cut) };
-    show::print(&text)?;
+fn print_result(found: Option<(String, Completion)>) -> Result<Completion> {
+    let Some((text, end)) = found else {
+        return Ok(Completion::Interrupted);
+    };
+    output::print(&text)?;
     Ok(end)
 }
 

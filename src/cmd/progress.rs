@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::show;
+use super::output;
 
 /// How often a person sees something new.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -74,7 +74,11 @@ fn line(moved: u64, total: u64, elapsed: Duration) -> String {
     let moved = moved.min(total);
     let rate = moved as f64 / elapsed.as_secs_f64().max(0.001);
     let percent = moved * 100 / total.max(1);
-    let (there, all, pace) = (show::size(moved), show::size(total), show::size(rate as u64));
+    let (there, all, pace) = (
+        output::byte_size(moved),
+        output::byte_size(total),
+        output::byte_size(rate as u64),
+    );
     let rest = match rate as u64 {
         0 => "?".to_owned(),
         _ => duration((total - moved) as f64 / rate),

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::report::{Planned, Report};
 use super::{
+    job::{self, Completion, OpenBucket},
+    output,
     progress::Progress,
-    show,
-    single::{self, End, Store},
 };
 use crate::{
     cli::{self, Output},
@@ -24,29 +24,29 @@ use crate::{
 
 pub(super) async fn restore(flags: cli::Restore) -> Result<Outcome> {
     let transfer = &flags.transfer;
-    let store = single::open(&flags.objstore, transfer.concurrency, transfer.max_rate).await?;
+    let store = job::open(&flags.blocks.objstore, transfer.concurrency, transfer.max_rate).await?;
     // Before the bucket is read, which may take a while.
     Target::look(&flags.to)?;
-    single::run(&store, |token| job(&flags, &store, token)).await
+    job::run(&store, |token| run(&flags, &store, token)).await
 }
 
-async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> Result<End> {
+async fn run(flags: &cli::Restore, store: &OpenBucket, token: CancellationToken) -> Result<Completion> {
     let begun = Instant::now();
     let now = jiff::Timestamp::now().as_millisecond();
-    let selection = &flags.selection;
+    let selection = &flags.blocks.selection;
     let wanted = Wanted {
         selectors: selection.selector.clone(),
-        min_time: selection.min_time.resolve(now),
-        max_time: selection.max_time.resolve(now),
+        min_time: selection.times.min_time.resolve(now),
+        max_time: selection.times.max_time.resolve(now),
     };
     let Some(found) = token.run_until_cancelled(find(store, &wanted)).await else {
-        tracing::warn!("cut while the bucket was read; nothing was restored");
-        return Ok(End::Cut);
+        tracing::warn!("interrupted while the bucket was read; nothing was restored");
+        return Ok(Completion::Interrupted);
     };
     let (found, unreadable) = found?;
     let planned = Planned::new(found, unreadable, flags.skip_downsampled);
-    if flags.output == Output::Text {
-        show::print(&planned.text())?;
+    if flags.result.output == Output::Text {
+        output::print(&planned.text())?;
     }
     let applied = match planned.plan() {
         Some(plan) if !flags.dry_run => Some(apply(flags, store, plan, &token).await?),
@@ -58,33 +58,33 @@ async fn job(flags: &cli::Restore, store: &Store, token: CancellationToken) -> R
         dry_run: flags.dry_run,
         planned: &planned,
         applied: applied.as_ref(),
-        fetched: store.pace.received(),
+        fetched: store.rate_limit.received(),
         took: begun.elapsed(),
         now,
     };
-    match flags.output {
-        Output::Text => show::print(&report.text())?,
-        Output::Json => show::print(&format!("{:#}\n", report.json()))?,
+    match flags.result.output {
+        Output::Text => output::print(&report.text())?,
+        Output::Json => output::print(&format!("{:#}\n", report.json()))?,
     }
     report.end()
 }
 
 /// Reads what the bucket holds, and decides; how many blocks could not be judged.
-async fn find(store: &Store, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, u64)> {
+async fn find(store: &OpenBucket, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, u64)> {
     let bucket = &*store.bucket;
     let mut survey = restore::survey(bucket, wanted).await?;
     for (block, why) in &survey.unreadable {
-        tracing::warn!(%block, why, "passed over: its meta.json is of no use, so that nobody knows whose block it is");
+        tracing::warn!(%block, why, "leaving out a block whose meta.json cannot be used: its labels are not known");
     }
     if survey.unreadable_total > 0 || survey.partial > 0 {
         let (unreadable, partial) = (survey.unreadable_total, survey.partial);
         tracing::warn!(
             unreadable,
             partial,
-            "the bucket holds what is no block, or not yet; it was passed over"
+            "left out blocks of the bucket without a meta.json that can be used"
         );
     }
-    let labels = match plan::sole_set(&survey) {
+    let labels = match survey.sole_set() {
         Ok(labels) => labels,
         Err(refusal) => return Ok((Err(refusal), survey.unreadable_total)),
     };
@@ -93,12 +93,12 @@ async fn find(store: &Store, wanted: &Wanted) -> Result<(Result<Plan, Refusal>, 
     Ok((Ok(plan), survey.unreadable_total))
 }
 
-async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &CancellationToken) -> Result<Applied> {
+async fn apply(flags: &cli::Restore, store: &OpenBucket, plan: &Plan, token: &CancellationToken) -> Result<Applied> {
     let target = Target::open(&flags.to)?;
     if fs_err::metadata(flags.to.join("wal")).is_ok() {
         tracing::warn!(
             dir = %flags.to.display(),
-            "a Prometheus has worked in this directory; what is restored joins its own blocks"
+            "a Prometheus has written to this directory: the restored blocks join its own"
         );
     }
     let lacks: u64 = plan.restored().map(|block| target.lacks(block.id, block.bytes)).sum();
@@ -107,16 +107,16 @@ async fn apply(flags: &cli::Restore, store: &Store, plan: &Plan, token: &Cancell
     let free = target.free()?.saturating_add(cut_off);
     if lacks > free {
         bail!(
-            "{} are to come to {}, and its file system has {} free; free some space, or narrow --min-time and --max-time",
-            show::size(lacks),
+            "{} are to be written to {}, and its file system has {} free; free some space, or narrow --min-time and --max-time",
+            output::byte_size(lacks),
             flags.to.display(),
-            show::size(free)
+            output::byte_size(free)
         );
     }
-    let (pace, before) = (store.pace.clone(), store.pace.received());
+    let (rate_limit, before) = (store.rate_limit.clone(), store.rate_limit.received());
     let _progress = Progress::start(
         move || lacks,
-        move || pace.received().saturating_sub(before),
+        move || rate_limit.received().saturating_sub(before),
         "restoring",
     );
     let blocks = plan.restored().map(|block| block.id).collect();

@@ -1,9 +1,10 @@
 //! `narthex sidecar`: the only place where the bucket, Prometheus and the shipper meet.
 //!
 //! [`Config`] holds what was checked, [`build`] binds the port and opens the bucket, [`Sidecar::run`] runs until a signal.
-//! Nothing about Prometheus or the bucket ends the process: it says so in the log, the metrics and its readiness.
+//! No failure of Prometheus or the bucket ends the process: it is reported in the log, the metrics and the readiness.
 
 mod queries;
+mod shipping;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli,
-    objstore::{self, Bucket, config::BucketConfig},
     ops::{
         connections,
         grpc::{self, Running},
@@ -27,23 +27,20 @@ use crate::{
         client::{Alive, Client, HttpClientConfig},
         heartbeat::{self, Settings as PeerSettings, Snapshot, Validation},
     },
-    shipper::{DrainReport, Heartbeat, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper},
+    shipper::{DrainReport, Heartbeat, Liveness, PrometheusStatus, Shipper},
     storeapi::{self, budget::Budget, patterns::Patterns},
     threads::BlockingPool,
 };
 
-use self::queries::Queries;
+use self::{
+    queries::Queries,
+    shipping::{Configured, Shipping},
+};
 
 /// Pieces of work of the query half that take the processor, at once.
 const HEAVY_AT_ONCE: usize = 2;
-/// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
-const SCAN_INTERVAL: Duration = Duration::from_secs(30);
-/// A broken block is looked at again after this time: a copy may have been mended.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// A request to the bucket that makes no progress for so long is given up.
-const STALL: Duration = Duration::from_secs(30);
-/// How often Prometheus is looked at while we stop.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often Prometheus is polled during shutdown.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The most running calls that SIGQUIT writes to the log.
 const CALLS_LOGGED: usize = 200;
 /// What cleaning up may take beyond a task's own grace period.
@@ -53,7 +50,7 @@ const MARGIN: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Config {
     flags: cli::Sidecar,
-    bucket: Option<BucketConfig>,
+    bucket: Configured,
     http_client: HttpClientConfig,
     queries: queries::Config,
 }
@@ -64,12 +61,14 @@ impl Config {
     /// # Errors
     /// The first mistake, with flag, file, key and line.
     pub fn new(flags: cli::Sidecar) -> Result<Self> {
-        let yaml = flags.objstore.content(&cli::process_env)?;
-        let bucket = match yaml.trim().is_empty() {
-            true => None,
-            false => Some(objstore::config::parse(&yaml).with_context(|| super::wrong(&flags.objstore))?),
-        };
-        let http_client = HttpClientConfig::parse(&flags.prometheus.http_client()?)
+        let bucket = Configured::read(&flags.objstore)?;
+        let yaml = flags.prometheus.client.yaml()?;
+        super::warn_if_empty(
+            "prometheus.http-client-file",
+            flags.prometheus.client.http_client_file.as_deref(),
+            &yaml,
+        );
+        let http_client = HttpClientConfig::parse(&yaml)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
         let queries = queries::Config::new(&flags.grpc)?;
         Ok(Self {
@@ -95,16 +94,10 @@ pub struct Sidecar {
     running: Running,
     http_limits: http::Limits,
     shipping: Option<Shipping>,
-    /// When the last heartbeat began whose news the shipper has.
+    /// Whether blocks are shipped, in words.
+    shipping_status: String,
+    /// When the last heartbeat began whose result the shipper has.
     passed_on: watch::Sender<Option<Instant>>,
-}
-
-/// The half that ships.
-#[derive(Debug)]
-struct Shipping {
-    settings: Settings,
-    bucket: Arc<dyn Bucket>,
-    metrics: Metrics,
 }
 
 /// Binds the port, opens the bucket (without speaking to it) and registers all metrics.
@@ -122,21 +115,20 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     let mut registry = Registry::default();
     process::register(&mut registry);
     let probe = Probe::register("sidecar", &mut registry);
-    for warning in http_client.warnings() {
+    for warning in Client::warnings(&flags.prometheus.url, &http_client) {
         tracing::warn!(warning, "configuration of the client for Prometheus");
     }
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let peer = heartbeat::Heartbeat::new(client.clone(), peer_settings(&flags, bucket.is_some()), &mut registry);
+    let peer = heartbeat::Heartbeat::new(client.clone(), peer_settings(&flags, bucket.is_on()), &mut registry);
     let passed_on = watch::Sender::new(None);
+    bucket.report(&mut registry);
+    let shipping_status = bucket.status();
     let shipping = match bucket {
-        None => {
-            tracing::info!("no object storage is configured: nothing is shipped");
-            None
-        }
-        Some(bucket) => {
+        Configured::Nothing | Configured::Empty(_) => None,
+        Configured::Bucket(bucket) => {
             let heartbeat = Heartbeat::new(peer.trigger(), passed_on.subscribe());
-            Some(open(&flags, &bucket, heartbeat, &mut registry).await?)
+            Some(shipping::open(&flags, &bucket, heartbeat, &mut registry).await?)
         }
     };
     // Connections of its own: they live in the thread that answers queries.
@@ -175,6 +167,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
             ..http::Limits::default()
         },
         shipping,
+        shipping_status,
         passed_on,
     })
 }
@@ -191,44 +184,6 @@ fn peer_settings(flags: &cli::Sidecar, uploads: bool) -> PeerSettings {
     }
 }
 
-async fn open(
-    flags: &cli::Sidecar,
-    config: &BucketConfig,
-    heartbeat: Heartbeat,
-    registry: &mut Registry,
-) -> Result<Shipping> {
-    for warning in &config.warnings {
-        tracing::warn!(warning, "object storage configuration");
-    }
-    let limits = objstore::Limits {
-        requests_at_once: flags.shipper.requests_at_once(),
-        stall: STALL,
-        pace: objstore::Pace::default(),
-    };
-    let bucket = objstore::open(config, &limits, registry)
-        .await
-        .context("the object storage cannot be used")?;
-    tracing::info!(bucket = bucket.identity(), dir = %flags.tsdb.path.display(), "shipping blocks");
-    let settings = Settings {
-        dir: flags.tsdb.path.clone(),
-        ledger_name: flags.shipper.meta_file_name.clone(),
-        policy: Policy {
-            upload_compacted: flags.shipper.upload_compacted,
-            allow_out_of_order: flags.shipper.allow_out_of_order_uploads,
-        },
-        sha256: flags.shipper.hash_func == cli::HashFunc::Sha256,
-        source: "sidecar".to_owned(),
-        scan_interval: SCAN_INTERVAL,
-        look_again: LOOK_AGAIN,
-        heartbeat: Some(heartbeat),
-    };
-    Ok(Shipping {
-        settings,
-        bucket,
-        metrics: Metrics::register(registry),
-    })
-}
-
 impl Sidecar {
     /// Runs until a signal, or until a part fails.
     ///
@@ -243,22 +198,22 @@ impl Sidecar {
         let shipping_grace = self.flags.shipper.grace_period + MARGIN;
         let http_grace = self.flags.http.grace_period;
 
-        let (origin, origins) = watch::channel(PrometheusStatus::default());
-        let follower = Follower {
+        let (status, statuses) = watch::channel(PrometheusStatus::default());
+        let relay = StatusRelay {
             snapshots: self.peer.snapshots(),
             answered: self.peer.answered(),
-            origin,
+            status,
             passed_on: self.passed_on,
             ready: self.probe.condition("prometheus"),
             client: self.client,
-            patience: self.flags.prometheus.ready_timeout,
+            ready_timeout: self.flags.prometheus.ready_timeout,
         };
         // The heartbeat, metrics and probes go on until the shipper is through: it asks whether Prometheus keeps its last
         // blocks, and its end can be watched.
         let serving = CancellationToken::new();
         let following = shipping_grace + MARGIN;
         tasks.spawn("heartbeat", following, infallible(self.peer.run(serving.clone())));
-        tasks.spawn("origin", following, infallible(follower.run(token.clone())));
+        tasks.spawn("status", following, infallible(relay.run(token.clone())));
 
         let grpc_grace = self.flags.grpc.grace_period + MARGIN;
         let queries = self.queries.run(token.clone());
@@ -266,7 +221,7 @@ impl Sidecar {
 
         tasks.spawn("shipper", shipping_grace, {
             let (serving, probe, token) = (serving.clone().drop_guard(), self.probe.clone(), token.clone());
-            let shipping = self.shipping.map(|shipping| (shipping, origins));
+            let shipping = self.shipping.map(|shipping| (shipping, statuses));
             let grace = self.flags.shipper.grace_period;
             infallible(async move {
                 let ship = async {
@@ -276,10 +231,10 @@ impl Sidecar {
                             bucket,
                             metrics,
                         },
-                        origins,
+                        statuses,
                     )) = shipping
                     {
-                        let shipper = Shipper::new(settings, bucket, origins, metrics);
+                        let shipper = Shipper::new(settings, bucket, statuses, metrics);
                         log_drain_report(&shipper.run(token.clone(), grace).await);
                     }
                 };
@@ -296,6 +251,7 @@ impl Sidecar {
             registry: Arc::new(self.registry),
             connections: self.connections,
             running: Some(self.running),
+            shipping: self.shipping_status,
         };
         let serve = self.server.serve(pages, self.http_limits, serving, http_grace);
         tasks.spawn("http", shipping_grace + http_grace + MARGIN, infallible(serve));
@@ -310,88 +266,88 @@ async fn infallible(task: impl Future<Output = ()>) -> Result<(), supervisor::Ta
 
 fn log_drain_report(report: &DrainReport) {
     if !report.in_time && !report.not_durable.is_empty() {
-        tracing::warn!("the grace period (--shipper.grace-period) ended before everything was shipped");
+        tracing::warn!("the grace period (--shipper.grace-period) ended before all blocks were uploaded");
     }
     if !report.not_durable.is_empty() {
         tracing::error!(
             blocks = report.not_durable.len(),
-            "blocks are left that are not durable; the lines above say what each of them needs. What only waits is shipped when narthex starts again with this data directory"
+            "stopped before all blocks were uploaded; the lines above say why for each. Those that only wait are uploaded when narthex starts again with this data directory"
         );
     }
 }
 
-/// Tells the probe and the shipper what the heartbeat learns; once we are to stop, watches whether Prometheus stops, too.
-struct Follower {
+/// Passes what the heartbeat learns on to the probe and the shipper; during shutdown, watches whether Prometheus stops, too.
+struct StatusRelay {
     snapshots: watch::Receiver<Snapshot>,
     /// When the last heartbeat began that was answered.
     answered: watch::Receiver<Option<Instant>>,
-    origin: watch::Sender<PrometheusStatus>,
-    /// The same, once `origin` holds what it told.
+    status: watch::Sender<PrometheusStatus>,
+    /// The same, once `status` holds its result.
     passed_on: watch::Sender<Option<Instant>>,
     ready: Condition,
     client: Client,
-    /// After so long without labels it is said aloud.
-    patience: Duration,
+    /// After so long without labels an error is logged.
+    ready_timeout: Duration,
 }
 
-impl Follower {
+impl StatusRelay {
     async fn run(mut self, token: CancellationToken) {
-        let mut patience = std::pin::pin!(tokio::time::sleep(self.patience));
-        let mut complained = false;
+        let mut ready_timeout = std::pin::pin!(tokio::time::sleep(self.ready_timeout));
+        let mut reported = false;
         while !token.is_cancelled() {
-            let labelled = self.pass_on();
+            let labelled = self.publish();
             tokio::select! {
                 () = token.cancelled() => break,
-                () = &mut patience, if !complained && !labelled => {
-                    complained = true;
-                    tracing::error!(after = ?self.patience, "still no external labels (--prometheus.ready_timeout); blocks wait, and are shipped once there are some");
+                () = &mut ready_timeout, if !reported && !labelled => {
+                    reported = true;
+                    tracing::error!(after = ?self.ready_timeout, "still no external labels after --prometheus.ready_timeout; uploads begin once there are some");
                 }
-                () = news(&mut self.snapshots) => {}
-                () = news(&mut self.answered) => {}
+                () = changed(&mut self.snapshots) => {}
+                () = changed(&mut self.answered) => {}
             }
         }
-        self.see_off().await;
+        self.watch_shutdown().await;
     }
 
     /// Passes the newest snapshot on; whether there are labels.
-    fn pass_on(&mut self) -> bool {
+    fn publish(&mut self) -> bool {
         // Read first: the snapshot is not older than this heartbeat then.
         let answered = *self.answered.borrow_and_update();
         let snapshot = self.snapshots.borrow_and_update().clone();
         self.ready.set(snapshot.problem.clone().map_or(Ok(()), Err));
-        tell(&self.origin, |origin| {
-            origin.labels = snapshot.seen.then(|| snapshot.labels.clone());
-            origin.liveness = liveness(&snapshot);
-            origin.reload_failed_at = snapshot.reload_failed_at;
-            origin.head_min_time_ms = snapshot.head_min_time_ms;
+        update(&self.status, |status| {
+            status.labels = snapshot.seen.then(|| snapshot.labels.clone());
+            status.liveness = liveness(&snapshot);
+            status.reload_failed_at = snapshot.reload_failed_at;
+            status.head_min_time_ms = snapshot.head_min_time_ms;
         });
         self.passed_on.send_replace(answered);
         !snapshot.labels.is_empty()
     }
 
-    /// Looks whether Prometheus goes, for as long as the shipper cares.
-    async fn see_off(self) {
-        while !self.origin.is_closed() {
+    /// Polls whether Prometheus still runs, until the shipper has ended.
+    async fn watch_shutdown(self) {
+        while !self.status.is_closed() {
             let alive = self.client.alive().await;
             let answered = *self.answered.borrow();
             let snapshot = self.snapshots.borrow().clone();
-            tell(&self.origin, |origin| {
-                origin.liveness = match alive {
+            update(&self.status, |status| {
+                status.liveness = match alive {
                     Alive::Ready => Liveness::Up,
                     Alive::NotReady => Liveness::Stopping,
                     Alive::Gone => Liveness::Gone,
                 };
-                origin.reload_failed_at = snapshot.reload_failed_at;
-                origin.head_min_time_ms = snapshot.head_min_time_ms;
+                status.reload_failed_at = snapshot.reload_failed_at;
+                status.head_min_time_ms = snapshot.head_min_time_ms;
             });
             self.passed_on.send_replace(answered);
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// Waits for news; for ever when there will be none.
-async fn news<T>(receiver: &mut watch::Receiver<T>) {
+/// Waits for a change; for ever when there will be none.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -407,13 +363,13 @@ fn liveness(snapshot: &Snapshot) -> Liveness {
     }
 }
 
-fn tell(origin: &watch::Sender<PrometheusStatus>, change: impl FnOnce(&mut PrometheusStatus)) {
-    let mut next = origin.borrow().clone();
+fn update(status: &watch::Sender<PrometheusStatus>, change: impl FnOnce(&mut PrometheusStatus)) {
+    let mut next = status.borrow().clone();
     change(&mut next);
-    origin.send_if_modified(|now| {
-        let news = *now != next;
+    status.send_if_modified(|now| {
+        let is_new = *now != next;
         *now = next;
-        news
+        is_new
     });
 }
 
@@ -452,36 +408,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_heartbeat_tells_of_reloads_reaches_the_shipper_with_it_also_while_we_stop() {
         let (snapshots, answered) = (watch::Sender::new(unasked()), watch::Sender::new(None));
-        let (origin, mut origins) = watch::channel(PrometheusStatus::default());
+        let (status, mut statuses) = watch::channel(PrometheusStatus::default());
         let passed_on = watch::Sender::new(None);
         let mut heartbeat = Heartbeat::new(Arc::default(), passed_on.subscribe());
         // Nothing listens there, and the port is none that anybody is given.
         let url = "http://127.0.0.1:1".parse().expect("an address");
-        let follower = Follower {
+        let relay = StatusRelay {
             snapshots: snapshots.subscribe(),
             answered: answered.subscribe(),
-            origin,
+            status,
             passed_on,
             ready: Probe::register("test", &mut Registry::default()).condition("prometheus"),
-            client: Client::new(&url, &HttpClientConfig::default(), LOOK).expect("an address"),
-            patience: Duration::from_secs(3600),
+            client: Client::new(&url, &HttpClientConfig::default(), POLL_INTERVAL).expect("an address"),
+            ready_timeout: Duration::from_secs(3600),
         };
         let stop = CancellationToken::new();
-        let following = tokio::spawn(follower.run(stop.clone()));
+        let following = tokio::spawn(relay.run(stop.clone()));
         for stopping in [false, false, true] {
             if stopping {
                 stop.cancel();
             }
             tokio::time::advance(Duration::from_secs(1)).await;
             let failed = Instant::now();
-            let emptied = origins.borrow().head_min_time_ms.unwrap_or_default() + 1;
+            let emptied = statuses.borrow().head_min_time_ms.unwrap_or_default() + 1;
             snapshots.send_modify(|snapshot| {
                 snapshot.reload_failed_at = Some(failed);
                 snapshot.head_min_time_ms = Some(emptied);
             });
             answered.send_replace(Some(failed));
             assert!(heartbeat.wait_answered_since(failed, Duration::from_secs(60)).await);
-            let told = origins.borrow_and_update().clone();
+            let told = statuses.borrow_and_update().clone();
             assert_eq!(
                 (told.reload_failed_at, told.head_min_time_ms),
                 (Some(failed), Some(emptied))
@@ -491,9 +447,9 @@ mod tests {
             let fine = Instant::now();
             answered.send_replace(Some(fine));
             assert!(heartbeat.wait_answered_since(fine, Duration::from_secs(60)).await);
-            assert_eq!(origins.borrow_and_update().reload_failed_at, Some(failed));
+            assert_eq!(statuses.borrow_and_update().reload_failed_at, Some(failed));
         }
-        drop(origins);
+        drop(statuses);
         following.await.expect("it does not panic");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Entry, Lineage,
-    namesake::{Standing, standing},
+    existing::{Stored, read_stored},
 };
 use crate::{
     model::Labels,
@@ -164,14 +164,14 @@ impl Lineage {
         if let Some(proof) = self.proofs.get(&id) {
             return Ok(proof.clone());
         }
-        let proof = match standing(bucket, id).await? {
-            Standing::Nothing { .. } | Standing::Useless { marked: true, .. } => Proof::Void,
-            Standing::Useless { why, .. } => Proof::Damaged(format!("its meta.json cannot be used: {why}")),
-            Standing::Block(_, held) if held.marked => Proof::Void,
-            Standing::Block(meta, _) if self.entries.get(&id) != Some(&Entry::from(&*meta)) => {
+        let proof = match read_stored(bucket, id).await? {
+            Stored::Nothing { .. } | Stored::Unusable { marked: true, .. } => Proof::Void,
+            Stored::Unusable { why, .. } => Proof::Damaged(format!("its meta.json cannot be used: {why}")),
+            Stored::Block(_, listed) if listed.marked => Proof::Void,
+            Stored::Block(meta, _) if self.entries.get(&id) != Some(&Entry::from(&*meta)) => {
                 Proof::Damaged("its meta.json is another one than before".to_owned())
             }
-            Standing::Block(_, held) => held.lost().map_or(Proof::Whole, Proof::Damaged),
+            Stored::Block(_, listed) => listed.missing_data().map_or(Proof::Whole, Proof::Damaged),
         };
         self.proofs.insert(id, proof.clone());
         Ok(proof)

@@ -3,7 +3,7 @@
 use crate::{
     catalog,
     model::Labels,
-    tsdb::{BlockId, Meta, Summary},
+    tsdb::{BlockId, BlockMeta, Meta, Summary},
 };
 
 /// A block, as its `meta.json` has it, in short.
@@ -34,17 +34,17 @@ impl Entry {
     /// The entry of the block `id` by the text of its `meta.json`.
     ///
     /// # Errors
-    /// Why the text is of no use, in words.
+    /// Why the text cannot be used, in words.
     pub fn parse(id: BlockId, text: &[u8]) -> Result<Self, String> {
         match Summary::parse(text) {
             Ok(summary) if summary.ulid == id => Ok(Self::from(summary)),
-            Ok(summary) => Err(catalog::other_name(summary.ulid)),
+            Ok(summary) => Err(catalog::wrong_name(summary.ulid)),
             Err(error) => Err(error.to_string()),
         }
     }
 
     /// A block of this disk, as it is or would be in the bucket: `labels` are laid over those that it carries.
-    pub fn local(meta: &Meta, labels: &Labels) -> Self {
+    pub fn local(meta: &BlockMeta, labels: &Labels) -> Self {
         let entry = Self::from(meta);
         Self {
             labels: entry.labels.overlaid_with(labels),
@@ -105,8 +105,8 @@ impl From<Summary> for Entry {
     }
 }
 
-impl From<&Meta> for Entry {
-    fn from(meta: &Meta) -> Self {
+impl From<&BlockMeta> for Entry {
+    fn from(meta: &BlockMeta) -> Self {
         Self {
             id: meta.ulid,
             range: (meta.min_time, meta.max_time),
@@ -115,6 +115,13 @@ impl From<&Meta> for Entry {
             sources: sources(meta.ulid, meta.sources.clone()),
             labels: meta.thanos_labels.clone().unwrap_or_default(),
         }
+    }
+}
+
+impl From<&Meta> for Entry {
+    fn from(meta: &Meta) -> Self {
+        let meta: &BlockMeta = meta;
+        Self::from(meta)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Metas never change once written, so each is read once in a process' life; only blocks made after a given name are read,
 //! side by side. A block without `meta.json` is half uploaded, and no answer. A `meta.json` that cannot be used is read
-//! again with each refresh, and told in the log once, and again when the reason changes.
+//! again with each refresh, and logged once, and again when the reason changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -28,7 +28,7 @@ pub struct Lineage {
     pub(super) proofs: HashMap<BlockId, Proof>,
     unreadable: BTreeMap<BlockId, String>,
     /// Which unreadable ones the log has, and by what reason.
-    told: BTreeMap<BlockId, String>,
+    logged: BTreeMap<BlockId, String>,
 }
 
 /// What was read of one block.
@@ -50,8 +50,7 @@ impl Lineage {
     /// # Errors
     /// Those that concern the whole bucket; what was read until then is kept.
     pub async fn refresh(&mut self, bucket: &dyn Bucket, after: &str) -> Result<(), objstore::Error> {
-        let names = bucket.list_top(after).await?;
-        let present: BTreeSet<BlockId> = names.iter().filter_map(|name| BlockId::parse(name)).collect();
+        let present: BTreeSet<BlockId> = catalog::ids(bucket, after).await?.into_iter().collect();
         let gone: Vec<BlockId> = self
             .entries
             .keys()
@@ -63,7 +62,7 @@ impl Lineage {
         }
         self.proofs.clear();
         self.unreadable.clear();
-        self.told
+        self.logged
             .retain(|id, _| id.to_string().as_str() <= after || present.contains(id));
         let missing: Vec<BlockId> = present
             .into_iter()
@@ -76,7 +75,7 @@ impl Lineage {
             match found {
                 Read::Block(entry) => self.insert(entry),
                 Read::Partial => {}
-                Read::Unreadable { why, same } => self.note_unreadable(id, why, same),
+                Read::Unreadable { why, same } => self.record_unreadable(id, why, same),
             }
         }
         Ok(())
@@ -97,17 +96,17 @@ impl Lineage {
         &self.unreadable
     }
 
-    /// Gives back the memory of what was read. What the log has already is not told again.
+    /// Gives back the memory of what was read. What the log has already is not logged again.
     pub fn forget(&mut self) {
         *self = Self {
-            told: std::mem::take(&mut self.told),
+            logged: std::mem::take(&mut self.logged),
             ..Self::default()
         };
     }
 
     /// Adds a block that was read.
     fn insert(&mut self, mut entry: Entry) {
-        self.told.remove(&entry.id);
+        self.logged.remove(&entry.id);
         match self.labels.get(&entry.labels) {
             Some(labels) => entry.labels = labels.clone(),
             None => {
@@ -133,25 +132,25 @@ impl Lineage {
     }
 
     /// Whether the log does not yet have that a block is unreadable for this reason.
-    fn is_news(&self, id: BlockId, same: &str) -> bool {
-        self.told.get(&id).is_none_or(|told| told != same)
+    fn is_new_reason(&self, id: BlockId, same: &str) -> bool {
+        self.logged.get(&id).is_none_or(|logged| logged != same)
     }
 
-    fn note_unreadable(&mut self, id: BlockId, why: String, same: String) {
-        if self.is_news(id, &same) {
+    fn record_unreadable(&mut self, id: BlockId, why: String, same: String) {
+        if self.is_new_reason(id, &same) {
             tracing::warn!(
                 block = %id, why,
-                "the meta.json of a block in the bucket cannot be used, so the block counts for nothing: what may be in it is sent all the same"
+                "cannot use the meta.json of a block in the bucket; ignoring the block, so that data which it may hold is uploaded again"
             );
-            self.told.insert(id, same);
+            self.logged.insert(id, same);
         }
         self.unreadable.insert(id, why);
     }
 }
 
 async fn read(bucket: &dyn Bucket, id: BlockId) -> Result<Read, objstore::Error> {
-    Ok(match catalog::text(bucket, id).await? {
-        Text::There(text) => match Entry::parse(id, &text) {
+    Ok(match catalog::read_text(bucket, id).await? {
+        Text::Read(text) => match Entry::parse(id, &text) {
             Ok(entry) => Read::Block(entry),
             Err(why) => Read::Unreadable { same: why.clone(), why },
         },

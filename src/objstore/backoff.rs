@@ -1,6 +1,6 @@
 //! When to try again: exponential with full jitter, so that many sidecars do not return to a sick store in step.
 //!
-//! [`patiently`] is for who has one operation to bring to an end; who comes back by himself, as the shipper does with
+//! [`retry_transient`] is for who has one operation to bring to an end; who comes back by himself, as the shipper does with
 //! each pass, keeps a `Backoff`. Both stand above a [`Bucket`](super::Bucket), whose calls have tried again already
 //! what a few seconds can heal. Nothing is kept between two calls; dropping one ends it, in a wait as in an attempt.
 
@@ -38,36 +38,36 @@ impl Backoff {
 }
 
 /// An error that tells whether another try can succeed without anybody changing anything.
-pub trait Passing {
+pub trait Transient {
     /// Whether it can.
-    fn passes(&self) -> bool;
+    fn is_transient(&self) -> bool;
 }
 
-impl Passing for Error {
-    fn passes(&self) -> bool {
+impl Transient for Error {
+    fn is_transient(&self) -> bool {
         self.kind.is_transient()
     }
 }
 
-/// Runs a whole operation again while it fails with what passes, at most `tries` times in all (at least once), with a
+/// Runs a whole operation again while it fails with what is transient, at most `tries` times in all (at least once), with a
 /// growing wait before each further try. `told` gets each failure after which it is tried again, and the wait that
 /// follows, for the caller's line in the log; the last failure is returned and not told.
 ///
 /// # Errors
 /// The first one that does not pass, or that of the last try.
-pub async fn patiently<T, E, F>(
+pub async fn retry_transient<T, E, F>(
     tries: u32,
     mut told: impl FnMut(&E, Duration),
     mut operation: impl FnMut() -> F,
 ) -> Result<T, E>
 where
-    E: Passing,
+    E: Transient,
     F: Future<Output = Result<T, E>>,
 {
     let mut backoff = Backoff::default();
     for _ in 1..tries {
         let error = match operation().await {
-            Err(error) if error.passes() => error,
+            Err(error) if error.is_transient() => error,
             settled => return settled,
         };
         let wait = backoff.next();
@@ -101,20 +101,20 @@ mod tests {
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Trouble {
-        Passes,
+        Transient,
         Stays,
     }
 
-    impl Passing for Trouble {
-        fn passes(&self) -> bool {
-            *self == Trouble::Passes
+    impl Transient for Trouble {
+        fn is_transient(&self) -> bool {
+            *self == Trouble::Transient
         }
     }
 
     /// How it ends, how often it was tried, and how often that was told.
     async fn run(tries: u32, outcomes: &[Result<u8, Trouble>]) -> (Result<u8, Trouble>, usize, usize) {
         let (tried, told) = (Cell::new(0), Cell::new(0));
-        let ended = patiently(
+        let ended = retry_transient(
             tries,
             |_, _| told.set(told.get() + 1),
             || {
@@ -127,13 +127,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_tried_again_up_to_the_limit_and_nothing_else_is() {
-        use Trouble::{Passes, Stays};
+        use Trouble::{Stays, Transient};
         for (tries, outcomes, expected) in [
             (5, &[Ok(1)][..], (Ok(1), 1, 0)),
-            (5, &[Err(Passes), Err(Passes), Ok(3)], (Ok(3), 3, 2)),
-            (5, &[Err(Passes), Err(Stays)], (Err(Stays), 2, 1)),
-            (3, &[Err(Passes); 3], (Err(Passes), 3, 2)),
-            (1, &[Err(Passes)], (Err(Passes), 1, 0)),
+            (5, &[Err(Transient), Err(Transient), Ok(3)], (Ok(3), 3, 2)),
+            (5, &[Err(Transient), Err(Stays)], (Err(Stays), 2, 1)),
+            (3, &[Err(Transient); 3], (Err(Transient), 3, 2)),
+            (1, &[Err(Transient)], (Err(Transient), 1, 0)),
             (0, &[Ok(7)], (Ok(7), 1, 0)),
         ] {
             assert_eq!(run(tries, outcomes).await, expected, "{tries} {outcomes:?}");

@@ -20,19 +20,20 @@ use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::{Access, access};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use self::{
     dirs::Dirs,
     place::Existing,
-    root::{Away, Root},
-    walk::{Step, entries, holds_objects, is_temp, read, remove_stale, walk},
-    write::{Content, Failed, Live, Writer},
+    root::{Root, Unavailable},
+    walk::{Step, dirs as dirs_in, is_temp, read, remove_stale, walk},
+    write::{Content, Failed, InProgress, Writer},
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Placed, Reading, STALE_AFTER, Source,
-    config::FilesystemConfig, pace,
+    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, STALE_AFTER,
+    Source, config::FilesystemConfig, rate_limit,
 };
 use crate::threads::StopOnDrop;
 
@@ -48,7 +49,7 @@ pub(super) struct Filesystem {
     permits: Arc<Semaphore>,
     /// Those of objects that are being read.
     readings: Arc<Semaphore>,
-    pace: Pace,
+    rate_limit: RateLimit,
     writer: Arc<Writer>,
     cleanup: TaskTracker,
 }
@@ -73,11 +74,11 @@ impl Filesystem {
             base,
             permits: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
             readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
-            pace: limits.pace.clone(),
+            rate_limit: limits.rate_limit.clone(),
             writer: Arc::new(Writer {
                 dirs: Dirs::below(&config.directory),
-                live: Live::default(),
-                pace: limits.pace.clone(),
+                live: InProgress::default(),
+                rate_limit: limits.rate_limit.clone(),
             }),
             cleanup,
         }
@@ -132,6 +133,27 @@ impl Filesystem {
             .map_err(|error| self.error(op, key, &error))
     }
 
+    /// A directory below that of the bucket that is closed to this process concerns the objects in it and no others: a
+    /// copy that somebody made as another user must not hold all else up.
+    async fn narrowed(&self, error: Error) -> Error {
+        let needed = match (error.op, error.kind) {
+            (Op::Iter, ErrorKind::Forbidden) => Access::READ_OK | Access::EXEC_OK,
+            (Op::Upload, ErrorKind::Forbidden) => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
+            _ => return error,
+        };
+        let base = self.base.clone();
+        let open = self.cleanup.spawn_blocking(move || access(&base, needed).is_ok());
+        match (open.await, error.op) {
+            (Ok(true), Op::Upload) => Error {
+                kind: ErrorKind::Refused,
+                ..error
+            },
+            // What cannot be listed cannot be read.
+            (Ok(true), _) => Error { op: Op::Get, ..error },
+            _ => error,
+        }
+    }
+
     async fn put(&self, key: &str, content: Content, existing: Existing) -> Result<Placed, Error> {
         let target = self.path(Op::Upload, key)?;
         let permit = Arc::clone(&self.permits)
@@ -150,7 +172,7 @@ impl Filesystem {
             .unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error))))
         {
             Ok(placed) => Ok(placed),
-            Err(Failed::Store(error)) => Err(self.error(Op::Upload, key, &error)),
+            Err(Failed::Store(error)) => Err(self.narrowed(self.error(Op::Upload, key, &error)).await),
             Err(Failed::Source(detail)) => {
                 let kind = ErrorKind::Local;
                 Err(Error {
@@ -207,7 +229,7 @@ impl Bucket for Filesystem {
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let path = self.path(Op::Get, key)?;
         let read = self.blocking(Op::Get, key, move || read(&path, limit)).await?;
-        pace::pause(self.pace.receive(read.as_ref().map_or(0, Vec::len))).await;
+        rate_limit::wait(self.rate_limit.receive(read.as_ref().map_or(0, Vec::len))).await;
         read.map(Bytes::from).ok_or_else(|| {
             let detail = format!("the object has more than the {limit} bytes that are read at most");
             Error {
@@ -235,7 +257,7 @@ impl Bucket for Filesystem {
         } else {
             format!("{dir}/")
         };
-        let mut objects = self
+        let objects = self
             .blocking(Op::Iter, dir, move || {
                 let mut objects = Vec::new();
                 walk(&path, &base, &mut |key, entry| {
@@ -244,20 +266,19 @@ impl Bucket for Filesystem {
                 })?;
                 Ok(objects)
             })
-            .await?;
+            .await;
+        let mut objects = match objects {
+            Ok(objects) => objects,
+            Err(error) => return Err(self.narrowed(error).await),
+        };
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }
 
-    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
+    async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error> {
         let (base, after) = (self.base.clone(), after.to_owned());
         self.blocking(Op::Iter, "", move || {
-            let mut dirs = Vec::new();
-            for entry in entries(&base)? {
-                if entry.is_dir && entry.name > after && holds_objects(&base.join(&entry.name))? {
-                    dirs.push(entry.name);
-                }
-            }
+            let mut dirs = dirs_in(&base, |name| name > after.as_str() && wanted(name))?;
             dirs.sort_unstable();
             Ok(dirs)
         })
@@ -299,7 +320,7 @@ fn failure(op: Op, place: String, error: &io::Error) -> Error {
 /// What kind of failure it is, and what helps.
 fn classify(op: Op, error: &io::Error) -> (ErrorKind, &'static str) {
     use io::ErrorKind as Io;
-    if error.get_ref().is_some_and(|inner| inner.is::<Away>()) {
+    if error.get_ref().is_some_and(|inner| inner.is::<Unavailable>()) {
         return (ErrorKind::NoBucket, "");
     }
     match error.kind() {

@@ -3,7 +3,7 @@
 //! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
 //! answer's checksum, where there is one, is compared with ours. At most `requests_at_once` requests with a body run
 //! at once, over all files, and as many objects are read. Each attempt of a request ends when nothing moves for the stall
-//! time; what can heal is tried again, by one call no more often than the configuration says (`tries`).
+//! time; what can heal is tried again, by one call no more often than the configuration says (`retries`).
 //!
 //! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next life, or a
 //! lifecycle rule. On cancel: dropping a future closes its connection at once; open uploads are aborted in the
@@ -14,15 +14,17 @@ mod client;
 mod compare;
 mod credentials;
 mod errors;
-mod guard;
 mod headers;
+mod limited_body;
 mod list;
 mod multipart;
-mod paced;
+mod payload;
+mod progress;
 mod put;
 mod read;
+mod retries;
+mod stall_timeout;
 mod transport;
-mod tries;
 
 use std::{
     collections::HashSet,
@@ -38,12 +40,12 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::task::TaskTracker;
 
 use self::{
-    body::{Frames, Slice},
+    body::{BufferPool, Slice},
     headers::Headers,
     multipart::Plan,
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, Object, Op, Pace, Placed, Reading, Source,
+    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, Source,
     config::{ConfigError, ListVersion, S3Config},
 };
 
@@ -67,12 +69,14 @@ struct Store {
     permits: Semaphore,
     /// Those of objects that are being read.
     readings: Arc<Semaphore>,
-    pace: Pace,
-    frames: Frames,
+    rate_limit: RateLimit,
+    buffers: BufferPool,
     /// Send MD5 in place of CRC32C.
     md5: AtomicBool,
     /// Whether to go over to MD5 when the store does not acknowledge CRC32C.
     md5_on_silence: bool,
+    /// Sign the SHA-256 of each body in place of leaving it out of the signature.
+    sign_bodies: AtomicBool,
     /// The store does not know the condition that an object is to be new.
     unconditional: AtomicBool,
     /// Multipart uploads of this life that are not through.
@@ -106,7 +110,7 @@ impl S3Bucket {
         // A tracker that is closed can be waited for; tasks may still be added.
         cleanup.close();
         Ok(Self(Arc::new(Store {
-            client: guard::guarded(client, limits, config),
+            client: stall_timeout::with_stall_timeout(client, limits, config),
             bucket: config.bucket.clone(),
             identity,
             prefix,
@@ -117,10 +121,11 @@ impl S3Bucket {
             part_size: config.part_size,
             permits: Semaphore::new(limits.requests_at_once.max(1)),
             readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
-            pace: limits.pace.clone(),
-            frames: Frames::default(),
+            rate_limit: limits.rate_limit.clone(),
+            buffers: BufferPool::default(),
             md5: AtomicBool::new(config.send_content_md5 == Some(true)),
             md5_on_silence: config.send_content_md5.is_none(),
+            sign_bodies: AtomicBool::new(false),
             unconditional: AtomicBool::new(false),
             open: Mutex::default(),
             cleanup,
@@ -232,7 +237,7 @@ impl Bucket for S3Bucket {
     }
 
     async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
-        self.0.hold_against(key, source).await
+        self.0.compare_with(key, source).await
     }
 
     fn requests_for(&self, len: u64) -> u64 {
@@ -247,8 +252,8 @@ impl Bucket for S3Bucket {
         self.0.list_below(dir).await
     }
 
-    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
-        self.0.list_dirs(after).await
+    async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error> {
+        self.0.list_dirs(after, wanted).await
     }
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {

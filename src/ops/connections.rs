@@ -1,9 +1,9 @@
-//! The connections of a port: taken, counted, made room for, and ended together; the same for HTTP and gRPC.
+//! The open connections of a port: accepted, counted, evicted, and drained; the same for HTTP and gRPC.
 //!
-//! - Nobody can keep others out: when there are too many, the one that was of no use for longest makes room ([`Usage`]
-//!   says which may); only if none may, the new one is closed.
-//! - A connection that the kernel cannot give us for want of descriptors or memory makes room, too.
-//! - All this is counted, and said in the log, but not more often than every 30 s: strangers can cause it.
+//! - Nobody can keep others out: at the limit, the connection that was unused for longest is closed for a new one
+//!   ([`Usage`] decides which may be closed); only if none may, the new one is closed.
+//! - When the kernel cannot accept a connection for want of descriptors or memory, one is closed, too.
+//! - All this is counted, and logged at most every 30 s, since strangers can cause it.
 //!
 //! Dropping [`OpenConnections`] closes all connections at once.
 
@@ -39,7 +39,8 @@ pub fn within(open_files: Option<u64>, grpc: usize, http: usize) -> (usize, usiz
             open_files = files,
             grpc = for_grpc,
             http = for_http,
-            "the limit of open files leaves room for few connections; raise it (LimitNOFILE of systemd, ulimit -n) if more clients come"
+            "the open file limit allows few connections; raise it (LimitNOFILE of systemd, ulimit -n) if more clients \
+             connect"
         );
     }
     (for_grpc, for_http)
@@ -74,14 +75,10 @@ impl Metrics {
         for server in ["http", "grpc"] {
             ServerMetrics::new(&metrics, server);
         }
-        registry.register(
-            "narthex_connections_open",
-            "Connections that are open",
-            metrics.open.clone(),
-        );
+        registry.register("narthex_connections_open", "Open connections", metrics.open.clone());
         registry.register(
             "narthex_connections_refused",
-            "New connections that were closed because there were too many, all of them in use",
+            "New connections that were closed because the limit was reached and every connection was in use",
             metrics.refused.clone(),
         );
         registry.register(
@@ -91,7 +88,7 @@ impl Metrics {
         );
         registry.register(
             "narthex_connection_accept_errors",
-            "Connections that the system could not hand over",
+            "Connections that could not be accepted",
             metrics.accept_errors.clone(),
         );
         metrics
@@ -128,7 +125,7 @@ pub(super) struct Rank {
     pub(super) last_ms: u64,
 }
 
-/// What a connection and its server tell each other.
+/// What a connection and its server share.
 pub(super) trait Usage: Send + Sync + 'static {
     /// `None` for a connection that may not be closed for a new one.
     fn rank(&self) -> Option<Rank>;
@@ -212,7 +209,8 @@ impl<U: Usage> OpenConnections<U> {
         if let Some(suppressed) = self.refusals.check() {
             warn!(
                 server = self.server, %peer, limit = self.limit, suppressed,
-                "closing a new connection: there are too many, and all are in use; look for clients that open a connection for each call"
+                "closing a new connection: the limit is reached and every connection is in use; look for clients that \
+                 open a connection for each call"
             );
         }
         false
@@ -240,7 +238,8 @@ impl<U: Usage> OpenConnections<U> {
                 limit = self.limit,
                 why,
                 suppressed,
-                "closing a connection to make room for another: there are too many; look for clients that open one for each call, or raise the limit of open files if that is what they reach"
+                "closing a connection to make room for a new one: the limit is reached; look for clients that open \
+                 one for each call, or raise the open file limit if that is the one"
             );
         }
         true
@@ -249,9 +248,9 @@ impl<U: Usage> OpenConnections<U> {
     async fn not_accepted(&mut self, error: &io::Error) {
         self.counted.accept_errors.inc();
         if let Some(suppressed) = self.errors.check() {
-            warn!(server = self.server, %error, suppressed, "cannot accept a connection; trying again");
+            warn!(server = self.server, %error, suppressed, "cannot accept a connection, retrying");
         }
-        // A client that left before its turn is nobody's loss; anything else is want of something that a connection holds.
+        // A client that has left by itself needs nothing; any other error means that something is scarce which connections hold.
         if !matches!(
             error.kind(),
             io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset

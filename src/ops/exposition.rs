@@ -1,9 +1,9 @@
-//! The forms of `/metrics`, and which of them a client gets.
+//! The formats of `/metrics`, and which of them a client gets.
 //!
-//! Protobuf, which alone has native histograms, is written by the library. For the two text forms the registry is encoded
-//! once, as OpenMetrics; [`render`] turns that into what the client asked for. Bucket bounds are
-//! written as Go programs write them (`le="1e+06"`): a sum over `le` must not fall apart where narthex and Thanos run side
-//! by side. All functions here are pure.
+//! Protobuf, the only one with native histograms, is written by the library. For the two text formats the registry is
+//! encoded once, as OpenMetrics; [`render`] converts that into the requested one. Bucket bounds are written as Go
+//! programs write them (`le="1e+06"`): a sum over `le` must not fall apart where narthex and Thanos run side by side.
+//! All functions here are pure.
 
 use std::borrow::Cow;
 

@@ -3,15 +3,15 @@
 //!
 //! - [`bind`] reserves the port; connections are refused until [`Bound::listen`], and answered by [`Server::serve`].
 //! - A connection has no limit on its calls that an honest client can meet ([`STREAMS`]), headers of up to 16 MiB as in
-//!   grpc-go, and is pinged when it was quiet for [`Limits::ping_after`], so that a dead client is found. Pings of clients
-//!   are always answered, however many come.
+//!   grpc-go, and is pinged when it was quiet for [`Limits::ping_after`], so that a dead client is found. Pings of
+//!   clients are always answered, however many come.
 //! - A client that stops reading while bytes for it wait is given up after [`Limits::stall`], with all its calls.
-//! - A connection that does not finish TLS and the opening of HTTP/2 within [`Limits::handshake`] is dropped. When there
-//!   are [`Limits::connections`], one makes room: of those without calls the one that was of no use for longest, else of
-//!   those whose calls made no progress for [`Limits::patience`] the one that made none for longest; if there is none, the
-//!   new one is closed.
-//! - A connection older than [`Settings::max_connection_age`] (each with up to 10 % more or less, by chance) is told to go
-//!   away; its running calls may finish, however long they take.
+//! - A connection that does not finish TLS and the opening of HTTP/2 within [`Limits::handshake`] is dropped. When
+//!   there are [`Limits::connections`], one makes room: of those without calls the one that was of no use for longest,
+//!   else of those whose calls made no progress for [`Limits::patience`] the one that made none for longest; if there
+//!   is none, the new one is closed.
+//! - A connection older than [`Settings::max_connection_age`] (each with up to 10 % more or less, by chance) is told to
+//!   go away; its running calls may finish, however long they take.
 //! - On the token the port closes, all connections are told to go away, and what still runs after the grace period is
 //!   cut. Dropping the future of `serve` cuts all connections at once.
 //! - What is done around each call (compression, deadline, panics, metrics, log) is told in the module `call`.
@@ -128,7 +128,7 @@ impl Server {
         if !connections.drain(grace).await {
             warn!(
                 grace_seconds = grace.as_secs_f64(),
-                "cutting gRPC calls that did not end within the grace period"
+                "aborting gRPC calls that did not end within the grace period"
             );
         }
     }

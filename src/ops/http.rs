@@ -45,6 +45,8 @@ use super::{
 
 /// Says why a probe fails; the body must stay as Thanos' is.
 const REASON: HeaderName = HeaderName::from_static("x-narthex-reason");
+/// Says whether blocks are shipped.
+const SHIPPING: HeaderName = HeaderName::from_static("x-narthex-shipping");
 /// The longest reason that goes into the header, in bytes.
 const REASON_MAX: usize = 512;
 /// The longest head of a request, in bytes.
@@ -100,6 +102,8 @@ pub struct Pages {
     pub connections: connections::Metrics,
     /// The gRPC calls that run, where there is such a server.
     pub running: Option<Running>,
+    /// Whether blocks are shipped, and if not why, in one line: a header of `/-/ready`.
+    pub shipping: String,
 }
 
 /// Binds `address` (`host:port`; an empty host means all addresses); the error names it and `flag`.
@@ -139,7 +143,7 @@ impl Server {
         if !connections.drain(grace).await {
             warn!(
                 grace_seconds = grace.as_secs_f64(),
-                "cutting HTTP connections that did not end within the grace period"
+                "closing HTTP connections that did not end within the grace period"
             );
         }
         probe.stopped();
@@ -155,7 +159,7 @@ async fn serve_connection(
     closing: CancellationToken,
 ) {
     if let Err(error) = stall::prepare(&stream, limits.unacknowledged) {
-        debug!(%peer, %error, "an HTTP connection ended at once");
+        debug!(%peer, %error, "an HTTP connection closed before it was set up");
         return;
     }
     let guarded = HeadTimeout::new(stream, activity.clone(), limits.head, limits.stall);
@@ -179,8 +183,8 @@ async fn serve_connection(
         }
     };
     if let Err(error) = ended {
-        // Port scans, cut clients, slow ones: nobody's mistake here.
-        debug!(%peer, error = &error as &dyn std::error::Error, "an HTTP connection ended early");
+        // Port scans, aborted clients, slow ones: no fault of this server.
+        debug!(%peer, error = &error as &dyn std::error::Error, "an HTTP connection failed");
     }
 }
 
@@ -189,7 +193,11 @@ impl Pages {
         match path {
             "/metrics" => self.metrics(headers),
             "/-/healthy" => verdict(self.probe.healthy()),
-            "/-/ready" => verdict(self.probe.ready()),
+            "/-/ready" => {
+                let mut response = verdict(self.probe.ready());
+                response.headers_mut().insert(SHIPPING, header_text(&self.shipping));
+                response
+            }
             "/debug/calls" if let Some(running) = &self.running => plain(StatusCode::OK, running.dump(CALLS_MAX)),
             _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
@@ -208,7 +216,7 @@ impl Pages {
     fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let format = exposition::negotiate(joined(headers, ACCEPT).as_deref());
         let Some(mut body) = self.page(format) else {
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written\n");
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be encoded\n");
         };
         let zipped = (body.len() > GZIP_FROM && exposition::accepts_gzip(joined(headers, ACCEPT_ENCODING).as_deref()))
             .then(|| gzip(&body).ok())

@@ -1,6 +1,6 @@
-//! One connection that cannot hang: its request's head arrives in time, and its answer is read in time.
+//! One HTTP connection with time limits: for the head of a request, and for reading the answer.
 //!
-//! A connection without a request is not touched here; the server gives it its own, longer limit, so that a scraper
+//! A connection without a request is not limited here; the server has its own, longer limit for it, so that a scraper
 //! keeps its connection from one scrape to the next.
 
 use std::{
@@ -24,7 +24,7 @@ use super::{
     stall::{WriteTimeout, timed_out},
 };
 
-/// What a connection and the server tell each other; clones share it.
+/// What a connection and the server share; clones are the same.
 #[derive(Clone, Debug)]
 pub(super) struct Activity(Arc<Counters>);
 
@@ -36,7 +36,7 @@ struct Counters {
 }
 
 impl Activity {
-    /// A connection that was made when the server, born at `born`, accepted it now.
+    /// A connection that was accepted now, by a server that was started at `born`.
     pub(super) fn new(born: Instant) -> Self {
         let activity = Self(Arc::new(Counters {
             born,
@@ -107,7 +107,7 @@ impl<S> HeadTimeout<S> {
             return Ok(());
         };
         if timer.as_mut().poll(cx).is_ready() {
-            Err(timed_out("the request's head"))
+            Err(timed_out("receiving the head of the request"))
         } else {
             Ok(())
         }

@@ -1,7 +1,7 @@
-//! Binding a TCP port from a flag, with the meaning that such a flag has in Thanos.
+//! Binds a TCP port from a flag, with the meaning that such a flag has in Thanos.
 //!
-//! A port is first reserved, then listened on: a server that is not ready to answer holds its port, so that a clash is
-//! seen at start, and refuses connections.
+//! A port is first reserved, then listened on: a server that is not ready to answer holds its port, so that a conflict
+//! is reported at start, and refuses connections.
 //!
 //! `:10902`, `0.0.0.0:10902` and `[::]:10902` all mean every address of the host, IPv4 and IPv6 at once: a cluster that
 //! has only IPv6 works with the default flags.
@@ -19,12 +19,13 @@ const BACKLOG: i32 = 1024;
 
 /// A port could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address:?} (flag {flag}): {source}{hint}")]
+#[error("cannot listen on {address:?} (flag {flag}): {cause}{hint}")]
 pub struct BindError {
     address: String,
     flag: &'static str,
     hint: &'static str,
-    source: io::Error,
+    /// Part of the text, and so no source that would be printed once more.
+    cause: io::Error,
 }
 
 /// A port that is ours and refuses connections until [`Reserved::listen`]. Dropping it frees the port.
@@ -56,11 +57,11 @@ pub async fn reserve(address: &str, flag: &'static str) -> Result<Reserved, Bind
             asked: address.to_owned(),
             flag,
         }),
-        Err(source) => Err(BindError::new(address, flag, source)),
+        Err(cause) => Err(BindError::new(address, flag, cause)),
     }
 }
 
-/// Binds `address` and listens, and says which address that became; an error names `flag`.
+/// Binds `address` and listens, and returns the address; an error names `flag`.
 ///
 /// # Errors
 /// The address cannot be resolved or bound.
@@ -90,22 +91,22 @@ impl Reserved {
             .set_reuse_address(true)
             .and_then(|()| socket.listen(BACKLOG))
             .and_then(|()| TcpListener::from_std(socket.into()));
-        listening.map_err(|source| BindError::new(&asked, flag, source))
+        listening.map_err(|cause| BindError::new(&asked, flag, cause))
     }
 }
 
 impl BindError {
-    fn new(address: &str, flag: &'static str, source: io::Error) -> Self {
+    fn new(address: &str, flag: &'static str, cause: io::Error) -> Self {
         Self {
             address: address.to_owned(),
             flag,
-            hint: match source.kind() {
+            hint: match cause.kind() {
                 io::ErrorKind::AddrInUse => "; another process holds this port: stop it or choose another port",
                 io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port",
                 io::ErrorKind::InvalidInput => "; give host:port, such as 0.0.0.0:10902 or :10902",
                 _ => "",
             },
-            source,
+            cause,
         }
     }
 }
@@ -116,12 +117,17 @@ async fn bind(address: &str) -> io::Result<Socket> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the port is missing"))?;
     let port: u16 = port
         .parse()
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the port is no number from 0 to 65535"))?;
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the port is not a number from 0 to 65535"))?;
     if matches!(host, "" | "0.0.0.0" | "[::]") {
         return everywhere(port);
     }
+    // The resolver knows the zone of an IPv6 address, without brackets.
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for candidate in tokio::net::lookup_host(address).await? {
+    for candidate in tokio::net::lookup_host((host, port)).await? {
         match bind_one(candidate, false) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
@@ -183,6 +189,12 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         let taken = reserve(&address.to_string(), "--grpc-address").await.unwrap_err();
         assert!(taken.to_string().contains("another process holds this port"), "{taken}");
+        let shown = format!("{:#}", anyhow::Error::from(taken));
+        assert_eq!(
+            shown.matches("os error").count(),
+            1,
+            "each cause is named once: {shown}"
+        );
         let listener = reserved.listen().unwrap();
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         // The side that closes first keeps the port for a while, which must not hold up a restart.
@@ -194,9 +206,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_and_a_single_address_are_bound() {
-        for address in ["localhost:0", "127.0.0.1:0"] {
-            let (_listener, bound) = listen(address, "--http-address").await.unwrap();
-            assert!(bound.ip().is_loopback());
+        // Where the kernel has no IPv6, its addresses are for nobody.
+        let v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        for (address, can) in [
+            ("localhost:0", true),
+            ("127.0.0.1:0", true),
+            ("[127.0.0.1]:0", true),
+            ("[localhost]:0", true),
+            ("[::1]:0", v6),
+            // The loopback interface has the number 1.
+            ("[::1%1]:0", v6),
+        ] {
+            match listen(address, "--http-address").await {
+                Ok((_listener, bound)) => assert!(can && bound.ip().is_loopback(), "{address}: {bound}"),
+                Err(error) => assert!(!can, "{error}"),
+            }
         }
     }
 
@@ -207,7 +231,7 @@ mod tests {
         for (address, wanted) in [
             (held.as_str(), "another process holds this port"),
             ("10902", "the port is missing"),
-            ("localhost:http", "no number from 0 to 65535"),
+            ("localhost:http", "not a number from 0 to 65535"),
         ] {
             let error = listen(address, "--http-address").await.unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");

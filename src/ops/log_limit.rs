@@ -1,4 +1,4 @@
-//! Warnings that strangers can cause: said at most once in a while, with how many went unsaid.
+//! Limits how often a warning that strangers can cause is logged, and counts those that were suppressed.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,10 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How often something is said at most.
+/// The shortest time between two logged warnings.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// When something was last said.
+/// When a warning was last logged.
 #[derive(Debug, Default)]
 pub(super) struct LogLimit(Mutex<Logged>);
 
@@ -21,7 +21,7 @@ struct Logged {
 }
 
 impl LogLimit {
-    /// Whether it may be said now: then with how often it was not since the last time.
+    /// Whether a warning may be logged now: if so, with how many were suppressed since the last one.
     pub(super) fn check(&self) -> Option<u64> {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.last.is_some_and(|last| last.elapsed() < EVERY) {

@@ -1,9 +1,9 @@
 //! Whether the process is alive, and whether it is of use: the state behind `/-/healthy` and `/-/ready`.
 //!
 //! Ready means that every named [`Condition`] is good; with none named yet, the process is still starting and is not
-//! ready. Both states begin as bad. [`Probe::shutdown`] makes the process not ready for good, whatever its conditions say
-//! later; [`Probe::stopped`] makes it not healthy as well. Each change is logged once, with its reasons, and told to
-//! whoever asked for [`Probe::readiness`].
+//! ready. Both states begin as bad. [`Probe::shutdown`] makes the process not ready for good, whatever its conditions
+//! say later; [`Probe::stopped`] makes it not healthy as well. Each change is logged once, with its reasons, and told
+//! to whoever asked for [`Probe::readiness`].
 //!
 //! A probe is a handle to shared state: clones are cheap, and no lock is held while anything is awaited or written.
 

@@ -1,8 +1,8 @@
-//! What the process is and what it uses: `process_*`, `thanos_build_info`, `narthex_build_info`, and the limit of open
+//! Metrics of the process and its build: `process_*`, `thanos_build_info`, `narthex_build_info`; and the limit of open
 //! files.
 //!
-//! The numbers come from `/proc/self` when they are asked for; one that cannot be read is left out of the page, and the
-//! rest is still there. The `go_*` metrics of Thanos have no meaning here and are not imitated.
+//! The numbers are read from `/proc/self` for each scrape; one that cannot be read is left out. The `go_*` metrics of
+//! Thanos have no meaning here and are not imitated.
 
 use std::{
     fmt::Error,
@@ -34,7 +34,7 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// How many files may be open at once; `None` if that cannot be told.
+/// How many files may be open at once; `None` if that is not known.
 pub fn open_files() -> Option<u64> {
     Resource::NOFILE.get_soft().ok()
 }
@@ -135,7 +135,7 @@ impl Collector for Process {
     }
 }
 
-/// The fields of `/proc/self/stat` that we tell.
+/// The fields of `/proc/self/stat` that are used.
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_seconds: f64,

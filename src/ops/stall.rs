@@ -1,16 +1,16 @@
-//! Peers that do not read: found while bytes for them wait, on every port.
+//! Finds peers that stop reading while bytes for them wait, on every port.
 //!
 //! Two limits, because each sees what the other does not:
-//! - the kernel gives a connection up when what was sent is not acknowledged for [`UNACKNOWLEDGED`] (`TCP_USER_TIMEOUT`,
-//!   with the 20 s of grpc-go): a host that is gone, a network that is cut; newer ones also when the peer's window stays
-//!   shut for so long;
-//! - [`WriteTimeout`] gives it up when not one byte could be written for a limit: a process that is stopped or stuck, whose
+//! - the kernel closes a connection when what was sent is not acknowledged for [`UNACKNOWLEDGED`] (`TCP_USER_TIMEOUT`,
+//!   with the 20 s of grpc-go): a host that is gone, a network that is cut; newer kernels also when the peer's window
+//!   stays closed for so long;
+//! - [`WriteTimeout`] fails when not one byte could be written for a limit: a process that is stopped or stuck, whose
 //!   kernel goes on answering, whatever ours makes of that.
 //!
 //! Pings do neither: with bytes waiting there is no room for a ping. A client that only reads slowly is not cut: with
-//! HTTP/2 its windows hold us back before TCP does, so that bytes that wait in TCP mean that the process reads nothing at
-//! all, pings included. With HTTP/1, and behind a proxy that only passes on how fast its client reads, each byte that is
-//! taken counts.
+//! HTTP/2 its flow-control windows block us before TCP does, so that bytes that wait in TCP mean that the process reads
+//! nothing at all, pings included. With HTTP/1, and behind a proxy that reads as slowly as its client, each byte that
+//! is read counts.
 
 use std::{
     io,
@@ -39,7 +39,7 @@ pub(super) fn prepare(stream: &TcpStream, unacknowledged: Duration) -> io::Resul
     stream.set_nodelay(true)?;
     if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(unacknowledged)) {
         // A kernel that does not know it: the other limit still holds.
-        debug!(%error, "cannot limit how long sent bytes may stay unacknowledged");
+        debug!(%error, "cannot set TCP_USER_TIMEOUT");
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ impl<S> WriteTimeout<S> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= end {
-                return Poll::Ready(Err(timed_out("reading what it is sent")));
+                return Poll::Ready(Err(timed_out("writing: the client reads nothing")));
             }
             timer.as_mut().reset(end);
         }
@@ -84,7 +84,7 @@ impl<S> WriteTimeout<S> {
 
 /// The error that a client gets who is too slow over `what`.
 pub(super) fn timed_out(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("the client took too long over {what}"))
+    io::Error::new(io::ErrorKind::TimedOut, format!("timed out {what}"))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
@@ -150,7 +150,7 @@ mod tests {
             written = unstalled.write_all(&[0; 1000]) => {
                 let error = written.unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-                assert_eq!(error.to_string(), "the client took too long over reading what it is sent");
+                assert_eq!(error.to_string(), "timed out writing: the client reads nothing");
             }
         }
         assert_eq!(begun.elapsed(), LIMIT / 2 * 100 + LIMIT);

@@ -2,14 +2,14 @@
 //!
 //! - The first task to return, fail or panic stops all, and so does SIGINT or SIGTERM: the token is cancelled, and each
 //!   task has its own grace period to end by itself.
-//! - A task that is late is dropped where it waits, and named in the log.
-//! - A second SIGINT or SIGTERM ends the process at once, with exit code 1: work may have been cut.
-//! - SIGHUP changes nothing. SIGQUIT changes nothing either where [`on_quit`] gives it something to tell, and ends the
-//!   process as the system does where it does not.
+//! - A task that is late is dropped, and named in the log.
+//! - A second SIGINT or SIGTERM ends the process at once, with exit code 1: work may have been interrupted.
+//! - SIGHUP has no effect. SIGQUIT has none on the process either where [`on_quit`] gives it something to report, and
+//!   ends the process as the system does where it does not.
 //! - The exit code tells why the process stopped, not how well it did so: 0 after a signal, or a task that was done; 1
 //!   after one that failed.
 //!
-//! What a task must not lose when it is dropped (a crash is the same to it) is that task's own care.
+//! What a task must not lose when it is dropped (a crash is the same to it) is that task's own responsibility.
 
 use std::{any::Any, collections::HashMap, error::Error, io, time::Duration};
 
@@ -213,7 +213,7 @@ impl Supervisor {
                 warn!(
                     task = task.name,
                     grace_seconds = task.grace.as_secs_f64(),
-                    "a task did not stop in time, cutting it"
+                    "a task did not stop in time, aborting it"
                 );
                 task.handle.abort();
             }
@@ -229,7 +229,7 @@ impl Outcome {
     }
 }
 
-/// What a panic said.
+/// The text of a panic.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
@@ -255,7 +255,7 @@ mod tests {
 
     type Ended = Result<(), TaskError>;
 
-    /// A task that ends well when it is told to stop, after `takes`, and says so in `done`.
+    /// A task that ends well when it is told to stop, after `takes`, and sets `done`.
     async fn stops(token: CancellationToken, takes: Duration, done: Arc<AtomicBool>) -> Ended {
         token.cancelled().await;
         sleep(takes).await;

@@ -1,9 +1,9 @@
-//! The log: where it goes, in which form, and what is let through.
+//! The log: where it goes, in which format, and what is filtered.
 //!
 //! Logfmt and JSON go to standard error, one line an event, written at once and whole; a line that cannot be written is
-//! lost, and the process goes on. The journal gets its fields as fields. Libraries are heard from warnings up; at debug
-//! also what they inform of, and of those that handle credentials still only the warnings: what they say below that holds
-//! access keys, tokens and signatures. `RUST_LOG` is not read: the flags alone decide. A panic is a line of the log like any other.
+//! lost, and the process goes on. The journal gets its fields as fields. Libraries are logged from warnings up; at
+//! debug also their informational events, except of those that handle credentials: below warnings they log access keys,
+//! tokens and signatures. `RUST_LOG` is not read: only the flags count. A panic is logged as a line like any other.
 
 use std::{
     error::Error,
@@ -65,9 +65,9 @@ pub enum InitError {
     #[error(
         "cannot write to systemd's journal: {0}; is journald running here? Choose --log.format=logfmt or json if not"
     )]
-    Journal(#[source] io::Error),
+    Journal(io::Error),
     /// Another log was set up in this process before.
-    #[error("the log of this process is set up already")]
+    #[error("the log of this process is already set up")]
     Twice,
 }
 

@@ -1,4 +1,4 @@
-//! Reading answers: bounded in size, whatever is sent.
+//! Reads responses whose size is bounded, whatever Prometheus sends.
 
 use serde::de::DeserializeOwned;
 
@@ -35,7 +35,7 @@ pub(super) async fn each_chunk(
     Ok(())
 }
 
-/// The error for an answer that is not good, with the beginning of its body as far as it can be had.
+/// The error for a response that is not a success, with the beginning of its body as far as it can be read.
 pub(super) async fn refusal(mut response: reqwest::Response) -> ErrorKind {
     let code = response.status().as_u16();
     let mut body = Vec::new();

@@ -1,11 +1,12 @@
-//! Prometheus' JSON API, as far as the StoreAPI asks it.
+//! The part of Prometheus' JSON API that the StoreAPI needs.
 //!
-//! **Bounds.** Each question has a time ([`RequestOptions`]), its turn and the answer included, and memory that its caller gives
-//! ([`Reserve`]). Answers are read part by part while they arrive, so that an answer and what is made of it are never both in
-//! memory. One for which there is no memory is an error that says so, never a shorter answer. A long one is read on other threads.
+//! **Bounds.** Each request has a time limit ([`RequestOptions`]), which covers the wait in the queue and the whole
+//! response, and takes memory from its caller ([`Reserve`]). Responses are parsed part by part while they arrive, so
+//! that a response and what is made of it are never both in memory. Without memory a request fails; it never returns a
+//! shorter answer. Long responses are parsed on other threads.
 //!
-//! **Tolerance.** Any status of 2xx is good; 204 is an empty answer, as is `null`. Prometheus' warnings are not passed on:
-//! a reader would take them for a partial answer.
+//! **Tolerance.** Any status of 2xx is success; 204 and `null` are empty answers. Prometheus' warnings are not passed
+//! on, because a querier would report a partial answer.
 
 mod answers;
 mod endpoints;
@@ -91,7 +92,7 @@ impl Question<'_> {
 type Pairs<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
 impl Client {
-    /// Hands over the label sets of series, in Prometheus' order, each in one piece of memory, as it stands in a message,
+    /// Hands over the label sets of series, in Prometheus' order, each in one piece of memory, encoded as in a message,
     /// until `accept` has enough: the rest of the answer is not read then. Within the time of `options` and the memory of `reserve`, which
     /// is asked for what is held of the answer while it is read.
     ///

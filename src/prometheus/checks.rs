@@ -1,8 +1,9 @@
-//! Whether Prometheus' flags let every block be shipped before it is merged or deleted. Pure: no I/O, no clock.
+//! Whether Prometheus' flags allow every block to be uploaded before it is compacted or deleted. Pure: no I/O, no
+//! clock.
 //!
-//! Prometheus merges small blocks into larger ones unless its two block durations are equal, or unless it holds blocks
-//! back until our ledger names them. A block merged before it was shipped arrives late, compacted, or never. So a
-//! mismatch is an error that makes us not ready, but it stops nothing: what can be shipped is shipped.
+//! Prometheus compacts small blocks into larger ones unless its two block durations are equal, or unless it waits for
+//! our ledger to name them. A block that was compacted before it was uploaded arrives late, compacted, or never. So a
+//! mismatch is an error that makes us not ready. It stops nothing: what can be uploaded is uploaded.
 
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
@@ -22,7 +23,7 @@ const USUAL: Duration = Duration::from_secs(2 * 60 * 60);
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth a look.
+    /// Worth checking.
     Warning,
     /// Blocks may be lost or come late: not ready until it is changed.
     Error,
@@ -61,12 +62,12 @@ pub fn is_agent(flags: &BTreeMap<String, String>) -> bool {
     is("agent", &|value| value == "true") || is("enable-feature", &|value| value.split(',').any(|one| one == "agent"))
 }
 
-/// What is known of the flags of a Prometheus that does not tell them, but is an agent.
+/// What is known of the flags of a Prometheus that does not report them, but is an agent.
 pub(super) fn flags_of_an_agent() -> BTreeMap<String, String> {
     [("agent".to_owned(), "true".to_owned())].into()
 }
 
-/// What to say of a Prometheus in agent mode, whose other flags mean nothing.
+/// The finding for a Prometheus in agent mode, whose other flags mean nothing.
 pub(super) fn agent() -> Finding {
     Finding::warning(
         "Prometheus runs in agent mode: it stores no blocks and answers no queries, so that nothing is shipped, and only \
@@ -76,24 +77,25 @@ pub(super) fn agent() -> Finding {
     )
 }
 
-/// What to say of a Prometheus whose metrics page is an error.
+/// The finding for a Prometheus whose metrics page is an error.
 pub(super) fn guarded(error: &Error) -> Finding {
     Finding::warning(format!(
-        "Prometheus does not show its own metrics, so that the oldest time that it holds is not known (queriers ask \
-         narthex about all times), nor whether its blocks fail to load: let narthex read them ({error})"
+        "Prometheus' own metrics cannot be read, so the oldest time that it holds is unknown (queriers ask narthex \
+         about all times), and so is whether it fails to load blocks: allow narthex to read them ({error})"
     ))
 }
 
-/// What to say of a Prometheus without external labels.
+/// The finding for a Prometheus without external labels.
 pub(super) fn unlabelled() -> Finding {
     Finding::error(
-        "Prometheus has no external labels, so that its blocks and series could not be told from others; blocks wait, and \
-         queries are refused, until it has some: set global.external_labels in its configuration, or --label here"
+        "Prometheus has no external labels, so its blocks and series could not be told from those of other Prometheus \
+         instances; no block is uploaded and queries are refused until it has some: set global.external_labels in its \
+         configuration, or --label here"
             .to_owned(),
     )
 }
 
-/// Compares Prometheus' `flags` (`None`: it does not tell them) with ours: the data directory as `--tsdb.path` spells
+/// Compares Prometheus' `flags` (`None`: it does not report them) with ours: the data directory as `--tsdb.path` spells
 /// it, the ledger's file name, and whether unequal block durations are accepted.
 pub fn validate(
     flags: Option<&BTreeMap<String, String>>,
@@ -103,8 +105,8 @@ pub fn validate(
 ) -> Vec<Finding> {
     let Some(flags) = flags else {
         return vec![Finding::warning(format!(
-            "Prometheus does not tell its flags (404), so nobody checks that blocks are shipped before they are merged: \
-             make sure that its --{MIN} and --{MAX} are equal"
+            "Prometheus does not expose its flags (404), so it cannot be checked that blocks are uploaded before they \
+             are compacted: make sure that its --{MIN} and --{MAX} are equal"
         ))];
     };
     let mut findings = Vec::new();
@@ -112,9 +114,9 @@ pub fn validate(
     let delay = flags.get(DELAY).map(String::as_str).filter(|path| !path.is_empty());
     if let Some(delay) = delay.filter(|delay| clean(delay) != ledger) {
         findings.push(Finding::error(format!(
-            "Prometheus waits for {delay} before it merges blocks, but shipped blocks are recorded in {ledger}, so it \
-             may merge blocks that are not shipped: set its --{DELAY}={ledger}, or change --tsdb.path and \
-             --shipper.meta-file-name so that both texts are the same (both containers need the same mount path)"
+            "Prometheus waits for {delay} before it compacts blocks, but uploaded blocks are recorded in {ledger}, so \
+             it may compact blocks that are not uploaded: set its --{DELAY}={ledger}, or change --tsdb.path and \
+             --shipper.meta-file-name so that both paths are the same (both containers need the same mount path)"
         )));
     }
     let remedy = delay.is_none().then_some(Remedy { ledger, ignore_unequal });
@@ -125,14 +127,14 @@ pub fn validate(
             .filter(|value| !matches!(value.as_str(), "true" | "false"))
         {
             findings.push(Finding::warning(format!(
-                "Prometheus tells {switch}={value:?}, which is neither true nor false"
+                "Prometheus reports {switch}={value:?}, which is neither true nor false"
             )));
         }
     }
     findings
 }
 
-/// What to say of a Prometheus that merges blocks without waiting for us.
+/// The finding for a Prometheus that compacts blocks without waiting for us.
 struct Remedy {
     ledger: String,
     ignore_unequal: bool,
@@ -142,14 +144,14 @@ impl Remedy {
     fn finding(&self, min: &str, max: &str) -> Finding {
         if self.ignore_unequal {
             return Finding::warning(format!(
-                "Prometheus merges blocks (--{MIN}={min}, --{MAX}={max}), and --shipper.ignore-unequal-block-size \
-                 accepts that it may do so before they are shipped"
+                "Prometheus compacts blocks (--{MIN}={min}, --{MAX}={max}), and --shipper.ignore-unequal-block-size \
+                 accepts that it may do so before they are uploaded"
             ));
         }
         let ledger = &self.ledger;
         Finding::error(format!(
-            "Prometheus merges blocks (--{MIN}={min}, --{MAX}={max}) and may do so before they are shipped: set its \
-             --{MAX}={min}, or from Prometheus 3.9 on set its --{DELAY}={ledger}"
+            "Prometheus compacts blocks (--{MIN}={min}, --{MAX}={max}) and may do so before they are uploaded: set \
+             its --{MAX}={min}, or from Prometheus 3.9 on set its --{DELAY}={ledger}"
         ))
     }
 }
@@ -157,7 +159,8 @@ impl Remedy {
 fn check_durations(flags: &BTreeMap<String, String>, remedy: Option<Remedy>, findings: &mut Vec<Finding>) {
     let (Some(min_text), Some(max_text)) = (flags.get(MIN), flags.get(MAX)) else {
         findings.push(Finding::warning(format!(
-            "Prometheus does not tell {MIN} and {MAX}, so nobody checks that blocks are shipped before they are merged"
+            "Prometheus does not report {MIN} and {MAX}, so it cannot be checked that blocks are uploaded before they \
+             are compacted"
         )));
         return;
     };
@@ -165,7 +168,8 @@ fn check_durations(flags: &BTreeMap<String, String>, remedy: Option<Remedy>, fin
         Ok(duration) => Some(duration),
         Err(error) => {
             findings.push(Finding::error(format!(
-                "Prometheus tells {name}={text:?}, which cannot be read ({error}): set its --{name} to one like 2h"
+                "Prometheus reports {name}={text:?}, which is not a duration ({error}): set its --{name} to one like \
+                 2h"
             )));
             None
         }

@@ -1,7 +1,7 @@
-//! Questions to one Prometheus.
+//! Requests to one Prometheus.
 //!
-//! Each call has a deadline for everything: connecting, the answer's head, its body. Answers are bounded in size. Dropping
-//! the call's future drops the request.
+//! Each call has one deadline that covers connecting, the head of the response and its body. Responses are bounded in
+//! size. Dropping the future of a call drops the request.
 
 mod storage;
 mod stored;
@@ -19,7 +19,7 @@ use super::{
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
     request_queue::{Kind, RequestQueues},
-    transport::{Posted, Transport},
+    transport::{Posted, Transport, has_credentials},
 };
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
 use crate::model::Labels;
@@ -35,7 +35,7 @@ const ADDRESS: usize = 65_000;
 pub enum Alive {
     /// It serves.
     Ready,
-    /// It is there, or may be: starting, stopping, slow, or something on the way does not answer.
+    /// It runs, or may: starting, stopping, slow, or something in between does not respond.
     NotReady,
     /// Nothing listens at its address: it has ended.
     Gone,
@@ -95,12 +95,20 @@ impl Client {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// What of `url` and `http` has no effect, in words for the log.
+    pub fn warnings(url: &Url, http: &HttpClientConfig) -> Vec<String> {
+        let text = "--prometheus.url has a fragment (from # on), which is never sent to a server: remove it, or write %23 \
+                    if the # belongs to the path or the password";
+        let fragment = url.fragment().map(|_| text.to_owned());
+        http.warnings().iter().cloned().chain(fragment).collect()
+    }
+
     /// The address, without credentials.
     pub fn url(&self) -> &str {
         self.inner.shown.as_str()
     }
 
-    /// Prometheus' flags by name; `None` if it does not tell them (404).
+    /// Prometheus' flags by name; `None` if it does not report them (404).
     ///
     /// # Errors
     /// See [`ErrorKind`].
@@ -118,7 +126,7 @@ impl Client {
         self.call("/api/v1/status/flags", self.inner.timeout, ask).await
     }
 
-    /// Prometheus' version; `0` if it does not tell (404, 405).
+    /// Prometheus' version; `0` if it does not report one (404, 405).
     ///
     /// # Errors
     /// See [`ErrorKind`].
@@ -202,14 +210,12 @@ impl Client {
             ask(below(&self.inner.base, path)).await
         };
         let result = tokio::time::timeout(limit, asked).await;
-        result.unwrap_or(Err(ErrorKind::Timeout(limit))).map_err(|kind| {
-            let url = self.shown(path);
-            Error { url, kind }
-        })
+        let result = result.unwrap_or(Err(ErrorKind::Timeout(limit)));
+        result.map_err(|kind| self.error(path, kind))
     }
 
     /// Asks `path`, whose odd characters are percent-encoded, with parameters; hands the head of a good answer (2xx) to
-    /// `read`. First it waits for its turn, and only then for a connection. An error names the address without the
+    /// `read`. First it waits for a slot, and only then for a connection. An error names the address without the
     /// parameters, which can be long.
     pub(super) async fn query<T>(
         &self,
@@ -227,7 +233,7 @@ impl Client {
             if length > limit {
                 return Err(ErrorKind::TooLong { length, limit });
             }
-            options.report("waiting for its turn at Prometheus");
+            options.report("waiting for a slot at Prometheus");
             let _permit = self.inner.queues.acquire(kind, options.deadline()).await?;
             let answered = async {
                 options.report("waiting for a connection to Prometheus");
@@ -243,10 +249,20 @@ impl Client {
             let answered = timeout_at(options.deadline(), answered).await;
             answered.unwrap_or(Err(ErrorKind::Timeout(options.limit())))
         };
-        asked.await.map_err(|kind| {
-            let url = self.shown(path);
-            Error { url, kind }
-        })
+        asked.await.map_err(|kind| self.error(path, kind))
+    }
+
+    fn error(&self, path: &str, kind: ErrorKind) -> Error {
+        let (url, kind) = (self.shown(path), self.explain(kind));
+        Error { url, kind }
+    }
+
+    /// The kind of an error, with what only the client knows: whose credentials were sent.
+    pub(super) fn explain(&self, kind: ErrorKind) -> ErrorKind {
+        match has_credentials(&self.inner.base) {
+            true => kind.with_url_credentials(),
+            false => kind,
+        }
     }
 
     /// Registers what is counted of the questions of clients.

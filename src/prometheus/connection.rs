@@ -1,9 +1,9 @@
-//! The connections over which long answers come: HTTP/1.1 by hyper, driven by whoever reads the answer.
+//! A pool of HTTP/1.1 connections for long responses, driven by the task that reads the response.
 //!
-//! A connection belongs to one call at a time and is polled within that call's own task: a long answer costs no hop
-//! between tasks. A call that is dropped closes its connection at once, and Prometheus sees that. A connection whose
-//! answer was read to its end waits for the next call; one that the server has closed meanwhile is thrown away, and the
-//! call starts afresh.
+//! A connection belongs to one call at a time and is polled within the task of that call, so that a long response needs
+//! no hop between tasks. Dropping a call closes its connection at once, which Prometheus notices. A connection whose
+//! response was read to its end returns to the pool. If the server has closed it meanwhile, the request is sent over a
+//! new one.
 
 mod dial;
 mod low_water_mark;
@@ -67,7 +67,7 @@ pub(super) struct ConnectionPool {
 #[derive(Debug, Default)]
 struct Idle {
     connections: Vec<(Connection, Instant)>,
-    /// Somebody looks after those that wait.
+    /// A task closes those that are idle for too long.
     is_swept: bool,
 }
 
@@ -82,9 +82,9 @@ struct Connection {
 /// Why a connection brought no answer.
 enum SendFailure {
     /// It had ended before the request was written.
-    BeforeRequest(String),
+    BeforeRequest(ErrorKind),
     /// The request may have been read.
-    AfterRequest(String),
+    AfterRequest(ErrorKind),
 }
 
 /// The body of an answer.
@@ -118,7 +118,7 @@ impl ConnectionPool {
         let connection = self.connect().await?;
         self.exchange(connection, request)
             .await
-            .map_err(|(SendFailure::AfterRequest(why) | SendFailure::BeforeRequest(why))| ErrorKind::Unreachable(why))
+            .map_err(|(SendFailure::AfterRequest(kind) | SendFailure::BeforeRequest(kind))| kind)
     }
 
     /// Sends a request over a connection, and waits for the head of the answer.
@@ -127,10 +127,11 @@ impl ConnectionPool {
         mut connection: Connection,
         request: Request<Full<Bytes>>,
     ) -> Result<(Parts, Body), SendFailure> {
-        // An end in good order, as of a connection that the server closed while it waited, is one, too: nobody would
-        // answer any more, and hyper takes the question all the same.
-        let ended = |ended: hyper::Result<()>| ended.map_or_else(|error| innermost(&error), |()| ENDED.to_owned());
-        let failed = |error: hyper::Error| innermost(&error);
+        // A clean end, as of a connection that the server closed while it was idle, is a failure, too: nobody would
+        // respond any more, and hyper accepts the request all the same.
+        let secure = self.target.tls.is_some();
+        let failed = |error: hyper::Error| ErrorKind::from_http(&error, secure);
+        let ended = |ended: hyper::Result<()>| ended.map_or_else(failed, |()| ErrorKind::Unreachable(ENDED.to_owned()));
         std::future::poll_fn(|cx| match Pin::new(&mut connection.driver).poll(cx) {
             Poll::Ready(end) => Poll::Ready(Err(ended(end))),
             Poll::Pending => connection.sender.poll_ready(cx).map_err(failed),
@@ -175,7 +176,7 @@ impl ConnectionPool {
     }
 
     async fn connect_without_limit(&self) -> Result<Connection, ErrorKind> {
-        let failed = |error: io::Error| ErrorKind::Unreachable(error.to_string());
+        let failed = |error: io::Error| ErrorKind::from_handshake(&error);
         let stream = dial::dial(&self.target.host, self.target.port).await?;
         // Without it a question could wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
@@ -241,7 +242,7 @@ async fn sweep(pool: Weak<ConnectionPool>) {
 }
 
 impl Body {
-    /// The next piece of the body; `None` at its end, as HTTP tells it.
+    /// The next piece of the body; `None` at its end, as HTTP marks it.
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         loop {
             if let Poll::Ready(piece) = self.poll_incoming(cx) {
@@ -266,7 +267,7 @@ impl Body {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) if piece.is_empty() => continue,
                     Ok(piece) => Some(Ok(piece)),
-                    // Trailers tell nothing.
+                    // Trailers are of no use.
                     Err(_) => continue,
                 },
                 Some(Err(error)) => {
@@ -281,7 +282,7 @@ impl Body {
         }
     }
 
-    /// Gives the connection to whoever comes next.
+    /// Returns the connection to the pool.
     fn at_end(&mut self, cx: &mut Context<'_>) {
         if let Some(mut connection) = self.connection.take()
             && Pin::new(&mut connection.driver).poll(cx).is_pending()

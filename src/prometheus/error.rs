@@ -1,6 +1,8 @@
-//! What can go wrong, by kind, with what to do about it.
+//! Errors by kind, each with what to do about it.
 
 use std::{error::Error as _, io, path::PathBuf, time::Duration};
+
+use rustls::InvalidMessage;
 
 use crate::threads::Lost;
 
@@ -32,10 +34,31 @@ pub enum ErrorKind {
     #[error("connection refused: Prometheus is not running there, or --prometheus.url is wrong")]
     Refused,
     /// No connection for another reason (name, route, TLS), or it broke before an answer came.
-    #[error("no connection ({0}): check --prometheus.url and --prometheus.http-client")]
+    #[error("cannot connect ({0}): check --prometheus.url and --prometheus.http-client")]
     Unreachable(String),
+    /// `--prometheus.url` says https, and the server does not speak TLS.
+    #[error("the server at this address does not use TLS: write http:// instead of https:// in --prometheus.url")]
+    NoTls,
+    /// `--prometheus.url` says http, and the server speaks TLS.
+    #[error("the server at this address uses TLS: write https:// instead of http:// in --prometheus.url")]
+    NeedsTls,
+    /// `--prometheus.url` says http, and what the server sends is no HTTP.
+    #[error("the server at this address does not speak HTTP ({0}): if it uses TLS, write https:// in --prometheus.url")]
+    NotHttp(String),
+    /// The credentials of `--prometheus.url` are refused.
+    #[error(
+        "status {code}{}: it refuses the credentials of --prometheus.url, which come before those of \
+         --prometheus.http-client",
+        shown_body(.body)
+    )]
+    UrlCredentials {
+        /// The HTTP status.
+        code: u16,
+        /// Prometheus' message, as for [`ErrorKind::Status`].
+        body: String,
+    },
     /// The question does not fit into an address.
-    #[error("the question has {length} bytes, but an address holds {limit} at most: use shorter matchers")]
+    #[error("the request's URL would have {length} bytes, and {limit} are allowed: use fewer or shorter matchers")]
     TooLong {
         /// The length of the address, in bytes.
         length: usize,
@@ -45,7 +68,7 @@ pub enum ErrorKind {
     /// The answer was not complete in time.
     #[error("no complete answer within {0:?}: Prometheus is overloaded, or the time limit is too short")]
     Timeout(Duration),
-    /// An answer that is not good.
+    /// A response that is not a success.
     #[error("status {code}{}: {}", shown_body(.body), hint(*.code))]
     Status {
         /// The HTTP status.
@@ -53,8 +76,8 @@ pub enum ErrorKind {
         /// Prometheus' message, or else the body: the first 1000 characters, on one line.
         body: String,
     },
-    /// A good status, but an answer that says that it is an error, with Prometheus' message.
-    #[error("Prometheus says that it failed{}", shown_body(.0))]
+    /// A successful status, but a response that is an error, with Prometheus' message.
+    #[error("Prometheus reports an error{}", shown_body(.0))]
     Failed(String),
     /// The connection broke within the answer.
     #[error("the answer was cut short ({0})")]
@@ -67,14 +90,14 @@ pub enum ErrorKind {
     },
     /// There is no memory for more of the answer.
     #[error(
-        "after {read} bytes of the answer there was no memory for more, of which all calls share \
-         --store.memory-limit: ask for less, or less at once, or raise it"
+        "no memory for more of the answer after {read} bytes: all calls together may hold --store.memory-limit; \
+         select less, send fewer requests at once, or raise it"
     )]
     TooMuch {
         /// How much of the answer had come, in bytes.
         read: u64,
     },
-    /// The question did not get its turn.
+    /// The request got no slot.
     #[error(transparent)]
     Shed(#[from] Shed),
     /// Reading the answer failed, through no fault of Prometheus.
@@ -96,12 +119,12 @@ pub enum ErrorKind {
     Setup(#[from] SetupError),
 }
 
-/// A question that did not get its turn.
+/// A request that got no slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
     /// Too many wait already.
     #[error(
-        "{most} questions of this kind already wait for Prometheus, which is asked {slots} at once: ask less at once"
+        "{most} requests of this kind already wait for Prometheus, which is sent {slots} at once: send fewer at once"
     )]
     Full {
         /// Questions that may wait at once.
@@ -109,10 +132,10 @@ pub enum Shed {
         /// Questions that may run at once.
         slots: usize,
     },
-    /// Its turn did not come in time.
+    /// No slot was free in time.
     #[error(
-        "waited {waited:?} for one of {slots} questions of this kind that Prometheus is asked at once: ask less at \
-         once, or see why Prometheus is slow"
+        "waited {waited:?} for one of the {slots} requests of this kind that Prometheus is sent at once: send fewer \
+         at once, or find out why Prometheus is slow"
     )]
     TooLate {
         /// How long it waited.
@@ -130,12 +153,12 @@ pub enum SetupError {
     #[error("--prometheus.url: {0}")]
     Url(String),
     /// A file that `--prometheus.http-client` names cannot be read.
-    #[error("--prometheus.http-client: {key}: {source}")]
+    #[error("--prometheus.http-client: {key}: {cause}")]
     File {
         /// The key in the YAML.
         key: &'static str,
-        /// Why; names the file.
-        source: io::Error,
+        /// Why; names the file. It is part of the text, and so no source that would be printed once more.
+        cause: io::Error,
     },
     /// A file that `--prometheus.http-client` names does not hold what it should.
     #[error("--prometheus.http-client: {key}: {}: {problem}", .path.display())]
@@ -158,6 +181,7 @@ impl ErrorKind {
         matches!(
             self,
             Self::Status { .. }
+                | Self::UrlCredentials { .. }
                 | Self::Failed(_)
                 | Self::TooLarge { .. }
                 | Self::TooMuch { .. }
@@ -181,16 +205,53 @@ impl ErrorKind {
             Ok(Answer { error }) => one_line(&error),
             Err(_) => one_line(&String::from_utf8_lossy(body)),
         };
+        // What servers in Go, and nginx, answer in plain text where they expect TLS.
+        let expects_tls = [
+            "HTTP request to an HTTPS server",
+            "plain HTTP request was sent to HTTPS port",
+        ];
+        if code == 400 && expects_tls.iter().any(|text| body.contains(text)) {
+            return Self::NeedsTls;
+        }
         Self::Status { code, body }
     }
 
-    /// The kind of an answer that says that it is an error.
+    /// The same, of a request whose credentials come from the URL.
+    pub(super) fn with_url_credentials(self) -> Self {
+        match self {
+            Self::Status {
+                code: code @ (401 | 403),
+                body,
+            } => Self::UrlCredentials { code, body },
+            other => other,
+        }
+    }
+
+    /// The kind of a failed TLS handshake with Prometheus.
+    pub(super) fn from_handshake(error: &io::Error) -> Self {
+        match tls_error(error) {
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::NoTls,
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    /// The kind of a failure of a connection before the answer's head was there; `secure` if it uses TLS.
+    pub(super) fn from_http(error: &hyper::Error, secure: bool) -> Self {
+        let causes = std::iter::successors(error.source(), |&source| source.source());
+        let text = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
+        match error.is_parse() && !secure {
+            true => Self::NotHttp(text),
+            false => Self::Unreachable(text),
+        }
+    }
+
+    /// The kind of a response that is an error.
     pub(super) fn failed(message: &str) -> Self {
         Self::Failed(one_line(message))
     }
 
-    /// The kind of a failure before the answer's head was there.
-    pub(super) fn from_send(error: reqwest::Error, connect_limit: Duration) -> Self {
+    /// The kind of a failure before the answer's head was there; `secure` if the URL says https.
+    pub(super) fn from_send(error: reqwest::Error, connect_limit: Duration, secure: bool) -> Self {
         if error.is_timeout() {
             return Self::Timeout(connect_limit);
         }
@@ -200,6 +261,21 @@ impl ErrorKind {
         };
         if std::iter::successors(error.source(), |&source| source.source()).any(refused) {
             return Self::Refused;
+        }
+        let causes = || std::iter::successors(error.source(), |&source| source.source());
+        if let Some(no_tls @ Self::NoTls) = causes()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .map(Self::from_handshake)
+            .find(|kind| matches!(kind, Self::NoTls))
+        {
+            return no_tls;
+        }
+        let not_http = |cause: &(dyn std::error::Error + 'static)| {
+            let http = cause.downcast_ref::<hyper::Error>();
+            http.is_some_and(hyper::Error::is_parse)
+        };
+        if !secure && causes().any(not_http) {
+            return Self::NotHttp(innermost(error));
         }
         Self::Unreachable(innermost(error))
     }
@@ -217,6 +293,13 @@ impl ErrorKind {
         let (line, column) = (error.line(), error.column());
         Self::NotJson { line, column }
     }
+}
+
+/// The error of TLS in one of a connection, however often that is wrapped.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    let deeper = || inner.downcast_ref::<io::Error>().and_then(tls_error);
+    inner.downcast_ref::<rustls::Error>().or_else(deeper)
 }
 
 /// The cause below reqwest's own general words, which would repeat the URL.
@@ -242,9 +325,10 @@ fn shown_body(body: &str) -> String {
 
 fn hint(code: u16) -> &'static str {
     match code {
-        400 | 422 => "it refuses the question",
+        400 | 422 => "it rejects the request",
         300..=399 => "it redirects elsewhere; give the final address as --prometheus.url",
-        401 | 403 | 407 => "it wants other credentials; check --prometheus.http-client",
+        401 | 403 => "it wants other credentials; check --prometheus.http-client",
+        407 => "the proxy wants other credentials; check proxy_url of --prometheus.http-client",
         404 | 405 => "not found; check --prometheus.url, including the path prefix of Prometheus' --web.external-url",
         503 => "Prometheus is starting, replaying its write-ahead log or shutting down",
         _ => "see Prometheus' log",
@@ -272,7 +356,7 @@ mod tests {
         let json = br#"{"status":"error","errorType":"bad_data","error":"no \"end\""}"#;
         assert_eq!(
             ErrorKind::status(400, json).to_string(),
-            r#"status 400 (no "end"): it refuses the question"#
+            r#"status 400 (no "end"): it rejects the request"#
         );
     }
 

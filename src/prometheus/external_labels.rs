@@ -1,8 +1,8 @@
-//! `global.external_labels` out of the answer of `/api/v1/status/config`, in memory that does not grow with it.
+//! Reads `global.external_labels` from the response of `/api/v1/status/config`, in memory that does not grow with it.
 //!
-//! The answer holds Prometheus' whole configuration as one JSON string: megabytes at some sites, secrets at many. So it
-//! is never held: while it arrives, the lines of the `global` section are kept and all others are dropped. Only that
-//! section is parsed as YAML, leniently, since the rest grows with each version of Prometheus.
+//! The response holds Prometheus' whole configuration as one JSON string: sometimes megabytes, often with secrets. So
+//! it is never held: while it arrives, the lines of the `global` section are kept and all others are dropped. Only that
+//! section is parsed as YAML, leniently, since its keys grow with each version of Prometheus.
 //!
 //! A line of block-style YAML that starts in the first column with `global:` is the top-level key and nothing else:
 //! whatever belongs to another top-level key is indented, or starts with `-`. Prometheus always writes block style. A
@@ -27,7 +27,7 @@ const KEPT: usize = 1 << 20;
 /// Largest text without a `global:` line that is parsed whole, in bytes.
 const WHOLE: usize = 256 << 10;
 
-/// Where the configuration stands in the answer.
+/// Where the configuration is in the response.
 const ROOT: &Node = &Node::Keys(&[("data", Node::Keys(&[("yaml", Node::Text)]))]);
 const EXPECTED: &str = "an object with the configuration as text in data.yaml";
 
@@ -98,7 +98,7 @@ impl Sink for Section {
     }
 }
 
-/// The `global` section while the configuration arrives, as it stands in the JSON string: with escapes.
+/// The `global` section while the configuration arrives, as it is in the JSON string: with escapes.
 #[derive(Debug, Default)]
 struct Section {
     phase: Phase,
@@ -186,7 +186,7 @@ fn parse(yaml: &str) -> Result<Labels, ErrorKind> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Global {
-        // Plain numbers and booleans become the text that stands there, as for Prometheus.
+        // Plain numbers and booleans become the text that is there, as in Prometheus.
         external_labels: Option<BTreeMap<String, Option<String>>>,
     }
     let options = serde_saphyr::options! {

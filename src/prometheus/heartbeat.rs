@@ -1,29 +1,31 @@
-//! The heartbeat: asks Prometheus again and again and publishes what it is in a [`Snapshot`].
+//! The heartbeat: asks Prometheus at an interval and publishes the result as a [`Snapshot`].
 //!
-//! **Cadence.** At once at the start, then each [`Settings::interval`] while Prometheus answers, and each 2 s (or each
-//! interval, if that is shorter) while it does not, so that we are ready soon after it is. One failed try is not believed:
-//! a second one follows within a second, or beside the first when that has taken half of the time, and only when both fail
-//! Prometheus counts as down. All of that takes no longer than a call of the client may (`--prometheus.get_config_timeout`).
-//! Whoever must know sooner asks for a heartbeat ([`Heartbeat::trigger`]); it begins within a second after the one before.
+//! **Interval.** At once at the start, then each [`Settings::interval`] while Prometheus answers, and each 2 s (or each
+//! interval, if that is shorter) while it does not, so that we are ready soon after it is. One failed attempt does not
+//! count: a second one follows within a second, or starts beside the first when that has taken half of the time. Only
+//! when both fail is Prometheus down. All of that takes no longer than one call of the client
+//! (`--prometheus.get_config_timeout`). Whoever needs news sooner triggers a heartbeat ([`Heartbeat::trigger`]); it
+//! starts within a second after the last one.
 //!
-//! **Reloads.** A Prometheus that fails to reload its blocks takes back the block that it has just sealed and seals the
-//! same range again. Its counter of such failures is read with each heartbeat, and for three minutes after it was seen to
-//! grow there is a heartbeat each 5 s. The first value that is seen tells nothing: it may be old. A value that is smaller
-//! than the last one is that of a new process, so that all of it is new. (A new process that has failed exactly as often
-//! as the old one, between two heartbeats, is not noticed.)
+//! **Reloads.** A Prometheus that fails to reload its blocks deletes the block that it has just sealed and seals the
+//! same range again. Its counter of failed reloads is read with each heartbeat, and for three minutes after it has
+//! grown there is a heartbeat each 5 s. The first value proves nothing, since it may be old. A value that is smaller
+//! than the last one comes from a new process, so that all of it is new. (A new process that has failed exactly as
+//! often as the old one, between two heartbeats, is not noticed.)
 //!
-//! **Metrics page.** One that is guarded or no good (an answer, but not the page) costs what is read from it and nothing
-//! else: the lowest time is then unknown. A Prometheus that does not answer there at all counts as down.
+//! **Metrics page.** If the page is refused or cannot be parsed, only what it would have told is unknown: the lowest
+//! time. A Prometheus that does not respond there at all counts as down.
 //!
-//! **Label names.** After each heartbeat the names that queries ask about are looked up ([`StoredNames`]), each by a question
-//! whose answer is a line. That takes 5 s at most and fails nothing: what was not learned is unknown.
+//! **Label names.** After each heartbeat the names that queries need are looked up ([`StoredNames`]), each with a
+//! request whose response is one line. That takes 5 s at most and fails nothing: a name that was not looked up is
+//! unknown.
 //!
-//! **Trouble** ends nothing. While Prometheus is down the last labels, version and flags stay in the snapshot, marked by
-//! `up: false`. Prometheus without external labels, or with flags that do not fit ([`super::checks`]), is a problem that
-//! makes us not ready and is looked at again at each heartbeat, also after Prometheus was restarted with other flags. An
-//! agent has no blocks, so that its flags are not checked; that it is one is a warning.
+//! **Failures** end nothing. While Prometheus is down the last labels, version and flags stay in the snapshot, marked
+//! by `up: false`. Missing external labels, or flags that do not fit ([`super::checks`]), make us not ready and are
+//! checked again at each heartbeat, also after Prometheus was restarted with other flags. An agent has no blocks, so
+//! that its flags are not checked; that it is one is a warning.
 //!
-//! **Logs** tell changes: each new problem once, its end, new labels, new warnings.
+//! **Logs** report changes only: each new problem once, its end, new labels, new warnings.
 
 mod metrics;
 mod snapshot;
@@ -78,12 +80,12 @@ pub struct Heartbeat {
     warned: Vec<String>,
     /// The last metrics page was an answer, but none that could be read.
     guarded: bool,
-    /// It has refused a look as only an agent does. That counts where it does not tell its flags.
+    /// It has refused a lookup as only an agent does. That counts where it does not report its flags.
     refused_as_agent: bool,
 }
 
 impl Heartbeat {
-    /// A heartbeat that does not beat yet.
+    /// A heartbeat that does not run yet.
     pub fn new(client: Client, settings: Settings, registry: &mut Registry) -> Self {
         let sender = watch::Sender::new(Snapshot::unknown(client.url()));
         let metrics = Metrics::register(registry);
@@ -113,7 +115,7 @@ impl Heartbeat {
         self.answered.subscribe()
     }
 
-    /// Whoever notifies this one (`notify_one`) asks for a heartbeat that begins afterwards: at once, but no sooner than
+    /// Notify it (`notify_one`) for a heartbeat that begins afterwards: at once, but no sooner than
     /// a second after the last one has ended.
     pub fn trigger(&self) -> Arc<Notify> {
         Arc::clone(&self.trigger)
@@ -124,7 +126,7 @@ impl Heartbeat {
         self.stored_names.clone()
     }
 
-    /// Beats until `token` is cancelled; a request that is under way is dropped then.
+    /// Runs until `token` is cancelled; a request in progress is dropped then.
     pub async fn run(mut self, token: CancellationToken) {
         token.run_until_cancelled(self.run_forever()).await;
     }
@@ -146,7 +148,7 @@ impl Heartbeat {
     }
 
     /// Reads; if that fails though all was well, or takes half of the time, once more.
-    /// Tells when the try that was answered began, too.
+    /// Also returns when the attempt that was answered began.
     async fn read_twice(&self) -> Result<(Instant, Observation), Error> {
         let (began, limit) = (Instant::now(), self.client.limit());
         let up = self.sender.borrow().up;
@@ -156,14 +158,14 @@ impl Heartbeat {
         }
         match timeout_at(began + limit / 2, &mut first).await {
             Ok(Err(error)) => {
-                tracing::debug!(%error, "a heartbeat failed; it is tried once more");
+                tracing::debug!(%error, "a heartbeat failed, retrying once");
                 let left = (began + limit).duration_since(Instant::now());
                 tokio::time::sleep(SECOND_TRY.min(self.settings.interval).min(left / 2)).await;
                 self.read(began + limit, false).await
             }
             Ok(read) => read,
             Err(_) => {
-                tracing::debug!("a heartbeat is slow; it is tried once more beside that");
+                tracing::debug!("a heartbeat is slow, starting a second one beside it");
                 let second = self.read(began + limit, false).boxed();
                 select_ok([first, second]).await.map(|(read, _)| read)
             }
@@ -229,10 +231,10 @@ impl Heartbeat {
                     Ok(Some(stored)) => self.stored_names.looked_up(&name, stored),
                     Ok(None) => self.stored_names.lookup_failed(&name),
                     Err(error) => {
-                        tracing::debug!(%error, "whether a label is stored is not known");
+                        tracing::debug!(%error, "cannot find out whether a label is stored");
                         self.stored_names.lookup_failed(&name);
                         self.refused_as_agent = error.kind.is_of_an_agent();
-                        // What it says of one name it says of that name only.
+                        // These concern the one name only.
                         ended = !matches!(
                             error.kind,
                             ErrorKind::Status {
@@ -312,7 +314,9 @@ impl Heartbeat {
                 prometheus = self.client.url(),
                 failures = now.unwrap_or_default(),
                 before = before.unwrap_or_default(),
-                "Prometheus cannot reload its blocks, so that it takes back each block that it seals and seals it again; its own log says why (a block without a good index in its data directory, or no more maps, files or memory). Mend that: until then none of its blocks stays"
+                "Prometheus cannot reload its blocks, so it deletes each block that it has just sealed and seals it \
+                 again; its own log says why (such as a block with a broken index in its data directory, or a limit \
+                 of memory maps, open files or memory). Fix that: until then none of its new blocks stays"
             );
         } else if self.reloads_fail && !fail {
             tracing::info!(

@@ -1,8 +1,8 @@
-//! The YAML of `--prometheus.http-client`, key for key as Thanos has it.
+//! The YAML of `--prometheus.http-client`, with the keys that Thanos has.
 //!
-//! It is lenient about keys that it does not know: each is warned of by name. Known keys are checked: what cannot be
-//! honoured is refused by name. Nothing is expanded, and no value of the text gets into a message. Files that it names
-//! are read when they are needed, again and again, so that a rotated secret needs no restart.
+//! Unknown keys are warned of by name. Known keys are checked: what is not supported is refused by name. Nothing is
+//! expanded, and no value of the text gets into a message. Files that it names are read when they are needed, each time
+//! anew, so that a rotated secret needs no restart.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use url::Url;
 use super::secret::Secret;
 use crate::model::whole_number::WholeNumber;
 
-/// Connections that may wait when nothing is said: with the two of Thanos most calls would connect anew.
+/// Default number of idle connections: with the two of Thanos most calls would connect anew.
 const IDLE_CONNECTIONS: i64 = 16;
 
 /// A text that is no configuration of an HTTP client.
@@ -211,7 +211,7 @@ impl HttpClientConfig {
         })
     }
 
-    /// What the YAML says that has no effect, one line for each, to be logged once.
+    /// Keys without effect, one line for each, to be logged once.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

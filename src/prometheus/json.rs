@@ -1,15 +1,17 @@
-//! The parts of a JSON answer, one by one while it arrives.
+//! Splits a JSON response into parts while it arrives.
 //!
-//! A [`Node`] says where the parts stand: elements of lists, members of objects, in each other if need be, or one long
-//! text. Only the part that is being read is held, with the little JSON around it. Each part, with an empty list in the
-//! place of each list in it whose elements were handed over before, and in the end what is around all of them, goes
-//! through serde: it is serde that says what is JSON, here is only counted where a part ends.
+//! A [`Node`] says where the parts are: elements of lists, members of objects, nested if need be, or one long text.
+//! Only the part that is being read is held, with the little JSON around it. Each part (with an empty list in place of
+//! each list in it whose elements were handed over before), and in the end what is around all of them, is parsed by
+//! serde: serde decides what is valid JSON, this module only finds where a part ends.
 //!
-//! **Bounds.** What is held, and what serde may make of a part ([`GROWTH`]), is asked of the [`Sink`] before it is there; what is around
-//! the parts has a limit of its own. Nothing here recurses with the depth of an answer.
+//! **Bounds.** Memory for what is held, and for what serde may make of a part ([`GROWTH`]), is requested from the
+//! [`Sink`] before it is used; what is around the parts has a limit of its own. Nothing here recurses with the depth of
+//! a response.
 //!
-//! **Why our own.** Streaming parsers (struson, actson, json-event-parser) give events or block on a reader; from events
-//! each value would have to be put together a second time. serde's own streams of values know no lists and no paths.
+//! **Why not a library.** Streaming parsers (struson, actson, json-event-parser) return events or block on a reader;
+//! from events each value would have to be put together a second time. serde's own streams of values know no lists and
+//! no paths.
 
 mod shape;
 
@@ -53,7 +55,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Whoever takes the parts.
+/// Accepts the parts.
 pub(super) trait Sink {
     /// Whether there is memory for so many bytes more.
     fn reserve(&mut self, bytes: usize) -> bool;
@@ -103,7 +105,7 @@ pub(super) struct Scanner {
     come: u64,
 }
 
-/// A list or object on the way to parts that is open.
+/// An open list or object that leads to parts.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     node: &'static Node,
@@ -127,7 +129,7 @@ enum Phase {
 }
 
 impl Scanner {
-    /// Looks for the parts below `root`; around them there may be `around_max` bytes.
+    /// Finds the parts below `root`; around them there may be `around_max` bytes.
     pub(super) fn new(root: &'static Node, around_max: usize) -> Self {
         Self {
             root,
@@ -162,7 +164,7 @@ impl Scanner {
                 let plain = |byte: &u8| !matches!(byte, b'"' | b'[' | b']' | b'{' | b'}');
                 let length = rest.iter().take_while(|byte| plain(byte)).count();
                 if length > 0 {
-                    self.hold(&rest[..length], sink)?;
+                    self.append(&rest[..length], sink)?;
                     rest = &rest[length..];
                     continue;
                 }
@@ -198,7 +200,7 @@ impl Scanner {
         let (text, after) = rest.split_at(end.unwrap_or(rest.len()));
         match self.in_text {
             true => sink.text(text)?,
-            false => self.hold(text, sink)?,
+            false => self.append(text, sink)?,
         }
         let Some((mark, after)) = after.split_first() else {
             return Ok(after);
@@ -208,7 +210,7 @@ impl Scanner {
         if matches!(self.phase, Phase::Key) && self.at_top() {
             self.phase = Phase::Colon(self.led_to());
         }
-        self.hold(&[*mark], sink)?;
+        self.append(&[*mark], sink)?;
         Ok(after)
     }
 
@@ -240,7 +242,7 @@ impl Scanner {
             b',' if at_top => return self.comma(sink),
             b']' | b'}' if at_top && !self.frames.is_empty() => return self.close(byte, sink),
             b':' if at_top => {
-                self.hold(b":", sink)?;
+                self.append(b":", sink)?;
                 if let Phase::Colon(node) = self.phase {
                     self.phase = Phase::Value(node);
                     let value = self.held.last().map_or(0, Vec::len);
@@ -255,12 +257,12 @@ impl Scanner {
             b']' | b'}' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        self.hold(&[byte], sink)?;
+        self.append(&[byte], sink)?;
         Ok(ControlFlow::Continue(()))
     }
 
     fn open_string(&mut self, sink: &mut impl Sink) -> Result<(), ErrorKind> {
-        self.hold(b"\"", sink)?;
+        self.append(b"\"", sink)?;
         self.in_string = true;
         self.string = self.held.last().map_or(0, Vec::len);
         Ok(())
@@ -276,7 +278,7 @@ impl Scanner {
             }
             return Ok(());
         }
-        self.hold(&[byte], sink)?;
+        self.append(&[byte], sink)?;
         if !matches!(byte, b'[' | b'{') {
             return Ok(());
         }
@@ -302,12 +304,12 @@ impl Scanner {
 
     fn comma(&mut self, sink: &mut impl Sink) -> Result<ControlFlow<()>, ErrorKind> {
         let Some(frame) = self.frames.last_mut() else {
-            return self.hold(b",", sink).map(ControlFlow::Continue);
+            return self.append(b",", sink).map(ControlFlow::Continue);
         };
         self.phase = match frame.node {
             Node::Keys(_) => {
                 self.phase = Phase::Key;
-                return self.hold(b",", sink).map(ControlFlow::Continue);
+                return self.append(b",", sink).map(ControlFlow::Continue);
             }
             Node::List(_, inner) => Phase::Value(*inner),
             Node::Members(..) | Node::Text => Phase::Key,
@@ -336,7 +338,7 @@ impl Scanner {
         self.frames.pop();
         self.depth -= 1;
         self.phase = Phase::Rest;
-        self.hold(&[byte], sink)?;
+        self.append(&[byte], sink)?;
         Ok(flow)
     }
 
@@ -382,7 +384,7 @@ impl Scanner {
         Ok(flow)
     }
 
-    fn hold(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), ErrorKind> {
+    fn append(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<(), ErrorKind> {
         self.length += bytes.len();
         self.ask(0, sink)?;
         let around = self.held.len() == 1;

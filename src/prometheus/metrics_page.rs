@@ -1,6 +1,6 @@
-//! What Prometheus tells of its storage, out of its own metrics page, in memory that does not grow with the page.
+//! Reads what Prometheus reports of its storage from its metrics page, in memory that does not grow with the page.
 //!
-//! The page can be many megabytes, of which three lines are wanted. So it is looked through once, while it arrives, and
+//! The page can have many megabytes, of which three lines are needed. So it is scanned once, while it arrives, and
 //! never held; of each line only the beginning is.
 
 pub(super) mod families;
@@ -17,14 +17,14 @@ const LOWEST_TIME: &str = "prometheus_tsdb_lowest_timestamp_seconds";
 const HEAD_MIN_TIME: &str = "prometheus_tsdb_head_min_time";
 const RELOAD_FAILURES: &str = "prometheus_tsdb_reloads_failures_total";
 
-/// What Prometheus tells of its storage.
+/// What Prometheus reports of its storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
-    /// The oldest time that it holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
+    /// The oldest time that it holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not report it.
     pub lowest_time_ms: i64,
-    /// The oldest time that its head holds, in ms since 1970; `i64::MAX` if the head is empty, `None` if it does not tell.
+    /// The oldest time that its head holds, in ms since 1970; `i64::MAX` if the head is empty, `None` if it does not report it.
     pub head_min_time_ms: Option<i64>,
-    /// How often it could not reload its blocks since it was started; `None` if it does not tell.
+    /// How often it could not reload its blocks since it was started; `None` if it does not report it.
     pub reload_failures: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ impl Scan {
         Ok(())
     }
 
-    /// What the page has told, when it is complete. Of several samples of a metric the first counts. The lowest time is
+    /// What the page reported, when it is complete. Of several samples of a metric the first counts. The lowest time is
     /// not believed unless it is declared to be a gauge.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Scan {
     }
 }
 
-/// What stands behind the name and the labels, if this line is a sample of `name`.
+/// What follows the name and the labels, if this line is a sample of `name`.
 fn sample<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let rest = line.strip_prefix(name.as_bytes())?;
     match rest.first() {
@@ -132,7 +132,7 @@ fn number(text: &[u8]) -> Option<f64> {
 /// The lowest time in ms, of one in seconds.
 fn lowest_time(seconds: f64) -> i64 {
     let time = seconds * 1000.0;
-    // How a storage without any block or sample says so: the largest time, rounded to seconds.
+    // The value of a storage without any block or sample: the largest time, rounded to seconds.
     if time == i64::MAX as f64 { i64::MIN } else { time as i64 }
 }
 
@@ -141,7 +141,7 @@ fn head_min_time(milliseconds: f64) -> Option<i64> {
     (!milliseconds.is_nan()).then_some(milliseconds as i64)
 }
 
-/// A count; `None` for what cannot be one. It only makes us more careful, so that the rest of the page is still good.
+/// A count; `None` for what cannot be one. Without it we are only more careful, so that the rest of the page is used.
 fn count(number: f64) -> Option<u64> {
     (number.is_finite() && number >= 0.0).then_some(number as u64)
 }

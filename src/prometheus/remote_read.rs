@@ -1,12 +1,13 @@
-//! Remote read: one question of several queries, answered as a stream of frames that is read as it comes.
+//! Remote read: one request with one or more queries, answered as a stream of frames.
 //!
-//! - [`frames`] puts frames together and checks them; [`wire`] reads what is in them where it lies; both are pure.
-//! - [`gate`] keeps the calls within what Prometheus allows.
-//! - [`samples`] reads the answers of servers that cannot stream.
+//! - [`frames`] assembles and checks frames; [`wire`] parses their payload in place; both are pure.
+//! - [`gate`] keeps the number of remote reads within what Prometheus allows.
+//! - [`samples`] reads the responses of servers that cannot stream.
 //!
-//! **Guarantees.** Nothing is read before it is asked for, so that a slow reader slows Prometheus. An answer is whole or
-//! an error: a cut, a wrong checksum, a text in place of a frame. Whoever drops an answer closes its connection at once.
-//! An answer that makes no progress for as long as the caller says, or twice that at most, fails. Nothing is kept beyond a frame and what was read at once.
+//! **Guarantees.** Nothing is read before it is polled for, so that a slow reader slows Prometheus. A response is
+//! complete or an error: truncated, a wrong checksum, a text in place of a frame. Dropping it closes its connection at
+//! once. A response that makes no progress for the caller's limit fails. Nothing is kept beyond
+//! a frame and the last piece.
 
 pub mod frames;
 pub mod gate;
@@ -33,12 +34,15 @@ use frames::{FrameError, FrameReader};
 use samples::Sampled;
 use wire::{Frame, WireError};
 
-/// How long an answer is looked at once more when nobody has looked at it for long.
+/// How long a response is polled once more when nobody has polled it for long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How much of an error answer is read, in bytes.
 const ERROR_BODY: usize = 4 << 10;
 /// How much of a Content-Type is shown, in characters.
 const SHOWN_CHARS: usize = 200;
+
+/// So many frames without series may follow one another: Prometheus sends none, and an answer of nothing else would never end.
+const EMPTY_MAX: u32 = 100;
 
 const PATH: &str = "/api/v1/read";
 const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
@@ -64,22 +68,26 @@ pub enum ReadErrorKind {
     /// An answer that is neither frames nor samples.
     #[error("not supported remote read content type: {0:?}; check that --prometheus.url leads to Prometheus")]
     ContentType(String),
-    /// An answer whose end looks like a connection that broke.
+    /// A response whose end cannot be told from a broken connection.
     #[error(
-        "the answer tells neither its length nor its end (no Content-Length, not chunked), so that it may be cut short \
-         unnoticed; check what is between narthex and Prometheus"
+        "the response has neither Content-Length nor chunked encoding, so that a truncated one could not be told from \
+         a complete one; check the proxy between narthex and Prometheus"
     )]
     Endless,
     /// The frames are not whole.
-    #[error("{0}; nothing of the answer can be trusted")]
+    #[error("{0}; the answer cannot be trusted")]
     Frame(#[from] FrameError),
     /// A frame holds something else.
     #[error("{0}: check that --prometheus.url leads to Prometheus")]
     Wire(#[from] WireError),
-    /// A sampled answer for which there is no memory.
+    /// Many frames without series, one after the other.
     #[error(
-        "the sampled answer has {0} bytes or more, for which there is no memory now: select less, or a shorter time"
+        "{EMPTY_MAX} frames without series came one after the other, which Prometheus does not send: check that \
+         --prometheus.url leads to Prometheus"
     )]
+    OnlyEmptyFrames,
+    /// A sampled answer for which there is no memory.
+    #[error("no memory now for a sampled answer of {0} bytes or more: select less, or a shorter time")]
     NoMemory(usize),
     /// A sampled answer that cannot be read.
     #[error("the sampled answer cannot be read: {0}")]
@@ -98,8 +106,8 @@ pub enum Answer {
 impl Client {
     /// Sends `request`, an encoded `ReadRequest`, and waits for the head of the answer, or for all of it if it is sampled.
     /// Memory for a sampled answer is asked of `reserve`, in bytes: for what comes, and for what it becomes when it is
-    /// decompressed. With a `stall`, Prometheus may say nothing for so long before the head of the answer and within it;
-    /// without one whoever waits has a deadline.
+    /// decompressed. With a `stall`, Prometheus may send nothing for so long before the head of the response and within it;
+    /// without one the caller has a deadline.
     ///
     /// # Errors
     /// No connection, an answer other than 200, one of another type; see [`ReadErrorKind`].
@@ -121,9 +129,9 @@ impl Client {
                 None => asked.await?,
             };
             let mut pieces = Pieces::new(body, stall);
-            // Others that tell of success tell of a part, or of nothing.
+            // Other codes of success stand for a part, or for nothing.
             if status != StatusCode::OK {
-                return Err(refusal(status.as_u16(), pieces).await.into());
+                return Err(self.explain(refusal(status.as_u16(), pieces).await).into());
             }
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
@@ -144,6 +152,7 @@ impl Client {
             Ok(Ok(pieces)) => Ok(Answer::Frames(Box::new(Frames {
                 pieces,
                 reader: FrameReader::default(),
+                empty: 0,
                 url,
             }))),
             Ok(Err(samples)) => Ok(Answer::Samples(samples)),
@@ -163,7 +172,7 @@ fn compress(request: &[u8]) -> Result<Bytes, ReadErrorKind> {
 fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
-    // Misspelt by everybody; Prometheus does not look at it.
+    // Misspelt by every client; Prometheus ignores it.
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-stream-protobuf"));
     headers.insert("x-prometheus-remote-read-version", HeaderValue::from_static("0.1.0"));
     headers
@@ -206,6 +215,8 @@ async fn samples(
 pub struct Frames {
     pieces: Pieces,
     reader: FrameReader,
+    /// Frames without series since the last one with any.
+    empty: u32,
     url: String,
 }
 
@@ -234,7 +245,12 @@ impl Frames {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadErrorKind>> {
         loop {
             if let Some(payload) = self.reader.next()? {
-                return Poll::Ready(Ok(Some(wire::parse(&payload)?)));
+                let frame = wire::parse(&payload)?;
+                self.empty = if frame.series.is_empty() { self.empty + 1 } else { 0 };
+                return Poll::Ready(match self.empty < EMPTY_MAX {
+                    true => Ok(Some(frame)),
+                    false => Err(ReadErrorKind::OnlyEmptyFrames),
+                });
             }
             match ready!(self.pieces.poll_piece(cx)) {
                 Some(piece) => self.reader.push(piece?),
@@ -252,10 +268,10 @@ impl Frames {
 struct Pieces {
     body: ResponseBody,
     stall: Option<Duration>,
-    /// Pieces so far.
-    count: u64,
-    /// Runs while nothing comes; with `count` of when it was wound up.
-    timer: Option<(u64, Pin<Box<Sleep>>)>,
+    /// Since when nothing arrives.
+    since: Option<Instant>,
+    /// Made with the first wait, and set anew only when it fires: most waits are short.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pieces {
@@ -263,7 +279,7 @@ impl Pieces {
         Self {
             body,
             stall,
-            count: 0,
+            since: None,
             timer: None,
         }
     }
@@ -271,31 +287,32 @@ impl Pieces {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         match self.body.poll_piece(cx) {
             Poll::Ready(piece) => {
-                self.count += 1;
+                self.since = None;
                 Poll::Ready(piece)
             }
             Poll::Pending => self.poll_stall(cx),
         }
     }
 
-    /// Fails once nothing came between two looks at the clock; wound up seldom, since most waits are short.
+    /// Fails once nothing has arrived for the limit.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ErrorKind>>> {
         let Some(stall) = self.stall else {
             return Poll::Pending;
         };
-        let count = self.count;
-        let (wound, timer) = self
+        let end = *self.since.get_or_insert_with(Instant::now) + stall;
+        let timer = self
             .timer
-            .get_or_insert_with(|| (count, Box::pin(tokio::time::sleep(stall))));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
         while timer.as_mut().poll(cx).is_ready() {
-            // Whoever was not here when the time was up did not wait, and what has come meanwhile may just need a look.
-            let waited = timer.deadline().elapsed() < SECOND_LOOK;
-            if *wound == count && waited {
-                return Poll::Ready(Some(Err(ErrorKind::Timeout(stall))));
-            }
-            let time = if *wound == count { SECOND_LOOK } else { stall };
-            *wound = count;
-            timer.as_mut().reset(Instant::now() + time);
+            let fired = timer.deadline();
+            let next = match fired < end {
+                // It was set for an earlier wait.
+                true => end,
+                // Nobody waited if nobody polled when the time was up, and what has arrived meanwhile may just need a poll.
+                false if fired.elapsed() >= SECOND_LOOK => Instant::now() + SECOND_LOOK,
+                false => return Poll::Ready(Some(Err(ErrorKind::Timeout(stall)))),
+            };
+            timer.as_mut().reset(next);
         }
         Poll::Pending
     }
@@ -305,7 +322,7 @@ impl Pieces {
     }
 }
 
-/// How long Prometheus may say nothing in tests.
+/// How long Prometheus may send nothing in tests.
 #[cfg(test)]
 const STALL: Duration = Duration::from_secs(120);
 
@@ -316,6 +333,7 @@ impl Frames {
         Self {
             pieces: Pieces::new(ResponseBody::proxied(Box::pin(pieces), None), Some(STALL)),
             reader: FrameReader::default(),
+            empty: 0,
             url: "http://prometheus/api/v1/read".to_owned(),
         }
     }

@@ -1,7 +1,8 @@
-//! The queues before the questions of clients: two, so that a flood of one kind leaves the other alone.
+//! The queues of API requests of clients: two, so that a flood of one kind does not delay the other.
 //!
-//! First come, first served within each. The number that waits is bounded, and each waits until its own deadline at most.
-//! A future that is dropped leaves the queue; a turn is given back when it is dropped. Nothing outlives the process.
+//! First come, first served within each. The number of waiting requests is bounded, and each waits until its own
+//! deadline at most. A dropped future leaves the queue; dropping a permit releases its slot. Nothing outlives the
+//! process.
 
 use std::sync::{
     Arc,
@@ -75,7 +76,7 @@ struct Queue {
     shed: Counter,
 }
 
-/// Leave to ask.
+/// Permission to send a request.
 #[derive(Debug)]
 pub(super) struct Permit {
     queue: Arc<Queue>,
@@ -83,7 +84,7 @@ pub(super) struct Permit {
 }
 
 impl RequestQueues {
-    /// Queues in which nobody is.
+    /// Empty queues.
     pub(super) fn new() -> Self {
         let wait = || Histogram::new([0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 120.0]);
         let metrics = Metrics {
@@ -117,22 +118,22 @@ impl RequestQueues {
         let metrics = self.metrics.clone();
         registry.register(
             "narthex_prometheus_questions_waiting",
-            "Questions of clients that wait for their turn at Prometheus, by kind: labels, or others",
+            "API requests of clients that wait for a slot at Prometheus, by kind: labels, or others",
             metrics.waiting,
         );
         registry.register(
             "narthex_prometheus_questions_running",
-            "Questions of clients that Prometheus is asked now, by kind",
+            "API requests of clients that Prometheus is answering, by kind",
             metrics.running,
         );
         registry.register(
             "narthex_prometheus_question_wait_seconds",
-            "How long a question of a client waited for its turn at Prometheus, by kind",
+            "How long an API request of a client waited for a slot at Prometheus, by kind",
             metrics.wait,
         );
         registry.register(
             "narthex_prometheus_questions_shed",
-            "Questions of clients that were refused because too many waited, or that waited too long, by kind",
+            "API requests of clients that were refused because too many waited, or that waited too long, by kind",
             metrics.shed,
         );
     }
@@ -255,7 +256,7 @@ mod tests {
         drop(gone);
         let error = queues.acquire(Kind::Labels, soon()).await.unwrap_err();
         assert!(
-            error.to_string().starts_with("waited 5s for one of 8 questions"),
+            error.to_string().starts_with("waited 5s for one of the 8 requests"),
             "{error}"
         );
         assert_eq!((queues.labels.waiting.get(), queues.labels.shed.get()), (0, 1));

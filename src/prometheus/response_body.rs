@@ -1,4 +1,4 @@
-//! The body of a response of Prometheus, whichever way it comes.
+//! The body of a response of Prometheus: over a connection of our own, or through a proxy.
 
 use std::{
     pin::Pin,

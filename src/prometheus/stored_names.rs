@@ -1,13 +1,13 @@
-//! Which label names Prometheus stores series with, as far as somebody wants to know.
+//! Which label names Prometheus stores series with, of those that queries need to know.
 //!
-//! Whoever asks names them ([`StoredNames::may_be_stored`]); the heartbeat looks them up ([`StoredNames::due`]) and tells
-//! ([`StoredNames::looked_up`]). Until then, and whenever it is in doubt, a name counts as stored. What was learned may be old by
-//! a heartbeat: a name that was not stored may be now, so that whoever relies on it has to look at what comes, and say so
-//! ([`StoredNames::seen`]).
+//! Queries ask for names ([`StoredNames::may_be_stored`]); the heartbeat looks them up ([`StoredNames::due`]) and
+//! records the result ([`StoredNames::looked_up`]). Until then, and whenever it is not certain, a name counts as
+//! stored. The result may be as old as a heartbeat: a name that was not stored may be stored now, so that whoever
+//! relies on it has to check the series that it receives, and to report names that it finds ([`StoredNames::seen`]).
 //!
-//! **Bounds.** At most 64 names of at most 256 bytes are held; others count as stored. The names of external labels keep
-//! their places ([`StoredNames::keep`]). Another one falls out when nobody has asked for it for an hour, and sooner when a
-//! new one has no place and nobody has asked for the old one since the last look.
+//! **Bounds.** At most 64 names of at most 256 bytes are held; others count as stored. The names of external labels are
+//! never evicted ([`StoredNames::keep`]). Another one is dropped when no query has needed it for an hour, and sooner
+//! when a new one needs its place and no query has needed it since the last lookup.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ const NAMES_MAX: usize = 64;
 /// The longest name that is looked up, in bytes.
 const LENGTH_MAX: usize = 256;
 
-/// How long a name is looked up that nobody asks for.
+/// How long a name is looked up that no query needs.
 const ASKED_WITHIN: Duration = Duration::from_secs(60 * 60);
 
-/// How long a name counts as stored without another look, when it is stored or cannot be looked up. A look may be dear
+/// How long a name counts as stored without another lookup, when it is stored or cannot be looked up. A lookup may be expensive
 /// then: a Prometheus before 2.52 gives all values. That the name is gone meanwhile costs it some work, and nothing else.
 const STORED_FOR: Duration = Duration::from_secs(5 * 60);
 
@@ -37,7 +37,7 @@ pub struct StoredNames(Arc<Mutex<Names>>);
 #[derive(Debug, Default)]
 struct Names {
     known: BTreeMap<String, Name>,
-    /// When a look last began.
+    /// When a round of lookups last began.
     last_lookup: Option<Instant>,
 }
 
@@ -53,7 +53,7 @@ struct Name {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stored {
     Unknown,
-    /// A series had it after the last look had begun.
+    /// A series had it after the last round of lookups had begun.
     Seen,
     Yes {
         since: Instant,
@@ -93,7 +93,7 @@ impl StoredNames {
         }
     }
 
-    /// A series was seen that carries one of `names`, or the order of an answer says so.
+    /// A series was seen that carries one of `names`, or the order of an answer implies it.
     pub fn seen<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         let mut held = self.lock();
         for name in names {
@@ -118,7 +118,7 @@ impl StoredNames {
         }
     }
 
-    /// The names to look up now, at the beginning of a look. Names that nobody wants to know of any more are gone then.
+    /// The names to look up now, at the beginning of a round. Names that no query needs any more are dropped then.
     pub fn due(&self) -> Vec<String> {
         let mut held = self.lock();
         let now = Instant::now();
@@ -137,7 +137,7 @@ impl StoredNames {
         due
     }
 
-    /// A look at Prometheus has told whether there are series with this label. That there are none is not believed of one
+    /// A lookup has found out whether there are series with this label. That there are none does not count for one
     /// that was seen meanwhile.
     pub fn looked_up(&self, name: &str, stored: bool) {
         if let Some(known) = self.lock().known.get_mut(name) {
@@ -149,12 +149,12 @@ impl StoredNames {
         }
     }
 
-    /// A look has told nothing about this name: it counts as stored, and is not looked up for a while.
+    /// A lookup of this name has failed: it counts as stored, and is not looked up for a while.
     pub fn lookup_failed(&self, name: &str) {
         self.set(name, Stored::Doubted { since: Instant::now() });
     }
 
-    /// A look has ended before it came to this name: it counts as stored until the next one.
+    /// A round of lookups has ended before it came to this name: it counts as stored until the next one.
     pub fn postponed(&self, name: &str) {
         self.set(name, Stored::Unknown);
     }
@@ -201,7 +201,7 @@ impl Names {
     }
 
     /// Drops the name that was not asked for the longest: for an external label whichever it is, else only one that nobody
-    /// has asked for since the last look.
+    /// has asked for since the last round.
     fn make_room(&mut self, whichever: bool) -> bool {
         let others = self.known.iter().filter(|(_, known)| !known.kept);
         let Some((oldest, known)) = others.min_by_key(|(_, known)| known.asked) else {

@@ -1,5 +1,5 @@
-//! How Prometheus' certificate is verified, and which one we show. The rules for certificates of a CA file are in
-//! [`crate::trust`].
+//! How Prometheus' certificate is verified, and which client certificate is presented. The rules for certificates of a
+//! CA file are in [`crate::trust`].
 
 use std::{
     path::Path,
@@ -57,7 +57,7 @@ pub(super) fn client_config(config: &TlsConfig) -> Result<ClientConfig, SetupErr
         content(
             "tls_config.key_file",
             key_file,
-            format!("does not fit the certificate: {error}"),
+            format!("does not match the certificate: {error}"),
         )
     })
 }
@@ -66,7 +66,7 @@ fn trust_file(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Trust, Setu
     let key = "tls_config.ca_file";
     let (trusted, skipped) = Trusted::read(&read(key, path)?).map_err(|error| content(key, path, error.to_string()))?;
     for problem in skipped {
-        warn!(file = %path.display(), problem, "{key}: a certificate is left out");
+        warn!(file = %path.display(), problem, "{key}: skipping a certificate that cannot be used");
     }
     Ok(Trust::Given(trusted.of_servers(provider)))
 }
@@ -82,7 +82,7 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
-    fs_err::read(path).map_err(|source| SetupError::File { key, source })
+    fs_err::read(path).map_err(|cause| SetupError::File { key, cause })
 }
 
 fn content(key: &'static str, path: &Path, problem: String) -> SetupError {
@@ -97,12 +97,12 @@ struct Verifier {
     trust: Trust,
 }
 
-/// Whose certificates are good.
+/// Which certificates are trusted.
 #[derive(Debug)]
 enum Trust {
     /// `insecure_skip_verify`.
     Anyone,
-    /// Those of `ca_file` and nobody else.
+    /// Those of `ca_file` and no others.
     Given(Arc<dyn ServerCertVerifier>),
     /// Those of the system, read at the first handshake: without TLS they cost nothing, and may be missing.
     System(OnceLock<Result<Arc<WebPkiServerVerifier>, String>>),

@@ -1,8 +1,8 @@
-//! The connections to one Prometheus: kept alive, few, with fresh secrets.
+//! Sends requests to one Prometheus, with current credentials and certificates.
 //!
-//! Files are looked at before each request: passwords and tokens are read, and when a certificate file has changed the
-//! connections are made anew with it. While a changed certificate file cannot be used, the old connections stay in
-//! use; a password or token file that cannot be read fails the request.
+//! Files are checked before each request: passwords and tokens are read, and when a certificate file has changed new
+//! connections are made with it. While a changed certificate file cannot be used, the previous connections stay in use;
+//! a password or token file that cannot be read fails the request.
 
 use std::{
     io::Read as _,
@@ -79,13 +79,13 @@ struct Built {
 #[derive(Clone, Debug)]
 struct Target {
     secure: bool,
-    /// Name or address and port, whatever the URL says in its place.
+    /// Name or address and port, even if the URL has `server_name` in its place.
     address: (String, u16),
-    /// The URL's host, if the URL says `server_name` in its place.
+    /// `server_name` and the real host, if the URL has the former in place of the latter.
     behind_name: Option<(String, String)>,
 }
 
-/// Tells versions of a file apart.
+/// Identifies a version of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     modified: Option<SystemTime>,
@@ -94,7 +94,7 @@ struct Stamp {
 }
 
 impl Transport {
-    /// Prepares to talk to the server of `url`, which is changed to say `tls_config.server_name`, if that is set: the
+    /// Prepares to talk to the server of `url`, which is changed to `tls_config.server_name`, if that is set: the
     /// name is then what is sent and verified in TLS, while the connection and the `Host` header keep the host.
     pub(super) fn new(url: &mut Url, config: &HttpClientConfig) -> Result<Self, SetupError> {
         let secure = url.scheme() == "https";
@@ -132,7 +132,7 @@ impl Transport {
         Ok(Self { state, slots, host })
     }
 
-    /// Waits for leave to use a connection; to be held until the answer is read.
+    /// Waits for a permit to use a connection; to be held until the response is read.
     pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed, so that an error cannot be.
         Arc::clone(self.slots.as_ref()?).acquire_owned().await.ok()
@@ -192,7 +192,7 @@ impl Transport {
         })
     }
 
-    /// Waits for the head of an answer as long as the configuration says.
+    /// Waits for the head of an answer as long as the configuration allows.
     async fn head<T>(&self, answer: impl Future<Output = Result<T, ErrorKind>>) -> Result<T, ErrorKind> {
         match self.state.config.transport.response_header_timeout {
             Some(limit) => tokio::time::timeout(limit, answer)
@@ -224,12 +224,13 @@ impl State {
                 .and_then(|client| Ok((client, connection_pool(&self.config, &self.target)?)));
             match anew {
                 Ok((client, pool)) => {
-                    tracing::info!("certificate files for Prometheus have changed and are in use now");
+                    tracing::info!("certificate files for Prometheus changed and were reloaded");
                     built.client = client;
                     built.pool = pool;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "changed certificate files cannot be used; the ones before stay in use");
+                    tracing::warn!(%error, "certificate files for Prometheus changed and cannot be used; keeping the \
+                                            previous ones");
                 }
             }
             built.stamps = stamps;
@@ -239,11 +240,13 @@ impl State {
 
     fn unsent(&self, error: reqwest::Error) -> ErrorKind {
         let limit = connect_timeout(&self.config, self.target.secure);
-        ErrorKind::from_send(error, limit.unwrap_or_default())
+        // What a proxy sends proves nothing about the address of Prometheus.
+        let secure = self.target.secure || self.config.proxy.is_some();
+        ErrorKind::from_send(error, limit.unwrap_or_default(), secure)
     }
 }
 
-fn has_credentials(url: &Url) -> bool {
+pub(super) fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
@@ -299,7 +302,7 @@ fn replace_host(url: &mut Url, name: &str, config: &HttpClientConfig) -> Result<
     match url.host() {
         Some(url::Host::Domain(_)) if set.is_ok() => Ok(()),
         _ => {
-            let text = format!("tls_config.server_name: {name:?} is no host name");
+            let text = format!("tls_config.server_name: {name:?} is not a host name");
             Err(SetupError::Settings(text))
         }
     }
@@ -422,7 +425,7 @@ fn secret(source: &Source) -> Result<String, SetupError> {
     };
     let mut text = String::new();
     let read = fs_err::File::open(path).and_then(|file| file.take(SECRET_FILE + 1).read_to_string(&mut text));
-    read.map_err(|source| SetupError::File { key, source })?;
+    read.map_err(|cause| SetupError::File { key, cause })?;
     if text.len() as u64 > SECRET_FILE {
         let problem = format!("larger than {SECRET_FILE} bytes");
         return Err(SetupError::Content {

@@ -1,7 +1,7 @@
-//! Versions of Prometheus, as far as what it can do depends on them.
+//! Comparison of Prometheus' versions, for features that depend on them.
 
 /// Whether `version` is at least `major.minor.0`. A pre-release comes before its release. What is no semantic version,
-/// such as the `0` of a server that does not tell, is never enough.
+/// such as the `0` of a server that does not report one, is never enough.
 pub fn at_least(version: &str, major: u64, minor: u64) -> bool {
     parse(version).is_some_and(|(have, pre)| have > (major, minor, 0) || have == (major, minor, 0) && !pre)
 }

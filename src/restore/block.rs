@@ -17,14 +17,14 @@ use super::{
     files::{self, TOMBSTONES},
     target::{Target, sync_dir},
     tombstones,
-    wire::{Failed, fetch, patiently},
+    wire::{Failed, fetch, retry_transient},
 };
 use crate::{
     objstore::{self, Bucket, Comparison, ErrorKind, Object, Scope, Source},
     threads::blocking_io as blocking,
     tsdb::{
         Block, BlockId, BucketFile, LARGEST_META, Meta, PinError,
-        check::full::{self, Checked, Digest},
+        check::full::{self, Checked, Digest, Facts},
     },
 };
 
@@ -84,6 +84,7 @@ impl Run {
                 "{error}; it was deleted meanwhile, run this again to plan anew"
             ))),
             Err(Failed::Bucket(error)) if stops_all(&error) => Err(Failed::Bucket(error)),
+            Err(Failed::Bucket(error)) if is_refused(&error) => Ok(Outcome::Refused(error.to_string())),
             Err(Failed::Bucket(error)) => Ok(Outcome::Failed(error.to_string())),
             Err(disk) => Err(disk),
         }
@@ -99,8 +100,12 @@ impl Run {
         prepare(&wanted, &dir).await?;
         for again in [true, false] {
             self.fetch_missing(&wanted, &dir).await?;
-            let Err(wrong) = self.prove(&wanted, &dir, false).await? else {
-                break;
+            let wrong = match self.prove(&wanted, &dir, false).await? {
+                Ok(facts) => {
+                    warn_of_issues(id, &facts);
+                    break;
+                }
+                Err(wrong) => wrong,
             };
             tracing::warn!(block = %id, why = wrong.why, again, "what was fetched is not the block that was sent");
             // A file that was on disk from an earlier run may be to blame, or the disk.
@@ -119,14 +124,14 @@ impl Run {
     /// What the bucket has under this name.
     async fn wanted(&self, id: BlockId) -> Result<Wanted, Failed> {
         let key = format!("{id}/meta.json");
-        let text = patiently(|| async { Ok(self.bucket.get(&key, LARGEST_META).await?) }).await?;
+        let text = retry_transient(|| async { Ok(self.bucket.get(&key, LARGEST_META).await?) }).await?;
         let meta = Meta::parse(&text).map_err(|error| Failed::Wrong(format!("meta.json cannot be used: {error}")))?;
         if meta.ulid != id {
             let why = format!("meta.json is that of the block {}", meta.ulid);
             return Err(Failed::Wrong(why));
         }
         let dir = id.to_string();
-        let listed: Vec<Object> = patiently(|| async { Ok(self.bucket.list(&dir).await?) }).await?;
+        let listed: Vec<Object> = retry_transient(|| async { Ok(self.bucket.list(&dir).await?) }).await?;
         let said = meta.files().map_err(Failed::Wrong)?;
         let files = files::of_block(id, said.as_deref(), &listed).map_err(Failed::Wrong)?;
         Ok(Wanted {
@@ -186,7 +191,11 @@ impl Run {
         // A meta.json with every byte of the bucket's was brought by a restore, which had proven the block: what a rerun
         // finds is not fetched once more from a store without checksums.
         let foreign = there != wanted.text;
-        Ok(self.prove(wanted, dir, foreign).await?.map_err(|wrong| wrong.why))
+        Ok(self
+            .prove(wanted, dir, foreign)
+            .await?
+            .map(|_| ())
+            .map_err(|wrong| wrong.why))
     }
 
     /// Fetches the files that are not complete. Trouble with one does not cut the others: they count for the next run.
@@ -199,7 +208,7 @@ impl Run {
             // It is never closed; were it, the bucket's own limit would remain.
             let _permit = self.permits.acquire().await.ok();
             let (key, path) = (format!("{}/{}", wanted.id, file.rel_path), dir.join(&file.rel_path));
-            patiently(|| fetch(&*self.bucket, &key, size(file), &path)).await
+            retry_transient(|| fetch(&*self.bucket, &key, size(file), &path)).await
         });
         let mut fetched = std::pin::pin!(fetched.buffer_unordered(self.at_once));
         let mut trouble = Ok(());
@@ -216,7 +225,7 @@ impl Run {
     /// Reads all of a block from disk, checks it, and holds it against the hashes of `meta.json`. Where there are none, the
     /// store is asked only if the files may be those of another block: what was fetched has every byte under a checksum
     /// of the block's own, and a store that keeps none would have it fetched once more.
-    async fn prove(&self, wanted: &Wanted, dir: &Path, foreign: bool) -> Result<Result<(), Wrong>, Failed> {
+    async fn prove(&self, wanted: &Wanted, dir: &Path, foreign: bool) -> Result<Result<Facts, Wrong>, Failed> {
         let checked = match self.check(wanted, dir).await? {
             Ok(checked) => checked,
             Err(PinError::Io(error)) => return Err(error.into()),
@@ -251,10 +260,13 @@ impl Run {
             .files
             .iter()
             .find(|digest| !names.contains(digest.rel_path.as_str()));
-        Ok(more.map_or(Ok(()), |more| {
-            let why = format!("{} is none of its files", more.rel_path);
-            Err(Wrong { file: None, why })
-        }))
+        Ok(match more {
+            None => Ok(checked.facts),
+            Some(more) => {
+                let why = format!("{} is none of its files", more.rel_path);
+                Err(Wrong { file: None, why })
+            }
+        })
     }
 
     /// Checks every byte of the block in `dir`.
@@ -262,8 +274,8 @@ impl Run {
         let _one = self.checks.acquire().await.ok();
         let block = Block {
             id: wanted.id,
-            dir: dir.to_owned(),
-            meta: wanted.meta.clone(),
+            dir: dir.into(),
+            meta: wanted.meta.clone().into(),
         };
         let sha256 = wanted.files.iter().any(|file| file.sha256.is_some());
         let stop = Arc::clone(&self.stop);
@@ -296,12 +308,20 @@ impl Run {
             path,
         };
         let key = format!("{id}/{}", file.rel_path);
-        let compared = patiently(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
+        let compared = retry_transient(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
         Ok(match compared {
             Comparison::Same(_) => Ok(()),
             Comparison::Different(how) => Err(how),
             Comparison::Absent => Err("the object is gone".to_owned()),
         })
+    }
+}
+
+/// Logs what of a restored block is not as current versions of Prometheus write it. The block is the one in the bucket, and
+/// Prometheus reads it.
+fn warn_of_issues(id: BlockId, facts: &Facts) {
+    for issue in &facts.issues {
+        tracing::warn!(block = %id, %issue, "the index of a restored block has an issue; it is restored as it is in the bucket");
     }
 }
 
@@ -312,6 +332,11 @@ fn size(file: &BucketFile) -> u64 {
 /// Whether every other block would have this trouble as well, and no wait helps.
 fn stops_all(error: &objstore::Error) -> bool {
     error.scope() == Scope::Bucket && !error.kind.is_transient()
+}
+
+/// Whether the store does not give this object, as when it is in an archive, and running the command again does not help.
+fn is_refused(error: &objstore::Error) -> bool {
+    error.scope() == Scope::Object && matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Refused)
 }
 
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::survey::Survey;
 use crate::{
     lineage::Entry,
     model::Labels,
@@ -158,19 +157,6 @@ impl Plan {
     /// Whether some block that should be restored cannot be.
     pub fn refuses(&self) -> bool {
         self.rows.iter().any(|row| row.decision == Decision::Refuse)
-    }
-}
-
-/// The label set that all selected blocks have.
-pub fn sole_set(survey: &Survey) -> Result<Labels, Refusal> {
-    let mut sets = survey.selected.counted.keys();
-    match (sets.next(), sets.next()) {
-        (Some(labels), None) if survey.selected.more == 0 => Ok(labels.clone()),
-        (Some(_), _) => Err(Refusal::SeveralSets(survey.selected.clone())),
-        (None, _) => Err(Refusal::Nothing {
-            others: survey.others.clone(),
-            outside: survey.outside,
-        }),
     }
 }
 

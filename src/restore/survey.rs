@@ -4,7 +4,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     files,
-    plan::{Candidate, Sets},
+    plan::{Candidate, Refusal, Sets},
 };
 use crate::{
     catalog::{self, DELETION_MARK, Found},
@@ -63,6 +63,22 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// The label set that all selected blocks have.
+    ///
+    /// # Errors
+    /// There is none, or there are several.
+    pub fn sole_set(&self) -> Result<Labels, Refusal> {
+        let mut sets = self.selected.counted.keys();
+        match (sets.next(), sets.next()) {
+            (Some(labels), None) if self.selected.more == 0 => Ok(labels.clone()),
+            (Some(_), _) => Err(Refusal::SeveralSets(self.selected.clone())),
+            (None, _) => Err(Refusal::Nothing {
+                others: self.others.clone(),
+                outside: self.outside,
+            }),
+        }
+    }
+
     fn add(&mut self, id: BlockId, found: Found, wanted: &Wanted) {
         match found {
             Found::Partial => self.partial += 1,
@@ -125,7 +141,7 @@ fn candidate(meta: Meta) -> Candidate {
         resolution: meta.resolution(),
         tombstones: meta.num_tombstones,
         files: files.map(|files| files.into_iter().map(unhashed).collect()),
-        sources: meta.sources,
+        sources: meta.sources.clone(),
         marked: false,
         bytes: 0,
         wrong,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 use crate::{
-    objstore::{self, Bucket, Passing},
+    objstore::{self, Bucket, Transient},
     threads::blocking_io as blocking,
 };
 
@@ -43,14 +43,14 @@ impl From<io::Error> for Failed {
     }
 }
 
-impl Passing for Failed {
-    fn passes(&self) -> bool {
-        matches!(self, Self::Bucket(error) if error.passes())
+impl Transient for Failed {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Bucket(error) if error.is_transient())
     }
 }
 
 /// Makes a request again while the bucket has trouble that can heal.
-pub(super) async fn patiently<T, F>(request: impl FnMut() -> F) -> Result<T, Failed>
+pub(super) async fn retry_transient<T, F>(request: impl FnMut() -> F) -> Result<T, Failed>
 where
     F: Future<Output = Result<T, Failed>>,
 {
@@ -59,7 +59,7 @@ where
             tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "the bucket has trouble; trying again");
         }
     };
-    objstore::patiently(TRIES, told, request).await
+    objstore::retry_transient(TRIES, told, request).await
 }
 
 /// Brings the object `key` of `len` bytes to `path`, which it gets when all of it is on disk; until then it is in

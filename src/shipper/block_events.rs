@@ -18,6 +18,9 @@ use crate::tsdb::BlockId;
 /// How long after it was sealed a block may be withdrawn. A failed reload is decided within seconds; more is for a machine
 /// that is overloaded.
 pub(super) const MAY_BE_WITHDRAWN: Duration = Duration::from_secs(300);
+/// A block that is renamed into place later than this after it was made was not sealed by Prometheus just now: it may have been
+/// shipped, and merged, long ago.
+pub(super) const YOUNG: Duration = Duration::from_secs(3600);
 /// How long an event is kept of a block that no scan shows: a hint may come before the scan, and be asked for after it.
 const KEPT: Duration = Duration::from_secs(300);
 

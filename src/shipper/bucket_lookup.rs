@@ -12,15 +12,16 @@ use tokio::time::Instant;
 
 use super::{
     Shipper, Skip, Verdict,
+    due_block::DueBlock,
     durability_metrics::View,
-    pipeline::DueBlock,
+    few,
     plan::Decision,
     quarantine::{self, Problem},
     upload,
 };
 use crate::{
     catalog::{self, Text},
-    lineage::{self, Elsewhere, Entry, Namesake},
+    lineage::{self, Elsewhere, Entry, Existing},
     model::Labels,
     objstore,
     tsdb::{Block, BlockId, Scan},
@@ -64,7 +65,7 @@ impl Shipper {
         let Some(newest) = self.ledger.newest() else {
             return Ok(true);
         };
-        if !matches!(catalog::text(bucket.as_ref(), newest).await?, Text::Absent) {
+        if !matches!(catalog::read_text(bucket.as_ref(), newest).await?, Text::Absent) {
             return Ok(true);
         }
         if let Some(block) = scan.blocks.iter().find(|block| block.id == newest) {
@@ -127,9 +128,9 @@ impl Shipper {
     ) -> Result<bool, objstore::Error> {
         let bucket = Arc::clone(&self.uploader.bucket);
         let place = format!("{}/{}", bucket.identity(), block.id);
-        let (reason, detail) = match lineage::namesake(bucket.as_ref(), &block.meta, labels).await? {
-            Namesake::Nothing { marked: false } => return self.may_be_sent(block, labels).await,
-            Namesake::Whole(there) => {
+        let (reason, detail) = match lineage::existing(bucket.as_ref(), &block.meta, labels).await? {
+            Existing::Nothing { marked: false } => return self.may_be_sent(block, labels).await,
+            Existing::Complete(there) => {
                 if let Some(theirs) = &there.other_labels {
                     tracing::info!(block = %block.id, labels = %theirs, "the block is in the bucket under other labels than those of now; it stays as it is");
                 }
@@ -140,27 +141,27 @@ impl Shipper {
                 self.record(block, labels);
                 return Ok(false);
             }
-            Namesake::Lacks(_, missing) => {
+            Existing::Incomplete(_, missing) => {
                 tracing::warn!(block = %block.id, missing = missing.len(), "the block is committed, but some of its objects are missing in the bucket; uploading them again");
                 due.request.repair = Some(missing);
                 return Ok(true);
             }
-            Namesake::Torn(why) => {
+            Existing::Torn(why) => {
                 tracing::warn!(block = %block.id, why, "the meta.json of this block in the bucket cannot be used by anybody; replacing it");
                 due.request.replace = true;
                 return Ok(true);
             }
             // As a compactor leaves what it has merged, until it deletes it.
-            Namesake::Marked | Namesake::Nothing { marked: true } => {
+            Existing::Marked | Existing::Nothing { marked: true } => {
                 let entry = Entry::local(&block.meta, labels);
                 if let Elsewhere::In(blocks) = self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
-                    tracing::info!(block = %block.id, into = names(&blocks), "the block is marked for deletion in the bucket, and other blocks there hold its samples and are whole; it counts as durable");
+                    tracing::info!(block = %block.id, into = few(blocks.iter()), "the block is marked for deletion in the bucket, and other blocks there hold its samples and are whole; it counts as durable");
                     self.record(block, labels);
                     return Ok(false);
                 }
                 (quarantine::MARKED, upload::Error::Marked { place }.to_string())
             }
-            Namesake::Conflict(why) => {
+            Existing::Conflict(why) => {
                 let detail = format!(
                     "{why}. What is committed in {place} is never overwritten; find out which is right: narthex bucket verify --full"
                 );
@@ -177,12 +178,12 @@ impl Shipper {
         let entry = Entry::local(&block.meta, labels);
         match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
             Elsewhere::In(blocks) => {
-                tracing::info!(block = %block.id, into = names(&blocks), "other blocks in the bucket hold the samples of this block and are whole; it counts as durable");
+                tracing::info!(block = %block.id, into = few(blocks.iter()), "other blocks in the bucket hold the samples of this block and are whole; it counts as durable");
                 self.record(block, labels);
                 return Ok(false);
             }
             Elsewhere::UnderOtherLabels { blocks, labels } => {
-                tracing::info!(block = %block.id, into = names(&blocks), %labels, "blocks in the bucket hold the samples of this block, but under other labels; uploading it");
+                tracing::info!(block = %block.id, into = few(blocks.iter()), %labels, "blocks in the bucket hold the samples of this block, but under other labels; uploading it");
             }
             Elsewhere::Nowhere {
                 not_whole: Some((id, why)),
@@ -200,7 +201,7 @@ impl Shipper {
         }
         let detail = format!(
             "it was compacted by Prometheus and overlaps {} of the same labels in the bucket; shipping it would halt the compactor. Delete one of them, or leave it",
-            names(&overlaps)
+            few(overlaps.iter())
         );
         self.set_aside(block, Problem::new(quarantine::OVERLAP, detail), false);
         Ok(false)
@@ -229,7 +230,7 @@ impl Shipper {
         for block in open {
             // It may have been shipped itself, when that was asked for.
             if self.lineage.contains(block.id)
-                && let Namesake::Whole(_) = lineage::namesake(bucket.as_ref(), &block.meta, labels).await?
+                && let Existing::Complete(_) = lineage::existing(bucket.as_ref(), &block.meta, labels).await?
             {
                 self.durability.proven.insert(block.id);
                 continue;
@@ -245,7 +246,7 @@ impl Shipper {
                 Elsewhere::Nowhere { .. } => None,
             };
             if let Some(blocks) = found {
-                tracing::info!(block = %block.id, sources = names(&blocks), "the bucket has all blocks that this compacted block was made of");
+                tracing::info!(block = %block.id, sources = few(blocks.iter()), "the bucket has all blocks that this compacted block was made of");
                 for source in &block.meta.sources {
                     self.ledger.record_source(*source);
                 }
@@ -262,9 +263,4 @@ impl Shipper {
             && !self.durability.proven.contains(&decision.block.id)
             && (sources.is_empty() || !sources.iter().all(|source| self.ledger.knows(*source)))
     }
-}
-
-fn names(ids: &[BlockId]) -> String {
-    let names: Vec<String> = ids.iter().map(BlockId::to_string).collect();
-    names.join(", ")
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     catalog::LARGEST_META,
-    lineage::{self, Namesake},
+    lineage::{self, Existing},
     model::Labels,
     objstore::{self, ErrorKind, Placed},
     shipper::upload::{BlockFiles, Error, UploadRequest, Uploader, stamps},
@@ -49,7 +49,7 @@ impl Uploader {
             files: block_files.entries.clone(),
             upload_time: SystemTime::now(),
         };
-        let meta = Bytes::from(block.meta.for_bucket(&stamp));
+        let meta = Bytes::from(block_files.meta.for_bucket(&stamp));
         let len = meta.len() as u64;
         self.set_unsettled(block.id, true);
         let committed = match self.put_meta(request, meta).await? {
@@ -103,14 +103,14 @@ impl Uploader {
     /// Checks a block that was committed before: by an earlier try of ours, in an earlier run, or by another writer.
     pub(super) async fn check_committed_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
         let place = self.place(&block.id.to_string());
-        match lineage::namesake(self.bucket.as_ref(), &block.meta, labels).await? {
-            Namesake::Whole(_) => Ok(Committed::Before),
-            Namesake::Marked => Err(Error::Marked { place }),
-            Namesake::Conflict(why) => Err(Error::Conflict(format!(
+        match lineage::existing(self.bucket.as_ref(), &block.meta, labels).await? {
+            Existing::Complete(_) => Ok(Committed::Before),
+            Existing::Marked => Err(Error::Marked { place }),
+            Existing::Conflict(why) => Err(Error::Conflict(format!(
                 "{why}. What is committed in {place} is never overwritten"
             ))),
             // It is gone again, cut, or lacks files: the next try finds out which.
-            Namesake::Nothing { .. } | Namesake::Torn(_) | Namesake::Lacks(..) => Err(Error::Unproven {
+            Existing::Nothing { .. } | Existing::Torn(_) | Existing::Incomplete(..) => Err(Error::Unproven {
                 place,
                 wrong: "it has a meta.json, and is not whole".to_owned(),
             }),

@@ -13,11 +13,14 @@
 //!
 //! Nothing is kept but the time that was reported last and what was open; a restart tells it anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use crate::{
     shipper::Ledger,
-    tsdb::{Block, BlockId},
+    tsdb::{Block, BlockId, BlockMeta},
 };
 
 /// A block that was read, and what becomes of it.
@@ -82,7 +85,7 @@ pub(super) struct Durability {
     /// The time that was reported last.
     reported: Option<i64>,
     /// The blocks that were open last and could be read, and of which blocks they were made.
-    open: BTreeMap<BlockId, Vec<BlockId>>,
+    open: BTreeMap<BlockId, Arc<BlockMeta>>,
 }
 
 impl Durability {
@@ -109,7 +112,7 @@ impl Durability {
                 Standing::Durable | Standing::Nothing => {}
                 Standing::Open(why) => {
                     lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
-                    self.open.insert(id, meta.sources.clone());
+                    self.open.insert(id, Arc::clone(meta));
                     open.push(OpenBlock { id, why });
                 }
             }
@@ -159,6 +162,7 @@ impl Durability {
         let sources = self
             .open
             .get(&id)
+            .map(|meta| &meta.sources)
             .filter(|sources| !sources.is_empty())
             .unwrap_or(&itself);
         let holds = |block: &&Block| block.id != id && sources.iter().all(|source| block.meta.sources.contains(source));
@@ -172,6 +176,8 @@ impl Durability {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{model::Labels, tsdb::Meta};
 
@@ -193,8 +199,8 @@ mod tests {
         );
         Block {
             id: id(n),
-            dir: "data".into(),
-            meta: Meta::parse(meta.as_bytes()).unwrap(),
+            dir: Path::new("data").into(),
+            meta: Meta::parse(meta.as_bytes()).unwrap().into(),
         }
     }
 

@@ -7,13 +7,11 @@ use crate::{
     shipper::{
         Decision, Pending, Shipper, Skip, Verdict, Wait,
         durability::{Candidate, OpenBlock, OpenReason, Report, ShippedAs},
+        few,
         ledger::now_ms,
     },
     tsdb::{BlockId, Scan},
 };
-
-/// So many names of many are logged.
-const NAMED: usize = 3;
 
 /// What a pass has found and decided.
 #[derive(Clone, Copy, Debug)]
@@ -102,17 +100,11 @@ fn shipped_as(verdict: &Verdict) -> ShippedAs {
 
 /// Why a compacted block that is not shipped is not durable, and what helps.
 fn unshipped(missing: &[BlockId]) -> String {
-    let names: Vec<String> = missing.iter().take(NAMED).map(BlockId::to_string).collect();
-    let what = match missing.len() {
-        0 => "it does not say which blocks it was compacted of".to_owned(),
-        few if few <= NAMED => format!(
+    let what = match missing {
+        [] => "it does not say which blocks it was compacted of".to_owned(),
+        _ => format!(
             "it was compacted of {}, not known to be in the bucket",
-            names.join(", ")
-        ),
-        many => format!(
-            "it was compacted of {} and {} more, not known to be in the bucket",
-            names.join(", "),
-            many - NAMED
+            few(missing.iter())
         ),
     };
     format!(

@@ -26,9 +26,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Liveness, Shipper,
-    block_events::{Removal, made_within},
-    pass::YOUNG,
-    pipeline::DueBlock,
+    block_events::{Removal, YOUNG, made_within},
+    due_block::DueBlock,
     plan::QUIET,
     quiet_period::QuietPeriod,
 };

@@ -41,7 +41,7 @@ use file::{File, Ours, Stamp};
 
 use crate::{
     model::Labels,
-    tsdb::{Block, BlockId, Meta},
+    tsdb::{Block, BlockId, BlockMeta},
 };
 
 /// The most sources that are remembered, the newest: ten years of two-hour blocks. Others are looked up in the bucket.
@@ -74,7 +74,7 @@ pub struct LocalBlock<'a> {
     /// Its name.
     pub id: BlockId,
     /// What it says of itself; `None` if that cannot be read.
-    pub meta: Option<&'a Meta>,
+    pub meta: Option<&'a BlockMeta>,
 }
 
 impl<'a> From<&'a Block> for LocalBlock<'a> {
@@ -292,7 +292,8 @@ impl Ledger {
                 unreadable = true;
                 continue;
             };
-            named.extend(meta.sources.iter().copied().filter(|source| *source != block.id));
+            let other = meta.sources.iter().filter(|source| **source != block.id);
+            named.extend(other.copied().filter(|source| self.knows(*source)));
             if listed {
                 self.raise_highest(meta.max_time);
             }

@@ -8,10 +8,10 @@ use crate::{
     model::Labels,
     shipper::{
         Decision, Facts, Liveness, LocalBlock, QUIET, Shipper, Verdict,
-        block_events::{MAY_BE_WITHDRAWN, made, made_within},
+        block_events::{MAY_BE_WITHDRAWN, YOUNG, made, made_within},
+        due_block::DueBlock,
         durability_metrics::View,
         failure::Failure,
-        pipeline::DueBlock,
         plan,
         quarantine::{self, Problem},
         upload::UploadRequest,
@@ -19,10 +19,6 @@ use crate::{
     threads::blocking,
     tsdb::{Block, BlockId, Scan},
 };
-
-/// A block that is renamed into place later than this after it was made was not sealed by Prometheus just now: it may have been
-/// shipped, and merged, long ago.
-pub(super) const YOUNG: Duration = Duration::from_secs(3600);
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

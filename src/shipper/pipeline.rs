@@ -13,12 +13,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Shipper,
     commit::Committed,
+    due_block::DueBlock,
     durability_metrics::View,
     failure::Failure,
     gate::GateResult,
     quarantine::{self, Problem},
-    quiet_period::QuietPeriod,
-    upload::{BlockFiles, Error, UploadOutcome, UploadRequest},
+    upload::{BlockFiles, Error, UploadOutcome},
 };
 use crate::{
     model::Labels,
@@ -28,16 +28,6 @@ use crate::{
 
 /// Blocks that are opened and uploaded at the same time; the bucket limits the requests of all of them together.
 pub(super) const BLOCKS_AT_ONCE: usize = 8;
-
-/// A block that is to be shipped in this pass.
-#[derive(Clone, Debug)]
-pub(super) struct DueBlock {
-    pub(super) request: UploadRequest,
-    /// How long it had been left alone before it was opened; `None` if that could not be found out.
-    pub(super) quiet: Option<QuietPeriod>,
-    /// When the pass began, Prometheus might still have withdrawn the block.
-    pub(super) was_young: bool,
-}
 
 /// How far a block has come.
 enum Progress {

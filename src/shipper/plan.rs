@@ -121,6 +121,8 @@ fn verdict(block: &Block, ledger: &Ledger, policy: &Policy) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{model::Labels, tsdb::Meta};
 
@@ -132,8 +134,8 @@ mod tests {
         );
         Block {
             id,
-            dir: "data".into(),
-            meta: Meta::parse(meta.as_bytes()).unwrap(),
+            dir: Path::new("data").into(),
+            meta: Meta::parse(meta.as_bytes()).unwrap().into(),
         }
     }
 

@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::upload::{Error, Uploader};
+use super::{
+    few,
+    upload::{Error, Uploader},
+};
 use crate::{
     catalog::{DELETION_MARK, MARKERS},
     objstore::Object,
@@ -43,7 +46,7 @@ impl Uploader {
                 });
             }
             if !found.foreign.is_empty() {
-                let (place, names) = (self.place(&dir), found.foreign.join(", "));
+                let (place, names) = (self.place(&dir), few(found.foreign.iter()));
                 return Err(Error::Foreign { place, names });
             }
             let wrong = self.still_wrong(&dir, found.wrong).await?;
@@ -54,10 +57,9 @@ impl Uploader {
                 self.with_state(id, |state| {
                     state
                         .acknowledged
-                        .retain(|key, _| !wrong.iter().any(|(name, _)| *key == format!("{dir}/{name}")));
+                        .retain(|file, _| !wrong.iter().any(|(name, _)| file == name));
                 });
-                let wrong: Vec<String> = wrong.into_iter().map(|(_, described)| described).collect();
-                let (place, wrong) = (self.place(&dir), wrong.join(", "));
+                let (place, wrong) = (self.place(&dir), few(wrong.iter().map(|(_, described)| described)));
                 return Err(Error::Unproven { place, wrong });
             }
             tokio::time::sleep(WAIT).await;

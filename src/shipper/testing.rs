@@ -133,7 +133,7 @@ impl World {
     pub(super) fn copy_in(&self, made: &Made) -> PathBuf {
         let block = write_block(self.data.path(), &made.name, made.shape);
         fs_err::write(block.dir.join("meta.json"), made.meta()).unwrap();
-        block.dir
+        block.dir.to_path_buf()
     }
 
     /// Makes a block as Prometheus does; the shipper that is running learns of it at once.

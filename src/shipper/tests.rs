@@ -13,10 +13,11 @@ use super::{
     gate::SETTLE,
     pass::Outcome,
     testing::{Made, World, id, name},
+    upload::{self, UploadRequest},
 };
 use crate::{
     objstore::{ErrorKind, Op, layers::Fault},
-    tsdb::testing::Shape,
+    tsdb::{Meta, scan, testing::Shape},
 };
 
 const CHUNKS: &str = "chunks/000001";
@@ -48,6 +49,25 @@ async fn what_was_sent_of_files_that_changed_since_is_sent_again() {
     let sent = world.object(&format!("{a}/{CHUNKS}"));
     assert_eq!(sent, fs_err::read(dir.join(CHUNKS)).ok());
     assert_eq!(world.listed(), [a]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_meta_json_that_changed_since_the_scan_is_not_sent_as_it_was() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let mut made = Made::new(&name(1), 0);
+    let dir = world.seal(&mut shipper, &made);
+    let block = scan(world.data.path()).unwrap().blocks.remove(0);
+    made.range.1 = 20;
+    fs_err::write(dir.join("meta.json"), made.meta()).unwrap();
+    match shipper.uploader.upload(&UploadRequest::new(block)).await {
+        Err(upload::Error::Changed(file)) => assert!(file.ends_with("meta.json"), "{file}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.uploads(), 0);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    let sent = world.object(&format!("{}/meta.json", made.name)).unwrap();
+    assert_eq!(Meta::parse(&sent).unwrap().max_time, 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ use crate::{
     lineage::may_repair,
     objstore::{self, Bucket, Comparison, Source},
     threads::{blocking, blocking_io},
-    tsdb::{Block, BlockId, Broken, BucketFile, PinError, Pinned, PinnedFile, Reason, check},
+    tsdb::{Block, BlockId, Broken, BucketFile, Meta, PinError, Pinned, PinnedFile, Reason, check, read_meta},
 };
 
 /// Blocks that are read for a check at the same time.
@@ -90,6 +90,8 @@ pub(crate) enum UploadOutcome {
 /// The files of a block whose data is in the bucket.
 #[derive(Debug)]
 pub(crate) struct BlockFiles {
+    /// Its whole `meta.json`, read before the files were opened.
+    pub(crate) meta: Box<Meta>,
     pub(crate) pinned: Pinned,
     /// The files as they were before the first byte of them was read.
     pub(crate) stamps: Vec<FileStamp>,
@@ -150,7 +152,7 @@ pub(crate) struct FileStamp {
 pub(super) struct BlockState {
     /// The files that were checked.
     checked: Option<Vec<FileStamp>>,
-    /// The objects that were acknowledged, with the file as it was before it was sent.
+    /// The files that were acknowledged, by their names in the block, as they were before they were sent.
     pub(super) acknowledged: HashMap<String, FileStamp>,
     /// `meta.json` was sent, and whether it is there is not known.
     unsettled: bool,
@@ -204,12 +206,17 @@ impl Uploader {
         if let Some(known) = &request.checked {
             self.with_state(id, |state| state.checked = Some(known.stamps.clone()));
         }
-        let (pinned, stamps) = match self.pin(&request.block).await? {
-            Ok(pinned) => pinned,
+        let Opened { meta, pinned, stamps } = match self.pin(&request.block).await? {
+            Ok(opened) => opened,
             Err(outcome) => return Ok(outcome),
         };
         if request.checked.as_ref().is_some_and(|known| known.stamps != stamps) {
             return Err(Error::Changed(request.block.dir.display().to_string()));
+        }
+        if **meta != *request.block.meta {
+            return Err(Error::Changed(
+                request.block.dir.join("meta.json").display().to_string(),
+            ));
         }
         if let Some(missing) = &request.repair {
             self.repair(id, &pinned, missing).await?;
@@ -230,6 +237,7 @@ impl Uploader {
         };
         self.prove(id, &pinned, None).await?;
         Ok(UploadOutcome::Uploaded(BlockFiles {
+            meta,
             pinned,
             stamps,
             entries,
@@ -264,7 +272,7 @@ impl Uploader {
     }
 
     /// Opens and checks the block.
-    async fn pin(&self, block: &Block) -> Result<Result<(Pinned, Vec<FileStamp>), UploadOutcome>, Error> {
+    async fn pin(&self, block: &Block) -> Result<Result<Opened, UploadOutcome>, Error> {
         let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
         let checked = self.with_state(block.id, |state| state.checked.clone());
         let block = block.clone();
@@ -273,9 +281,9 @@ impl Uploader {
             .await
             .map_err(|lost| Error::Panicked(format!("checking it: {lost}")))?;
         Ok(match found {
-            Ok((pinned, stamps)) => {
-                self.with_state(id, |state| state.checked = Some(stamps.clone()));
-                Ok((pinned, stamps))
+            Ok(opened) => {
+                self.with_state(id, |state| state.checked = Some(opened.stamps.clone()));
+                Ok(opened)
             }
             Err(PinError::Vanished) => Err(UploadOutcome::Vanished),
             Err(PinError::Broken { reason, detail }) => Err(UploadOutcome::Broken(Broken { reason, detail })),
@@ -297,7 +305,7 @@ impl Uploader {
         });
         let compared = candidates.map(|(key, file, stamp)| async move {
             if let Comparison::Same(_) = self.bucket.compare(&key, &file.source()).await? {
-                self.with_state(id, |state| state.acknowledged.insert(key, stamp));
+                self.with_state(id, |state| state.acknowledged.insert(file.rel_path.clone(), stamp));
             }
             Ok::<_, Error>(())
         });
@@ -310,14 +318,14 @@ impl Uploader {
 
     /// Sends what was not acknowledged yet. Whether it is still there is for the proof to say: a listing may lag.
     async fn send(&self, id: BlockId, pinned: &Pinned, stamps: &[FileStamp]) -> Result<(), Error> {
-        let missing = pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
-            let key = format!("{id}/{}", file.rel_path);
-            self.with_state(id, |state| state.acknowledged.get(&key) != Some(stamp))
-        });
+        let missing =
+            pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
+                self.with_state(id, |state| state.acknowledged.get(&file.rel_path) != Some(stamp))
+            });
         let sends = missing.map(|(file, stamp)| async move {
             let key = format!("{id}/{}", file.rel_path);
             self.bucket.put_file(&key, &file.source()).await?;
-            self.with_state(id, |state| state.acknowledged.insert(key, *stamp));
+            self.with_state(id, |state| state.acknowledged.insert(file.rel_path.clone(), *stamp));
             Ok::<_, Error>(())
         });
         // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
@@ -373,8 +381,16 @@ impl Uploader {
 #[cfg(test)]
 pub(super) static PANICS: Mutex<Vec<BlockId>> = Mutex::new(Vec::new());
 
+/// A block that is open and was checked.
+#[derive(Debug)]
+struct Opened {
+    meta: Box<Meta>,
+    pinned: Pinned,
+    stamps: Vec<FileStamp>,
+}
+
 /// Opens the block and checks it, unless exactly these files were checked before.
-fn open(block: &Block, checked: Option<&[FileStamp]>) -> Result<(Pinned, Vec<FileStamp>), PinError> {
+fn open(block: &Block, checked: Option<&[FileStamp]>) -> Result<Opened, PinError> {
     #[cfg(test)]
     if PANICS
         .lock()
@@ -383,12 +399,14 @@ fn open(block: &Block, checked: Option<&[FileStamp]>) -> Result<(Pinned, Vec<Fil
     {
         panic!("a panic that a test asked for");
     }
+    // Before the others: once these are open, the block may be deleted.
+    let meta = Box::new(read_meta(block)?);
     let pinned = Pinned::open(block)?;
     let stamps = stamps(&pinned)?;
     if checked != Some(&stamps[..]) {
         check::quick(&pinned)?;
     }
-    Ok((pinned, stamps))
+    Ok(Opened { meta, pinned, stamps })
 }
 
 /// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.

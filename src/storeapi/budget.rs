@@ -1,7 +1,7 @@
-//! The memory that calls hold beyond a few MiB each: one account for all of them together, `--store.memory-limit`.
+//! The memory that calls hold beyond a few MiB each: one budget for all of them together, `--store.memory-limit`.
 //!
-//! Requests, what has to be sorted before it can be sent, answers in JSON and what is read ahead for slow clients are taken from
-//! it. What a call holds comes back when its [`Reservation`] is dropped, whatever ended the call.
+//! Requests, series to be sorted, answers in JSON and what is read ahead for slow clients are reserved from it.
+//! Dropping a [`Reservation`] releases its memory, whatever ended the call.
 
 use prometheus_client::{
     metrics::gauge::{ConstGauge, Gauge},
@@ -9,14 +9,14 @@ use prometheus_client::{
 };
 use tonic::Status;
 
-/// The account; clones share it.
+/// The budget; clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
     used: Gauge,
     total: usize,
 }
 
-/// What one call holds of it; given back when dropped.
+/// What one call holds of it; released when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Budget,
@@ -24,7 +24,7 @@ pub struct Reservation {
 }
 
 impl Budget {
-    /// An account of `total` bytes.
+    /// A budget of `total` bytes.
     pub fn new(total: usize) -> Self {
         Self {
             used: Gauge::default(),
@@ -36,14 +36,19 @@ impl Budget {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "narthex_query_memory_bytes",
-            "Memory that calls hold: requests, what has to be sorted, what is read ahead",
+            "Memory reserved by calls: requests, series to be sorted, answers read ahead",
             self.used.clone(),
         );
         registry.register(
             "narthex_query_memory_limit_bytes",
-            "The most of it (--store.memory-limit)",
+            "Limit of the memory reserved by all calls (--store.memory-limit)",
             ConstGauge::new(self.total as i64),
         );
+    }
+
+    /// The most bytes that may be in use.
+    pub fn total(&self) -> usize {
+        self.total
     }
 
     /// Bytes in use.
@@ -71,29 +76,29 @@ impl Reservation {
         self.bytes
     }
 
-    /// Gives back all but so many bytes.
+    /// Releases all but so many bytes.
     pub fn shrink_to(&mut self, bytes: usize) {
         let back = self.bytes.saturating_sub(bytes);
         self.budget.used.dec_by(back as i64);
         self.bytes -= back;
     }
 
-    /// Gives back so many bytes, which were taken before.
+    /// Releases so many bytes, which were reserved before.
     pub fn release(&mut self, bytes: usize) {
         self.shrink_to(self.bytes.saturating_sub(bytes));
     }
 
-    /// Takes memory; whether there is so much. It counts as taken all the same: the call is to end, or to give it back.
+    /// Reserves memory; whether there is so much. It counts as reserved all the same: the caller must end, or release it.
     pub fn reserve(&mut self, bytes: usize) -> bool {
         let before = usize::try_from(self.budget.used.inc_by(bytes as i64)).unwrap_or(0);
         self.bytes += bytes;
         before.saturating_add(bytes) <= self.budget.total
     }
 
-    /// Takes memory for one series of `size` bytes.
+    /// Reserves memory for one series of `size` bytes.
     ///
     /// # Errors
-    /// `ResourceExhausted`: there is not so much; `why` says what had to be collected.
+    /// `ResourceExhausted`: there is not so much; `why` names what had to be collected.
     pub fn reserve_for(&mut self, size: usize, why: &str) -> Result<(), Status> {
         if self.reserve(size) {
             return Ok(());

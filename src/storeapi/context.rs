@@ -1,4 +1,4 @@
-//! What every service needs, and what holds for one call.
+//! What every service needs, and what is fixed for one call.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use crate::{
     threads::BlockingPool,
 };
 
-/// How long a client may take nothing of its answer: it would keep memory from the calls of others.
+/// How long a client may read nothing of its answer: it would keep memory from other calls.
 pub(super) const CLIENT_STALL: Duration = Duration::from_secs(120);
 
 /// What every service needs; a clone shares it.
@@ -33,7 +33,7 @@ pub struct Context {
     pub budget: Budget,
     /// What is known of the patterns of matchers.
     pub patterns: Patterns,
-    /// For work that takes the processor for more than a moment.
+    /// For work that uses the CPU for more than a moment.
     pub pool: BlockingPool,
     /// How long a call without a deadline waits in queues and for Prometheus.
     pub timeout: Duration,
@@ -46,7 +46,7 @@ pub struct View {
     pub labels: Labels,
     /// The oldest time that is served, in ms since 1970.
     pub min_time_ms: i64,
-    /// Prometheus' version; `0` if it does not tell.
+    /// Prometheus' version; `0` if it does not report one.
     pub version: String,
     /// Whether Prometheus was read at least once, so that all this is its own.
     pub seen: bool,

@@ -1,4 +1,4 @@
-//! What a client is told when Prometheus could not be asked, or refused.
+//! The gRPC status of a call for which Prometheus could not be asked, or returned an error.
 
 use tonic::{Code, Status};
 
@@ -11,7 +11,7 @@ use crate::prometheus::{
 /// their size.
 const TEXT_MAX: usize = 2 << 10;
 
-/// The status for a failed call to Prometheus. Its text says what was asked where (without credentials), what went wrong,
+/// The status for a failed call to Prometheus. Its text has the URL (without credentials), what went wrong,
 /// and Prometheus' own message.
 pub fn status(error: Error) -> Status {
     let text = with_limit(&error.kind, error.to_string());
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(
             status(error).message(),
             "GET http://localhost:9090/api/v1/series: status 400 (match[] must contain at least one non-empty matcher): \
-             it refuses the question"
+             it rejects the request"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Exemplars: examples behind samples, as Prometheus has them.
+//! Exemplars, as Prometheus has them.
 
 use std::mem;
 
@@ -24,7 +24,7 @@ pub struct ExemplarsService {
 }
 
 impl ExemplarsService {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }
@@ -75,7 +75,7 @@ impl Accept<ExemplarPart> for Found {
             }
             ExemplarPart::Series(from) => {
                 let exemplars = mem::take(&mut self.exemplars);
-                let told = exemplars.len();
+                let reserved = exemplars.len();
                 let mut data = MessageBuffer::default();
                 data.fields(&ExemplarData {
                     series_labels: Some(label_sets::with_external(from.series_labels, &self.external)),
@@ -84,7 +84,7 @@ impl Accept<ExemplarPart> for Found {
                 data.append(exemplars);
                 let mut message = MessageBuffer::default();
                 message.nested(1, data);
-                self.answer.reservation.reserve(message.len() - told) && self.answer.add(message).is_ok()
+                self.answer.reservation.reserve(message.len() - reserved) && self.answer.add(message).is_ok()
             }
         }
     }

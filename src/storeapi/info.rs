@@ -1,4 +1,4 @@
-//! Info: what this endpoint is. It is asked every few seconds and answers from what is known, without any I/O.
+//! Info: what this endpoint is. It is called every few seconds and answered from the last heartbeat, without any I/O.
 
 use tonic::{Request, Response, Status, async_trait};
 
@@ -15,7 +15,7 @@ pub struct InfoService {
 }
 
 impl InfoService {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }
@@ -37,7 +37,7 @@ impl Info for InfoService {
             min_time,
             max_time,
         };
-        // An agent stores nothing: it knows its targets, and what they say of their metrics.
+        // An agent stores nothing: it has its targets, and the metadata of their metrics.
         let stores = !self.context.snapshots.borrow().is_agent();
         Ok(Response::new(InfoResponse {
             label_sets: vec![labels],
@@ -50,7 +50,7 @@ impl Info for InfoService {
                 tsdb_infos: vec![tsdb_info],
                 supports_projections: false,
             }),
-            // An empty message says that the service is there.
+            // An empty message announces the service.
             rules: stores.then_some(RulesInfo {}),
             metric_metadata: Some(MetricMetadataInfo {}),
             targets: Some(TargetsInfo {}),

@@ -1,8 +1,8 @@
-//! LabelNames and LabelValues: which labels there are, with the external ones over what is stored.
+//! LabelNames and LabelValues: which labels there are, with the external labels over the stored ones.
 //!
 //! What is stored under the name of an external label is never shown: everything that is served carries the external
-//! label's value. Nothing older than `--min-time` is asked for; unlike with Series, the oldest block counts for nothing,
-//! since samples that came out of order may be older.
+//! label's value. Nothing older than `--min-time` is served; unlike with Series, the age of the oldest block does not
+//! matter, since samples that came out of order may be older.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// With more texts than this an answer is put together elsewhere: this thread serves all queries.
+/// With more texts than this an answer is encoded on the pool: this thread serves all queries.
 const MANY: usize = 2000;
 
 /// The two unary calls of the service `thanos.Store`.
@@ -37,7 +37,7 @@ pub struct LabelCalls {
 }
 
 impl LabelCalls {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }
@@ -203,8 +203,8 @@ fn encode(texts: BTreeSet<String>, limit: i64, mut reservation: Reservation) -> 
     }
     if !reservation.reserve(message.len()) {
         return Err(Status::resource_exhausted(
-            "there is no memory for the answer, of which all calls share --store.memory-limit: ask for less, or less at \
-             once, or raise it",
+            "no memory for the answer: all calls together may hold --store.memory-limit; select less, send fewer \
+             requests at once, or raise it",
         ));
     }
     let mut answer = Answer::new(reservation);

@@ -1,5 +1,5 @@
-//! Encoded messages in many pieces of memory: a message of any size is never in one piece, and never copied as it grows.
-//! Pure.
+//! Encodes messages into many pieces of memory: a message of any size is never in one piece, and never copied as it
+//! grows. Pure.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -8,7 +8,7 @@ use prost::Message;
 const PIECE: usize = 64 << 10;
 /// First size of a piece, in bytes; it grows up to [`PIECE`].
 const FIRST: usize = 256;
-/// Up to this size a rope is copied into the end of another one, in bytes.
+/// Up to this size a buffer is copied into the end of another one, in bytes.
 const SMALL: usize = 4 << 10;
 
 /// Bytes in pieces.

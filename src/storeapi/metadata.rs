@@ -1,4 +1,4 @@
-//! Metadata: type, help and unit of metrics, as targets tell them.
+//! Metadata: type, help and unit of metrics, as targets report them.
 
 use std::mem;
 
@@ -16,7 +16,7 @@ use crate::{
     prometheus::api::{Accept, MetadataPart, Reserve},
 };
 
-/// What a metric takes beside its name and what is said of it, in bytes, at most.
+/// What a metric takes beside its name and its metadata, in bytes, at most.
 const METRIC: usize = 32;
 
 /// The service `thanos.Metadata`.
@@ -26,7 +26,7 @@ pub struct MetadataService {
 }
 
 impl MetadataService {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }
@@ -51,7 +51,7 @@ impl Call for MetadataService {
 #[derive(Debug)]
 struct Metrics {
     answer: Answer,
-    /// What is said of the metric that comes, as fields of a `MetricMetadataEntry`.
+    /// Metadata of the metric that follows, as fields of a `MetricMetadataEntry`.
     metas: MessageBuffer,
     /// Fields of a `MetricMetadata`.
     metrics: MessageBuffer,

@@ -1,11 +1,12 @@
-//! What the patterns of matchers come to, without holding the thread that carries data.
+//! Checks and evaluates the regular expressions of matchers, without blocking the thread that serves queries.
 //!
-//! Reading a pattern takes time in proportion to its length, compiling one may take far more. So what is not short goes to
-//! the [`BlockingPool`], and what came of it is kept: a pattern that was good is good, and what it says of a value it always says.
-//! No compiled pattern is kept: here patterns are held against external labels only, which are few and stay as they are.
+//! Parsing a pattern takes time in proportion to its length, compiling one may take far more. So all but short ones go
+//! to the [`BlockingPool`], and the results are cached: a valid pattern stays valid, and its verdict on a value never
+//! changes. Compiled patterns are not cached: patterns are evaluated against external labels only, which are few and
+//! rarely change.
 //!
-//! At most [`ENTRIES`] patterns with [`BYTES`] bytes are kept, those that were used last; a refusal is not. A call that is
-//! dropped ends its work at the next pattern.
+//! At most [`ENTRIES`] patterns with [`BYTES`] bytes are cached, the most recently used ones; refusals are not.
+//! Dropping a call ends its work at the next pattern.
 
 use std::{
     collections::HashMap,
@@ -33,7 +34,7 @@ const KEPT_MAX: usize = 64 << 10;
 const VALUES: usize = 8;
 /// Patterns of no more bytes together are read at once: that is faster than asking another thread to.
 const SHORT: usize = 256;
-/// Patterns that are worked on at once: between them others get the lane, since one pattern can take ten milliseconds, and a
+/// Patterns that are worked on at once: between them others get the pool, since one pattern can take ten milliseconds, and a
 /// request may have a thousand.
 const AT_ONCE: usize = 8;
 
@@ -71,7 +72,7 @@ impl Patterns {
         }
     }
 
-    /// Looks at all conditions.
+    /// Evaluates all conditions.
     ///
     /// # Errors
     /// The first pattern that Go refuses, or that is held against a value and cannot be used here; its text is cut to what a
@@ -142,7 +143,7 @@ impl From<Failed> for Status {
 }
 
 impl Evaluated {
-    /// Judges those that are not known, until nobody wants it any more.
+    /// Evaluates those that are not cached, until the call is dropped.
     fn complete(mut self, unknown: &[usize], stop: impl Fn() -> bool) -> Result<Self, PatternError> {
         for &at in unknown {
             if stop() {

@@ -1,10 +1,11 @@
-//! What stands before every call of the StoreAPI: its request is counted before anything is made of it.
+//! Limits of the requests of the StoreAPI, checked before a request is decoded.
 //!
-//! A few KiB of compressed bytes can hold millions of empty matchers, each of which would take fifty times its bytes once
-//! decoded. So the one message of a request is taken whole, its fields are looked at where they lie, and what has too many
-//! of them is refused with the numbers. What a request takes comes out of the account of all calls, as its bytes come in,
-//! and is given back when whoever answers does not need it any more; only small ones go without. One that does not come whole
-//! in time is refused: it would keep its memory from all others. The messages behind the first are never read.
+//! A few KiB of compressed bytes can hold millions of empty matchers, each of which would take fifty times its size
+//! once decoded. So the one message of a request is received whole, its fields are counted in place, and a request with
+//! too many of them is refused with the numbers. The memory of a request is reserved from the budget of all calls as
+//! its bytes arrive, and released when the service does not need the request any more; only small ones go without. A
+//! request that does not arrive completely in time is refused, since it would keep its memory from all others. Messages
+//! after the first are never read.
 
 use std::{
     convert::Infallible,
@@ -32,9 +33,9 @@ use crate::{
 
 mod fields;
 
-/// What stands before a message: a byte of flags and four of length.
+/// The prefix of a message: a byte of flags and four of length.
 const PREFIX: usize = 5;
-/// A message of fewer bytes takes nothing out of the account.
+/// A message of fewer bytes takes nothing out of the budget.
 const SMALL: usize = 4 << 10;
 /// What a message takes, in times its length: once as it came, once decoded.
 const TIMES: usize = 2;
@@ -42,7 +43,7 @@ const TIMES: usize = 2;
 /// How long a request may take to come whole, in a call without a deadline or with a later one.
 const COMES_WITHIN: Duration = Duration::from_secs(120);
 
-/// Looks at requests; clones share the account.
+/// Checks requests; clones share the budget.
 #[derive(Clone, Debug)]
 pub struct RequestLimits {
     budget: Budget,
@@ -56,7 +57,7 @@ pub struct Admitted {
     framed: Bytes,
     /// What it takes, as long as this is kept.
     reservation: Option<Reservation>,
-    /// What may come behind it, which nobody reads.
+    /// What may follow it, which nobody reads.
     rest: Body,
 }
 
@@ -67,24 +68,24 @@ impl RequestLimits {
         Self { budget, message_max }
     }
 
-    /// Takes the message of a call of `path` and looks at it.
+    /// Receives the message of a call of `path` and checks it.
     ///
     /// # Errors
     /// `InvalidArgument`: it has too much of something. `ResourceExhausted`: it is too long, or there is no memory for it.
     /// `Internal`: it is no message in protobuf. `DeadlineExceeded`: it does not come whole. Whatever the body ends with.
     pub async fn admit(&self, path: &str, body: Body) -> Result<Admitted, Status> {
-        let admitted = timeout(COMES_WITHIN, self.take(body)).await.map_err(|_| {
-            Status::deadline_exceeded(format!("the request has not come whole within {COMES_WITHIN:?}"))
+        let admitted = timeout(COMES_WITHIN, self.receive(body)).await.map_err(|_| {
+            Status::deadline_exceeded(format!("the request did not arrive completely within {COMES_WITHIN:?}"))
         })??;
-        // What is compressed, or cut, nobody decodes.
+        // A message that is compressed or incomplete is not decoded.
         if let Some((0, message)) = admitted.parts() {
             check(path, message)?;
         }
         Ok(admitted)
     }
 
-    /// Takes the first message off `body`, as far as there is one.
-    async fn take(&self, mut rest: Body) -> Result<Admitted, Status> {
+    /// Receives the first message of `body`, as far as there is one.
+    async fn receive(&self, mut rest: Body) -> Result<Admitted, Status> {
         let (mut first, mut more, mut reservation) = (Bytes::new(), BytesMut::new(), None);
         let framed = loop {
             let so_far: &[u8] = if more.is_empty() { &first } else { &more };
@@ -119,7 +120,7 @@ impl RequestLimits {
         })
     }
 
-    /// Where the message ends that begins here, if that can be told.
+    /// Where the message ends that begins here, if its prefix is complete.
     fn end(&self, framed: &[u8]) -> Result<Option<usize>, Status> {
         let Some([_, length @ ..]) = framed.first_chunk::<PREFIX>() else {
             return Ok(None);
@@ -127,14 +128,14 @@ impl RequestLimits {
         let length = u32::from_be_bytes(*length) as usize;
         if length > self.message_max {
             return Err(Status::resource_exhausted(format!(
-                "the request has {length} bytes, and may have {}",
+                "the request has {length} bytes, and {} are allowed",
                 self.message_max
             )));
         }
         Ok(Some(PREFIX + length))
     }
 
-    /// Takes memory for a request of which so many bytes are here.
+    /// Reserves memory for a request of which so many bytes have arrived.
     fn charge(&self, bytes: usize, reservation: &mut Option<Reservation>) -> Result<(), Status> {
         if bytes < SMALL {
             return Ok(());
@@ -145,8 +146,8 @@ impl RequestLimits {
             return Ok(());
         }
         Err(Status::resource_exhausted(format!(
-            "there is no memory for a request of {bytes} bytes or more: what all calls together may hold \
-             (--store.memory-limit) is in use; ask again, with fewer and shorter matchers"
+            "no memory for a request of {bytes} bytes or more: all that calls together may hold \
+             (--store.memory-limit) is in use; retry, with fewer and shorter matchers"
         )))
     }
 }
@@ -201,15 +202,15 @@ pub fn check(path: &str, message: &[u8]) -> Result<(), Status> {
         if count > most {
             let (what, count) = (kind.name(), count);
             return Err(Status::invalid_argument(format!(
-                "the request has {count} {what}, and may have {most}: ask for less at once"
+                "the request has {count} {what}, and {most} are allowed: send smaller requests"
             )));
         }
     }
-    // As tonic says it.
+    // The text of tonic.
     walked.map_err(|malformed| Status::internal(format!("failed to decode Protobuf message: {malformed}")))
 }
 
-/// A service whose requests are looked at.
+/// A service whose requests are checked.
 #[derive(Clone, Debug)]
 pub struct LimitedService<S> {
     service: S,

@@ -1,8 +1,8 @@
-//! How the calls that have no stream of their own are answered: requests are decoded, answers come encoded, in pieces.
+//! Answers the calls that are not Series: requests are decoded, answers are encoded in pieces.
 //!
-//! An answer may have tens of MiB in one message. So it is encoded part by part, as its parts are read, where they are read;
-//! its body only hands the pieces over, pulled by the client. Their memory is given back as they go. An answer is whole
-//! before its first piece is sent; who drops the call drops its question to Prometheus.
+//! An answer may have tens of MiB in one message. So it is encoded part by part while Prometheus' response is parsed;
+//! the body only hands out the pieces, pulled by the client, and releases their memory as they go. An answer is
+//! complete before its first piece is sent; dropping the call drops its request to Prometheus.
 
 mod body;
 
@@ -52,7 +52,7 @@ impl Answer {
     pub(super) fn add(&mut self, message: MessageBuffer) -> Result<(), Status> {
         let length = message.len();
         self.body.message(message).ok_or_else(|| {
-            let text = format!("the answer is one message of {length} bytes, which gRPC cannot carry: ask for less");
+            let text = format!("the answer is one message of {length} bytes, more than gRPC can carry: ask for less");
             Status::resource_exhausted(text)
         })
     }

@@ -1,5 +1,5 @@
-//! Rules: the groups of rules with their alerts, as Prometheus has them. Only the kind of rule is filtered here; whoever
-//! asks filters the rest.
+//! Rules: the groups of rules with their alerts, as Prometheus has them. Only the kind of rule is filtered here; the
+//! querier filters the rest.
 
 use std::mem;
 
@@ -29,7 +29,7 @@ pub struct RulesService {
 }
 
 impl RulesService {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }
@@ -117,14 +117,7 @@ impl Groups {
     fn group(&mut self, from: api::RuleGroup) -> bool {
         let (group, file) = (&*from.name, &*from.file);
         if let Some((count, kind, name)) = self.unknown.take() {
-            tracing::warn!(
-                count,
-                kind,
-                name,
-                group,
-                file,
-                "left out rules of a kind that is not known"
-            );
+            tracing::warn!(count, kind, name, group, file, "skipped rules of an unknown kind");
         }
         let own = group.len() + file.len();
         let rest = RuleGroup {
@@ -205,7 +198,7 @@ fn state(text: &str) -> AlertState {
     let text = text.to_ascii_uppercase();
     AlertState::from_str_name(&text).unwrap_or_else(|| {
         if text != "UNKNOWN" {
-            tracing::debug!(state = text, "an alert is in a state that is not known");
+            tracing::debug!(state = text, "an alert has an unknown state");
         }
         AlertState::Unknown
     })

@@ -1,6 +1,6 @@
-//! What a request selects: its matchers, with those on external labels settled here.
+//! What a request selects: its matchers, of which those on external labels are evaluated here.
 //!
-//! A matcher on an external label never reaches Prometheus, which may store other values under the same name: the
+//! A matcher on an external label is never sent to Prometheus, which may store other values under the same name: the
 //! answer carries the external label's value, whatever is stored.
 
 use tonic::Status;

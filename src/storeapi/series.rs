@@ -1,11 +1,12 @@
-//! Store.Series: what Prometheus holds, exact, in order and in constant memory.
+//! Store.Series: the series of Prometheus, complete, in order and in constant memory.
 //!
 //! ```text
 //! request -> query (matchers settled) -> gate -> remote read -> frames -> convert (labels, shard, chunks) -> limits
-//!         -> order (a stack, and what conflicts merged in) -> batches -> ahead (of a client that lags) -> body
+//!         -> order (a stack, and what conflicts merged in) -> batches -> read ahead (for a slow client) -> body
 //! ```
-//! Each step is pulled by the next, and by a task that reads ahead when the client lags: Prometheus is read at its own speed. An
-//! answer is whole or ends with an error; dropped by the client, it drops the request to Prometheus.
+//! Each step is pulled by the next, and by a task that reads ahead when the client is slow: Prometheus is read at its
+//! own speed. An answer is complete or ends with an error; a call that the client drops drops its request to
+//! Prometheus.
 
 pub mod answer;
 pub mod body;
@@ -42,7 +43,7 @@ use super::{budget::Reservation, context::Context};
 use crate::{model::duration::parse_prometheus, ops::grpc::Caller, pb::thanos::SeriesRequest};
 
 const BLOCK_DURATION: &str = "storage.tsdb.min-block-duration";
-/// Prometheus waits for a client for at most this part of the time in which it fills a block.
+/// Prometheus waits for a client for at most this part of its block duration.
 const PART_OF_A_BLOCK: u32 = 4;
 
 /// What is done for clients that read slowly.

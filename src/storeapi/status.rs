@@ -1,4 +1,4 @@
-//! Status: what Prometheus' storage holds.
+//! Status: TSDB statistics of Prometheus.
 
 use std::mem;
 
@@ -26,7 +26,7 @@ pub struct StatusService {
 }
 
 impl StatusService {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }

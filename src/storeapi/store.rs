@@ -1,4 +1,4 @@
-//! The service `thanos.Store`: each of its calls goes its own way.
+//! The service `thanos.Store`: dispatches its calls.
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,4 @@
-//! Targets: what Prometheus scrapes, and what it found but dropped.
+//! Targets: what Prometheus scrapes, and what it discovered but dropped.
 
 use tonic::Status;
 
@@ -23,7 +23,7 @@ pub struct TargetsService {
 }
 
 impl TargetsService {
-    /// Answers for this Prometheus.
+    /// A service for this Prometheus.
     pub fn new(context: Context) -> Self {
         Self { context }
     }
@@ -112,7 +112,7 @@ fn health(text: &str) -> TargetHealth {
         "down" => TargetHealth::Down,
         "unknown" => TargetHealth::Unknown,
         _ => {
-            tracing::debug!(health = text, "a target has a health that is not known");
+            tracing::debug!(health = text, "a target has an unknown health");
             TargetHealth::Unknown
         }
     }

@@ -1,7 +1,7 @@
-//! What a certificate says, as far as it must be judged here: read from its DER, of any version.
+//! Reads what must be checked of a certificate from its DER, of any version.
 //!
-//! A reader, no judge, and strict: what it does not understand is an error. The certificates come from strangers, so
-//! nothing is taken on trust, and nothing is copied but what is asked for.
+//! It reads and does not judge, and is strict: what it does not understand is an error. The certificates come from
+//! strangers, so nothing is assumed, and nothing is copied but what is asked for.
 
 use rustls::pki_types::CertificateDer;
 
@@ -26,7 +26,7 @@ const MAY_SIGN: u8 = 0b0000_0100;
 
 /// A certificate is not what X.509 says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no X.509 certificate that can be read: {0}")]
+#[error("it is not a readable X.509 certificate: {0}")]
 pub(super) struct Unreadable(&'static str);
 
 type Result<T> = std::result::Result<T, Unreadable>;
@@ -95,13 +95,13 @@ impl<'a> Certificate<'a> {
             None => 1,
             Some(version) => match version {
                 [INTEGER, 1, number @ 0..=2] => number + 1,
-                _ => return Err(Unreadable("its version is not known")),
+                _ => return Err(Unreadable("unknown version")),
             },
         };
         let core_from = fields.0;
         fields.expect(INTEGER)?;
         if fields.expect(SEQUENCE)? != signature_algorithm {
-            return Err(Unreadable("it names two algorithms for its signature"));
+            return Err(Unreadable("two different signature algorithms"));
         }
         let issuer = fields.expect(SEQUENCE)?;
         let mut times = Der(fields.expect(SEQUENCE)?);
@@ -122,7 +122,7 @@ impl<'a> Certificate<'a> {
         }
         let extensions = match fields.optional(EXTENSIONS)? {
             Some(list) if version == 3 => Extensions::read(list)?,
-            Some(_) => return Err(Unreadable("it has extensions, and its version has none")),
+            Some(_) => return Err(Unreadable("extensions in a version that has none")),
             None => Extensions::default(),
         };
         fields.end()?;
@@ -177,7 +177,7 @@ impl<'a> Extensions<'a> {
             let value = extension.expect(OCTET_STRING)?;
             extension.end()?;
             if seen.contains(&id) {
-                return Err(Unreadable("it has an extension twice"));
+                return Err(Unreadable("a duplicate extension"));
             }
             seen.push(id);
             let known = found.read_one(id, value)?;
@@ -198,7 +198,7 @@ impl<'a> Extensions<'a> {
             15 => {
                 let bits = value.expect(BIT_STRING)?;
                 let [_, bits @ ..] = bits else {
-                    return Err(Unreadable("its keyUsage is empty"));
+                    return Err(Unreadable("an empty keyUsage"));
                 };
                 let named = bits.iter().any(|byte| *byte != 0);
                 self.signs = named.then(|| bits.first().is_some_and(|byte| byte & MAY_SIGN != 0));
@@ -259,19 +259,19 @@ struct Der<'a>(&'a [u8]);
 impl<'a> Der<'a> {
     /// The next value and its tag.
     fn any(&mut self) -> Result<(u8, &'a [u8])> {
-        let cut = || Unreadable("it is cut");
+        let cut = || Unreadable("it is truncated");
         let (&[tag, short], mut rest) = self.0.split_first_chunk().ok_or_else(cut)?;
         let mut length = usize::from(short);
         if short >= 0x80 {
             let size = usize::from(short & 0x7f);
             // Lengths of up to 16 MiB, each written as short as it can be.
             if !(1..=3).contains(&size) {
-                return Err(Unreadable("a length in it is not possible"));
+                return Err(Unreadable("an invalid length"));
             }
             let (digits, after) = rest.split_at_checked(size).ok_or_else(cut)?;
             length = digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit));
             if digits[0] == 0 || length < 0x80 {
-                return Err(Unreadable("a length in it is not as short as it can be"));
+                return Err(Unreadable("a length that is not in its shortest form"));
             }
             rest = after;
         }
@@ -283,7 +283,7 @@ impl<'a> Der<'a> {
     fn expect(&mut self, tag: u8) -> Result<&'a [u8]> {
         match self.any()? {
             (found, value) if found == tag => Ok(value),
-            _ => Err(Unreadable("a field in it is not what it should be")),
+            _ => Err(Unreadable("an unexpected field")),
         }
     }
 
@@ -305,13 +305,13 @@ impl<'a> Der<'a> {
     fn bits(&mut self) -> Result<&'a [u8]> {
         match self.expect(BIT_STRING)? {
             [0, bytes @ ..] => Ok(bytes),
-            _ => Err(Unreadable("a bit string in it is not of whole bytes")),
+            _ => Err(Unreadable("a bit string that is not a whole number of bytes")),
         }
     }
 
     /// Seconds since 1970.
     fn time(&mut self) -> Result<i64> {
-        let wrong = Unreadable("a time in it is not possible");
+        let wrong = Unreadable("an invalid time");
         let (tag, text) = self.any()?;
         let (century, digits) = match (tag, text) {
             // Two digits of a year stand for 1950 to 2049.
@@ -340,7 +340,7 @@ impl<'a> Der<'a> {
     fn end(self) -> Result<()> {
         match self.0 {
             [] => Ok(()),
-            _ => Err(Unreadable("there is something behind its end")),
+            _ => Err(Unreadable("trailing data")),
         }
     }
 }

@@ -47,8 +47,6 @@ pub enum Reason {
     Chunk,
     /// `meta.json` counts other series, chunks or samples than there are.
     Stats,
-    /// There are chunks outside of the block's time range.
-    Times,
     /// A file is there and cannot be read: rights, or the disk.
     Unreadable,
 }
@@ -64,7 +62,6 @@ impl Reason {
             Reason::Segment => "segment",
             Reason::Chunk => "chunk",
             Reason::Stats => "stats",
-            Reason::Times => "times",
             Reason::Unreadable => "unreadable",
         }
     }

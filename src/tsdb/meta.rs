@@ -1,11 +1,15 @@
 //! What a block says of itself: `meta.json`.
 //!
+//! A [`Meta`] is the whole file, for as long as it is worked on: it is as large as the document. A [`BlockMeta`] is what must be
+//! known of a block for as long as the block is there: some 200 bytes, and 16 for each block that it was made of, whatever else
+//! the file says.
+//!
 //! Read as Prometheus and Thanos read it: the version must be 1 and values must have the right type, but a number that
 //! is missing or `null` is 0, unknown keys are no error, and whether the times make sense is not asked (Prometheus
 //! serves a block with an empty or a reversed range, and it would stay unshipped for ever). More is asked in two
 //! places: the block's own name must be there, and names of blocks must be in their canonical spelling.
 
-use std::{str::FromStr, sync::Arc};
+use std::{ops::Deref, str::FromStr, sync::Arc};
 
 use super::{
     BlockId,
@@ -13,9 +17,9 @@ use super::{
 };
 use crate::model::Labels;
 
-/// The metadata of a block, with the document that it was read from. Clones share the document.
-#[derive(Clone, Debug)]
-pub struct Meta {
+/// What must be known of a block by its `meta.json`, without the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockMeta {
     /// The block's name, which must be that of its directory.
     pub ulid: BlockId,
     /// Start of the time range (ms since 1970), inclusive; need not be aligned.
@@ -40,8 +44,28 @@ pub struct Meta {
     pub hints: Vec<String>,
     /// `thanos.labels`: `None` when there is no `thanos` section, which is how Prometheus writes it.
     pub thanos_labels: Option<Labels>,
-    resolution: i64,
+    pub(super) resolution: i64,
+}
+
+/// A whole `meta.json`: what it says of the block, and the document, which goes to the bucket. Clones share the document.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    pub(super) block: BlockMeta,
     pub(super) document: Arc<Object>,
+}
+
+impl Deref for Meta {
+    type Target = BlockMeta;
+
+    fn deref(&self) -> &BlockMeta {
+        &self.block
+    }
+}
+
+impl From<Meta> for Arc<BlockMeta> {
+    fn from(meta: Meta) -> Self {
+        Self::new(meta.block)
+    }
 }
 
 /// Why a `meta.json` is of no use.
@@ -108,7 +132,7 @@ impl Meta {
         let compaction = root.section("compaction.")?;
         let thanos = root.object.get("thanos").map(|_| root.section("thanos.")).transpose()?;
         let ulid = root.object.get("ulid").ok_or(MetaError::NoUlid)?;
-        Ok(Self {
+        let block = BlockMeta {
             ulid: block_id("ulid", ulid)?,
             min_time: root.number("minTime")?,
             max_time: root.number("maxTime")?,
@@ -122,10 +146,13 @@ impl Meta {
             hints: compaction.list("hints", text)?,
             thanos_labels: thanos.as_ref().map(thanos_labels).transpose()?,
             resolution: thanos.as_ref().map(resolution).transpose()?.unwrap_or_default(),
-            document: Arc::new(root.object.clone()),
-        })
+        };
+        let document = Arc::new(root.object.clone());
+        Ok(Self { block, document })
     }
+}
 
+impl BlockMeta {
     /// How far apart the samples are (ms): 0 unless the block was downsampled.
     pub fn resolution(&self) -> i64 {
         self.resolution
@@ -195,7 +222,13 @@ impl<'a> At<'a> {
         let path = format!("{}{key}", self.path);
         match self.object.get(key) {
             None => Ok(Vec::new()),
-            Some(Node::List(items)) => items.iter().map(|node| item(&path, node)).collect(),
+            Some(Node::List(items)) => {
+                let mut list = Vec::with_capacity(items.len());
+                for node in items {
+                    list.push(item(&path, node)?);
+                }
+                Ok(list)
+            }
             Some(other) => Err(wrong_type(path, "an array", other)),
         }
     }
@@ -255,10 +288,10 @@ mod tests {
             (u64::MAX, 2, 1)
         );
         assert_eq!(
-            (meta.level, meta.sources.len(), meta.hints),
+            (meta.level, meta.sources.len(), meta.hints.clone()),
             (3, 2, vec!["from-out-of-order".to_owned()])
         );
-        assert_eq!((meta.thanos_labels, meta.resolution), (None, 0));
+        assert_eq!((meta.thanos_labels.clone(), meta.resolution), (None, 0));
     }
 
     #[test]

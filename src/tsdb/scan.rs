@@ -2,32 +2,37 @@
 //!
 //! A scan is cheap, for it runs every half a minute for ever: it lists the directory once and asks for the status of
 //! each block's `meta.json`; only files that are new or changed are read. Prometheus replaces that file by a rename and
-//! never writes into it, so that inode, size and times tell a change.
+//! never writes into it, so that inode, size and times tell a change. What is kept of a file is a [`BlockMeta`], whatever
+//! else it says; clones of a [`Block`] share it.
 //!
 //! A link to a directory is not a block, even if its name fits: Prometheus looks at the entry itself and leaves it
 //! alone, so its samples are not this Prometheus'.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::{BlockId, Meta, Reason, stamp::META};
+use super::{BlockId, BlockMeta, Broken, Meta, PinError, Reason, stamp::META};
+use crate::model::Labels;
 
 /// No `meta.json` is larger than this (bytes); what is larger is not read.
 pub const LARGEST_META: u64 = 16 << 20;
+/// No description of what is wrong is longer than this (bytes): it is kept, logged and shown.
+const LONGEST_DETAIL: usize = 500;
 
-/// A block whose metadata could be read.
+/// A block whose metadata could be read. Clones share what is known of it.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// Its name.
     pub id: BlockId,
     /// Its own directory.
-    pub dir: PathBuf,
+    pub dir: Arc<Path>,
     /// What its `meta.json` says.
-    pub meta: Meta,
+    pub meta: Arc<BlockMeta>,
 }
 
 /// A directory with a block's name that is not a block one can read.
@@ -50,16 +55,17 @@ pub struct Scan {
     pub corrupt: Vec<Corrupt>,
 }
 
-/// Scans data directories and remembers what it read.
+/// Scans a data directory and remembers what it read.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    known: HashMap<PathBuf, Known>,
+    dir: PathBuf,
+    known: HashMap<BlockId, Known>,
 }
 
 #[derive(Debug)]
 struct Known {
     version: Version,
-    found: Result<Meta, Corrupt>,
+    found: Result<Block, Corrupt>,
 }
 
 /// Two files with the same version have the same content.
@@ -85,7 +91,12 @@ impl Scanner {
     /// Nothing is known then: it does not mean that there is no block.
     pub fn scan(&mut self, dir: &Path) -> io::Result<Scan> {
         let mut scan = Scan::default();
-        let mut known = HashMap::new();
+        if self.dir != dir {
+            dir.clone_into(&mut self.dir);
+            self.known.clear();
+        }
+        let mut known = HashMap::with_capacity(self.known.len());
+        let mut labels: HashSet<Labels> = self.known.values().filter_map(Known::labels).cloned().collect();
         for entry in fs_err::read_dir(dir)? {
             let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(BlockId::parse) else {
@@ -98,20 +109,15 @@ impl Scanner {
                 Err(error) if gone(&error) => continue,
                 Err(error) => return Err(error),
             }
-            let path = entry.path();
-            let before = self.known.remove(&path);
-            match look(id, &path, before) {
+            let before = self.known.remove(&id);
+            match examine(id, &entry.path(), before, &mut labels) {
                 Ok(None) => continue,
                 Ok(Some(now)) => {
                     match &now.found {
-                        Ok(meta) => scan.blocks.push(Block {
-                            id,
-                            dir: path.clone(),
-                            meta: meta.clone(),
-                        }),
+                        Ok(block) => scan.blocks.push(block.clone()),
                         Err(corrupt) => scan.corrupt.push(corrupt.clone()),
                     }
-                    known.insert(path, now);
+                    known.insert(id, now);
                 }
                 Err(error) => {
                     // Without free descriptors or memory nothing can be opened, and that says nothing of the block.
@@ -127,8 +133,8 @@ impl Scanner {
     }
 }
 
-/// What is in the block directory `dir`, unless it is gone.
-fn look(id: BlockId, dir: &Path, before: Option<Known>) -> io::Result<Option<Known>> {
+/// What is in the block directory `dir`, unless it is gone. Equal `labels` share their memory.
+fn examine(id: BlockId, dir: &Path, before: Option<Known>, labels: &mut HashSet<Labels>) -> io::Result<Option<Known>> {
     let path = dir.join(META);
     let status = match fs_err::metadata(&path) {
         Ok(status) => status,
@@ -152,23 +158,63 @@ fn look(id: BlockId, dir: &Path, before: Option<Known>) -> io::Result<Option<Kno
         Err(error) => return Err(error),
     };
     let version = Version::of(&file.metadata()?);
-    let mut bytes = Vec::new();
-    if version.size <= LARGEST_META {
-        (&file).take(LARGEST_META + 1).read_to_end(&mut bytes)?;
-    }
-    let found = if version.size > LARGEST_META || bytes.len() as u64 > LARGEST_META {
-        Err(corrupt(
+    let found = read(id, &file)?.map(|meta| {
+        let mut meta = meta.block;
+        if let Some(own) = &mut meta.thanos_labels {
+            match labels.get(own) {
+                Some(known) => *own = known.clone(),
+                None => drop(labels.insert(own.clone())),
+            }
+        }
+        Block {
             id,
-            Reason::Meta,
-            format_args!("meta.json is larger than {LARGEST_META} bytes"),
-        ))
-    } else {
-        read(id, &bytes)
-    };
+            dir: dir.into(),
+            meta: Arc::new(meta),
+        }
+    });
     Ok(Some(Known { version, found }))
 }
 
-fn read(id: BlockId, bytes: &[u8]) -> Result<Meta, Corrupt> {
+/// Reads the whole `meta.json` of `block` once more: as it is now, which may be another than it was when the directory was
+/// scanned.
+///
+/// # Errors
+/// As for [`Pinned::open`](super::Pinned::open).
+pub fn read_meta(block: &Block) -> Result<Meta, PinError> {
+    let path = block.dir.join(META);
+    let absent = |error: io::Error| match gone(&error) {
+        true => PinError::Vanished,
+        false => PinError::Io(error),
+    };
+    // Opening a pipe would wait for its other end.
+    if !fs_err::metadata(&path).map_err(absent)?.is_file() {
+        return Err(Broken::new(Reason::Meta, "meta.json is not a file").into());
+    }
+    let file = fs_err::File::open(&path).map_err(absent)?;
+    read(block.id, &file)?.map_err(|corrupt| PinError::Broken {
+        reason: corrupt.reason,
+        detail: corrupt.detail,
+    })
+}
+
+/// The `meta.json` that is open as `file`, which must be that of `id`.
+fn read(id: BlockId, file: &fs_err::File) -> io::Result<Result<Meta, Corrupt>> {
+    let mut bytes = Vec::new();
+    let size = file.metadata()?.len();
+    if size <= LARGEST_META {
+        file.take(LARGEST_META + 1).read_to_end(&mut bytes)?;
+    }
+    if size > LARGEST_META || bytes.len() as u64 > LARGEST_META {
+        return Ok(Err(corrupt(
+            id,
+            Reason::Meta,
+            format_args!("meta.json is larger than {LARGEST_META} bytes"),
+        )));
+    }
+    Ok(parse(id, &bytes))
+}
+
+fn parse(id: BlockId, bytes: &[u8]) -> Result<Meta, Corrupt> {
     let meta = Meta::parse(bytes)
         .map_err(|error| corrupt(id, Reason::Meta, format_args!("meta.json cannot be used: {error}")))?;
     if meta.ulid != id {
@@ -203,10 +249,20 @@ pub(super) fn gone(error: &io::Error) -> bool {
 }
 
 fn corrupt(id: BlockId, reason: Reason, detail: impl std::fmt::Display) -> Corrupt {
-    Corrupt {
-        id,
-        reason,
-        detail: detail.to_string(),
+    let mut detail = detail.to_string();
+    // It may quote a file that was made to be long.
+    if detail.len() > LONGEST_DETAIL {
+        detail.truncate(detail.floor_char_boundary(LONGEST_DETAIL));
+        detail.push_str("...");
+        detail.shrink_to_fit();
+    }
+    Corrupt { id, reason, detail }
+}
+
+impl Known {
+    /// The labels that the block carries.
+    fn labels(&self) -> Option<&Labels> {
+        self.found.as_ref().ok()?.meta.thanos_labels.as_ref()
     }
 }
 

@@ -246,9 +246,9 @@ mod tests {
             min_time: meta.min_time,
             max_time: meta.max_time,
             level: meta.level,
-            resolution: meta.resolution(),
-            sources: meta.sources,
-            thanos_labels: meta.thanos_labels,
+            resolution: meta.resolution,
+            sources: meta.block.sources,
+            thanos_labels: meta.block.thanos_labels,
         })
     }
 

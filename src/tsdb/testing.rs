@@ -43,8 +43,8 @@ pub(crate) fn write_block(data: &Path, id: &str, shape: Shape) -> Block {
     fs_err::write(dir.join("index"), index(shape, &references)).unwrap();
     Block {
         id: BlockId::parse(id).unwrap(),
-        dir,
-        meta: Meta::parse(meta.as_bytes()).unwrap(),
+        dir: dir.into(),
+        meta: Meta::parse(meta.as_bytes()).unwrap().into(),
     }
 }
 
@@ -192,5 +192,6 @@ pub(crate) fn real_block() -> (tempfile::TempDir, Block) {
         fs_err::copy(file.path, dir.join(file.rel_path)).unwrap();
     }
     fs_err::copy(block.dir.join("meta.json"), dir.join("meta.json")).unwrap();
+    let dir = dir.into();
     (data, Block { dir, ..block })
 }

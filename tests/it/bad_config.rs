@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
 mod grpc;
-mod neighbour;
+mod prometheus;
 
 use std::{net::TcpListener, path::Path};
 
@@ -11,7 +11,7 @@ use fs_err as fs;
 
 use crate::{
     bad_blocks::stage::{PATIENCE, args, log_line, prometheus, seal, sound, wait_for_log},
-    rig::{BucketView, Prometheus, Sidecar, Tools, bucket, prometheus::Options, tools::temp_dir},
+    rig::{BucketView, Prometheus, Sidecar, Tools, bucket, http, prometheus::Options, tools::temp_dir},
 };
 
 /// What a run of the program that ends by itself has left behind.
@@ -224,12 +224,67 @@ async fn an_empty_configuration_switches_uploads_off() {
         format!("--objstore.config-file={}", file.display()),
     ]);
     sidecar.wait_ready(PATIENCE).await;
-    let line = wait_for_log(&sidecar, &["no object storage is configured"]).await;
-    assert!(line.contains("level=info"), "{line}");
+    let line = wait_for_log(&sidecar, &["the object storage configuration is given and empty"]).await;
+    let flag = format!("--objstore.config-file={}", file.display());
+    assert!(
+        line.contains("level=warn") && line.contains("uploads are disabled") && line.contains(&flag),
+        "{line}"
+    );
     assert_eq!(log_line(&sidecar, &["level=error"]), None);
     let metrics = sidecar.metrics().await.unwrap();
     assert_eq!(metrics.value("thanos_sidecar_prometheus_up", &[]), Some(1.0));
     assert!(!metrics.has("thanos_shipper_uploads_total"));
+    assert_eq!(
+        shipping(&sidecar).await,
+        ("empty_configuration", format!("off: {flag} is empty"))
+    );
+}
+
+/// Whether blocks are shipped: the state in the metric, and the header of `/-/ready`.
+async fn shipping(sidecar: &Sidecar) -> (&'static str, String) {
+    let metrics = sidecar.metrics().await.unwrap();
+    let states = ["on", "not_configured", "empty_configuration"];
+    let is = |state: &&str| metrics.value("narthex_shipping", &[("state", state)]).unwrap() == 1.0;
+    let found: Vec<&str> = states.into_iter().filter(is).collect();
+    let [state] = found[..] else { panic!("{found:?}") };
+    let ready = format!("{}/-/ready", sidecar.url());
+    let answer = http::client().get(ready).send().await.unwrap();
+    (
+        state,
+        answer.headers()["x-narthex-shipping"].to_str().unwrap().to_owned(),
+    )
+}
+
+#[tokio::test]
+async fn without_a_bucket_nothing_is_shipped_and_that_is_said_and_no_warning() {
+    let url = format!("--prometheus.url={}", prometheus().await.url());
+    let sidecar = Sidecar::start(vec![url.clone()]);
+    let line = wait_for_log(&sidecar, &["no object storage is configured", "uploads are disabled"]).await;
+    assert!(line.contains("level=info"), "{line}");
+    sidecar.wait_ready(PATIENCE).await;
+    let off = "off: no object storage is configured".to_owned();
+    assert_eq!(shipping(&sidecar).await, ("not_configured", off));
+    assert_eq!(log_line(&sidecar, &["level=warn", "object storage"]), None);
+    // A flag whose variable is empty is given all the same.
+    for flag in ["--objstore.config", "--objstore.config-file"] {
+        let sidecar = Sidecar::start(vec![url.clone(), format!("{flag}=")]);
+        wait_for_log(&sidecar, &["level=warn", "uploads are disabled", flag]).await;
+        assert_eq!(
+            shipping(&sidecar).await,
+            ("empty_configuration", format!("off: {flag} is empty"))
+        );
+    }
+}
+
+#[test]
+fn a_command_on_an_empty_configuration_names_the_flag() {
+    let dir = temp_dir("config");
+    let file = dir.path().join("bucket.yml");
+    fs::write(&file, "").unwrap();
+    let flag = format!("--objstore.config-file={}", file.display());
+    run(&["bucket", "ls", &flag]).refused(&[&format!("{flag} is empty"), "which bucket?"]);
+    run(&["bucket", "ls", "--objstore.config="]).refused(&["--objstore.config is empty", "which bucket?"]);
+    run(&["bucket", "ls"]).refused(&["narthex: error: which bucket?"]);
 }
 
 /// The words that the operator starts the sidecar with by default, when Prometheus is to wait for it before it compacts.
@@ -237,7 +292,7 @@ fn operators_words(prometheus: &Prometheus, data: &Path, http_client: &Path, buc
     vec![
         format!("--prometheus.url={}/", prometheus.url()),
         format!("--prometheus.http-client-file={}", http_client.display()),
-        "--grpc-address=:PORT".to_owned(),
+        "--grpc-address=[127.0.0.1]:PORT".to_owned(),
         "--http-address=:PORT".to_owned(),
         format!("--objstore.config={}", bucket.config()),
         format!("--tsdb.path={}", data.display()),
@@ -271,5 +326,6 @@ async fn the_words_of_the_operator_work() {
     bucket::check(&bucket, &id, &prometheus.data().join(&id)).await.unwrap();
     wait_for_log(&sidecar, &["level=warn", "--shipper.ignore-unequal-block-size accepts"]).await;
     assert_eq!(log_line(&sidecar, &["level=error"]), None);
+    assert_eq!(shipping(&sidecar).await, ("on", "on".to_owned()));
     assert!(sidecar.stop().await.success());
 }

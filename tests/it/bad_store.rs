@@ -66,7 +66,7 @@ async fn a_failure_is_explained_and_tried_again() {
         ),
         put(
             Fault::Answer(503, "SlowDown"),
-            &["the store answered 503 SlowDown", "asked less often until it recovers"],
+            &["the store answered 503 SlowDown", "retried with growing waits"],
         ),
         put(Fault::CutBody(1000), &["cannot upload", "/chunks/000001: no answer"]),
         // The object is there, and nobody says so.

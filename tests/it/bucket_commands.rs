@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
+mod closed;
 mod full;
 mod gaps;
 mod lists;

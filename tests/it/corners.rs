@@ -57,7 +57,7 @@ async fn a_quit_shows_the_running_calls_in_the_log_and_ends_nothing() {
         stage.sidecar.signal("QUIT");
         let told = async || {
             let log = stage.sidecar.log();
-            (log.matches("gRPC calls that run, the oldest first").count() == times).then_some(log)
+            (log.matches("running gRPC calls, oldest first").count() == times).then_some(log)
         };
         let log = stage.sidecar.wait_until(PATIENCE, "it is in the log", told).await;
         assert!(

@@ -228,6 +228,20 @@ fn under<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
 }
 
 #[test]
+fn the_dashboard_shows_every_metric_that_the_readme_tells_to_watch() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (readme, dashboard) = (read("README.md"), read("deploy/dashboard.json"));
+    let section = readme.split("## What to watch").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let names: BTreeSet<&str> = section
+        .split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'))
+        .filter(|word| word.starts_with("narthex_"))
+        .collect();
+    let missing: Vec<_> = names.iter().filter(|name| !dashboard.contains(**name)).collect();
+    assert!(names.len() >= 30 && missing.is_empty(), "no panel shows {missing:?}");
+}
+
+#[test]
 fn the_panels_of_the_dashboard_ask_what_prometheus_understands() {
     let text = fs::read_to_string(root().join("deploy/dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();

@@ -26,10 +26,12 @@ use narthex::{
 };
 
 use crate::{
+    bad_blocks::stage::{Stage, seal},
     rig::{
         Leg, Tools,
         blocks::{Spec, generate},
         http,
+        prometheus::sealed,
         tools::temp_dir,
     },
     series::stage::{Written, labels, prometheus, start_ms, write},
@@ -167,7 +169,8 @@ fn a_larger_block_is_whole() {
 /// What the passes say of a block whose index and only segment are in memory.
 fn passes(block: &Block, index: &[u8], segment: &[u8]) -> Result<Facts, Broken> {
     let toc = &index[index.len().saturating_sub(full::TOC as usize)..];
-    let (index, _) = full::index(index.len() as u64, toc, index, &OPTIONS).unwrap()?;
+    let range = (block.meta.min_time, block.meta.max_time);
+    let (index, _) = full::index(index.len() as u64, toc, range, index, &OPTIONS).unwrap()?;
     let (segment, _) = full::segment("chunks/000001", segment.len() as u64, segment, &OPTIONS).unwrap()?;
     full::agree(&block.meta, &index, &[segment])
 }
@@ -274,4 +277,22 @@ async fn a_snapshot_with_histograms_is_whole() {
         assert_eq!(encodings, [1, 2, 3], "{}", leg.version);
         assert_eq!(facts.times, Some((start, start + 299 * 5000)));
     }
+}
+
+/// A sealed block of the local Prometheus is the only copy of its samples: what a backfill would refuse is shipped.
+#[tokio::test]
+async fn a_sealed_block_with_index_issues_is_shipped_as_it_is() {
+    let stage = Stage::start(&[]).await;
+    let source = format!("{}/testdata/index_issues", env!("CARGO_MANIFEST_DIR"));
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(source).unwrap() {
+        let dir = entry.unwrap().path();
+        for id in sealed(&dir) {
+            ids.push(seal(&dir.join(id), stage.dir(), |_| {}));
+        }
+    }
+    assert_eq!(ids.len(), 9);
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    stage.wait_for_ledger(&ids).await;
+    stage.assert_shipped(&ids).await;
 }

@@ -7,6 +7,6 @@
 mod ended;
 mod lag;
 mod pinned;
-mod places;
 mod scene;
+mod slots;
 mod two_queriers;

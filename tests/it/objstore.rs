@@ -7,6 +7,7 @@ mod multipart;
 mod reading;
 mod resuming;
 mod scripted;
+mod signing;
 mod wire;
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};

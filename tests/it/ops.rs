@@ -56,6 +56,7 @@ impl Rig {
             registry: Arc::clone(&registry),
             connections,
             running: None,
+            shipping: "off: this is a test".to_owned(),
         };
         let served = tokio::spawn(server.serve(pages, limits, token.clone(), grace));
         Self {

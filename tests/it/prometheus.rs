@@ -114,6 +114,10 @@ async fn follows_a_real_prometheus_through_its_life() {
         assert_eq!(up.lowest_time_ms, i64::MIN, "it holds nothing");
         assert_eq!(client(&url, "", LONG).alive().await, narthex::prometheus::Alive::Ready);
 
+        let mut secure = url.clone();
+        secure.set_scheme("https").unwrap();
+        tls::both_fail(&secure, "", "write http:// instead of https:// in --prometheus.url").await;
+
         server
             .set_external_labels(&[
                 ("cluster", "new"),

@@ -1,5 +1,5 @@
 //! Whose certificates are good: the judgement itself, with certificates that are made here. That handshakes follow it is
-//! shown where the servers and clients are (`grpc::tls`, `peer::tls`).
+//! shown where the servers and clients are (`grpc::tls`, `prometheus::tls`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -295,7 +295,7 @@ fn what_cannot_be_read_is_left_out_and_told_and_nothing_at_all_is_an_error() {
     let (trusted, skipped) = Trusted::read(text.as_bytes()).unwrap();
     assert_eq!(skipped.len(), 2, "{skipped:?}");
     assert!(
-        skipped[0].starts_with("certificate 1 of the file: it is no X.509"),
+        skipped[0].starts_with("certificate 1 of the file: it is not a readable X.509"),
         "{skipped:?}"
     );
     assert!(skipped[1].starts_with("certificate 2 of the file: "), "{skipped:?}");
@@ -309,7 +309,7 @@ fn what_cannot_be_read_is_left_out_and_told_and_nothing_at_all_is_an_error() {
     for nothing in ["", "words", torn, &pem(&[broken])] {
         let error = Trusted::read(nothing.as_bytes()).unwrap_err();
         assert!(
-            error.to_string().starts_with("no certificate in PEM that can be read"),
+            error.to_string().starts_with("no readable certificate in PEM"),
             "{error}"
         );
         assert_eq!(error.skipped.is_empty(), !nothing.contains("BEGIN"));

@@ -54,7 +54,7 @@ fn slots_are_judged_by_what_is_there() {
         until: Some(T + hours * H),
         ..rules()
     };
-    let table: [(&str, Vec<Cover>, Rules, Vec<Told>); 11] = [
+    let table: [(&str, Vec<Cover>, Rules, Vec<Told>); 14] = [
         ("nothing", vec![], until(8), vec![]),
         (
             "all there, the first from its first sample on",
@@ -131,9 +131,30 @@ fn slots_are_judged_by_what_is_there() {
             // The slot that ends at 4 h is due, since its 3 h are over; that which ends at 6 h is not.
             Rules {
                 now: T + 7 * H,
-                ..rules()
+                ..until(7)
             },
             vec![(0, 2, Found, 0), (2, 4, Missing, 120), (4, 8, NotSealedYet, 120)],
+        ),
+        (
+            "unless an end is said, the last block is the end, however long ago",
+            vec![plain(T + 4 * H, T + 6 * H), plain(T, T + 2 * H)],
+            rules(),
+            vec![(0, 2, Found, 0), (2, 4, Missing, 120), (4, 6, Found, 0)],
+        ),
+        (
+            "of its slot only what is before its end",
+            vec![plain(T, T + 2 * H), plain(T + 2 * H, T + 3 * H)],
+            rules(),
+            vec![(0, 4, Found, 0)],
+        ),
+        (
+            "a last block that ends in the future",
+            vec![plain(T, T + 100 * H)],
+            Rules {
+                now: T + 3 * H,
+                ..rules()
+            },
+            vec![(0, 4, Found, 0)],
         ),
         (
             "an end before the start",
@@ -152,6 +173,7 @@ fn times_of_no_calendar_cost_nothing() {
     let rules = Rules {
         slot: 1,
         tolerance: 0,
+        until: Some(T + 1000 * H),
         ..rules()
     };
     let covers = [plain(i64::MIN, -(1 << 59)), plain(0, 1), plain(i64::MAX - 1, i64::MAX)];
@@ -172,11 +194,18 @@ fn times_of_no_calendar_cost_nothing() {
         tolerance: i64::MAX,
         seal_delay: i64::MAX,
         now: i64::MAX,
+        until: Some(i64::MAX),
         ..rules
     };
     assert_eq!(runs(&covers, &whole).len(), 1);
-    let past = Rules { now: i64::MIN, ..whole };
-    assert_eq!(runs(&covers, &past), []);
+    for until in [None, Some(i64::MIN)] {
+        let past = Rules {
+            now: i64::MIN,
+            until,
+            ..whole
+        };
+        assert_eq!(runs(&covers, &past), []);
+    }
 }
 
 /// The state of each slot, found by looking at each moment.
@@ -190,7 +219,10 @@ fn naive(covers: &[Cover], rules: &Rules) -> Vec<(i64, State, i64)> {
     let Some(from) = rules.from.or(first) else {
         return Vec::new();
     };
-    let until = rules.until.unwrap_or(rules.now);
+    let last = covers.iter().map(|cover| cover.span).filter(|span| span.min < span.max);
+    let Some(until) = rules.until.or(last.map(|span| span.max.min(rules.now)).max()) else {
+        return Vec::new();
+    };
     let mut slots = Vec::new();
     let mut start = from.div_euclid(rules.slot) * rules.slot;
     while start < until {

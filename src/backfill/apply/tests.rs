@@ -4,7 +4,7 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::{
-    audit::whole::Reader,
+    audit::integrity::Reader,
     backfill::{Gauge, Overlaps, plan, prove},
     objstore::Limits,
     tsdb::testing::real_block,
@@ -32,6 +32,7 @@ async fn scene() -> Scene {
         labels: Labels::from_pairs([("cluster", "eu")]),
         accept_label_change: true,
         overlaps: Overlaps::Refuse,
+        allow_index_issues: false,
         upload_compacted: true,
         min_time: i64::MIN,
         max_time: i64::MAX,

@@ -1,7 +1,7 @@
 //! The rules one by one: what is asked for, whose it is, what is in other blocks, what overlaps.
 
 use super::*;
-use crate::tsdb::Block;
+use crate::tsdb::{Block, Meta};
 
 fn id(n: u32) -> BlockId {
     BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap()
@@ -49,12 +49,12 @@ impl Made<'_> {
 
     fn item(self) -> Item {
         let meta = self.meta();
-        let dir = "data".into();
+        let dir = std::path::Path::new("data").into();
         Item::new(
             Block {
                 id: meta.ulid,
                 dir,
-                meta,
+                meta: meta.into(),
             },
             10,
             self.files,
@@ -72,6 +72,7 @@ fn settings() -> Settings {
         labels: Labels::from_pairs([("cluster", "eu")]),
         accept_label_change: false,
         overlaps: Overlaps::Refuse,
+        allow_index_issues: false,
         upload_compacted: true,
         min_time: 0,
         max_time: 1000,

@@ -5,13 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use url::Url;
 
-use super::{Common, MAX_TIME, MIN_TIME, Objstore, Output};
+use super::{BlockTimes, Common, Objstore, PrometheusClient, ResultFormat, label_set};
 use crate::{
-    cli::{
-        content::{ContentError, content},
-        value::{self, HashFunc, InlineYaml},
-    },
-    model::{Label, Labels, duration::TimeOrDuration},
+    cli::value::{self, HashFunc},
+    model::{Label, Labels},
 };
 
 /// How far a backfill is proven at its end.
@@ -51,17 +48,9 @@ pub struct Backfill {
     )]
     pub verify: Proof,
 
-    /// How plan and report are printed
-    ///
-    /// json is one document on stdout, for programs. With text a bar shows progress where a person watches.
-    #[arg(
-        long = "output",
-        short = 'o',
-        value_name = "format",
-        default_value = "text",
-        help_heading = "Result"
-    )]
-    pub output: Output,
+    /// How plan and report are printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// Logging and the process.
     #[command(flatten)]
@@ -90,18 +79,9 @@ pub struct BackfillSource {
     #[arg(long = "prometheus.url", value_name = "url", value_parser = value::url)]
     pub prometheus_url: Option<Url>,
 
-    /// Passwords, TLS and proxy for talking to Prometheus, as YAML
-    ///
-    /// Environment variables in it are not replaced.
-    #[arg(
-        long = "prometheus.http-client", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
-        hide_default_value = true
-    )]
-    pub http_client: InlineYaml,
-
-    /// File with passwords, TLS and proxy for talking to Prometheus
-    #[arg(long = "prometheus.http-client-file", value_name = "file", value_parser = value::path_parser())]
-    pub http_client_file: Option<PathBuf>,
+    /// How Prometheus is talked to.
+    #[command(flatten)]
+    pub client: PrometheusClient,
 
     /// Let the labels of --label or Prometheus replace other ones that blocks carry already
     ///
@@ -115,6 +95,16 @@ pub struct BackfillSource {
     #[arg(long = "allow-overlaps")]
     pub allow_overlaps: bool,
 
+    /// Send blocks although their index has issues that Thanos' compactor may stop at
+    ///
+    /// Chunks of a series that overlap, are doubled or not in order, or lie outside of the block's time range; label names
+    /// that are doubled or not sorted; series without labels or chunks. Prometheus reads such blocks, and versions up to
+    /// 2.8 wrote some. promtool tsdb dump-openmetrics and create-blocks-from openmetrics make a block anew, without its
+    /// native histograms. While no compactor runs, thanos tools bucket verify --repair --issues=index_known_issues repairs
+    /// in the bucket what is not sorted, and chunks that are wholly outside of the block's range or begin at its end.
+    #[arg(long = "allow-index-issues")]
+    pub allow_index_issues: bool,
+
     /// Also send blocks that were compacted; on unless it is turned off with --no-upload-compacted
     #[arg(
         long = "upload-compacted", value_parser = clap::value_parser!(bool), num_args = 0..=1, require_equals = true,
@@ -122,19 +112,9 @@ pub struct BackfillSource {
     )]
     pub upload_compacted: bool,
 
-    /// Leave out blocks that end before this
-    ///
-    /// A block that overlaps the range counts in. A time like 2026-01-31T00:00:00Z, or a duration from now: -30d is 30
-    /// days ago.
-    #[arg(long = "min-time", value_name = "time", value_parser = value::time_or_duration, default_value = MIN_TIME)]
-    pub min_time: TimeOrDuration,
-
-    /// Leave out blocks that begin after this
-    ///
-    /// A block that overlaps the range counts in. A time like 2026-01-31T00:00:00Z, or a duration from now: -30d is 30
-    /// days ago.
-    #[arg(long = "max-time", value_name = "time", value_parser = value::time_or_duration, default_value = MAX_TIME)]
-    pub max_time: TimeOrDuration,
+    /// The times of the blocks.
+    #[command(flatten)]
+    pub times: BlockTimes,
 
     /// Hash to record of each file: SHA256 or nothing
     #[arg(long = "hash-func", value_name = "name", value_parser = value::hash_func, default_value = "SHA256")]
@@ -144,17 +124,7 @@ pub struct BackfillSource {
 impl BackfillSource {
     /// The labels of `--label`.
     pub fn labels(&self) -> Labels {
-        Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))
-    }
-
-    /// The YAML of `--prometheus.http-client` or its file, empty if neither is given; variables are not replaced.
-    pub fn http_client(&self) -> Result<String, ContentError> {
-        content(
-            "prometheus.http-client",
-            self.http_client.as_str(),
-            self.http_client_file.as_deref(),
-            None,
-        )
+        label_set(&self.label)
     }
 }
 
@@ -225,6 +195,6 @@ impl UploadBlocks {
 
     /// The labels of `--label`.
     pub fn labels(&self) -> Labels {
-        Labels::from_pairs(self.label.iter().map(|label| (&*label.name, &*label.value)))
+        label_set(&self.label)
     }
 }

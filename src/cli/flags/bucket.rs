@@ -19,18 +19,10 @@ pub enum Output {
     Json,
 }
 
-/// Which blocks of a bucket.
-#[derive(Args, Clone, Debug, PartialEq)]
-#[command(next_help_heading = "Selection")]
+/// From when blocks are wanted.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 #[group(skip)]
-pub struct Selection {
-    /// Only blocks whose external labels match, such as '{cluster="eu"}'; may be repeated: each must match
-    ///
-    /// Matchers as in PromQL (=, !=, =~, !~) with commas between them. Braces may be left out, and so may the quotes around
-    /// a plain value: cluster=eu.
-    #[arg(long = "selector", short = 'l', value_name = "selector", value_parser = value::selector)]
-    pub selector: Vec<Selector>,
-
+pub struct BlockTimes {
     /// Leave out blocks that end before this
     ///
     /// A block that overlaps the range counts in. A time like 2026-01-31T00:00:00Z, or a duration from now: -30d is 30
@@ -44,6 +36,57 @@ pub struct Selection {
     /// days ago.
     #[arg(long = "max-time", value_name = "time", value_parser = value::time_or_duration, default_value = MAX_TIME)]
     pub max_time: TimeOrDuration,
+}
+
+/// Which blocks of a bucket.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[command(next_help_heading = "Selection")]
+#[group(skip)]
+pub struct Selection {
+    /// Only blocks whose external labels match, such as '{cluster="eu"}'; may be repeated: each must match
+    ///
+    /// Matchers as in PromQL (=, !=, =~, !~) with commas between them. Braces may be left out, and so may the quotes around
+    /// a plain value: cluster=eu.
+    #[arg(long = "selector", short = 'l', value_name = "selector", value_parser = value::selector)]
+    pub selector: Vec<Selector>,
+
+    /// Their times.
+    #[command(flatten)]
+    pub times: BlockTimes,
+}
+
+/// Which blocks of which bucket: what every command has that reads a bucket.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+pub struct BucketBlocks {
+    /// The bucket.
+    #[command(flatten)]
+    pub objstore: Objstore,
+    /// Which blocks.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// How the result of a command is printed, where there is one document for programs.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Result")]
+#[group(skip)]
+pub struct ResultFormat {
+    /// How the result is printed
+    ///
+    /// json is one document on stdout, for programs.
+    #[arg(long = "output", short = 'o', value_name = "format", default_value = "text")]
+    pub output: Output,
+}
+
+/// How long a list may take.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
+#[command(next_help_heading = "Result")]
+#[group(skip)]
+pub struct TimeLimit {
+    /// Give up after this time; 0 means never
+    #[arg(long = "timeout", value_name = "duration", value_parser = value::go_duration, default_value = "5m")]
+    pub timeout: Duration,
 }
 
 /// How a list of blocks is printed.
@@ -60,12 +103,9 @@ pub enum LsOutput {
 /// The flags of `narthex bucket ls`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Ls {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
 
     /// Leave out blocks that are marked for deletion
     #[arg(long = "exclude-delete", help_heading = "Selection")]
@@ -81,12 +121,9 @@ pub struct Ls {
     )]
     pub output: LsOutput,
 
-    /// Give up after this time; 0 means never
-    #[arg(
-        long = "timeout", value_name = "duration", value_parser = value::go_duration, default_value = "5m",
-        help_heading = "Result"
-    )]
-    pub timeout: Duration,
+    /// How long it may take.
+    #[command(flatten)]
+    pub limit: TimeLimit,
 
     /// Logging and the process.
     #[command(flatten)]
@@ -109,12 +146,9 @@ pub enum InspectOutput {
 /// The flags of `narthex bucket inspect`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Inspect {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
 
     /// Column to sort by; may be repeated; FROM, then UNTIL if it is not given
     #[arg(long = "sort-by", value_name = "column", help_heading = "Result")]
@@ -130,12 +164,9 @@ pub struct Inspect {
     )]
     pub output: InspectOutput,
 
-    /// Give up after this time; 0 means never
-    #[arg(
-        long = "timeout", value_name = "duration", value_parser = value::go_duration, default_value = "5m",
-        help_heading = "Result"
-    )]
-    pub timeout: Duration,
+    /// How long it may take.
+    #[command(flatten)]
+    pub limit: TimeLimit,
 
     /// Logging and the process.
     #[command(flatten)]
@@ -177,12 +208,9 @@ pub enum InspectColumn {
 /// The flags of `narthex bucket verify`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Verify {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
     /// How they travel.
     #[command(flatten)]
     pub transfer: Transfer,
@@ -191,15 +219,9 @@ pub struct Verify {
     #[arg(long = "full", help_heading = "Result")]
     pub full: bool,
 
-    /// How the result is printed
-    #[arg(
-        long = "output",
-        short = 'o',
-        value_name = "format",
-        default_value = "text",
-        help_heading = "Result"
-    )]
-    pub output: Output,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// Logging and the process.
     #[command(flatten)]
@@ -209,12 +231,16 @@ pub struct Verify {
 /// The flags of `narthex bucket gaps`.
 #[derive(Args, Clone, Debug, PartialEq)]
 pub struct Gaps {
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
+
+    /// Look for gaps up to this time, and not only up to the last block of each label set
+    ///
+    /// now, a time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago. Without it --max-time is the end
+    /// if that is given. What is after now is not looked at.
+    #[arg(long = "until", value_name = "time", value_parser = value::until, help_heading = "Selection")]
+    pub until: Option<TimeOrDuration>,
 
     /// The length of a slot, at least 1s
     #[arg(
@@ -242,15 +268,9 @@ pub struct Gaps {
     )]
     pub seal_delay: Duration,
 
-    /// How the result is printed
-    #[arg(
-        long = "output",
-        short = 'o',
-        value_name = "format",
-        default_value = "text",
-        help_heading = "Result"
-    )]
-    pub output: Output,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// Logging and the process.
     #[command(flatten)]

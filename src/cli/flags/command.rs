@@ -30,9 +30,9 @@ pub enum Command {
     ///
     /// Nothing is written into --path, and nothing is ever deleted. A block that is in the bucket with other bytes is
     /// never overwritten. Refused, each with its reason, are blocks that are broken; blocks that overlap others of the
-    /// same labels, unless --allow-overlaps is given (the compactor then needs vertical compaction); and blocks whose own
-    /// thanos.labels say something else than --label, unless --accept-label-change is given. The others are sent all the
-    /// same.
+    /// same labels, unless --allow-overlaps is given (the compactor then needs vertical compaction); blocks whose index has
+    /// issues that Thanos' compactor may stop at, unless --allow-index-issues is given; and blocks whose own thanos.labels
+    /// say something else than --label, unless --accept-label-change is given. The others are sent all the same.
     ///
     /// Blocks need external labels: those of --label, of the Prometheus at --prometheus.url, or their own.
     Backfill(Box<Backfill>),
@@ -70,21 +70,23 @@ pub enum Bucket {
     /// List the blocks of a bucket
     ///
     /// One line a block: its name, or with --output=wide also times, level, resolution and source; --output=json prints
-    /// each meta.json. A block without a readable meta.json is not a block yet, and is not listed: bucket verify finds
-    /// it. Only reads.
+    /// each meta.json. What has no meta.json is not a block yet, and is not listed: bucket verify finds it. A block whose
+    /// meta.json cannot be read is named in the log, and the command ends with 3. Only reads.
     Ls(Box<Ls>),
 
     /// Show a table of the blocks of a bucket, with labels, samples and level
     ///
     /// A row a block with its times, series, samples, chunks, compaction level, labels, resolution and source, under the
-    /// names of Thanos' columns. Only reads.
+    /// names of Thanos' columns. A block whose meta.json cannot be read is named in the log, and the command ends with 3.
+    /// Only reads.
     Inspect(Box<Inspect>),
 
     /// Prove that every block of a bucket is whole
     ///
     /// Holds the objects of each block against the files that its meta.json lists: each must be there, in its size. Tells
     /// of blocks of the same labels that overlap, and of uploads that never got a meta.json. --full reads every byte,
-    /// and checks index and chunks, too.
+    /// and checks index and chunks, too: whether they are damaged, and whether the index has what Thanos' compactor stops
+    /// at, such as chunks of a series that overlap, or label names that are not sorted.
     ///
     /// Only reads: nothing is repaired, marked or deleted. Where Thanos' verify ends with 0 although it found something,
     /// this ends with 3.
@@ -93,8 +95,8 @@ pub enum Bucket {
     /// Show for which times blocks are missing
     ///
     /// Divides the time of each label set into slots and says of each whether its data is found, partial, missing, or
-    /// not sealed yet. The time goes from the first block to the last one, or as far as --min-time and --max-time say.
-    /// Only reads.
+    /// not sealed yet. The time goes from the first block of the set to the end of its last one, or as far as --min-time
+    /// and --max-time say; --until=now also finds what is missing after it. Only reads.
     Gaps(Box<Gaps>),
 }
 
@@ -111,7 +113,7 @@ pub enum Tools {
 pub enum ToolsBucket {
     /// Send blocks to a bucket, with the flags of Thanos; the same as backfill
     ///
-    /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Other than with
+    /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Unlike with
     /// Thanos the directory need not be writable, since nothing is staged or noted in it; each block is checked before it
     /// is sent; the quotes around the value of a label may be left out; and a cut upload does not end with 0.
     UploadBlocks(Box<UploadBlocks>),

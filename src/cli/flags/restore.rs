@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Common, Objstore, Output, Selection, Transfer};
+use super::{BucketBlocks, Common, ResultFormat, Transfer};
 use crate::cli::value;
 
 /// The flags of `narthex restore`.
@@ -20,12 +20,9 @@ pub struct Restore {
     #[arg(long = "skip-downsampled", help_heading = "Restore")]
     pub skip_downsampled: bool,
 
-    /// The bucket.
+    /// Which blocks of which bucket.
     #[command(flatten)]
-    pub objstore: Objstore,
-    /// Which blocks.
-    #[command(flatten)]
-    pub selection: Selection,
+    pub blocks: BucketBlocks,
     /// How they travel.
     #[command(flatten)]
     pub transfer: Transfer,
@@ -34,17 +31,9 @@ pub struct Restore {
     #[arg(long = "dry-run", help_heading = "Result")]
     pub dry_run: bool,
 
-    /// How plan and report are printed
-    ///
-    /// json is one document on stdout, for programs.
-    #[arg(
-        long = "output",
-        short = 'o',
-        value_name = "format",
-        default_value = "text",
-        help_heading = "Result"
-    )]
-    pub output: Output,
+    /// How plan and report are printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// Logging and the process.
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! What a backfill says: the plan as a table, what came of it, and all of that as one JSON document.
+//! What a backfill reports: the plan as a table, what came of it, and all of that as one JSON document.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     backfill::{Applied, Decision, Item, Plan, Proven},
-    cmd::show::{self, Table, size, time},
+    cmd::output::{self, Table, byte_size, time},
     objstore::{self, Bucket},
     tsdb::BlockId,
 };
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Cut,
 }
 
-/// Everything that is told, as it stands in the JSON document.
+/// Everything that is reported, as it stands in the JSON document.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Report {
     pub(super) outcome: Outcome,
@@ -118,8 +118,8 @@ impl Report {
         }
     }
 
-    /// Notes the plan.
-    pub(super) fn planned(&mut self, plan: &Plan, bucket: &Arc<dyn Bucket>, took: Duration) {
+    /// Records the plan.
+    pub(super) fn record_plan(&mut self, plan: &Plan, bucket: &Arc<dyn Bucket>, took: Duration) {
         self.bucket = bucket.identity().to_owned();
         self.blocks = plan.items.iter().map(|item| row(item, self.dry_run)).collect();
         let unreadable = plan.unreadable.iter().map(|(id, why)| Unreadable {
@@ -138,8 +138,8 @@ impl Report {
         }
     }
 
-    /// Notes what was sent.
-    pub(super) fn applied(&mut self, applied: &Applied, bytes: u64, took: Duration) {
+    /// Records what was sent.
+    pub(super) fn record_uploads(&mut self, applied: &Applied, bytes: u64, took: Duration) {
         self.totals.bytes_sent = bytes;
         self.totals.send_seconds = took.as_secs_f64();
         for id in &applied.sent {
@@ -176,13 +176,13 @@ impl Report {
         }
     }
 
-    /// Notes what was proven at the end.
-    pub(super) fn proven(&mut self, proven: &Proven, full: bool, took: Duration) {
+    /// Records what was proven at the end.
+    pub(super) fn record_proof(&mut self, proven: &Proven, full: bool, took: Duration) {
         self.totals.proven = proven.whole as u64;
         self.totals.prove_seconds = took.as_secs_f64();
         self.proof = match full {
             true => "every byte read back".into(),
-            false => "sizes and checksums asked for anew".into(),
+            false => "sizes and checksums compared".into(),
         };
         for (id, why) in &proven.wrong {
             self.failures.push(format!(
@@ -190,15 +190,17 @@ impl Report {
             ));
         }
         for (id, why) in &proven.unknown {
-            self.failures
-                .push(format!("block {id} is sent, but could not be looked at anew: {why}"));
+            self.failures.push(format!(
+                "block {id} was uploaded, but could not be checked afterwards: {why}"
+            ));
         }
     }
 
-    /// Notes that nothing could be proven at the end.
-    pub(super) fn not_proven(&mut self, error: &objstore::Error) {
-        self.failures
-            .push(format!("the blocks are sent, but could not be looked at anew: {error}"));
+    /// Records that nothing could be proven at the end.
+    pub(super) fn record_proof_failure(&mut self, error: &objstore::Error) {
+        self.failures.push(format!(
+            "the blocks were uploaded, but could not be checked afterwards: {error}"
+        ));
     }
 
     /// Counts, and says how it ended.
@@ -249,10 +251,10 @@ impl Report {
                 row.level.to_string(),
                 row.series.to_string(),
                 row.samples.to_string(),
-                size(row.bytes),
+                byte_size(row.bytes),
             ];
             if several {
-                cells.push(shown(&row.labels));
+                cells.push(label_text(&row.labels));
             }
             cells.extend([row.decision.to_owned(), row.why.clone()]);
             table.row(cells);
@@ -265,7 +267,7 @@ impl Report {
             "\n{} blocks: {} to send ({} in {} objects, about {} requests), {} there, {} left out, {} refused; checked in {:.1} s",
             self.blocks.len(),
             totals.to_send,
-            size(totals.bytes_to_send),
+            byte_size(totals.bytes_to_send),
             totals.objects_to_send + totals.to_send,
             totals.requests,
             count("there"),
@@ -273,7 +275,7 @@ impl Report {
             count("refused"),
             totals.check_seconds,
         );
-        let labels = labels.first().map(|labels| format!(", as {}", shown(labels)));
+        let labels = labels.first().map(|labels| format!(", as {}", label_text(labels)));
         let _ = writeln!(
             text,
             "to {}{}",
@@ -288,7 +290,7 @@ impl Report {
         let totals = &self.totals;
         let mut text = String::new();
         for block in &self.unreadable {
-            let why = show::plain(&block.why);
+            let why = output::printable(&block.why);
             let _ = writeln!(text, "unreadable {} in the bucket: {why}", block.ulid);
         }
         if self.dry_run {
@@ -298,11 +300,11 @@ impl Report {
         let rate = totals.bytes_sent as f64 / totals.send_seconds.max(0.001);
         let _ = writeln!(
             text,
-            "sent {} blocks, {} in {:.1} s ({}/s); {} there before; {} left out; {} refused; {} not sent",
+            "sent {} blocks, {} in {:.1} s ({}/s); {} already there; {} left out; {} refused; {} not sent",
             totals.sent,
-            size(totals.bytes_sent),
+            byte_size(totals.bytes_sent),
             totals.send_seconds,
-            size(rate as u64),
+            byte_size(rate as u64),
             totals.there,
             totals.left_out,
             totals.refused,
@@ -323,7 +325,7 @@ impl Report {
             let _ = writeln!(text, "{} {} ({}): {}", row.result, row.ulid, row.dir, row.why);
         }
         if self.outcome == Outcome::Cut {
-            let _ = writeln!(text, "cut by a signal: run it again to go on from here");
+            let _ = writeln!(text, "interrupted by a signal: run it again to continue");
         }
         text
     }
@@ -334,8 +336,8 @@ impl Report {
     /// When stdout cannot be written to.
     pub(super) fn print(&self, json: bool) -> Result<()> {
         match json {
-            true => show::print(&(serde_json::to_string_pretty(self)? + "\n")),
-            false => show::print(&self.as_text()),
+            true => output::print(&(serde_json::to_string_pretty(self)? + "\n")),
+            false => output::print(&self.as_text()),
         }
     }
 }
@@ -369,7 +371,7 @@ fn row(item: &Item, dry_run: bool) -> Row {
     }
 }
 
-fn shown(labels: &BTreeMap<String, String>) -> String {
+fn label_text(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
     format!("{{{}}}", pairs.join(", "))
 }

@@ -9,8 +9,8 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::{
-    scan::{Seen, Wanted, scan},
-    show,
+    output,
+    scan::{Scanned, Wanted, scan},
 };
 use crate::{
     audit::{
@@ -24,8 +24,9 @@ use crate::{
     tsdb::BlockId,
 };
 
-/// The default of `--min-time` (ms since 1970), which says nothing of where to begin.
+/// The defaults of `--min-time` and `--max-time` (ms since 1970), which say nothing of where to begin and to end.
 const YEAR_0: i64 = -62_167_219_200_000;
+const YEAR_9999: i64 = 253_402_300_799_000;
 
 /// The slots of a label set.
 #[derive(Debug)]
@@ -59,20 +60,24 @@ pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Rules {
         tolerance: ms(flags.tolerance),
         seal_delay: ms(flags.seal_delay),
         from: (wanted.from > YEAR_0).then_some(wanted.from),
-        until: (wanted.until < now).then_some(wanted.until),
+        until: match flags.until {
+            Some(until) => Some(until.resolve(now)),
+            None => (wanted.until < YEAR_9999).then_some(wanted.until),
+        }
+        .map(|until| until.min(now)),
         now,
     }
 }
 
-/// Looks at all blocks.
+/// Reads all blocks.
 pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) -> Result<Report> {
     let mut covers: BTreeMap<Labels, Vec<Cover>> = BTreeMap::new();
     let (mut uploads, mut unreadable) = (Vec::new(), BTreeMap::new());
     let mut blocks = std::pin::pin!(scan(bucket, wanted, true));
-    while let Some(seen) = blocks.try_next().await? {
-        match seen {
-            Seen::Block { marked: true, .. } => {}
-            Seen::Block { meta, marked: false } => {
+    while let Some(scanned) = blocks.try_next().await? {
+        match scanned {
+            Scanned::Block { marked: true, .. } => {}
+            Scanned::Block { meta, marked: false } => {
                 let labels = meta.thanos_labels.clone().unwrap_or_default();
                 covers.entry(labels).or_default().push(Cover {
                     span: Span {
@@ -82,12 +87,12 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
                     downsampled: meta.resolution() != 0,
                 });
             }
-            Seen::Partial(block) => uploads.push(Upload {
+            Scanned::Partial(block) => uploads.push(Upload {
                 block,
                 may_run: may_run(block, rules.now),
             }),
-            Seen::Unreadable(id, why) => {
-                tracing::warn!(block = %id, why, "a block covers nothing: its meta.json is of no use");
+            Scanned::Unreadable(id, why) => {
+                tracing::warn!(block = %id, why, "cannot read a block; its times count as missing");
                 unreadable.insert(id, why);
             }
         }
@@ -98,7 +103,12 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
         runs: runs(&covers, rules),
     };
     Ok(Report {
-        streams: covers.into_iter().map(stream).collect(),
+        // A set whose blocks are all outside the times that are asked for has nothing to say of them.
+        streams: covers
+            .into_iter()
+            .map(stream)
+            .filter(|stream| !stream.runs.is_empty())
+            .collect(),
         uploads,
         unreadable,
         slot: rules.slot,
@@ -126,9 +136,9 @@ impl Stream {
             })
         };
         let (from, until) = self.times();
-        let told = self.runs.iter().filter(|run| run.state != State::Found);
+        let listed = self.runs.iter().filter(|run| run.state != State::Found);
         json!({
-            "labels": show::labels_json(&self.labels),
+            "labels": output::labels_json(&self.labels),
             "from": from,
             "until": until,
             "found": self.slots(State::Found),
@@ -136,32 +146,32 @@ impl Stream {
             "partial": self.slots(State::Partial),
             "missing": self.slots(State::Missing),
             "not_sealed_yet": self.slots(State::NotSealedYet),
-            "runs": told.map(run).collect::<Vec<_>>(),
+            "runs": listed.map(run).collect::<Vec<_>>(),
         })
     }
 
     fn text(&self, slot: i64) -> String {
         let labels = match self.labels.is_empty() {
             true => "no labels".to_owned(),
-            false => show::plain(&show::labels(&self.labels)),
+            false => output::printable(&output::labels(&self.labels)),
         };
         let (from, until) = self.times();
         let mut text = format!(
             "{labels}: {} to {}, {} of {} found\n",
-            show::time(from),
-            show::time(until),
+            output::time(from),
+            output::time(until),
             self.slots(State::Found) + self.slots(State::Downsampled),
             slots(self.runs.iter().map(|run| run.slots).sum(), slot)
         );
         for run in self.runs.iter().filter(|run| run.state != State::Found) {
-            let (from, until) = (show::time(run.from), show::time(run.until));
+            let (from, until) = (output::time(run.from), output::time(run.until));
             let state = match run.state {
                 State::Downsampled => "downsampled only",
                 State::NotSealedYet => "not sealed yet",
                 other => other.as_str(),
             };
             let missing = match run.state {
-                State::Partial => format!(", {} of it missing", show::go_duration(run.missing)),
+                State::Partial => format!(", {} of it missing", output::go_duration(run.missing)),
                 _ => String::new(),
             };
             let slots = slots(run.slots, slot);
@@ -173,7 +183,7 @@ impl Stream {
 
 fn slots(number: i64, slot: i64) -> String {
     let number = u64::try_from(number).unwrap_or_default();
-    let each = show::go_duration(slot);
+    let each = output::go_duration(slot);
     // 2h0m0s is Go's way; people say 2h.
     let short = each
         .strip_suffix("0s")
@@ -183,7 +193,7 @@ fn slots(number: i64, slot: i64) -> String {
         .strip_suffix("0m")
         .filter(|rest| rest.ends_with('h'))
         .unwrap_or(short);
-    format!("{} of {short}", show::count(number, "slot"))
+    format!("{} of {short}", output::counted(number, "slot"))
 }
 
 impl Report {
@@ -213,14 +223,14 @@ impl Report {
         for upload in &self.uploads {
             let state = match upload.may_run {
                 true => "has no meta.json yet, its upload may be running",
-                false => "has no meta.json, its upload was given up?",
+                false => "has no meta.json: its upload seems to be abandoned",
             };
             text.push_str(&format!("{}: {state}\n", upload.block));
         }
         for (id, why) in &self.unreadable {
             text.push_str(&format!(
-                "{id}: covers nothing, its meta.json is of no use: {}\n",
-                show::plain(why)
+                "{id}: cannot be read, so its times count as missing: {}\n",
+                output::printable(why)
             ));
         }
         if self.streams.is_empty() {

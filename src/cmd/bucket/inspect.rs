@@ -7,9 +7,9 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::{
-    End,
+    Completion,
+    output::{self, Table},
     scan::{LeftOut, Wanted, scan},
-    show::{self, Table},
 };
 use crate::{
     cli::{InspectColumn, InspectOutput},
@@ -88,17 +88,17 @@ impl Row {
     fn cells(&self) -> Vec<String> {
         vec![
             self.id.to_string(),
-            show::second(self.from),
-            show::second(self.until),
-            show::go_duration(self.range()),
-            self.until_down().map_or_else(|| "-".to_owned(), show::go_duration),
-            show::thousands(self.series),
-            show::thousands(self.samples),
-            show::thousands(self.chunks),
+            output::time_to_the_second(self.from),
+            output::time_to_the_second(self.until),
+            output::go_duration(self.range()),
+            self.until_down().map_or_else(|| "-".to_owned(), output::go_duration),
+            output::with_commas(self.series),
+            output::with_commas(self.samples),
+            output::with_commas(self.chunks),
             self.level.to_string(),
             self.failed.to_string(),
-            show::labels(&self.labels),
-            show::go_duration(self.resolution),
+            output::labels(&self.labels),
+            output::go_duration(self.resolution),
             self.source.clone(),
         ]
     }
@@ -115,7 +115,7 @@ impl Row {
             "chunks": self.chunks,
             "level": self.level,
             "failed": self.failed,
-            "labels": show::labels_json(&self.labels),
+            "labels": output::labels_json(&self.labels),
             "resolution": self.resolution,
             "source": self.source,
         })
@@ -151,14 +151,14 @@ pub(super) async fn table(
     wanted: &Wanted,
     sort_by: &[InspectColumn],
     output: InspectOutput,
-) -> Result<(String, End)> {
+) -> Result<(String, Completion)> {
     let mut rows: Vec<Row> = Vec::new();
     let mut left_out = LeftOut::default();
     let mut blocks = std::pin::pin!(scan(bucket, wanted, false));
-    while let Some(seen) = blocks.try_next().await? {
-        rows.extend(left_out.shown(seen).map(|(meta, _)| Row::from(&*meta)));
+    while let Some(scanned) = blocks.try_next().await? {
+        rows.extend(left_out.accept(scanned).map(|(meta, _)| Row::from(&*meta)));
     }
-    left_out.tell();
+    left_out.log_counts();
     sort(&mut rows, sort_by);
     Ok((print(&rows, output)?, left_out.end()))
 }
@@ -182,13 +182,13 @@ fn print(rows: &[Row], output: InspectOutput) -> Result<String> {
         InspectOutput::Table => {
             let mut table = Table::new(&TITLES);
             for row in rows {
-                table.row(row.cells().iter().map(|cell| show::plain(cell)).collect());
+                table.row(row.cells().iter().map(|cell| output::printable(cell)).collect());
             }
             table.to_string()
         }
         InspectOutput::Csv => separated(rows, ','),
         InspectOutput::Tsv => separated(rows, '\t'),
-        InspectOutput::Json => show::json(&rows.iter().map(Row::json).collect())?,
+        InspectOutput::Json => output::json(&rows.iter().map(Row::json).collect())?,
     })
 }
 

@@ -1,15 +1,16 @@
 //! `narthex bucket ls`: which blocks there are.
 //!
-//! Blocks without a `meta.json` are counted in the log, those with one that is of no use are named there; neither
-//! changes the exit code, as `bucket verify` is there for that.
+//! What has no `meta.json` (yet) is counted in the log, and does not change the exit code: `bucket verify` is there for that.
+//! Blocks with one that cannot be read are named there, and the command ends with [`Completion::WithFindings`]: they may belong in
+//! the list.
 
 use anyhow::Result;
 use futures_util::TryStreamExt;
 
 use super::{
-    End,
+    Completion,
+    output::{self, Table},
     scan::{LeftOut, Wanted, scan},
-    show::{self, Table},
 };
 use crate::{
     cli::LsOutput,
@@ -22,11 +23,11 @@ use crate::{
 struct Line {
     min_time: i64,
     id: BlockId,
-    shown: Shown,
+    rendered: Rendered,
 }
 
 #[derive(Debug)]
-enum Shown {
+enum Rendered {
     Id,
     Cells(Vec<String>),
     Document(String),
@@ -38,28 +39,28 @@ pub(super) async fn list(
     wanted: &Wanted,
     exclude_marked: bool,
     output: LsOutput,
-) -> Result<(String, End)> {
+) -> Result<(String, Completion)> {
     let mut lines = Vec::new();
     let mut left_out = LeftOut::default();
     let mut blocks = std::pin::pin!(scan(bucket, wanted, exclude_marked));
-    while let Some(seen) = blocks.try_next().await? {
-        if let Some((meta, false)) = left_out.shown(seen) {
+    while let Some(scanned) = blocks.try_next().await? {
+        if let Some((meta, false)) = left_out.accept(scanned) {
             lines.push(Line {
                 min_time: meta.min_time,
                 id: meta.ulid,
-                shown: shown(&meta, output),
+                rendered: render(&meta, output),
             });
         }
     }
-    left_out.tell();
+    left_out.log_counts();
     lines.sort_unstable_by_key(|line| (line.min_time, line.id));
     let mut table = Table::new(&["ULID", "FROM", "UNTIL", "DIFF", ">LEVEL", "RESOLUTION", "SOURCE"]);
     let mut text = String::new();
     for line in lines {
-        match line.shown {
-            Shown::Id => text.push_str(&format!("{}\n", line.id)),
-            Shown::Cells(cells) => table.row(cells),
-            Shown::Document(document) => text.push_str(&document),
+        match line.rendered {
+            Rendered::Id => text.push_str(&format!("{}\n", line.id)),
+            Rendered::Cells(cells) => table.row(cells),
+            Rendered::Document(document) => text.push_str(&document),
         }
     }
     let text = match output {
@@ -69,19 +70,19 @@ pub(super) async fn list(
     Ok((text, left_out.end()))
 }
 
-fn shown(meta: &Meta, output: LsOutput) -> Shown {
+fn render(meta: &Meta, output: LsOutput) -> Rendered {
     match output {
-        LsOutput::Ids => Shown::Id,
+        LsOutput::Ids => Rendered::Id,
         // One after the other, as Thanos prints them; jq reads that.
-        LsOutput::Json => Shown::Document(meta.to_json()),
-        LsOutput::Wide => Shown::Cells(vec![
+        LsOutput::Json => Rendered::Document(meta.to_json()),
+        LsOutput::Wide => Rendered::Cells(vec![
             meta.ulid.to_string(),
-            show::second(meta.min_time),
-            show::second(meta.max_time),
-            show::go_duration(meta.max_time.saturating_sub(meta.min_time)),
+            output::time_to_the_second(meta.min_time),
+            output::time_to_the_second(meta.max_time),
+            output::go_duration(meta.max_time.saturating_sub(meta.min_time)),
             meta.level.to_string(),
-            show::go_duration(meta.resolution()),
-            show::plain(&meta.source()),
+            output::go_duration(meta.resolution()),
+            output::printable(&meta.source()),
         ]),
     }
 }

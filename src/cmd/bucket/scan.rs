@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::End;
+use super::Completion;
 use crate::{
     catalog::{self, Found},
     cli::Selection,
@@ -30,8 +30,8 @@ impl Wanted {
     /// What `selection` means at `now` (ms since 1970).
     pub(super) fn new(selection: Selection, now: i64) -> Self {
         Self {
-            from: selection.min_time.resolve(now),
-            until: selection.max_time.resolve(now),
+            from: selection.times.min_time.resolve(now),
+            until: selection.times.max_time.resolve(now),
             selection,
         }
     }
@@ -54,9 +54,9 @@ impl Wanted {
     }
 }
 
-/// What stands under a block's name, as far as it is wanted.
+/// What the bucket has under a block's name.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum Scanned {
     /// A block that is selected.
     Block {
         meta: Box<Meta>,
@@ -65,7 +65,7 @@ pub(super) enum Seen {
     },
     /// Objects without a `meta.json`.
     Partial(BlockId),
-    /// A `meta.json` of no use.
+    /// A block that cannot be read: its `meta.json`, or whether it is marked for deletion.
     Unreadable(BlockId, String),
 }
 
@@ -75,38 +75,38 @@ pub(super) fn scan<'a>(
     bucket: &'a dyn Bucket,
     wanted: &'a Wanted,
     marks: bool,
-) -> impl Stream<Item = Result<Seen>> + 'a {
-    stream::once(catalog::ids(bucket))
+) -> impl Stream<Item = Result<Scanned>> + 'a {
+    stream::once(catalog::ids(bucket, ""))
         .map_err(anyhow::Error::new)
         .map_ok(move |ids| {
-            let looks = stream::iter(ids).map(move |id| seen(bucket, id, wanted, marks));
-            looks.buffer_unordered(AT_ONCE)
+            let reads = stream::iter(ids).map(move |id| scan_block(bucket, id, wanted, marks));
+            reads.buffer_unordered(AT_ONCE)
         })
         .try_flatten()
-        .try_filter_map(async |seen| Ok(seen))
+        .try_filter_map(async |scanned| Ok(scanned))
 }
 
-/// Looks at one block; `None` if it is not selected.
-async fn seen(bucket: &dyn Bucket, id: BlockId, wanted: &Wanted, marks: bool) -> Result<Option<Seen>> {
-    Ok(match catalog::look(bucket, id).await? {
+/// Reads one block; `None` if it is not selected.
+async fn scan_block(bucket: &dyn Bucket, id: BlockId, wanted: &Wanted, marks: bool) -> Result<Option<Scanned>> {
+    Ok(match catalog::read(bucket, id).await? {
         Found::Block(meta) if wanted.has(&meta)? => {
             let marked = match marks {
                 true => catalog::is_marked_for_deletion(bucket, id).await,
                 false => Ok(false),
             };
             match marked {
-                Ok(marked) => Some(Seen::Block { meta, marked }),
-                Err(error) if error.scope() == Scope::Object => Some(Seen::Unreadable(id, error.to_string())),
+                Ok(marked) => Some(Scanned::Block { meta, marked }),
+                Err(error) if error.scope() == Scope::Object => Some(Scanned::Unreadable(id, error.to_string())),
                 Err(error) => return Err(error.into()),
             }
         }
         Found::Block(_) => None,
-        Found::Partial => Some(Seen::Partial(id)),
-        Found::Unreadable(why) => Some(Seen::Unreadable(id, why)),
+        Found::Partial => Some(Scanned::Partial(id)),
+        Found::Unreadable(why) => Some(Scanned::Unreadable(id, why)),
     })
 }
 
-/// What is not shown in a list of blocks; it is told in the log.
+/// What is left out of a list of blocks, and logged.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     partial: usize,
@@ -114,16 +114,16 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// The block that was seen and whether it is marked for deletion, if it can be shown.
-    pub(super) fn shown(&mut self, seen: Seen) -> Option<(Box<Meta>, bool)> {
-        match seen {
-            Seen::Block { meta, marked } => return Some((meta, marked)),
-            Seen::Partial(id) => {
+    /// The block that was read and whether it is marked for deletion; what is no block, or cannot be read, is logged and counted.
+    pub(super) fn accept(&mut self, scanned: Scanned) -> Option<(Box<Meta>, bool)> {
+        match scanned {
+            Scanned::Block { meta, marked } => return Some((meta, marked)),
+            Scanned::Partial(id) => {
                 tracing::debug!(block = %id, "there is no meta.json");
                 self.partial += 1;
             }
-            Seen::Unreadable(id, why) => {
-                tracing::warn!(block = %id, why, "a block is left out: its meta.json is of no use");
+            Scanned::Unreadable(id, why) => {
+                tracing::warn!(block = %id, why, "cannot read a block; leaving it out");
                 self.unreadable += 1;
             }
         }
@@ -131,19 +131,19 @@ impl LeftOut {
     }
 
     /// How a list ends from which they are left out: a block that cannot be judged may have belonged there.
-    pub(super) fn end(&self) -> End {
+    pub(super) fn end(&self) -> Completion {
         match self.unreadable {
-            0 => End::Good,
-            _ => End::Findings,
+            0 => Completion::Clean,
+            _ => Completion::WithFindings,
         }
     }
 
-    /// Tells how many there were.
-    pub(super) fn tell(&self) {
+    /// Logs how many uploads without a `meta.json` there were.
+    pub(super) fn log_counts(&self) {
         if self.partial > 0 {
             tracing::info!(
                 blocks = self.partial,
-                "blocks without meta.json are left out: uploads that run or were given up; bucket verify names them"
+                "blocks without meta.json are left out: uploads that are running or were abandoned; bucket verify lists them"
             );
         }
     }
@@ -153,7 +153,7 @@ impl LeftOut {
 ///
 /// # Errors
 /// Those of the work; that the time is up.
-pub(super) async fn limited<T>(
+pub(super) async fn with_time_limit<T>(
     token: &CancellationToken,
     limit: Duration,
     work: impl Future<Output = Result<T>>,

@@ -1,8 +1,8 @@
 //! `narthex bucket verify`: whether every block is whole.
 //!
-//! Blocks are looked at several at once, each from its `meta.json` on to its last object, and only what is needed to
+//! Several blocks are checked at once, each from its `meta.json` on to its last object, and only what is needed to
 //! find overlaps is kept of each. What was found is printed also when a signal or a failure of the bucket ends the work
-//! early. Of the overlaps of a label set only the first ten thousand are told.
+//! early. Of the overlaps of a label set only the first ten thousand are listed.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{scan::Wanted, show};
+use super::{output, scan::Wanted};
 use crate::{
     audit::{
         self, Issue, Kind, Overlap,
-        whole::{self, Held, Reader},
+        integrity::{self, BlockObjects, Reader},
     },
     catalog::{self, Text},
     lineage::Entry,
@@ -23,15 +23,15 @@ use crate::{
     tsdb::{BlockId, Meta},
 };
 
-/// Issues of one block that are told one by one.
+/// Issues of one block that are listed one by one.
 const MOST_ISSUES: usize = 50;
 
-/// How blocks are looked at.
+/// How blocks are checked.
 #[derive(Debug)]
 pub(super) struct Task<'a> {
     pub(super) bucket: &'a Arc<dyn Bucket>,
     pub(super) wanted: &'a Wanted,
-    /// Blocks that are looked at at once.
+    /// Blocks that are checked at once.
     pub(super) at_once: usize,
     /// Reads all objects, if that is wanted.
     pub(super) reader: Option<Reader>,
@@ -39,7 +39,7 @@ pub(super) struct Task<'a> {
     pub(super) now: i64,
 }
 
-/// Something about a block that is worth knowing, and no issue.
+/// Something about a block that is worth knowing, but is no issue.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Note {
     block: BlockId,
@@ -54,7 +54,7 @@ pub(super) struct Report {
     bytes: u64,
     issues: Vec<Issue>,
     notes: Vec<Note>,
-    /// All there is was looked at.
+    /// All blocks were checked.
     pub(super) complete: bool,
 }
 
@@ -80,10 +80,10 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         for issue in &self.issues {
-            text.push_str(&format!("{}\n", show::plain(&issue.to_string())));
+            text.push_str(&format!("{}\n", output::printable(&issue.to_string())));
         }
         for note in &self.notes {
-            let detail = show::plain(&note.detail);
+            let detail = output::printable(&note.detail);
             text.push_str(&format!("{}  {:8}  {detail}\n", note.block, "note"));
         }
         if self.blocks == 0 && self.complete {
@@ -91,31 +91,35 @@ impl Report {
         }
         let issues = match self.issues.len() {
             0 => "no issues".to_owned(),
-            some => show::count(some as u64, "issue"),
+            some => output::counted(some as u64, "issue"),
         };
         text.push_str(&format!(
             "{}, {}, {}: {issues}{}\n",
-            show::count(self.blocks, "block"),
-            show::count(self.objects, "object"),
-            show::size(self.bytes),
-            if self.complete { "" } else { "; not all was looked at" }
+            output::counted(self.blocks, "block"),
+            output::counted(self.objects, "object"),
+            output::byte_size(self.bytes),
+            if self.complete {
+                ""
+            } else {
+                "; not all blocks were checked"
+            }
         ));
         text
     }
 
-    fn add(&mut self, seen: Seen, entries: &mut Vec<Entry>) {
-        self.blocks += u64::from(seen.is_block);
-        self.objects += seen.objects;
-        self.bytes += seen.bytes;
-        let more = seen.issues.len().saturating_sub(MOST_ISSUES);
-        let last = seen.issues.last().filter(|_| more > 0).map(|last| {
+    fn add(&mut self, checked: Checked, entries: &mut Vec<Entry>) {
+        self.blocks += u64::from(checked.is_block);
+        self.objects += checked.objects;
+        self.bytes += checked.bytes;
+        let more = checked.issues.len().saturating_sub(MOST_ISSUES);
+        let last = checked.issues.last().filter(|_| more > 0).map(|last| {
             let what = format!("and {more} more issues of this block");
             Issue::new(last.block, last.kind, what)
         });
-        self.issues.extend(seen.issues.into_iter().take(MOST_ISSUES));
+        self.issues.extend(checked.issues.into_iter().take(MOST_ISSUES));
         self.issues.extend(last);
-        self.notes.extend(seen.note);
-        entries.extend(seen.entry);
+        self.notes.extend(checked.note);
+        entries.extend(checked.entry);
     }
 
     fn add_overlap(&mut self, overlap: &Overlap<'_>) {
@@ -123,10 +127,10 @@ impl Report {
         let shared = format!(
             "has times in common with {}: {} to {}, labels {}, resolution {}",
             other.id,
-            show::time(block.range.0.max(other.range.0)),
-            show::time(block.range.1.min(other.range.1)),
-            show::labels(&block.labels),
-            show::go_duration(block.resolution)
+            output::time(block.range.0.max(other.range.0)),
+            output::time(block.range.1.min(other.range.1)),
+            output::labels(&block.labels),
+            output::go_duration(block.resolution)
         );
         match overlap.merged {
             true => self.notes.push(Note {
@@ -137,7 +141,7 @@ impl Report {
                 block.id,
                 Kind::Overlap,
                 format_args!(
-                    "{shared}; a compactor stops at that: find out who sends under these labels, and delete one"
+                    "{shared}; the compactor halts on this: find out what else uploads under these labels, and delete one of the two"
                 ),
             )),
         }
@@ -146,7 +150,7 @@ impl Report {
 
 /// What was found under one name.
 #[derive(Debug, Default)]
-struct Seen {
+struct Checked {
     is_block: bool,
     objects: u64,
     bytes: u64,
@@ -156,10 +160,10 @@ struct Seen {
     entry: Option<Entry>,
 }
 
-/// Looks at all blocks, or at as many as there is time for; an error is what ended it early.
+/// Checks all blocks, or as many as there is time for; an error is what ended it early.
 pub(super) async fn verify(task: &Task<'_>, token: &CancellationToken) -> (Report, Result<()>) {
     let (mut report, mut entries) = (Report::default(), Vec::new());
-    let end = look_at_all(task, token, &mut report, &mut entries).await;
+    let end = check_all(task, token, &mut report, &mut entries).await;
     for overlap in audit::among(&entries) {
         report.add_overlap(&overlap);
     }
@@ -168,7 +172,7 @@ pub(super) async fn verify(task: &Task<'_>, token: &CancellationToken) -> (Repor
     (report, end)
 }
 
-async fn look_at_all(
+async fn check_all(
     task: &Task<'_>,
     token: &CancellationToken,
     report: &mut Report,
@@ -177,25 +181,25 @@ async fn look_at_all(
     let ids = tokio::select! {
         biased;
         () = token.cancelled() => return Ok(()),
-        ids = catalog::ids(&**task.bucket) => ids?,
+        ids = catalog::ids(&**task.bucket, "") => ids?,
     };
     tracing::info!(
         blocks = ids.len(),
         full = task.reader.is_some(),
-        "looking at the blocks of the bucket"
+        "checking the blocks of the bucket"
     );
-    let looks = stream::iter(ids)
-        .map(|id| look_at(task, id))
+    let checks = stream::iter(ids)
+        .map(|id| check_block(task, id))
         .buffer_unordered(task.at_once);
-    let mut looks = std::pin::pin!(looks);
+    let mut checks = std::pin::pin!(checks);
     loop {
-        let seen = tokio::select! {
+        let checked = tokio::select! {
             biased;
             () = token.cancelled() => return Ok(()),
-            seen = looks.next() => seen,
+            checked = checks.next() => checked,
         };
-        match seen {
-            Some(seen) => report.add(seen?, entries),
+        match checked {
+            Some(checked) => report.add(checked?, entries),
             None => {
                 report.complete = true;
                 return Ok(());
@@ -204,121 +208,127 @@ async fn look_at_all(
     }
 }
 
-async fn look_at(task: &Task<'_>, id: BlockId) -> Result<Seen> {
+async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
     let bucket = &**task.bucket;
-    let mut seen = match catalog::text(bucket, id).await? {
-        Text::There(text) => match catalog::parsed(id, &text) {
-            Ok(meta) if !task.wanted.has(&meta)? => return Ok(Seen::default()),
-            Ok(meta) => or_issue(id, block(task, &meta).await)?,
+    let mut checked = match catalog::read_text(bucket, id).await? {
+        Text::Read(text) => match catalog::parse(id, &text) {
+            Ok(meta) if !task.wanted.has(&meta)? => return Ok(Checked::default()),
+            Ok(meta) => as_issue(id, check_objects(task, &meta).await)?,
             Err(why) => {
-                let what = format!("meta.json is of no use: {why}; put it back from a copy of the block");
+                let what = format!("meta.json cannot be used: {why}; put it back from a copy of the block");
                 bad_meta(bucket, Issue::new(id, Kind::Meta, what)).await?
             }
         },
-        Text::Absent => or_issue(
+        Text::Absent => as_issue(
             id,
-            whole::rest(bucket, id).await.map(|rest| partial(&rest, id, task.now)),
+            integrity::list_without_meta(bucket, id)
+                .await
+                .map(|rest| check_upload(&rest, id, task.now)),
         )?,
         Text::Refused(error) => bad_meta(bucket, Issue::new(id, Kind::Unreadable, error)).await?,
     };
-    let lost = seen.issues.iter().any(|issue| issue.kind == Kind::Missing);
-    if lost && matches!(catalog::text(bucket, id).await?, Text::Absent) {
-        seen = deleted(id);
+    let lost = checked.issues.iter().any(|issue| issue.kind == Kind::Missing);
+    if lost && matches!(catalog::read_text(bucket, id).await?, Text::Absent) {
+        checked = deleted(id);
     }
-    if task.reader.is_some() && seen.is_block {
-        tracing::info!(block = %id, bytes = seen.bytes, issues = seen.issues.len(), "a block was read");
+    if task.reader.is_some() && checked.is_block {
+        tracing::info!(block = %id, bytes = checked.bytes, issues = checked.issues.len(), "read all of a block");
     }
-    Ok(seen)
+    Ok(checked)
 }
 
-/// What is under the name of a block whose `meta.json` is of no use.
-async fn bad_meta(bucket: &dyn Bucket, issue: Issue) -> Result<Seen, objstore::Error> {
+/// What is under the name of a block whose `meta.json` cannot be used.
+async fn bad_meta(bucket: &dyn Bucket, issue: Issue) -> Result<Checked, objstore::Error> {
     let id = issue.block;
-    let rest = whole::rest(bucket, id).await.map(|rest| counted(&rest));
-    let mut seen = or_issue(id, rest)?;
-    seen.is_block = true;
-    seen.issues.push(issue);
-    Ok(seen)
+    let rest = integrity::list_without_meta(bucket, id)
+        .await
+        .map(|rest| counted(&rest));
+    let mut checked = as_issue(id, rest)?;
+    checked.is_block = true;
+    checked.issues.push(issue);
+    Ok(checked)
 }
 
 /// What the store does not give of one block is an issue of that block.
-fn or_issue(id: BlockId, seen: Result<Seen, objstore::Error>) -> Result<Seen, objstore::Error> {
-    match seen {
-        Err(error) if error.scope() == Scope::Object => Ok(Seen {
+fn as_issue(id: BlockId, checked: Result<Checked, objstore::Error>) -> Result<Checked, objstore::Error> {
+    match checked {
+        Err(error) if error.scope() == Scope::Object => Ok(Checked {
             is_block: true,
             issues: vec![Issue::new(id, Kind::Unreadable, error)],
-            ..Seen::default()
+            ..Checked::default()
         }),
         other => other,
     }
 }
 
-fn counted(held: &Held) -> Seen {
-    Seen {
-        objects: held.objects,
-        bytes: held.bytes,
-        ..Seen::default()
+fn counted(listed: &BlockObjects) -> Checked {
+    Checked {
+        objects: listed.objects,
+        bytes: listed.bytes,
+        ..Checked::default()
     }
 }
 
-fn deleted(id: BlockId) -> Seen {
-    Seen {
+fn deleted(id: BlockId) -> Checked {
+    Checked {
         note: Some(Note {
             block: id,
-            detail: "was deleted while it was looked at".to_owned(),
+            detail: "was deleted during the check".to_owned(),
         }),
-        ..Seen::default()
+        ..Checked::default()
     }
 }
 
-async fn block(task: &Task<'_>, meta: &Meta) -> Result<Seen, objstore::Error> {
-    let held = whole::look(&**task.bucket, meta).await?;
-    if !held.visible {
+async fn check_objects(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore::Error> {
+    let listed = integrity::list(&**task.bucket, meta).await?;
+    if !listed.has_meta {
         return Ok(deleted(meta.ulid));
     }
-    let mut seen = Seen {
+    let mut checked = Checked {
         is_block: true,
-        ..counted(&held)
+        ..counted(&listed)
     };
-    match held.marked {
+    match listed.marked {
         true => {
             let detail = "is marked for deletion".to_owned();
-            seen.note = Some(Note {
+            checked.note = Some(Note {
                 block: meta.ulid,
                 detail,
             });
         }
-        false => seen.entry = Some(Entry::from(meta)),
+        false => checked.entry = Some(Entry::from(meta)),
     }
-    seen.issues = whole::issues(meta.ulid, &held);
-    let all_there = seen.issues.iter().all(|issue| issue.kind == Kind::Extra);
+    checked.issues = integrity::issues(meta.ulid, &listed);
+    let all_there = checked.issues.iter().all(|issue| issue.kind == Kind::Extra);
     if let Some(reader) = task.reader.as_ref().filter(|_| all_there) {
-        let read = whole::read_back(task.bucket, meta, &held.files, reader).await?;
-        seen.issues.extend(read.err().into_iter().flatten());
+        match integrity::read_back(task.bucket, meta, &listed.files, reader).await? {
+            Ok(read) => checked.issues.extend(read.index_issues),
+            Err(issues) => checked.issues.extend(issues),
+        }
     }
-    Ok(seen)
+    Ok(checked)
 }
 
-fn partial(held: &Held, id: BlockId, now: i64) -> Seen {
-    let mut seen = counted(held);
+fn check_upload(listed: &BlockObjects, id: BlockId, now: i64) -> Checked {
+    let mut checked = counted(listed);
     let note = |detail: &str| {
         Some(Note {
             block: id,
             detail: detail.to_owned(),
         })
     };
-    if held.objects == 0 {
+    if listed.objects == 0 {
         // It was deleted since the listing.
-    } else if held.marked {
-        seen.note = note("is being deleted: it is marked, and its meta.json is gone");
+    } else if listed.marked {
+        checked.note = note("is being deleted: it is marked, and its meta.json is gone");
     } else if audit::may_run(id, now) {
-        seen.note = note("has no meta.json yet: its upload may be running");
+        checked.note = note("has no meta.json yet: its upload may be running");
     } else {
         let what = format!(
-            "{} and no meta.json: an upload that was given up; send the block again, or delete what is there",
-            show::count(held.objects, "object")
+            "{} and no meta.json: an abandoned upload; upload the block again, or delete these objects",
+            output::counted(listed.objects, "object")
         );
-        seen.issues.push(Issue::new(id, Kind::Partial, what));
+        checked.issues.push(Issue::new(id, Kind::Partial, what));
     }
-    seen
+    checked
 }

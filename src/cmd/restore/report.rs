@@ -1,4 +1,4 @@
-//! What a restore tells: the plan before, the report after, or both as one JSON document.
+//! What a restore reports: the plan before, the report after, or both as one JSON document.
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cmd::{
-        show::{self, Table},
-        single::End,
+        job::Completion,
+        output::{self, Table},
     },
     model::Labels,
     restore::{
@@ -24,7 +24,7 @@ const MS_PER_DAY: i64 = 24 * 3600 * 1000;
 /// What is to be done, or why nothing is.
 pub(super) struct Planned {
     found: Result<Plan, Refusal>,
-    /// Blocks whose `meta.json` is of no use: nobody knows whether they are wanted.
+    /// Blocks whose `meta.json` cannot be used: whether they are wanted is not known.
     unreadable: u64,
     skip_downsampled: bool,
 }
@@ -72,7 +72,7 @@ impl Planned {
         let mut text = format!("{}\n", table(&plan.rows));
         let count = plan.restored().count();
         let (bytes, samples) = totals(plan);
-        let (all, bytes) = (plan.rows.len(), show::size(bytes));
+        let (all, bytes) = (plan.rows.len(), output::byte_size(bytes));
         let _ = writeln!(
             text,
             "{count} of {all} blocks of {} are to be restored: {samples} samples, {bytes} to download.",
@@ -86,7 +86,7 @@ impl Planned {
                 &mut text,
                 ranges
                     .iter()
-                    .map(|(from, until)| format!("{} to {}", show::time(*from), show::time(*until))),
+                    .map(|(from, until)| format!("{} to {}", output::time(*from), output::time(*until))),
             );
             text.push_str("Narrow --min-time and --max-time, or leave them out with --skip-downsampled.\n");
         }
@@ -108,12 +108,12 @@ fn table(rows: &[Row]) -> Table {
     for Row { block, decision, why } in rows {
         table.row(vec![
             block.id.to_string(),
-            show::time(block.min_time),
-            show::time(block.max_time),
+            output::time(block.min_time),
+            output::time(block.max_time),
             block.level.to_string(),
             block.series.to_string(),
             block.samples.to_string(),
-            show::size(block.bytes),
+            output::byte_size(block.bytes),
             word(*decision).replace('_', " "),
             why.clone(),
         ]);
@@ -172,8 +172,8 @@ fn nothing(others: &Sets, outside: Option<(u64, i64, i64)>) -> String {
         Some((count, from, until)) => format!(
             "Refused: none of the {count} blocks whose labels are selected has samples between --min-time and \
              --max-time; they reach from {} to {}.\n",
-            show::time(from),
-            show::time(until)
+            output::time(from),
+            output::time(until)
         ),
         None => "Refused: no block in the bucket has labels that are selected.\n".to_owned(),
     };
@@ -185,15 +185,15 @@ fn nothing(others: &Sets, outside: Option<(u64, i64, i64)>) -> String {
 }
 
 impl Report<'_> {
-    /// Everything is told; this is what the exit code is made of.
-    pub(super) fn end(&self) -> Result<End> {
+    /// What the exit code is made of; everything is reported elsewhere.
+    pub(super) fn end(&self) -> Result<Completion> {
         let (Some(plan), applied) = (self.planned.plan(), self.applied) else {
-            return Ok(End::Findings);
+            return Ok(Completion::WithFindings);
         };
         let outcomes = || applied.iter().flat_map(|applied| applied.outcomes.values());
-        let again = "; what is complete stays, run this again to go on";
+        let again = "; what is complete stays, run it again to continue";
         match applied.and_then(|applied| applied.stopped.as_ref()) {
-            Some(Stop::Cut) => return Ok(End::Cut),
+            Some(Stop::Cut) => return Ok(Completion::Interrupted),
             Some(stop) => return Err(anyhow!("{} are restored, then: {stop}{again}", self.done())),
             None => {}
         }
@@ -205,9 +205,9 @@ impl Report<'_> {
         }
         let refused = outcomes().any(|outcome| matches!(outcome, Outcome::Refused(_)));
         Ok(if refused || plan.refuses() || self.planned.unreadable > 0 {
-            End::Findings
+            Completion::WithFindings
         } else {
-            End::Good
+            Completion::Clean
         })
     }
 
@@ -266,7 +266,7 @@ impl Report<'_> {
             let size = if blocks.is_empty() {
                 String::new()
             } else {
-                format!(", {}", show::size(bytes))
+                format!(", {}", output::byte_size(bytes))
             };
             let _ = writeln!(text, "{title:<14}{} blocks{size}", blocks.len());
             if matches!(word, "refused" | "failed" | "missing") {
@@ -279,18 +279,18 @@ impl Report<'_> {
                 );
             }
         }
-        let (fetched, seconds) = (show::size(self.fetched), self.took.as_secs_f64());
+        let (fetched, seconds) = (output::byte_size(self.fetched), self.took.as_secs_f64());
         let _ = writeln!(text, "{:<14}{fetched} in {seconds:.1} s", "fetched");
         if self.planned.unreadable > 0 {
             let _ = writeln!(
                 text,
-                "\n{} blocks were passed over whose meta.json cannot be used; they may be of these labels. See narthex bucket \
+                "\n{} blocks were left out because their meta.json cannot be used; they may have these labels. See narthex bucket \
                  verify.",
                 self.planned.unreadable
             );
         }
         if results.contains_key("missing") {
-            text.push_str("\nNot all is done; run the same command again to go on.\n");
+            text.push_str("\nNot everything is done; run the same command again to continue.\n");
         }
         if results.contains_key("restored") || results.contains_key("present") {
             text.push_str(&self.hint(plan));
@@ -339,7 +339,7 @@ impl Report<'_> {
             "end": self.end_word(),
             "unreadable": self.planned.unreadable,
             "refusal": self.refusal_json(),
-            "labels": plan.map(|plan| labels_json(&plan.labels)),
+            "labels": plan.map(|plan| output::labels_json(&plan.labels)),
             "blocks": rows,
             "planned": { "blocks": plan.map_or(0, |plan| plan.restored().count()), "bytes": bytes, "samples": samples },
             "results": if self.applied.is_some() { json!(counts) } else { Value::Null },
@@ -352,9 +352,9 @@ impl Report<'_> {
 
     fn end_word(&self) -> &'static str {
         match self.end() {
-            Ok(End::Good) => "good",
-            Ok(End::Findings) => "findings",
-            Ok(End::Cut) => "cut",
+            Ok(Completion::Clean) => "good",
+            Ok(Completion::WithFindings) => "findings",
+            Ok(Completion::Interrupted) => "cut",
             Err(_) => "failed",
         }
     }
@@ -399,15 +399,8 @@ impl Report<'_> {
     }
 }
 
-fn labels_json(labels: &Labels) -> Value {
-    labels
-        .iter()
-        .map(|label| (label.name.to_string(), json!(&*label.value)))
-        .collect()
-}
-
 fn sets_json(sets: &Sets) -> Value {
-    let set = |(labels, count): (&Labels, &u64)| json!({ "labels": labels_json(labels), "blocks": count, "selector": sets.selector(labels) });
+    let set = |(labels, count): (&Labels, &u64)| json!({ "labels": output::labels_json(labels), "blocks": count, "selector": sets.selector(labels) });
     sets.counted.iter().map(set).collect()
 }
 

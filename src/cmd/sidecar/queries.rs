@@ -30,6 +30,11 @@ use crate::{
     },
 };
 
+/// The default of `--store.spill-limit`, in bytes.
+const SPILL_LIMIT: u64 = 4 << 30;
+/// Answers are spilled in blocks of so many bytes.
+const SPILL_LEAST: u64 = 1 << 20;
+
 /// The query half, whose port is reserved.
 #[derive(Debug)]
 pub(super) struct Queries {
@@ -68,6 +73,11 @@ impl Config {
             curves: flags.tls_curves.clone(),
         })?;
         let yaml = flags.logging(&cli::process_env)?;
+        crate::cmd::warn_if_empty(
+            "request.logging-config-file",
+            flags.request_logging_file.as_deref(),
+            &yaml,
+        );
         let log = match yaml.trim().is_empty() {
             true => None,
             false => grpc::CallLog::parse(&yaml).with_context(|| wrong(flags))?,
@@ -118,7 +128,12 @@ pub(super) async fn build(
     let snapshots = context.snapshots.clone();
     let probe = context.probe.clone();
     context.client.register_metrics(registry);
-    let series = Series::new(context.clone(), limits, slow(flags, &context, registry)?, registry);
+    let series = Series::new(
+        context.clone(),
+        limits,
+        slow_clients(flags, &context, registry)?,
+        registry,
+    );
     let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
     let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;
     let routes = routes
@@ -134,8 +149,31 @@ pub(super) async fn build(
     })
 }
 
+/// Settings for slow clients that are accepted and do not do what they seem to, in words for the log.
+fn without_effect(store: &cli::Store) -> Vec<&'static str> {
+    let has_dir = store.spill_dir.as_ref().is_some_and(|dir| !dir.as_os_str().is_empty());
+    let mut found = Vec::new();
+    if !has_dir && store.spill_limit != SPILL_LIMIT {
+        found.push(
+            "--store.spill-limit has no effect without --store.spill-dir: answers of slow clients wait in memory only",
+        );
+    }
+    if has_dir && store.spill_limit < SPILL_LEAST {
+        found.push("--store.spill-dir is hardly ever used: --store.spill-limit is below 1MiB, and answers are written in blocks of that size");
+    }
+    if store.read_ahead > store.memory_limit {
+        found.push(
+            "--store.read-ahead is larger than --store.memory-limit, of which it is a part: the smaller one counts",
+        );
+    }
+    found
+}
+
 /// What is done for clients that read slowly.
-fn slow(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<SlowClients> {
+fn slow_clients(flags: &cli::Sidecar, context: &Context, registry: &mut Registry) -> Result<SlowClients> {
+    for warning in without_effect(&flags.store) {
+        tracing::warn!("{warning}");
+    }
     context.budget.register(registry);
     let bytes = usize::try_from(flags.store.read_ahead).unwrap_or(usize::MAX);
     let memory = Memory::new(context.budget.clone(), bytes);
@@ -190,5 +228,40 @@ impl Queries {
         let server = self.port.listen()?;
         server.serve(self.routes, self.settings, token, self.grace).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(flags: &[&str]) -> Vec<&'static str> {
+        let args = ["narthex", "sidecar"].iter().chain(flags).map(Into::into);
+        match cli::parse(args) {
+            cli::Outcome::Run(cli::Command::Sidecar(flags)) => without_effect(&flags.store),
+            other => panic!("no sidecar: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn settings_for_slow_clients_that_do_nothing_are_warned_of() {
+        assert_eq!(found(&[]), Vec::<&str>::new());
+        let dir = "--store.spill-dir=/var/tmp";
+        assert_eq!(found(&[dir, "--store.spill-limit=1GiB"]), Vec::<&str>::new());
+        for (flags, part) in [
+            (&["--store.spill-limit=1GiB"][..], "no effect without --store.spill-dir"),
+            (
+                &["--store.spill-limit=1GiB", "--store.spill-dir="],
+                "no effect without --store.spill-dir",
+            ),
+            (&[dir, "--store.spill-limit=0"], "is hardly ever used"),
+            (&["--store.read-ahead=512MiB"], "larger than --store.memory-limit"),
+        ] {
+            let found = found(flags);
+            assert!(
+                matches!(&found[..], [one] if one.contains(part)),
+                "{flags:?}: {found:?}"
+            );
+        }
     }
 }

@@ -17,7 +17,7 @@ const NOWHERE: Elsewhere = Elsewhere::Nowhere { not_whole: None };
 async fn a_block_is_where_it_was_merged_to_if_all_fits() {
     let asked = block(1, (0, 10), &[1], "eu");
     let merged = block(9, (0, 20), &[1, 2], "eu");
-    for (held, found) in [
+    for (listed, found) in [
         (merged.clone(), true),
         (block(9, (0, 20), &[2, 3], "eu"), false),
         (block(9, (0, 9), &[1, 2], "eu"), false),
@@ -37,9 +37,9 @@ async fn a_block_is_where_it_was_merged_to_if_all_fits() {
         ),
     ] {
         let store = Store::new().await;
-        store.put_block(&held);
+        store.put_block(&listed);
         let is = elsewhere(&store, &asked).await;
-        assert_eq!(is == Elsewhere::In(vec![id(9)]), found, "{held:?}: {is:?}");
+        assert_eq!(is == Elsewhere::In(vec![id(9)]), found, "{listed:?}: {is:?}");
     }
 }
 

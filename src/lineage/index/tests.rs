@@ -101,23 +101,26 @@ async fn an_unreadable_meta_is_news_once_and_again_when_the_reason_changes() {
     store.put(id(1), "meta.json", "{");
     let mut lineage = Lineage::default();
     let cut = "it is cut off: the JSON document does not end";
-    assert!(lineage.is_news(id(1), cut));
+    assert!(lineage.is_new_reason(id(1), cut));
     lineage.refresh(store.bucket.as_ref(), "").await.unwrap();
     assert_eq!(lineage.unreadable().get(&id(1)).map(String::as_str), Some(cut));
     lineage.forget();
     assert!(
-        !lineage.is_news(id(1), cut),
+        !lineage.is_new_reason(id(1), cut),
         "forgetting the rest does not tell it again"
     );
     lineage.refresh(store.bucket.as_ref(), "").await.unwrap();
-    assert!(!lineage.is_news(id(1), cut));
+    assert!(!lineage.is_new_reason(id(1), cut));
     // Of what the store refuses only the kind counts: stores number their answers.
     store.bucket.on(Op::Get, "", .., Fault::Fail(ErrorKind::Forbidden));
     lineage.refresh(store.bucket.as_ref(), "").await.unwrap();
-    assert!(!lineage.is_news(id(1), "Forbidden") && lineage.is_news(id(1), cut));
+    assert!(!lineage.is_new_reason(id(1), "Forbidden") && lineage.is_new_reason(id(1), cut));
     store.remove_block(id(1));
     lineage.refresh(store.bucket.as_ref(), "").await.unwrap();
-    assert!(lineage.is_news(id(1), "Forbidden"), "what is gone takes no memory");
+    assert!(
+        lineage.is_new_reason(id(1), "Forbidden"),
+        "what is gone takes no memory"
+    );
 }
 
 proptest! {

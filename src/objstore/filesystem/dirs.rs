@@ -1,4 +1,4 @@
-//! The directories between the bucket's and an object, each of them lasting.
+//! The directories between the bucket's and an object, each of them durable.
 //!
 //! A new directory lasts when the one that holds its name was flushed. That a directory exists does not say so: another
 //! task may have made it a moment ago, or a process that was killed before it flushed. So each one is flushed once by
@@ -25,14 +25,14 @@ type Stamp = (u64, u64, Option<SystemTime>);
 pub(super) struct Dirs {
     /// The bucket's directory, which is not made here.
     root: PathBuf,
-    lasting: Mutex<HashMap<PathBuf, Stamp>>,
+    durable: Mutex<HashMap<PathBuf, Stamp>>,
 }
 
 impl Dirs {
     pub(super) fn below(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            lasting: Mutex::default(),
+            durable: Mutex::default(),
         }
     }
 
@@ -42,7 +42,7 @@ impl Dirs {
     }
 
     fn make_with(&self, dir: &Path, sync: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-        self.last(&self.root, &sync)?;
+        self.make_durable(&self.root, &sync)?;
         let below = dir
             .strip_prefix(&self.root)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidFilename))?;
@@ -58,17 +58,17 @@ impl Dirs {
                 Ok(_) => {}
                 Err(error) => return Err(error),
             }
-            self.last(&path, &sync)?;
+            self.make_durable(&path, &sync)?;
         }
         Ok(())
     }
 
     /// Flushes the directory that holds the name of `path`, unless that was done.
-    fn last(&self, path: &Path, sync: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    fn make_durable(&self, path: &Path, sync: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
         let there = fs_err::metadata(path)?;
         let stamp = (there.dev(), there.ino(), there.created().ok());
-        let lasting = || self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
-        if lasting().get(path) == Some(&stamp) {
+        let durable = || self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if durable().get(path) == Some(&stamp) {
             return Ok(());
         }
         if let Some(parent) = path
@@ -81,11 +81,11 @@ impl Dirs {
                 synced => synced?,
             }
         }
-        let mut lasting = lasting();
-        if lasting.len() >= REMEMBERED {
-            lasting.clear();
+        let mut durable = durable();
+        if durable.len() >= REMEMBERED {
+            durable.clear();
         }
-        lasting.insert(path.to_owned(), stamp);
+        durable.insert(path.to_owned(), stamp);
         Ok(())
     }
 }
@@ -181,7 +181,7 @@ mod tests {
                 .make_with(&scene.path(&format!("root/{at}")), |_| Ok(()))
                 .unwrap();
         }
-        assert!(scene.dirs.lasting.lock().unwrap().len() <= REMEMBERED);
+        assert!(scene.dirs.durable.lock().unwrap().len() <= REMEMBERED);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) enum Existing {
 pub(super) fn place(temp: &Path, target: &Path, existing: Existing) -> io::Result<Placed> {
     match existing {
         Existing::Replace => fs_err::rename(temp, target).map(|()| Placed::Created),
-        Existing::Keep => new(temp, target, &[rename, link, look_and_rename]),
+        Existing::Keep => new(temp, target, &[rename, link, check_and_rename]),
     }
 }
 
@@ -62,7 +62,7 @@ fn link(temp: &Path, target: &Path) -> io::Result<Option<Placed>> {
     }
 }
 
-fn look_and_rename(temp: &Path, target: &Path) -> io::Result<Option<Placed>> {
+fn check_and_rename(temp: &Path, target: &Path) -> io::Result<Option<Placed>> {
     match fs_err::symlink_metadata(target) {
         Ok(_) => Ok(Some(Placed::Exists)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -83,7 +83,7 @@ mod tests {
         for ways in [
             &[rename as Way][..],
             &[unknown, link],
-            &[unknown, unknown, look_and_rename],
+            &[unknown, unknown, check_and_rename],
         ] {
             let dir = tempfile::tempdir().unwrap();
             let [temp, target] = ["temp", "target"].map(|name| dir.path().join(name));

@@ -20,10 +20,10 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Filesystem, failure,
-    write::{BUFFER, Failed, fill, still_wanted, wait},
+    write::{BUFFER, Failed, check_cancelled, fill, wait},
 };
 use crate::{
-    objstore::{Comparison, Error, ErrorKind, Op, Pace, Proof, Reading, Source, pace},
+    objstore::{Comparison, Error, ErrorKind, Op, Proof, RateLimit, Reading, Source, rate_limit},
     threads::StopOnDrop,
 };
 
@@ -33,8 +33,8 @@ struct Stream {
     place: String,
     at: u64,
     size: u64,
-    pace: Pace,
-    /// What the pace wants to pass before more is read.
+    rate_limit: RateLimit,
+    /// What the rate_limit wants to pass before more is read.
     pause: Duration,
     work: TaskTracker,
     _permit: OwnedSemaphorePermit,
@@ -61,7 +61,7 @@ impl Filesystem {
             place,
             at: offset,
             size,
-            pace: self.pace.clone(),
+            rate_limit: self.rate_limit.clone(),
             pause: Duration::ZERO,
             work: self.cleanup.clone(),
             _permit: permit,
@@ -78,10 +78,10 @@ impl Filesystem {
         let permit = self.reading().await;
         let stop = StopOnDrop::default();
         let cancelled = stop.flag();
-        let (root, source, pace) = (Arc::clone(&self.root), source.clone(), self.pace.clone());
+        let (root, source, rate_limit) = (Arc::clone(&self.root), source.clone(), self.rate_limit.clone());
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;
-            root.during(|| compare(&path, &source, &pace, &cancelled))
+            root.during(|| compare(&path, &source, &rate_limit, &cancelled))
         });
         match done
             .await
@@ -103,8 +103,8 @@ impl Stream {
         if self.at == self.size {
             return Ok(None);
         }
-        pace::pause(self.pause).await;
-        let most = BUFFER.min(self.pace.step());
+        rate_limit::wait(self.pause).await;
+        let most = BUFFER.min(self.rate_limit.step());
         let take = usize::try_from(self.size - self.at).map_or(most, |left| left.min(most));
         let (file, at) = (Arc::clone(&self.file), self.at);
         let read = self.work.spawn_blocking(move || {
@@ -114,7 +114,7 @@ impl Stream {
         match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(buffer) => {
                 self.at += take as u64;
-                self.pause = self.pace.receive(take);
+                self.pause = self.rate_limit.receive(take);
                 Ok(Some((buffer.into(), self)))
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -140,17 +140,17 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file.into_parts().0, metadata.len()))
 }
 
-fn compare(path: &Path, source: &Source, pace: &Pace, cancelled: &AtomicBool) -> Result<Comparison, Failed> {
+fn compare(path: &Path, source: &Source, rate_limit: &RateLimit, cancelled: &AtomicBool) -> Result<Comparison, Failed> {
     source.unchanged().map_err(Failed::Source)?;
     let (object, size) = open(path)?;
     if size != source.len {
         let told = format!("the object has {size} bytes, the file {}", source.len);
         return Ok(Comparison::Different(told));
     }
-    let most = BUFFER.min(pace.step());
+    let most = BUFFER.min(rate_limit.step());
     let (mut theirs, mut ours, mut at) = (vec![0; most], vec![0; most], 0);
     while at < size {
-        still_wanted(cancelled)?;
+        check_cancelled(cancelled)?;
         let take = usize::try_from(size - at).map_or(most, |left| left.min(most));
         let (theirs, ours) = (&mut theirs[..take], &mut ours[..take]);
         object.read_exact_at(theirs, at)?;
@@ -165,7 +165,7 @@ fn compare(path: &Path, source: &Source, pace: &Pace, cancelled: &AtomicBool) ->
             return Ok(Comparison::Different(told));
         }
         at += take as u64;
-        wait(pace.receive(take), cancelled)?;
+        wait(rate_limit.receive(take), cancelled)?;
     }
     Ok(Comparison::Same(Proof::ReadBack))
 }

@@ -4,7 +4,7 @@
 //! an empty bucket that takes everything, and all of it would be out of sight once the mount is back. For the same
 //! reason the directory that was seen first is remembered for the life of the process: while another one stands in its
 //! place (its file system was unmounted, or something mounted over it) nothing is read, listed or written. A restart
-//! accepts what is there then; [`Mark`] as text tells whoever kept it whether that is the same place.
+//! accepts what is there then; [`DirectoryId`] as text tells whoever kept it whether that is the same place.
 
 use std::{
     fmt, io,
@@ -18,7 +18,7 @@ const FUSE: i128 = 0x6573_5546;
 
 /// What tells one directory from another at the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct DirectoryId {
     /// What kind of file system it is on.
     kind: i128,
     /// The file system's own identity; 0 where it has none.
@@ -29,7 +29,7 @@ pub(super) struct Mark {
     inode: u64,
 }
 
-impl Mark {
+impl DirectoryId {
     fn of(directory: &Path) -> io::Result<Self> {
         let there = fs_err::metadata(directory)?;
         if !there.is_dir() {
@@ -56,7 +56,7 @@ impl Mark {
 }
 
 /// Without the device, whose number does not survive a restart of the host.
-impl fmt::Display for Mark {
+impl fmt::Display for DirectoryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}-{}", self.kind, self.file_system, self.inode)
     }
@@ -64,23 +64,23 @@ impl fmt::Display for Mark {
 
 /// Why there is no bucket.
 #[derive(Debug)]
-pub(super) enum Away {
+pub(super) enum Unavailable {
     /// Nothing is there, or no directory.
     Missing(PathBuf),
     /// Another directory than before is there.
     Other(PathBuf),
 }
 
-impl fmt::Display for Away {
+impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Away::Missing(path) => write!(
+            Unavailable::Missing(path) => write!(
                 f,
                 "there is no directory {}: make it, or mount what belongs there; it is not made by narthex, and is looked \
                  for again with the next try",
                 path.display()
             ),
-            Away::Other(path) => write!(
+            Unavailable::Other(path) => write!(
                 f,
                 "the directory {} is not the one that was there before: its file system was unmounted, another one was \
                  mounted over it, or it was made anew. Bring the former one back, which is noticed with the next try, or \
@@ -91,13 +91,13 @@ impl fmt::Display for Away {
     }
 }
 
-impl std::error::Error for Away {}
+impl std::error::Error for Unavailable {}
 
 /// The configured directory.
 #[derive(Debug)]
 pub(super) struct Root {
     path: PathBuf,
-    first: Mutex<Option<Mark>>,
+    first: Mutex<Option<DirectoryId>>,
 }
 
 impl Root {
@@ -109,17 +109,19 @@ impl Root {
         }
     }
 
-    /// Fails with [`Away`] inside if the directory is not there, or is another one than at the first call.
-    pub(super) fn check(&self) -> io::Result<Mark> {
-        let now = Mark::of(&self.path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => away(Away::Missing(self.path.clone())),
+    /// Fails with [`Unavailable`] inside if the directory is not there, or is another one than at the first call.
+    pub(super) fn check(&self) -> io::Result<DirectoryId> {
+        let now = DirectoryId::of(&self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                unavailable(Unavailable::Missing(self.path.clone()))
+            }
             _ => error,
         })?;
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if first.get_or_insert(now).is_same(&now) {
             Ok(now)
         } else {
-            Err(away(Away::Other(self.path.clone())))
+            Err(unavailable(Unavailable::Other(self.path.clone())))
         }
     }
 
@@ -133,7 +135,7 @@ impl Root {
     }
 }
 
-fn away(why: Away) -> io::Error {
+fn unavailable(why: Unavailable) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, why)
 }
 
@@ -143,32 +145,37 @@ mod tests {
 
     #[test]
     fn directories_are_told_apart_by_what_lasts() {
-        let here = Mark {
+        let here = DirectoryId {
             kind: 0xef53,
             file_system: 7,
             device: 5,
             inode: 2,
         };
-        let nameless = Mark { file_system: 0, ..here };
+        let nameless = DirectoryId { file_system: 0, ..here };
         for (same, one, other, why) in [
             (true, here, here, "nothing changed"),
-            (true, here, Mark { device: 6, ..here }, "mounted anew"),
-            (false, here, Mark { file_system: 8, ..here }, "another file system"),
-            (false, here, Mark { inode: 3, ..here }, "made anew"),
-            (false, here, Mark { kind: 1, ..here }, "another kind"),
+            (true, here, DirectoryId { device: 6, ..here }, "mounted anew"),
+            (
+                false,
+                here,
+                DirectoryId { file_system: 8, ..here },
+                "another file system",
+            ),
+            (false, here, DirectoryId { inode: 3, ..here }, "made anew"),
+            (false, here, DirectoryId { kind: 1, ..here }, "another kind"),
             (true, nameless, nameless, "nothing changed"),
-            (false, nameless, Mark { device: 6, ..nameless }, "another mount"),
+            (false, nameless, DirectoryId { device: 6, ..nameless }, "another mount"),
         ] {
             assert_eq!(one.is_same(&other), same, "{why}");
             assert_eq!(other.is_same(&one), same, "{why}");
         }
-        assert_eq!(here.to_string(), Mark { device: 6, ..here }.to_string());
+        assert_eq!(here.to_string(), DirectoryId { device: 6, ..here }.to_string());
     }
 
     #[test]
     fn two_mounts_are_two_places_although_both_are_roots() {
         // Both are mounted wherever Linux runs.
-        let [proc, sys] = ["/proc", "/sys"].map(|path| Mark::of(Path::new(path)).unwrap());
+        let [proc, sys] = ["/proc", "/sys"].map(|path| DirectoryId::of(Path::new(path)).unwrap());
         assert!(!proc.is_same(&sys) && proc.to_string() != sys.to_string());
     }
 

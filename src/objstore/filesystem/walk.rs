@@ -6,7 +6,9 @@ use std::{
     time::SystemTime,
 };
 
-use super::write::Live;
+use rustix::io::Errno;
+
+use super::write::InProgress;
 
 /// Whether a file of this name is one of our own that is not an object yet.
 pub(super) fn is_temp(name: &str) -> bool {
@@ -37,21 +39,52 @@ pub(super) struct Entry {
     pub(super) modified: Option<SystemTime>,
 }
 
-/// The directories and files in a directory. Links to files count as files, links to directories are left out, and so
-/// is what has vanished meanwhile. A directory that does not exist is empty.
-pub(super) fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
-    let missing = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+/// Whether nothing is there: no such name (any more), or a link that leads nowhere or round in a circle.
+fn missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.kind() == io::Error::from(Errno::LOOP).kind()
+}
+
+/// The names in a directory that are text; none if it does not exist.
+fn names(dir: &Path) -> io::Result<Vec<(String, fs_err::DirEntry)>> {
     let listing = match fs_err::read_dir(dir) {
         Err(error) if missing(&error) => return Ok(Vec::new()),
         listing => listing?,
     };
+    let named = listing.filter_map(|entry| match entry {
+        Ok(entry) => Some(Ok((entry.file_name().into_string().ok()?, entry))),
+        Err(error) => Some(Err(error)),
+    });
+    named.collect()
+}
+
+/// Whether a name is that of a directory, and not that of a link to one.
+fn is_dir(entry: &fs_err::DirEntry) -> io::Result<bool> {
+    match entry.file_type() {
+        Err(error) if missing(&error) => Ok(false),
+        kind => Ok(kind?.is_dir()),
+    }
+}
+
+/// The directories in `dir` whose names are `wanted` and that hold an object, in no order. No other one is opened: it may be
+/// closed to this process, as `lost+found` in the root of a file system is. One that is wanted and may not be read is
+/// named, since nobody knows what is in it: whoever reads it gets the error.
+pub(super) fn dirs(dir: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
+    let mut dirs = Vec::new();
+    for (name, entry) in names(dir)? {
+        if wanted(&name) && is_dir(&entry)? && holds_objects(&entry.path())? {
+            dirs.push(name);
+        }
+    }
+    Ok(dirs)
+}
+
+/// The directories and files in a directory. Links to files count as files, links to directories are left out, and so
+/// is what has vanished meanwhile. A directory that does not exist is empty.
+fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for entry in listing {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let is_dir = entry.file_type()?.is_dir();
+    for (name, entry) in names(dir)? {
+        let is_dir = is_dir(&entry)?;
         let (len, modified) = match fs_err::metadata(entry.path()) {
             Ok(metadata) if is_dir || metadata.is_file() => (metadata.len(), metadata.modified().ok()),
             Ok(_) => continue,
@@ -93,13 +126,16 @@ pub(super) fn walk(dir: &Path, base: &str, each: &mut dyn FnMut(String, &Entry) 
     Ok(Step::GoOn)
 }
 
-pub(super) fn holds_objects(dir: &Path) -> io::Result<bool> {
-    Ok(walk(dir, "", &mut |_, _| Step::Stop)? == Step::Stop)
+fn holds_objects(dir: &Path) -> io::Result<bool> {
+    match walk(dir, "", &mut |_, _| Step::Stop) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+        step => Ok(step? == Step::Stop),
+    }
 }
 
 /// Removes temporary files below `dir` that nobody has written to since `before`. Another process may be at work on
 /// younger ones; those in `live` are our own.
-pub(super) fn remove_stale(dir: &Path, before: SystemTime, live: &Live) -> io::Result<()> {
+pub(super) fn remove_stale(dir: &Path, before: SystemTime, live: &InProgress) -> io::Result<()> {
     for entry in entries(dir)? {
         let path = dir.join(&entry.name);
         if entry.is_dir {

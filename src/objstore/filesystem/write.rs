@@ -19,7 +19,7 @@ use super::{
     dirs::{self, Dirs},
     place::{Existing, place},
 };
-use crate::objstore::{Pace, Placed, Source, pace};
+use crate::objstore::{Placed, RateLimit, Source, rate_limit};
 
 /// How much is copied at once.
 pub(super) const BUFFER: usize = 256 * 1024;
@@ -31,7 +31,7 @@ pub(super) enum Content {
 }
 
 /// Temporary files that are being written.
-pub(super) type Live = Arc<Mutex<HashSet<PathBuf>>>;
+pub(super) type InProgress = Arc<Mutex<HashSet<PathBuf>>>;
 
 /// Why an object was not written.
 #[derive(Debug)]
@@ -49,11 +49,11 @@ impl From<io::Error> for Failed {
 /// A temporary file; it goes when it is dropped.
 struct Temp {
     path: PathBuf,
-    live: Live,
+    live: InProgress,
 }
 
 impl Temp {
-    fn create(dir: &Path, name: &str, live: Live) -> io::Result<(Self, fs_err::File)> {
+    fn create(dir: &Path, name: &str, live: InProgress) -> io::Result<(Self, fs_err::File)> {
         let path = dir.join(format!(".{name}.narthex-{:016x}.tmp", rand::random::<u64>()));
         live.lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -82,8 +82,8 @@ impl Drop for Temp {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) dirs: Dirs,
-    pub(super) live: Live,
-    pub(super) pace: Pace,
+    pub(super) live: InProgress,
+    pub(super) rate_limit: RateLimit,
 }
 
 impl Writer {
@@ -103,7 +103,7 @@ impl Writer {
             Existing::Keep if fs_err::symlink_metadata(target).is_ok() => Placed::Exists,
             _ => {
                 let temp = self.fill(dir, name, content, cancelled)?;
-                still_wanted(cancelled)?;
+                check_cancelled(cancelled)?;
                 place(&temp.path, target, existing)?
             }
         };
@@ -119,12 +119,12 @@ impl Writer {
         let (temp, mut file) = Temp::create(dir, name, Arc::clone(&self.live))?;
         let len = match content {
             Content::Memory(bytes) => {
-                wait(self.pace.send(bytes.len()), cancelled)?;
+                wait(self.rate_limit.send(bytes.len()), cancelled)?;
                 file.write_all(bytes)?;
                 bytes.len() as u64
             }
             Content::File(source) => {
-                copy(source, &mut file, &self.pace, cancelled)?;
+                copy(source, &mut file, &self.rate_limit, cancelled)?;
                 source.len
             }
         };
@@ -138,14 +138,19 @@ impl Writer {
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
-fn copy(source: &Source, target: &mut fs_err::File, pace: &Pace, cancelled: &AtomicBool) -> Result<(), Failed> {
-    let most = BUFFER.min(pace.step());
+fn copy(
+    source: &Source,
+    target: &mut fs_err::File,
+    rate_limit: &RateLimit,
+    cancelled: &AtomicBool,
+) -> Result<(), Failed> {
+    let most = BUFFER.min(rate_limit.step());
     let (mut buffer, mut at) = (vec![0; most], 0);
     while at < source.len {
-        still_wanted(cancelled)?;
+        check_cancelled(cancelled)?;
         let take = usize::try_from(source.len - at).map_or(most, |left| left.min(most));
         fill(source, &mut buffer[..take], at).map_err(Failed::Source)?;
-        wait(pace.send(take), cancelled)?;
+        wait(rate_limit.send(take), cancelled)?;
         target.write_all(&buffer[..take])?;
         at += take as u64;
     }
@@ -168,12 +173,12 @@ pub(super) fn fill(source: &Source, buffer: &mut [u8], at: u64) -> Result<(), St
     })
 }
 
-/// Waits for the pace's sake, on a thread that may block.
+/// Waits as long as the rate limit asks for, on a thread that may block.
 pub(super) fn wait(pause: Duration, cancelled: &AtomicBool) -> io::Result<()> {
-    pace::rest(pause, || still_wanted(cancelled))
+    rate_limit::sleep_unless(pause, || check_cancelled(cancelled))
 }
 
-pub(super) fn still_wanted(cancelled: &AtomicBool) -> io::Result<()> {
+pub(super) fn check_cancelled(cancelled: &AtomicBool) -> io::Result<()> {
     if cancelled.load(Ordering::Relaxed) {
         Err(io::Error::other("cancelled"))
     } else {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Op, Placed, Reading, Source};
+use crate::objstore::{Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Op, Placed, Reading, Source};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,8 +292,8 @@ impl Bucket for Faulty {
         }
     }
 
-    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
-        self.call(Op::Iter, "", self.inner.list_top(after)).await
+    async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error> {
+        self.call(Op::Iter, "", self.inner.list_top(after, wanted)).await
     }
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {

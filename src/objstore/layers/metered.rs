@@ -27,7 +27,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use crate::objstore::{Bucket, Comparison, Error, ErrorKind, Object, Placed, Reading, Source};
+use crate::objstore::{Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Placed, Reading, Source};
 
 /// Every value of the label `operation`; all of them are shown from the start.
 const OPERATIONS: [&str; 7] = ["iter", "get", "get_range", "exists", "upload", "delete", "attributes"];
@@ -303,8 +303,8 @@ impl Bucket for Metered {
         self.measure("iter", self.inner.list(dir)).await
     }
 
-    async fn list_top(&self, after: &str) -> Result<Vec<String>, Error> {
-        self.measure("iter", self.inner.list_top(after)).await
+    async fn list_top(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error> {
+        self.measure("iter", self.inner.list_top(after, wanted)).await
     }
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 //!
 //! The file is read by position from the descriptor that the caller holds: it may be unlinked meanwhile, ranges of it
 //! can travel side by side, and a retry reads it again. A file that is shorter than it was, or cannot be read, fails
-//! the request with the reason kept for [`Failure`]; it is never padded. Memory: a few frames per request, reused.
+//! the request with the reason kept for [`Failure`]; it is never padded. Memory: a few buffers per request, reused.
 
 use std::{
     fmt, io,
@@ -22,52 +22,52 @@ use crate::objstore::Source;
 
 /// How much is read from the file and handed to the transport at once. 64 KiB to 1 MiB cost the same CPU; this keeps
 /// what a slow connection holds in memory small.
-const FRAME: usize = 128 * 1024;
+const BUFFER: usize = 128 * 1024;
 
-/// How many idle frames are kept for the next request.
-const IDLE_FRAMES: usize = 32;
+/// How many idle buffers are kept for the next request.
+const IDLE_BUFFERS: usize = 32;
 
 /// How much is checksummed before looking whether anybody still wants the result.
 const DIGEST_STEP: u64 = 8 << 20;
 
-/// Frames that are used again, so that a transfer of any length allocates a few of them only.
+/// BufferPool that are used again, so that a transfer of any length allocates a few of them only.
 #[derive(Clone, Default)]
-pub(super) struct Frames(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl fmt::Debug for Frames {
+impl fmt::Debug for BufferPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Frames")
+        f.write_str("BufferPool")
     }
 }
 
-impl Frames {
-    fn take(&self) -> Lease {
+impl BufferPool {
+    fn take(&self) -> PooledBuffer {
         let idle = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
-        Lease {
-            buffer: idle.unwrap_or_else(|| vec![0; FRAME]),
+        PooledBuffer {
+            buffer: idle.unwrap_or_else(|| vec![0; BUFFER]),
             filled: 0,
-            home: self.clone(),
+            pool: self.clone(),
         }
     }
 }
 
-/// A frame on loan; it goes home when the last holder lets go of it.
-struct Lease {
+/// A buffer in use; it returns to the pool when the last holder lets go of it.
+struct PooledBuffer {
     buffer: Vec<u8>,
     filled: usize,
-    home: Frames,
+    pool: BufferPool,
 }
 
-impl AsRef<[u8]> for Lease {
+impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.buffer[..self.filled]
     }
 }
 
-impl Drop for Lease {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
-        let mut idle = self.home.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if idle.len() < IDLE_FRAMES {
+        let mut idle = self.pool.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if idle.len() < IDLE_BUFFERS {
             idle.push(std::mem::take(&mut self.buffer));
         }
     }
@@ -102,14 +102,14 @@ impl Slice {
     }
 
     /// A body that can be sent more than once, and where its reading errors will be told.
-    pub(super) fn body(&self, frames: &Frames) -> (ByteStream, Failure) {
+    pub(super) fn body(&self, buffers: &BufferPool) -> (ByteStream, Failure) {
         let failure = Failure::default();
-        let (slice, frames, told) = (self.clone(), frames.clone(), failure.clone());
+        let (slice, buffers, told) = (self.clone(), buffers.clone(), failure.clone());
         let body = SdkBody::retryable(move || {
             SdkBody::from_body_1_x(FileBody {
                 slice: slice.clone(),
                 sent: 0,
-                frames: frames.clone(),
+                buffers: buffers.clone(),
                 failure: told.clone(),
             })
         });
@@ -132,10 +132,15 @@ impl Slice {
     }
 
     /// Where the bytes from `at` on differ first from `other`, counted in the slice. Blocks.
-    pub(super) fn first_difference(&self, mut at: u64, other: &[u8], frames: &Frames) -> Result<Option<u64>, String> {
-        let mut frame = frames.take();
-        for other in other.chunks(FRAME) {
-            let ours = &mut frame.buffer[..other.len()];
+    pub(super) fn first_difference(
+        &self,
+        mut at: u64,
+        other: &[u8],
+        buffers: &BufferPool,
+    ) -> Result<Option<u64>, String> {
+        let mut pooled = buffers.take();
+        for other in other.chunks(BUFFER) {
+            let ours = &mut pooled.buffer[..other.len()];
             self.read(ours, at)?;
             if ours != other {
                 let further = ours.iter().zip(other).take_while(|(ours, other)| ours == other).count();
@@ -146,36 +151,36 @@ impl Slice {
         Ok(None)
     }
 
-    /// Reads the slice once and returns its checksum. Blocks no async thread; when dropped it stops after a few MiB.
-    pub(super) async fn digest(&self, mut hasher: Hasher, frames: &Frames) -> Result<Checksum, String> {
+    /// Reads the slice once into a sum. Blocks no async thread; when dropped it stops after a few MiB.
+    pub(super) async fn digest<S: Sum>(&self, mut sum: S, buffers: &BufferPool) -> Result<S, String> {
         let mut at = 0;
         while at < self.len {
             let end = self.len.min(at + DIGEST_STEP);
-            let (slice, frames) = (self.clone(), frames.clone());
-            let step = tokio::task::spawn_blocking(move || slice.digest_step(hasher, at, end, &frames)).await;
-            hasher = step.map_err(|error| format!("computing the checksum was cut short: {error}"))??;
+            let (slice, buffers) = (self.clone(), buffers.clone());
+            let step = tokio::task::spawn_blocking(move || slice.digest_step(sum, at, end, &buffers)).await;
+            sum = step.map_err(|error| format!("computing the checksum was cut short: {error}"))??;
             at = end;
         }
-        Ok(hasher.finish())
+        Ok(sum)
     }
 
-    fn digest_step(&self, mut hasher: Hasher, mut at: u64, end: u64, frames: &Frames) -> Result<Hasher, String> {
-        let mut frame = frames.take();
+    fn digest_step<S: Sum>(&self, mut sum: S, mut at: u64, end: u64, buffers: &BufferPool) -> Result<S, String> {
+        let mut pooled = buffers.take();
         while at < end {
-            let take = usize::try_from(end - at).map_or(FRAME, |left| left.min(FRAME));
-            self.read(&mut frame.buffer[..take], at)?;
-            hasher.update(&frame.buffer[..take]);
+            let take = usize::try_from(end - at).map_or(BUFFER, |left| left.min(BUFFER));
+            self.read(&mut pooled.buffer[..take], at)?;
+            sum.update(&pooled.buffer[..take]);
             at += take as u64;
         }
-        Ok(hasher)
+        Ok(sum)
     }
 }
 
-/// The body itself: one positioned read per frame that the transport asks for.
+/// The body itself: one positioned read per buffer that the transport asks for.
 struct FileBody {
     slice: Slice,
     sent: u64,
-    frames: Frames,
+    buffers: BufferPool,
     failure: Failure,
 }
 
@@ -189,15 +194,15 @@ impl Body for FileBody {
         if left == 0 {
             return Poll::Ready(None);
         }
-        let mut frame = this.frames.take();
-        let take = usize::try_from(left).map_or(FRAME, |left| left.min(FRAME));
-        if let Err(reason) = this.slice.read(&mut frame.buffer[..take], this.sent) {
+        let mut pooled = this.buffers.take();
+        let take = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
+        if let Err(reason) = this.slice.read(&mut pooled.buffer[..take], this.sent) {
             let _ = this.failure.0.set(reason.clone());
             return Poll::Ready(Some(Err(io::Error::other(reason))));
         }
-        frame.filled = take;
+        pooled.filled = take;
         this.sent += take as u64;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(frame)))))
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(pooled)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -207,6 +212,11 @@ impl Body for FileBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.slice.len - self.sent)
     }
+}
+
+/// What is computed of bytes in their order.
+pub(super) trait Sum: Send + 'static {
+    fn update(&mut self, data: &[u8]);
 }
 
 /// A checksum in the making.
@@ -225,17 +235,19 @@ impl Hasher {
         Hasher::Md5(Md5::new())
     }
 
-    pub(super) fn update(&mut self, data: &[u8]) {
-        match self {
-            Hasher::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, data),
-            Hasher::Md5(md5) => md5.update(data),
-        }
-    }
-
     pub(super) fn finish(self) -> Checksum {
         match self {
             Hasher::Crc32c(crc) => Checksum::Crc32c(crc),
             Hasher::Md5(md5) => Checksum::Md5(STANDARD.encode(md5.finalize())),
+        }
+    }
+}
+
+impl Sum for Hasher {
+    fn update(&mut self, data: &[u8]) {
+        match self {
+            Hasher::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, data),
+            Hasher::Md5(md5) => md5.update(data),
         }
     }
 }
@@ -292,22 +304,25 @@ mod tests {
 
     #[tokio::test]
     async fn sends_exactly_the_slice_of_an_unlinked_file_and_can_do_so_again() {
-        let content = content(FRAME * 2 + 77);
+        let content = content(BUFFER * 2 + 77);
         let slice = Slice {
             source: source(&content),
             offset: 5,
-            len: (FRAME + 70) as u64,
+            len: (BUFFER + 70) as u64,
         };
-        let frames = Frames::default();
-        let (body, failure) = slice.body(&frames);
+        let buffers = BufferPool::default();
+        let (body, failure) = slice.body(&buffers);
         let body = body.into_inner();
         assert_eq!(body.content_length(), Some(slice.len));
         let again = body.try_clone().unwrap();
         for body in [body, again] {
-            assert_eq!(body.collect().await.unwrap().to_bytes(), &content[5..5 + FRAME + 70]);
+            assert_eq!(body.collect().await.unwrap().to_bytes(), &content[5..5 + BUFFER + 70]);
         }
         assert!(failure.get().is_none());
-        assert!(frames.0.lock().unwrap().len() <= 4, "frames go home and are used again");
+        assert!(
+            buffers.0.lock().unwrap().len() <= 4,
+            "buffers return to the pool and are used again"
+        );
     }
 
     #[tokio::test]
@@ -315,7 +330,7 @@ mod tests {
         let mut source = source(b"short");
         source.len = 10;
         let slice = Slice::whole(&source);
-        let (body, failure) = slice.body(&Frames::default());
+        let (body, failure) = slice.body(&BufferPool::default());
         assert!(body.into_inner().collect().await.is_err());
         assert!(
             failure.get().unwrap().contains("shorter than the 10 bytes"),
@@ -323,9 +338,10 @@ mod tests {
         );
         assert!(
             slice
-                .digest(Hasher::crc32c(), &Frames::default())
+                .digest(Hasher::crc32c(), &BufferPool::default())
                 .await
-                .unwrap_err()
+                .err()
+                .unwrap()
                 .contains("shorter")
         );
     }
@@ -334,23 +350,30 @@ mod tests {
     async fn checksums_are_those_of_the_slice() {
         let content = content((DIGEST_STEP + 12_345) as usize);
         let slice = Slice::whole(&source(&content));
-        let frames = Frames::default();
-        let crc = slice.digest(Hasher::crc32c(), &frames).await.unwrap();
+        let buffers = BufferPool::default();
+        let crc = slice.digest(Hasher::crc32c(), &buffers).await.unwrap().finish();
         assert_eq!(crc, Checksum::Crc32c(crc32c::crc32c(&content)));
-        let md5 = slice.digest(Hasher::md5(), &frames).await.unwrap();
+        let md5 = slice.digest(Hasher::md5(), &buffers).await.unwrap().finish();
         assert_eq!(md5, Checksum::Md5(STANDARD.encode(Md5::digest(&content))));
         let nothing = Slice { len: 0, ..slice };
         assert_eq!(
             nothing
-                .digest(Hasher::crc32c(), &frames)
+                .digest(Hasher::crc32c(), &buffers)
                 .await
                 .unwrap()
+                .finish()
                 .crc32c()
                 .unwrap(),
             "AAAAAA=="
         );
         assert_eq!(
-            nothing.digest(Hasher::md5(), &frames).await.unwrap().md5().unwrap(),
+            nothing
+                .digest(Hasher::md5(), &buffers)
+                .await
+                .unwrap()
+                .finish()
+                .md5()
+                .unwrap(),
             "1B2M2Y8AsgTpgAmY7PhCfg=="
         );
     }

@@ -2,11 +2,11 @@
 //!
 //! Building it reads the TLS files that are named and touches no network. Nothing that the SDK does on its own account
 //! changes what is sent: no checksums but those that the caller gives, no chunked encoding, no time limits but those of
-//! the transport, no second guess at stalled streams. How often requests are tried stands in `tries`.
+//! the transport, no second guess at stalled streams. How often requests are tried stands in `retries`.
 
+mod error_body;
 mod region;
 mod site;
-mod told;
 
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ use aws_smithy_types::{
 use self::{region::Regions, site::Site};
 use super::{
     credentials::{self, Cache},
+    retries::retry_config,
     transport::{DIAL, Proxies, Transport},
-    tries::retry_config,
 };
 use crate::objstore::config::{ConfigError, Credentials, S3Config};
 
@@ -73,7 +73,7 @@ fn build(config: &S3Config, transport: Transport, provider: SharedCredentialsPro
             .timeout_config(TimeoutConfig::builder().connect_timeout(DIAL).build())
             .retry_config(retry_config(config.attempts))
             .app_name(AppName::new("narthex").expect("these letters may be in an app's name"))
-            .interceptor(Signature)
+            .interceptor(UserAgent)
     };
     let regions = Regions::new(&config.bucket, site, base());
     let corrections = Corrections {
@@ -85,7 +85,7 @@ fn build(config: &S3Config, transport: Transport, provider: SharedCredentialsPro
 
 /// Says who we are, in front of what the SDK says of itself; and ties to each answer which region was signed for.
 #[derive(Debug)]
-struct Signature;
+struct UserAgent;
 
 /// The region that a request was signed for.
 #[derive(Clone, Debug)]
@@ -96,9 +96,9 @@ impl Storable for SignedFor {
 }
 
 #[dyn_dispatch_hint]
-impl Intercept for Signature {
+impl Intercept for UserAgent {
     fn name(&self) -> &'static str {
-        "Signature"
+        "UserAgent"
     }
 
     fn modify_before_transmit(
@@ -107,7 +107,7 @@ impl Intercept for Signature {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(region) = told::signed_region(context.request()) {
+        if let Some(region) = error_body::signed_region(context.request()) {
             bag.interceptor_state().store_put(SignedFor(region));
         }
         let headers = context.request_mut().headers_mut();
@@ -145,13 +145,13 @@ impl ClassifyRetry for Corrections {
         };
         let again = RetryAction::retryable_error_with_explicit_delay(ErrorKind::ServerError, Duration::ZERO);
         // The SDK asks more than once about one answer: what the request said must decide, not what we know by now.
-        if let (Some(told), Some(SignedFor(signed))) = (told::region(answer), answer.extension())
-            && told != *signed
-            && self.regions.correct(&told)
+        if let (Some(region), Some(SignedFor(signed))) = (error_body::region(answer), answer.extension())
+            && region != *signed
+            && self.regions.correct(&region)
         {
             return again;
         }
-        let code = told::code(answer);
+        let code = error_body::code(answer);
         // Somebody else wrote the same key in the same moment.
         if let Some("ConditionalRequestConflict" | "OperationAborted") = code.as_deref() {
             return RetryAction::transient_error();

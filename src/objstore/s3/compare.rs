@@ -3,7 +3,7 @@
 //! The store's CRC32C counts where it tells one. That of an object in parts is the checksum of the parts' checksums, so
 //! it says nothing without the lengths of the parts; where these cannot be known, where a store keeps no CRC32C, and
 //! where it forbids asking, the object is read. (An ETag is no checksum: with encryption it is not the MD5.) Nothing is
-//! changed; dropping stops it. Memory: a few frames, whatever the size.
+//! changed; dropping stops it. Memory: a few buffers, whatever the size.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::objstore::{Comparison, Error, ErrorKind, Op, Proof, Source};
 
 /// A CRC32C as a store tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum StoredChecksum {
     /// Of all bytes.
     Whole(u32),
     /// Of the checksums of so many parts.
@@ -33,7 +33,7 @@ enum Told {
 
 impl Store {
     /// Holds an object against a file.
-    pub(super) async fn hold_against(self: &Arc<Self>, key: &str, source: &Source) -> Result<Comparison, Error> {
+    pub(super) async fn compare_with(self: &Arc<Self>, key: &str, source: &Source) -> Result<Comparison, Error> {
         source
             .unchanged()
             .map_err(|reason| self.error(Op::Get, key, ErrorKind::Local, reason))?;
@@ -53,7 +53,7 @@ impl Store {
             return Ok(other_length(len, source));
         }
         let same = match head.checksum_crc32_c().and_then(parse) {
-            Some(Told::Whole(theirs)) if !is_composite(&head) => {
+            Some(StoredChecksum::Whole(theirs)) if !is_composite(&head) => {
                 let ours = self.crc32c(key, &Slice::whole(source)).await?;
                 if ours != theirs && is_final(&head) {
                     let [ours, theirs] = [ours, theirs].map(|crc| STANDARD.encode(crc.to_be_bytes()));
@@ -62,7 +62,7 @@ impl Store {
                 }
                 ours == theirs
             }
-            Some(Told::Parts(theirs, count)) => self.has_parts(key, source, theirs, count).await?,
+            Some(StoredChecksum::Parts(theirs, count)) => self.has_parts(key, source, theirs, count).await?,
             _ => false,
         };
         if same {
@@ -88,19 +88,19 @@ impl Store {
 
     /// What the store knows about an object, or about one of its parts.
     pub(super) async fn head(&self, key: &str, part: Option<i32>) -> Result<HeadObjectOutput, Error> {
-        let tries = self.tries();
+        let budget = self.retry_budget();
         let once = || async {
             let request = self.client.head_object().bucket(&self.bucket).key(self.full(key));
             let request = request.checksum_mode(ChecksumMode::Enabled).set_part_number(part);
-            let request = self.on_account(request.customize(), Purpose::Bytes, &tries);
+            let request = self.within_budget(request.customize(), Purpose::Bytes, &budget);
             let answer = request.send().await;
             Ok(answer.map_err(|error| self.sdk_error(Op::Get, key, error))?)
         };
-        tries.run(once).await
+        budget.run(once).await
     }
 
     async fn crc32c(&self, key: &str, slice: &Slice) -> Result<u32, Error> {
-        match slice.digest(Hasher::crc32c(), &self.frames).await {
+        match slice.digest(Hasher::crc32c(), &self.buffers).await.map(Hasher::finish) {
             Ok(Checksum::Crc32c(crc)) => Ok(crc),
             Ok(Checksum::Md5(_)) => unreachable!("the hasher is one of CRC32C"),
             Err(reason) => Err(self.error(Op::Get, key, ErrorKind::Local, reason)),
@@ -159,8 +159,8 @@ impl Store {
         while let Some(piece) = reading.pieces.next().await {
             let piece = piece?;
             let len = piece.len() as u64;
-            let (slice, frames) = (slice.clone(), self.frames.clone());
-            let held = tokio::task::spawn_blocking(move || slice.first_difference(at, &piece, &frames)).await;
+            let (slice, buffers) = (slice.clone(), self.buffers.clone());
+            let held = tokio::task::spawn_blocking(move || slice.first_difference(at, &piece, &buffers)).await;
             let held = held.unwrap_or_else(|error| Err(format!("reading the file was cut short: {error}")));
             if let Some(at) = held.map_err(|reason| self.error(Op::Get, key, ErrorKind::Local, reason))? {
                 return Ok(Comparison::Different(format!("byte {at} differs (counted from 0)")));
@@ -190,7 +190,7 @@ fn other_length(len: u64, source: &Source) -> Comparison {
 }
 
 /// `<base64>` or `<base64>-<parts>`.
-fn parse(text: &str) -> Option<Told> {
+fn parse(text: &str) -> Option<StoredChecksum> {
     let (crc, parts) = match text.split_once('-') {
         Some((crc, parts)) => {
             let parts = parts.parse().ok().filter(|parts| (1..=MAX_PARTS).contains(parts))?;
@@ -199,7 +199,7 @@ fn parse(text: &str) -> Option<Told> {
         None => (text, None),
     };
     let crc = u32::from_be_bytes(STANDARD.decode(crc).ok()?.try_into().ok()?);
-    Some(parts.map_or(Told::Whole(crc), |parts| Told::Parts(crc, parts)))
+    Some(parts.map_or(StoredChecksum::Whole(crc), |parts| StoredChecksum::Parts(crc, parts)))
 }
 
 #[cfg(test)]
@@ -212,9 +212,9 @@ mod tests {
     fn checksums_are_understood_as_stores_write_them() {
         for (text, expected) in [
             // CRC32C of "123456789", as RFC 3720 and others have it: e3069283.
-            ("4waSgw==", Some(Told::Whole(0xe306_9283))),
-            ("4waSgw==-4", Some(Told::Parts(0xe306_9283, 4))),
-            ("AAAAAA==-10000", Some(Told::Parts(0, 10_000))),
+            ("4waSgw==", Some(StoredChecksum::Whole(0xe306_9283))),
+            ("4waSgw==-4", Some(StoredChecksum::Parts(0xe306_9283, 4))),
+            ("AAAAAA==-10000", Some(StoredChecksum::Parts(0, 10_000))),
             ("AAAAAA==-10001", None),
             ("AAAAAA==-0", None),
             ("AAAAAA==-", None),
@@ -232,8 +232,8 @@ mod tests {
         #[test]
         fn what_is_written_is_what_is_read(crc: u32, parts in 1..=MAX_PARTS, noise in "\\PC{0,20}") {
             let text = STANDARD.encode(crc.to_be_bytes());
-            prop_assert_eq!(parse(&text), Some(Told::Whole(crc)));
-            prop_assert_eq!(parse(&format!("{text}-{parts}")), Some(Told::Parts(crc, parts)));
+            prop_assert_eq!(parse(&text), Some(StoredChecksum::Whole(crc)));
+            prop_assert_eq!(parse(&format!("{text}-{parts}")), Some(StoredChecksum::Parts(crc, parts)));
             parse(&noise);
         }
     }

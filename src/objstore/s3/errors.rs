@@ -12,8 +12,8 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_smithy_runtime_api::client::result::SdkError;
 
 pub(super) use self::answer::tidy;
-use self::answer::{Answer, asks_for_md5, classify, refuses_condition};
-use super::guard::Stall;
+use self::answer::{Answer, asks_for_md5, classify, refuses_condition, refuses_unsigned_body};
+use super::progress::Stall;
 use crate::objstore::{ErrorKind, Op};
 
 pub(super) use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
@@ -70,6 +70,11 @@ fn refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option
 /// Whether a refusal means that the store wants `Content-MD5` in place of CRC32C, and why we think so.
 pub(super) fn wants_md5<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<String> {
     refusal(error).filter(asks_for_md5).map(|answer| answer.said())
+}
+
+/// Whether a refusal means that the store wants bodies signed, and why we think so.
+pub(super) fn wants_signed_body<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<String> {
+    refusal(error).filter(refuses_unsigned_body).map(|answer| answer.said())
 }
 
 /// Whether an object that was to be new is refused since there is one.

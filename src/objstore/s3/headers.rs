@@ -1,8 +1,9 @@
 //! The headers that the configuration adds to requests, all in one place.
 //!
 //! What creates an object gets storage class, metadata, access control and encryption; what touches the bytes of one gets
-//! the customer's key, where there is one. All are made when the bucket is opened, and set before a request is signed. A request whose headers cannot be set is not sent: nothing must travel without its encryption. Nothing here
-//! shows a value in `Debug`.
+//! the customer's key, where there is one. All are made when the bucket is opened, and set before a request is signed. A
+//! request whose headers cannot be set is not sent: nothing must travel without its encryption. Nothing here shows a value
+//! in `Debug`.
 
 use std::{
     fmt,

@@ -6,9 +6,9 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Store, errors,
     headers::Purpose,
-    tries::{Failed, Tries},
+    retries::{Failed, RetryBudget},
 };
-use crate::objstore::{Error, ErrorKind, Object, Op, config::ListVersion, pace};
+use crate::objstore::{Error, ErrorKind, NameFilter, Object, Op, config::ListVersion, rate_limit};
 
 /// What one page of a listing holds, whichever call it came from.
 struct Page {
@@ -49,8 +49,8 @@ impl Store {
         Ok(objects)
     }
 
-    /// The directories at the top that sort after `after`.
-    pub(super) async fn list_dirs(&self, after: &str) -> Result<Vec<String>, Error> {
+    /// The directories at the top that sort after `after` and are `wanted`.
+    pub(super) async fn list_dirs(&self, after: &str, wanted: NameFilter) -> Result<Vec<String>, Error> {
         // Starting right after the bare name loses nothing that sorts after it, and the rest is sorted out below.
         let start = (!after.is_empty()).then(|| self.full(after));
         let query = Query {
@@ -60,8 +60,9 @@ impl Store {
             after: start,
         };
         let mut dirs = Vec::new();
-        self.pages(&query, |page| dirs.extend(page.dirs)).await?;
-        dirs.retain(|dir| !dir.is_empty() && dir.as_str() > after);
+        let wanted = |dir: &String| !dir.is_empty() && dir.as_str() > after && wanted(dir);
+        self.pages(&query, |page| dirs.extend(page.dirs.into_iter().filter(wanted)))
+            .await?;
         dirs.sort_unstable();
         dirs.dedup();
         Ok(dirs)
@@ -70,14 +71,14 @@ impl Store {
     async fn pages(&self, query: &Query<'_>, mut each: impl FnMut(Page)) -> Result<(), Error> {
         let mut next = None;
         loop {
-            let tries = self.tries();
+            let budget = self.retry_budget();
             let once = || async {
                 Ok(match self.list_version {
-                    ListVersion::V1 => self.page_v1(query, next.as_ref(), &tries).await?,
-                    ListVersion::V2 => self.page_v2(query, next.as_ref(), &tries).await?,
+                    ListVersion::V1 => self.page_v1(query, next.as_ref(), &budget).await?,
+                    ListVersion::V2 => self.page_v2(query, next.as_ref(), &budget).await?,
                 })
             };
-            let page = tries.run(once).await?;
+            let page = budget.run(once).await?;
             let following = page.next.clone();
             each(page);
             match following {
@@ -92,7 +93,7 @@ impl Store {
         }
     }
 
-    async fn page_v2(&self, query: &Query<'_>, next: Option<&Next>, tries: &Tries) -> Result<Page, Error> {
+    async fn page_v2(&self, query: &Query<'_>, next: Option<&Next>, budget: &RetryBudget) -> Result<Page, Error> {
         let request = self
             .client
             .list_objects_v2()
@@ -105,7 +106,7 @@ impl Store {
             None => None,
         };
         let request = request.set_continuation_token(token).customize();
-        let answer = self.on_account(request, Purpose::List, tries).send().await;
+        let answer = self.within_budget(request, Purpose::List, budget).send().await;
         let answer = answer.map_err(|error| self.sdk_error(Op::Iter, query.dir, error))?;
         let next = match (answer.is_truncated, answer.next_continuation_token) {
             (Some(true), Some(token)) => Some(Next::Token(token)),
@@ -117,7 +118,7 @@ impl Store {
         Ok(self.page(objects, dirs, next))
     }
 
-    async fn page_v1(&self, query: &Query<'_>, next: Option<&Next>, tries: &Tries) -> Result<Page, Error> {
+    async fn page_v1(&self, query: &Query<'_>, next: Option<&Next>, budget: &RetryBudget) -> Result<Page, Error> {
         let marker = match next {
             Some(Next::Marker(marker) | Next::Token(marker)) => Some(marker.clone()),
             None => query.after.clone(),
@@ -130,7 +131,7 @@ impl Store {
             .set_delimiter(query.delimiter.map(str::to_owned))
             .set_marker(marker);
         let answer = self
-            .on_account(request.customize(), Purpose::List, tries)
+            .within_budget(request.customize(), Purpose::List, budget)
             .send()
             .await
             .map_err(|error| self.sdk_error(Op::Iter, query.dir, error))?;
@@ -180,10 +181,10 @@ impl Store {
 
     /// Reads a small object.
     pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
-        let tries = self.tries();
+        let budget = self.retry_budget();
         let once = || async {
             let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
-            let request = self.on_account(request.customize(), Purpose::Bytes, &tries);
+            let request = self.within_budget(request.customize(), Purpose::Bytes, &budget);
             let answer = request.send().await;
             let answer = answer.map_err(|error| self.sdk_error(Op::Get, key, error))?;
             match self.read_body(key, limit, answer).await {
@@ -192,7 +193,7 @@ impl Store {
                 result => Ok(result?),
             }
         };
-        tries.run(once).await
+        budget.run(once).await
     }
 
     async fn read_body(&self, key: &str, limit: u64, mut answer: GetObjectOutput) -> Result<Bytes, Error> {
@@ -219,7 +220,7 @@ impl Store {
                 return Err(too_large());
             }
             body.extend_from_slice(&piece);
-            pace::pause(self.pace.receive(piece.len())).await;
+            rate_limit::wait(self.rate_limit.receive(piece.len())).await;
         }
         match expected {
             Some(expected) if expected != body.len() as u64 => {

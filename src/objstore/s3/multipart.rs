@@ -23,8 +23,9 @@ use super::{
     body::{Checksum, Failure, Hasher, Slice},
     errors,
     headers::Purpose,
+    payload::Form,
     put::Sent,
-    tries::Failed,
+    retries::Failed,
 };
 use crate::objstore::{Error, ErrorKind, Op, STALE_AFTER, Source};
 
@@ -111,14 +112,14 @@ impl Drop for Upload {
 impl Store {
     /// Sends a file in parts.
     pub(super) async fn put_parts(self: &Arc<Self>, key: &str, source: &Source, plan: (u64, u64)) -> Result<(), Error> {
-        self.settle_form(key, || async {
+        self.send_in_accepted_form(key, || async {
             let upload = match self.open(key).await? {
                 Sent::Done(upload) => upload,
-                Sent::Wants(wish) => return Ok(Sent::Wants(wish)),
+                Sent::RetryWith(change) => return Ok(Sent::RetryWith(change)),
             };
             match upload.send_all(source, plan).await? {
                 Sent::Done(parts) => upload.finish(parts).await.map(Sent::Done),
-                Sent::Wants(wish) => Ok(Sent::Wants(wish)),
+                Sent::RetryWith(change) => Ok(Sent::RetryWith(change)),
             }
         })
         .await
@@ -146,16 +147,12 @@ impl Store {
             .bucket(&self.bucket)
             .key(self.full(key))
             .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C));
-        let request = self.dressed(request.customize(), Purpose::Create);
+        let request = self.with_headers(request.customize(), Purpose::Create);
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
-                let checksum = if crc32c {
-                    Checksum::Crc32c(0)
-                } else {
-                    Checksum::Md5(String::new())
-                };
-                return self.refused(key, &checksum, &Failure::default(), error);
+                let unsigned = false;
+                return self.refused(key, Form { crc32c, unsigned }, &Failure::default(), error);
             }
         };
         let Some(id) = answer.upload_id().filter(|id| !id.is_empty()) else {
@@ -192,7 +189,7 @@ impl Store {
         tracing::warn!(
             object = place,
             why,
-            "cannot abort a multipart upload; it is tried again in a day, when the block is met once more; a lifecycle rule of the bucket also removes it"
+            "aborting a multipart upload failed; it is tried again after a day, or a lifecycle rule of the bucket removes it"
         );
     }
 
@@ -223,7 +220,7 @@ impl Store {
                 let stale = upload.initiated().is_some_and(|begun| *begun < before);
                 if stale && !self.is_open(id) {
                     let object = self.place(key);
-                    tracing::info!(object, "aborting a multipart upload that was left open");
+                    tracing::info!(object, "aborting a multipart upload that an earlier process left open");
                     self.abort(key, id).await;
                 }
             }
@@ -256,7 +253,7 @@ impl Upload {
             };
             match sent? {
                 Sent::Done(part) => parts.push(part),
-                Sent::Wants(wish) => return Ok(Sent::Wants(wish)),
+                Sent::RetryWith(change) => return Ok(Sent::RetryWith(change)),
             }
         }
         parts.sort_unstable_by_key(|part: &Part| part.number);
@@ -265,11 +262,12 @@ impl Upload {
 
     async fn send_part(&self, number: i32, slice: Slice, _permit: SemaphorePermit<'_>) -> Result<Sent<Part>, Error> {
         let (store, key) = (&*self.store, self.key.as_str());
-        let tries = store.tries();
+        let budget = store.retry_budget();
         let once = || async {
             let hasher = if self.crc32c { Hasher::crc32c() } else { Hasher::md5() };
-            let checksum = store.digest(key, &slice, hasher).await?;
-            let (body, failure) = slice.body(&store.frames);
+            let digest = store.digest(key, &slice, hasher).await?;
+            let checksum = &digest.checksum;
+            let (body, failure) = slice.body(&store.buffers);
             let request = store
                 .client
                 .upload_part()
@@ -280,13 +278,13 @@ impl Upload {
                 .body(body)
                 .set_checksum_crc32_c(checksum.crc32c())
                 .set_content_md5(checksum.md5());
-            let request = store.on_account(request.customize(), Purpose::Bytes, &tries);
-            let answer = match request.send().await {
+            let request = store.within_budget(request.customize(), Purpose::Bytes, &budget);
+            let answer = match request.interceptor(digest.payload.signing()).send().await {
                 Ok(answer) => answer,
-                Err(error) => return Ok(store.refused(key, &checksum, &failure, error)?),
+                Err(error) => return Ok(store.refused(key, digest.form(), &failure, error)?),
             };
-            if let Sent::Wants(wish) = store.acknowledged(key, &checksum, answer.checksum_crc32_c(), ())? {
-                return Ok(Sent::Wants(wish));
+            if let Sent::RetryWith(change) = store.acknowledged(key, checksum, answer.checksum_crc32_c(), ())? {
+                return Ok(Sent::RetryWith(change));
             }
             let Some(e_tag) = answer.e_tag else {
                 let detail = format!("the store took part {number} without giving it an ETag");
@@ -295,10 +293,10 @@ impl Upload {
             Ok(Sent::Done(Part {
                 number,
                 e_tag,
-                checksum,
+                checksum: digest.checksum,
             }))
         };
-        tries.run(once).await
+        budget.run(once).await
     }
 
     /// Puts the parts together: now the object appears.
@@ -324,7 +322,7 @@ impl Upload {
             .multipart_upload(completed);
         let answer = self
             .store
-            .dressed(request.customize(), Purpose::Bytes)
+            .with_headers(request.customize(), Purpose::Bytes)
             .send()
             .await
             .map_err(|error| self.store.sdk_error(Op::Upload, &self.key, error))?;

@@ -5,6 +5,9 @@
 //! life, when the store turns out to want it: it refuses the checksum header, demands `Content-MD5` (object lock), or
 //! accepts the header without acknowledging the value, which older stores do that do not know it.
 //!
+//! How the signature covers a body stands in `payload`; the store's refusal of a body that is not signed is known by its
+//! words. A body is signed on trial then, and for good when that was right.
+//!
 //! An object that is to be new goes out with `If-None-Match: *`. A store that knows no such condition, and says so, gets it
 //! without, for the rest of the process' life; one that ignores the condition replaces what is there.
 
@@ -20,10 +23,11 @@ use tokio::sync::SemaphorePermit;
 
 use super::{
     Store,
-    body::{Checksum, Failure, Hasher, Slice},
+    body::{Checksum, Failure, Hasher, Slice, Sum as _},
     errors,
     headers::Purpose,
-    tries::Tries,
+    payload::{Digest, Form, Sums},
+    retries::RetryBudget,
 };
 use crate::objstore::{Error, ErrorKind, Op, Placed};
 
@@ -33,14 +37,16 @@ pub(super) enum Sent<T> {
     /// The store has it.
     Done(T),
     /// The store wants the request in another form: try again so.
-    Wants(Wish),
+    RetryWith(Change),
 }
 
 /// Another form of request, and why we think that the store wants it.
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(super) enum Change {
     /// With MD5 in place of CRC32C.
     Md5(String),
+    /// With a body that is signed.
+    SignedBody(String),
     /// Without the condition that the object is to be new.
     NoCondition(String),
 }
@@ -48,7 +54,7 @@ pub(super) enum Wish {
 /// What one request with a body is about.
 struct Part<'a> {
     key: &'a str,
-    checksum: Checksum,
+    digest: Digest,
     failure: Failure,
 }
 
@@ -67,20 +73,39 @@ impl Store {
         }
     }
 
+    /// What to compute of a body now, with this checksum.
+    pub(super) fn sums(&self, checksum: Hasher) -> Sums {
+        Sums::new(checksum, self.sign_bodies.load(Ordering::Relaxed))
+    }
+
     /// Runs `send` until it does not ask for another form of the request any more.
-    pub(super) async fn settle_form<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
+    pub(super) async fn send_in_accepted_form<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Sent<T>, Error>>,
     {
-        for _ in 0..3 {
-            match send().await? {
+        let mut trial = None;
+        for _ in 0..4 {
+            let sent = send().await;
+            if let Some(reason) = trial.take() {
+                self.record_trial(sent.is_ok(), reason);
+            }
+            match sent? {
                 Sent::Done(done) => return Ok(done),
-                Sent::Wants(Wish::Md5(reason)) => {
-                    if !self.md5.swap(true, Ordering::Relaxed) {
-                        tracing::info!(bucket = self.identity, reason, "sending Content-MD5 in place of CRC32C");
+                Sent::RetryWith(Change::SignedBody(reason)) => {
+                    if !self.sign_bodies.swap(true, Ordering::Relaxed) {
+                        trial = Some(reason);
                     }
                 }
-                Sent::Wants(Wish::NoCondition(reason)) => {
+                Sent::RetryWith(Change::Md5(reason)) => {
+                    if !self.md5.swap(true, Ordering::Relaxed) {
+                        tracing::info!(
+                            bucket = self.identity,
+                            reason,
+                            "sending Content-MD5 in place of CRC32C from now on"
+                        );
+                    }
+                }
+                Sent::RetryWith(Change::NoCondition(reason)) => {
                     if !self.unconditional.swap(true, Ordering::Relaxed) {
                         tracing::info!(
                             bucket = self.identity,
@@ -91,22 +116,36 @@ impl Store {
                 }
             }
         }
-        let detail = "the store asked for Content-MD5 or for no condition, was given it, and asked again".to_owned();
-        Err(self.error(Op::Upload, key, ErrorKind::Refused, detail))
+        let detail = "the store asked for Content-MD5, a signed body or no condition, was given it, and asked again";
+        Err(self.error(Op::Upload, key, ErrorKind::Refused, detail.to_owned()))
+    }
+
+    /// Whether bodies are to be signed from now on, as was tried for `reason`.
+    fn record_trial(&self, right: bool, reason: String) {
+        if right {
+            let bucket = &self.identity;
+            tracing::info!(
+                bucket,
+                reason,
+                "the store refuses unsigned bodies; the SHA-256 of each is signed from now on"
+            );
+        } else {
+            self.sign_bodies.store(false, Ordering::Relaxed);
+        }
     }
 
     /// One object, one request, from a file.
     pub(super) async fn put_whole(&self, key: &str, slice: &Slice) -> Result<(), Error> {
-        let tries = self.tries();
-        self.settle_form(key, || async {
+        let budget = self.retry_budget();
+        self.send_in_accepted_form(key, || async {
             let _permit = self.permit().await;
             let once = || async {
-                let checksum = self.digest(key, slice, self.hasher()).await?;
-                let (body, failure) = slice.body(&self.frames);
-                let part = Part { key, checksum, failure };
-                Ok(self.put(&part, body, false, &tries).await?)
+                let digest = self.digest(key, slice, self.hasher()).await?;
+                let (body, failure) = slice.body(&self.buffers);
+                let part = Part { key, digest, failure };
+                Ok(self.put(&part, body, false, &budget).await?)
             };
-            tries.run(once).await
+            budget.run(once).await
         })
         .await
         .map(drop)
@@ -114,29 +153,36 @@ impl Store {
 
     /// One object, one request, from memory; with `new` only if there is none of that key.
     pub(super) async fn put_memory(&self, key: &str, bytes: &Bytes, new: bool) -> Result<Placed, Error> {
-        let tries = self.tries();
-        self.settle_form(key, || async {
+        let budget = self.retry_budget();
+        self.send_in_accepted_form(key, || async {
             let _permit = self.permit().await;
             let once = || async {
-                let mut hasher = self.hasher();
-                hasher.update(bytes);
-                let (checksum, failure) = (hasher.finish(), Failure::default());
+                let mut sums = self.sums(self.hasher());
+                sums.update(bytes);
+                let (digest, failure) = (sums.finish(), Failure::default());
                 let body = ByteStream::new(SdkBody::from(bytes.clone()));
-                let part = Part { key, checksum, failure };
-                Ok(self.put(&part, body, new, &tries).await?)
+                let part = Part { key, digest, failure };
+                Ok(self.put(&part, body, new, &budget).await?)
             };
-            tries.run(once).await
+            budget.run(once).await
         })
         .await
     }
 
-    pub(super) async fn digest(&self, key: &str, slice: &Slice, hasher: Hasher) -> Result<Checksum, Error> {
-        let digest = slice.digest(hasher, &self.frames).await;
+    pub(super) async fn digest(&self, key: &str, slice: &Slice, checksum: Hasher) -> Result<Digest, Error> {
+        let digest = slice.digest(self.sums(checksum), &self.buffers).await.map(Sums::finish);
         digest.map_err(|reason| self.error(Op::Upload, key, ErrorKind::Local, reason))
     }
 
-    async fn put(&self, part: &Part<'_>, body: ByteStream, new: bool, tries: &Tries) -> Result<Sent<Placed>, Error> {
-        let Part { key, checksum, failure } = part;
+    async fn put(
+        &self,
+        part: &Part<'_>,
+        body: ByteStream,
+        new: bool,
+        budget: &RetryBudget,
+    ) -> Result<Sent<Placed>, Error> {
+        let Part { key, digest, failure } = part;
+        let checksum = &digest.checksum;
         let conditional = new && !self.unconditional.load(Ordering::Relaxed);
         let request = self
             .client
@@ -147,13 +193,13 @@ impl Store {
             .set_if_none_match(conditional.then(|| "*".to_owned()))
             .set_checksum_crc32_c(checksum.crc32c())
             .set_content_md5(checksum.md5());
-        let request = self.on_account(request.customize(), Purpose::Create, tries);
-        match request.send().await {
+        let request = self.within_budget(request.customize(), Purpose::Create, budget);
+        match request.interceptor(digest.payload.signing()).send().await {
             Ok(answer) => self.acknowledged(key, checksum, answer.checksum_crc32_c(), Placed::Created),
             Err(error) if conditional && errors::is_there_already(&error) => Ok(Sent::Done(Placed::Exists)),
             Err(error) => match errors::knows_no_condition(&error).filter(|_| conditional) {
-                Some(reason) => Ok(Sent::Wants(Wish::NoCondition(reason))),
-                None => self.refused(key, checksum, failure, error),
+                Some(reason) => Ok(Sent::RetryWith(Change::NoCondition(reason))),
+                None => self.refused(key, digest.form(), failure, error),
             },
         }
     }
@@ -178,18 +224,18 @@ impl Store {
                 );
                 Err(self.error(Op::Upload, key, ErrorKind::Integrity, detail))
             }
-            None if self.md5_on_silence => Ok(Sent::Wants(Wish::Md5(
+            None if self.md5_on_silence => Ok(Sent::RetryWith(Change::Md5(
                 "the store does not acknowledge CRC32C checksums".to_owned(),
             ))),
             None => Ok(Sent::Done(done)),
         }
     }
 
-    /// Sorts a failed request: our own file, a wish for MD5, or the store's refusal.
+    /// Sorts a failed request: our own file, a change for another form, or the store's refusal.
     pub(super) fn refused<T, E>(
         &self,
         key: &str,
-        checksum: &Checksum,
+        form: Form,
         failure: &Failure,
         error: SdkError<E, errors::HttpResponse>,
     ) -> Result<Sent<T>, Error>
@@ -199,10 +245,15 @@ impl Store {
         if let Some(reason) = failure.get() {
             return Err(self.error(Op::Upload, key, ErrorKind::Local, reason.to_owned()));
         }
-        if matches!(checksum, Checksum::Crc32c(_))
+        if form.unsigned
+            && let Some(reason) = errors::wants_signed_body(&error)
+        {
+            return Ok(Sent::RetryWith(Change::SignedBody(reason)));
+        }
+        if form.crc32c
             && let Some(reason) = errors::wants_md5(&error)
         {
-            return Ok(Sent::Wants(Wish::Md5(reason)));
+            return Ok(Sent::RetryWith(Change::Md5(reason)));
         }
         Err(self.sdk_error(Op::Upload, key, error))
     }

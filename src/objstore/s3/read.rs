@@ -19,9 +19,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Store, compare, errors,
     headers::Purpose,
-    tries::{Failed, Tries},
+    retries::{Failed, RetryBudget},
 };
-use crate::objstore::{Error, ErrorKind, Op, Reading, pace};
+use crate::objstore::{Error, ErrorKind, Op, Reading, rate_limit};
 
 /// An answer that brings bytes up to the object's end.
 struct Answer {
@@ -42,10 +42,10 @@ struct Stream {
     /// What the current answer still has to bring.
     body: Option<ByteStream>,
     /// What is left of them until the next byte.
-    tries: Tries,
+    budget: RetryBudget,
     /// What has arrived and was not handed out.
     held: Bytes,
-    /// What the pace wants to pass before more is handed out.
+    /// How long the rate limit wants to wait before more is handed out.
     pause: Duration,
     _permit: OwnedSemaphorePermit,
 }
@@ -55,9 +55,9 @@ impl Store {
     pub(super) async fn stream(self: &Arc<Self>, key: &str, offset: u64) -> Result<Reading, Error> {
         let permit = Arc::clone(&self.readings).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let tries = self.tries();
-        let once = || async { Ok(self.ask(key, offset, None, &tries).await?) };
-        let Some(answer) = tries.run(once).await? else {
+        let budget = self.retry_budget();
+        let once = || async { Ok(self.ask(key, offset, None, &budget).await?) };
+        let Some(answer) = budget.run(once).await? else {
             return self.nothing_left(key, offset).await;
         };
         let stream = Stream {
@@ -67,7 +67,7 @@ impl Store {
             size: answer.size,
             e_tag: answer.e_tag,
             body: Some(answer.body),
-            tries,
+            budget,
             held: Bytes::new(),
             pause: Duration::ZERO,
             _permit: permit,
@@ -94,7 +94,13 @@ impl Store {
     }
 
     /// Asks for an object from `at` on, as long as it is the one with this ETag; `None` if it ends before.
-    async fn ask(&self, key: &str, at: u64, e_tag: Option<&str>, tries: &Tries) -> Result<Option<Answer>, Error> {
+    async fn ask(
+        &self,
+        key: &str,
+        at: u64,
+        e_tag: Option<&str>,
+        budget: &RetryBudget,
+    ) -> Result<Option<Answer>, Error> {
         let request = self
             .client
             .get_object()
@@ -102,7 +108,7 @@ impl Store {
             .key(self.full(key))
             .set_range((at > 0).then(|| format!("bytes={at}-")))
             .set_if_match(e_tag.map(str::to_owned));
-        let request = self.on_account(request.customize(), Purpose::Bytes, tries);
+        let request = self.within_budget(request.customize(), Purpose::Bytes, budget);
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
@@ -137,7 +143,7 @@ impl Stream {
         if self.held.is_empty() && self.at == self.size {
             return Ok(None);
         }
-        pace::pause(self.pause).await;
+        rate_limit::wait(self.pause).await;
         while self.held.is_empty() {
             let Some(body) = &mut self.body else {
                 self.ask_again().await?;
@@ -146,7 +152,7 @@ impl Stream {
             let broken = match body.next().await {
                 Some(Ok(piece)) if piece.len() as u64 <= self.size - self.at => {
                     if !piece.is_empty() {
-                        self.tries.renew();
+                        self.budget.renew();
                     }
                     self.at += piece.len() as u64;
                     self.held = piece;
@@ -161,9 +167,9 @@ impl Stream {
             };
             self.try_later(broken).await?;
         }
-        let pace = &self.store.pace;
-        let step = self.held.len().min(pace.step());
-        self.pause = pace.receive(step);
+        let rate_limit = &self.store.rate_limit;
+        let step = self.held.len().min(rate_limit.step());
+        self.pause = rate_limit.receive(step);
         Ok(Some((self.held.split_to(step), self)))
     }
 
@@ -175,7 +181,7 @@ impl Stream {
     /// Waits before the next try, or gives up: after too many, or where nothing tells one object from another.
     async fn try_later(&mut self, error: Error) -> Result<(), Error> {
         self.body = None;
-        if self.e_tag.is_some() && self.tries.another(&error).await {
+        if self.e_tag.is_some() && self.budget.another(&error).await {
             Ok(())
         } else {
             Err(error)
@@ -183,7 +189,7 @@ impl Stream {
     }
 
     async fn ask_again(&mut self) -> Result<(), Error> {
-        let asked = self.store.ask(&self.key, self.at, self.e_tag.as_deref(), &self.tries);
+        let asked = self.store.ask(&self.key, self.at, self.e_tag.as_deref(), &self.budget);
         match asked.await {
             Ok(Some(answer)) if answer.size == self.size => {
                 self.body = Some(answer.body);

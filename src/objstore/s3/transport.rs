@@ -46,7 +46,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::{
     connect::Connector,
-    failure::{Slow, connector_error},
+    failure::{TimedOut, connector_error},
     tls::Tls,
 };
 pub(super) use self::{connect::Proxies, failure::no_answer};
@@ -58,7 +58,7 @@ pub(super) const DIAL: Duration = Duration::from_secs(30);
 /// How long the head of an answer may take where the configuration does not say.
 const HEAD: Duration = Duration::from_secs(120);
 
-type Pool = Client<Connector, Outgoing>;
+type Pool = Client<Connector, RequestBody>;
 
 /// An HTTP client for the SDK.
 #[derive(Clone, Debug)]
@@ -142,10 +142,10 @@ impl Shared {
         }
         let label = self.trace.then(|| format!("{} {}", request.method(), request.uri()));
         if let Some(label) = &label {
-            tracing::debug!(headers = ?Shown(request.headers()), "S3 request: {label}");
+            tracing::debug!(headers = ?Redacted(request.headers()), "S3 request: {label}");
         }
         let (taken, all_taken) = oneshot::channel();
-        let request = request.map(|body| Outgoing { body, _taken: taken });
+        let request = request.map(|body| RequestBody { body, _taken: taken });
         let exchange = pool.request(request);
         tokio::pin!(exchange);
         let limit = self.http.response_header_timeout.unwrap_or(HEAD);
@@ -154,26 +154,26 @@ impl Shared {
                 let dialling = error.is_connect();
                 connector_error(Box::new(error), dialling)
             }),
-            () = too_late(all_taken, limit) => {
-                Err(connector_error(Box::new(Slow::answer_after_body(limit)), false))
+            () = answer_timeout(all_taken, limit) => {
+                Err(connector_error(Box::new(TimedOut::answer_after_body(limit)), false))
             }
         };
         if let Some(label) = &label {
             match &answer {
                 Ok(answer) => {
-                    let (status, headers) = (answer.status().as_u16(), Shown(answer.headers()));
+                    let (status, headers) = (answer.status().as_u16(), Redacted(answer.headers()));
                     tracing::debug!(status, ?headers, "S3 answer: {label}");
                 }
                 Err(error) => tracing::debug!(?error, "S3 request failed: {label}"),
             }
         }
-        let answer = answer?.map(|body| SdkBody::from_body_1_x(Arriving { body, _permit: permit }));
+        let answer = answer?.map(|body| SdkBody::from_body_1_x(ResponseBody { body, _permit: permit }));
         HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
     }
 }
 
 /// Ends `limit` after the sender is gone; never without a limit.
-async fn too_late(all_taken: oneshot::Receiver<()>, limit: Duration) {
+async fn answer_timeout(all_taken: oneshot::Receiver<()>, limit: Duration) {
     // The sender lives in the body; that it goes is the message.
     let _ = all_taken.await;
     match some(limit) {
@@ -218,19 +218,19 @@ impl HttpConnector for Caller {
                 None => call.await,
                 Some(patience) => tokio::time::timeout(patience, call)
                     .await
-                    .unwrap_or_else(|_| Err(connector_error(Box::new(Slow::answer(patience)), false))),
+                    .unwrap_or_else(|_| Err(connector_error(Box::new(TimedOut::answer(patience)), false))),
             }
         })
     }
 }
 
 /// A request's body. hyper drops it when it has taken all of it, and that is how we know.
-struct Outgoing {
+struct RequestBody {
     body: SdkBody,
     _taken: oneshot::Sender<()>,
 }
 
-impl Body for Outgoing {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = aws_smithy_runtime_api::box_error::BoxError;
 
@@ -248,12 +248,12 @@ impl Body for Outgoing {
 }
 
 /// An answer's body; the connection counts as busy until it is read or dropped.
-struct Arriving {
+struct ResponseBody {
     body: Incoming,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Body for Arriving {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -271,9 +271,9 @@ impl Body for Arriving {
 }
 
 /// Headers for the log: nothing that lets its reader act in our name or decrypt.
-struct Shown<'a>(&'a HeaderMap);
+struct Redacted<'a>(&'a HeaderMap);
 
-impl fmt::Debug for Shown<'_> {
+impl fmt::Debug for Redacted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secret = |name: &str| {
             matches!(

@@ -1,18 +1,19 @@
 //! What is done around every call, whatever its service.
 //!
-//! - **Compression**: a request may be compressed with snappy (the framed format) or gzip; the service sees it plain. The
-//!   answer is compressed with the same codec, message by message, exactly when the request named one. An unknown codec is
-//!   Unimplemented. A message that decompresses to more than [`super::MESSAGE_MAX`] is refused before it takes the memory.
+//! - **Compression**: a request may be compressed with snappy (the framed format) or gzip; the service sees it
+//!   decompressed. The answer is compressed with the same codec, message by message, exactly when the request named
+//!   one. An unknown codec is Unimplemented. A message that decompresses to more than [`super::MESSAGE_MAX`] is refused
+//!   before it takes the memory.
 //! - **Deadline**: at the end of `grpc-timeout` the call is dropped, and answered with DeadlineExceeded as far as the
 //!   client still reads.
 //! - **Panics**: a panic of the service, also in mid-stream, fails its call with Internal and the panic's text, and
 //!   nothing else.
-//! - **Register**: while a call runs it is among those that [`super::Running`] shows, with what its client has taken; its
-//!   service finds the same entry among the request's extensions ([`super::Caller`]).
-//! - **Metrics and log**: every call of a known method is counted as begun and as ended, once, whatever ends it. One that
-//!   the client left, or whose connection broke, ended as Canceled.
+//! - **Running calls**: while a call runs, [`super::Running`] lists it, with what its client has read; its service
+//!   finds the same entry among the request's extensions ([`super::Caller`]).
+//! - **Metrics and log**: every call of a known method is counted as started and as ended, once, however it ends. A
+//!   call that the client dropped, or whose connection broke, ended as Canceled.
 //!
-//! A call that uses none of this pays for a look-up, a few counters and the lengths of its messages.
+//! A call that uses none of this costs a look-up, a few counters and the lengths of its messages.
 
 use std::{
     any::Any,
@@ -207,7 +208,7 @@ impl Call {
         self.usage.touch();
     }
 
-    /// Ends as the trailers say.
+    /// Ends with the status of the trailers.
     fn end_by_trailers(&mut self, trailers: &HeaderMap) {
         let code = trailers
             .get(GRPC_STATUS)
@@ -299,7 +300,7 @@ where
             }
             State::Running(future, call) => (future, call),
         };
-        // Polled after its end: nobody does.
+        // Polled after its end, which does not happen.
         let Some(call) = slot else { return Poll::Pending };
         let ended = match call.too_late() {
             Some(status) => Err(status),

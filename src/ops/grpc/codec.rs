@@ -1,7 +1,7 @@
-//! Compressed messages: which codecs there are, and their bytes.
+//! Compression of messages: the codecs, and the stream of a body.
 //!
-//! Each message is compressed by itself, so that any of them can be read alone. What is kept from one message to the next
-//! is memory only.
+//! Each message is compressed by itself, so that any of them can be read alone. Only memory is kept from one message to
+//! the next.
 
 use bytes::{BufMut as _, BytesMut};
 use tonic::Status;

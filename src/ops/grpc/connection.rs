@@ -1,4 +1,4 @@
-//! One connection: its opening in time, its age, and its end.
+//! One connection: its handshake, its age, and its end.
 
 use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,15 +25,15 @@ use crate::ops::stall::{self, WriteTimeout};
 
 /// The longest list of headers, in bytes, as in grpc-go.
 const HEADERS_MAX: u32 = 16 << 20;
-/// What one call may hold ready to be sent, in bytes: enough to keep a fast line busy between two looks at the body.
+/// What one call may hold ready to be sent, in bytes: enough to keep a fast network busy between two polls of the body.
 const SEND_BUFFER: usize = 256 << 10;
 /// What a client may send ahead of being read: on one call, and on all of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Calls that a client may take back before we have looked at them. More, and it means harm (rapid reset).
+/// Calls that a client may reset before they were accepted. More is an attack (rapid reset).
 const TAKEN_BACK: usize = 1024;
 
-/// Serves one connection until the client leaves, or until it is told to go away and its calls have ended.
+/// Serves one connection until the client closes it, or until it was sent GOAWAY and its calls have ended.
 pub(super) async fn serve_connection<S>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -46,10 +46,10 @@ pub(super) async fn serve_connection<S>(
 {
     let opened_by = Instant::now() + settings.limits.handshake;
     if let Err(error) = stall::prepare(&stream, settings.limits.unacknowledged) {
-        debug!(%peer, %error, "a gRPC connection ended at once");
+        debug!(%peer, %error, "a gRPC connection closed before it was set up");
         return;
     }
-    // Below TLS: what counts is that the client's kernel is given room by its process.
+    // Below TLS: what counts is that the process of the client reads from its kernel.
     let stream = WriteTimeout::new(stream, settings.limits.stall);
     let Some(stream) = secured(stream, peer, &settings, opened_by).await else {
         return;
@@ -65,8 +65,8 @@ pub(super) async fn serve_connection<S>(
         }
     };
     if let Err(error) = ended {
-        // Port scans, cut clients, dead ones: nobody's mistake here.
-        debug!(%peer, error = &error as &dyn std::error::Error, "a gRPC connection ended early");
+        // Port scans, aborted clients, dead ones: no fault of this server.
+        debug!(%peer, error = &error as &dyn std::error::Error, "a gRPC connection failed");
     }
 }
 
@@ -87,7 +87,7 @@ async fn secured(
         Err(_) => Failure::too_slow(),
     };
     settings.metrics.handshake_failed(&failure);
-    failure.log(peer, tls.failures());
+    failure.log(peer, tls.log_limit(failure.reason));
     None
 }
 
@@ -103,12 +103,12 @@ fn builder<S: Clone>(calls: &Calls<S>, settings: &Settings) -> http2::Builder<su
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(settings.limits.ping_after)
         .keep_alive_timeout(settings.limits.ping_timeout)
-        // Nobody reads it in gRPC.
+        // It has no use in gRPC.
         .auto_date_header(false);
     builder
 }
 
-/// Returns when the connection must be told to go away.
+/// Returns when the connection must be sent GOAWAY.
 async fn until_told(max_age: Duration, closing: &CancellationToken) {
     let old = async {
         if max_age.is_zero() {

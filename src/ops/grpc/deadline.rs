@@ -1,8 +1,8 @@
-//! A call's deadline: read from its headers, and kept even while the client does not read the answer.
+//! A call's deadline: read from its headers, and enforced even while the client does not read the answer.
 //!
-//! Whoever runs the call (hyper) looks at its body only while the client takes data. So the deadline is watched where the
-//! call is spawned: when it has passed, the call gets one last look to end with its status, and is then dropped, which
-//! resets the stream of a client that does not read.
+//! hyper polls the body of a call only while the client accepts data. So the deadline is enforced by the task of the
+//! call: when it has passed, the call is polled once more to end with its status, and is then dropped, which resets the
+//! stream of a client that does not read.
 
 use std::{
     future::poll_fn,
@@ -27,7 +27,7 @@ pub(super) struct Deadline {
     passed: Arc<AtomicBool>,
 }
 
-/// The header `grpc-timeout` is not what the protocol says.
+/// The header `grpc-timeout` is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed grpc-timeout: expected 1 to 8 digits and one of H, M, S, m, u, n")]
 pub(super) struct Malformed;
@@ -45,17 +45,17 @@ impl Deadline {
         }))
     }
 
-    /// Whether it has passed; told by whoever runs the call, so that asking costs nothing.
+    /// Whether it has passed; set by the task of the call, so that reading it costs nothing.
     pub(super) fn has_passed(&self) -> bool {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// Whether it has passed by the clock: the client gives up at the same moment, and its word may come first.
+    /// Whether it has passed by the clock: the client gives up at the same moment, and its reset may come first.
     pub(super) fn is_over(&self) -> bool {
         self.has_passed() || Instant::now() >= self.at
     }
 
-    /// When it passes.
+    /// The moment at which it passes.
     pub(super) fn at(&self) -> Instant {
         self.at
     }
@@ -81,7 +81,7 @@ fn parse(text: &[u8]) -> Option<Duration> {
 }
 
 /// Spawns the calls of one connection. hyper spawns a call right after the service was asked for it, on the same thread:
-/// in between, the deadline lies here.
+/// in between, the deadline is kept here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spawner(Arc<Mutex<Option<Deadline>>>);
 
@@ -113,7 +113,7 @@ async fn until(deadline: Deadline, call: impl Future<Output = ()>) {
             return call.as_mut().poll(cx);
         }
         deadline.passed.store(true, Ordering::Relaxed);
-        // The last look: a client that reads gets the status.
+        // The last poll: a client that reads gets the status.
         let _ = call.as_mut().poll(cx);
         Poll::Ready(())
     })

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The health service over `probe`. It knows one service, the server as a whole, by the empty name: serving exactly while
-/// the process is ready. A watch tells each change; when the process stops it tells that and ends, so that no watch keeps
+/// the process is ready. A watch sends each change; when the process stops it sends that and ends, so that no watch keeps
 /// the process up.
 pub fn health(probe: &Probe) -> HealthServer<impl Health> {
     HealthServer::new(Following(probe.clone()))
@@ -67,7 +67,7 @@ impl Health for Following {
         }
         let mut changes = self.0.readiness();
         changes.mark_changed();
-        let told = stream::unfold((changes, None), async |(mut changes, last)| {
+        let statuses = stream::unfold((changes, None), async |(mut changes, last)| {
             loop {
                 if last == Some(Readiness::Stopping) || changes.changed().await.is_err() {
                     return None;
@@ -83,7 +83,7 @@ impl Health for Following {
                 return Some((Ok(answer(status(readiness))), (changes, Some(readiness))));
             }
         });
-        Ok(Response::new(Box::pin(told)))
+        Ok(Response::new(Box::pin(statuses)))
     }
 }
 

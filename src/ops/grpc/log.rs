@@ -1,8 +1,8 @@
-//! Lines about calls, as `--request.logging-config` asks for them: off unless it is given.
+//! Logs calls as `--request.logging-config` says; off unless it is given.
 //!
-//! The YAML is that of Thanos, whose keys for HTTP are checked and have no effect here. Unknown keys are errors. What its
-//! levels are for is only told by Thanos' source: they must be known, and change nothing. A line is at level error when
-//! the call failed in a way that is the server's fault, else at level debug, so that it is seen with `--log.level=debug`.
+//! The YAML is that of Thanos, whose keys for HTTP are checked and have no effect here. Unknown keys are errors. The
+//! meaning of its levels is not documented: they must be valid, and change nothing. A line is at level error when the
+//! call failed in a way that is the server's fault, else at level debug, so that it is shown with `--log.level=debug`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -102,7 +102,7 @@ impl Options {
 }
 
 impl CallLog {
-    /// Reads the YAML; `None` when it asks for no line about gRPC. `grpc.options` stand in place of `options`.
+    /// Reads the YAML; `None` when it asks for no line about gRPC. `grpc.options` replace `options`.
     ///
     /// # Errors
     /// Unknown keys or levels, a start that is logged without the end, an entry without its service or method.

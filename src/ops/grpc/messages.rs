@@ -1,20 +1,20 @@
-//! Where messages begin in the bytes of a body: each has a flag, a length and that many bytes.
+//! Where messages start in the bytes of a body: each has a flag, a length and that many bytes.
 
 use std::cmp::min;
 
-/// The length of what stands before a message: a byte of flags and four of length.
+/// The length of the prefix of a message: a byte of flags and four of length.
 pub(super) const PREFIX: usize = 5;
 
 /// The flag of a compressed message.
 pub(super) const COMPRESSED: u8 = 1;
 
-/// What stands before a message of `length` bytes.
+/// The prefix of a message of `length` bytes.
 pub(super) fn prefix(flag: u8, length: u32) -> [u8; PREFIX] {
     let [a, b, c, d] = length.to_be_bytes();
     [flag, a, b, c, d]
 }
 
-/// The length that a prefix tells.
+/// The length in a prefix.
 pub(super) fn length(prefix: [u8; PREFIX]) -> u32 {
     let [_, a, b, c, d] = prefix;
     u32::from_be_bytes([a, b, c, d])

@@ -1,7 +1,7 @@
-//! What is counted of calls, with the names and labels that Thanos has.
+//! The metrics of calls, with the names and labels that Thanos has.
 //!
-//! Only the methods that are given at the start are counted, each from zero: a path that nobody serves makes no series,
-//! and health checks and reflection do not drown the rest. What a call needs of its method is found once, by its path.
+//! Only the methods that are given at the start are counted, each from zero: an unknown path makes no series, and
+//! health checks and reflection do not drown the rest. The counters of a method are found once per call, by its path.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -185,7 +185,7 @@ impl Metrics {
         let compressed_bytes = Gauge::default();
         registry.register(
             "narthex_grpc_compressed_request_bytes",
-            "Bytes of compressed requests that have not come whole",
+            "Bytes buffered of compressed requests that have not arrived completely",
             compressed_bytes.clone(),
         );
         let failures = Family::<ReasonLabel, Counter>::default();
@@ -193,7 +193,7 @@ impl Metrics {
             Failure::REASONS.map(|reason| failures.get_or_create_owned(&ReasonLabel { reason: reason.name() }));
         registry.register(
             "narthex_tls_handshake_failures",
-            "TLS handshakes with gRPC clients that failed, by what was wrong",
+            "Failed TLS handshakes with gRPC clients, by reason",
             failures,
         );
         let counted = |method: Method| {
@@ -217,21 +217,25 @@ impl Metrics {
         let methods = methods.into_iter().map(counted).collect();
         registry.register(
             "narthex_grpc_sent_bytes",
-            "Bytes of messages sent, as they go out: compressed, if they are",
+            "Bytes of messages sent, after compression if there is any",
             sent_bytes.clone(),
         );
         let grpc = registry.sub_registry_with_prefix("grpc");
         grpc.register(
             "req_panics_recovered",
-            "Panics in calls, each of which failed its call",
+            "Panics in gRPC calls, each of which failed its call",
             panics.clone(),
         );
         let server = grpc.sub_registry_with_prefix("server");
-        server.register("started", "Calls begun", started.clone());
-        server.register("handled", "Calls ended, by their code", handled.clone());
-        server.register("msg_received", "Messages received", received.clone());
-        server.register("msg_sent", "Messages sent", sent.clone());
-        server.register("handling_seconds", "How long calls took, in seconds", seconds.clone());
+        server.register("started", "gRPC calls started", started.clone());
+        server.register("handled", "gRPC calls completed, by status code", handled.clone());
+        server.register("msg_received", "Messages received from gRPC clients", received.clone());
+        server.register("msg_sent", "Messages sent to gRPC clients", sent.clone());
+        server.register(
+            "handling_seconds",
+            "Duration of gRPC calls, in seconds",
+            seconds.clone(),
+        );
         Self(Arc::new(Inner {
             panics,
             compressed_bytes,

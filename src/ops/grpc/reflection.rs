@@ -8,7 +8,13 @@ use tonic_reflection::{
 /// The descriptors are not what reflection can answer from.
 #[derive(Debug, thiserror::Error)]
 #[error("bad descriptors for reflection: {0}")]
-pub struct ReflectionError(#[from] tonic_reflection::server::Error);
+pub struct ReflectionError(tonic_reflection::server::Error);
+
+impl From<tonic_reflection::server::Error> for ReflectionError {
+    fn from(error: tonic_reflection::server::Error) -> Self {
+        Self(error)
+    }
+}
 
 /// The reflection services of both versions over `descriptors`, an encoded `FileDescriptorSet`: all its services, and the
 /// two themselves.

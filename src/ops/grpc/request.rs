@@ -1,4 +1,4 @@
-//! The body of a request on its way to the service: messages counted and, where the client compresses, decompressed.
+//! The body of a request on its way to the service: messages are counted and, if the client compresses, decompressed.
 
 use std::{
     pin::Pin,
@@ -37,7 +37,7 @@ pub(super) struct RequestBody<B> {
 struct Compressed {
     codec: Codec,
     held: BytesMut,
-    /// What all requests of the server hold in this way, and what of it is ours.
+    /// What all requests of the server buffer, and what of it is ours.
     all: Gauge,
     ours: usize,
     ended: bool,
@@ -89,8 +89,8 @@ impl Compressed {
         let all = self.all.inc_by(change) + change;
         match change > 0 && all > COMPRESSED_MAX {
             true => Err(Status::resource_exhausted(format!(
-                "compressed requests that have not come whole take more than {COMPRESSED_MAX} bytes now: ask again, or \
-                 for less at once"
+                "incomplete compressed requests take more than {COMPRESSED_MAX} bytes now: retry, or send fewer \
+                 requests at once"
             ))),
             false => Ok(()),
         }
@@ -147,7 +147,7 @@ where
                     return Poll::Ready(Some(Ok(Frame::data(message))));
                 }
                 if compressed.ended {
-                    // The beginning of a message: whoever decodes it says what is wrong.
+                    // An incomplete message: its decoder reports what is wrong.
                     let rest = compressed.held.split().freeze();
                     return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
                 }

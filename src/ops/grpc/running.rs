@@ -1,8 +1,8 @@
-//! The calls that run: what the server knows of each, for the service that answers it and for whoever looks at all.
+//! The running calls: what the server knows of each, for the service that answers it and for `/debug/calls`.
 //!
-//! A call is here from its beginning until it has ended, whatever ends it, so that this is as large as what runs: some 200
-//! bytes a call, and no more than [`PATH_MAX`] bytes of a path that nobody serves. A call pays for it with two short locks;
-//! what it sends, with a few stores.
+//! A call is listed from its start until it has ended, however it ends, so that the list is as large as what runs: some
+//! 200 bytes a call, and no more than [`PATH_MAX`] bytes of an unknown path. A call pays for it with two short locks;
+//! what it sends, with a few atomic stores.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use super::metrics::Counted;
 
 /// What is kept of a path that is not one of the methods that are counted, in bytes.
 const PATH_MAX: usize = 100;
-/// Where a call is of which nobody has said more.
+/// The stage of a call whose service has not reported another.
 const BEGUN: &str = "begun";
 
 /// A call, as its service may know it: among the extensions of its request. Clones are of the same call.
@@ -64,7 +64,7 @@ impl Name {
 }
 
 impl Caller {
-    /// A call of nobody, without a deadline.
+    /// A call of an unknown client, without a deadline.
     pub fn unknown() -> Self {
         Self::of(Name::Path(Box::from("")), None, None)
     }
@@ -92,7 +92,7 @@ impl Caller {
         self.0.deadline
     }
 
-    /// Where the call is from now on, in a few words: `waiting for a turn at Prometheus`.
+    /// Where the call is from now on, in a few words: `waiting for a slot at Prometheus`.
     pub fn set_stage(&self, stage: &'static str) {
         *self.stage() = stage;
     }
@@ -191,7 +191,7 @@ impl Running {
         let running = Self::default();
         registry.register(
             "narthex_grpc_calls_running",
-            "gRPC calls that run, those of health and reflection included",
+            "Running gRPC calls, including those of health and reflection",
             running.0.number.clone(),
         );
         running
@@ -224,7 +224,7 @@ impl Running {
         let all = self.all();
         let number = all.calls.len();
         let oldest: Vec<Caller> = all.calls.values().take(limit).cloned().collect();
-        // Nobody waits while the lines are written.
+        // The lock is not held while the lines are written.
         drop(all);
         let now = Instant::now();
         (number, oldest.iter().map(|caller| caller.line(now)).collect())
@@ -233,7 +233,7 @@ impl Running {
     /// A page: how many calls run, and a line for each of the oldest `limit`.
     pub fn dump(&self, limit: usize) -> String {
         let (number, lines) = self.lines(limit);
-        let mut page = format!("{number} gRPC calls run; the oldest first, times in seconds\n");
+        let mut page = format!("{number} running gRPC calls, oldest first, times in seconds\n");
         for line in &lines {
             page.push_str(line);
             page.push('\n');
@@ -250,10 +250,10 @@ impl Running {
         info!(
             running = number,
             shown = lines.len(),
-            "gRPC calls that run, the oldest first"
+            "running gRPC calls, oldest first"
         );
         for line in lines {
-            info!(call = line, "a gRPC call runs");
+            info!(call = line, "running gRPC call");
         }
     }
 
@@ -293,9 +293,9 @@ mod tests {
             )
         };
         assert_eq!(running.lines(10), (1, vec![line("answering")]));
-        entry.caller.set_stage("waiting for a turn at Prometheus");
+        entry.caller.set_stage("waiting for a slot at Prometheus");
         entry.caller.answer_began();
-        assert_eq!(running.lines(10).1, [line("waiting for a turn at Prometheus")]);
+        assert_eq!(running.lines(10).1, [line("waiting for a slot at Prometheus")]);
         drop(entry);
         assert_eq!(running.lines(10), (0, Vec::new()));
     }
@@ -319,7 +319,7 @@ mod tests {
         );
         let page = running.dump(2);
         assert!(
-            page.starts_with("4 gRPC calls run") && page.lines().count() == 4,
+            page.starts_with("4 running gRPC calls") && page.lines().count() == 4,
             "{page}"
         );
         assert!(page.ends_with("\n... and 2 more\n"), "{page}");

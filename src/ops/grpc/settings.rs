@@ -53,7 +53,7 @@ impl Default for Limits {
 pub struct Settings {
     /// With TLS, and how; without if `None`.
     pub tls: Option<Tls>,
-    /// When a connection is told to go away; zero means never.
+    /// The age at which a connection is sent GOAWAY; zero means never.
     pub max_connection_age: Duration,
     /// What is counted, and for which methods.
     pub metrics: Metrics,

@@ -1,4 +1,4 @@
-//! The bytes of a connection: with TLS or without, and its opening in time.
+//! The byte stream of a connection: with TLS or without, and a time limit for the HTTP/2 preface.
 
 use std::{
     io,
@@ -106,7 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
         if *came >= OPENING {
             this.open = None;
         } else if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(timed_out("the opening of HTTP/2")));
+            return Poll::Ready(Err(timed_out("waiting for the HTTP/2 preface")));
         }
         read
     }

@@ -1,12 +1,12 @@
 //! TLS of the gRPC server: certificate, clients' certificates, versions, ciphers, curves.
 //!
-//! - The files are read at start, where a mistake is an error, and again at a handshake when one of them has changed since
-//!   (by time, inode or size; looked at once a second at most, on another thread). Thanos does not read the client CA
-//!   again.
+//! - The files are read at start, where a mistake is an error, and again at a handshake when one of them has changed
+//!   since (by time, inode or size; checked once a second at most, on another thread). Thanos does not read the client
+//!   CA again.
 //! - A change that cannot be used is logged once and leaves the old files in use: a renewal may be half done.
-//! - With a client CA every client must show a certificate that comes from it, or is in it; the rules are in
+//! - With a client CA every client must present a certificate that it issued, or that is in it; the rules are in
 //!   [`crate::trust`].
-//! - TLS 1.0 and 1.1 are not spoken: where a flag allows them the lowest version is 1.2.
+//! - TLS 1.0 and 1.1 are not supported: where a flag allows them the minimum version is 1.2.
 
 use std::{
     os::unix::fs::MetadataExt as _,
@@ -35,12 +35,12 @@ mod names;
 
 pub use self::error::TlsError;
 use self::error::{CERT, CLIENT_CA, KEY, MIN_VERSION, content, flag};
-pub(super) use self::failure::Failure;
+pub(super) use self::failure::{Failure, Reason};
 
-/// What is spoken at all.
+/// The supported versions.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// The files are looked at no more often than this.
+/// The files are checked no more often than this.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A version of TLS.
@@ -57,7 +57,7 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// What the flags say about TLS.
+/// The flags of TLS.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFlags {
     /// File with the server's certificate and the chain above it, in PEM.
@@ -89,13 +89,13 @@ struct Inner {
     /// What was last tried, whether it could be used or not.
     tried: Mutex<Stamps>,
     born: Instant,
-    /// When the files were last looked at, in ms since `born`.
+    /// When the files were last checked, in ms since `born`.
     checked_ms: AtomicU64,
-    /// How often handshakes that failed are told.
-    failures: LogLimit,
+    /// Limit how often failed handshakes are logged, by reason.
+    failures: [LogLimit; Failure::REASONS.len()],
 }
 
-/// What tells that a file has changed: nothing where it is not there.
+/// Identifies a version of a file; `None` where there is no file.
 type Stamp = Option<(i64, i64, u64, u64, u64)>;
 type Stamps = [Stamp; 3];
 
@@ -113,7 +113,7 @@ impl Tls {
             (None, Some(_)) => return Err(flag(KEY, format!("needs {CERT}"))),
         };
         if flags.min_version < TlsVersion::V1_2 {
-            warn!("{MIN_VERSION}: TLS 1.0 and 1.1 are not spoken; the lowest version is 1.2");
+            warn!("{MIN_VERSION}: TLS 1.0 and 1.1 are not supported; the minimum version is 1.2");
         }
         let versions = match flags.min_version {
             TlsVersion::V1_3 => &VERSIONS[1..],
@@ -138,7 +138,7 @@ impl Tls {
             tried: Mutex::new(tried),
             born: Instant::now(),
             checked_ms: AtomicU64::new(0),
-            failures: LogLimit::default(),
+            failures: Default::default(),
         }))))
     }
 
@@ -155,9 +155,9 @@ impl Tls {
         self.0.config.load_full()
     }
 
-    /// Limits how often failed handshakes are logged.
-    pub(super) fn failures(&self) -> &LogLimit {
-        &self.0.failures
+    /// Limits how often handshakes that failed for this reason are logged: one kind must not keep another out of the log.
+    pub(super) fn log_limit(&self, reason: Reason) -> &LogLimit {
+        &self.0.failures[reason as usize]
     }
 }
 
@@ -177,12 +177,12 @@ impl Inner {
         *tried = stamps;
         match files.read(&self.provider, self.versions) {
             Ok(config) => {
-                info!("the TLS files of the gRPC server have changed; new connections use them");
+                info!("the TLS files of the gRPC server changed and were reloaded; new connections use them");
                 self.config.store(Arc::new(config));
             }
             Err(error) => warn!(
                 %error,
-                "the TLS files of the gRPC server have changed and cannot be used; going on with what they held before"
+                "the TLS files of the gRPC server changed and cannot be used; keeping the previous ones"
             ),
         }
     }
@@ -219,14 +219,14 @@ impl Files<'_> {
                 let (trusted, skipped) = Trusted::read(&read(CLIENT_CA, path)?)
                     .map_err(|error| content(CLIENT_CA, path, error.to_string()))?;
                 for problem in skipped {
-                    warn!(file = %path.display(), problem, "{CLIENT_CA}: a certificate is left out");
+                    warn!(file = %path.display(), problem, "{CLIENT_CA}: skipping a certificate that cannot be used");
                 }
                 builder.with_client_cert_verifier(trusted.of_clients(provider))
             }
         };
         let mut config = builder
             .with_single_cert(chain, key)
-            .map_err(|error| content(KEY, self.key, format!("does not fit the certificate: {error}")))?;
+            .map_err(|error| content(KEY, self.key, format!("does not match the certificate: {error}")))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
@@ -243,7 +243,7 @@ fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 }
 
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs_err::read(path).map_err(|source| TlsError::File { flag, source })
+    fs_err::read(path).map_err(|cause| TlsError::File { flag, cause })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::ops::connections::{self, Rank};
 
-/// What a connection and the server tell each other.
+/// What a connection and the server share.
 #[derive(Debug)]
 pub(super) struct Usage {
     born: Instant,
@@ -20,7 +20,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// A connection that the server, born at `born`, accepted now.
+    /// A connection that was accepted now, by a server that was started at `born`.
     pub(super) fn new(born: Instant, patience: Duration) -> Self {
         let usage = Self {
             born,

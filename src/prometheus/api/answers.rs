@@ -1,5 +1,5 @@
-//! The parts of what Prometheus answers, as far as they are passed on. Keys that are not known are ignored; a list or label set that is
-//! missing or `null` is empty.
+//! The parts of Prometheus' responses that are passed on. Unknown keys are ignored; a list or label set that is missing
+//! or `null` is empty.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -126,7 +126,7 @@ pub struct DroppedTarget {
     pub discovered_labels: LabelMap,
 }
 
-/// What a target says of a metric.
+/// Metadata of a metric, from a target.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Meta {

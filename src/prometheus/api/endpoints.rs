@@ -1,7 +1,7 @@
-//! What is asked for besides labels: rules, targets, metadata, exemplars, the numbers of the storage.
+//! The endpoints besides labels: rules, targets, metadata, exemplars, TSDB statistics.
 //!
-//! Each answer is handed over part by part while it arrives. What is in a part is handed over before it: the alerts of a
-//! rule, then the rule; the rules of a group, then the group.
+//! Each response is handed over part by part while it arrives. Inner parts come before the part that holds them: the
+//! alerts of a rule, then the rule; the rules of a group, then the group.
 
 use serde::Deserialize;
 
@@ -44,7 +44,7 @@ pub enum Target {
 /// A part of the metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetadataPart {
-    /// What a target says of the metric that comes.
+    /// Metadata of the metric that follows, from a target.
     Meta(Meta),
     /// The name of a metric.
     Metric(String),
@@ -234,7 +234,7 @@ impl Client {
         Ok(asked.await?.0.consumer)
     }
 
-    /// Hands over what targets say of their metrics; of one `metric`, if it is not empty. A negative `limit` is none, and
+    /// Hands over the metadata of metrics; of one `metric`, if it is not empty. A negative `limit` is none, and
     /// 0 asks for nothing.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! How a question is written into an address: times, selectors, names.
+//! How times, selectors and label names are written into a URL.
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,8 @@
-//! How an answer is read: part by part, on the thread that asked as long as it is short, else on a lane for such work.
+//! Parses responses part by part: on the calling thread while they are short, else on a pool of other threads.
 //!
-//! One thread serves all queries. So what has come of a long answer is gathered, and read in pieces of work on other
-//! threads, between which the thread, and whoever else needs the lane, is free. Whoever drops the answer waits for
-//! nothing; a piece of work that runs ends by itself.
+//! One thread serves all queries. So what arrives of a long response is gathered into batches, and each batch is parsed
+//! on the pool; between two batches that thread and the pool are free for others. Dropping the future waits for
+//! nothing; a batch that is being parsed ends by itself.
 
 use std::{fmt, ops::ControlFlow};
 
@@ -21,11 +21,11 @@ use crate::prometheus::{
     request_queue::Kind,
 };
 
-/// How much of an answer is read where it was asked for when there is a lane, in bytes.
+/// How much of a response is parsed on the calling thread when there is a pool, in bytes.
 const INLINE_MAX: u64 = 128 << 10;
-/// How much is read at once on a lane, in bytes.
+/// How much is parsed at once on the pool, in bytes.
 const BATCH: usize = 512 << 10;
-/// How much is read at once elsewhere, in bytes: others get a turn in between.
+/// How much is parsed at once on the calling thread, in bytes: other tasks get a turn in between.
 const STRETCH: usize = 64 << 10;
 /// The most that may be around the parts, in bytes: counts of dropped targets by pool are there.
 const AROUND: usize = 4 << 20;
@@ -34,7 +34,7 @@ const AROUND: usize = 4 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
     pub(super) kind: Kind,
-    /// Where the parts stand.
+    /// Where the parts are.
     pub(super) root: &'static Node,
     /// The same in words.
     pub(super) expected: &'static str,
@@ -46,13 +46,13 @@ pub trait Reserve: Send + 'static {
     fn reserve(&mut self, bytes: usize) -> bool;
 }
 
-/// Whoever takes the parts of an answer.
+/// Accepts the parts of a response.
 pub trait Accept<T>: Reserve {
-    /// Takes the next part; whether there was memory for what is made of it.
+    /// Accepts the next part; whether there was memory for what is made of it.
     fn accept(&mut self, part: T) -> bool;
 }
 
-/// Reads the parts for whoever takes them.
+/// Decodes the parts for the one who accepts them.
 pub(super) struct Parts<K, T> {
     pub(super) consumer: K,
     pub(super) read: fn(Item<'_>) -> Result<T, ErrorKind>,
@@ -125,7 +125,7 @@ impl<S: Sink> AnswerParser<S> {
     }
 }
 
-/// What an answer says of itself. Keys are compared as Go does, without regard to case.
+/// Status and error of a response. Keys are compared as Go does, without regard to case.
 #[derive(Debug, Default)]
 struct Head {
     status: String,
@@ -161,8 +161,8 @@ impl<'de> Deserialize<'de> for Head {
 }
 
 impl Client {
-    /// Reads an answer on the lane, if there is one and the answer is long. Gives what took the parts, with what was around
-    /// them unless the answer was empty.
+    /// Parses a response, on the pool if there is one and the response is long. Returns the sink, with what was around
+    /// the parts unless the response was empty.
     pub(super) async fn collect_parts<S: Sink + Send + 'static>(
         &self,
         form: Form,
@@ -245,7 +245,7 @@ pub(super) async fn parse_inline<S: Sink>(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Bytes that wait for the lane.
+/// Bytes that wait for the pool.
 #[derive(Debug, Default)]
 struct Batch {
     pieces: Vec<Bytes>,
@@ -379,7 +379,7 @@ mod tests {
                 r#"{"STATUS":"error","data":[1],"Error":"no such thing"}"#,
                 "(no such thing)",
             ),
-            ("{}", "failed"),
+            ("{}", "reports an error"),
             ("null", "not understood"),
             (r#"{"status":1}"#, "not understood"),
             ("<html>", "not JSON"),

@@ -1,4 +1,4 @@
-//! What a question may cost: time, memory, a thread.
+//! What an API request may use: time, and threads for long responses; and whom it reports its progress to.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ impl fmt::Debug for RequestOptions {
 }
 
 impl RequestOptions {
-    /// Until `deadline`: for its turn, and for the whole answer.
+    /// Until `deadline`: for the wait in the queue, and for the whole response.
     pub fn until(deadline: Instant) -> Self {
         Self {
             started: Instant::now(),

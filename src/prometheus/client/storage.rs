@@ -1,4 +1,4 @@
-//! What Prometheus tells of its storage: from 3.12 on three metrics by name, before that its metrics page.
+//! What Prometheus reports of its storage: from 3.12 on three metrics by name, before that its metrics page.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Client {
         self.inner.timeout
     }
 
-    /// What a Prometheus of this `version` tells of its storage; nothing if it has no metrics page (404). From 3.12 on
+    /// What a Prometheus of this `version` reports of its storage; nothing if it has no metrics page (404). From 3.12 on
     /// the metrics are asked for by name, and the page is only read where that is refused: it can be many megabytes.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::prometheus::{answer, api::label_in_path};
 const READ: usize = 4 << 10;
 
 impl Client {
-    /// Whether there is any series with the label `name`, at any time; `None` if that cannot be told: a Prometheus of this
+    /// Whether there is any series with the label `name`, at any time; `None` if that is not known: a Prometheus of this
     /// `version` cannot be asked about such a name, or not all of its storage has answered. No more than 4 KiB of the
     /// answer are read.
     ///
@@ -34,7 +34,7 @@ impl Client {
             while let Some(chunk) = response.chunk().await.map_err(ErrorKind::from_body)? {
                 body.extend_from_slice(&chunk);
                 if body.len() > READ {
-                    // Nobody needs so many bytes to say that there is nothing.
+                    // An empty answer is shorter.
                     return Ok(Some(true));
                 }
             }
@@ -49,7 +49,7 @@ impl Client {
     }
 }
 
-/// What a whole answer says.
+/// Parses a whole response.
 fn parse(body: &[u8]) -> Result<Option<bool>, ErrorKind> {
     #[derive(Deserialize)]
     struct Answer<'a> {

@@ -1,12 +1,12 @@
-//! A TCP connection to a name that may have several addresses, as RFC 8305 has it ("happy eyeballs").
+//! A TCP connection to a name that may have several addresses, as in RFC 8305 ("happy eyeballs").
 //!
-//! The resolver's order counts, with the two families taking turns. An attempt begins 250 ms after the one before, or as
-//! soon as one has failed; the first connection is taken, and the other attempts are dropped. So an address that does not
-//! answer costs 250 ms and not the time limit, which the caller sets for all of it.
+//! Addresses are tried in the resolver's order, alternating between the two families. An attempt starts 250 ms after
+//! the one before, or as soon as that has failed; the first connection wins, and the other attempts are dropped. So an
+//! address that does not answer costs 250 ms and not the whole time limit, which the caller sets.
 //!
-//! hyper-util's connector does not fit: it races the two families only, so that a dead address holds up the next one of its
-//! family for its share of the limit; and of the errors of one family it tells the first, so that one address that refuses
-//! would pass for a Prometheus that has ended, whatever the others say.
+//! hyper-util's connector does not fit: it races the two families only, so that a dead address delays the next one of
+//! its family by its share of the limit; and of the errors of one family it returns the first, so that one address that
+//! refuses would look like a Prometheus that has ended, whatever the others do.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -78,7 +78,7 @@ fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// What it means that all attempts have failed.
 fn failure(failures: &[(SocketAddr, io::Error)]) -> ErrorKind {
     let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    // A family that this host does not have says nothing about Prometheus.
+    // A family that this host does not have proves nothing about Prometheus.
     let is_nowhere = |error: &io::Error| {
         matches!(
             error.kind(),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     /// Races addresses whose last number says what happens: 1 connects, 2 never answers, 3 refuses, 4 connects after an
-    /// hour. Tells which one was taken, and how long that took.
+    /// hour. Returns which one was taken, and how long that took.
     async fn run(texts: &[&str]) -> (Option<SocketAddr>, Duration) {
         let start = Instant::now();
         let connect = async |address: SocketAddr| {
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// A listener on this loopback address whose queue is full, so that it answers nobody; with what fills it.
+    /// A listener on this loopback address whose backlog is full, so that it accepts nobody; with what fills it.
     async fn silent(address: Ipv4Addr, port: u16) -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();

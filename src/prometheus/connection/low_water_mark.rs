@@ -1,9 +1,11 @@
-//! A TCP connection that wakes its reader seldom while a long answer comes in.
+//! A TCP stream with a low-water mark, so that the many small segments of a long response do not wake its reader each
+//! time.
 //!
-//! Prometheus writes an answer series by series, each a tiny segment, and each would wake us. Once an answer is longer
-//! than [`LONG`] the kernel is asked to wake us only for [`MARK`] bytes (`SO_RCVLOWAT`). Small answers never wait. The
-//! last bytes of a long one, or those of a server that pauses, are let through when nothing came for [`PATIENCE`].
-//! Where the option does not work everything is as without it.
+//! Prometheus writes a response series by series, each in a small segment, and each would wake the reader. Once a
+//! response is longer than [`LONG`], the kernel is told to wake it only for [`MARK`] bytes (`SO_RCVLOWAT`). Short
+//! responses never wait. The end of a long one, or a pause of the server, is noticed when nothing was readable for
+//! [`PATIENCE`]: the mark is then lowered to one byte. Where the socket option does not work, the stream behaves as
+//! without it.
 
 use std::{
     io,
@@ -32,7 +34,7 @@ pub(super) struct LowWaterStream {
     /// Bytes of this answer so far.
     received: usize,
     raised: bool,
-    /// Runs while the mark is raised and nothing comes; with `received` of when it was wound up.
+    /// Runs while the mark is raised and nothing arrives; with `received` of when it was last reset.
     timer: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
@@ -57,17 +59,17 @@ impl LowWaterStream {
         }
     }
 
-    /// Lowers the mark once nothing came for a while; the kernel then tells of what is there.
+    /// Lowers the mark once nothing arrived for a while; the kernel then reports what is there.
     fn watch(&mut self, cx: &mut Context<'_>) {
         let received = self.received;
-        let (wound, timer) = self.timer.get_or_insert_with(|| (received, Box::pin(sleep(PATIENCE))));
+        let (received_at_reset, timer) = self.timer.get_or_insert_with(|| (received, Box::pin(sleep(PATIENCE))));
         while timer.as_mut().poll(cx).is_ready() {
-            if *wound == received {
+            if *received_at_reset == received {
                 self.timer = None;
                 self.lower();
                 return;
             }
-            *wound = received;
+            *received_at_reset = received;
             timer.as_mut().reset(Instant::now() + PATIENCE);
         }
     }
@@ -80,7 +82,7 @@ impl AsyncRead for LowWaterStream {
         if read.is_pending() && self.raised {
             self.watch(cx);
             if !self.raised {
-                // The mark went down after that look.
+                // The mark was lowered after that read.
                 read = Pin::new(&mut self.stream).poll_read(cx, buf);
             }
         }

@@ -1,4 +1,4 @@
-//! What the heartbeat serves at `/metrics`.
+//! The metrics of the heartbeat.
 
 use std::sync::atomic::AtomicU64;
 
@@ -40,7 +40,8 @@ impl Metrics {
         );
         registry.register(
             "narthex_configuration_errors",
-            "Mistakes in Prometheus' labels and flags that must be changed before blocks are safe; the log names them",
+            "Errors in Prometheus' external labels and flags that must be fixed before every block is safe; the log \
+             names them",
             metrics.configuration_errors.clone(),
         );
         registry.register(
@@ -50,8 +51,8 @@ impl Metrics {
         );
         registry.register(
             "narthex_looked_up_label_names",
-            "External and replica labels of queries, by whether Prometheus stores series with them; what is not known \
-             counts as stored, and each that is stored costs a query more in each remote read",
+            "External and replica labels of queries, by whether Prometheus stores series with them; unknown counts as \
+             stored, and each stored one adds a query to every remote read",
             metrics.label_names.clone(),
         );
         metrics

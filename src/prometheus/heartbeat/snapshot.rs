@@ -1,4 +1,4 @@
-//! What is known of Prometheus after each heartbeat; pure.
+//! What is known of Prometheus after each heartbeat, computed from what the heartbeat read; pure.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -49,7 +49,7 @@ pub struct Validation {
 pub(super) struct Observation {
     pub(super) labels: Labels,
     pub(super) version: String,
-    /// `None` if Prometheus does not tell them.
+    /// `None` if Prometheus does not report them.
     pub(super) flags: Option<BTreeMap<String, String>>,
     pub(super) storage: Storage,
     /// Why nothing is known of its storage.
@@ -61,16 +61,16 @@ pub(super) struct Observation {
 pub struct Snapshot {
     /// Prometheus' external labels as last read, under those of our flags. Empty until `seen`, and when there are none.
     pub labels: Labels,
-    /// Its version as last read; `0` if it does not tell, empty until it was asked.
+    /// Its version as last read; `0` if it does not report one, empty until it was asked.
     pub version: String,
-    /// Its flags as last read; empty if it does not tell them.
+    /// Its flags as last read; empty if it does not report them.
     pub flags: BTreeMap<String, String>,
-    /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not tell.
+    /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not report it.
     pub lowest_time_ms: i64,
     /// The oldest time that its head holds, in ms since 1970, as last read; `i64::MAX` if the head is empty, `None` if it
-    /// does not tell. It empties its head up to the end of a block once it has reloaded its blocks with that one.
+    /// does not report it. It empties its head up to the end of a block once it has reloaded its blocks with that one.
     pub head_min_time_ms: Option<i64>,
-    /// How often it could not reload its blocks since it was started, as last read; `None` until it tells.
+    /// How often it could not reload its blocks since it was started, as last read; `None` until it reports it.
     pub reload_failures: Option<u64>,
     /// When `reload_failures` was last seen to have grown.
     pub reload_failed_at: Option<Instant>,
@@ -105,7 +105,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether Prometheus runs in agent mode, as far as its flags tell: it then stores nothing that could be asked for.
+    /// Whether Prometheus runs in agent mode, as far as its flags show: it then stores nothing that could be queried.
     pub fn is_agent(&self) -> bool {
         checks::is_agent(&self.flags)
     }
@@ -122,7 +122,7 @@ pub(super) fn answered(old: &Snapshot, reading: Observation, findings: &[Finding
         flags: reading.flags.unwrap_or_default(),
         lowest_time_ms: storage.lowest_time_ms,
         head_min_time_ms: storage.head_min_time_ms,
-        // A page that does not tell once leaves what the next one is held against.
+        // A page without it leaves the value that the next one is compared with.
         reload_failures: storage.reload_failures.or(old.reload_failures),
         reload_failed_at: reload_failed_at(old, storage.reload_failures),
         up: true,
@@ -184,8 +184,8 @@ fn reload_failed_at(old: &Snapshot, now: Option<u64>) -> Option<Instant> {
 pub(super) fn log_change(old: &Snapshot, new: &Snapshot, url: &str) {
     if old.seen && old.labels != new.labels {
         let then = match new.labels.is_empty() {
-            true => "they are gone: blocks wait, and queries are refused, until there are some",
-            false => "blocks shipped from now on carry the new ones",
+            true => "there are none now: no block is uploaded and queries are refused until there are some",
+            false => "blocks uploaded from now on carry the new ones",
         };
         tracing::warn!(
             prometheus = url, old = %old.labels, new = %new.labels,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// What stands at a place of an answer. `null` may stand in the place of each, and a member may be missing.
+/// What is at a place of a response. `null` may be in the place of each, and a member may be missing.
 #[derive(Debug)]
 pub(in crate::prometheus) enum Node {
     /// An object of which these members lead on; their keys are compared as Go does, without regard to case.

@@ -1,5 +1,5 @@
-//! The same out of Prometheus' metrics as JSON: protobuf's own form of `io.prometheus.client.MetricFamily`, in which a
-//! number that JSON does not know is a text (`"NaN"`, `"Infinity"`, `"-Infinity"`).
+//! The same metrics as JSON: protobuf's JSON form of `io.prometheus.client.MetricFamily`, in which a number that JSON
+//! cannot express is a text (`"NaN"`, `"Infinity"`, `"-Infinity"`).
 
 use serde::Deserialize;
 
@@ -49,7 +49,7 @@ impl Sample {
     }
 }
 
-/// What these metrics tell, by the rules of the page: of several samples the first counts, and the lowest time is only
+/// What these metrics report, by the rules of the page: of several samples the first counts, and the lowest time is only
 /// believed of a gauge.
 pub(in crate::prometheus) fn storage(families: &[Family]) -> Storage {
     let first = |name: &str| {
@@ -77,12 +77,12 @@ mod tests {
     fn reads_what_prometheus_3_14_answers() {
         let answer = include_bytes!("../../../testdata/prometheus/self_metrics-3.14.json");
         let families: Vec<Family> = crate::prometheus::answer::data(answer, "metrics in data").unwrap();
-        let told = Storage {
+        let want = Storage {
             lowest_time_ms: 1_795_865_004_000,
             head_min_time_ms: Some(1_795_865_004_219),
             reload_failures: Some(0),
         };
-        assert_eq!(storage(&families), told);
+        assert_eq!(storage(&families), want);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The frames of a streamed remote-read answer, put together across whatever pieces the connection hands over.
+//! Assembles the frames of a streamed remote-read response from whatever pieces the connection delivers.
 //!
 //! `frame := uvarint(len(payload)) | crc32c(payload), 4 bytes big-endian | payload`; the stream ends with the body. A
-//! payload that lies in one piece is a slice of that piece; only one that was torn is copied, once. Pure: no I/O, no
-//! panics, and no more memory than what has arrived. Any cut, also one right behind a length or a checksum, is an error.
+//! payload within one piece is a slice of that piece; only one that spans pieces is copied, once. Pure: no I/O, no
+//! panics, and no more memory than what has arrived. Any truncation, also right behind a length or a checksum, is an
+//! error.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -20,7 +21,7 @@ const SHOWN: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The stream ended within a frame.
-    #[error("the answer ends in the middle of frame {frame}{}", said(.text))]
+    #[error("the answer ends in the middle of frame {frame}{}", found_text(.text))]
     Cut {
         /// The frame, counted from 0.
         frame: u64,
@@ -28,7 +29,7 @@ pub enum FrameError {
         text: String,
     },
     /// A frame is longer than any that Prometheus sends.
-    #[error("frame {frame} claims {length} bytes, more than {PAYLOAD_MAX}{}", said(.text))]
+    #[error("frame {frame} claims {length} bytes, more than {PAYLOAD_MAX}{}", found_text(.text))]
     TooLong {
         /// The frame, counted from 0.
         frame: u64,
@@ -44,7 +45,7 @@ pub enum FrameError {
         frame: u64,
     },
     /// The checksum does not fit the payload.
-    #[error("the checksum of frame {frame} is wrong: {wanted:08x} was sent, the payload has {found:08x}{}", said(.text))]
+    #[error("the checksum of frame {frame} is wrong: {wanted:08x} was sent, the payload has {found:08x}{}", found_text(.text))]
     Checksum {
         /// The frame, counted from 0.
         frame: u64,
@@ -57,7 +58,7 @@ pub enum FrameError {
     },
 }
 
-fn said(text: &str) -> String {
+fn found_text(text: &str) -> String {
     match text {
         "" => String::new(),
         text => format!("; in its place stands: {text}"),
@@ -190,7 +191,7 @@ impl FrameReader {
         }
     }
 
-    /// What stands in place of a frame, if it can be read.
+    /// The text in place of a frame, if it is text.
     fn text(&self, after: &[&[u8]]) -> String {
         let after = after.iter().copied().flatten();
         let bytes: Vec<u8> = self.head[..self.head_len]
@@ -201,7 +202,7 @@ impl FrameReader {
             .collect();
         let text = match std::str::from_utf8(&bytes) {
             Ok(text) => text,
-            // Cut within a character, here or by whoever ended it.
+            // Truncated within a character, here or by the sender.
             Err(error) if error.error_len().is_none() => {
                 std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
             }

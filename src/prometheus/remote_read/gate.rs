@@ -1,12 +1,14 @@
-//! The queue before Prometheus' remote reads: one place fewer than Prometheus itself has, so that others get one, too.
+//! The queue before Prometheus' remote reads: one slot fewer than Prometheus itself has, so that its other clients get
+//! one, too.
 //!
-//! Clients take turns, and within a client it is first come, first served: one that asks a lot waits behind itself. The
-//! number of waiting calls is bounded; when the queue is full, the client that has most of it loses its newest call, so
-//! that nobody can fill it for the others. How long a call waits is its own affair: see [`Gate::acquire`].
+//! Clients take turns, and within a client it is first come, first served: a client with many calls waits behind
+//! itself. The number of waiting calls is bounded; when the queue is full, the client with most waiting calls loses its
+//! newest one, so that nobody can fill it for the others. How long a call waits is its own affair: see
+//! [`Gate::acquire`].
 //!
-//! **Cancel.** A future that is dropped leaves the queue, or gives back the place that it was just given. A pass whose
-//! answer was not read to its end is given back only after a pause: until then Prometheus may not have noticed. Nothing is
-//! kept: a crash leaves nothing behind.
+//! **Cancel.** A future that is dropped leaves the queue, or releases the slot that it has just been granted. A permit
+//! whose response was not read to its end is released only after a pause: until then Prometheus may not have noticed.
+//! Nothing is kept: a crash leaves nothing behind.
 
 mod queue;
 
@@ -21,7 +23,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub use self::queue::{ClientKey, Shed};
 use self::queue::{Queue, WAITING_MAX, Waiter};
 
-/// Prometheus' limit when it does not tell its own (`--storage.remote.read-concurrent-limit`).
+/// Prometheus' limit when it does not report it (`--storage.remote.read-concurrent-limit`).
 const DEFAULT_LIMIT: usize = 10;
 /// How long Prometheus may take to notice that a request was dropped.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -32,28 +34,28 @@ pub struct Gate(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// Places that there should be; more may be taken after they have become fewer.
+    /// Slots that there should be; more may be taken after their number was lowered.
     slots: usize,
     taken: usize,
     queue: Queue,
-    /// When each pass that is out was given, by its number: the first is the oldest.
+    /// When each permit was granted, by its number: the first is the oldest.
     running: BTreeMap<u64, Instant>,
     next: u64,
 }
 
-/// Leave to read; given back when dropped.
+/// Permission to read; released when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    /// `None` once it is given back.
+    /// `None` once it is released.
     slot: Option<Slot>,
     number: u64,
 }
 
-/// A place that is taken, until this is dropped.
+/// A slot that is taken until this is dropped.
 #[derive(Debug)]
 struct Slot(Gate);
 
-/// Our places under a limit of Prometheus' flag, if it tells that: one below it, at least one.
+/// Our slots for the limit of Prometheus' flag, if it reports that: one fewer, at least one.
 pub fn slots(limit: Option<&str>) -> usize {
     let limit = limit.and_then(|text| text.parse::<usize>().ok());
     limit.unwrap_or(DEFAULT_LIMIT).saturating_sub(1).max(1)
@@ -71,7 +73,7 @@ impl Gate {
         })))
     }
 
-    /// Changes the number of places; passes that are out stay good.
+    /// Changes the number of slots; permits that were granted stay valid.
     pub fn set_slots(&self, wanted: usize) {
         let mut state = self.lock();
         state.slots = wanted.max(1);
@@ -83,12 +85,12 @@ impl Gate {
         self.lock().queue.len()
     }
 
-    /// How many places are taken: by passes that are out, and for a moment by those that were dropped before their end.
+    /// How many slots are taken: by granted permits, and for a moment by those that were dropped before their end.
     pub fn in_flight(&self) -> usize {
         self.lock().taken
     }
 
-    /// For how long the oldest pass is out that is neither finished nor dropped; `None` if there is none.
+    /// Age of the oldest permit that is neither finished nor dropped; `None` if there is none.
     pub fn oldest(&self) -> Option<Duration> {
         let state = self.lock();
         state.running.first_key_value().map(|(_, since)| since.elapsed())
@@ -103,7 +105,7 @@ impl Gate {
         let mut waiting = {
             let mut state = self.lock();
             if state.taken < state.slots {
-                // Nobody waits as long as there are places.
+                // Nobody waits as long as there are free slots.
                 state.taken += 1;
                 return Ok(self.permit(&mut state));
             }
@@ -127,14 +129,14 @@ impl Gate {
             waiting.answered = true;
             return turn.map(|()| self.permit(&mut self.lock()));
         }
-        // Nobody forgets a call that waits, so that only its time can be up.
+        // Waiting calls always get an answer, so that only the time can be up.
         Err(Shed::TooLate {
             waited: patience.unwrap_or_default(),
             slots: self.lock().slots,
         })
     }
 
-    /// The pass for a place that is taken.
+    /// The permit for a slot that is taken.
     fn permit(&self, state: &mut State) -> Permit {
         let number = state.number();
         state.running.insert(number, Instant::now());
@@ -166,7 +168,7 @@ impl State {
         Ok(())
     }
 
-    /// Gives places that are free to those who wait.
+    /// Grants free slots to waiting calls.
     fn serve(&mut self) {
         while self.taken < self.slots
             && let Some(next) = self.queue.pop()
@@ -209,7 +211,7 @@ impl Drop for Waiting {
 }
 
 impl Permit {
-    /// The answer was read to its end: the place is free at once.
+    /// The response was read to its end: the slot is free at once.
     pub fn finish(mut self) {
         self.end();
     }

@@ -1,5 +1,5 @@
-//! A sampled answer, from servers that cannot stream: one message, read series by series so that it never stands in memory a
-//! second time as what is made of it.
+//! A sampled response, from servers that cannot stream: one message, decoded series by series, so that it is never in
+//! memory a second time in decoded form.
 
 use bytes::{Buf as _, Bytes};
 use prost::{
@@ -28,15 +28,13 @@ pub enum SampledError {
     #[error("the sampled answer cannot be read: protobuf: a field is longer than what holds it")]
     Cut,
     /// A series would take more memory than there is.
-    #[error(
-        "a series of the sampled answer needs {0} bytes, for which there is no memory now: select less, or a shorter time"
-    )]
+    #[error("no memory now for a series of the sampled answer that needs {0} bytes: select less, or a shorter time")]
     NoMemory(usize),
 }
 
 impl Sampled {
-    /// Hands over the series of all results, one by one, and says how many results there were. Takes as long as the answer
-    /// is large: to be called where that harms nobody. The memory of each series is asked of `reserve` before it is made,
+    /// Hands over the series of all results, one by one, and returns how many results there were. Takes as long as the answer
+    /// is large: call it where blocking is allowed. The memory of each series is requested of `reserve` before it is made,
     /// in bytes, and is the caller's business afterwards.
     ///
     /// # Errors

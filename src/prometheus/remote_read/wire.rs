@@ -1,7 +1,7 @@
-//! The payload of a frame, read where it lies: labels stay the bytes that arrived, chunk data are slices of the frame.
+//! Parses the payload of a frame in place: labels stay the bytes that arrived, chunk data are slices of the frame.
 //!
-//! A label set is kept as the bytes of its `Label` fields ([`LabelBytes`]), which are the same in Prometheus' message and
-//! in the StoreAPI's: what need not change is passed on as it is. Text is not checked to be UTF-8, as in Go.
+//! A label set is kept as the bytes of its `Label` fields ([`LabelBytes`]), which are the same in Prometheus' message
+//! and in the StoreAPI's: what need not change is passed on as it is. Text is not checked to be UTF-8, as in Go.
 
 use std::cmp::Ordering;
 
@@ -26,7 +26,7 @@ const CHUNKS_MAX: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Bytes that are no `ChunkedReadResponse`.
-    #[error("a frame's payload is no message of remote read")]
+    #[error("the payload of a frame is not a remote-read message")]
     Malformed,
     /// A chunk holds no samples.
     #[error("a chunk in a frame has no data, and so no samples")]

@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::survey::Survey, *};
 
 const HOUR: i64 = 3600 * 1000;
 /// Crockford's alphabet, from which the names of the blocks below are made.
@@ -235,7 +235,7 @@ fn several_label_sets_are_refused_with_selectors_that_part_them() {
         selected: selected.clone(),
         ..Survey::default()
     };
-    assert_eq!(sole_set(&survey), Err(Refusal::SeveralSets(selected)));
+    assert_eq!(survey.sole_set(), Err(Refusal::SeveralSets(selected)));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn one_set_is_taken_even_if_it_is_empty() {
             others: sets(&[&[("cluster", "us")]]),
             ..Survey::default()
         };
-        assert_eq!(sole_set(&survey), Ok(Labels::from_pairs(pairs.iter().copied())));
+        assert_eq!(survey.sole_set(), Ok(Labels::from_pairs(pairs.iter().copied())));
     }
 }
 
@@ -261,7 +261,7 @@ fn nothing_selected_tells_what_there_is() {
         others: survey.others.clone(),
         outside: survey.outside,
     };
-    assert_eq!(sole_set(&survey), Err(refusal));
+    assert_eq!(survey.sole_set(), Err(refusal));
 }
 
 #[test]

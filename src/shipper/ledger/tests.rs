@@ -3,6 +3,7 @@ use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
+use crate::tsdb::Meta;
 
 const A: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
 const B: &str = "01K4ABCDEFGHJKMNPQRSTVWXZ0";

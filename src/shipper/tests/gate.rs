@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     shipper::{
         Heartbeat,
+        due_block::DueBlock,
         gate::{GateResult, SETTLE_WHILE_FAILING},
-        pipeline::DueBlock,
         upload::UploadRequest,
     },
     tsdb::{Pinned, scan},

@@ -1,6 +1,6 @@
-//! What is counted in the request of each method: every field that may be there more than once, wherever it lies.
+//! What is counted in the request of each method: every field that may be repeated, wherever it is.
 //!
-//! A message that is there twice counts as one in which all fields follow one another, as a decoder reads it.
+//! A message field that occurs twice counts as one with the fields of both, as a decoder reads it.
 
 use crate::model::fields::{Holds, Known};
 

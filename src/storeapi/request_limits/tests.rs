@@ -64,23 +64,23 @@ fn too_much_of_anything_is_refused_with_the_numbers() {
     for (request, text) in [
         (
             series(1001, 0, 0, 0, 0),
-            "the request has 1001 matchers, and may have 1000",
+            "the request has 1001 matchers, and 1000 are allowed",
         ),
         (
             series(2, 600_000, 0, 0, 0),
-            "the request has 1200000 bytes of patterns and values in its matchers, and may have 1048576",
+            "the request has 1200000 bytes of patterns and values in its matchers, and 1048576 are allowed",
         ),
         (
             series(0, 0, 257, 0, 0),
-            "the request has 257 replica labels, and may have 256",
+            "the request has 257 replica labels, and 256 are allowed",
         ),
         (
             series(0, 0, 0, 1001, 0),
-            "the request has 1001 labels to shard by, and may have 1000",
+            "the request has 1001 labels to shard by, and 1000 are allowed",
         ),
         (
             series(0, 0, 0, 0, 10_001),
-            "the request has 10001 aggregates, and may have 10000",
+            "the request has 10001 aggregates, and 10000 are allowed",
         ),
     ] {
         assert!(refused(SERIES, &request).starts_with(text), "{text}");
@@ -195,7 +195,7 @@ async fn a_call_without_a_whole_message_is_told_so() {
         .await
         .unwrap_err();
     assert_eq!(long.code(), Code::ResourceExhausted);
-    assert_eq!(long.message(), "the request has 1048577 bytes, and may have 1048576");
+    assert_eq!(long.message(), "the request has 1048577 bytes, and 1048576 are allowed");
 }
 
 #[tokio::test]
@@ -215,10 +215,7 @@ async fn what_requests_hold_comes_out_of_the_account() {
     let second = request_limits.admit(SERIES, body(pieces())).await.unwrap();
     let status = request_limits.admit(SERIES, body(pieces())).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert!(
-        status.message().starts_with("there is no memory for a request of 1"),
-        "{status}"
-    );
+    assert!(status.message().starts_with("no memory for a request of 1"), "{status}");
     // Small ones go on.
     let small = request_limits.admit(SERIES, body(vec![framed(&[8, 5])])).await.unwrap();
     drop((second, small));

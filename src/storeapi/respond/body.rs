@@ -1,9 +1,9 @@
-//! The body of an answer that is encoded already: its pieces are handed over as the client takes them.
+//! The body of an answer that is already encoded: its pieces are handed out as the client takes them.
 //!
-//! **Fairness.** Between two pieces others get a turn: whoever compresses a message takes all of it at once.
+//! **Fairness.** Between two pieces other tasks get a turn: compression takes a whole message at once.
 //!
-//! **A client that reads nothing** for [`CLIENT_STALL`], or twice that at most, loses its call, and what it held is given back:
-//! it would keep memory from the calls of others. Who drops the body gives it back at once.
+//! **A client that reads nothing** for [`CLIENT_STALL`] loses its call, and its memory is
+//! released, which other calls would lack. Dropping the body releases it at once.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
@@ -37,6 +37,8 @@ pub(super) struct AnswerBody {
 struct Remaining {
     pieces: VecDeque<Bytes>,
     reservation: Reservation,
+    /// When the client last took a piece, or could first.
+    since: Instant,
 }
 
 impl AnswerBody {
@@ -45,6 +47,7 @@ impl AnswerBody {
         let remaining = Remaining {
             pieces: pieces.collect(),
             reservation,
+            since: Instant::now(),
         };
         let remaining = Arc::new(Mutex::new(Some(remaining)));
         let drop_when_stalled = tokio::spawn(drop_when_stalled(Arc::downgrade(&remaining)));
@@ -57,19 +60,21 @@ impl AnswerBody {
     }
 }
 
-/// Takes the answer from a client that does not read.
+/// Drops the answer of a client that does not read.
 async fn drop_when_stalled(remaining: Weak<Mutex<Option<Remaining>>>) {
-    let mut before = None;
+    let mut end = Instant::now() + CLIENT_STALL;
     loop {
-        sleep(CLIENT_STALL).await;
+        sleep_until(end).await;
         let Some(remaining) = remaining.upgrade() else { return };
         let mut remaining = remaining.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = remaining.as_ref().map(|remaining| remaining.pieces.len());
-        if now == before {
+        let Some(since) = remaining.as_ref().map(|remaining| remaining.since) else {
+            return;
+        };
+        if since + CLIENT_STALL <= end {
             *remaining = None;
             return;
         }
-        before = now;
+        end = since + CLIENT_STALL;
     }
 }
 
@@ -93,11 +98,12 @@ impl http_body::Body for AnswerBody {
             Some(remaining) => {
                 let piece = remaining.pieces.pop_front().unwrap_or_default();
                 remaining.reservation.release(piece.len());
+                remaining.since = Instant::now();
                 this.rested = false;
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             None => Status::aborted(format!(
-                "the client read nothing for {CLIENT_STALL:?}; the memory of its answer was given to others"
+                "the client read nothing for {CLIENT_STALL:?}; its answer was dropped to free memory for other calls"
             )),
         };
         *remaining = None;
@@ -113,8 +119,11 @@ impl http_body::Body for AnswerBody {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::poll;
     use http_body_util::BodyExt as _;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::storeapi::budget::Budget;
@@ -153,12 +162,13 @@ mod tests {
         let mut body = body(&budget);
         body.frame().await;
         // Slow is not still.
-        sleep(CLIENT_STALL).await;
+        let a_second = Duration::from_secs(1);
+        sleep(CLIENT_STALL - a_second).await;
         body.frame().await;
-        sleep(CLIENT_STALL).await;
+        sleep(CLIENT_STALL - a_second).await;
         assert_eq!(budget.used(), 3);
-        sleep(2 * CLIENT_STALL).await;
-        assert_eq!(budget.used(), 0);
+        sleep(2 * a_second).await;
+        assert_eq!(budget.used(), 0, "after that time, and not twice of it");
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
         assert_eq!(trailers["grpc-status"], "10");
         assert!(body.frame().await.is_none());

@@ -1,7 +1,7 @@
 //! The series of one answer, pulled one by one: frames are read only when the next series is wanted.
 //!
-//! Nothing here holds its thread for more than a moment: many collected series are sorted on another one, and collecting
-//! them pauses now and then for whoever else lives on this thread.
+//! Nothing here blocks its thread for more than a moment: many collected series are sorted on another one, and
+//! collecting them yields now and then to the other tasks of this thread.
 
 use std::{
     pin::Pin,
@@ -29,7 +29,7 @@ use crate::{
 
 /// Bytes that a collected series takes beyond its own.
 const OVERHEAD: usize = 256;
-/// Prometheus sends frames of 1 MiB and a chunk, unless it is told otherwise.
+/// Prometheus sends frames of 1 MiB and a chunk, unless its flag is changed.
 const USUAL_FRAME: usize = 2 << 20;
 /// So many series are sorted, and dropped, where they are.
 const FEW: usize = 1000;
@@ -60,7 +60,7 @@ pub struct Plan {
 /// An answer that ends early.
 #[derive(Debug)]
 pub enum Failed {
-    /// Series came in an order that the way they were asked for rules out.
+    /// Series arrived in an order that cannot be restored.
     OutOfOrder(OutOfOrder),
     /// Anything else.
     Status(Status),
@@ -87,7 +87,7 @@ impl From<Failed> for Status {
     }
 }
 
-/// An answer that is being given. Dropping it closes the connection to Prometheus and gives back the place in the queue.
+/// An answer in progress. Dropping it closes the connection to Prometheus and releases the permit.
 #[derive(Debug)]
 pub struct Answer {
     plan: Plan,
@@ -219,7 +219,7 @@ impl Answer {
         self.plan.metrics.answered(self.used.series, self.used.chunks);
     }
 
-    /// Hands a series out, unless there are enough.
+    /// Returns a series, unless there are enough.
     fn emit(&mut self, placed: Placed<OutSeries>) -> Option<OutSeries> {
         let Placed { series, was_collected } = placed;
         if was_collected {
@@ -285,7 +285,7 @@ impl Answer {
         let queries = 0..=self.plan.streamed.unwrap_or(0);
         if !queries.contains(&frame.query_index) {
             return Err(Failed::Status(Status::internal(format!(
-                "query Prometheus: it answers query {} of {}, which was not asked",
+                "query Prometheus: it answered query {} of a request with {}",
                 frame.query_index,
                 queries.end() + 1
             ))));
@@ -340,7 +340,7 @@ impl Answer {
             })
     }
 
-    /// Its answer was read to its end: the place is free, whatever is still done with it.
+    /// The response was read to its end: the slot is free, whatever is still done with it.
     fn leave_prometheus(&mut self) {
         if let Some((frames, permit)) = self.frames.take() {
             self.plan.metrics.frames(frames.count());
@@ -353,7 +353,7 @@ impl Answer {
         if let Some((frames, _)) = self.frames.take() {
             self.plan.metrics.frames(frames.count());
         }
-        // It is much, or it would not be sorted elsewhere; while it waits for that it is here.
+        // What is sorted on another thread is much; until that begins it is owned here.
         if let Some(sorting) = self.sorting.take() {
             discard(sorting);
         }
@@ -365,7 +365,7 @@ impl Answer {
     }
 }
 
-/// Drops much that is left of an answer, elsewhere.
+/// Drops what is left of a large answer on another thread.
 fn discard(left: impl Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn_blocking(move || drop(left));

@@ -1,7 +1,9 @@
-//! The body of a Series answer: written in bulk, at the client's speed; [`super::ahead`] reads Prometheus meanwhile.
+//! The body of a Series answer: written in large pieces, at the client's speed; [`super::read_ahead`] reads Prometheus
+//! meanwhile.
 //!
-//! Pieces have about [`PIECE`] bytes, or hold what came within a few milliseconds: one message at a time would cost a wake-up
-//! and a system call each. An error ends the answer with its status; what was sent before is a prefix, and the client knows it.
+//! Pieces have about [`PIECE`] bytes, or hold what came within a few milliseconds: one message at a time would cost a
+//! wake-up and a system call each. An error ends the answer with its status; the client knows that what it got before
+//! is incomplete.
 
 use std::{
     pin::Pin,
@@ -59,7 +61,7 @@ impl SeriesBody {
 }
 
 impl SeriesBody {
-    /// Nobody takes anything more.
+    /// The client reads nothing more.
     fn end(&mut self) {
         if let Some(ahead) = self.ahead.take() {
             // The task that reads ahead may hold the answer a moment longer.

@@ -6,7 +6,7 @@ use crate::{
     storeapi::{budget::Reservation, context::View},
 };
 
-/// What one call asks, and with what in view.
+/// What one call asks for, and the view that it has.
 #[derive(Debug)]
 pub(super) struct SeriesCall {
     pub(super) query: Query,

@@ -1,4 +1,4 @@
-//! The messages of an answer, written straight into the buffer that goes out: chunk data is copied once, labels are the
+//! Encodes the messages of an answer straight into the buffer that is sent: chunk data is copied once, labels are the
 //! bytes that Prometheus sent. Pure.
 
 use bytes::{BufMut, Bytes, BytesMut};

@@ -69,7 +69,7 @@ impl From<Exceeded> for Status {
             Exceeded::Series { limit, got } => ("series", "request-series", limit, got),
             Exceeded::Samples { limit, got } => ("samples", "request-samples", limit, got),
         };
-        // The first half is what Thanos says; others look for it.
+        // The first half is Thanos' text, which others match on.
         Status::resource_exhausted(format!(
             "failed to send {what}: limit {limit} violated (got {got}); select less, or raise --store.limits.{flag}"
         ))

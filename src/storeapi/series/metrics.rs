@@ -1,4 +1,4 @@
-//! What is counted of Series calls: Thanos' names and labels, and what we alone have.
+//! The metrics of Series calls: those of Thanos, with its names and labels, and narthex' own.
 
 use std::sync::Arc;
 
@@ -76,27 +76,27 @@ impl Metrics {
         }
         registry.register(
             "thanos_store_selects_dropped",
-            "Series calls that ran into a limit",
+            "Series calls that exceeded a limit",
             inner.dropped.clone(),
         );
         registry.register(
             "thanos_store_server_series_requested",
-            "Series in an answer, each part of a split one counted; whole answers only",
+            "Series in a complete answer; each part of a split series counts",
             inner.series.clone(),
         );
         registry.register(
             "thanos_store_server_chunks_requested",
-            "Chunks in an answer; whole answers only",
+            "Chunks in a complete answer",
             inner.chunks.clone(),
         );
         registry.register(
             "thanos_store_server_pending_series_requests",
-            "Series calls that run or wait",
+            "Series calls that are running or waiting",
             inner.pending.clone(),
         );
         registry.register(
             "prometheus_store_received_frames",
-            "Frames in an answer of Prometheus' remote read",
+            "Frames in a response of Prometheus' remote read",
             inner.frames.clone(),
         );
         Self(Arc::new(inner))
@@ -128,12 +128,12 @@ impl Metrics {
         self.0.frames.observe(frames as f64);
     }
 
-    /// A call waited so many seconds for its turn.
+    /// A call waited so many seconds for a slot.
     pub fn waited(&self, seconds: f64) {
         self.0.wait.observe(seconds);
     }
 
-    /// A call did not get its turn.
+    /// A call got no slot.
     pub fn shed(&self) {
         self.0.shed.inc();
     }
@@ -148,7 +148,7 @@ impl Metrics {
         self.0.lagged.inc();
     }
 
-    /// Series came in an order that the way they were asked for rules out.
+    /// Series arrived in an order that cannot be restored.
     pub fn disorder(&self) {
         self.0.disorder.inc();
     }
@@ -165,7 +165,7 @@ impl Inner {
     fn register_own(&self, registry: &mut Registry) {
         registry.register(
             "narthex_remote_read_wait_seconds",
-            "How long a Series call waited for its turn at Prometheus",
+            "How long a Series call waited for a remote-read slot",
             self.wait.clone(),
         );
         registry.register(
@@ -185,12 +185,12 @@ impl Inner {
         );
         registry.register(
             "narthex_series_disorder",
-            "Answers of Prometheus whose series came in no order, so that they were asked for once more, or failed",
+            "Responses of Prometheus whose series were out of order, so that they were requested again, or failed",
             self.disorder.clone(),
         );
         registry.register(
             "narthex_series_sent",
-            "Series sent to clients, each part of a split one counted",
+            "Series sent to clients; each part of a split series counts",
             self.sent_series.clone(),
         );
         registry.register(
@@ -201,7 +201,7 @@ impl Inner {
     }
 }
 
-/// Tells of the queue before Prometheus, looked at when somebody asks.
+/// Metrics of the queue before Prometheus, read at each scrape.
 #[derive(Debug)]
 struct Queue(Gate);
 
@@ -217,17 +217,17 @@ impl Collector for Queue {
         for (name, help, value) in [
             (
                 "narthex_remote_reads_waiting",
-                "Series calls that wait for their turn at Prometheus",
+                "Series calls that wait for a remote-read slot",
                 gate.waiting() as f64,
             ),
             (
                 "narthex_remote_reads_running",
-                "Remote reads under way, and for a moment those that were dropped before their end",
+                "Remote reads in progress, and for a moment those that were dropped before their end",
                 gate.in_flight() as f64,
             ),
             (
                 "narthex_oldest_remote_read_seconds",
-                "For how long the oldest remote read is under way; 0 if there is none",
+                "Age of the oldest remote read in progress; 0 if there is none",
                 oldest.as_secs_f64(),
             ),
         ] {

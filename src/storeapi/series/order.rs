@@ -1,12 +1,12 @@
-//! The order of the StoreAPI, restored in constant memory. Pure.
+//! Restores the order of the StoreAPI in constant memory. Pure.
 //!
 //! Prometheus sends series sorted by their stored labels. Adding the same external labels to all of them changes the
 //! order of two series only where one stored label set is a prefix of the other, so that a stack of at most as many
 //! series as a series has labels brings them in order. A stored series that already carries one of the labels that are
-//! set or removed moves freely; those are asked for apart ([`super::query`]), come first, are collected and sorted, and
-//! merged in. The parts of a series that Prometheus split over frames stay together: while a longer label set may still
-//! go before it, all of them are held, which [`Order::parts_bytes`] counts. A last look at each label set finds disorder:
-//! it fails the call, and is never sent.
+//! set or removed may be anywhere; those are queried separately ([`super::query`]), come first, are collected and
+//! sorted, and merged in. The parts of a series that Prometheus split over frames stay together: while a longer label
+//! set may still go before it, all of them are held, which [`Order::parts_bytes`] counts. A final check of each label
+//! set detects disorder: it fails the call, and is never sent.
 
 use std::{cmp::Ordering, collections::VecDeque};
 
@@ -21,10 +21,10 @@ pub trait Labelled {
     fn size(&self) -> usize;
 }
 
-/// Series arrived in an order that the way they were asked for rules out.
+/// Series arrived in an order that cannot be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Prometheus sent series out of order; its external labels may just have changed: ask again, and see the log if that \
+    "Prometheus sent series out of order; its external labels may just have changed: retry, and see the log if that \
      does not help"
 )]
 pub struct OutOfOrder;
@@ -96,7 +96,7 @@ impl<T: Labelled> Order<T> {
         }
     }
 
-    /// What was collected, to be sorted elsewhere ([`sort`]) and brought back.
+    /// What was collected, to be sorted on another thread ([`sort`]) and put back.
     pub fn take_collected(&mut self) -> Vec<T> {
         std::mem::take(&mut self.collected).into()
     }

@@ -1,18 +1,18 @@
-//! From a request to the question for Prometheus. Pure.
+//! From a request to the remote-read request for Prometheus. Pure.
 //!
-//! `Prometheus` answers the queries of one request one after another. A series that carries a label which will be set or
-//! removed may stand anywhere in the order, so it is asked for apart, before the rest: with C = {c1..ck} the names of those
-//! labels,
+//! Prometheus answers the queries of one request one after another. A series that carries a label which will be set or
+//! removed may be anywhere in the order, so it is queried separately, before the rest: with C = {c1..ck} the names of
+//! those labels,
 //!
 //! ```text
 //! query i   = ci != "" and matchers and cj = "" for all j < i      i = 1..k: disjoint, nearly always empty
 //! the last  = matchers and cj = "" for all j                       streamed
 //! ```
 //!
-//! `ci != ""` comes first, so that Prometheus finds the empty list of series at once. Only names that Prometheus may store
-//! have to be asked for so ([`Query::split_by`]).
+//! `ci != ""` comes first, so that Prometheus finds the empty list of series at once. Only names that Prometheus may
+//! store need a query ([`Query::split_by`]).
 //!
-//! Matchers are held once, whatever is made of them: the question is written straight as it is sent.
+//! Matchers are held once, however many queries there are: the request is encoded directly.
 
 use bytes::{BufMut as _, Bytes};
 use tonic::Status;
@@ -185,7 +185,7 @@ fn put_number(out: &mut Vec<u8>, tag: u8, number: u64) {
     }
 }
 
-/// Appends what stands before a text or a message.
+/// Appends the tag and length of a text or a message.
 fn put_head(out: &mut Vec<u8>, tag: u8, length: usize) {
     out.put_u8(tag);
     put_uvarint(out, length as u64);

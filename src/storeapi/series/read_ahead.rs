@@ -1,13 +1,13 @@
-//! An answer on its way to a client that may be slow: Prometheus is read at its own speed, whatever the client does.
+//! Delivers an answer to a client that may be slow, and reads Prometheus at its own speed meanwhile.
 //!
-//! While the client keeps up, its own polls read Prometheus and nothing is held but a piece. Once it lags, a task reads ahead
-//! ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus waits, and the time in
-//! which it does is summed up: beyond the call's patience the answer ends with Aborted, so that an open remote read never keeps
-//! Prometheus from sealing blocks for long. A client that takes nothing at all for [`CLIENT_STALL`] loses its answer, too, which
-//! gives back what is held for it.
+//! While the client keeps up, its own polls read Prometheus and nothing is held but a piece. Once it lags, a task reads
+//! ahead ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus
+//! waits, and that time is added up: beyond the call's patience the answer ends with Aborted, so that an open remote
+//! read never keeps Prometheus from sealing blocks for long. A client that reads nothing at all for [`CLIENT_STALL`]
+//! loses its answer, too, which releases what is held for it.
 //!
-//! Pieces come out in the order in which they were made: those in memory first, then those of the file, then new ones.
-//! Dropping the answer drops the request to Prometheus, the memory and the file at once.
+//! Pieces are delivered in the order in which they were made: those in memory first, then those of the file, then new
+//! ones. Dropping the answer drops the request to Prometheus, the memory and the file at once.
 
 pub mod memory;
 pub(super) mod reader;
@@ -46,7 +46,7 @@ const LINGER: Duration = Duration::from_millis(3);
 /// An answer that is made anew.
 pub type Retry = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;
 
-/// How an answer is given.
+/// How an answer is delivered.
 pub struct Delivery {
     /// Series in one message.
     pub batch: usize,
@@ -58,7 +58,7 @@ pub struct Delivery {
     pub metrics: Metrics,
     /// Whose call it is.
     pub caller: Caller,
-    /// Asks once more, in another way, when the series come in no order; as long as nothing was given.
+    /// Sends the request again, with another strategy, when series come out of order and nothing was delivered yet.
     pub retry: Box<dyn FnMut() -> Option<Retry> + Send>,
 }
 
@@ -87,11 +87,11 @@ struct Core {
     queued: usize,
     /// Pieces that come after those of the queue are in a file, or on the way to it or from it.
     is_spilled: bool,
-    /// A piece was cut: it is given, or on its way to the client.
+    /// A piece was taken from `out`: it is delivered, or on its way to the client.
     begun: bool,
     /// Series that were made and not counted as sent yet.
     series: u64,
-    /// What is left to be told at the end.
+    /// The status to end with.
     end: Option<Status>,
     /// The client waits for a piece.
     client: Option<Waker>,
@@ -102,7 +102,7 @@ struct Core {
     waited: Duration,
 }
 
-/// What the client gets.
+/// What is delivered to the client.
 pub(super) enum Delivered {
     Piece(Bytes),
     End(Status),
@@ -267,7 +267,7 @@ impl Core {
         Poll::Ready(())
     }
 
-    /// The answer fails, unless it can still be asked for in another way.
+    /// The answer fails, unless it can still be requested with another strategy.
     fn fail(&mut self, failed: Failed) {
         if let Failed::OutOfOrder(_) = failed {
             let retry = (self.delivery.retry)();
@@ -310,7 +310,7 @@ impl Core {
         !matches!(self.source, Source::Ended)
     }
 
-    /// Prometheus waits from now on, if it has anything to say.
+    /// Prometheus waits from now on, if it has more to send.
     fn start_waiting(&mut self) {
         if self.is_open() {
             self.waiting_since.get_or_insert_with(Instant::now);

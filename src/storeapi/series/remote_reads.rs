@@ -1,10 +1,11 @@
-//! In which way Prometheus is asked for the series of a call, and what is done when they come in no order.
+//! How Prometheus is asked for the series of a call, and what is done when they come out of order.
 //!
-//! Series that carry a label which is set or removed may stand anywhere in the order ([`super::query`]). Which of these labels
-//! are stored at all is learned with each heartbeat ([`StoredNames`]): only those are asked for apart, mostly none. What was learned
-//! may be old; then the last look at the order finds it, and the question is put once more, with all names apart, as long as
-//! nothing was given to the client. A server whose series come in no order even then, again and again while its labels stay the same,
-//! is remembered: all of its answer is collected and sorted from then on, within the memory that there is.
+//! Series that carry a label which is set or removed may be anywhere in the order ([`super::query`]). Which of these
+//! labels are stored at all is looked up with each heartbeat ([`StoredNames`]): only those are queried separately,
+//! mostly none. That may be out of date; then the check of the order finds it, and the request is sent again, with all
+//! names queried separately, as long as nothing was sent to the client. A server whose series are out of order even
+//! then, again and again while its labels stay the same, is remembered: its answers are collected and sorted from then
+//! on, within the memory that there is.
 //!
 //! [`StoredNames`]: crate::prometheus::stored_names::StoredNames
 
@@ -41,22 +42,22 @@ use crate::{
     },
 };
 
-/// Prometheus' flag that says how many remote reads it answers at once.
+/// Prometheus' flag for the number of remote reads at once.
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 /// External labels that have just changed bring disorder, too, for as long as a heartbeat takes: what comes after this time
 /// has another cause.
 const JUST_CHANGED: Duration = Duration::from_secs(60);
 
-/// How the question is put.
+/// How Prometheus is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
-    /// Series with one of these labels apart, the others streamed.
+    /// Series with one of these labels are queried separately, the others streamed.
     Apart(Vec<String>),
-    /// All at once, to be collected and sorted.
+    /// All with one query, to be collected and sorted.
     Collected,
 }
 
-/// Whether the series of a Prometheus come in no order, however it is asked.
+/// Remembers whether a Prometheus returns series out of order, whatever the strategy.
 #[derive(Debug)]
 pub(super) struct UnsortedServer {
     state: Mutex<Option<State>>,
@@ -77,14 +78,14 @@ impl UnsortedServer {
         let shown = Gauge::default();
         registry.register(
             "narthex_prometheus_disorderly",
-            "1 if the series of Prometheus come in no order, so that all of each answer is sorted in memory",
+            "1 if Prometheus returns series out of order, so that every answer is sorted in memory",
             shown.clone(),
         );
         let state = Mutex::default();
         Self { state, shown }
     }
 
-    /// Whether it is remembered of this one.
+    /// Whether it is remembered for this one.
     fn is_known(&self, view: &View) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state
@@ -92,7 +93,7 @@ impl UnsortedServer {
             .is_some_and(|state| state.remembered && state.of.0 == view.labels && state.of.1 == view.version)
     }
 
-    /// Series came in no order though all was asked apart that could cause it.
+    /// Series came out of order although all names that could cause it were queried separately.
     fn record(&self, view: &View) {
         let of = (view.labels.clone(), view.version.clone());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +104,9 @@ impl UnsortedServer {
                     state.remembered = true;
                     self.shown.set(1);
                     tracing::warn!(
-                        "the series of Prometheus' remote read come in no order, as from a proxy that merges several servers: from now on all of each answer is sorted in memory (at most --store.memory-limit), until its labels or its version change"
+                        "Prometheus' remote read returns series out of order, as a proxy that merges several servers \
+                         does: from now on every answer is collected and sorted in memory (at most \
+                         --store.memory-limit), until the external labels or the version change"
                     );
                 }
             }
@@ -154,7 +157,7 @@ impl RemoteReads {
         &self.inner.metrics
     }
 
-    /// Asks for the first time.
+    /// Sends the request for the first time.
     pub(super) async fn ask(&self, call: &SeriesCall) -> Result<(Answer, Strategy), Status> {
         if call.query.skip_chunks {
             let mut plan = self.plan(call, None);
@@ -165,7 +168,7 @@ impl RemoteReads {
         Ok((self.read(call, &strategy).await?, strategy))
     }
 
-    /// Asks once more, in another way each time.
+    /// Sends the request again, with another strategy each time.
     pub(super) fn retry(
         &self,
         call: Arc<SeriesCall>,
@@ -228,7 +231,7 @@ impl RemoteReads {
         }
     }
 
-    /// Puts the question; gives the number of results if it is not that of the queries.
+    /// Sends the request; returns the number of results if it is not that of the queries.
     async fn request_once(
         &self,
         call: &SeriesCall,
@@ -244,7 +247,7 @@ impl RemoteReads {
             }
             remote_read::Answer::Samples(samples) => samples,
         };
-        // It has said everything.
+        // The response is complete.
         permit.finish();
         let (results, answer) = self.sampled(call, samples, reservation).await?;
         Ok(if results == names.len() + 1 {
@@ -271,7 +274,7 @@ impl RemoteReads {
         read.map_err(|error| errors::read_status(&error))
     }
 
-    /// An answer of samples, made where it holds nobody up, and how many results it had.
+    /// An answer made of samples, on the pool, and how many results there were.
     async fn sampled(
         &self,
         call: &SeriesCall,
@@ -306,7 +309,7 @@ impl RemoteReads {
         }
     }
 
-    /// Waits for leave to ask Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
+    /// Waits for a permit to read from Prometheus: until the caller's deadline, which ends the call, or for as long as calls without
     /// one may wait.
     async fn acquire_permit(&self, caller: &Caller) -> Result<Permit, Status> {
         let inner = &self.inner;
@@ -320,7 +323,7 @@ impl RemoteReads {
                 .map(String::as_str),
         );
         inner.gate.set_slots(limit);
-        caller.set_stage("waiting for a turn at Prometheus");
+        caller.set_stage("waiting for a slot at Prometheus");
         let patience = inner.context.patience(caller);
         let since = Instant::now();
         let permit = inner
@@ -340,7 +343,7 @@ fn unexpected(results: usize) -> Status {
     Status::unknown(format!("unexpected result size {results}"))
 }
 
-/// Whether this is a Prometheus that answers all queries of one request. Each that tells what it is built from does, also
+/// Whether this is a Prometheus that answers all queries of one request. Each that reports its build does, also
 /// when that holds no version, as in one built by hand; `0` stands for a server that has no such page.
 fn is_prometheus(version: &str) -> bool {
     version != "0"

@@ -1,6 +1,6 @@
-//! Answers of servers that cannot stream chunks: their samples are cut into chunks here. Pure.
+//! Converts the samples of servers that cannot stream chunks into chunks. Pure.
 //!
-//! A chunk has at most 120 samples. Native histograms are kept, where Thanos loses them.
+//! A chunk has at most 120 samples. Native histograms are kept, which Thanos drops.
 
 use tonic::Status;
 
@@ -23,7 +23,7 @@ use crate::{
     storeapi::budget::Reservation,
 };
 
-/// Decompresses an answer, makes what is sent of it and sorts that; says how many results there were, too. It takes its time.
+/// Decompresses a response, converts and sorts it; also returns how many results there were. It may take long.
 /// `read` is the memory that the answer takes until then.
 ///
 /// # Errors

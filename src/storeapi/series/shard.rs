@@ -6,7 +6,7 @@ use twox_hash::XxHash64;
 
 use crate::{pb::thanos::ShardInfo, prometheus::remote_read::wire::LabelBytes};
 
-/// Stands behind each name and behind each value.
+/// Follows each name and each value.
 const SEPARATOR: u8 = 0xff;
 
 /// A shard of a query.

@@ -1,7 +1,7 @@
 //! Series without chunks: their labels only, from `/api/v1/series`.
 //!
-//! Prometheus gives them in no order, so they are collected and sorted, within the budget of all calls. Other than in
-//! Thanos the shard is respected, replica labels go also where they are stored, and no label set comes twice.
+//! Prometheus returns them in no order, so they are collected and sorted, within the budget of all calls. Unlike in
+//! Thanos the shard is respected, replica labels are removed also where they are stored, and no label set comes twice.
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 

@@ -5,16 +5,18 @@
 //!
 //! - every byte of the index and of the segments is part of something known, and that is sound by its checksum or, where
 //!   there is none, by its only possible value: one changed byte anywhere is found, and so is any cut;
-//! - the labels of the series and the times of their chunks are in order;
+//! - the series are in the order of their labels;
 //! - the chunks that the index refers to are those that the segments hold: for each segment their number and the sum of a
 //!   mix of their places agree, which two different sets of places do only once in 2^64;
-//! - all chunks are of a kind that is known, and lie in the block's time range;
+//! - all chunks are of a kind that is known;
 //! - `meta.json` counts as many series, chunks and samples as there are.
+//!
+//! What is no damage, since Prometheus reads it, and still stops Thanos' compactor, is found as well: [`Facts::issues`].
 //!
 //! What it does not prove: that samples can be decoded (a checksum says that they are what Prometheus wrote).
 //!
 //! Memory per file that is being read: a buffer of 256 KiB, which grows only to a series that is larger (16 MiB at most,
-//! and its labels once more), and 16 bytes for each segment. Nothing is written and nothing kept, so that a crash leaves
+//! and its labels once more), 16 bytes for each segment, and some KiB for each kind of issue. Nothing is written and nothing kept, so that a crash leaves
 //! nothing behind; the calls end soon after [`Options::stop`] is set.
 
 use std::{
@@ -27,13 +29,16 @@ use self::stream::{Stream, apart};
 use super::{Broken, Reason, missing_segment, segment_name};
 use crate::{
     chunk::Encoding,
-    tsdb::{Block, Meta, PinError, Pinned},
+    tsdb::{Block, BlockMeta, PinError, Pinned},
 };
 
 mod index;
+mod issues;
 mod local;
 mod segment;
 mod stream;
+
+pub use issues::{IndexIssue, IssueKind};
 
 /// How long the table of contents is at the end of an index (bytes).
 pub const TOC: u64 = super::index::TOC;
@@ -57,6 +62,8 @@ pub struct Facts {
     pub times: Option<(i64, i64)>,
     /// How many chunks there are of each encoding, by its byte.
     pub encodings: BTreeMap<u8, u64>,
+    /// What Prometheus reads and Thanos' compactor may stop at, one for each kind.
+    pub issues: Vec<IndexIssue>,
 }
 
 /// What a file of a block is, byte for byte.
@@ -122,6 +129,14 @@ pub struct IndexFacts {
     times: Option<(i64, i64)>,
     /// By the segments' numbers.
     references: Vec<References>,
+    issues: issues::Issues,
+}
+
+impl IndexFacts {
+    /// Whether there is a series to be named by [`name_series`].
+    pub fn has_issues(&self) -> bool {
+        !self.issues.is_empty()
+    }
 }
 
 /// What a chunk segment holds; see [`agree`].
@@ -169,7 +184,8 @@ pub fn blocks(
     local::blocks(blocks, options, &done);
 }
 
-/// Checks an index of `len` bytes, of which `toc` are the last [`TOC`], in one pass over `bytes`.
+/// Checks an index of `len` bytes, of which `toc` are the last [`TOC`], in one pass over `bytes`. `range` is the time range
+/// of the block (ms since 1970), its end exclusive.
 ///
 /// # Errors
 /// Those of `bytes`, [`io::ErrorKind::UnexpectedEof`] if it ends before `len` bytes, and
@@ -177,10 +193,34 @@ pub fn blocks(
 pub fn index(
     len: u64,
     toc: &[u8],
+    range: (i64, i64),
     bytes: impl Read,
     options: &Options<'_>,
 ) -> io::Result<Result<(IndexFacts, Digest), Broken>> {
-    apart(index::walk(len, toc, Stream::new(bytes, len, options), |_| Ok(())))
+    apart(index::walk(len, toc, range, Stream::new(bytes, len, options), |_| {
+        Ok(())
+    }))
+}
+
+/// Names the series with issues by their labels: those are at the beginning of the index, so that it is read once more from
+/// its beginning, not to its end. Without it an issue tells its series by its place alone.
+///
+/// # Errors
+/// As for [`index`](index()).
+pub fn name_series(
+    facts: &mut IndexFacts,
+    len: u64,
+    toc: &[u8],
+    bytes: impl Read,
+    options: &Options<'_>,
+) -> io::Result<Result<(), Broken>> {
+    // What is read a second time is no progress.
+    let options = Options {
+        read: &AtomicU64::new(0),
+        sha256: false,
+        ..options.clone()
+    };
+    apart(issues::name(facts, len, toc, bytes, &options))
 }
 
 /// Checks the segment `rel_path` of `len` bytes in one pass over `bytes`.
@@ -200,7 +240,7 @@ pub fn segment(
 ///
 /// A chunk that no series refers to, or that two do, harms nobody, and Prometheus makes none; from what the passes kept
 /// it cannot be told from a chunk that is missing, and counts as that here. [`blocks`] looks closer.
-pub fn agree(meta: &Meta, index: &IndexFacts, segments: &[SegmentFacts]) -> Result<Facts, Broken> {
+pub fn agree(meta: &BlockMeta, index: &IndexFacts, segments: &[SegmentFacts]) -> Result<Facts, Broken> {
     if let Some(number) = differing(index, segments)?.first() {
         let (said, held) = (index.references_to(*number).count, segments[*number].references.count);
         let name = segment_name(*number);
@@ -213,7 +253,6 @@ pub fn agree(meta: &Meta, index: &IndexFacts, segments: &[SegmentFacts]) -> Resu
         ));
     }
     let facts = facts(index, segments, meta.resolution() > 0)?;
-    in_range(meta, &facts)?;
     statistics(meta, &facts)?;
     Ok(facts)
 }
@@ -258,24 +297,11 @@ fn facts(index: &IndexFacts, segments: &[SegmentFacts], downsampled: bool) -> Re
         },
         times: index.times,
         encodings,
+        issues: index.issues.list(),
     })
 }
 
-fn in_range(meta: &Meta, facts: &Facts) -> Result<(), Broken> {
-    let (start, end) = (meta.min_time, meta.max_time);
-    match facts.times {
-        Some((first, last)) if first < start || last >= end => Err(Broken::new(
-            Reason::Times,
-            format_args!(
-                "the index has chunks from {first} to {last} (ms), and by meta.json the block goes from {start} to \
-                 before {end}"
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn statistics(meta: &Meta, facts: &Facts) -> Result<(), Broken> {
+fn statistics(meta: &BlockMeta, facts: &Facts) -> Result<(), Broken> {
     let samples = (meta.num_samples, facts.samples, "samples");
     let counts = [
         (meta.num_series, facts.series, "series"),

@@ -50,7 +50,7 @@ fn lists_blocks_by_time_and_leaves_all_else_alone() {
     let scan = scan(data).unwrap();
     assert_eq!(names(&scan), [B, A, C]);
     assert_eq!(scan.corrupt, []);
-    assert_eq!(scan.blocks[1].dir, data.join(A));
+    assert_eq!(*scan.blocks[1].dir, *data.join(A));
 }
 
 #[test]
@@ -93,6 +93,60 @@ fn a_huge_file_is_not_read() {
 }
 
 #[test]
+fn what_is_wrong_is_told_in_few_words_however_long_the_file_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "é".repeat(1 << 20);
+    let text = format!(r#"{{"ulid":"{A}","version":1,"thanos":{{"labels":{{"{name}":1}}}}}}"#);
+    put(dir.path(), A, &text);
+    let scan = scan(dir.path()).unwrap();
+    let detail = only_detail(&scan);
+    assert!(
+        detail.starts_with("meta.json cannot be used: thanos.labels.éé"),
+        "{detail}"
+    );
+    assert!(detail.len() <= 503 && detail.ends_with("é..."), "{}", detail.len());
+}
+
+#[test]
+fn equal_labels_of_many_blocks_take_the_memory_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let labelled = |id: &str| {
+        let more = r#","thanos":{"labels":{"cluster":"eu-1"}}}"#;
+        meta(id, 1).replace('}', more)
+    };
+    put(dir.path(), A, &labelled(A));
+    put(dir.path(), B, &labelled(B));
+    let mut scanner = Scanner::default();
+    scanner.scan(dir.path()).unwrap();
+    // One that comes later.
+    put(dir.path(), C, &labelled(C));
+    let scan = scanner.scan(dir.path()).unwrap();
+    let first = |block: &Block| std::ptr::from_ref(block.meta.thanos_labels.as_ref().unwrap().iter().next().unwrap());
+    let places: HashSet<_> = scan.blocks.iter().map(first).collect();
+    assert_eq!((scan.blocks.len(), places.len()), (3, 1));
+}
+
+#[test]
+fn a_meta_json_that_is_read_once_more_is_the_one_of_now() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), A, &meta(A, 1));
+    let block = scan(dir.path()).unwrap().blocks.remove(0);
+    assert_eq!(*read_meta(&block).unwrap(), *block.meta);
+    put(dir.path(), A, &meta(A, 2));
+    assert_eq!(read_meta(&block).unwrap().min_time, 2);
+    put(dir.path(), A, &meta(B, 1));
+    assert!(matches!(
+        read_meta(&block),
+        Err(PinError::Broken {
+            reason: Reason::Meta,
+            ..
+        })
+    ));
+    fs_err::remove_dir_all(&block.dir).unwrap();
+    assert!(matches!(read_meta(&block), Err(PinError::Vanished)));
+}
+
+#[test]
 fn an_unreadable_block_harms_no_other_and_an_unreadable_directory_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), B, &meta(B, 1));
@@ -116,10 +170,10 @@ fn what_is_unchanged_is_not_read_again() {
     put(dir.path(), A, &meta(A, 1));
     put(dir.path(), B, "{");
     let mut scanner = Scanner::default();
-    let document = |scan: &Scan| std::sync::Arc::as_ptr(&scan.blocks[0].meta.document);
+    let read = |scan: &Scan| Arc::as_ptr(&scan.blocks[0].meta);
     let first = scanner.scan(dir.path()).unwrap();
     let second = scanner.scan(dir.path()).unwrap();
-    assert_eq!(document(&first), document(&second));
+    assert_eq!(read(&first), read(&second));
     assert_eq!(first.corrupt, second.corrupt);
 
     // As Prometheus replaces it: same size, other file.

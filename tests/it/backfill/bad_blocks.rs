@@ -10,6 +10,7 @@ use super::scene::{backfill, blocks_of, copy, edit_meta, flip, is_all_there, res
 use crate::rig::{
     BucketView,
     blocks::{self, Spec},
+    one_shot::narthex,
     prometheus::sealed,
     tools::temp_dir,
 };
@@ -28,6 +29,118 @@ fn a_directory_without_blocks_and_no_directory_are_errors() {
         assert!(ran.stderr.contains(said), "{ran:?}");
         assert!(ran.stderr.contains(path.to_str().unwrap()), "{ran:?}");
     }
+}
+
+/// The blocks of `testdata/index_issues`, each with a part of the reason why it is refused.
+const INDEX_ISSUES: [(&str, &str); 9] = [
+    (
+        "overlapping_chunks",
+        "2 chunks in 1 series overlapping another chunk (Thanos' compactor stops at it); first: series {__name__=\"owls\", \
+         forest=\"f1\"} at byte 80 of the index, chunk 2 from 1767227400000 to 1767230940000 (ms) after chunk 1 from \
+         1767225600000 to 1767229140000 (ms)",
+    ),
+    (
+        "doubled_chunks",
+        "1 chunk in 1 series with the times of the chunk before",
+    ),
+    ("unsorted_chunks", "1 chunk out of order in 1 series"),
+    (
+        "unsorted_labels",
+        "1 series with label names that are not sorted (Thanos' compactor stops at it); first: series {__name__=\"owls\", \
+         forest=\"f1\", zone=\"z\", branch=\"b\"}",
+    ),
+    (
+        "doubled_labels",
+        "1 series with the same label name twice (Thanos' compactor stops at it); first: series {__name__=\"owls\", \
+         forest=\"f1\", forest=\"f9\"}",
+    ),
+    (
+        "chunks_outside",
+        "2 chunks in 1 series partly outside of the block's time range",
+    ),
+    (
+        "chunks_at_the_end",
+        "2 chunks in 2 series with a sample at the end of the block's time range",
+    ),
+    ("no_chunks", "1 series without chunks"),
+    ("no_labels", "1 series without labels"),
+];
+
+#[tokio::test]
+async fn blocks_at_which_a_compactor_stops_are_refused_with_what_is_wrong_unless_that_is_wanted() {
+    let (dir, store) = (blocks_of(0), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let blocks = INDEX_ISSUES.map(|(name, said)| {
+        let source = format!("{}/testdata/index_issues/{name}", env!("CARGO_MANIFEST_DIR"));
+        let [id] = &sealed(source.as_ref())[..] else {
+            panic!("{source}")
+        };
+        copy(&Path::new(&source).join(id), dir.path());
+        (id.clone(), said)
+    });
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert_eq!(report["totals"]["refused"], 9, "{report:#}");
+    for (id, said) in &blocks {
+        let why = row(&report, id)["why"].as_str().unwrap();
+        assert!(why.contains(said), "{why:?} does not say {said:?}");
+        for help in ["promtool tsdb dump-openmetrics", "--allow-index-issues"] {
+            assert!(why.contains(help), "{why}");
+        }
+    }
+    assert!(fs::read_dir(store.path()).unwrap().next().is_none(), "nothing is sent");
+    // As they are, and told all the same; reading them back finds nothing that was not known.
+    let flags = ["--allow-index-issues", "--verify=full"];
+    let report = backfill(dir.path(), &bucket, &flags).ended(0).json();
+    assert_eq!(
+        (&report["totals"]["sent"], &report["totals"]["proven"]),
+        (&json!(9), &json!(9))
+    );
+    for (id, said) in &blocks {
+        let why = row(&report, id)["why"].as_str().unwrap();
+        assert!(why.contains(said), "{why:?} does not say {said:?}");
+    }
+    is_all_there(&bucket, dir.path()).await;
+    // The bucket's own check names them, too.
+    let verify = |more: &[&str]| {
+        let config = format!("--objstore.config={}", bucket.config());
+        narthex(&[&["bucket", "verify", "--output=json", &config], more].concat())
+    };
+    verify(&[]).ended(0);
+    let found = verify(&["--full"]).ended(3).json();
+    let issues = found["issues"].as_array().unwrap();
+    assert_eq!(issues.len(), 10, "one for each kind in a block: {found:#}");
+    for (id, said) in &blocks {
+        let of_block = issues.iter().filter(|issue| issue["block"] == **id);
+        let details: Vec<&str> = of_block
+            .inspect(|issue| assert_eq!(issue["kind"], "index", "{issue}"))
+            .map(|issue| issue["detail"].as_str().unwrap())
+            .collect();
+        assert!(
+            details.iter().any(|detail| detail.contains(said)),
+            "{details:?} do not say {said:?}"
+        );
+    }
+}
+
+#[test]
+fn upload_blocks_refuses_them_as_well() {
+    let store = temp_dir("bucket");
+    let path = concat!(
+        "--path=",
+        env!("CARGO_MANIFEST_DIR"),
+        "/testdata/index_issues/overlapping_chunks"
+    );
+    let config = format!("--objstore.config={}", BucketView::dir(store.path()).config());
+    let ran = narthex(&[
+        "tools",
+        "bucket",
+        "upload-blocks",
+        path,
+        "--label=cluster=\"eu\"",
+        &config,
+    ])
+    .ended(3);
+    assert!(ran.stdout.contains("narthex backfill --allow-index-issues"), "{ran:?}");
 }
 
 /// Damages the middle one of three blocks, and expects it to be refused with `said`, and the others to be sent.
@@ -104,7 +217,7 @@ fn wrong_statistics_and_times_are_refused() {
             meta["minTime"] = (meta["minTime"].as_i64().unwrap() + 60_000).into()
         });
     };
-    refused(later, "by meta.json the block goes from");
+    refused(later, "outside of the block's time range");
 }
 
 #[test]
@@ -182,5 +295,5 @@ fn what_overlaps_the_bucket_is_refused() {
     );
     // Of other labels there is nothing to overlap with.
     let us = super::scene::words(dir.path(), &bucket.config(), &["--label=cluster=us"]);
-    crate::rig::one_shot::narthex(&us).ended(0);
+    narthex(&us).ended(0);
 }

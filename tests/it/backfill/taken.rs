@@ -224,7 +224,7 @@ async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
     let report = ran.json();
     assert_eq!(report["outcome"], "failed", "{report:#}");
     let said = report["failures"][0].as_str().unwrap();
-    assert!(said.contains("could not be looked at anew"), "{said}");
+    assert!(said.contains("could not be checked afterwards"), "{said}");
 }
 
 #[tokio::test]
@@ -312,6 +312,19 @@ async fn a_meta_that_the_store_refuses_is_named_and_stops_nothing() {
     let why = row(&report, &ids[0])["why"].as_str().unwrap();
     assert!(why.contains("AccessDenied") && why.contains("not overwritten"), "{why}");
     assert_eq!(row(&report, &ids[1])["result"], "there", "{report:#}");
+}
+
+#[test]
+fn the_meta_of_a_block_is_read_once_in_each_step() {
+    let (dir, server) = (blocks_of(1), S3Server::start());
+    let bucket = server.bucket("requests");
+    let key = format!("{}/meta.json", sealed(dir.path())[0]);
+    let reads = || server.count(|seen| seen.method == "GET" && seen.key.ends_with(&key));
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    let before = reads();
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    // What the bucket holds, what stands under the name of the block, and the proof at the end.
+    assert_eq!(reads() - before, 3);
 }
 
 #[test]

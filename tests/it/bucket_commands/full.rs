@@ -147,7 +147,7 @@ async fn a_signal_cuts_it() {
     wait_until(PATIENCE, "the beginning of the work", async || {
         process
             .log()
-            .contains("looking at the blocks of the bucket")
+            .contains("checking the blocks of the bucket")
             .then_some(())
     })
     .await;
@@ -156,6 +156,6 @@ async fn a_signal_cuts_it() {
     assert!(
         process
             .log()
-            .contains("0 blocks, 0 objects, 0 B: no issues; not all was looked at\n")
+            .contains("0 blocks, 0 objects, 0 B: no issues; not all blocks were checked\n")
     );
 }

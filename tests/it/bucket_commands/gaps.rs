@@ -25,7 +25,7 @@ fn missing_and_partial_slots_are_told() {
         "cluster=a: 2026-01-01T00:00:00Z to 2026-01-01T12:00:00Z, 3 of 6 slots of 2h found\n\
          \x20 partial           2026-01-01T02:00:00Z .. 2026-01-01T04:00:00Z, 1 slot of 2h, 1h0m0s of it missing\n\
          \x20 missing           2026-01-01T04:00:00Z .. 2026-01-01T08:00:00Z, 2 slots of 2h\n\
-         01KDVC00000000000000000005: has no meta.json, its upload was given up?\n\
+         01KDVC00000000000000000005: has no meta.json: its upload seems to be abandoned\n\
          {young}: has no meta.json yet, its upload may be running\n"
     );
     assert_eq!((text.code, text.stdout), (Some(3), want));
@@ -98,6 +98,47 @@ fn label_sets_are_told_apart() {
 }
 
 #[test]
+fn the_last_block_is_the_end_unless_more_is_asked_for() {
+    let bucket = Bucket::new();
+    bucket.plain(1, T, T + 2 * H);
+    bucket.plain(2, T + 4 * H, T + 6 * H);
+    bucket.block(&meta(3, (T, T + 4 * H), json!({"cluster": "b"})));
+    let run = bucket.run(&["gaps"]);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (
+            Some(3),
+            "cluster=a: 2026-01-01T00:00:00Z to 2026-01-01T06:00:00Z, 2 of 3 slots of 2h found\n\
+             \x20 missing           2026-01-01T02:00:00Z .. 2026-01-01T04:00:00Z, 1 slot of 2h\n\
+             cluster=b: 2026-01-01T00:00:00Z to 2026-01-01T04:00:00Z, 2 of 2 slots of 2h found\n"
+        )
+    );
+    // Nothing is missing of a set that ended long ago.
+    let one = bucket.run(&["gaps", "-l", "cluster=b"]);
+    assert_eq!(one.code, Some(0), "{one:?}");
+    for more in ["--until=now", "--max-time=0s", "--until=2026-01-01T08:00:00Z"] {
+        let run = bucket.run(&["gaps", "-l", "cluster=b", more, "-o", "json"]);
+        let set = run.json()["label_sets"][0].clone();
+        assert_eq!(
+            (run.code, &set["runs"][0]["state"], &set["runs"][0]["from"]),
+            (Some(3), &json!("missing"), &json!(T + 4 * H)),
+            "{more}: {set}"
+        );
+    }
+    // Less can be asked for, too; a set that begins later is not looked at then.
+    bucket.block(&meta(4, (T + 8 * H, T + 10 * H), json!({"cluster": "c"})));
+    let run = bucket.run(&["gaps", "--until=2026-01-01T02:00:00Z"]);
+    assert_eq!(
+        (run.code, run.stdout.as_str()),
+        (
+            Some(0),
+            "cluster=a: 2026-01-01T00:00:00Z to 2026-01-01T02:00:00Z, 1 of 1 slot of 2h found\n\
+             cluster=b: 2026-01-01T00:00:00Z to 2026-01-01T02:00:00Z, 1 of 1 slot of 2h found\n"
+        )
+    );
+}
+
+#[test]
 fn what_is_not_sealed_yet_is_no_gap() {
     let bucket = Bucket::new();
     let now = std::time::SystemTime::now()
@@ -106,7 +147,7 @@ fn what_is_not_sealed_yet_is_no_gap() {
     let slot = i64::try_from(now.as_millis()).unwrap() / (2 * H);
     bucket.plain(1, (slot - 3) * 2 * H, (slot - 2) * 2 * H);
     // The slot after it ended 2 h ago or so, or 4 h if the clock has just gone on; the present one is open.
-    let run = bucket.run(&["gaps", "--seal-delay=10h", "-o", "json"]);
+    let run = bucket.run(&["gaps", "--until=now", "--seal-delay=10h", "-o", "json"]);
     let set = run.json()["label_sets"][0].clone();
     assert_eq!(
         (run.code, &set["found"], &set["missing"]),
@@ -114,7 +155,7 @@ fn what_is_not_sealed_yet_is_no_gap() {
         "{set}"
     );
     assert_eq!(set["runs"][0]["state"], "not_sealed_yet");
-    let run = bucket.run(&["gaps", "--seal-delay=0s", "-o", "json"]);
+    let run = bucket.run(&["gaps", "--until=now", "--seal-delay=0s", "-o", "json"]);
     let set = run.json()["label_sets"][0].clone();
     assert_eq!(
         (run.code, &set["runs"][0]["state"]),

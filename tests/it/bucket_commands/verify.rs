@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{Bucket, H, T, meta, name, run_on};
+use super::stage::{Bucket, H, T, meta, name, real, run_on};
 use crate::rig::{Fault, Rule, S3Server, one_shot::Ran};
 
 /// A block, and what is said of it.
@@ -95,9 +95,9 @@ fn objects_that_are_not_as_they_should_be_are_issues() {
         "01KDVC00000000000000000001  missing   chunks/000001 is missing; put it back",
         "01KDVC00000000000000000002  size      index has 511 bytes, and meta.json says 512; put it back",
         "01KDVC00000000000000000003  extra     chunks/000002 (9 bytes) does not belong to the block",
-        "01KDVC00000000000000000004  meta      meta.json is of no use: it is cut off",
+        "01KDVC00000000000000000004  meta      meta.json cannot be used: it is cut off",
         "01KDVC00000000000000000005  missing   chunks/000002 is missing; put it back",
-        "01KDVC00000000000000000006  partial   2 objects and no meta.json: an upload that was given up;",
+        "01KDVC00000000000000000006  partial   2 objects and no meta.json: an abandoned upload;",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line}\n{text}");
     }
@@ -158,7 +158,7 @@ fn overlaps_are_issues_unless_they_heal() {
     let overlaps: Vec<&str> = run.stdout.lines().filter(|line| line.contains("  overlap  ")).collect();
     assert_eq!(overlaps.len(), 2, "{run:?}");
     let want = "01KDVC00000000000000000001  overlap   has times in common with 01KDVC00000000000000000006: \
-                2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z, labels cluster=a, resolution 0s; a compactor stops at that";
+                2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z, labels cluster=a, resolution 0s; the compactor halts on this";
     assert!(overlaps[0].starts_with(want), "{run:?}");
     assert!(
         run.stdout
@@ -184,8 +184,12 @@ async fn a_meta_that_the_store_refuses_ends_no_command() {
             .put(&format!("{}/meta.json", name(n)), meta.to_string().into_bytes())
             .await;
     }
-    for code in ["AccessDenied", "InvalidRequest"] {
-        let status = if code == "AccessDenied" { 403 } else { 400 };
+    for (status, code, help) in [
+        (403, "AccessDenied", "s3:GetObject"),
+        (400, "InvalidRequest", ""),
+        (403, "InvalidObjectState", "restore it from the archive"),
+        (400, "KMS.DisabledException", "KMS key"),
+    ] {
         let refused = format!("{}/meta.json*", name(2));
         server.fault(Rule::on("GET", &refused, Fault::Answer(status, code)));
         for (args, others) in [
@@ -197,10 +201,41 @@ async fn a_meta_that_the_store_refuses_ends_no_command() {
             let run = run_on(&bucket.config(), args);
             assert_eq!(run.code, Some(3), "{args:?} {run:?}");
             let said = format!("{}{}", run.stdout, run.stderr);
-            assert!(said.contains(&name(2)) && said.contains(code), "{args:?} {run:?}");
+            for part in [&name(2), code, help] {
+                assert!(said.contains(part), "{part:?}: {args:?} {run:?}");
+            }
+            assert!(
+                code == "AccessDenied" || !said.contains("s3:GetObject"),
+                "{args:?} {run:?}"
+            );
             let told = |n| run.stdout.contains(&name(n));
             assert!(!others || told(1) && told(3), "{args:?} {run:?}");
         }
+        server.heal();
+    }
+}
+
+#[tokio::test]
+async fn an_archived_object_of_a_block_is_an_issue_of_that_block() {
+    let server = S3Server::start();
+    let bucket = server.bucket("archived");
+    let (id, objects) = real();
+    for (key, body) in objects {
+        bucket.put(&key, body).await;
+    }
+    run_on(&bucket.config(), &["verify", "--full"]).assert(0, &["1 block, ", "no issues"]);
+    for object in ["chunks/000001", "index"] {
+        let key = format!("{id}/{object}*");
+        server.fault(Rule::on("GET", &key, Fault::Answer(403, "InvalidObjectState")));
+        run_on(&bucket.config(), &["verify"]).assert(0, &["no issues"]);
+        run_on(&bucket.config(), &["verify", "--full"]).assert(
+            3,
+            &[
+                &format!("{id}  unreadable  cannot read "),
+                object,
+                "restore it from the archive",
+            ],
+        );
         server.heal();
     }
 }

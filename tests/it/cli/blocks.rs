@@ -48,11 +48,12 @@ fn without_flags_a_backfill_takes_all_blocks_and_has_no_limit() {
         (Path::new("./data"), HashFunc::Sha256)
     );
     assert!(source.labels().is_empty() && source.prometheus_url.is_none());
-    assert_eq!(source.http_client().unwrap(), "");
-    assert_eq!((source.min_time, source.max_time), (YEAR_0, END_OF_9999));
+    assert_eq!(source.client.yaml().unwrap(), "");
+    assert_eq!((source.times.min_time, source.times.max_time), (YEAR_0, END_OF_9999));
     assert!(source.upload_compacted && !source.accept_label_change && !source.allow_overlaps);
+    assert!(!source.allow_index_issues);
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (4, 0));
-    assert_eq!((flags.verify, flags.output), (Proof::Checksums, Output::Text));
+    assert_eq!((flags.verify, flags.result.output), (Proof::Checksums, Output::Text));
     assert!(!flags.dry_run);
     assert_eq!(flags.objstore.content(&|_| None).unwrap(), "");
     assert_eq!(flags.common.log_level, LogLevel::Info);
@@ -88,40 +89,44 @@ fn without_flags_upload_blocks_has_the_defaults_of_thanos() {
 fn without_flags_the_bucket_is_looked_at_whole() {
     let all = |selection: &Selection| {
         assert!(selection.selector.is_empty());
-        assert_eq!((selection.min_time, selection.max_time), (YEAR_0, END_OF_9999));
+        assert_eq!(
+            (selection.times.min_time, selection.times.max_time),
+            (YEAR_0, END_OF_9999)
+        );
     };
     let (minutes, hours) = (
         |n: u64| Duration::from_secs(60 * n),
         |n: u64| Duration::from_secs(3600 * n),
     );
     let flags = ls(&[]);
-    all(&flags.selection);
+    all(&flags.blocks.selection);
     assert_eq!(
-        (flags.output, flags.timeout, flags.exclude_delete),
+        (flags.output, flags.limit.timeout, flags.exclude_delete),
         (LsOutput::Ids, minutes(5), false)
     );
     let flags = inspect(&[]);
-    all(&flags.selection);
-    assert_eq!((flags.output, flags.timeout), (InspectOutput::Table, minutes(5)));
+    all(&flags.blocks.selection);
+    assert_eq!((flags.output, flags.limit.timeout), (InspectOutput::Table, minutes(5)));
     assert!(flags.sort_by.is_empty());
     let flags = verify(&[]);
-    all(&flags.selection);
-    assert_eq!((flags.full, flags.output), (false, Output::Text));
+    all(&flags.blocks.selection);
+    assert_eq!((flags.full, flags.result.output), (false, Output::Text));
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (4, 0));
     let flags = gaps(&[]);
-    all(&flags.selection);
+    all(&flags.blocks.selection);
     assert_eq!(
         (flags.slot, flags.tolerance, flags.seal_delay),
         (hours(2), minutes(5), hours(3))
     );
-    assert_eq!(flags.output, Output::Text);
+    assert_eq!(flags.until, None);
+    assert_eq!(flags.result.output, Output::Text);
     let flags = restore(&[]);
-    all(&flags.selection);
+    all(&flags.blocks.selection);
     assert_eq!(
         (flags.to.as_path(), flags.skip_downsampled, flags.dry_run),
         (Path::new("/r"), false, false)
     );
-    assert_eq!((flags.output, flags.transfer.concurrency), (Output::Text, 4));
+    assert_eq!((flags.result.output, flags.transfer.concurrency), (Output::Text, 4));
 }
 
 #[test]
@@ -166,9 +171,14 @@ fn selectors_are_taken_in_every_form() {
         &["--selector={cluster='eu',}"],
         &["--selector", "{cluster=`eu`}"],
     ] {
-        assert_eq!(ls(words).selection.selector, std::slice::from_ref(&want), "{words:?}");
+        assert_eq!(
+            ls(words).blocks.selection.selector,
+            std::slice::from_ref(&want),
+            "{words:?}"
+        );
     }
     let selectors = restore(&["-l", "a=b", "--selector={c!=\"d\", e=~\"x|y\"}"])
+        .blocks
         .selection
         .selector;
     assert_eq!(selectors.len(), 2);
@@ -181,8 +191,8 @@ fn short_flags_take_values() {
     assert_eq!(ls(&["-owide"]).output, LsOutput::Wide);
     assert_eq!(ls(&["-o", "json"]).output, LsOutput::Json);
     assert_eq!(inspect(&["-o", "tsv", "-la=b"]).output, InspectOutput::Tsv);
-    assert_eq!(gaps(&["-ojson"]).output, Output::Json);
-    assert_eq!(backfill(&["-o", "json"]).output, Output::Json);
+    assert_eq!(gaps(&["-ojson"]).result.output, Output::Json);
+    assert_eq!(backfill(&["-o", "json"]).result.output, Output::Json);
 }
 
 #[test]
@@ -193,6 +203,7 @@ fn what_is_said_with_flags_is_understood() {
         "--prometheus.http-client=bearer_token: x",
         "--accept-label-change",
         "--allow-overlaps",
+        "--allow-index-issues",
         "--min-time=-30d",
         "--max-time=2999-01-01T00:00:00Z",
         "--hash-func=",
@@ -202,18 +213,27 @@ fn what_is_said_with_flags_is_understood() {
     ]);
     let source = &flags.source;
     assert_eq!(source.prometheus_url.as_ref().unwrap().path(), "/x");
-    assert_eq!(source.http_client().unwrap(), "bearer_token: x");
-    assert!(source.accept_label_change && source.allow_overlaps && flags.verify == Proof::Full);
-    assert_eq!(source.min_time, TimeOrDuration::FromNow(-30 * 86_400_000));
-    assert_eq!(source.max_time, TimeOrDuration::At(32_472_144_000_000));
+    assert_eq!(source.client.yaml().unwrap(), "bearer_token: x");
+    assert!(
+        source.allow_index_issues && source.accept_label_change && source.allow_overlaps && flags.verify == Proof::Full
+    );
+    assert_eq!(source.times.min_time, TimeOrDuration::FromNow(-30 * 86_400_000));
+    assert_eq!(source.times.max_time, TimeOrDuration::At(32_472_144_000_000));
     assert_eq!(source.hash_func, HashFunc::Off);
     assert_eq!((flags.transfer.concurrency, flags.transfer.max_rate), (1024, 1_572_864));
     let flags = inspect(&["--sort-by=#SERIES", "--sort-by", "UNTIL-DOWN", "--timeout=0"]);
     assert_eq!(flags.sort_by, [InspectColumn::Series, InspectColumn::UntilDown]);
-    assert!(flags.timeout.is_zero());
+    assert!(flags.limit.timeout.is_zero());
     let flags = gaps(&["--slot=1d", "--tolerance=0", "--seal-delay=90m"]);
     let seconds = [flags.slot, flags.tolerance, flags.seal_delay].map(|time| time.as_secs());
     assert_eq!(seconds, [86_400, 0, 5400]);
+    for (word, until) in [
+        ("--until=now", TimeOrDuration::FromNow(0)),
+        ("--until=-1d", TimeOrDuration::FromNow(-86_400_000)),
+        ("--until=1970-01-01T00:00:01Z", TimeOrDuration::At(1000)),
+    ] {
+        assert_eq!(gaps(&[word]).until, Some(until), "{word}");
+    }
     assert!(ls(&["--exclude-delete"]).exclude_delete && verify(&["--full"]).full);
     assert!(restore(&["--skip-downsampled"]).skip_downsampled && restore(&["--dry-run"]).dry_run);
 }
@@ -357,6 +377,8 @@ fn bad_values_of_what_looks_at_a_bucket_show_the_usage_and_exit_2() {
         ),
         ("bucket gaps", "--slot=2", "--slot"),
         ("bucket gaps", "--slot=1y", "--slot"),
+        ("bucket gaps", "--until=", "--until"),
+        ("bucket gaps", "--until=last", "--until"),
         ("bucket gaps", "--tolerance=", "--tolerance"),
         ("bucket gaps", "--seal-delay=x", "--seal-delay"),
         ("restore", "--max-time=2026-01-01", "--max-time"),
@@ -421,6 +443,10 @@ fn flags_that_cannot_go_together_are_told() {
             &["restore", "--to=/r", "--min-time=1h", "--max-time=-1h"],
             "--min-time is after --max-time",
         ),
+        (
+            &["bucket", "gaps", "--min-time=-1h", "--until=-2h"],
+            "--until is not after --min-time",
+        ),
         (&["bucket", "gaps", "--slot=0"], "--slot must be at least 1s"),
         (&["bucket", "gaps", "--slot=-2h"], "--slot must be at least 1s"),
         (&["bucket", "gaps", "--slot=2ms"], "--slot must be at least 1s"),
@@ -463,4 +489,5 @@ fn flags_that_cannot_go_together_are_told() {
     backfill(&["--accept-label-change", "--label=a=b"]);
     backfill(&["--prometheus.http-client=", "--prometheus.http-client-file="]);
     gaps(&["--slot=1s"]);
+    gaps(&["--until=now", "--max-time=-1d"]);
 }

@@ -44,6 +44,7 @@ const TABLE: [(&[&str], &[&str]); 27] = [
         &[
             "--no-accept-label-change",
             "--no-allow-overlaps",
+            "--no-allow-index-issues",
             "--no-upload-compacted",
             "--no-dry-run",
             "--no-enable-auto-gomemlimit",

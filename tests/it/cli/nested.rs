@@ -29,7 +29,7 @@ fn commands_are_reached_to_any_depth_and_flags_may_stand_anywhere() {
             panic!("{words:?}")
         };
         assert_eq!(flags.output, LsOutput::Wide, "{words:?}");
-        assert_eq!(flags.objstore.config.as_str(), "x", "{words:?}");
+        assert_eq!(flags.blocks.objstore.content(&|_| None).unwrap(), "x", "{words:?}");
     }
     let words = [
         "tools",
@@ -234,7 +234,7 @@ fn the_long_help_tells_what_is_guaranteed() {
         "--storage.tsdb.retention.time longer than the age of the data",
         "(ULID.tmp-for-creation)",
         "Where Thanos' verify ends with 0 although it found something, this ends with 3.",
-        "4 cut by a signal; run it again to go on",
+        "4 interrupted by a signal; run it again to continue",
     ] {
         assert!(long.contains(part), "{part}");
     }

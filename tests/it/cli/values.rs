@@ -37,7 +37,7 @@ fn without_flags_every_default_is_that_of_thanos() {
     assert_eq!(flags.prometheus.ready_timeout, minutes(10));
     assert_eq!(flags.prometheus.get_config_interval, Duration::from_secs(30));
     assert_eq!(flags.prometheus.get_config_timeout, Duration::from_secs(30));
-    assert_eq!(flags.prometheus.http_client().unwrap(), "");
+    assert_eq!(flags.prometheus.client.yaml().unwrap(), "");
     assert!(flags.prometheus.labels().is_empty());
     assert_eq!(flags.tsdb.path, Path::new("./data"));
     assert_eq!(flags.objstore.content(&|_| None).unwrap(), "");
@@ -212,10 +212,13 @@ fn the_operators_command_lines_run() {
     );
     let local = sidecar(&[
         "sidecar",
-        "--grpc-address=127.0.0.1:10901",
+        "--grpc-address=[127.0.0.1]:10901",
         "--http-address=127.0.0.1:10902",
+        "--prometheus.url=http://[127.0.0.1]:9090/",
     ]);
+    assert_eq!(local.grpc.address.to_socket(), "127.0.0.1:10901");
     assert_eq!(local.http.address.to_socket(), "127.0.0.1:10902");
+    assert_eq!(local.prometheus.url.as_str(), "http://127.0.0.1:9090/");
 }
 
 #[test]
@@ -376,5 +379,5 @@ fn yaml_comes_from_the_flag_or_its_file() {
         .to_string();
     assert!(unset.contains("environment variable NOPE"), "{unset}");
     let client = sidecar(&["sidecar", "--prometheus.http-client=bearer_token: $(NOPE)"]).prometheus;
-    assert_eq!(client.http_client().unwrap(), "bearer_token: $(NOPE)");
+    assert_eq!(client.client.yaml().unwrap(), "bearer_token: $(NOPE)");
 }

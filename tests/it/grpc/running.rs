@@ -35,6 +35,7 @@ async fn running_calls_are_shown_until_they_end() {
         registry: Default::default(),
         connections: narthex::ops::connections::Metrics::register(&mut Default::default()),
         running: Some(rig.running.clone()),
+        shipping: String::new(),
     };
     let server = http::bind("127.0.0.1:0", "--http-address").await.unwrap();
     let url = format!("http://{}/debug/calls", server.local_address());
@@ -45,7 +46,7 @@ async fn running_calls_are_shown_until_they_end() {
         assert_eq!(status, 200);
         String::from_utf8(page.to_vec()).unwrap()
     };
-    assert_eq!(page().await, "0 gRPC calls run; the oldest first, times in seconds\n");
+    assert_eq!(page().await, "0 running gRPC calls, oldest first, times in seconds\n");
 
     let stream = TcpStream::connect(rig.address).await.unwrap();
     let peer = stream.local_addr().unwrap();
@@ -62,7 +63,7 @@ async fn running_calls_are_shown_until_they_end() {
         there.then_some(lines)
     };
     let lines = wait_until(SOON, "both calls are on their way", both).await;
-    assert!(lines[0].starts_with("2 gRPC calls run"), "{lines:?}");
+    assert!(lines[0].starts_with("2 running gRPC calls"), "{lines:?}");
     for part in [
         "method=thanos.Metadata/MetricMetadata ".to_owned(),
         format!(" peer={peer} "),

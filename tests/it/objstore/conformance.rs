@@ -33,7 +33,7 @@ pub(super) async fn conforms(bucket: Arc<dyn Bucket>) {
 
 async fn starts_empty(bucket: &dyn Bucket) {
     assert_eq!(bucket.list("b").await.unwrap(), []);
-    assert_eq!(bucket.list_top("").await.unwrap(), Vec::<String>::new());
+    assert_eq!(bucket.list_top("", |_| true).await.unwrap(), Vec::<String>::new());
     let error = bucket.get("b/missing", ALL).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
     assert!(
@@ -81,13 +81,16 @@ async fn lists_the_top(bucket: &dyn Bucket) {
         bucket.put_bytes(key, Bytes::from_static(b"x")).await.unwrap();
     }
     assert_eq!(
-        bucket.list_top("").await.unwrap(),
+        bucket.list_top("", |_| true).await.unwrap(),
         ["b", "l", "lx", "t", "t-x", "t.y", "t0"]
     );
-    assert_eq!(bucket.list_top("lx").await.unwrap(), ["t", "t-x", "t.y", "t0"]);
-    assert_eq!(bucket.list_top("t").await.unwrap(), ["t-x", "t.y", "t0"]);
-    assert_eq!(bucket.list_top("t.").await.unwrap(), ["t.y", "t0"]);
-    assert_eq!(bucket.list_top("zz").await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        bucket.list_top("lx", |_| true).await.unwrap(),
+        ["t", "t-x", "t.y", "t0"]
+    );
+    assert_eq!(bucket.list_top("t", |_| true).await.unwrap(), ["t-x", "t.y", "t0"]);
+    assert_eq!(bucket.list_top("t.", |_| true).await.unwrap(), ["t.y", "t0"]);
+    assert_eq!(bucket.list_top("zz", |_| true).await.unwrap(), Vec::<String>::new());
 }
 
 async fn sends_large_files(bucket: &dyn Bucket) {
@@ -256,7 +259,7 @@ async fn listings_of_many_objects_come_in_pages() {
         let listed = bucket.list("x").await.unwrap().into_iter().map(|object| object.key);
         assert!(listed.eq(keys.iter().map(|key| format!("x/{key}"))), "{version}");
         let bucket = open(&(s3_yaml(&host, "thanos", &[&more]) + "prefix: p/x\n"), limits()).await;
-        let dirs = bucket.list_top("m0010").await.unwrap();
+        let dirs = bucket.list_top("m0010", |_| true).await.unwrap();
         assert_eq!(dirs.len(), 1089, "{version}");
         assert_eq!((&*dirs[0], &*dirs[1088]), ("m0011", "m1099"), "{version}");
     }
@@ -269,7 +272,7 @@ async fn a_missing_bucket_is_told_from_an_empty_one() {
     // (This server makes a bucket on the first put.)
     for error in [
         bucket.list("b").await.unwrap_err(),
-        bucket.list_top("").await.unwrap_err(),
+        bucket.list_top("", |_| true).await.unwrap_err(),
     ] {
         assert_eq!(error.kind, ErrorKind::NoBucket, "{error}");
     }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use narthex::objstore::{Bucket, Comparison, Error, ErrorKind, Limits, Pace, Proof, Source};
+use narthex::objstore::{Bucket, Comparison, Error, ErrorKind, Limits, Proof, RateLimit, Source};
 use tokio::runtime::Handle;
 
 use super::{content, limits, open, s3, s3_yaml, unlinked};
@@ -159,20 +159,28 @@ async fn all_that_moves_is_counted() {
         directory,
         s3_yaml(&host, "thanos", &["part_size: 5242880", "send_content_md5: true"]),
     ] {
-        for pace in [Pace::default(), Pace::at_most(1 << 30)] {
+        for rate_limit in [RateLimit::default(), RateLimit::at_most(1 << 30)] {
             let limits = Limits {
-                pace: pace.clone(),
+                rate_limit: rate_limit.clone(),
                 ..limits()
             };
             let bucket = open(&yaml, limits).await;
             let source = unlinked(&content(6_000_000));
             bucket.put_file("x", &source).await.unwrap();
             bucket.put_bytes("y", Bytes::from_static(b"12345")).await.unwrap();
-            assert_eq!((pace.sent(), pace.received()), (6_000_005, 0), "{yaml}");
+            assert_eq!((rate_limit.sent(), rate_limit.received()), (6_000_005, 0), "{yaml}");
             all(&*bucket, "x", 1_000_000).await.unwrap();
-            assert_eq!((pace.sent(), pace.received()), (6_000_005, 5_000_000), "{yaml}");
+            assert_eq!(
+                (rate_limit.sent(), rate_limit.received()),
+                (6_000_005, 5_000_000),
+                "{yaml}"
+            );
             bucket.compare("x", &source).await.unwrap();
-            assert_eq!((pace.sent(), pace.received()), (6_000_005, 11_000_000), "{yaml}");
+            assert_eq!(
+                (rate_limit.sent(), rate_limit.received()),
+                (6_000_005, 11_000_000),
+                "{yaml}"
+            );
         }
     }
 }

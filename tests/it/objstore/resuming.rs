@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use narthex::objstore::{Comparison, Error, ErrorKind, Limits, Pace, Proof};
+use narthex::objstore::{Comparison, Error, ErrorKind, Limits, Proof, RateLimit};
 
 use super::{
     limits, open, s3_yaml,
@@ -241,14 +241,14 @@ async fn waiting_for_the_pace_is_no_stall() {
     .await;
     // Each step waits for half a second.
     let limits = Limits {
-        pace: Pace::at_most(2048),
+        rate_limit: RateLimit::at_most(2048),
         ..impatient()
     };
     let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits.clone()).await;
     bucket.put_file("x", &unlinked(&[b'x'; 3000])).await.unwrap();
     assert_eq!(read(&server, limits.clone(), 0).await.unwrap().len(), 3000);
     assert_eq!(server.seen().len(), 2);
-    assert_eq!((limits.pace.sent(), limits.pace.received()), (3000, 3000));
+    assert_eq!((limits.rate_limit.sent(), limits.rate_limit.received()), (3000, 3000));
 }
 
 #[tokio::test]

@@ -71,6 +71,34 @@ async fn keeps_the_prefix_and_the_credentials_of_the_url() {
 }
 
 #[tokio::test]
+async fn refused_credentials_are_blamed_on_where_they_come_from() {
+    let fake = Fake::start(|_| Answer::Http(401, b"Unauthorized".to_vec()));
+    let with: url::Url = format!("http://user:hunter2@{}", fake.address).parse().unwrap();
+    for (url, part) in [
+        (
+            &with,
+            "it refuses the credentials of --prometheus.url, which come before those of --prometheus.http-client",
+        ),
+        (
+            &fake.url(),
+            "it wants other credentials; check --prometheus.http-client",
+        ),
+    ] {
+        super::tls::both_fail(url, "bearer_token: other", part).await;
+    }
+    let proxy = Fake::start(|_| Answer::Http(407, Vec::new()));
+    let keys = format!("proxy_url: {}", proxy.url());
+    super::tls::both_fail(&with, &keys, "the proxy wants other credentials; check proxy_url").await;
+}
+
+#[test]
+fn a_fragment_in_the_url_is_warned_of_and_a_query_is_sent() {
+    let warnings = |url: &str| Client::warnings(&url.parse().unwrap(), &HttpClientConfig::default());
+    assert!(matches!(&warnings("http://localhost:9090/#x")[..], [one] if one.contains("fragment")));
+    assert!(warnings("http://localhost:9090/?x=%23").is_empty());
+}
+
+#[tokio::test]
 async fn does_without_what_other_servers_do_not_have() {
     let fake = Fake::start(|_| Answer::Http(404, Vec::new()));
     assert_eq!(plain(&fake).flags().await.unwrap(), None);
@@ -105,16 +133,19 @@ async fn tells_the_kinds_of_failure_apart() {
         let bytes = bytes.to_vec();
         move |_: &str| Answer::Raw(bytes.clone())
     };
-    let unreachable = |kind: &ErrorKind| matches!(kind, ErrorKind::Unreachable(_));
-    for bytes in [
-        &b""[..],
-        b"hunter2\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Le",
-        b"\x16\x03\x01\x00hunter2",
+    for (bytes, is_http) in [
+        (&b""[..], true),
+        (b"hunter2\r\n\r\n", false),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", true),
+        (b"\x16\x03\x01\x00hunter2", false),
     ] {
         fake.answer(raw(bytes));
         for error in failures(&plain(&fake)).await {
-            assert!(unreachable(&error.kind), "{error}");
+            let right = match is_http {
+                true => matches!(error.kind, ErrorKind::Unreachable(_)),
+                false => matches!(error.kind, ErrorKind::NotHttp(_)),
+            };
+            assert!(right && !error.to_string().contains("hunter2"), "{error}");
         }
     }
     for body in [

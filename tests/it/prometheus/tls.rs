@@ -14,8 +14,10 @@ use rustls::{
 
 use super::{
     client::{client, well},
-    fake::Fake,
+    fake::{Answer, Fake},
 };
+use url::Url;
+
 use crate::trust::version_1;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -71,12 +73,40 @@ async fn fails(client: &Client, part: &str) {
     assert!(error.to_string().contains(part), "{error}");
 }
 
+/// Both ways to ask, by GET and for remote read, fail with this text.
+pub(super) async fn both_fail(url: &Url, keys: &str, part: &str) {
+    let client = client(url, keys, LONG);
+    let error = client.build_version().await.unwrap_err().to_string();
+    assert!(error.contains(part), "{error}");
+    let read = client.remote_read(&[], Some(LONG), &mut |_| true).await;
+    let error = read.map(drop).unwrap_err().to_string();
+    assert!(error.contains(part), "{error}");
+}
+
 fn tls(keys: &str) -> String {
     format!("tls_config: {{{keys}}}")
 }
 
 fn ca_file(path: &Path) -> String {
     format!("ca_file: {}", path.display())
+}
+
+#[tokio::test]
+async fn http_to_a_server_that_uses_tls_is_told_in_plain_words() {
+    let (certificate, key) = Ca::new().sign("127.0.0.1");
+    let secure = server(certificate.der().clone(), &key, None);
+    let mut url = secure.url();
+    url.set_scheme("http").unwrap();
+    both_fail(&url, "", "if it uses TLS, write https:// in --prometheus.url").await;
+    // Servers in Go, as Prometheus itself, and nginx answer in plain text.
+    for text in [
+        "Client sent an HTTP request to an HTTPS server.\n",
+        "<html><center>The plain HTTP request was sent to HTTPS port</center></html>",
+    ] {
+        let answer = format!("HTTP/1.0 400 Bad Request\r\n\r\n{text}");
+        let go = Fake::start(move |_| Answer::Raw(answer.clone().into_bytes()));
+        both_fail(&go.url(), "", "write https:// instead of http:// in --prometheus.url").await;
+    }
 }
 
 #[tokio::test]
@@ -205,6 +235,12 @@ async fn shows_its_own_certificate() {
         "{error}"
     );
     fs_err::remove_file(&cert_file).unwrap();
+    let shown = format!("{:#}", anyhow::Error::from(start()));
+    assert_eq!(
+        shown.matches("No such file").count(),
+        1,
+        "each cause is named once: {shown}"
+    );
     let error = start();
     assert!(
         matches!(
@@ -232,7 +268,7 @@ async fn a_certificate_that_cannot_be_read_spoils_neither_the_file_nor_version_1
     let config = HttpClientConfig::parse(&tls(&ca_file(&file))).unwrap();
     let error = Client::new(&fake.url(), &config, LONG).unwrap_err().to_string();
     assert!(
-        error.contains("tls_config.ca_file") && error.contains("no certificate"),
+        error.contains("tls_config.ca_file") && error.contains("no readable certificate"),
         "{error}"
     );
 

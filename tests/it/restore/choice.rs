@@ -177,10 +177,10 @@ async fn what_is_no_block_is_passed_over_and_told() {
         3,
         &[
             odd,
-            "passed over",
+            "leaving out a block",
             "unreadable=1",
             "partial=1",
-            "1 blocks were passed over",
+            "1 blocks were left out",
         ],
     );
     assert_eq!(scene.entries(), [id]);

@@ -137,7 +137,7 @@ async fn too_little_space_is_told_before_anything_is_fetched() {
     let Some(under) = with_mounts(&script) else { return };
     scene
         .restore_under(&under, &[])
-        .assert(1, &["are to come to", "its file system has 8.0 KiB free"]);
+        .assert(1, &["are to be written to", "its file system has 8.0 KiB free"]);
 }
 
 /// What lies in a directory that was copied out of the mount.
@@ -173,7 +173,7 @@ async fn a_disk_that_fills_up_stops_it_and_more_space_lets_it_go_on() {
     assert_eq!(ran.stdout, "1\n0\n", "{ran:?}");
     ran.assert(
         0,
-        &["No space left on device", "free some space", "run this again to go on"],
+        &["No space left on device", "free some space", "run it again to continue"],
     );
     let before = finished(&first);
     assert!(before.len() < 3, "{before:?}");

@@ -89,7 +89,7 @@ async fn a_signal_cuts_it_and_the_next_run_goes_on() {
     let status = process.stop(patience).await;
     assert_eq!(status.code(), Some(4), "{}", process.log());
     assert!(
-        process.log().contains("run the same command again to go on"),
+        process.log().contains("run the same command again to continue"),
         "{}",
         process.log()
     );

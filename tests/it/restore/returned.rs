@@ -121,6 +121,44 @@ async fn blocks_without_recorded_hashes_come_back() {
     }
 }
 
+/// Blocks of `testdata/index_issues`: Prometheus up to 2.2 wrote chunks that are outside of the block's range, up to 2.8
+/// label names that are not sorted, and reads both, as it reads chunks that overlap.
+#[tokio::test]
+async fn blocks_that_only_a_compactor_refuses_are_restored_as_they_are_with_a_warning() {
+    let scene = Scene::local();
+    let mut ids = Vec::new();
+    let blocks = [
+        ("chunks_at_the_end", "end of the block's time range"),
+        ("chunks_outside", "partly outside of the block's time range"),
+        ("overlapping_chunks", "overlapping another chunk"),
+        ("unsorted_chunks", "out of order"),
+        ("unsorted_labels", "that are not sorted"),
+    ];
+    for (name, _) in blocks {
+        let source = format!("{}/testdata/index_issues/{name}", env!("CARGO_MANIFEST_DIR"));
+        let source = Path::new(&source);
+        let id = crate::rig::prometheus::sealed(source).remove(0);
+        ids.push(scene.ship_block(&source.join(id), EU, Listed::Hashed, |_| {}).await);
+    }
+    let said = blocks.map(|(_, said)| said);
+    let ran = scene.restore(&[]);
+    ran.assert(0, &said);
+    ran.assert(0, &["level=warn", "restored      5 blocks"]);
+    for id in &ids {
+        scene.assert_same(id).await;
+    }
+    scene.restore(&[]).assert(0, &["there already 5 blocks"]);
+    let prometheus = opened(&Tools::oldest(), &scene.to(), &["--storage.tsdb.retention.time=100y"]).await;
+    ids.sort();
+    assert_eq!(prometheus.blocks(), ids, "{}", prometheus.log());
+    let range = format!("query=count(owls)&start={START}&end={}&step=60", START + 5 * SLOT);
+    let counted = answer(&prometheus, &format!("query_range?{range}")).await;
+    assert!(
+        counted["result"].as_array().is_some_and(|result| !result.is_empty()),
+        "{counted}"
+    );
+}
+
 #[tokio::test]
 async fn a_dry_run_tells_and_writes_nothing() {
     let scene = Scene::local();

@@ -53,7 +53,7 @@ async fn trouble_with_one_object_leaves_the_other_blocks_alone() {
             "failed        1 blocks",
             "deleted meanwhile",
             "the bucket failed for 1 blocks",
-            "run this again to go on",
+            "run it again to continue",
         ],
     );
     scene.assert_same(&ids[0]).await;
@@ -92,6 +92,26 @@ async fn a_bucket_that_lets_nobody_in_stops_it_at_once() {
         .restore(&[])
         .assert(1, &["0 of 3 blocks are restored", "InvalidAccessKeyId", "not done"]);
     assert!(scene.entries().iter().all(|name| !ids.contains(name)));
+}
+
+#[tokio::test]
+async fn an_archived_block_is_named_and_the_other_blocks_are_restored() {
+    let (server, scene, ids) = three().await;
+    let chunks = format!("{}/chunks/*", ids[1]);
+    server.fault(Rule::on("GET", &chunks, Fault::Answer(403, "InvalidObjectState")));
+    let said = [
+        "restored      2 blocks",
+        "refused       1 blocks",
+        ids[1].as_str(),
+        "restore it from the archive",
+    ];
+    scene.restore(&[]).assert(3, &said);
+    scene.assert_same(&ids[0]).await;
+    scene.assert_same(&ids[2]).await;
+    assert!(!scene.entries().contains(&ids[1]));
+    server.heal();
+    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+    scene.assert_same(&ids[1]).await;
 }
 
 #[tokio::test]

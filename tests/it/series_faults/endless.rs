@@ -58,7 +58,7 @@ async fn wait_until_still(scene: &Scene, fake: &Fake) -> u64 {
 
 #[tokio::test]
 async fn an_endless_answer_takes_no_memory_and_ends_with_its_client() {
-    // The client of a busy machine lags: what is read ahead for it is not what is looked at here.
+    // On a busy machine this client may lag, and what is read ahead for it is not what is measured.
     let scene = patient(10).await;
     scene.fake.answer("endless", |_| endless());
     let mut stream = scene.client().await.start("endless").await.unwrap();

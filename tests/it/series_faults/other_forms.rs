@@ -222,7 +222,7 @@ async fn samples_that_cannot_be_read_are_an_error() {
             "huge",
             // A length of nearly 4 GiB.
             http(200, "application/x-protobuf", b"\xf0\xff\xff\xff\x0f"),
-            "there is no memory",
+            "no memory now",
         ),
         (
             "no message",

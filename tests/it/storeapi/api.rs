@@ -142,7 +142,7 @@ async fn a_question_may_be_long_but_not_too_long() {
     assert!(asked(&fake).contains(&long));
     let error = names(&scene, &long.repeat(2)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
-    assert!(error.message().contains("use shorter matchers"), "{error}");
+    assert!(error.message().contains("use fewer or shorter matchers"), "{error}");
 }
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn a_refusal_has_its_code_and_the_words_of_prometheus() {
         (
             text(200, refused),
             Code::Internal,
-            r#"says that it failed (these "words")"#,
+            r#"reports an error (these "words")"#,
         ),
         (text(200, "<html>"), Code::Internal, "not JSON"),
         (
@@ -280,7 +280,7 @@ async fn a_refusal_has_its_code_and_the_words_of_prometheus() {
             "not understood",
         ),
         (text(200, r#"{"status":"success","data":[1]"#), Code::Internal, "not"),
-        (Answer::Raw(Vec::new()), Code::Internal, "no connection"),
+        (Answer::Raw(Vec::new()), Code::Internal, "cannot connect"),
         (
             Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"status\":\"success\",\"data\":[".to_vec()),
             Code::Internal,

@@ -168,7 +168,7 @@ async fn beyond_the_memory_of_all_calls_it_is_said_what_to_do() {
         assert_eq!(error.code(), Code::ResourceExhausted, "{service}: {error}");
         let told = error.message();
         assert!(
-            told.contains("--store.memory-limit") && told.contains("ask for less"),
+            told.contains("--store.memory-limit") && told.contains("select less"),
             "{service}: {told}"
         );
         assert_eq!(tight.context.budget.used(), 0, "{service}");

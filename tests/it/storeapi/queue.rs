@@ -70,7 +70,10 @@ async fn a_call_that_waits_for_its_turn_ends_at_its_time_and_says_so() {
     let hasty = scene.but(|context| context.timeout = Duration::from_millis(50)).await;
     let error = targets(&hasty).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
-    assert!(error.message().contains("one of 8 questions of this kind"), "{error}");
+    assert!(
+        error.message().contains("one of the 8 requests of this kind"),
+        "{error}"
+    );
     assert_eq!(scene.questions("others"), (0.0, 8.0, 1.0));
     drop(calls);
 }

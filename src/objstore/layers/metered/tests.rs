@@ -49,7 +49,7 @@ impl Bucket for Empty {
         Ok(Vec::new())
     }
 
-    async fn list_top(&self, _: &str) -> Result<Vec<String>, Error> {
+    async fn list_top(&self, _: &str, _: NameFilter) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
@@ -120,7 +120,7 @@ async fn what_is_done_is_counted() {
     metered.put_bytes("k", Bytes::from_static(b"12345")).await.unwrap();
     metered.get("k", 10).await.unwrap();
     metered.list("k").await.unwrap();
-    metered.list_top("k").await.unwrap();
+    metered.list_top("k", |_| true).await.unwrap();
     faulty.on(Op::Get, "none", .., Fault::Fail(ErrorKind::NotFound));
     faulty.on(Op::Upload, "local", .., Fault::Fail(ErrorKind::Local));
     faulty.on(Op::Upload, "hang", .., Fault::Hang);

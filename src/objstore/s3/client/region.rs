@@ -25,8 +25,8 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use tokio::sync::Mutex;
 
 use super::{
+    error_body,
     site::{Host, Site},
-    told,
 };
 
 /// What stores without regions, and Amazon's oldest buckets, mean by none.
@@ -202,12 +202,12 @@ impl Inner {
             Err(error) => error,
         };
         let answer = error.raw_response()?;
-        if let Some(region) = told::region(answer) {
+        if let Some(region) = error_body::region(answer) {
             return Some(region);
         }
         // Forbidden, or not offered: the fall-back is right for most, and the others will say so.
         let final_answer = matches!(answer.status().as_u16(), 400 | 403 | 405 | 501);
-        (final_answer && told::code(answer).as_deref() != Some("ExpiredToken")).then(|| FALLBACK.to_owned())
+        (final_answer && error_body::code(answer).as_deref() != Some("ExpiredToken")).then(|| FALLBACK.to_owned())
     }
 }
 

@@ -5,7 +5,7 @@ use std::{path::Path, time::SystemTime};
 use super::HttpResponse;
 use crate::objstore::{ErrorKind, Op};
 
-/// How much of a store's message is passed on, in characters.
+/// The longest part of a store's message that is kept, in characters.
 const MESSAGE_LIMIT: usize = 300;
 
 /// A store's refusal, taken apart.
@@ -247,14 +247,14 @@ fn help(op: Op, kind: ErrorKind, answer: &Answer, key_file: Option<&Path>) -> Op
                 "the temporary credentials have expired: renew them, or let their source do so".to_owned()
             }
             "AccountProblem" | "AllAccessDisabled" => {
-                "the store has closed the account or the bucket: ask its operator, or look at the bill".to_owned()
+                "the store has disabled the account or all access to the bucket: ask its operator".to_owned()
             }
             _ => "check the access key, or where credentials come from".to_owned(),
         },
         Forbidden => forbidden(op, answer, key_file),
         Region => region(answer),
         Clock => clock(answer),
-        Throttled => "it is asked less often until it recovers".to_owned(),
+        Throttled => "the request is retried with growing waits".to_owned(),
         Integrity => "the data was damaged on the way, or changed while it was read".to_owned(),
         Configuration => configuration(answer).to_owned(),
         Refused => return refused(op, answer, key_file),
@@ -380,6 +380,22 @@ pub(super) fn asks_for_md5(answer: &Answer) -> bool {
         (_, "BadDigest" | "XAmzContentChecksumMismatch") => false,
         (400, "MissingContentMD5") | (501, _) => true,
         (400, _) => answer.speaks_of(CHECKSUM),
+        _ => false,
+    }
+}
+
+/// Whether a refusal of a request with an unsigned body is about that. Of a policy of Amazon nothing is told but that it
+/// denies explicitly; such policies are written against `UNSIGNED-PAYLOAD`.
+pub(super) fn refuses_unsigned_body(answer: &Answer) -> bool {
+    const WORDS: &[&str] = &[
+        "unsigned-payload",
+        "unsigned payload",
+        "content-sha256",
+        "contentsha256",
+    ];
+    match answer.status {
+        403 if answer.code == "AccessDenied" => answer.speaks_of(&["explicit deny"]) || answer.speaks_of(WORDS),
+        400 | 403 | 411 | 501 => answer.speaks_of(WORDS),
         _ => false,
     }
 }

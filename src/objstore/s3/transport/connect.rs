@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::{
-    failure::{Handshake, Slow},
+    failure::{Handshake, TimedOut},
     tls::Tls,
 };
 
@@ -216,7 +216,7 @@ impl Direct {
             None => connecting.await,
             Some(limit) => tokio::time::timeout(limit, connecting)
                 .await
-                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, Slow::handshake(limit)))),
+                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, TimedOut::handshake(limit)))),
         };
         let io = connected.map_err(|source| Handshake {
             host: host.to_owned(),

@@ -4,16 +4,18 @@ use std::{error::Error, fmt, io, time::Duration};
 
 use aws_smithy_runtime_api::{box_error::BoxError, client::result::ConnectorError};
 
+use crate::trust::ServerProblem;
+
 /// Something took longer than it may.
 #[derive(Debug)]
-pub(super) struct Slow {
+pub(super) struct TimedOut {
     what: &'static str,
     limit: Duration,
     /// Whether it was the answer.
     answer: bool,
 }
 
-impl Slow {
+impl TimedOut {
     pub(super) fn handshake(limit: Duration) -> Self {
         let (what, answer) = ("the TLS handshake", false);
         Self { what, limit, answer }
@@ -30,19 +32,19 @@ impl Slow {
     }
 }
 
-impl fmt::Display for Slow {
+impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "waited {:?} for {}", self.limit, self.what)
     }
 }
 
-impl Error for Slow {}
+impl Error for TimedOut {}
 
 /// Whether the connection stood and no answer came in time.
 pub(in crate::objstore::s3) fn no_answer(error: &ConnectorError) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref().is_some_and(|slow: &Slow| slow.answer) {
+        if error.downcast_ref().is_some_and(|slow: &TimedOut| slow.answer) {
             return true;
         }
         next = error.source();
@@ -60,15 +62,21 @@ pub(super) struct Handshake {
 impl fmt::Display for Handshake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no TLS connection with {}", self.host)?;
-        let help = match tls_error(&self.source) {
-            Some(rustls::Error::InvalidCertificate(_)) => {
-                "its certificate is not trusted, see http_config.tls_config.ca_file and server_name"
-            }
-            Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS here, see `insecure`",
-            Some(rustls::Error::AlertReceived(_)) => "it refused us, see http_config.tls_config.cert_file",
-            _ => return Ok(()),
+        let error = tls_error(&self.source);
+        let Some(problem) = error.and_then(ServerProblem::of) else {
+            return match error {
+                Some(rustls::Error::AlertReceived(_)) => f.write_str(" (it refused)"),
+                _ => Ok(()),
+            };
         };
-        write!(f, " ({help})")
+        write!(f, " ({problem}")?;
+        f.write_str(match problem {
+            ServerProblem::Untrusted => "; see http_config.tls_config.ca_file and server_name)",
+            ServerProblem::UnknownName => "; see http_config.tls_config.server_name)",
+            ServerProblem::NotTls => "; see `insecure`)",
+            ServerProblem::Ciphers | ServerProblem::RefusesOurs => "; see http_config.tls_config.cert_file)",
+            ServerProblem::Nameless | ServerProblem::Versions => ")",
+        })
     }
 }
 
@@ -107,7 +115,7 @@ pub(super) fn connector_error(error: BoxError, dialling: bool) -> ConnectorError
 fn kind(error: &(dyn Error + 'static)) -> Kind {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.is::<Slow>() {
+        if error.is::<TimedOut>() {
             return Kind::Timeout;
         }
         if let Some(found) = error.downcast_ref::<io::Error>() {
@@ -146,7 +154,7 @@ fn of_io(error: &io::Error) -> Kind {
         None if error.kind() == io::ErrorKind::TimedOut => Kind::Timeout,
         None => match error.get_ref() {
             // An error that was only carried as one of I/O.
-            Some(inner) if inner.is::<Slow>() => Kind::Timeout,
+            Some(inner) if inner.is::<TimedOut>() => Kind::Timeout,
             _ => Kind::Io,
         },
     }

@@ -1,22 +1,21 @@
-//! What a TLS handshake needs, read afresh for each one: certificates are renewed under a running process.
+//! What a TLS handshake needs, read afresh for each one: certificates are renewed under a running process. Whose
+//! certificates are good stands in [`crate::trust`].
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_name,
-    },
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::ParsedCertificate,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
-use sha2::{Digest, Sha256};
 
-use crate::objstore::config::{ClientCert, ConfigError, HttpConfig};
+use crate::{
+    objstore::config::{ClientCert, ConfigError, HttpConfig},
+    trust::{self, Trusted},
+};
 
 const CA: &str = "config.http_config.tls_config.ca_file";
 const CERT: &str = "config.http_config.tls_config.cert_file";
@@ -86,7 +85,7 @@ impl Tls {
         match (fresh, last) {
             (Ok(Ok(config)), _) => Ok(config),
             (Ok(Err(error)), Some(last)) => {
-                tracing::warn!(%error, "TLS files cannot be used; going on with what they held before");
+                tracing::warn!(%error, "TLS files cannot be used; keeping what was read from them last");
                 Ok(Arc::clone(&last.config))
             }
             (Ok(Err(error)), None) => Err(error),
@@ -131,20 +130,19 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(|error| failed("config.http_config.tls_config", error))?;
         let verifier: Arc<dyn ServerCertVerifier> = if self.verify {
-            Arc::new(match &files.ca {
-                Some(pem) => Trust::new(self.named(pem)?, &self.provider)?,
-                None => Trust::new(systems()?, &self.provider)?,
-            })
+            let trusted = match &files.ca {
+                Some(pem) => self.named(pem)?,
+                None => systems()?,
+            };
+            trusted.of_servers(&self.provider)
         } else {
             Arc::new(AnyCertificate(Arc::clone(&self.provider)))
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match (&self.client_cert, &files.cert, &files.key) {
             (Some(pair), Some(cert), Some(key)) => {
-                let (chain, key) = self.pair(pair, cert, key)?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| failed(CERT, error))?
+                let own = self.pair(pair, cert, key)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
             }
             _ => builder.with_no_client_auth(),
         };
@@ -152,25 +150,16 @@ impl Tls {
         Ok(config)
     }
 
-    fn named(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    fn named(&self, pem: &[u8]) -> Result<Trusted, ConfigError> {
         let path = self.ca_file.clone().unwrap_or_default();
-        let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let certs = certs.map_err(|error| not_pem(CA, &path, &error))?;
-        if certs.is_empty() {
-            return Err(ConfigError::new(
-                CA,
-                format!("{} holds no certificate in PEM form", path.display()),
-            ));
+        let (trusted, skipped) = Trusted::read(pem).map_err(|error| not_pem(CA, &path, &error))?;
+        for problem in skipped {
+            tracing::warn!(file = %path.display(), problem, "{CA}: a certificate is left out");
         }
-        Ok(certs)
+        Ok(trusted)
     }
 
-    fn pair(
-        &self,
-        paths: &ClientCert,
-        cert: &[u8],
-        key: &[u8],
-    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ConfigError> {
+    fn pair(&self, paths: &ClientCert, cert: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, ConfigError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert).collect();
         let chain = chain.map_err(|error| not_pem(CERT, &paths.cert_file, &error))?;
         if chain.is_empty() {
@@ -178,7 +167,10 @@ impl Tls {
             return Err(ConfigError::new(CERT, problem));
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| not_pem(KEY, &paths.key_file, &error))?;
-        Ok((chain, key))
+        trust::shown(chain, key, &self.provider).map_err(|error| {
+            let problem = format!("{}: {error}; is key_file its key?", paths.cert_file.display());
+            ConfigError::new(CERT, problem)
+        })
     }
 }
 
@@ -187,7 +179,7 @@ fn not_pem(key: &str, path: &std::path::Path, error: &dyn std::fmt::Display) -> 
 }
 
 /// The authorities of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-fn systems() -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+fn systems() -> Result<Trusted, ConfigError> {
     let loaded = rustls_native_certs::load_native_certs();
     if loaded.certs.is_empty() {
         let reasons: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
@@ -202,75 +194,11 @@ fn systems() -> Result<Vec<CertificateDer<'static>>, ConfigError> {
         );
         return Err(ConfigError::new(CA, problem));
     }
-    Ok(loaded.certs)
-}
-
-/// The usual check against authorities. Beside it a server's own certificate can be named as trusted: then it may call
-/// itself an authority, as self-signed ones do and Go accepts, but must still be in date and for this name.
-#[derive(Debug)]
-struct Trust {
-    usual: Arc<WebPkiServerVerifier>,
-    named: HashSet<[u8; 32]>,
-}
-
-impl Trust {
-    fn new(certs: Vec<CertificateDer<'static>>, provider: &Arc<CryptoProvider>) -> Result<Self, ConfigError> {
-        let named = certs.iter().map(|cert| Sha256::digest(cert).into()).collect();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certs);
-        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .build()
-            .map_err(|error| ConfigError::new(CA, format!("no usable certificate authority: {error}")))?;
-        Ok(Self { usual, named })
-    }
-}
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let usual = self.usual.verify_server_cert(leaf, others, name, ocsp, now);
-        // The verifier looks at the dates before it looks at what the certificate calls itself.
-        let calls_itself_ca = |error: &rustls::Error| format!("{error:?}").contains("CaUsedAsEndEntity");
-        match usual {
-            Err(error) if calls_itself_ca(&error) => {
-                let digest: [u8; 32] = Sha256::digest(leaf).into();
-                if !self.named.contains(&digest) {
-                    return Err(error);
-                }
-                verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            usual => usual,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, cert, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, cert, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
-    }
+    // What is left out there is nobody's concern: systems hold very old ones.
+    let trusted = Trusted::of(loaded.certs.into_iter().map(Ok));
+    let (trusted, _) =
+        trusted.map_err(|error| ConfigError::new(CA, format!("is not set, and of this system: {error}")))?;
+    Ok(trusted)
 }
 
 /// For `insecure_skip_verify`: takes any certificate, but its holder must still prove to have the key.
@@ -295,7 +223,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        trust::signed_in_tls12(message, cert, signature, &self.0)
     }
 
     fn verify_tls13_signature(
@@ -304,7 +232,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+        trust::signed_in_tls13(message, cert, signature, &self.0)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -17,7 +17,7 @@ pub(super) fn broken(text: impl Into<String>) -> Broken {
     Broken::Content(text.into())
 }
 
-/// The room that is made for decompressed bytes at a time.
+/// The size of the buffer for decompressed bytes.
 const ROOM: usize = 16 << 10;
 
 /// Appends all that `decoder` gives, as long as that is at most `limit` bytes: the rest takes no memory.
@@ -26,7 +26,7 @@ pub(super) fn read_all(mut decoder: impl Read, limit: usize, out: &mut BytesMut)
     let mut room = [0; ROOM];
     loop {
         let read = decoder.read(&mut room).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => broken("it is cut"),
+            io::ErrorKind::UnexpectedEof => broken("it is truncated"),
             _ => broken(error.to_string()),
         })?;
         if read == 0 {

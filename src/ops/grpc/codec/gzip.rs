@@ -7,7 +7,7 @@ use super::encoder::{self, Broken, broken, read_all};
 
 /// Deflate, no extra fields, no time, an unknown system.
 const HEAD: &[u8; 10] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff";
-/// The room that is made for compressed bytes at a time.
+/// The size of the buffer for compressed bytes.
 const ROOM: usize = 16 << 10;
 
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Fast rather than small, as whoever asks is near.
+    /// Fast rather than small, as clients are near.
     pub(super) fn new() -> Self {
         Self {
             deflate: Compress::new(Compression::fast(), false),

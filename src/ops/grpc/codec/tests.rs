@@ -141,7 +141,7 @@ fn chunks_of_snappy_are_checked() {
         (0, "stream header"),
         (10, "unsupported chunk type"),
         (14, "bad checksum"),
-        (11, "it is cut"),
+        (11, "it is truncated"),
     ] {
         let mut bad = good.clone();
         bad[at] = 0x44;

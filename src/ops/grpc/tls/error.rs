@@ -24,12 +24,12 @@ pub enum TlsError {
         problem: String,
     },
     /// A file cannot be read.
-    #[error("{flag}: {source}")]
+    #[error("{flag}: {cause}")]
     File {
         /// The flag that names it.
         flag: &'static str,
-        /// Why; it names the file.
-        source: io::Error,
+        /// Why; it names the file. It is part of the text, and so no source that would be printed once more.
+        cause: io::Error,
     },
     /// A file does not hold what it should.
     #[error("{flag}: {path}: {problem}", path = path.display())]

@@ -1,4 +1,4 @@
-//! Why a TLS handshake failed, in the words of whoever runs the client: what it did wrong, and what to do.
+//! Why a TLS handshake failed, for whoever runs the client: what was wrong, and what to do.
 
 use std::{io, net::SocketAddr};
 
@@ -8,26 +8,26 @@ use tracing::{debug, warn};
 use super::error::{CLIENT_CA, MIN_VERSION};
 use crate::ops::log_limit::LogLimit;
 
-/// What was wrong, as metrics tell it.
+/// What was wrong, as in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ops::grpc) enum Reason {
-    /// The client said something that is not TLS.
+    /// The client sent something that is not TLS.
     NotTls,
-    /// No version that both speak.
+    /// No version in common.
     Version,
-    /// No cipher suite, curve or signature that both speak.
+    /// No cipher suite, curve or signature algorithm in common.
     Ciphers,
     /// It did not offer `h2`.
     Protocol,
-    /// It showed no certificate.
+    /// It sent no certificate.
     NoCertificate,
-    /// It showed one that is not good.
+    /// It sent one that is not trusted.
     Certificate,
-    /// It refused ours.
+    /// It rejected ours.
     RefusedOurs,
     /// It was too slow.
     Slow,
-    /// It left before the end.
+    /// It closed the connection before the end.
     Left,
     /// Anything else.
     Other,
@@ -80,7 +80,7 @@ impl Failure {
 
     /// The client took too long.
     pub(in crate::ops::grpc) fn too_slow() -> Self {
-        Self::new(Reason::Slow, "the client took too long")
+        Self::new(Reason::Slow, "the handshake timed out")
     }
 
     /// What an accept failed with.
@@ -88,7 +88,7 @@ impl Failure {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(tls) => Self::of_tls(tls),
             None if error.kind() == io::ErrorKind::TimedOut => Self::too_slow(),
-            None => Self::new(Reason::Left, format!("the client left: {error}")),
+            None => Self::new(Reason::Left, format!("the client closed the connection: {error}")),
         }
     }
 
@@ -96,7 +96,7 @@ impl Failure {
         match error {
             Error::InvalidMessage(InvalidMessage::InvalidContentType) | Error::PeerSentOversizedRecord => Self::new(
                 Reason::NotTls,
-                "the client does not speak TLS: switch it on there, as with --grpc-client-tls-secure of a querier",
+                "the client does not use TLS: enable it there, as with --grpc-client-tls-secure of a querier",
             ),
             Error::PeerIncompatible(
                 PeerIncompatible::SupportedVersionsExtensionRequired
@@ -105,36 +105,37 @@ impl Failure {
                 | PeerIncompatible::Tls12NotOfferedOrEnabled,
             ) => Self::new(
                 Reason::Version,
-                format!("the client speaks no version of TLS that is allowed here: see {MIN_VERSION} ({error})"),
+                format!("the client supports no TLS version that is allowed here: see {MIN_VERSION} ({error})"),
             ),
             Error::PeerIncompatible(_) => Self::new(
                 Reason::Ciphers,
-                format!("there is no cipher suite, curve or signature that both sides allow ({error})"),
+                format!("client and server have no cipher suite, curve or signature algorithm in common ({error})"),
             ),
             Error::NoApplicationProtocol => Self::new(Reason::Protocol, "the client does not offer HTTP/2 (ALPN h2)"),
             Error::NoCertificatesPresented => Self::new(
                 Reason::NoCertificate,
-                format!("the client showed no certificate, and {CLIENT_CA} asks for one"),
+                format!("the client sent no certificate, and {CLIENT_CA} requires one"),
             ),
             Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::new(
                 Reason::Certificate,
-                format!("the client's certificate does not come from {CLIENT_CA}"),
+                format!("the client's certificate was not issued by a certificate of {CLIENT_CA}"),
             ),
             Error::InvalidCertificate(problem) => Self::new(
                 Reason::Certificate,
-                format!("the client's certificate is not good: {problem}"),
+                format!("the client's certificate is not valid: {problem}"),
             ),
             Error::AlertReceived(alert) => Self::new(
                 Reason::RefusedOurs,
                 format!(
-                    "the client refused: {alert:?}; with a word about a CA or a certificate, it is ours that it does not trust"
+                    "the client rejected the handshake: {alert:?}; if that is about a CA or a certificate, it does \
+                     not trust the certificate of this server"
                 ),
             ),
             other => Self::new(Reason::Other, other.to_string()),
         }
     }
 
-    /// Says it in the log; as a warning only where somebody has to do something, and not too often.
+    /// Logs it, as a warning only where somebody has to do something, and not too often.
     pub(in crate::ops::grpc) fn log(&self, peer: SocketAddr, limit: &LogLimit) {
         let reason = self.reason.name();
         if self.reason == Reason::Left {
@@ -167,7 +168,7 @@ mod tests {
             (
                 tls(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
                 "certificate",
-                "does not come from",
+                "was not issued by",
             ),
             (
                 tls(Error::InvalidCertificate(CertificateError::Expired)),
@@ -188,7 +189,7 @@ mod tests {
             (
                 tls(Error::InvalidMessage(InvalidMessage::InvalidContentType)),
                 "not_tls",
-                "does not speak TLS",
+                "does not use TLS",
             ),
             (
                 tls(Error::AlertReceived(AlertDescription::UnknownCA)),
@@ -196,8 +197,12 @@ mod tests {
                 "UnknownCA",
             ),
             (tls(Error::DecryptError), "other", "decrypt"),
-            (io::ErrorKind::UnexpectedEof.into(), "left", "the client left"),
-            (io::ErrorKind::TimedOut.into(), "slow", "too long"),
+            (
+                io::ErrorKind::UnexpectedEof.into(),
+                "left",
+                "the client closed the connection",
+            ),
+            (io::ErrorKind::TimedOut.into(), "slow", "timed out"),
         ] {
             let failure = Failure::of(&error);
             assert_eq!(failure.reason.name(), reason, "{failure:?}");

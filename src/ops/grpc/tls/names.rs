@@ -1,4 +1,4 @@
-//! Go's names of cipher suites and curves, and what of them is spoken here.
+//! Go's names of cipher suites and curves, and which of them are supported here.
 
 use rustls::{
     CipherSuite, ProtocolVersion,
@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::error::{CIPHERS, CURVES, TlsError, flag};
 
-/// Cipher suites that Go takes by name. Where nothing stands beside one it belongs to TLS 1.3, and is offered anyway, or
+/// Cipher suites that Go knows by name. One with `None` belongs to TLS 1.3, and is offered anyway, or
 /// is too weak to be offered here.
 const SUITES: [(&str, Option<CipherSuite>, bool); 13] = {
     use CipherSuite as Is;
@@ -53,7 +53,7 @@ const SUITES: [(&str, Option<CipherSuite>, bool); 13] = {
     ]
 };
 
-/// Curves that Thanos takes by name, and what they are here.
+/// Curves that Thanos knows by name, and what they are here.
 const GROUPS: [(&str, Option<&dyn SupportedKxGroup>); 7] = {
     use aws_lc_rs::kx_group as is;
     [
@@ -68,10 +68,10 @@ const GROUPS: [(&str, Option<&dyn SupportedKxGroup>); 7] = {
 };
 
 /// The provider that offers these ciphers and curves only; all of its own where the list is empty. What is known to Go and
-/// not spoken here is warned of.
+/// not supported here is warned of.
 ///
 /// # Errors
-/// An unknown name, or curves of which none is spoken here.
+/// An unknown name, or curves of which none is supported here.
 pub(super) fn provider(ciphers: &[String], curves: &[String]) -> Result<CryptoProvider, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
     if !ciphers.is_empty() {
@@ -92,14 +92,11 @@ pub(super) fn provider(ciphers: &[String], curves: &[String]) -> Result<CryptoPr
         for name in curves {
             match find(CURVES, name, &GROUPS, |(known, _)| known)? {
                 (_, Some(group)) => provider.kx_groups.push(*group),
-                (_, None) => warn!(
-                    curve = name,
-                    "{CURVES}: this curve is not spoken here and is not offered"
-                ),
+                (_, None) => warn!(curve = name, "{CURVES}: this curve is not supported and is not offered"),
             }
         }
         if provider.kx_groups.is_empty() {
-            return Err(flag(CURVES, format!("none of {} is spoken here", curves.join(", "))));
+            return Err(flag(CURVES, format!("none of {} is supported", curves.join(", "))));
         }
     }
     Ok(provider)

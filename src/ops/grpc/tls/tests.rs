@@ -25,8 +25,9 @@ fn flags(cert: &Path, key: &Path) -> TlsFlags {
     }
 }
 
+/// The text as the command prints it, with all its sources.
 fn refused(flags: TlsFlags) -> String {
-    Tls::load(flags).unwrap_err().to_string()
+    format!("{:#}", anyhow::Error::from(Tls::load(flags).unwrap_err()))
 }
 
 #[test]
@@ -78,12 +79,35 @@ fn bad_files_are_told_by_flag_and_path() {
     }
     let other = TempDir::new().unwrap();
     let (_, strange) = write_pair(other.path(), "b");
-    assert!(refused(flags(&cert, &strange)).contains("does not fit the certificate"));
-    let ca = TlsFlags {
-        client_ca: Some(key.clone()),
+    assert!(refused(flags(&cert, &strange)).contains("does not match the certificate"));
+    let ca = |file: &Path| TlsFlags {
+        client_ca: Some(file.to_owned()),
         ..flags(&cert, &key)
     };
-    assert!(refused(ca).contains("--grpc-server-tls-client-ca: "));
+    assert!(refused(ca(&key)).contains("--grpc-server-tls-client-ca: "));
+    let gone = refused(ca(&none));
+    assert_eq!(
+        gone,
+        format!(
+            "--grpc-server-tls-client-ca: failed to open file `{}`: No such file or directory (os error 2)",
+            none.display()
+        ),
+        "each cause is named once"
+    );
+}
+
+#[tokio::test]
+async fn one_kind_of_failed_handshakes_does_not_keep_another_out_of_the_log() {
+    let dir = TempDir::new().unwrap();
+    let (cert, key) = write_pair(dir.path(), "a");
+    let tls = Tls::load(flags(&cert, &key)).unwrap().unwrap();
+    let suppressed = |reason: Reason| tls.log_limit(reason).check();
+    for _ in 0..3 {
+        suppressed(Reason::NotTls);
+    }
+    assert_eq!(suppressed(Reason::NotTls), None);
+    assert_eq!(suppressed(Reason::NoCertificate), Some(0));
+    assert_eq!(suppressed(Reason::NoCertificate), None);
 }
 
 #[test]

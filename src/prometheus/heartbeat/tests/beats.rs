@@ -139,7 +139,7 @@ async fn a_guarded_metrics_page_costs_what_is_on_it_and_is_told_once() {
             let snapshot = heartbeat.sender.borrow().clone();
             assert!(snapshot.up && snapshot.problem.is_none(), "{snapshot:?}");
             assert_eq!((snapshot.lowest_time_ms, heartbeat.metrics.up.get()), (0, 1));
-            assert!(matches!(&*heartbeat.warned, [one] if one.contains("does not show its own metrics")));
+            assert!(matches!(&*heartbeat.warned, [one] if one.contains("own metrics cannot be read")));
             // One such answer is not believed while the page was there; after that it is.
             let asked = server.asked().iter().filter(|path| *path == "/metrics").count();
             assert_eq!(asked, 1 + round, "{:?}", server.asked());

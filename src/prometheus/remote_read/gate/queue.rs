@@ -1,4 +1,5 @@
-//! Calls that wait, by client: clients take turns, and each is served in the order in which its calls came. Pure.
+//! Waiting calls by client: clients take turns, and the calls of a client are served in the order in which they came.
+//! Pure.
 
 use std::{
     collections::VecDeque,
@@ -11,22 +12,22 @@ use tokio::sync::oneshot;
 /// Calls that may wait at once.
 pub(super) const WAITING_MAX: usize = 1000;
 
-/// A call that did not get its turn.
+/// A call that got no slot.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
     /// Too many wait already, and no client has more of them than this one.
     #[error(
-        "{WAITING_MAX} calls already wait for Prometheus, which takes {slots} remote reads at once from narthex, and no \
-         client has more of them than this one: ask less at once, or raise Prometheus' \
+        "{WAITING_MAX} calls already wait for Prometheus, which is sent {slots} remote reads at once, and no client \
+         has more of them than this one: send fewer at once, or raise Prometheus' \
          --storage.remote.read-concurrent-limit"
     )]
     Full {
         /// The calls that may run at once.
         slots: usize,
     },
-    /// Its turn did not come in time.
+    /// No slot was free in time.
     #[error(
-        "waited {waited:?} for one of {slots} remote reads of Prometheus: ask less at once, or raise Prometheus' \
+        "waited {waited:?} for one of {slots} remote reads of Prometheus: send fewer at once, or raise Prometheus' \
          --storage.remote.read-concurrent-limit"
     )]
     TooLate {
@@ -44,7 +45,7 @@ pub struct ClientKey(Option<IpAddr>);
 
 impl From<Option<SocketAddr>> for ClientKey {
     fn from(peer: Option<SocketAddr>) -> Self {
-        // A port that listens for both kinds shows addresses of the old kind in the new one's dress.
+        // A dual-stack socket shows IPv4 addresses as mapped IPv6 ones.
         Self(peer.map(|peer| peer.ip().to_canonical()))
     }
 }
@@ -54,12 +55,12 @@ impl From<Option<SocketAddr>> for ClientKey {
 pub(super) struct Waiter {
     /// By which it is found again.
     pub(super) number: u64,
-    /// Takes its turn, or why it gets none.
+    /// Receives the grant, or why there is none.
     pub(super) sender: oneshot::Sender<Result<(), Shed>>,
 }
 
 impl Waiter {
-    /// Tells it. One that is just being dropped finds the answer all the same.
+    /// Sends the answer. A call that is just being dropped finds it all the same.
     pub(super) fn answer(self, answer: Result<(), Shed>) {
         let _ = self.sender.send(answer);
     }
@@ -78,7 +79,7 @@ impl Queue {
         self.len
     }
 
-    /// Puts a call behind those of its client; a client that has none gets its turn after all others.
+    /// Puts a call behind those of its client; a client that has none is served after all others.
     pub(super) fn push(&mut self, client: ClientKey, waiter: Waiter) {
         self.len += 1;
         match self.clients.iter_mut().find(|(key, _)| *key == client) {

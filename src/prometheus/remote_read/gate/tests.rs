@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    async fn take(&mut self, step: Step) {
+    async fn apply(&mut self, step: Step) {
         match step {
             Step::Enter(number) => {
                 let gate = self.gate.clone();
@@ -277,7 +277,7 @@ impl World {
                 let at = at % self.waiting.len();
                 drop(self.waiting.remove(at));
             }
-            Step::Look => self.look().await,
+            Step::Look => self.poll_all().await,
             Step::Finish(at) if !self.out.is_empty() => {
                 let at = at % self.out.len();
                 self.out.swap_remove(at).finish();
@@ -296,7 +296,7 @@ impl World {
     }
 
     /// All look; who gets a pass is the first of its client.
-    async fn look(&mut self) {
+    async fn poll_all(&mut self) {
         let (mut at, mut passed_over) = (0, BTreeMap::new());
         while at < self.waiting.len() {
             let (number, arrived, call) = &mut self.waiting[at];
@@ -333,7 +333,7 @@ proptest! {
         runtime.block_on(async {
             let mut world = World::new();
             for step in steps {
-                world.take(step).await;
+                world.apply(step).await;
                 world.check();
             }
             // All come to their turn once those who are out are done.
@@ -343,7 +343,7 @@ proptest! {
                 }
                 tokio::time::sleep(2 * NOTICE).await;
                 let before = world.waiting.len();
-                world.look().await;
+                world.poll_all().await;
                 assert!(before == 0 || world.waiting.len() < before, "{before} wait for ever");
                 world.check();
             }
@@ -358,16 +358,16 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut world = World::new();
-            world.take(Step::Places(1)).await;
-            world.take(Step::Enter(9)).await;
+            world.apply(Step::Places(1)).await;
+            world.apply(Step::Enter(9)).await;
             let mut left = BTreeMap::new();
             for call in calls {
                 *left.entry(call).or_insert(0) += 1;
-                world.take(Step::Enter(call)).await;
+                world.apply(Step::Enter(call)).await;
             }
             while !world.waiting.is_empty() {
-                world.take(Step::Finish(0)).await;
-                world.take(Step::Look).await;
+                world.apply(Step::Finish(0)).await;
+                world.apply(Step::Look).await;
             }
             let turns = &world.turns;
             for (at, client) in turns.iter().enumerate() {

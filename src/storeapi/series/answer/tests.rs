@@ -298,7 +298,7 @@ async fn much_that_was_collected_is_sorted_on_the_lane_and_collected_with_pauses
     let mut plan = plan(Some(1), metrics());
     let pool = plan.pool.clone();
     plan.why = "series".to_owned();
-    // The lane is taken until it is told otherwise.
+    // The pool is busy until this is dropped.
     let (free, taken) = std::sync::mpsc::channel::<()>();
     let other = tokio::spawn({
         let pool = pool.clone();

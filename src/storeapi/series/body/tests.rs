@@ -33,7 +33,7 @@ const MIB: usize = 1 << 20;
 /// Bytes of a chunk.
 const CHUNK: usize = 100_000;
 
-/// One call with the only place at Prometheus.
+/// One call with the only remote-read slot.
 struct Call {
     body: SeriesBody,
     gate: Gate,
@@ -51,6 +51,8 @@ struct Setup {
     read_ahead: usize,
     spill_dir: Option<SpillDir>,
     retry: Option<Vec<bytes::Bytes>>,
+    /// Memory that is shared with other calls.
+    shared: Option<Memory>,
 }
 
 impl Default for Setup {
@@ -60,6 +62,7 @@ impl Default for Setup {
             read_ahead: 64 * MIB,
             spill_dir: None,
             retry: None,
+            shared: None,
         }
     }
 }
@@ -95,11 +98,13 @@ impl Call {
             gate.acquire(ClientKey::default(), None).await.unwrap(),
         );
         let budget = setup.budget;
+        let own = || Memory::new(budget.clone(), setup.read_ahead);
+        let memory = setup.shared.unwrap_or_else(own);
         let (mut retry, counted) = (setup.retry, metrics.clone());
         let delivery = Delivery {
             batch: 1,
             patience: PATIENCE,
-            share: Memory::new(budget.clone(), setup.read_ahead).share(),
+            share: memory.share(),
             metrics: metrics.clone(),
             caller: Caller::unknown(),
             retry: Box::new(move || {
@@ -292,6 +297,53 @@ async fn a_client_that_stops_reading_loses_what_is_held_for_it_and_is_told() {
         assert!(call.body.frame().await.is_none());
         assert_eq!(call.metric("thanos_store_server_pending_series_requests"), "1");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_reading_loses_its_call_in_time_though_prometheus_sends_nothing_either() {
+    let pause = stream::once(async { sleep(CLIENT_STALL - Duration::from_secs(20)).await });
+    let frames = endless()
+        .take(20)
+        .chain(pause.filter_map(|()| async { None }))
+        .chain(endless().skip(20).take(1))
+        .chain(stream::pending());
+    let mut call = Call::start(frames, Setup::default()).await;
+    call.next().await.unwrap();
+    sleep(CLIENT_STALL - Duration::from_secs(1)).await;
+    assert_eq!(
+        (call.read(), call.metric("narthex_series_clients_stalled_total")),
+        (21, "0".to_owned())
+    );
+    sleep(Duration::from_secs(2)).await;
+    call.assert_given_up();
+    assert_eq!(call.metric("narthex_series_clients_stalled_total"), "1");
+    assert_eq!(call.next().await.unwrap_err(), "10");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_too_many_slow_clients_the_last_loses_its_call_and_half_of_the_memory_is_left() {
+    let budget = Budget::new(4 * MIB);
+    let memory = Memory::new(budget.clone(), 0);
+    let mut calls = Vec::new();
+    for _ in 0..5 {
+        let setup = Setup {
+            budget: budget.clone(),
+            shared: Some(memory.clone()),
+            ..Setup::default()
+        };
+        let mut call = Call::start(endless(), setup).await;
+        call.next().await.unwrap();
+        calls.push(call);
+    }
+    sleep(Duration::from_secs(1)).await;
+    let (mut ended, lagging): (Vec<Call>, Vec<Call>) =
+        calls.into_iter().partition(|call| call.dropped.load(Ordering::SeqCst));
+    assert_eq!((ended.len(), lagging.len()), (1, 4));
+    assert_eq!(budget.used(), 2 * MIB);
+    assert!(budget.reservation().reserve(2 * MIB), "others get their memory");
+    let (rest, status) = ended[0].rest(Duration::ZERO).await;
+    assert_eq!((rest.len(), &*status), (0, "10"));
+    assert_eq!(ended[0].metric("narthex_series_clients_lagged_total"), "1");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! The task that reads ahead for one call. It looks now and then whether the client lags; what it does then ends as soon as the
+//! The task that reads ahead for one call. It checks every 100 ms whether the client lags, and reads ahead until the
 //! client has caught up.
 
 use std::{
@@ -18,16 +18,16 @@ use super::{
 };
 use crate::{ops::supervisor::panic_text, storeapi::context::CLIENT_STALL};
 
-/// How often it is looked whether a client lags; one that takes nothing for so long does.
+/// How often it is checked whether a client lags; one that reads nothing for so long does.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// A client lags, too, when Prometheus has waited for it for so long in all, a little at a time.
 const A_LITTLE_AT_A_TIME: Duration = Duration::from_secs(1);
-/// How often it is looked whether memory has come back.
+/// How often it is checked whether memory was released.
 const TICK: Duration = Duration::from_millis(50);
 /// As long as fewer bytes than this wait in memory, more are read from the file.
 const LOW: usize = 256 << 10;
 
-/// How a client does.
+/// Whether a client keeps up.
 enum ClientState {
     KeepsUp,
     Lags,
@@ -37,7 +37,7 @@ enum ClientState {
     Over,
 }
 
-/// What a look at Prometheus' answer brought.
+/// The result of polling Prometheus' answer.
 enum Step {
     Piece(Bytes),
     /// There is no memory for a piece.
@@ -73,8 +73,10 @@ impl Reader {
     async fn read_ahead(&mut self, ahead: &ReadAhead) {
         {
             let mut core = ahead.lock();
-            core.delivery.share.mark_lagging();
-            core.delivery.caller.set_stage("reading ahead for a client that lags");
+            if !core.delivery.share.mark_lagging() {
+                return core.end_crowded_out();
+            }
+            core.delivery.caller.set_stage("reading ahead for a slow client");
         }
         loop {
             if ahead.is_stalled() {
@@ -83,8 +85,9 @@ impl Reader {
             let step = tokio::select! {
                 biased;
                 step = std::future::poll_fn(|cx| ahead.poll_ahead(cx)) => step,
-                // The client's own look at Prometheus takes the place of the one from here, which is not woken any more.
+                // The client's own poll of Prometheus replaces the one from here, whose waker is lost.
                 () = ahead.taken.notified() => continue,
+                () = sleep(ahead.until_stalled()) => continue,
             };
             let goes_on = match step {
                 Step::Piece(piece) => {
@@ -167,7 +170,7 @@ impl Spilling<'_> {
                 return false;
             }
             if !is_open {
-                let _ = timeout(CLIENT_STALL, self.ahead.taken.notified()).await;
+                let _ = timeout(self.ahead.until_stalled(), self.ahead.taken.notified()).await;
             }
         }
     }
@@ -180,6 +183,7 @@ impl Spilling<'_> {
         tokio::select! {
             biased;
             () = self.ahead.taken.notified() => true,
+            () = sleep(self.ahead.until_stalled()) => true,
             step = std::future::poll_fn(|cx| self.ahead.poll_gather(cx)) => match step {
                 Step::Piece(piece) => {
                     self.bytes += piece.len();
@@ -236,7 +240,7 @@ impl Spilling<'_> {
         true
     }
 
-    /// Brings bytes back from the file while few wait in memory; whether the call goes on.
+    /// Reads bytes back from the file while few wait in memory; whether the call goes on.
     async fn refill(&mut self) -> bool {
         while let Some(bytes) = self.wanted() {
             let is_open = self.ahead.lock().is_open();
@@ -246,12 +250,15 @@ impl Spilling<'_> {
                 Ok(Ok(piece)) => self.ahead.lock().push(piece),
                 Ok(Err(error)) => {
                     self.spill_dir.log_failure(&error);
-                    let text = format!("what was read ahead for this client cannot be read back: {error}; ask again");
+                    let text = format!(
+                        "the answer that was spilled for this client cannot be read back: {error}; \
+                                        retry"
+                    );
                     self.ahead.lock().stop(Status::internal(text));
                     return false;
                 }
                 Err(_) => {
-                    let text = "the directory of --store.spill-dir does not answer; ask again";
+                    let text = "the directory of --store.spill-dir does not respond; retry";
                     self.ahead.lock().stop(Status::unavailable(text));
                     return false;
                 }
@@ -279,7 +286,7 @@ impl Spilling<'_> {
         Some(piece)
     }
 
-    /// Nothing is in the file: what is gathered goes the short way.
+    /// The file is empty: what was gathered goes straight to the queue.
     fn finish(&mut self, is_open: bool) -> bool {
         let mut core = self.ahead.lock();
         for piece in self.gathered.drain(..) {
@@ -315,7 +322,7 @@ impl ReadAhead {
     fn poll_ahead(&self, cx: &mut Context<'_>) -> Poll<Step> {
         let mut core = self.lock();
         if core.client.is_some() && core.queue.is_empty() {
-            // It has to look for itself: its last look may have been overtaken by one from here.
+            // It has to poll by itself: its last poll may have been replaced by one from here.
             core.wake();
             return Poll::Ready(Step::CaughtUp);
         }
@@ -353,6 +360,12 @@ impl ReadAhead {
         true
     }
 
+    /// For how long the client may still read nothing.
+    fn until_stalled(&self) -> Duration {
+        let idle = self.lock().idle_since.map_or(Duration::ZERO, |since| since.elapsed());
+        CLIENT_STALL.saturating_sub(idle)
+    }
+
     fn is_stalled(&self) -> bool {
         matches!(self.client_state(), ClientState::Stalled)
     }
@@ -365,16 +378,16 @@ impl ReadAhead {
     fn end_lagging(&self) -> bool {
         let mut core = self.lock();
         let text = format!(
-            "the client lags, there is no room for more of its answer, and Prometheus may wait {:?} for it in all \
-             (--store.max-client-lag, at most a quarter of Prometheus' block duration), since an open read keeps it from \
-             sealing blocks; read faster, ask for less at once, or give narthex more room: --store.read-ahead within \
-             --store.memory-limit, --store.spill-dir within --store.spill-limit",
+            "the client reads too slowly: there is no room for more of its answer, and Prometheus may wait {:?} for \
+             it in all (--store.max-client-lag, at most a quarter of Prometheus' block duration), since an open \
+             remote read keeps it from sealing blocks; read faster, ask for less at once, or give narthex more room: \
+             --store.read-ahead within --store.memory-limit, --store.spill-dir within --store.spill-limit",
             core.delivery.patience
         );
         core.delivery.metrics.lagged();
         core.delivery
             .caller
-            .set_stage("ended, for a client that lags; what it is told waits for it");
+            .set_stage("ended because the client reads too slowly; its status waits to be read");
         core.stop(Status::aborted(text));
         false
     }
@@ -382,15 +395,30 @@ impl ReadAhead {
     /// Ends the answer of a client that takes nothing.
     fn end_stalled(&self) {
         let mut core = self.lock();
-        let text = format!("the client read nothing for {CLIENT_STALL:?}; what was held for it was given to others");
+        let text = format!(
+            "the client read nothing for {CLIENT_STALL:?}; its answer was dropped to free memory for \
+                            other calls"
+        );
         core.delivery.metrics.stalled();
-        core.delivery.caller.set_stage("ended, for a client that reads nothing");
+        core.delivery.caller.set_stage("ended because the client reads nothing");
         core.stop(Status::aborted(text));
     }
 }
 
 impl Core {
-    /// The next piece of Prometheus' answer. A panic ends it: nobody looks at how the task that reads ahead ends, and what is
+    /// Ends the answer of a slow client because there are too many of them: what each holds would be missing for other calls.
+    fn end_crowded_out(&mut self) {
+        self.delivery.metrics.lagged();
+        self.delivery
+            .caller
+            .set_stage("ended because too many clients read slowly; its status waits to be read");
+        self.stop(Status::aborted(
+            "the client reads too slowly, and so do so many others that what is held for them takes half of \
+             --store.memory-limit; read faster, ask for less at once, or raise it",
+        ));
+    }
+
+    /// The next piece of Prometheus' answer. A panic ends it: the result of the task that reads ahead is ignored, and what is
     /// read after a panic would be an answer with a hole.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if self.is_open() {

@@ -1,8 +1,10 @@
-//! Files for answers that memory has no room for: below `--store.spill-dir`, without a name, gone with the call or the process.
+//! Unnamed files below `--store.spill-dir` for answers that do not fit into memory; they are gone with the call or the
+//! process.
 //!
-//! All work on them is off the query thread, and at most [`AT_ONCE`] pieces of it run: a directory that hangs keeps no more
-//! threads than that, and not those that sort and read for other calls. The sum of their bytes is bounded
-//! (`--store.spill-limit`). A directory that is full or broken counts as none; the log says so once, until it works again.
+//! All file I/O runs off the query thread, at most [`AT_ONCE`] operations at once: a directory that hangs blocks no
+//! more threads than that, and not those that sort and parse for other calls. The sum of the bytes is bounded
+//! (`--store.spill-limit`). A directory that is full or broken counts as none; that is logged once, until it works
+//! again.
 
 use std::{
     fs::OpenOptions,
@@ -91,11 +93,12 @@ impl SpillDir {
         })
     }
 
-    /// Tells that it does not work.
+    /// Logs that it does not work, once.
     pub(super) fn log_failure(&self, error: &io::Error) {
         if !self.0.broken.swap(true, Ordering::Relaxed) {
             let dir = self.0.dir.display();
-            tracing::warn!(%dir, %error, "nothing can be kept for slow clients in the directory of --store.spill-dir; without it their calls end once memory is full");
+            tracing::warn!(%dir, %error, "cannot write to the directory of --store.spill-dir; until that works, calls \
+                                          of slow clients end once memory is full");
         }
     }
 
@@ -118,7 +121,7 @@ pub fn register(registry: &mut Registry) -> Gauge {
     let used = Gauge::default();
     registry.register(
         "narthex_spilled_bytes",
-        "Bytes on disk that wait for clients that read slowly (at most --store.spill-limit)",
+        "Bytes on disk of answers that wait for slow clients (at most --store.spill-limit)",
         used.clone(),
     );
     used

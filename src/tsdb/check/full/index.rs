@@ -4,7 +4,7 @@
 //! All but the series are records `length (4 bytes) | content | CRC-32C of the content`, summed up piece by piece. The
 //! postings are looked into, too: each must name places of series, which no flipped byte of the index' format survives.
 
-use std::{cmp::Ordering, io::Read, mem, ops::Range};
+use std::{cmp::Ordering, io::Read, ops::Range};
 
 use super::{
     super::{
@@ -13,7 +13,8 @@ use super::{
         missing_segment,
         window::{CHECKSUM, LONGEST_UVARINT, uvarint, varint},
     },
-    Digest, IndexFacts, TOC,
+    Digest, IndexFacts, IssueKind, TOC,
+    issues::{self, ChunkOrder, Series},
     stream::{Fault, Stream},
 };
 
@@ -22,10 +23,12 @@ const WIDEST_GAP: u64 = 16;
 /// Records begin at multiples of it.
 const RECORDS: u64 = 4;
 
-/// Checks an index of `len` bytes with the table of contents `toc`; `note` is told each reference to a chunk.
+/// Checks an index of `len` bytes with the table of contents `toc`, of a block that goes from `range.0` to before `range.1`
+/// (ms); `note` is told each reference to a chunk.
 pub(super) fn walk<R: Read>(
     len: u64,
     toc: &[u8],
+    range: (i64, i64),
     mut stream: Stream<'_, R>,
     note: impl FnMut(u64) -> Result<(), Fault>,
 ) -> Result<(IndexFacts, Digest), Fault> {
@@ -39,6 +42,7 @@ pub(super) fn walk<R: Read>(
         symbols: None,
         facts: IndexFacts::default(),
         labels: Vec::new(),
+        range,
         note,
     };
     walk.symbols(&sections, version)?;
@@ -60,6 +64,8 @@ struct Walk<'a, R, N> {
     facts: IndexFacts,
     /// The labels of the series before: pairs of references to symbols.
     labels: Vec<u8>,
+    /// The time range of the block, its end exclusive (ms).
+    range: (i64, i64),
     note: N,
 }
 
@@ -232,34 +238,61 @@ impl<R: Read, N: FnMut(u64) -> Result<(), Fault>> Walk<'_, R, N> {
             ))
             .into());
         }
-        let (order, chunks) = labels(content, &self.labels, self.symbols).ok_or_else(|| damaged(start))?;
-        if self.facts.series > 0 && order != Ordering::Greater {
+        let labels = labels(content, &self.labels, self.symbols).ok_or_else(|| damaged(start))?;
+        if self.facts.series > 0 && labels.order != Ordering::Greater {
             return Err(bad(format_args!(
                 "index is damaged: the labels of its series at byte {start} do not come after those before"
             ))
             .into());
         }
+        let chunks = labels.rest;
         self.labels.clear();
         self.labels.extend_from_slice(&content[..content.len() - chunks.len()]);
         self.facts.series += 1;
         let facts = &mut self.facts;
+        let series = Series {
+            at: start,
+            labels: &self.labels,
+        };
+        for kind in labels.issues.into_iter().flatten() {
+            facts.issues.add(kind, series, None);
+        }
+        let (mut order, range) = (ChunkOrder::default(), self.range);
         each_chunk(chunks, start, |reference, times| {
             facts.note(reference, times)?;
+            let (chunk, issue) = order.next(times);
+            for (kind, against) in issue.into_iter().chain(issues::outside(chunk, range)) {
+                facts.issues.add(kind, series, Some((chunk, against)));
+            }
             (self.note)(reference)
         })?;
+        if order.is_empty() {
+            facts.issues.add(IssueKind::NoChunks, series, None);
+        }
         self.stream.skip(whole);
         Ok(())
     }
 }
 
-/// How the labels at the start of a series compare with those of the series before (`count | pairs of symbols`), and what
-/// follows them. Symbols are sorted, so the order of their references is that of the labels.
+/// What the beginning of a series says.
+struct Beginning<'a> {
+    /// How its labels compare with those of the series before.
+    order: Ordering,
+    /// What is wrong with the labels: that there are none, that names are not sorted, that one is there twice.
+    issues: [Option<IssueKind>; 3],
+    /// What follows the labels.
+    rest: &'a [u8],
+}
+
+/// The labels at the start of a series, and those of the series `before`: `count | pairs of symbols`. Symbols are sorted, so
+/// the order of their references is that of the labels.
 #[inline]
-fn labels<'a>(content: &'a [u8], before: &[u8], symbols: Option<u64>) -> Option<(Ordering, &'a [u8])> {
+fn labels<'a>(content: &'a [u8], before: &[u8], symbols: Option<u64>) -> Option<Beginning<'a>> {
     let (mut rest, mut old) = (content, before);
     let count = number(&mut rest)?;
     let old_count = if old.is_empty() { 0 } else { number(&mut old)? };
     let mut order = Ordering::Equal;
+    let (mut name, mut unsorted, mut doubled) = (None, false, false);
     for i in 0..count.checked_mul(2)? {
         let symbol = number(&mut rest)?;
         if symbols.is_some_and(|symbols| symbol >= symbols) {
@@ -268,8 +301,21 @@ fn labels<'a>(content: &'a [u8], before: &[u8], symbols: Option<u64>) -> Option<
         if order == Ordering::Equal && i < old_count * 2 {
             order = symbol.cmp(&number(&mut old)?);
         }
+        if i % 2 == 0 {
+            unsorted |= Some(symbol) < name;
+            doubled |= Some(symbol) == name;
+            name = Some(symbol);
+        }
     }
-    Some((order.then(count.cmp(&old_count)), rest))
+    Some(Beginning {
+        order: order.then(count.cmp(&old_count)),
+        issues: [
+            (count == 0).then_some(IssueKind::NoLabels),
+            unsorted.then_some(IssueKind::UnsortedLabels),
+            doubled.then_some(IssueKind::DoubledLabels),
+        ],
+        rest,
+    })
 }
 
 /// Hands each chunk's reference and first and last time to `note`.
@@ -281,15 +327,15 @@ fn each_chunk(
 ) -> Result<(), Fault> {
     let mut rest = content;
     let count = number(&mut rest).ok_or_else(|| damaged(series))?;
-    let (mut reference, mut before, mut last) = (0_u64, i64::MIN, 0_i64);
+    let (mut reference, mut last) = (0_u64, 0_i64);
     for i in 0..count {
         let chunk = one_chunk(&mut rest, i == 0, reference, last).ok_or_else(|| damaged(series))?;
         let (first, end);
         (reference, first, end) = chunk;
         last = end;
-        if end < first || first < mem::replace(&mut before, first) {
+        if end < first {
             return Err(bad(format_args!(
-                "index is damaged: the chunks of its series at byte {series} are not in the order of time"
+                "index is damaged: a chunk of its series at byte {series} ends before it begins"
             ))
             .into());
         }

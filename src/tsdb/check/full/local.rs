@@ -18,10 +18,10 @@ use std::{
 
 use super::{
     super::{Broken, chunk, index::long_enough, parts, window::Window},
-    Checked, Digest, IndexFacts, Options, SegmentFacts, TOC, agree, differing, index, segment,
+    Checked, Digest, IndexFacts, Options, SegmentFacts, TOC, agree, differing, index, name_series, segment,
     stream::{Fault, Stream, stopped},
 };
-use crate::tsdb::{Block, Meta, PinError, Pinned, PinnedFile};
+use crate::tsdb::{Block, BlockMeta, PinError, Pinned, PinnedFile};
 
 type Done<'a> = &'a (dyn Fn(usize, Result<(Pinned, Checked), PinError>) + Sync);
 
@@ -103,6 +103,12 @@ impl Work<'_> {
         }
     }
 
+    /// The time range of an open block (ms), its end exclusive.
+    fn range(&self, open: &Open) -> (i64, i64) {
+        let meta = &self.blocks[open.place].meta;
+        (meta.min_time, meta.max_time)
+    }
+
     fn open(&self, place: usize, block: &Block) -> Result<Arc<Open>, PinError> {
         if self.options.stop.load(Relaxed) {
             return Err(stopped().into());
@@ -129,7 +135,10 @@ impl Work<'_> {
     fn file(&self, open: &Open, i: usize) {
         // Of a block that is known to be broken the rest need not be read.
         let read = lock(&open.tally).failed.is_none();
-        let found = read.then(|| whole(&open.files[i], i + 1 == open.files.len(), self.options));
+        let found = read.then(|| {
+            let range = (i + 1 == open.files.len()).then(|| self.range(open));
+            whole(&open.files[i], range, self.options)
+        });
         let mut tally = lock(&open.tally);
         tally.left -= 1;
         match found {
@@ -157,7 +166,7 @@ impl Work<'_> {
 
 impl Tally {
     /// What comes of a block all of whose files are done.
-    fn result(&mut self, pinned: &Pinned, meta: &Meta, options: &Options<'_>) -> Result<Checked, PinError> {
+    fn result(&mut self, pinned: &Pinned, meta: &BlockMeta, options: &Options<'_>) -> Result<Checked, PinError> {
         if let Some((_, error)) = self.failed.take() {
             return Err(error);
         }
@@ -174,10 +183,10 @@ impl Tally {
     }
 }
 
-/// Reads one file from end to end.
-fn whole(file: &PinnedFile, is_index: bool, options: &Options<'_>) -> Result<(Found, Digest), PinError> {
-    let found = if is_index {
-        walk_index(file, options, |_| Ok(())).map(|(facts, digest)| (Found::Index(facts), digest))
+/// Reads one file from end to end: the index, if there is the time range of its block, or else a segment.
+fn whole(file: &PinnedFile, range: Option<(i64, i64)>, options: &Options<'_>) -> Result<(Found, Digest), PinError> {
+    let found = if let Some(range) = range {
+        named_index(file, range, options).map(|(facts, digest)| (Found::Index(facts), digest))
     } else {
         let stream = Stream::new(FromStart::of(file), file.len, options);
         segment::walk(&file.rel_path, file.len, stream).map(|(facts, digest)| (Found::Segment(facts), digest))
@@ -185,16 +194,33 @@ fn whole(file: &PinnedFile, is_index: bool, options: &Options<'_>) -> Result<(Fo
     found.map_err(|fault| local_fault(file, fault, options))
 }
 
+/// Checks an index, and finds the labels of series with issues.
+fn named_index(file: &PinnedFile, range: (i64, i64), options: &Options<'_>) -> Result<(IndexFacts, Digest), Fault> {
+    let (mut facts, digest) = walk_index(file, range, options, |_| Ok(()))?;
+    if facts.has_issues() {
+        let toc = toc(file)?;
+        name_series(&mut facts, file.len, &toc, FromStart::of(file), options)??;
+    }
+    Ok((facts, digest))
+}
+
 fn walk_index(
     file: &PinnedFile,
+    range: (i64, i64),
     options: &Options<'_>,
     note: impl FnMut(u64) -> Result<(), Fault>,
 ) -> Result<(IndexFacts, Digest), Fault> {
+    let toc = toc(file)?;
+    let stream = Stream::new(FromStart::of(file), file.len, options);
+    index::walk(file.len, &toc, range, stream, note)
+}
+
+/// The table of contents at the end of an index.
+fn toc(file: &PinnedFile) -> Result<[u8; TOC as usize], Fault> {
     long_enough(file.len)?;
     let mut toc = [0; TOC as usize];
     file.file.read_exact_at(&mut toc, file.len - TOC)?;
-    let stream = Stream::new(FromStart::of(file), file.len, options);
-    index::walk(file.len, &toc, stream, note)
+    Ok(toc)
 }
 
 /// Looks at each chunk that the index refers to in the segments `odd`, which hold others. Either one of them is not there,
@@ -214,7 +240,8 @@ fn by_reference(
             ..SegmentFacts::default()
         };
     }
-    walk_index(index_file, options, |reference| {
+    // What is in the range was counted by the first pass.
+    walk_index(index_file, (i64::MIN, i64::MAX), options, |reference| {
         let (number, offset) = ((reference >> 32) as usize, reference as u32);
         let (true, Some(file), Some(facts)) = (
             odd.binary_search(&number).is_ok(),
@@ -290,7 +317,7 @@ mod tests {
             stop: &AtomicBool::new(false),
             read: &AtomicU64::new(0),
         };
-        let Err(PinError::Broken { reason, detail }) = whole(&file, false, &options) else {
+        let Err(PinError::Broken { reason, detail }) = whole(&file, None, &options) else {
             panic!()
         };
         let text = format!("{} cannot be read: it ends 5 bytes before its 13", file.path.display());

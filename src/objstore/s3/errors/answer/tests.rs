@@ -119,7 +119,7 @@ fn answers_become_kinds_with_help() {
             Upload,
             answer(400, "KMS.ThrottlingException", ""),
             Throttled,
-            "less often",
+            "growing waits",
         ),
         (
             Upload,

@@ -1,6 +1,9 @@
 //! Whom we trust, and who we are.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -172,6 +175,122 @@ async fn unusable_tls_files_are_named() {
         );
     }
     plain(&own(&cert, &key)).check_tls().await.unwrap();
+}
+
+fn blind() -> HttpConfig {
+    HttpConfig {
+        insecure_skip_verify: true,
+        ..HttpConfig::default()
+    }
+}
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tls").join(name)
+}
+
+/// The certificate of version 1 and its key, as openssl makes them.
+fn version_1() -> Arc<rustls::sign::CertifiedKey> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let chain = vec![CertificateDer::from_pem_file(testdata("client-v1.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(testdata("client-v1.key")).unwrap();
+    crate::trust::shown(chain, key, &rustls::crypto::aws_lc_rs::default_provider()).unwrap()
+}
+
+#[tokio::test]
+async fn a_certificate_of_version_1_can_be_shown_to_the_store() {
+    let dir = tempdir().unwrap();
+    let ours = Authority::new("ours");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let clients = fs_err::read(testdata("ca.pem")).unwrap();
+    let (clients, _) = crate::trust::Trusted::read(&clients).unwrap();
+    let server = ours.sign("localhost");
+    let key =
+        rustls::pki_types::PrivateKeyDer::try_from(rcgen::KeyPair::from_pem(&server.key).unwrap().serialize_der());
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.of_clients(&provider))
+        .with_single_cert(vec![server.der.clone()], key.unwrap())
+        .unwrap();
+    let address = serve(Some(server), |seen: Seen| async move {
+        let shown = seen.peer.certificate.unwrap();
+        answer(
+            if shown == version_1().cert[0].as_ref() {
+                200
+            } else {
+                418
+            },
+            "",
+        )
+    })
+    .await;
+    let http = HttpConfig {
+        ca_file: Some(file(dir.path(), "ca.pem", &ours.pem)),
+        client_cert: Some(ClientCert {
+            cert_file: testdata("client-v1.pem"),
+            key_file: testdata("client-v1.key"),
+        }),
+        ..HttpConfig::default()
+    };
+    assert_eq!(https(http, address).await.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_store_with_a_certificate_of_version_1_is_good_where_nothing_is_verified_and_else_told_what_it_lacks() {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(version_1())));
+        let address = serve(Some(server), |_| async { answer(200, "") }).await;
+        let http = HttpConfig {
+            ca_file: Some(testdata("ca.pem")),
+            ..HttpConfig::default()
+        };
+        let error = https(http.clone(), address).await.unwrap_err();
+        assert!(error.is_other(), "must not be retried: {error:?}");
+        assert!(chain(&error).contains("names no host"), "{}", chain(&error));
+        let blind = HttpConfig {
+            insecure_skip_verify: true,
+            ..http
+        };
+        assert_eq!(https(blind, address).await.unwrap().0, 200);
+    }
+}
+
+/// A server that answers the first words of a handshake with an alert, as one does that allows none of our cipher suites.
+async fn alerting(alert: u8) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut some = [0; 64];
+            let _ = socket.read(&mut some).await;
+            let _ = socket.write_all(&[0x15, 3, 3, 0, 2, 2, alert]).await;
+            // Closed with bytes unread it would be a reset.
+            while socket.read(&mut some).await.is_ok_and(|read| read > 0) {}
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_store_that_allows_no_cipher_suite_or_version_of_ours_is_told_with_what_is_offered() {
+    for (alert, words) in [
+        (40, ["none with CBC", "on the server"]),
+        (71, ["ECDHE and AES-GCM", "or it demands a client certificate"]),
+        (70, ["1.2 and 1.3", "versions of TLS"]),
+        (112, ["for the name", "server_name"]),
+        (116, ["client certificate", "cert_file"]),
+    ] {
+        let error = https(blind(), alerting(alert).await).await.unwrap_err();
+        assert!(error.is_other(), "must not be retried: {error:?}");
+        for words in words {
+            assert!(chain(&error).contains(words), "{}", chain(&error));
+        }
+    }
 }
 
 #[tokio::test]

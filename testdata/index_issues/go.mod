@@ -1,0 +1,3 @@
+module narthex/testdata/index_issues
+
+go 1.26.7
