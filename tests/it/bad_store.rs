@@ -144,7 +144,7 @@ async fn who_is_stopped_while_the_store_is_away_says_what_is_left_and_why() {
     }
     for told in [
         &["level=error", "uploads failed until the end", "refused"][..],
-        &["level=error", "blocks are left", "blocks=2"][..],
+        &["level=error", "stopped before all blocks were uploaded", "blocks=2"][..],
     ] {
         assert!(log_line(&sick.stage.sidecar, told).is_some(), "{told:?}");
     }
