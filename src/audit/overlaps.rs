@@ -137,7 +137,7 @@ mod tests {
         }
     }
 
-    fn told(blocks: &[Entry]) -> Vec<(BlockId, BlockId, bool)> {
+    fn overlaps_of(blocks: &[Entry]) -> Vec<(BlockId, BlockId, bool)> {
         let found = among(blocks);
         found
             .iter()
@@ -153,7 +153,7 @@ mod tests {
             entry(3, "a", 300_000, (0, 10), &[1]),
             entry(4, "a", 0, (9, 20), &[4]),
         ];
-        assert_eq!(told(&blocks), [(id(1), id(4), false)]);
+        assert_eq!(overlaps_of(&blocks), [(id(1), id(4), false)]);
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
             entry(3, "a", 0, (15, 25), &[2, 3]),
             entry(4, "a", 0, (18, 19), &[4]),
         ];
-        let mut found = told(&blocks);
+        let mut found = overlaps_of(&blocks);
         found.sort_unstable();
         let mut want = vec![
             (id(1), id(9), true),
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn two_merges_of_the_same_are_merged() {
         let blocks = [entry(8, "a", 0, (0, 20), &[1, 2]), entry(9, "a", 0, (0, 20), &[2, 1])];
-        assert_eq!(told(&blocks), [(id(8), id(9), true)]);
+        assert_eq!(overlaps_of(&blocks), [(id(8), id(9), true)]);
     }
 
     proptest! {

@@ -63,7 +63,7 @@ pub fn begins_quoted(text: &str) -> bool {
 /// # Errors
 /// Whatever makes it no such string.
 pub fn unquote(quoted: &str, language: Language) -> Result<String, QuoteError> {
-    match take(quoted, language)? {
+    match unquote_first(quoted, language)? {
         (text, "") => Ok(text),
         _ => Err(QuoteError::Longer(quoted.chars().next().unwrap_or('"'))),
     }
@@ -73,7 +73,7 @@ pub fn unquote(quoted: &str, language: Language) -> Result<String, QuoteError> {
 ///
 /// # Errors
 /// When there is no whole one.
-pub fn take(text: &str, language: Language) -> Result<(String, &str), QuoteError> {
+pub fn unquote_first(text: &str, language: Language) -> Result<(String, &str), QuoteError> {
     let mut chars = text.chars();
     let quote = match chars.next() {
         Some('`') => return raw(chars.as_str(), language),
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_follows_is_given_back() {
-        let (value, rest) = take(r#""a", b='c'"#, Language::PromQl).unwrap();
+        let (value, rest) = unquote_first(r#""a", b='c'"#, Language::PromQl).unwrap();
         assert_eq!((value.as_str(), rest), ("a", ", b='c'"));
     }
 

@@ -233,10 +233,11 @@ impl Reader<'_> {
     }
 
     fn quoted(&mut self) -> Result<String, SelectorError> {
-        let (text, rest) = go_string::take(self.rest, Language::PromQl).map_err(|why| SelectorError::Quotes {
-            quoted: self.rest.to_owned(),
-            why,
-        })?;
+        let (text, rest) =
+            go_string::unquote_first(self.rest, Language::PromQl).map_err(|why| SelectorError::Quotes {
+                quoted: self.rest.to_owned(),
+                why,
+            })?;
         self.rest = rest;
         Ok(text)
     }

@@ -50,14 +50,14 @@ impl Transient for Error {
 }
 
 /// Runs a whole operation again while it fails with what is transient, at most `tries` times in all (at least once), with a
-/// growing wait before each further try. `told` gets each failure after which it is tried again, and the wait that
-/// follows, for the caller's line in the log; the last failure is returned and not told.
+/// growing wait before each further try. `on_retry` gets each failure after which it is tried again, and the wait that
+/// follows, for the caller's line in the log; the last failure is returned and not passed to it.
 ///
 /// # Errors
 /// The first one that does not pass, or that of the last try.
 pub async fn retry_transient<T, E, F>(
     tries: u32,
-    mut told: impl FnMut(&E, Duration),
+    mut on_retry: impl FnMut(&E, Duration),
     mut operation: impl FnMut() -> F,
 ) -> Result<T, E>
 where
@@ -71,7 +71,7 @@ where
             settled => return settled,
         };
         let wait = backoff.next();
-        told(&error, wait);
+        on_retry(&error, wait);
         // Not kept while it waits: an error may hold what a further try needs.
         drop(error);
         tokio::time::sleep(wait).await;

@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
             escaped = byte == b'\\' && !escaped;
             ends
         });
-        self.take(end.map(|end| end + 2))
+        self.read_raw(end.map(|end| end + 2))
     }
 
     /// A number or a literal.
@@ -230,10 +230,10 @@ impl<'a> Reader<'a> {
         let end = rest
             .find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c)))
             .unwrap_or(rest.len());
-        self.take((end > 0).then_some(end))
+        self.read_raw((end > 0).then_some(end))
     }
 
-    fn take(&mut self, len: Option<usize>) -> Result<&'a str, MetaError> {
+    fn read_raw(&mut self, len: Option<usize>) -> Result<&'a str, MetaError> {
         let token = len.and_then(|len| self.text[self.at..].get(..len));
         let token = token.ok_or_else(|| self.strange(&"no value"))?;
         self.at += token.len();

@@ -36,7 +36,7 @@ fn rules() -> Rules {
 /// A run: from and until (h after `T`), state, missing (min).
 type Told = (i64, i64, State, i64);
 
-fn told(covers: &[Cover], rules: Rules) -> Vec<Told> {
+fn found(covers: &[Cover], rules: Rules) -> Vec<Told> {
     let runs = runs(covers, &rules);
     for run in &runs {
         assert_eq!(run.slots * rules.slot, run.until - run.from);
@@ -164,7 +164,7 @@ fn slots_are_judged_by_what_is_there() {
         ),
     ];
     for (name, covers, rules, want) in table {
-        assert_eq!(told(&covers, rules), want, "{name}");
+        assert_eq!(found(&covers, rules), want, "{name}");
     }
 }
 

@@ -203,7 +203,7 @@ impl<'a> Translator<'a> {
     }
 
     /// Takes `text` if it comes next.
-    fn take(&mut self, text: &str) -> bool {
+    fn accept(&mut self, text: &str) -> bool {
         let comes = self.rest().starts_with(text);
         if comes {
             self.at += text.len();
@@ -301,7 +301,7 @@ impl<'a> Translator<'a> {
     /// `(`, with everything that may follow a `(?`.
     fn open(&mut self) -> Result<(), Refusal> {
         let start = self.at;
-        if !self.take("(?") {
+        if !self.accept("(?") {
             self.at += 1;
             self.enter(self.flags);
             return Ok(());
@@ -416,7 +416,7 @@ impl<'a> Translator<'a> {
         counts: Option<Counts>,
     ) -> Result<(), Refusal> {
         // Lazy or greedy: a whole match is the same.
-        self.take("?");
+        self.accept("?");
         if let Some(previous) = previous {
             return self.invalid("invalid nested repetition operator", previous);
         }

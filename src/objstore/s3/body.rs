@@ -41,7 +41,7 @@ impl fmt::Debug for BufferPool {
 }
 
 impl BufferPool {
-    fn take(&self) -> PooledBuffer {
+    fn acquire(&self) -> PooledBuffer {
         let idle = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
         PooledBuffer {
             buffer: idle.unwrap_or_else(|| vec![0; BUFFER]),
@@ -138,7 +138,7 @@ impl Slice {
         other: &[u8],
         buffers: &BufferPool,
     ) -> Result<Option<u64>, String> {
-        let mut pooled = buffers.take();
+        let mut pooled = buffers.acquire();
         for other in other.chunks(BUFFER) {
             let ours = &mut pooled.buffer[..other.len()];
             self.read(ours, at)?;
@@ -165,7 +165,7 @@ impl Slice {
     }
 
     fn digest_step<S: Sum>(&self, mut sum: S, mut at: u64, end: u64, buffers: &BufferPool) -> Result<S, String> {
-        let mut pooled = buffers.take();
+        let mut pooled = buffers.acquire();
         while at < end {
             let take = usize::try_from(end - at).map_or(BUFFER, |left| left.min(BUFFER));
             self.read(&mut pooled.buffer[..take], at)?;
@@ -194,7 +194,7 @@ impl Body for FileBody {
         if left == 0 {
             return Poll::Ready(None);
         }
-        let mut pooled = this.buffers.take();
+        let mut pooled = this.buffers.acquire();
         let take = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
         if let Err(reason) = this.slice.read(&mut pooled.buffer[..take], this.sent) {
             let _ = this.failure.0.set(reason.clone());

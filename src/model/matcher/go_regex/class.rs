@@ -31,7 +31,7 @@ impl Translator<'_> {
         let start = self.at;
         self.at += 1;
         let mut class = String::from("[");
-        if self.take("^") {
+        if self.accept("^") {
             class.push('^');
         }
         // A `]` right at the beginning is a member.

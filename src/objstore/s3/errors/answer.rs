@@ -37,17 +37,17 @@ impl Answer {
             .and_then(|body| std::str::from_utf8(body).ok())
             .unwrap_or_default();
         let header = |name: &str| response.headers().get(name).map(str::to_owned);
-        let told = |name: &str| element(body, name).map(tidy);
+        let in_body = |name: &str| element(body, name).map(tidy);
         Self {
             status: response.status().as_u16(),
-            code: code.map(tidy).or_else(|| told("Code")).unwrap_or_default(),
-            message: message.map(tidy).or_else(|| told("Message")).unwrap_or_default(),
-            region: header("x-amz-bucket-region").or_else(|| told("Region")),
-            endpoint: told("Endpoint"),
-            their_time: told("ServerTime").or_else(|| header("date")),
-            our_time: told("RequestTime"),
-            about: told("Header").or_else(|| told("ArgumentName")),
-            storage_class: told("StorageClass"),
+            code: code.map(tidy).or_else(|| in_body("Code")).unwrap_or_default(),
+            message: message.map(tidy).or_else(|| in_body("Message")).unwrap_or_default(),
+            region: header("x-amz-bucket-region").or_else(|| in_body("Region")),
+            endpoint: in_body("Endpoint"),
+            their_time: in_body("ServerTime").or_else(|| header("date")),
+            our_time: in_body("RequestTime"),
+            about: in_body("Header").or_else(|| in_body("ArgumentName")),
+            storage_class: in_body("StorageClass"),
             request_id: header("x-amz-request-id").map(|id| tidy(&id)),
         }
     }
