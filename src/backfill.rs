@@ -30,7 +30,7 @@ use crate::{
     shipper::CheckedFiles,
     tsdb::{
         Block, BlockId,
-        check::full::{Checked, Digest, Facts},
+        check::full::{Checked, Digest, Facts, IssueKind},
     },
 };
 
@@ -79,8 +79,21 @@ pub enum Overlaps {
 }
 
 /// What can be done about a block whose index has issues.
-const MAKE_ANEW: &str = "make the block anew with promtool tsdb dump-openmetrics and create-blocks-from openmetrics, or send it \
-                         as it is with narthex backfill --allow-index-issues";
+const MAKE_ANEW: &str = "make the block anew with promtool 2.53 or newer (tsdb dump-openmetrics, its lines sorted by time since \
+                         others are dropped without a word, then tsdb create-blocks-from openmetrics), or send it as it is with \
+                         narthex backfill --allow-index-issues";
+/// The same where promtool refuses the labels.
+const SEND_AS_IT_IS: &str = "promtool cannot make such series anew; send the block as it is with narthex backfill \
+                             --allow-index-issues if no compactor runs on the bucket";
+
+/// What can be done about a block with these issues.
+fn way_round(facts: &Facts) -> &'static str {
+    let refused = [IssueKind::NoLabels, IssueKind::DoubledLabels];
+    match facts.issues.iter().any(|issue| refused.contains(&issue.kind)) {
+        true => SEND_AS_IT_IS,
+        false => MAKE_ANEW,
+    }
+}
 
 /// The issues of an index, in words.
 fn index_issues(facts: &Facts) -> Option<String> {
@@ -92,7 +105,7 @@ fn index_issues(facts: &Facts) -> Option<String> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory cannot be read.
-    #[error("cannot read the blocks: {0}; is --path right?")]
+    #[error("cannot read the blocks; is --path right?")]
     Path(#[from] std::io::Error),
     /// There is nothing in it.
     #[error(
@@ -244,7 +257,7 @@ impl Item {
             if let Some(issues) = index_issues(&checked.facts) {
                 match allow_index_issues {
                     true => self.decision.add_remark(issues),
-                    false => self.decision = Decision::Refused(format!("{issues}; {MAKE_ANEW}")),
+                    false => self.decision = Decision::Refused(format!("{issues}; {}", way_round(&checked.facts))),
                 }
             }
             let tombstones = self.block.as_ref().map_or(0, |block| block.meta.num_tombstones);

@@ -108,7 +108,11 @@ async fn decide_by_bucket(
 
 async fn compared(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Decision, objstore::Error> {
     let differs = match same_files(block, bucket).await {
-        Err(error) if error.scope() == Scope::Object => Some(error.to_string()),
+        Err(error) if error.scope() == Scope::Object => {
+            return Ok(Decision::Refused(format!(
+                "a block of this name is in the bucket, and cannot be compared with this one: {error}"
+            )));
+        }
         other => other?,
     };
     Ok(match differs {

@@ -140,7 +140,7 @@ impl Lineage {
         if self.is_new_reason(id, &same) {
             tracing::warn!(
                 block = %id, why,
-                "cannot use the meta.json of a block in the bucket; ignoring the block, so that data which it may hold is uploaded again"
+                "cannot use the meta.json of a block in the bucket; what it holds is not known, so blocks that it may contain are uploaded"
             );
             self.logged.insert(id, same);
         }

@@ -325,10 +325,13 @@ fn classify(op: Op, error: &io::Error) -> (ErrorKind, &'static str) {
     }
     match error.kind() {
         Io::NotFound if op == Op::Get => (ErrorKind::NotFound, ""),
-        Io::PermissionDenied => (
-            ErrorKind::Forbidden,
-            "this process needs to read and write the directory",
-        ),
+        Io::PermissionDenied => {
+            let help = match op {
+                Op::Get | Op::Iter => "this process needs the right to read it",
+                Op::Upload | Op::Delete => "this process needs the right to write there",
+            };
+            (ErrorKind::Forbidden, help)
+        }
         Io::ReadOnlyFilesystem => (ErrorKind::Forbidden, "the directory must be writable"),
         Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Server, "free some space; nothing half-written is kept"),
         Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename | Io::InvalidInput => (

@@ -46,12 +46,12 @@ pub enum TargetError {
         seen: String,
     },
     /// The disk.
-    #[error("cannot restore to {dir}: {}", explained(.source))]
+    #[error("cannot restore to {dir}: {}", explained(.error))]
     Io {
         /// The directory.
         dir: PathBuf,
-        /// Names the path.
-        source: io::Error,
+        /// Names the path. Not the source: the text has it already.
+        error: io::Error,
     },
 }
 
@@ -158,9 +158,9 @@ impl Target {
 }
 
 fn io_error(dir: &Path) -> impl Fn(io::Error) -> TargetError {
-    |source| TargetError::Io {
+    |error| TargetError::Io {
         dir: dir.to_owned(),
-        source,
+        error,
     }
 }
 

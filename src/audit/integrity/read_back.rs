@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// What helps when the index has issues and the objects are whole.
-const REPAIR: &str = "replace the block by one that was made anew from it: see `narthex help backfill`";
+const REPAIR: &str = "replace the block by one that was made anew from it, as far as promtool can: see --allow-index-issues in docs/commands.md";
 
 /// How objects are read back. Clones share their bounds.
 #[derive(Clone, Debug)]

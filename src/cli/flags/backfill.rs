@@ -99,8 +99,9 @@ pub struct BackfillSource {
     ///
     /// Chunks of a series that overlap, are doubled or not in order, or lie outside of the block's time range; label names
     /// that are doubled or not sorted; series without labels or chunks. Prometheus reads such blocks, and versions up to
-    /// 2.8 wrote some. promtool tsdb dump-openmetrics and create-blocks-from openmetrics make a block anew, without its
-    /// native histograms. While no compactor runs, thanos tools bucket verify --repair --issues=index_known_issues repairs
+    /// 2.8 wrote some. promtool (2.53 or newer) makes a block anew without its native histograms: tsdb
+    /// dump-openmetrics, the lines sorted by time, then tsdb create-blocks-from openmetrics; it refuses labels that are doubled
+    /// or missing. While no compactor runs, thanos tools bucket verify --repair --issues=index_known_issues repairs
     /// in the bucket what is not sorted, and chunks that are wholly outside of the block's range or begin at its end.
     #[arg(long = "allow-index-issues")]
     pub allow_index_issues: bool,

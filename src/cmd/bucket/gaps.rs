@@ -61,7 +61,8 @@ pub(super) fn rules(flags: &Gaps, wanted: &Wanted, now: i64) -> Rules {
         seal_delay: ms(flags.seal_delay),
         from: (wanted.from > YEAR_0).then_some(wanted.from),
         until: match flags.until {
-            Some(until) => Some(until.resolve(now)),
+            // The blocks after --max-time are not read: their slots are not known to be missing.
+            Some(until) => Some(until.resolve(now).min(wanted.until)),
             None => (wanted.until < YEAR_9999).then_some(wanted.until),
         }
         .map(|until| until.min(now)),
@@ -92,7 +93,7 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
                 may_run: may_run(block, rules.now),
             }),
             Scanned::Unreadable(id, why) => {
-                tracing::warn!(block = %id, why, "cannot read a block; its times count as missing");
+                tracing::warn!(block = %id, why, "cannot read a block; it counts for no slot, so that what only it covers is missing or behind the end");
                 unreadable.insert(id, why);
             }
         }
@@ -229,7 +230,7 @@ impl Report {
         }
         for (id, why) in &self.unreadable {
             text.push_str(&format!(
-                "{id}: cannot be read, so its times count as missing: {}\n",
+                "{id}: cannot be read and counts for no slot; what only it covers is missing, or behind the end: {}\n",
                 output::printable(why)
             ));
         }

@@ -90,6 +90,7 @@ impl Report {
             text.push_str("no blocks were found: are these the right bucket, prefix, selector and times?\n");
         }
         let issues = match self.issues.len() {
+            0 if !self.complete => "no issues so far".to_owned(),
             0 => "no issues".to_owned(),
             some => output::counted(some as u64, "issue"),
         };
@@ -232,7 +233,7 @@ async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
         checked = deleted(id);
     }
     if task.reader.is_some() && checked.is_block {
-        tracing::info!(block = %id, bytes = checked.bytes, issues = checked.issues.len(), "read all of a block");
+        tracing::info!(block = %id, bytes = checked.bytes, issues = checked.issues.len(), "checked a block");
     }
     Ok(checked)
 }

@@ -109,6 +109,25 @@ async fn a_byte_that_is_flipped_in_the_bucket_is_found_by_reading_all_back() {
 }
 
 #[tokio::test]
+async fn a_block_that_cannot_be_compared_is_refused_as_that_and_not_as_another() {
+    let (dir, server) = (blocks_of(2), S3Server::start());
+    let bucket = server.bucket("archived");
+    let [first, second] = &sealed(dir.path())[..] else {
+        panic!("two blocks")
+    };
+    backfill(dir.path(), &bucket, &[]).ended(0);
+    for method in ["GET", "HEAD"] {
+        let fault = Fault::Answer(403, "AccessDenied");
+        server.fault(Rule::on(method, &format!("{first}/index*"), fault));
+    }
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let why = row(&report, first)["why"].as_str().unwrap();
+    assert!(why.contains("cannot be compared with this one"), "{why}");
+    assert!(!why.contains("other bytes"), "{why}");
+    assert_eq!(row(&report, second)["result"], "there", "{report:#}");
+}
+
+#[tokio::test]
 async fn halves_of_an_earlier_try_are_completed_and_only_what_is_missing_is_sent() {
     let (dir, server) = (blocks_of(1), S3Server::start());
     let bucket = server.bucket("half");
