@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Entry, Lineage,
-    existing::{Stored, read_stored},
+    existing::{cannot_be_used, Stored, read_stored},
 };
 use crate::{
     model::Labels,
@@ -166,7 +166,8 @@ impl Lineage {
         }
         let proof = match read_stored(bucket, id).await? {
             Stored::Nothing { .. } | Stored::Unusable { marked: true, .. } => Proof::Void,
-            Stored::Unusable { why, .. } => Proof::Damaged(format!("its meta.json cannot be used: {why}")),
+            Stored::Unusable { why, torn: true, .. } => Proof::Damaged(cannot_be_used(&why)),
+            Stored::Unusable { why, .. } => Proof::Damaged(why),
             Stored::Block(_, listed) if listed.marked => Proof::Void,
             Stored::Block(meta, _) if self.entries.get(&id) != Some(&Entry::from(&*meta)) => {
                 Proof::Damaged("its meta.json is another one than before".to_owned())

@@ -59,7 +59,7 @@ pub async fn existing(bucket: &dyn Bucket, own: &BlockMeta, labels: &Labels) -> 
         Stored::Nothing { marked } => return Ok(Existing::Nothing { marked }),
         Stored::Unusable { marked: true, .. } => return Ok(Existing::Marked),
         Stored::Unusable { why, torn: true, .. } => return Ok(Existing::Torn(why)),
-        Stored::Unusable { why, .. } => return Ok(Existing::Conflict(format!("its meta.json cannot be used: {why}"))),
+        Stored::Unusable { why, .. } => return Ok(Existing::Conflict(why)),
         Stored::Block(_, listed) if listed.marked => return Ok(Existing::Marked),
         Stored::Block(meta, listed) => (meta, listed),
     };
@@ -141,6 +141,7 @@ pub(super) enum Stored {
     },
     /// A `meta.json` of no use, and why.
     Unusable {
+        /// A sentence; of what is torn, the fault only.
         why: String,
         /// No reader can take it for one.
         torn: bool,
@@ -159,7 +160,7 @@ pub(super) async fn read_stored(bucket: &dyn Bucket, id: BlockId) -> Result<Stor
         Ok(objects) => objects,
         Err(error) if error.scope() == Scope::Object => {
             return Ok(Stored::Unusable {
-                why: error.to_string(),
+                why: format!("its objects in the bucket cannot be listed: {error}"),
                 torn: false,
                 marked: false,
             });
@@ -178,16 +179,24 @@ pub(super) async fn read_stored(bucket: &dyn Bucket, id: BlockId) -> Result<Stor
     };
     Ok(match text {
         Text::Absent => Stored::Nothing { marked: listed.marked },
-        Text::Refused(error) => unusable(error.to_string(), false),
+        Text::Refused(error) => unusable(format!("its meta.json in the bucket cannot be read: {error}"), false),
         Text::Read(bytes) => match Meta::parse(&bytes) {
             Ok(meta) if meta.ulid == id => {
                 let listed = ask_for_late(bucket, id, check_objects(&meta, &objects)).await?;
                 Stored::Block(Box::new(meta), listed)
             }
-            Ok(meta) => unusable(catalog::wrong_name(meta.ulid), false),
-            Err(error) => unusable(error.to_string(), is_torn(&error)),
+            Ok(meta) => unusable(cannot_be_used(&catalog::wrong_name(meta.ulid)), false),
+            Err(error) => match is_torn(&error) {
+                true => unusable(error.to_string(), true),
+                false => unusable(cannot_be_used(&error), false),
+            },
         },
     })
+}
+
+/// The sentence about a `meta.json` that was read and is of no use.
+pub(super) fn cannot_be_used(why: &impl fmt::Display) -> String {
+    format!("its meta.json cannot be used: {why}")
 }
 
 /// Whether no reader takes the text for a `meta.json`. Go's reader replaces what is not UTF-8, and lets documents be nested

@@ -154,7 +154,7 @@ async fn an_object_that_the_store_refuses_is_no_proof_and_no_error() {
     let is = lineage
         .elsewhere(store.bucket.as_ref(), &block(1, (0, 10), &[1], "eu"))
         .await;
-    assert!(matches!(is.unwrap(), Elsewhere::Nowhere { not_whole: Some((_, why)) } if why.contains("cannot be used")));
+    assert!(matches!(is.unwrap(), Elsewhere::Nowhere { not_whole: Some((_, why)) } if why.contains("cannot be read")));
 }
 
 #[tokio::test]

@@ -154,22 +154,26 @@ async fn only_what_no_reader_can_take_for_a_meta_is_torn() {
 
 #[tokio::test]
 async fn what_the_store_refuses_is_a_conflict_and_a_bucket_that_fails_an_error() {
+    let (meta, listing) = (
+        Some("its meta.json in the bucket cannot be read"),
+        Some("its objects in the bucket cannot be listed"),
+    );
     for (op, kind, conflict) in [
-        (Op::Get, ErrorKind::Forbidden, true),
-        (Op::Get, ErrorKind::Refused, true),
-        (Op::Get, ErrorKind::TooLarge, true),
-        (Op::Iter, ErrorKind::Local, true),
-        (Op::Get, ErrorKind::Network, false),
-        (Op::Iter, ErrorKind::Forbidden, false),
+        (Op::Get, ErrorKind::Forbidden, meta),
+        (Op::Get, ErrorKind::Refused, meta),
+        (Op::Get, ErrorKind::TooLarge, meta),
+        (Op::Iter, ErrorKind::Local, listing),
+        (Op::Get, ErrorKind::Network, None),
+        (Op::Iter, ErrorKind::Forbidden, None),
     ] {
         let store = Store::new().await;
         store.put_block(&own());
         store.bucket.on(op, &id(1).to_string(), .., Broken::Fail(kind));
         let own = own();
         match existing(store.bucket.as_ref(), &parsed(&own), &own.labels).await {
-            Ok(Existing::Conflict(_)) => assert!(conflict, "{op} {kind:?}"),
+            Ok(Existing::Conflict(why)) => assert!(why.starts_with(conflict.unwrap()), "{op} {kind:?}: {why}"),
             Ok(other) => panic!("{op} {kind:?}: {other:?}"),
-            Err(error) => assert!(!conflict, "{error}"),
+            Err(error) => assert_eq!(conflict, None, "{error}"),
         }
     }
 }
