@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Entry, Lineage,
-    existing::{cannot_be_used, Stored, read_stored},
+    existing::{Stored, cannot_be_used, read_stored},
 };
 use crate::{
     model::Labels,
