@@ -104,9 +104,9 @@ fn index_issues(facts: &Facts) -> Option<String> {
 /// Why nothing can be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory cannot be read.
-    #[error("cannot read the blocks; is --path right?")]
-    Path(#[from] std::io::Error),
+    /// The directory cannot be read. The cause is in the text, and so it is no source.
+    #[error("cannot read the blocks: {0}; is --path right?")]
+    Path(std::io::Error),
     /// There is nothing in it.
     #[error(
         "there is no block in {}: looked for directories named by a ULID with a meta.json, there and in its snapshots/*; is --path right?", .0.display()
@@ -115,6 +115,12 @@ pub enum Error {
     /// The bucket failed.
     #[error(transparent)]
     Bucket(#[from] objstore::Error),
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Path(error)
+    }
 }
 
 /// All that was found, and what becomes of it.
