@@ -75,7 +75,7 @@ struct Store {
     md5: AtomicBool,
     /// Whether to go over to MD5 when the store does not acknowledge CRC32C.
     md5_on_silence: bool,
-    /// Sign the SHA-256 of each body in place of leaving it out of the signature.
+    /// Sign the SHA-256 of each body in place of leaving it out of the signature: the store has shown that it wants that.
     sign_bodies: AtomicBool,
     /// The store does not know the condition that an object is to be new.
     unconditional: AtomicBool,

@@ -23,7 +23,7 @@ use super::{
     body::{Checksum, Failure, Hasher, Slice},
     errors,
     headers::Purpose,
-    payload::Form,
+    payload::{Form, Sums},
     put::Sent,
     retries::Failed,
 };
@@ -112,12 +112,12 @@ impl Drop for Upload {
 impl Store {
     /// Sends a file in parts.
     pub(super) async fn put_parts(self: &Arc<Self>, key: &str, source: &Source, plan: (u64, u64)) -> Result<(), Error> {
-        self.send_in_accepted_form(key, || async {
+        self.send_in_accepted_form(key, |signed| async move {
             let upload = match self.open(key).await? {
                 Sent::Done(upload) => upload,
                 Sent::RetryWith(change) => return Ok(Sent::RetryWith(change)),
             };
-            match upload.send_all(source, plan).await? {
+            match upload.send_all(source, plan, signed).await? {
                 Sent::Done(parts) => upload.finish(parts).await.map(Sent::Done),
                 Sent::RetryWith(change) => Ok(Sent::RetryWith(change)),
             }
@@ -236,7 +236,12 @@ impl Store {
 
 impl Upload {
     /// Sends all parts; a part starts as soon as one of the slots shared by all uploads is free.
-    async fn send_all(&self, source: &Source, (count, size): (u64, u64)) -> Result<Sent<Vec<Part>>, Error> {
+    async fn send_all(
+        &self,
+        source: &Source,
+        (count, size): (u64, u64),
+        signed: bool,
+    ) -> Result<Sent<Vec<Part>>, Error> {
         let (mut running, mut parts, mut next) = (FuturesUnordered::new(), Vec::new(), 0);
         loop {
             let sent = tokio::select! {
@@ -246,7 +251,7 @@ impl Upload {
                     let offset = next * size;
                     let slice = Slice { source: source.clone(), offset, len: size.min(source.len - offset) };
                     next += 1;
-                    running.push(self.send_part(next as i32, slice, permit));
+                    running.push(self.send_part(next as i32, slice, signed, permit));
                     continue;
                 }
                 else => break,
@@ -260,12 +265,18 @@ impl Upload {
         Ok(Sent::Done(parts))
     }
 
-    async fn send_part(&self, number: i32, slice: Slice, _permit: SemaphorePermit<'_>) -> Result<Sent<Part>, Error> {
+    async fn send_part(
+        &self,
+        number: i32,
+        slice: Slice,
+        signed: bool,
+        _permit: SemaphorePermit<'_>,
+    ) -> Result<Sent<Part>, Error> {
         let (store, key) = (&*self.store, self.key.as_str());
         let budget = store.retry_budget();
         let once = || async {
             let hasher = if self.crc32c { Hasher::crc32c() } else { Hasher::md5() };
-            let digest = store.digest(key, &slice, hasher).await?;
+            let digest = store.digest(key, &slice, Sums::new(hasher, signed)).await?;
             let checksum = &digest.checksum;
             let (body, failure) = slice.body(&store.buffers);
             let request = store

@@ -6,7 +6,7 @@
 //! accepts the header without acknowledging the value, which older stores do that do not know it.
 //!
 //! How the signature covers a body stands in `payload`; the store's refusal of a body that is not signed is known by its
-//! words. A body is signed on trial then, and for good when that was right.
+//! words. Only the call that was refused signs its bodies then; all others do so once that call has gone well.
 //!
 //! An object that is to be new goes out with `If-None-Match: *`. A store that knows no such condition, and says so, gets it
 //! without, for the rest of the process' life; one that ignores the condition replaces what is there.
@@ -73,29 +73,23 @@ impl Store {
         }
     }
 
-    /// What to compute of a body now, with this checksum.
-    pub(super) fn sums(&self, checksum: Hasher) -> Sums {
-        Sums::new(checksum, self.sign_bodies.load(Ordering::Relaxed))
-    }
-
-    /// Runs `send` until it does not ask for another form of the request any more.
-    pub(super) async fn send_in_accepted_form<T, F>(&self, key: &str, send: impl Fn() -> F) -> Result<T, Error>
+    /// Runs `send` until it does not ask for another form of the request any more. It is given whether to sign its bodies.
+    pub(super) async fn send_in_accepted_form<T, F>(&self, key: &str, send: impl Fn(bool) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Sent<T>, Error>>,
     {
-        let mut trial = None;
+        // Why this call signs, although the others do not yet.
+        let mut trial: Option<String> = None;
         for _ in 0..4 {
-            let sent = send().await;
-            if let Some(reason) = trial.take() {
-                self.record_trial(sent.is_ok(), reason);
-            }
-            match sent? {
-                Sent::Done(done) => return Ok(done),
-                Sent::RetryWith(Change::SignedBody(reason)) => {
-                    if !self.sign_bodies.swap(true, Ordering::Relaxed) {
-                        trial = Some(reason);
+            let signed = trial.is_some() || self.sign_bodies.load(Ordering::Relaxed);
+            match send(signed).await? {
+                Sent::Done(done) => {
+                    if let Some(reason) = trial {
+                        self.sign_from_now_on(&reason);
                     }
+                    return Ok(done);
                 }
+                Sent::RetryWith(Change::SignedBody(reason)) => trial = Some(reason),
                 Sent::RetryWith(Change::Md5(reason)) => {
                     if !self.md5.swap(true, Ordering::Relaxed) {
                         tracing::info!(
@@ -120,30 +114,27 @@ impl Store {
         Err(self.error(Op::Upload, key, ErrorKind::Refused, detail.to_owned()))
     }
 
-    /// Whether bodies are to be signed from now on, as was tried for `reason`.
-    fn record_trial(&self, right: bool, reason: String) {
-        if right {
-            let bucket = &self.identity;
+    /// Lets all calls sign their bodies: the store refused one that was not signed, for `reason`, and took it signed.
+    fn sign_from_now_on(&self, reason: &str) {
+        if !self.sign_bodies.swap(true, Ordering::Relaxed) {
             tracing::info!(
-                bucket,
+                bucket = self.identity,
                 reason,
                 "the store refuses unsigned bodies; the SHA-256 of each is signed from now on"
             );
-        } else {
-            self.sign_bodies.store(false, Ordering::Relaxed);
         }
     }
 
     /// One object, one request, from a file.
     pub(super) async fn put_whole(&self, key: &str, slice: &Slice) -> Result<(), Error> {
-        let budget = self.retry_budget();
-        self.send_in_accepted_form(key, || async {
+        let budget = &self.retry_budget();
+        self.send_in_accepted_form(key, |signed| async move {
             let _permit = self.permit().await;
             let once = || async {
-                let digest = self.digest(key, slice, self.hasher()).await?;
+                let digest = self.digest(key, slice, Sums::new(self.hasher(), signed)).await?;
                 let (body, failure) = slice.body(&self.buffers);
                 let part = Part { key, digest, failure };
-                Ok(self.put(&part, body, false, &budget).await?)
+                Ok(self.put(&part, body, false, budget).await?)
             };
             budget.run(once).await
         })
@@ -153,24 +144,24 @@ impl Store {
 
     /// One object, one request, from memory; with `new` only if there is none of that key.
     pub(super) async fn put_memory(&self, key: &str, bytes: &Bytes, new: bool) -> Result<Placed, Error> {
-        let budget = self.retry_budget();
-        self.send_in_accepted_form(key, || async {
+        let budget = &self.retry_budget();
+        self.send_in_accepted_form(key, |signed| async move {
             let _permit = self.permit().await;
             let once = || async {
-                let mut sums = self.sums(self.hasher());
+                let mut sums = Sums::new(self.hasher(), signed);
                 sums.update(bytes);
                 let (digest, failure) = (sums.finish(), Failure::default());
                 let body = ByteStream::new(SdkBody::from(bytes.clone()));
                 let part = Part { key, digest, failure };
-                Ok(self.put(&part, body, new, &budget).await?)
+                Ok(self.put(&part, body, new, budget).await?)
             };
             budget.run(once).await
         })
         .await
     }
 
-    pub(super) async fn digest(&self, key: &str, slice: &Slice, checksum: Hasher) -> Result<Digest, Error> {
-        let digest = slice.digest(self.sums(checksum), &self.buffers).await.map(Sums::finish);
+    pub(super) async fn digest(&self, key: &str, slice: &Slice, sums: Sums) -> Result<Digest, Error> {
+        let digest = slice.digest(sums, &self.buffers).await.map(Sums::finish);
         digest.map_err(|reason| self.error(Op::Upload, key, ErrorKind::Local, reason))
     }
 

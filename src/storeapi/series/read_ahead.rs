@@ -110,13 +110,13 @@ pub(super) enum Delivered {
 
 impl std::fmt::Debug for ReadAhead {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ahead").finish_non_exhaustive()
+        f.debug_struct("ReadAhead").finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Giving").finish_non_exhaustive()
+        f.debug_struct("Delivery").finish_non_exhaustive()
     }
 }
 

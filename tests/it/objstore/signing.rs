@@ -98,6 +98,36 @@ async fn a_store_that_refuses_unsigned_bodies_gets_the_hash_of_each_from_then_on
 }
 
 #[tokio::test]
+async fn a_call_that_signs_and_is_given_up_changes_nothing_for_others() {
+    let message = "not authorized to perform: s3:PutObject with an explicit deny in a resource-based policy";
+    let server = Server::start(
+        move |request, _| match (request.target.contains("/given-up"), signed(request)) {
+            (true, UNSIGNED) => refusal("403 Forbidden", "AccessDenied", message),
+            (true, _) => Act::Stall(0),
+            (false, _) => works(request),
+        },
+    )
+    .await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", PARTS), limits()).await;
+    let given_up = bucket.put_bytes("given-up", Bytes::from_static(b"x"));
+    let tried = async {
+        while puts(&server).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = given_up => panic!("the store does not answer"),
+        () = tried => {}
+    }
+    put_all(&*bucket).await;
+    let puts = puts(&server);
+    assert_ne!(signed(&puts[1]), UNSIGNED, "it was tried");
+    for put in &puts[2..] {
+        assert_eq!(signed(put), UNSIGNED, "{}", put.target);
+    }
+}
+
+#[tokio::test]
 async fn a_policy_that_denies_for_another_reason_is_the_error_and_nothing_is_learnt() {
     let message = "not authorized to perform: s3:PutObject with an explicit deny in a resource-based policy";
     let server = Server::start(move |_, _| refusal("403 Forbidden", "AccessDenied", message)).await;
