@@ -2,6 +2,7 @@
 //! get.
 
 mod circles;
+mod imports;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,52 +67,8 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// The rooms that a text names by `crate::room` or `crate::{room, room::thing}`, outside of comments.
 fn named(text: &str, root: &str) -> BTreeSet<String> {
-    let code: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect();
-    let code = code.join("\n");
-    let mut found = BTreeSet::new();
-    for (at, _) in code.match_indices(root) {
-        let rest = &code[at + root.len()..];
-        let before = code[..at].chars().next_back();
-        if before.is_some_and(|char| char.is_alphanumeric() || char == '_' || char == '$') {
-            continue;
-        }
-        match rest.strip_prefix('{') {
-            Some(group) => found.extend(first_names(group)),
-            None => found.extend(word(rest)),
-        }
-    }
-    found
-}
-
-/// The first name of each member of a group, whose opening brace is already behind us.
-fn first_names(group: &str) -> Vec<String> {
-    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
-    for (at, char) in group.char_indices() {
-        match char {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                names.extend(word(group[start..at].trim_start()));
-                start = at + 1;
-                if char == '}' {
-                    break;
-                }
-            }
-            _ => {}
-        }
-    }
-    names
-}
-
-fn word(text: &str) -> Option<String> {
-    let word: String = text
-        .chars()
-        .take_while(|char| char.is_ascii_alphanumeric() || *char == '_')
-        .collect();
-    (!word.is_empty()).then_some(word)
+    let paths = imports::paths(&imports::without_comments(text), root);
+    paths.into_iter().filter_map(|path| path.into_iter().nth(1)).collect()
 }
 
 #[test]

@@ -9,10 +9,11 @@ use std::{
 
 use fs_err as fs;
 
-use super::{files, source};
-
-/// A module by its path from the crate's root.
-type Module = Vec<String>;
+use super::{
+    files,
+    imports::{self, Module},
+    source,
+};
 
 /// The module that a file of `src` is.
 fn module(inside: &Path) -> Module {
@@ -22,69 +23,13 @@ fn module(inside: &Path) -> Module {
 
 /// The code of a file, without comments and without the tests at its end, which may import what they like.
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The word that a text begins with, and what follows it.
-fn word(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.find(|char: char| !char.is_alphanumeric() && char != '_')
-            .unwrap_or(text.len()),
-    )
-}
-
-/// Collects the paths of what begins here, as `a::{b, c::d}`, and returns what follows.
-fn tree<'a>(mut text: &'a str, mut path: Module, found: &mut Vec<Module>) -> &'a str {
-    loop {
-        text = text.trim_start();
-        if let Some(mut group) = text.strip_prefix('{') {
-            loop {
-                group = tree(group, path.clone(), found).trim_start();
-                match group.strip_prefix(',') {
-                    Some(rest) if !rest.trim_start().starts_with('}') => group = rest,
-                    rest => return rest.unwrap_or(group).trim_start().trim_start_matches('}'),
-                }
-            }
-        }
-        let (name, rest) = word(text);
-        if !name.is_empty() {
-            path.push(name.to_owned());
-        }
-        match rest.strip_prefix("::") {
-            Some(more) if !name.is_empty() => text = more,
-            _ => {
-                found.push(path);
-                // A new name given by `as` is none of ours.
-                let end = rest.find([',', '}', ';', '\n', '(', ')', ' ']).unwrap_or(rest.len());
-                let rest = &rest[end..];
-                return match rest.trim_start().strip_prefix("as ") {
-                    Some(renamed) => word(renamed.trim_start()).1,
-                    None => rest,
-                };
-            }
-        }
-    }
+    imports::without_comments(text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default())
 }
 
 /// The paths that a file names from the crate's root or from a module above it, as paths from the crate's root.
 fn paths(text: &str, module: &Module) -> Vec<Module> {
     let code = code(text);
-    let mut found = Vec::new();
-    for root in ["crate::", "super::"] {
-        // What lies within a group that was read already, as in `super::{super::a}`, is no start.
-        let mut end = 0;
-        for (at, _) in code.match_indices(root) {
-            let inner = code[..at]
-                .chars()
-                .next_back()
-                .is_some_and(|char| char.is_alphanumeric() || matches!(char, '_' | ':' | '$'));
-            if !inner && at >= end {
-                end = code.len() - tree(&code[at..], Vec::new(), &mut found).len();
-            }
-        }
-    }
+    let found = ["crate::", "super::"].map(|root| imports::paths(&code, root)).concat();
     let absolute = |path: Module| {
         let up = path.iter().take_while(|part| *part == "super").count();
         match path.first().map(String::as_str) {
