@@ -60,6 +60,12 @@ impl Reader {
             read: Arc::default(),
         }
     }
+
+    /// Waits until one more object may be read.
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.expect("the semaphore is never closed")
+    }
 }
 
 /// What was found in one object.
@@ -163,8 +169,7 @@ async fn read_object(
     reader: &Reader,
     stop: &Arc<AtomicBool>,
 ) -> Result<Found, objstore::Error> {
-    let permit = Arc::clone(&reader.permits).acquire_owned().await;
-    let permit = permit.expect("the semaphore is never closed");
+    let permit = reader.permit().await;
     match check_object(bucket, meta, file, reader, stop, permit).await {
         Err(error) => as_issue(meta, &file.rel_path, error).map(Found::Bad),
         done => done,
@@ -245,8 +250,7 @@ async fn named(
     reader: &Reader,
     stop: &Arc<AtomicBool>,
 ) -> Result<Result<IndexFacts, Broken>, objstore::Error> {
-    let permit = Arc::clone(&reader.permits).acquire_owned().await;
-    let permit = permit.expect("the semaphore is never closed");
+    let permit = reader.permit().await;
     let reading = bucket.read(key, 0).await?;
     on_thread(key, reading, reader, false, stop, permit, move |bytes, options| {
         Ok(full::name_series(&mut facts, len, &toc, bytes, options)?.map(|()| facts))
