@@ -21,7 +21,7 @@ pub enum NotWhole {
     OutOfRange,
 }
 
-/// A value of a YAML text that is to be a whole number. It reads any scalar: what is wrong with it is told by
+/// A value of a YAML text that is to be a whole number. It reads any scalar: what is wrong with it is the error of
 /// [`WholeNumber::value`], so that whoever knows the key can name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WholeNumber(Result<i64, NotWhole>);

@@ -103,7 +103,7 @@ impl Metadata {
         }
     }
 
-    /// What the SDK is told when there is no token.
+    /// What the SDK gets when there is no token.
     fn without_token(&self, missing: Missing) -> Result<HttpResponse, ConnectorError> {
         if !self.version_1 {
             let error = NoMetadata { missing, without: None };

@@ -389,7 +389,7 @@ pub(super) fn asks_for_md5(answer: &Answer) -> bool {
     }
 }
 
-/// Whether a refusal of a request with an unsigned body is about that. Of a policy of Amazon nothing is told but that it
+/// Whether a refusal of a request with an unsigned body is about that. Of a policy Amazon says only that it
 /// denies explicitly; such policies are written against `UNSIGNED-PAYLOAD`.
 pub(super) fn refuses_unsigned_body(answer: &Answer) -> bool {
     const WORDS: &[&str] = &[
