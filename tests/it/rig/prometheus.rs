@@ -193,7 +193,8 @@ fn spawn(leg: &Leg, options: &Options, port: u16, data: &Path, dir: &Path) -> Pr
     for (flag, value) in [
         ("--storage.tsdb.min-block-duration", options.block),
         ("--storage.tsdb.max-block-duration", options.block),
-        ("--storage.tsdb.retention.time", "15d"),
+        // Blocks of test data are old: by less than this Prometheus deletes them whenever it reads its blocks anew.
+        ("--storage.tsdb.retention.time", "100y"),
     ] {
         // Prometheus refuses a flag that comes twice.
         if !given(flag) {
