@@ -8,6 +8,7 @@ mod reading;
 mod resuming;
 mod scripted;
 mod signing;
+mod unreachable;
 mod wire;
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 
 pub(super) use self::answer::tidy;
 use self::answer::{Answer, asks_for_md5, classify, one_line, refuses_condition, refuses_unsigned_body};
-use super::progress::Stall;
+use super::{progress::Stall, transport};
 use crate::objstore::{ErrorKind, Op};
 
 pub(super) use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
@@ -49,6 +49,11 @@ where
         SdkError::TimeoutError(_) => (ErrorKind::Stalled, format!("no answer in time: {}", below(error))),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
             (ErrorKind::Stalled, format!("no answer in time: {}", below(error)))
+        }
+        SdkError::DispatchFailure(_) if transport::not_connected(error) => (ErrorKind::Network, below(error)),
+        SdkError::DispatchFailure(_) if transport::not_http(error) => {
+            let detail = format!("what answers does not speak HTTP: {}; see `insecure`", below(error));
+            (ErrorKind::Network, detail)
         }
         SdkError::DispatchFailure(_) => (ErrorKind::Network, format!("no answer: {}", below(error))),
         _ => (
@@ -118,15 +123,20 @@ pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static
 const CHAIN_LIMIT: usize = 800;
 
 /// An error and all that it stems from, in one line.
-pub(super) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
+pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = error.source();
+        if transport::is_only_a_wrapper(error) {
+            continue;
+        }
         let more = error.to_string();
-        if !text.ends_with(&more) {
+        if text.is_empty() {
+            text = more;
+        } else if !text.ends_with(&more) {
             text = format!("{text}: {more}");
         }
-        source = error.source();
     }
     one_line(&text, CHAIN_LIMIT)
 }

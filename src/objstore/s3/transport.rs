@@ -49,7 +49,10 @@ use self::{
     failure::{TimedOut, connector_error},
     tls::Tls,
 };
-pub(super) use self::{connect::Proxies, failure::no_answer};
+pub(super) use self::{
+    connect::Proxies,
+    failure::{is_only_a_wrapper, no_answer, not_connected, not_http},
+};
 use crate::objstore::config::{ConfigError, HttpConfig};
 
 /// How long dialling may take, unless the SDK asks for less (metadata services: one second).

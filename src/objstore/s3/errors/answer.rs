@@ -220,6 +220,10 @@ fn obstacle(op: Op, answer: &Answer) -> Option<Obstacle> {
     if let Some((_, action)) = answer.message.split_once("not authorized to perform: ") {
         return action.starts_with("kms:").then_some(Obstacle::KmsKey);
     }
+    // The connection, or a setting of the bucket: neither is about one object.
+    if answer.speaks_of(&["in transit", "lock configuration"]) {
+        return None;
+    }
     match op {
         Op::Get | Op::Upload if answer.speaks_of(&["kms", "key management"]) => Some(Obstacle::KmsKey),
         Op::Get if answer.speaks_of(CUSTOMER_KEY) => Some(Obstacle::CustomerKey),

@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::{
-    failure::{Handshake, TimedOut},
+    failure::{Handshake, NotConnected, TimedOut},
     tls::Tls,
 };
 
@@ -203,7 +203,9 @@ struct Direct {
 
 impl Direct {
     async fn tcp(&mut self, uri: Uri) -> Result<Io, BoxError> {
-        Ok(Box::new(self.tcp.call(uri).await?.into_inner()))
+        let connected = self.tcp.call(uri.clone()).await;
+        let io = connected.map_err(|error| NotConnected::new(&uri, error.into()))?;
+        Ok(Box::new(io.into_inner()))
     }
 
     /// `target`: the store itself, for which the configured name counts, not a proxy.

@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, io, time::Duration};
 
 use aws_smithy_runtime_api::{box_error::BoxError, client::result::ConnectorError};
+use http::Uri;
 
 use crate::trust::ServerProblem;
 
@@ -42,14 +43,58 @@ impl Error for TimedOut {}
 
 /// Whether the connection stood and no answer came in time.
 pub(in crate::objstore::s3) fn no_answer(error: &ConnectorError) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref().is_some_and(|slow: &TimedOut| slow.answer) {
-            return true;
-        }
-        next = error.source();
+    causes(error).any(|cause| cause.downcast_ref().is_some_and(|slow: &TimedOut| slow.answer))
+}
+
+/// A connection that was not made: the name has no address, or nobody accepts there.
+#[derive(Debug)]
+pub(super) struct NotConnected {
+    /// Of the store, or of the proxy before it, with the port.
+    host: String,
+    source: BoxError,
+}
+
+impl NotConnected {
+    pub(super) fn new(uri: &Uri, source: BoxError) -> Self {
+        let secure = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let host = format!("{}:{port}", uri.host().unwrap_or_default());
+        Self { host, source }
     }
-    false
+}
+
+impl fmt::Display for NotConnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection with {}", self.host)
+    }
+}
+
+impl Error for NotConnected {
+    /// The cause itself: the connector's own words add nothing.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.source.source().unwrap_or(&*self.source))
+    }
+}
+
+/// Whether a failure says nothing that its source does not say: a word of the SDK or of the HTTP client for its kind.
+pub(in crate::objstore::s3) fn is_only_a_wrapper(error: &(dyn Error + 'static)) -> bool {
+    let wraps = error.is::<ConnectorError>() || error.is::<hyper_util::client::legacy::Error>();
+    wraps && error.source().is_some()
+}
+
+/// Whether the connection was not made.
+pub(in crate::objstore::s3) fn not_connected(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<NotConnected>() || cause.is::<Handshake>())
+}
+
+/// Whether what answered does not speak HTTP.
+pub(in crate::objstore::s3) fn not_http(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_parse))
+}
+
+/// An error and all that it stems from.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause: &&'a (dyn Error + 'static)| cause.source())
 }
 
 /// A TLS handshake that failed.
@@ -113,8 +158,7 @@ pub(super) fn connector_error(error: BoxError, dialling: bool) -> ConnectorError
 
 /// The outermost cause that tells decides: what is below a failed body is not about the connection.
 fn kind(error: &(dyn Error + 'static)) -> Kind {
-    let mut next = Some(error);
-    while let Some(error) = next {
+    for error in causes(error) {
         if error.is::<TimedOut>() {
             return Kind::Timeout;
         }
@@ -135,7 +179,6 @@ fn kind(error: &(dyn Error + 'static)) -> Kind {
         if error.is::<crate::objstore::config::ConfigError>() {
             return Kind::Final;
         }
-        next = error.source();
     }
     Kind::Io
 }

@@ -188,6 +188,23 @@ fn an_object_of_another_customers_key_is_told_with_the_key() {
 }
 
 #[test]
+fn what_is_said_of_connections_and_buckets_is_not_taken_for_a_reason_of_one_object() {
+    for (op, answer) in [
+        (Op::Get, answer(400, "InvalidRequest", "Data must be encrypted in transit")),
+        (
+            Op::Upload,
+            answer(400, "InvalidRequest", "Bucket is missing Object Lock Configuration"),
+        ),
+    ] {
+        let (_, text) = classify(op, &answer, None);
+        for reason in ["customer", "is locked", "archive", "KMS"] {
+            assert!(!text.contains(reason), "{text}");
+        }
+        assert!(text.contains(&answer.message), "{text}");
+    }
+}
+
+#[test]
 fn why_one_object_is_refused_is_said_in_its_own_words() {
     let denied = |action: &str, resource: &str| {
         let user = "User: arn:aws:iam::1:user/kms-archive-encryptor";
