@@ -157,7 +157,7 @@ pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
         (0, good),
         (
             1,
-            "failed: the bucket, the disk, the configuration, the command line, or a second signal",
+            "failed: the bucket, the disk, the configuration, an unknown command or flag, or a second signal",
         ),
         (
             2,

@@ -3,7 +3,7 @@
 //! | exit code | means |
 //! |---|---|
 //! | 0 | done, nothing wrong |
-//! | 1 | failed: the bucket, the disk or the configuration; or a second signal |
+//! | 1 | failed: the bucket, the disk, the configuration, an unknown command or flag; or a second signal |
 //! | 2 | a bad value on the command line |
 //! | 3 | done, and something is refused, broken or missing; it is named |
 //! | 4 | interrupted by a signal; run it again to continue |

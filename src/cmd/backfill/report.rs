@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     backfill::{Applied, Decision, Item, Plan, Proven},
-    cmd::output::{self, Table, byte_size, time},
+    cmd::output::{self, Table, byte_size, counted, time},
     objstore::{self, Bucket},
     tsdb::BlockId,
 };
@@ -264,8 +264,8 @@ impl Report {
         let totals = &self.totals;
         let _ = writeln!(
             text,
-            "\n{} blocks: {} to send ({} in {} objects, about {} requests), {} there, {} left out, {} refused; checked in {:.1} s",
-            self.blocks.len(),
+            "\n{}: {} to send ({} in {} objects, about {} requests), {} there, {} left out, {} refused; checked in {:.1} s",
+            counted(self.blocks.len() as u64, "block"),
             totals.to_send,
             byte_size(totals.bytes_to_send),
             totals.objects_to_send + totals.to_send,
@@ -300,8 +300,8 @@ impl Report {
         let rate = totals.bytes_sent as f64 / totals.send_seconds.max(0.001);
         let _ = writeln!(
             text,
-            "sent {} blocks, {} in {:.1} s ({}/s); {} already there; {} left out; {} refused; {} not sent",
-            totals.sent,
+            "sent {}, {} in {:.1} s ({}/s); {} already there; {} left out; {} refused; {} not sent",
+            counted(totals.sent as u64, "block"),
             byte_size(totals.bytes_sent),
             totals.send_seconds,
             byte_size(rate as u64),
@@ -313,8 +313,10 @@ impl Report {
         if totals.proven > 0 {
             let _ = writeln!(
                 text,
-                "proven {} blocks in {:.1} s: {}",
-                totals.proven, totals.prove_seconds, self.proof
+                "proven {} in {:.1} s: {}",
+                counted(totals.proven as u64, "block"),
+                totals.prove_seconds,
+                self.proof
             );
         }
         for row in self

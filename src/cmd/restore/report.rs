@@ -75,7 +75,8 @@ impl Planned {
         let (all, bytes) = (plan.rows.len(), output::byte_size(bytes));
         let _ = writeln!(
             text,
-            "{count} of {all} blocks of {} are to be restored: {samples} samples, {bytes} to download.",
+            "to restore: {count} of {} of {}, {samples} samples, {bytes} to download",
+            output::counted(all as u64, "block"),
             plan.labels
         );
         if let Some(ranges) = self.only_downsampled() {
@@ -158,7 +159,11 @@ fn list_sets(text: &mut String, sets: &Sets) {
     let _ = write!(text, "{table}");
     let hidden: u64 = sets.counted.values().skip(LISTED).sum();
     if hidden + sets.more > 0 {
-        let _ = writeln!(text, "and {} blocks of further sets", hidden + sets.more);
+        let _ = writeln!(
+            text,
+            "and {} of further sets",
+            output::counted(hidden + sets.more, "block")
+        );
     }
 }
 
@@ -170,8 +175,9 @@ fn in_shell(word: &str) -> String {
 fn nothing(others: &Sets, outside: Option<(u64, i64, i64)>) -> String {
     let mut text = match outside {
         Some((count, from, until)) => format!(
-            "Refused: none of the {count} blocks whose labels are selected has samples between --min-time and \
-             --max-time; they reach from {} to {}.\n",
+            "Refused: no sample between --min-time and --max-time in {} whose labels are selected; there are samples \
+             from {} to {}.\n",
+            output::counted(count, "block"),
             output::time(from),
             output::time(until)
         ),
@@ -194,14 +200,17 @@ impl Report<'_> {
         let again = "; what is complete stays, run it again to continue";
         match applied.and_then(|applied| applied.stopped.as_ref()) {
             Some(Stop::Cut) => return Ok(Completion::Interrupted),
-            Some(stop) => return Err(anyhow!("{} are restored, then: {stop}{again}", self.done())),
+            Some(stop) => return Err(anyhow!("restored {}, then: {stop}{again}", self.done())),
             None => {}
         }
         let failed = outcomes()
             .filter(|outcome| matches!(outcome, Outcome::Failed(_)))
             .count();
         if failed > 0 {
-            return Err(anyhow!("the bucket failed for {failed} blocks{again}"));
+            return Err(anyhow!(
+                "the bucket failed for {}{again}",
+                output::counted(failed as u64, "block")
+            ));
         }
         let refused = outcomes().any(|outcome| matches!(outcome, Outcome::Refused(_)));
         Ok(if refused || plan.refuses() || self.planned.unreadable > 0 {
@@ -215,11 +224,23 @@ impl Report<'_> {
     fn done(&self) -> String {
         let there = |block: &&Candidate| matches!(self.outcome(block), Some(Outcome::Restored | Outcome::Present));
         let restored = || self.planned.plan().into_iter().flat_map(Plan::restored);
-        format!("{} of {} blocks", restored().filter(there).count(), restored().count())
+        let all = output::counted(restored().count() as u64, "block");
+        format!("{} of {all}", restored().filter(there).count())
     }
 
     fn outcome(&self, block: &Candidate) -> Option<&Outcome> {
         self.applied.and_then(|applied| applied.outcomes.get(&block.id))
+    }
+
+    /// What cannot be judged, if there is anything.
+    fn unreadable(&self) -> String {
+        match self.planned.unreadable {
+            0 => String::new(),
+            some => format!(
+                "\nleft out: {} whose meta.json cannot be used; these labels may be there, too. See narthex bucket verify.\n",
+                output::counted(some, "block")
+            ),
+        }
     }
 
     /// What became of a block, in a word and a reason.
@@ -246,11 +267,12 @@ impl Report<'_> {
     }
 
     pub(super) fn text(&self) -> String {
+        let unreadable = self.unreadable();
         let Some(plan) = self.planned.plan() else {
-            return "\nNothing was restored.\n".to_owned();
+            return format!("{unreadable}\nNothing was restored.\n");
         };
         if self.dry_run {
-            return "\nThis was a dry run: nothing was restored.\n".to_owned();
+            return format!("{unreadable}\nThis was a dry run: nothing was restored.\n");
         }
         let (mut text, results) = ("\n".to_owned(), self.results());
         for (word, title) in [
@@ -268,7 +290,11 @@ impl Report<'_> {
             } else {
                 format!(", {}", output::byte_size(bytes))
             };
-            let _ = writeln!(text, "{title:<14}{} blocks{size}", blocks.len());
+            let _ = writeln!(
+                text,
+                "{title:<14}{}{size}",
+                output::counted(blocks.len() as u64, "block")
+            );
             if matches!(word, "refused" | "failed" | "missing") {
                 list(
                     &mut text,
@@ -281,14 +307,7 @@ impl Report<'_> {
         }
         let (fetched, seconds) = (output::byte_size(self.fetched), self.took.as_secs_f64());
         let _ = writeln!(text, "{:<14}{fetched} in {seconds:.1} s", "fetched");
-        if self.planned.unreadable > 0 {
-            let _ = writeln!(
-                text,
-                "\n{} blocks were left out because their meta.json cannot be used; they may have these labels. See narthex bucket \
-                 verify.",
-                self.planned.unreadable
-            );
-        }
+        text.push_str(&unreadable);
         if results.contains_key("missing") {
             text.push_str("\nNot everything is done; run the same command again to continue.\n");
         }

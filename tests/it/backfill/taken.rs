@@ -373,7 +373,10 @@ fn a_bucket_that_fails_half_way_is_told_and_the_next_run_goes_on() {
         .into_iter()
         .filter(|seen| seen.method == "PUT")
         .count();
-    assert!(stored > 0 && again <= 9 - stored, "{stored} were there, {again} were sent");
+    assert!(
+        stored > 0 && again <= 9 - stored,
+        "{stored} were there, {again} were sent"
+    );
     runtime.block_on(is_all_there(&bucket, dir.path()));
 }
 

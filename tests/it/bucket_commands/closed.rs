@@ -130,7 +130,7 @@ fn blocks_go_there_and_back_beside_directories_that_are_closed() {
     sent.assert(0, &[&id]);
     let to = format!("--to={}", target.path().display());
     let restored = obeying(&["restore", &to, &objstore]);
-    restored.assert(0, &["restored      1 blocks"]);
+    restored.assert(0, &["restored      1 block"]);
     for file in ["index", "chunks/000001"] {
         let [one, other] = [source.path(), target.path()].map(|dir| fs::read(dir.join(&id).join(file)).unwrap());
         assert_eq!(one, other, "{file}");

@@ -45,9 +45,7 @@ async fn several_label_sets_are_refused_and_the_selectors_that_are_named_part_th
 async fn blocks_without_labels_are_those_of_a_prometheus_too() {
     let scene = Scene::local();
     let id = scene.ship(0, &[], Listed::Hashed, |_| {}).await;
-    scene
-        .restore(&[])
-        .assert(0, &["1 of 1 blocks of {} are to be restored"]);
+    scene.restore(&[]).assert(0, &["to restore: 1 of 1 block of {}"]);
     scene.assert_same(&id).await;
 }
 
@@ -68,7 +66,7 @@ async fn nothing_selected_tells_what_there_is() {
     scene.restore(&["--min-time=2026-02-01T00:00:00Z"]).assert(
         3,
         &[
-            "none of the 1 blocks whose labels are selected",
+            "no sample between --min-time and --max-time in 1 block whose labels are selected",
             "2026-01-01T00:00:00Z to 2026-01-01T01:59:30.001Z",
         ],
     );
@@ -156,7 +154,7 @@ async fn downsampled_blocks_are_left_out_and_not_silently() {
         json!({ "why": "only_downsampled", "ranges": [{ "min_time": from, "max_time": from + 7_170_001 }] })
     );
     let ran = scene.restore(&["--skip-downsampled"]);
-    ran.assert(0, &[&coarse, "left out      1 blocks"]);
+    ran.assert(0, &[&coarse, "left out      1 block"]);
     assert_eq!(scene.entries(), [raw]);
 }
 
@@ -173,6 +171,10 @@ async fn what_is_no_block_is_passed_over_and_told() {
         .bucket
         .put("01KDTTTTTTTTTTTTTTTTTTTTT0/index", b"x".to_vec())
         .await;
+    scene.restore(&["--dry-run"]).assert(
+        3,
+        &["left out: 1 block whose meta.json cannot be used", "This was a dry run"],
+    );
     scene.restore(&[]).assert(
         3,
         &[
@@ -180,7 +182,7 @@ async fn what_is_no_block_is_passed_over_and_told() {
             "leaving out a block",
             "unreadable=1",
             "partial=1",
-            "1 blocks were left out",
+            "left out: 1 block whose meta.json cannot be used",
         ],
     );
     assert_eq!(scene.entries(), [id]);

@@ -15,14 +15,14 @@ async fn refused(scene: &Scene, listed: Listed, name: &str, edit: impl FnOnce(&m
     let bad = scene.ship(1, EU, listed, |_| {}).await;
     change(scene, &format!("{bad}/{name}"), edit).await;
     let ran = scene.restore(&[]);
-    ran.assert(3, &["refused       1 blocks", &bad, said]);
+    ran.assert(3, &["refused       1 block", &bad, said]);
     assert_eq!(scene.entries(), [good.as_str()], "{ran:?}");
     scene.assert_same(&good).await;
     // Mended, it comes with the next run.
     scene.ship(1, EU, listed, |_| {}).await;
     scene
         .restore(&[])
-        .assert(0, &["restored      1 blocks", "there already 1 blocks"]);
+        .assert(0, &["restored      1 block", "there already 1 block"]);
     scene.assert_same(&bad).await;
 }
 
@@ -55,7 +55,7 @@ async fn an_object_that_is_cut_off_or_missing_is_refused_before_it_is_fetched() 
     scene.bucket.delete(&format!("{id}/chunks/000001")).await;
     let said = "chunks/000001 is missing from the bucket";
     scene.restore(&["--dry-run"]).assert(3, &[said]);
-    scene.restore(&[]).assert(3, &[said, "refused       1 blocks"]);
+    scene.restore(&[]).assert(3, &[said, "refused       1 block"]);
     assert_eq!(scene.entries(), [""; 0]);
 }
 
@@ -88,7 +88,7 @@ async fn tombstones_that_prometheus_would_not_start_with_are_refused() {
         .bucket
         .put(&key, vec![0x01, 0x30, 0xba, 0x30, 1, 0, 0, 0, 0])
         .await;
-    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+    scene.restore(&[]).assert(0, &["restored      1 block"]);
     let same = scene.bucket.same(&key, &scene.to().join(&key)).await;
     same.unwrap();
 }

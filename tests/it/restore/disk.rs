@@ -30,7 +30,7 @@ async fn another_block_of_the_same_name_is_refused_and_left_alone() {
         &[
             "is there already, and is not the block of the bucket",
             "move it away",
-            "restored      1 blocks",
+            "restored      1 block",
         ],
     );
     assert_eq!(fs::read(dir.join("index")).unwrap(), before);
@@ -55,7 +55,7 @@ async fn the_block_of_the_prometheus_that_made_it_counts_as_restored() {
     let id = scene.ship(0, EU, Listed::Hashed, |_| {}).await;
     // Without the section of the bucket in meta.json, and with tombstones.
     link_tree(&blocks::generate(Spec::small(0)), &scene.to().join(&id)).unwrap();
-    scene.restore(&[]).assert(0, &["there already 1 blocks"]);
+    scene.restore(&[]).assert(0, &["there already 1 block"]);
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_prometheus_that_runs_or_ran_a_moment_ago_is_seen() {
         .restore(&[])
         .assert(1, &["written within the last two minutes", "remove the file lock"]);
     fs::remove_file(scene.to().join("lock")).unwrap();
-    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+    scene.restore(&[]).assert(0, &["restored      1 block"]);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_directory_that_cannot_be_written_is_told_with_its_path() {
     scene.restore_under(&under, &[]).assert(
         1,
         &[
-            "0 of 1 blocks are restored",
+            "restored 0 of 1 block",
             &path,
             "Read-only file system",
             "the file system must be writable",

@@ -47,7 +47,7 @@ async fn a_complete_file_with_other_bytes_is_fetched_again() {
         let mut bytes = fs::read(&index).unwrap();
         bytes[200] ^= 1;
         fs::write(&index, bytes).unwrap();
-        scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+        scene.restore(&[]).assert(0, &["restored      1 block"]);
         scene.assert_same(&id).await;
     }
 }
@@ -105,7 +105,7 @@ async fn a_signal_cuts_it_and_the_next_run_goes_on() {
 async fn a_second_run_finds_all_there() {
     let scene = Scene::s3().await;
     let id = scene.ship(0, EU, Listed::Hashed, |_| {}).await;
-    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+    scene.restore(&[]).assert(0, &["restored      1 block"]);
     let before = fs::metadata(scene.to().join(&id).join("index"))
         .unwrap()
         .modified()
@@ -129,7 +129,7 @@ async fn what_a_run_has_restored_the_next_one_does_not_fetch_to_prove_it() {
     for listed in [Listed::Sized, Listed::Not] {
         let scene = Scene::local();
         let id = scene.ship(0, EU, listed, |_| {}).await;
-        scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+        scene.restore(&[]).assert(0, &["restored      1 block"]);
         let ran = scene.restore(&["--output=json"]);
         ran.assert(0, &[]);
         let told = ran.json();

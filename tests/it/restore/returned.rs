@@ -70,10 +70,7 @@ async fn answers_alike(scene: &Scene, leg: &Leg, listed: Listed) {
         ids.push(scene.ship(slot, EU, listed, |_| {}).await);
     }
     let ran = scene.restore(&["--selector", "{cluster=\"eu\"}"]);
-    ran.assert(
-        0,
-        &["3 of 3 blocks of {cluster=\"eu\", replica=\"0\"} are to be restored"],
-    );
+    ran.assert(0, &["to restore: 3 of 3 blocks of {cluster=\"eu\", replica=\"0\"}"]);
     ids.sort();
     assert_eq!(scene.entries(), ids);
     for id in &ids {
@@ -115,7 +112,7 @@ async fn blocks_without_recorded_hashes_come_back() {
     for listed in [Listed::Sized, Listed::Not] {
         for scene in [Scene::local(), Scene::s3().await] {
             let id = scene.ship(0, EU, listed, |_| {}).await;
-            scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+            scene.restore(&[]).assert(0, &["restored      1 block"]);
             scene.assert_same(&id).await;
         }
     }

@@ -50,9 +50,9 @@ async fn trouble_with_one_object_leaves_the_other_blocks_alone() {
     scene.restore(&["--concurrency=1"]).assert(
         1,
         &[
-            "failed        1 blocks",
+            "failed        1 block",
             "deleted meanwhile",
-            "the bucket failed for 1 blocks",
+            "the bucket failed for 1 block",
             "run it again to continue",
         ],
     );
@@ -64,7 +64,7 @@ async fn trouble_with_one_object_leaves_the_other_blocks_alone() {
     let before = server.seen().len();
     scene
         .restore(&[])
-        .assert(0, &["restored      1 blocks", "there already 2 blocks"]);
+        .assert(0, &["restored      1 block", "there already 2 blocks"]);
     // The chunks of the block that failed came all the same.
     let chunks = |seen: &crate::rig::fault::Seen| seen.method == "GET" && seen.key.contains("/chunks/");
     assert!(!server.seen()[before..].iter().any(chunks));
@@ -81,7 +81,7 @@ async fn a_bucket_that_stays_sick_ends_it_in_the_end() {
     ));
     scene
         .restore(&[])
-        .assert(1, &["failed        1 blocks", "restored      2 blocks", "SlowDown"]);
+        .assert(1, &["failed        1 block", "restored      2 blocks", "SlowDown"]);
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_bucket_that_lets_nobody_in_stops_it_at_once() {
     server.fault(Rule::on("GET", "*/index*", Fault::Answer(403, "InvalidAccessKeyId")));
     scene
         .restore(&[])
-        .assert(1, &["0 of 3 blocks are restored", "InvalidAccessKeyId", "not done"]);
+        .assert(1, &["restored 0 of 3 blocks", "InvalidAccessKeyId", "not done"]);
     assert!(scene.entries().iter().all(|name| !ids.contains(name)));
 }
 
@@ -101,7 +101,7 @@ async fn an_archived_block_is_named_and_the_other_blocks_are_restored() {
     server.fault(Rule::on("GET", &chunks, Fault::Answer(403, "InvalidObjectState")));
     let said = [
         "restored      2 blocks",
-        "refused       1 blocks",
+        "refused       1 block",
         ids[1].as_str(),
         "restore it from the archive",
     ];
@@ -110,7 +110,7 @@ async fn an_archived_block_is_named_and_the_other_blocks_are_restored() {
     scene.assert_same(&ids[2]).await;
     assert!(!scene.entries().contains(&ids[1]));
     server.heal();
-    scene.restore(&[]).assert(0, &["restored      1 blocks"]);
+    scene.restore(&[]).assert(0, &["restored      1 block"]);
     scene.assert_same(&ids[1]).await;
 }
 

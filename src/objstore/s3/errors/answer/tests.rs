@@ -190,7 +190,10 @@ fn an_object_of_another_customers_key_is_told_with_the_key() {
 #[test]
 fn what_is_said_of_connections_and_buckets_is_not_taken_for_a_reason_of_one_object() {
     for (op, answer) in [
-        (Op::Get, answer(400, "InvalidRequest", "Data must be encrypted in transit")),
+        (
+            Op::Get,
+            answer(400, "InvalidRequest", "Data must be encrypted in transit"),
+        ),
         (
             Op::Upload,
             answer(400, "InvalidRequest", "Bucket is missing Object Lock Configuration"),
