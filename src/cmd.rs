@@ -54,7 +54,7 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
         .max_blocking_threads(DISK_WORKERS)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match command {
             Command::Sidecar(flags) => {
                 let config = sidecar::Config::new(*flags)?;
@@ -68,7 +68,10 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
             Command::Bucket(Bucket::Gaps(flags)) => bucket::gaps(*flags).await,
             Command::Restore(flags) => restore::restore(*flags).await,
         }
-    })
+    });
+    // Dropping it would wait for threads that wait for a disk, for ever where that hangs.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Where the wrong YAML of the bucket came from: the error names the line, and needs the file beside it.

@@ -57,6 +57,7 @@ impl UnderName {
             Existing::Conflict(why) => Self::Other(format!(
                 "{why}; it is not overwritten. Find out which is right: narthex bucket verify --full"
             )),
+            Existing::Refused { why, .. } => Self::Other(format!("{why}; nothing is overwritten")),
             Existing::Incomplete(_, missing) => Self::Other(format!(
                 "it is in the bucket, but {} of its files are missing there, the first of them {}; put them back from a copy of \
                  the block, or delete its meta.json there and run again",

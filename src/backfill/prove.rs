@@ -7,7 +7,6 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use super::{Item, Settings, bucket_blocks::UnderName};
 use crate::{
     audit::{self, Issue, integrity::Reader},
-    catalog::{self, Text},
     lineage::{Existing, existing},
     objstore::{self, Bucket, Comparison, Scope},
     shipper::Uploader,
@@ -70,15 +69,9 @@ async fn wrong(
     };
     let committed = match existing(bucket.as_ref(), &block.meta, &item.labels).await? {
         Existing::Complete(committed) if committed.other_labels.is_none() => committed,
-        other => {
-            // A meta.json that the store does not give says nothing about the block.
-            if matches!(other, Existing::Conflict(_))
-                && let Text::Refused(error) = catalog::read_text(bucket.as_ref(), item.id).await?
-            {
-                return Err(error);
-            }
-            return Ok(UnderName::of(other, &item.labels).wrong());
-        }
+        // What the store does not show says nothing about the block.
+        Existing::Refused { error, .. } => return Err(error),
+        other => return Ok(UnderName::of(other, &item.labels).wrong()),
     };
     // Prometheus may remove a block that was sent; then it is read back and held against what the check found.
     let gone = matches!(Pinned::open(block), Err(PinError::Vanished));

@@ -165,9 +165,11 @@ impl Lineage {
             return Ok(proof.clone());
         }
         let proof = match read_stored(bucket, id).await? {
-            Stored::Nothing { .. } | Stored::Unusable { marked: true, .. } => Proof::Void,
+            Stored::Nothing { .. } | Stored::Unusable { marked: true, .. } | Stored::Refused { marked: true, .. } => {
+                Proof::Void
+            }
             Stored::Unusable { why, torn: true, .. } => Proof::Damaged(cannot_be_used(&why)),
-            Stored::Unusable { why, .. } => Proof::Damaged(why),
+            Stored::Unusable { why, .. } | Stored::Refused { why, .. } => Proof::Damaged(why),
             Stored::Block(_, listed) if listed.marked => Proof::Void,
             Stored::Block(meta, _) if self.entries.get(&id) != Some(&Entry::from(&*meta)) => {
                 Proof::Damaged("its meta.json is another one than before".to_owned())

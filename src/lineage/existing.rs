@@ -9,7 +9,7 @@ use super::completeness::{BlockObjects, Fault, check_objects, count_objects};
 use crate::{
     catalog::{self, Text},
     model::Labels,
-    objstore::{self, Bucket, Scope},
+    objstore::{self, Bucket, ErrorKind, Scope},
     tsdb::{BlockId, BlockMeta, BucketFile, Meta, MetaError},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 const LATE: usize = 16;
 
 /// What the bucket has under a block's own name.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Existing {
     /// No `meta.json`: readers see no block. Objects of an earlier try may be there.
     Nothing {
@@ -32,6 +32,13 @@ pub enum Existing {
     /// Something that must stay as it is, in words: another block, objects of other sizes than its `meta.json` says, or a
     /// `meta.json` that others may be able to use.
     Conflict(String),
+    /// What the store does not show: it stays as it is, since nobody knows what it is.
+    Refused {
+        /// What cannot be read, and why.
+        why: String,
+        /// What the store answered.
+        error: objstore::Error,
+    },
     /// The block, complete by its own `meta.json`.
     Complete(Box<Committed>),
     /// The block, but these of its files are missing. Each of them may be put back if [`may_repair`] says so.
@@ -57,9 +64,10 @@ pub struct Committed {
 pub async fn existing(bucket: &dyn Bucket, own: &BlockMeta, labels: &Labels) -> Result<Existing, objstore::Error> {
     let (meta, listed) = match read_stored(bucket, own.ulid).await? {
         Stored::Nothing { marked } => return Ok(Existing::Nothing { marked }),
-        Stored::Unusable { marked: true, .. } => return Ok(Existing::Marked),
+        Stored::Unusable { marked: true, .. } | Stored::Refused { marked: true, .. } => return Ok(Existing::Marked),
         Stored::Unusable { why, torn: true, .. } => return Ok(Existing::Torn(why)),
         Stored::Unusable { why, .. } => return Ok(Existing::Conflict(why)),
+        Stored::Refused { why, error, .. } => return Ok(Existing::Refused { why, error }),
         Stored::Block(_, listed) if listed.marked => return Ok(Existing::Marked),
         Stored::Block(meta, listed) => (meta, listed),
     };
@@ -147,6 +155,12 @@ pub(super) enum Stored {
         torn: bool,
         marked: bool,
     },
+    /// What the store does not show.
+    Refused {
+        why: String,
+        error: objstore::Error,
+        marked: bool,
+    },
     Block(Box<Meta>, BlockObjects),
 }
 
@@ -159,9 +173,9 @@ pub(super) async fn read_stored(bucket: &dyn Bucket, id: BlockId) -> Result<Stor
     let objects = match bucket.list(&id.to_string()).await {
         Ok(objects) => objects,
         Err(error) if error.scope() == Scope::Object => {
-            return Ok(Stored::Unusable {
+            return Ok(Stored::Refused {
                 why: format!("its objects in the bucket cannot be listed: {error}"),
-                torn: false,
+                error,
                 marked: false,
             });
         }
@@ -179,7 +193,13 @@ pub(super) async fn read_stored(bucket: &dyn Bucket, id: BlockId) -> Result<Stor
     };
     Ok(match text {
         Text::Absent => Stored::Nothing { marked: listed.marked },
-        Text::Refused(error) => unusable(format!("its meta.json in the bucket cannot be read: {error}"), false),
+        // There is none: it is the right to read that is missing, for whatever there may be in the bucket.
+        Text::Refused(error) if error.kind == ErrorKind::Forbidden && !listed.has_meta => return Err(error),
+        Text::Refused(error) => Stored::Refused {
+            why: format!("its meta.json in the bucket cannot be read: {error}"),
+            error,
+            marked: listed.marked,
+        },
         Text::Read(bytes) => match Meta::parse(&bytes) {
             Ok(meta) if meta.ulid == id => {
                 let listed = ask_for_late(bucket, id, check_objects(&meta, &objects)).await?;

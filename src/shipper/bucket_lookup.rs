@@ -128,7 +128,7 @@ impl Shipper {
     ) -> Result<bool, objstore::Error> {
         let bucket = Arc::clone(&self.uploader.bucket);
         let place = format!("{}/{}", bucket.identity(), block.id);
-        let (reason, detail) = match lineage::existing(bucket.as_ref(), &block.meta, labels).await? {
+        let problem = match lineage::existing(bucket.as_ref(), &block.meta, labels).await? {
             Existing::Nothing { marked: false } => return self.may_be_sent(block, labels).await,
             Existing::Complete(there) => {
                 if let Some(theirs) = &there.other_labels {
@@ -159,16 +159,17 @@ impl Shipper {
                     self.record(block, labels);
                     return Ok(false);
                 }
-                (quarantine::MARKED, upload::Error::Marked { place }.to_string())
+                Problem::new(quarantine::MARKED, upload::Error::Marked { place }.to_string())
             }
             Existing::Conflict(why) => {
                 let detail = format!(
                     "{why}. What is committed in {place} is never overwritten; find out which is right: narthex bucket verify --full"
                 );
-                (quarantine::CONFLICT, detail)
+                Problem::new(quarantine::CONFLICT, detail)
             }
+            Existing::Refused { error, .. } => Problem::of_bucket(quarantine::REFUSED, &error),
         };
-        self.set_aside(block, Problem::new(reason, detail), false);
+        self.set_aside(block, problem, false);
         Ok(false)
     }
 

@@ -109,6 +109,7 @@ impl Uploader {
             Existing::Conflict(why) => Err(Error::Conflict(format!(
                 "{why}. What is committed in {place} is never overwritten"
             ))),
+            Existing::Refused { error, .. } => Err(error.into()),
             // It is gone again, cut, or lacks files: the next try finds out which.
             Existing::Nothing { .. } | Existing::Torn(_) | Existing::Incomplete(..) => Err(Error::Unproven {
                 place,

@@ -88,6 +88,7 @@ impl Shipper {
             // The pass was dropped, so what it knew is old: scan once more, without the bucket.
             self.record_hints(None);
             if let Ok(scan) = self.scan().await {
+                self.wait_for_removal_hints(&scan).await;
                 let decisions = self.decide(&scan);
                 self.record_pending(View {
                     decisions: &decisions,

@@ -6,6 +6,8 @@ use crate::{objstore, tsdb::BlockId};
 /// A failure for the log.
 #[derive(Debug)]
 pub(super) struct Failure {
+    /// What failed, in a word.
+    what: &'static str,
     /// What happened, in words.
     pub(super) message: String,
     /// Tells one failure from another. The words do not: stores number their answers, and of several requests now this
@@ -17,8 +19,17 @@ impl Failure {
     /// One whose words do not change while it lasts.
     pub(super) fn new(message: String) -> Self {
         Self {
+            what: "upload",
             key: message.clone(),
             message,
+        }
+    }
+
+    /// One of reading the data directory.
+    pub(super) fn of_scan(message: String) -> Self {
+        Self {
+            what: "scan",
+            ..Self::new(message)
         }
     }
 
@@ -27,7 +38,7 @@ impl Failure {
         match error {
             Error::Bucket(error) => Self {
                 key: format!("{id} {:?}", error.kind),
-                message,
+                ..Self::new(message)
             },
             _ => Self::new(message),
         }
@@ -37,8 +48,8 @@ impl Failure {
 impl From<objstore::Error> for Failure {
     fn from(error: objstore::Error) -> Self {
         Self {
-            message: error.to_string(),
             key: format!("{:?}", error.kind),
+            ..Self::new(error.to_string())
         }
     }
 }
@@ -53,7 +64,8 @@ impl Shipper {
         if self.is_new_failure(&failure) {
             tracing::warn!(
                 error = failure.message,
-                "upload failed, retrying with growing waits of up to 30 s"
+                "{} failed, retrying with growing waits of up to 30 s",
+                failure.what
             );
         }
         self.last_failure = Some(failure);

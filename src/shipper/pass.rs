@@ -58,7 +58,7 @@ impl Shipper {
                 self.metrics.dir_sync_failures.inc();
                 self.save_ledger();
                 let dir = self.settings.dir.display().to_string();
-                self.log_failure(Failure::new(format!(
+                self.log_failure(Failure::of_scan(format!(
                     "cannot read the data directory {dir}: {error}; is --tsdb.path right, mounted and readable?"
                 )));
                 return Outcome::Failed;
@@ -69,6 +69,7 @@ impl Shipper {
         self.sealed_since = false;
         // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
         self.record_hints(None);
+        self.wait_for_removal_hints(&scan).await;
         self.check_ledger(&scan).await;
         let decisions = self.decide(&scan);
         let view = View {

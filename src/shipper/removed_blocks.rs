@@ -1,11 +1,43 @@
 //! Blocks that are gone from the data directory: lost, compacted, or withdrawn by Prometheus.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
 
 use super::{Shipper, block_events::Removal};
 use crate::tsdb::{BlockId, Scan};
 
+/// How long the scan waits for what the watch says of a young block that is gone: it comes within milliseconds, if it
+/// comes.
+const WATCH_LAG: Duration = Duration::from_secs(1);
+
 impl Shipper {
+    /// Waits a moment for the hints of how young blocks were removed, where the scan was faster than the watch: without one
+    /// they count as withdrawn. Dropping it loses nothing.
+    pub(super) async fn wait_for_removal_hints(&mut self, scan: &Scan) {
+        let deadline = Instant::now() + WATCH_LAG;
+        while self.is_removal_unexplained(scan) {
+            match timeout_at(deadline, self.hints.recv()).await {
+                Ok(Some(hint)) => self.record_hints(Some(hint)),
+                _ => return,
+            }
+        }
+    }
+
+    /// Whether a young block is gone of which the watch has not said how.
+    fn is_removal_unexplained(&self, scan: &Scan) -> bool {
+        let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
+        let present: HashSet<BlockId> = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
+        let waiting = self.pending.iter().filter(|(_, pending)| !pending.is_no_block);
+        let known = waiting.map(|(id, _)| *id).chain(self.ledger.listed());
+        known.filter(|id| !present.contains(id)).any(|id| {
+            !self.events.saw_leaving(id)
+                && self.events.is_young(id)
+                && !self.events.is_withdrawn(id)
+                && self.durability.merged_into(id, &scan.blocks).is_none()
+        })
+    }
+
     /// Logs and counts blocks that were not durable and are gone. Prometheus deletes by its retention, whatever is shipped; one
     /// that it compacted is not lost as long as the larger block is there, which is reported as not durable in its place; one
     /// that it withdrew comes again under another name.
@@ -36,14 +68,17 @@ impl Shipper {
                 }
             }
         }
-        self.report_withdrawn_blocks(present);
+        self.report_withdrawn_blocks(scan, present);
     }
 
     /// Logs and counts blocks that were deleted in place soon after they were sealed: those that are committed, and those that
-    /// no scan has shown.
-    fn report_withdrawn_blocks(&mut self, present: &HashSet<BlockId>) {
+    /// no scan has shown. What Prometheus compacted it has not withdrawn, whatever was seen of it.
+    fn report_withdrawn_blocks(&mut self, scan: &Scan, present: &HashSet<BlockId>) {
         let gone: Vec<BlockId> = self.ledger.listed().filter(|id| !present.contains(id)).collect();
         for id in gone {
+            if self.durability.merged_into(id, &scan.blocks).is_some() {
+                continue;
+            }
             let departure = self.events.removal(id, self.events.is_young(id));
             if departure == Removal::Withdrawn && self.events.record_withdrawn(id) {
                 self.metrics.count_withdrawn();

@@ -2,6 +2,7 @@
 
 mod bucket_lookup;
 mod gate;
+mod removed_blocks;
 mod scope;
 
 use std::time::{Duration, SystemTime};

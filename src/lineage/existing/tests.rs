@@ -153,12 +153,12 @@ async fn only_what_no_reader_can_take_for_a_meta_is_torn() {
 }
 
 #[tokio::test]
-async fn what_the_store_refuses_is_a_conflict_and_a_bucket_that_fails_an_error() {
+async fn what_the_store_refuses_of_one_block_is_told_and_a_bucket_that_fails_an_error() {
     let (meta, listing) = (
         Some("its meta.json in the bucket cannot be read"),
         Some("its objects in the bucket cannot be listed"),
     );
-    for (op, kind, conflict) in [
+    for (op, kind, refused) in [
         (Op::Get, ErrorKind::Forbidden, meta),
         (Op::Get, ErrorKind::Refused, meta),
         (Op::Get, ErrorKind::TooLarge, meta),
@@ -171,11 +171,26 @@ async fn what_the_store_refuses_is_a_conflict_and_a_bucket_that_fails_an_error()
         store.bucket.on(op, &id(1).to_string(), .., Broken::Fail(kind));
         let own = own();
         match existing(store.bucket.as_ref(), &parsed(&own), &own.labels).await {
-            Ok(Existing::Conflict(why)) => assert!(why.starts_with(conflict.unwrap()), "{op} {kind:?}: {why}"),
+            Ok(Existing::Refused { why, error }) => {
+                assert!(why.starts_with(refused.unwrap()), "{op} {kind:?}: {why}");
+                assert_eq!(error.kind, kind);
+            }
             Ok(other) => panic!("{op} {kind:?}: {other:?}"),
-            Err(error) => assert_eq!(conflict, None, "{error}"),
+            Err(error) => assert_eq!(refused, None, "{error}"),
         }
     }
+}
+
+#[tokio::test]
+async fn credentials_that_may_not_read_are_no_fault_of_a_block_that_is_not_there() {
+    let store = Store::new().await;
+    let meta = format!("{}/meta.json", id(1));
+    store.bucket.on(Op::Get, &meta, .., Broken::Fail(ErrorKind::Forbidden));
+    let own = own();
+    let error = existing(store.bucket.as_ref(), &parsed(&own), &own.labels)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Forbidden);
 }
 
 #[test]

@@ -142,3 +142,39 @@ async fn a_broken_block_is_not_read_again_before_it_changes() {
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!(world.listed(), [a]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_meta_json_of_a_block_that_the_store_does_not_give_is_refused_and_no_conflict() {
+    let world = World::new().await;
+    let a = Made::new(&name(1), 0);
+    world.copy_in(&a);
+    world.put_block(&a, "a");
+    world.bucket.on(
+        Op::Get,
+        &format!("{}/meta.json", a.name),
+        ..,
+        Fault::Fail(ErrorKind::Refused),
+    );
+    let mut shipper = world.shipper();
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(
+        shipper.quarantine.by_reason().into_iter().collect::<Vec<_>>(),
+        [("refused", 1)]
+    );
+    assert!(world.listed().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_may_not_read_delay_every_block_and_set_none_aside() {
+    let world = World::new().await;
+    let a = name(1);
+    world.copy_in(&Made::new(&a, 0));
+    world.bucket.on(Op::Get, &a, .., Fault::Fail(ErrorKind::Forbidden));
+    let mut shipper = world.shipper();
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    assert!(shipper.aside().is_empty());
+    assert_eq!(world.metrics.dir_sync_failures.get(), 1);
+    world.bucket.heal();
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a]);
+}
