@@ -116,7 +116,7 @@ async fn a_store_that_was_away_gets_all_blocks_in_order() {
     let second = seal(&sound(1), data, |_| {});
     let first = seal(&sound(0), data, |_| {});
     // Whichever request comes first: the trouble is the same, and said once.
-    sick.fails(&["no answer", "refused"], &[]).await;
+    sick.fails(&["no connection with", "refused"], &[]).await;
     sick.stage
         .wait_for_metric("narthex_unuploaded_blocks", &[], |count| count == 2.0)
         .await;
@@ -132,7 +132,7 @@ async fn who_is_stopped_while_the_store_is_away_says_what_is_left_and_why() {
     let sick = Sick::start_as(|config| config, &["--shipper.grace-period=1s"]).await;
     sick.server.down();
     let ids = [0, 1].map(|slot| seal(&sound(slot), sick.stage.dir(), |_| {}));
-    sick.fails(&["no answer", "refused"], &[]).await;
+    sick.fails(&["no connection with", "refused"], &[]).await;
     sick.stage
         .wait_for_metric("narthex_unuploaded_blocks", &[], |count| count == 2.0)
         .await;
