@@ -17,6 +17,9 @@ use crate::{
 /// Blocks that are asked for at once.
 const AT_ONCE: usize = 16;
 
+/// After this time a store that does not answer has been given up, with the reason.
+const TELLS_WHY: Duration = Duration::from_secs(180);
+
 /// Which blocks, with the offsets from now resolved.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
@@ -168,6 +171,12 @@ pub(super) async fn with_time_limit<T>(
         biased;
         () = token.cancelled() => Ok(None),
         done = work => done.map(Some),
-        () = late => bail!("the blocks of the bucket could not be read within {limit:?}; --timeout sets another limit"),
+        () = late => bail!(
+            "the blocks of the bucket could not be read within {limit:?}; --timeout sets another limit{}",
+            match limit < TELLS_WHY {
+                true => ", and one of 3m or more ends with the reason where the store does not answer",
+                false => "",
+            }
+        ),
     }
 }

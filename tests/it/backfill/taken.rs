@@ -329,7 +329,10 @@ async fn a_meta_that_the_store_refuses_is_named_and_stops_nothing() {
     server.fault(Rule::on("GET", &refused, Fault::Answer(403, "AccessDenied")));
     let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
     let why = row(&report, &ids[0])["why"].as_str().unwrap();
-    assert!(why.contains("AccessDenied") && why.contains("nothing is overwritten"), "{why}");
+    assert!(
+        why.contains("AccessDenied") && why.contains("nothing is overwritten"),
+        "{why}"
+    );
     assert_eq!(row(&report, &ids[1])["result"], "there", "{report:#}");
 }
 
