@@ -60,7 +60,7 @@ const INDEX_ISSUES: [(&str, &str); 9] = [
     ),
     (
         "chunks_at_the_end",
-        "2 chunks in 2 series with a sample at the end of the block's time range",
+        "1 chunk in 1 series from the end of the block's time range on",
     ),
     ("no_chunks", "1 series without chunks"),
     ("no_labels", "1 series without labels"),
