@@ -174,6 +174,28 @@ async fn what_the_compactor_has_merged_is_there() {
     let merged = "01KEMERGED0000000000000000";
     merge(store.path(), &parts, merged);
     for part in &parts {
+#[tokio::test]
+async fn what_readers_pass_over_beside_a_block_makes_it_no_other_block() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let id = sealed(dir.path()).remove(0);
+    // As somebody leaves them who copies a block by hand, and a compactor of an old version of Thanos.
+    let beside = ["tombstones", "index.cache.json"].map(|name| format!("{id}/{name}"));
+    for more in [&[][..], &["--verify=full"]] {
+        for key in &beside {
+            bucket.put(key, b"x".to_vec()).await;
+        }
+        for result in ["sent", "there"] {
+            let report = backfill(dir.path(), &bucket, more).ended(0).json();
+            assert_eq!(row(&report, &id)["result"], result, "{report:#}");
+        }
+        for key in &beside {
+            assert_eq!(bucket.read(key).await.unwrap(), b"x", "{key} is as it was");
+        }
+        fs::remove_dir_all(store.path().join(&id)).unwrap();
+    }
+}
+
         fs::remove_dir_all(store.path().join(part)).unwrap();
     }
     let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
