@@ -10,7 +10,7 @@ use crate::{
     catalog::{self, Text},
     lineage::{Existing, existing},
     objstore::{self, Bucket, Comparison, Scope},
-    shipper::Uploader,
+    shipper::{UploadError, Uploader},
     tsdb::{Block, BlockId, PinError, Pinned, PinnedFile},
 };
 
@@ -134,7 +134,9 @@ pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Resul
         .await
     {
         return match error {
-            crate::shipper::UploadError::Bucket(error) => Err(error),
+            UploadError::Bucket(error) => Err(error),
+            // Its own words are about a block that was just sent: this one is held against what was there before.
+            UploadError::Unproven { wrong, .. } => Ok(Some(wrong)),
             other => Ok(Some(other.to_string())),
         };
     }

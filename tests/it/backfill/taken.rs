@@ -77,6 +77,16 @@ async fn a_block_of_the_same_name_with_other_bytes_is_never_overwritten() {
         bucket.put(&key, good).await;
     }
     backfill(dir.path(), &bucket, &[]).ended(0);
+    // One that is longer here, as nothing that was sent is.
+    let index = dir.path().join(&id).join("index");
+    let good = fs::read(&index).unwrap();
+    fs::write(&index, [&good[..], b"x"].concat()).unwrap();
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let why = row(&report, &id)["why"].as_str().unwrap();
+    let (there, here) = (good.len(), good.len() + 1);
+    let said = format!("with other bytes: index has {there} bytes instead of {here}; it is not overwritten");
+    assert!(why.contains(&said), "{why}");
+    fs::write(&index, good).unwrap();
     let key = format!("{id}/meta.json");
     bucket.put(&key, b"{".to_vec()).await;
     let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
