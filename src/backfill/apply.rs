@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Item, Plan, Settings, bucket_blocks::UnderName, prove::same_files};
+use super::{Decision, Item, Plan, Settings, bucket_blocks::UnderName, plan::part_of_refused, prove::same_files};
 use crate::{
     lineage::existing,
     model::Labels,
@@ -28,12 +28,32 @@ pub struct Applied {
     pub sent: Vec<BlockId>,
     /// Blocks that somebody else has made visible meanwhile, and that are the same.
     pub there: Vec<BlockId>,
-    /// Blocks that turned out not to be fit to be sent, and why.
+    /// Blocks that turned out not to be fit to be sent, and why; and those that were left out as their parts.
     pub refused: Vec<(BlockId, String)>,
     /// The block that failed for good, and why; nothing younger was made visible.
     pub failed: Option<(BlockId, String)>,
-    /// Blocks that are still to be sent: run again.
+    /// Blocks that are still to be sent, and those that were left out as their parts: run again.
     pub left: Vec<BlockId>,
+}
+
+impl Applied {
+    /// Names the blocks of `plan` that were left out as parts of others that did not come into the bucket: their samples
+    /// would be missing without a word.
+    fn add_parts(&mut self, plan: &Plan) {
+        let (mut refused, mut left) = (Vec::new(), Vec::new());
+        for item in &plan.items {
+            let (Decision::LeftOut(_), Some(larger)) = (&item.decision, item.within) else {
+                continue;
+            };
+            if self.refused.iter().any(|(id, _)| *id == larger) {
+                refused.push((item.id, part_of_refused(larger)));
+            } else if self.left.contains(&larger) {
+                left.push(item.id);
+            }
+        }
+        self.refused.extend(refused);
+        self.left.extend(left);
+    }
 }
 
 /// Sends the blocks of a plan.
@@ -127,6 +147,7 @@ impl Apply {
                 || applied.refused.iter().any(|(refused, _)| refused == id)
         };
         applied.left = due.iter().map(|item| item.id).filter(|id| !through(id)).collect();
+        applied.add_parts(plan);
         applied
     }
 

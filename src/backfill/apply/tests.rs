@@ -185,6 +185,31 @@ async fn a_block_that_a_compactor_has_merged_since_it_was_sent_is_proven_by_the_
 }
 
 #[tokio::test]
+async fn parts_of_a_block_that_is_not_sent_are_named_with_it() {
+    let mut scene = scene().await;
+    let larger = compacted(&scene.block.dir, LARGER);
+    scene.plan = plan(&scene.settings, &scene.bucket, &CheckProgress::default())
+        .await
+        .unwrap();
+    let due: Vec<String> = scene.plan.to_send().map(|item| item.id.to_string()).collect();
+    assert_eq!(due, [LARGER], "{:?}", scene.plan);
+    let apply = Apply::new(&scene.settings, &scene.bucket);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let applied = apply.run(&scene.plan, &stop, |_| {}).await;
+    let left: Vec<String> = applied.left.iter().map(ToString::to_string).collect();
+    assert_eq!(left, [LARGER, &scene.block.id.to_string()]);
+    // It vanishes before it is sent.
+    fs_err::remove_dir_all(larger).unwrap();
+    let applied = apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await;
+    let [(first, _), (part, why)] = &applied.refused[..] else {
+        panic!("{applied:?}")
+    };
+    assert_eq!((first.to_string().as_str(), *part), (LARGER, scene.block.id));
+    assert!(why.contains(LARGER) && why.contains("which is refused"), "{why}");
+}
+
+#[tokio::test]
 async fn a_block_that_is_marked_once_it_is_sent_is_not_proven() {
     let scene = scene().await;
     let apply = Apply::new(&scene.settings, &scene.bucket);

@@ -164,12 +164,13 @@ impl Report {
         }
     }
 
+    /// Records what came of a block that was to be sent, by itself or as a part of another one. Others of its name are refused.
     fn set(&mut self, id: BlockId, result: &'static str, why: Option<String>) {
         let id = id.to_string();
         let row = self
             .blocks
             .iter_mut()
-            .find(|row| row.ulid == id && row.decision == "send");
+            .find(|row| row.ulid == id && matches!(row.decision, "send" | "left out"));
         if let Some(row) = row {
             row.result = result;
             row.why = why.unwrap_or_else(|| std::mem::take(&mut row.why));

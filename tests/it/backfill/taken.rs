@@ -265,6 +265,33 @@ async fn a_block_that_was_merged_and_marked_is_there_as_long_as_the_merged_one_i
 }
 
 #[tokio::test]
+async fn a_part_of_a_block_that_the_store_refuses_is_refused_with_it() {
+    let (dir, server) = (blocks_of(1), S3Server::start());
+    let bucket = server.bucket("part");
+    // A later name, as a compactor gives it.
+    let (part, larger) = (sealed(dir.path()).remove(0), "7ZMERGED000000000000000000");
+    merge(dir.path(), std::slice::from_ref(&part), larger);
+    let refused = Fault::Answer(413, "EntityTooLarge");
+    server.fault(Rule::on("PUT", &format!("{larger}/index*"), refused));
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert_eq!(row(&report, larger)["result"], "refused", "{report:#}");
+    let row = row(&report, &part);
+    assert_eq!(
+        (&row["decision"], &row["result"]),
+        (&json!("left out"), &json!("refused"))
+    );
+    let why = row["why"].as_str().unwrap();
+    assert!(
+        why.contains(larger) && why.contains("move it away to send this"),
+        "{why}"
+    );
+    assert_eq!(report["totals"]["refused"], 2, "{report:#}");
+    server.heal();
+    let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
+    assert_eq!(bucket.visible().await, [larger], "{report:#}");
+}
+
+#[tokio::test]
 async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
     let (dir, server) = (blocks_of(1), S3Server::start());
     let bucket = server.bucket("lost");
