@@ -192,7 +192,7 @@ impl Report {
         }
         for (id, why) in &proven.unknown {
             self.failures.push(format!(
-                "block {id} was uploaded, but could not be checked afterwards: {why}"
+                "block {id} is in the bucket, but could not be checked afterwards: {why}"
             ));
         }
     }
@@ -200,7 +200,7 @@ impl Report {
     /// Records that nothing could be proven at the end.
     pub(super) fn record_proof_failure(&mut self, error: &objstore::Error) {
         self.failures.push(format!(
-            "the blocks were uploaded, but could not be checked afterwards: {error}"
+            "the blocks are in the bucket, but could not be checked afterwards: {error}"
         ));
     }
 
