@@ -6,7 +6,12 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Decision, Item, Plan, Settings, bucket_blocks::UnderName, plan::part_of_refused, prove::same_files};
+use super::{
+    Decision, Item, Plan, Settings,
+    bucket_blocks::UnderName,
+    plan::part_of_refused,
+    prove::{merged_meanwhile, same_files},
+};
 use crate::{
     lineage::existing,
     model::Labels,
@@ -26,7 +31,7 @@ const TRIES: u32 = 3;
 pub struct Applied {
     /// Blocks that became visible, in that order.
     pub sent: Vec<BlockId>,
-    /// Blocks that somebody else has made visible meanwhile, and that are the same.
+    /// Blocks that somebody else has made visible meanwhile, and that are the same or were merged since.
     pub there: Vec<BlockId>,
     /// Blocks that turned out not to be fit to be sent, and why; and those that were left out as their parts.
     pub refused: Vec<(BlockId, String)>,
@@ -141,6 +146,11 @@ impl Apply {
                 }
             }
         }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.find_merged(&due, &mut applied) => {}
+        }
         let through = |id: &BlockId| {
             applied.sent.contains(id)
                 || applied.there.contains(id)
@@ -175,6 +185,22 @@ impl Apply {
 }
 
 impl Apply {
+    /// Finds those of the refused blocks whose samples are in the bucket after all: somebody else has sent them, as a sidecar
+    /// beside the same Prometheus does, and a compactor has merged them since. Under their own names they are marked or gone.
+    async fn find_merged(&self, due: &[&Item], applied: &mut Applied) {
+        let is_refused = |item: &&Item| applied.refused.iter().any(|(id, _)| *id == item.id);
+        let refused: Vec<&Item> = due.iter().copied().filter(is_refused).collect();
+        match merged_meanwhile(&refused, self.uploader.bucket.as_ref()).await {
+            Ok(merged) => {
+                applied.refused.retain(|(id, _)| !merged.contains(id));
+                applied.there.extend(merged);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot find out whether blocks that were refused are in others of the bucket");
+            }
+        }
+    }
+
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
     async fn commit(&self, block: &Block, files: &BlockFiles, labels: &Labels) -> Result<BlockOutcome, UploadError> {
         // What an earlier attempt may have left is ours.

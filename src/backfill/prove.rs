@@ -75,7 +75,13 @@ pub async fn prove(
 }
 
 /// Those of `items` that are not in the bucket any more, or are marked for deletion, and whose samples are in others.
-async fn merged_meanwhile(items: &[&Item], bucket: &dyn Bucket) -> Result<BTreeSet<BlockId>, objstore::Error> {
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub(super) async fn merged_meanwhile(
+    items: &[&Item],
+    bucket: &dyn Bucket,
+) -> Result<BTreeSet<BlockId>, objstore::Error> {
     let mut gone = Vec::new();
     for item in items {
         let Some(block) = &item.block else { continue };

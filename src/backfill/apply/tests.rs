@@ -185,6 +185,25 @@ async fn a_block_that_a_compactor_has_merged_since_it_was_sent_is_proven_by_the_
 }
 
 #[tokio::test]
+async fn a_block_that_somebody_else_sent_and_a_compactor_merged_since_the_plan_was_made_is_there() {
+    let scene = scene().await;
+    let run = async || {
+        let apply = Apply::new(&scene.settings, &scene.bucket);
+        apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await
+    };
+    assert_eq!(run().await.sent, [scene.block.id], "as the other one does");
+    let dir = scene.store.path().join(scene.block.id.to_string());
+    let merged = compacted(&dir, LARGER);
+    fs_err::write(dir.join("deletion-mark.json"), "{}").unwrap();
+    let applied = run().await;
+    assert_eq!((applied.refused, applied.there), (vec![], vec![scene.block.id]));
+    // Without the merged one it is not.
+    fs_err::remove_dir_all(merged).unwrap();
+    let applied = run().await;
+    assert_eq!((applied.refused.len(), applied.there), (1, vec![]));
+}
+
+#[tokio::test]
 async fn parts_of_a_block_that_is_not_sent_are_named_with_it() {
     let mut scene = scene().await;
     let larger = compacted(&scene.block.dir, LARGER);

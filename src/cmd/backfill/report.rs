@@ -149,7 +149,7 @@ impl Report {
             self.set(
                 *id,
                 "there",
-                Some("it appeared in the bucket meanwhile, and is the same".into()),
+                Some("it came into the bucket meanwhile: the same block, or one that it was merged into".into()),
             );
         }
         for (id, why) in &applied.refused {
