@@ -302,7 +302,7 @@ impl Report {
         let _ = writeln!(
             text,
             "sent {}, {} in {:.1} s ({}/s); {} already there; {} left out; {} refused; {} not sent",
-            counted(totals.sent as u64, "block"),
+            counted(totals.sent, "block"),
             byte_size(totals.bytes_sent),
             totals.send_seconds,
             byte_size(rate as u64),
@@ -315,7 +315,7 @@ impl Report {
             let _ = writeln!(
                 text,
                 "proven {} in {:.1} s: {}",
-                counted(totals.proven as u64, "block"),
+                counted(totals.proven, "block"),
                 totals.prove_seconds,
                 self.proof
             );
