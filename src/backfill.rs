@@ -151,6 +151,8 @@ pub struct Item {
     pub decision: Decision,
     /// The bucket has it under its own name.
     pub in_bucket: bool,
+    /// It is left out since its samples are in this one, which is to be sent.
+    pub within: Option<BlockId>,
     /// What the full check found, if there was one.
     known: Option<Found>,
 }
@@ -232,6 +234,7 @@ impl Item {
             files,
             decision: Decision::Send(None),
             in_bucket: false,
+            within: None,
             known: None,
         }
     }
@@ -246,6 +249,7 @@ impl Item {
             files: 0,
             decision: Decision::Refused(why),
             in_bucket: false,
+            within: None,
             known: None,
         }
     }

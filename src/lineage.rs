@@ -26,7 +26,7 @@ mod entry;
 mod existing;
 mod index;
 
-pub use completeness::{BlockObjects, Fault, check_objects, count_objects};
+pub use completeness::{BlockObjects, Fault, check_objects, count_objects, may_lie_beside};
 pub use cover::Elsewhere;
 pub use entry::Entry;
 pub use existing::{Committed, Existing, existing, may_repair};

@@ -1,4 +1,4 @@
-//! Work that blocks: off the threads of the runtime, and error to stop when nobody waits for it any more.
+//! Work that blocks: off the threads of the runtime, and told to stop when nobody waits for it any more.
 //!
 //! **Panics** come out as an error value, whoever asks: one block on which a check panics must stop no other block, and
 //! never the process. What the work held is dropped as the panic passes through.

@@ -6,7 +6,12 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Item, Plan, Settings, bucket_blocks::UnderName, prove::same_files};
+use super::{
+    Decision, Item, Plan, Settings,
+    bucket_blocks::UnderName,
+    plan::part_of_refused,
+    prove::{merged_meanwhile, same_files},
+};
 use crate::{
     lineage::existing,
     model::Labels,
@@ -26,14 +31,34 @@ const TRIES: u32 = 3;
 pub struct Applied {
     /// Blocks that became visible, in that order.
     pub sent: Vec<BlockId>,
-    /// Blocks that somebody else has made visible meanwhile, and that are the same.
+    /// Blocks that somebody else has made visible meanwhile, and that are the same or were merged since.
     pub there: Vec<BlockId>,
-    /// Blocks that turned out not to be fit to be sent, and why.
+    /// Blocks that turned out not to be fit to be sent, and why; and those that were left out as their parts.
     pub refused: Vec<(BlockId, String)>,
     /// The block that failed for good, and why; nothing younger was made visible.
     pub failed: Option<(BlockId, String)>,
-    /// Blocks that are still to be sent: run again.
+    /// Blocks that are still to be sent, and those that were left out as their parts: run again.
     pub left: Vec<BlockId>,
+}
+
+impl Applied {
+    /// Names the blocks of `plan` that were left out as parts of others that did not come into the bucket: their samples
+    /// would be missing without a word.
+    fn add_parts(&mut self, plan: &Plan) {
+        let (mut refused, mut left) = (Vec::new(), Vec::new());
+        for item in &plan.items {
+            let (Decision::LeftOut(_), Some(larger)) = (&item.decision, item.within) else {
+                continue;
+            };
+            if self.refused.iter().any(|(id, _)| *id == larger) {
+                refused.push((item.id, part_of_refused(larger)));
+            } else if self.left.contains(&larger) {
+                left.push(item.id);
+            }
+        }
+        self.refused.extend(refused);
+        self.left.extend(left);
+    }
 }
 
 /// Sends the blocks of a plan.
@@ -121,12 +146,18 @@ impl Apply {
                 }
             }
         }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.find_merged(&due, &mut applied) => {}
+        }
         let through = |id: &BlockId| {
             applied.sent.contains(id)
                 || applied.there.contains(id)
                 || applied.refused.iter().any(|(refused, _)| refused == id)
         };
         applied.left = due.iter().map(|item| item.id).filter(|id| !through(id)).collect();
+        applied.add_parts(plan);
         applied
     }
 
@@ -154,6 +185,22 @@ impl Apply {
 }
 
 impl Apply {
+    /// Finds those of the refused blocks whose samples are in the bucket after all: somebody else has sent them, as a sidecar
+    /// beside the same Prometheus does, and a compactor has merged them since. Under their own names they are marked or gone.
+    async fn find_merged(&self, due: &[&Item], applied: &mut Applied) {
+        let is_refused = |item: &&Item| applied.refused.iter().any(|(id, _)| *id == item.id);
+        let refused: Vec<&Item> = due.iter().copied().filter(is_refused).collect();
+        match merged_meanwhile(&refused, self.uploader.bucket.as_ref()).await {
+            Ok(merged) => {
+                applied.refused.retain(|(id, _)| !merged.contains(id));
+                applied.there.extend(merged);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot find out whether blocks that were refused are in others of the bucket");
+            }
+        }
+    }
+
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
     async fn commit(&self, block: &Block, files: &BlockFiles, labels: &Labels) -> Result<BlockOutcome, UploadError> {
         // What an earlier attempt may have left is ours.

@@ -2,10 +2,13 @@
 
 use std::{
     collections::HashMap,
+    fs::Metadata,
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+use rustix::io::Errno;
 
 use super::{Decision, Error, Item};
 use crate::tsdb::{BlockId, Scan, scan};
@@ -75,11 +78,16 @@ fn links(path: &Path) -> io::Result<Vec<(BlockId, PathBuf)>> {
         for entry in fs_err::read_dir(place)? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(BlockId::parse);
-            if let Some(id) = id
-                && entry.file_type()?.is_symlink()
-                && leads_to_dir(&entry.path())?
-            {
-                links.push((id, entry.path()));
+            let Some(id) = id.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_symlink())) else {
+                continue;
+            };
+            match status(&entry.path())? {
+                Some(status) if status.is_dir() => links.push((id, entry.path())),
+                Some(_) => {}
+                None => tracing::warn!(
+                    path = %entry.path().display(),
+                    "a link that is named as a block leads nowhere; it is left out"
+                ),
             }
         }
     }
@@ -87,13 +95,19 @@ fn links(path: &Path) -> io::Result<Vec<(BlockId, PathBuf)>> {
     Ok(links)
 }
 
-/// Whether there is a directory at `path` or where it points to; what points nowhere is none.
-fn leads_to_dir(path: &Path) -> io::Result<bool> {
+/// What is at `path`, or where it points to; `None` if there is nothing.
+fn status(path: &Path) -> io::Result<Option<Metadata>> {
     match fs_err::metadata(path) {
-        Ok(status) => Ok(status.is_dir()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Ok(status) => Ok(Some(status)),
+        Err(error) if missing(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether nothing is there: no such name (any more), or a link that leads nowhere or round in a circle.
+fn missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.kind() == io::Error::from(Errno::LOOP).kind()
 }
 
 fn scan_all(path: &Path) -> io::Result<Vec<(PathBuf, Scan)>> {
@@ -123,14 +137,14 @@ fn places(path: &Path) -> io::Result<Vec<PathBuf>> {
                     continue;
                 }
                 // A link to a snapshot is one, too.
-                if leads_to_dir(&path)? {
+                if status(&path)?.is_some_and(|status| status.is_dir()) {
                     snapshots.push(path);
                 }
             }
             snapshots.sort_unstable();
             places.extend(snapshots);
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+        Err(error) if missing(&error) => {}
         Err(error) => return Err(error),
     }
     Ok(places)
@@ -244,6 +258,27 @@ mod tests {
         let found = find(data.path()).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].decision, Decision::Send(None));
+    }
+
+    #[test]
+    fn links_that_lead_round_in_a_circle_are_not_looked_into() {
+        let data = tempfile::tempdir().unwrap();
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, data.path().join(at)).unwrap();
+        write_block(data.path(), A, Shape::default());
+        link(B, B);
+        link("snapshots", "snapshots");
+        let ids = || -> Vec<String> {
+            find(data.path())
+                .unwrap()
+                .iter()
+                .map(|item| item.id.to_string())
+                .collect()
+        };
+        assert_eq!(ids(), [A]);
+        fs_err::remove_file(data.path().join("snapshots")).unwrap();
+        fs_err::create_dir(data.path().join("snapshots")).unwrap();
+        link("s", "snapshots/s");
+        assert_eq!(ids(), [A]);
     }
 
     #[test]

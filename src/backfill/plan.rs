@@ -65,14 +65,8 @@ fn labels(meta: &BlockMeta, settings: &Settings) -> Result<Labels, String> {
     Ok(labels)
 }
 
-/// A block that is left out since its samples are in another one that is sent.
-pub(super) struct Part {
-    place: usize,
-    within: usize,
-}
-
-/// Passes over blocks whose samples are in another block that is sent.
-pub(super) fn leave_out_parts(items: &mut [Item]) -> Vec<Part> {
+/// Passes over blocks whose samples are in another block that is to be sent.
+pub(super) fn leave_out_parts(items: &mut [Item]) {
     let whole = entries(items);
     let mut by_source: HashMap<BlockId, Vec<usize>> = HashMap::new();
     for (i, held) in whole.iter().enumerate() {
@@ -81,7 +75,6 @@ pub(super) fn leave_out_parts(items: &mut [Item]) -> Vec<Part> {
         }
     }
     let rank = |held: &Entry| (held.sources.len(), held.id);
-    let mut parts = Vec::new();
     for (place, own) in whole.iter().enumerate() {
         let Some(own) = own else { continue };
         // Whoever has all sources has the first one.
@@ -89,16 +82,15 @@ pub(super) fn leave_out_parts(items: &mut [Item]) -> Vec<Part> {
         let others = others.into_iter().flatten();
         // The largest one is itself part of none.
         let larger = others
-            .filter_map(|i| Some((*i, whole[*i].as_ref()?)))
-            .filter(|(_, other)| rank(own) < rank(other) && own.is_within(other))
-            .max_by_key(|(_, other)| rank(other));
-        if let Some((within, larger)) = larger {
-            items[place].decision =
-                Decision::LeftOut(format!("what it was made of is in {}, which is sent", larger.id));
-            parts.push(Part { place, within });
+            .filter_map(|i| whole[*i].as_ref())
+            .filter(|other| rank(own) < rank(other) && own.is_within(other))
+            .max_by_key(|other| rank(other));
+        if let Some(larger) = larger {
+            let why = format!("what it was made of is in {}, which is to be sent", larger.id);
+            items[place].decision = Decision::LeftOut(why);
+            items[place].within = Some(larger.id);
         }
     }
-    parts
 }
 
 /// The blocks that are to be sent, as they would be in the bucket, by their places.
@@ -111,18 +103,21 @@ fn entries(items: &[Item]) -> Vec<Option<Entry>> {
 }
 
 /// Refuses parts of blocks that turned out not to be sent: their samples would be missing without a word.
-pub(super) fn refuse_parts_of_refused(items: &mut [Item], parts: &[Part]) {
-    for part in parts {
-        let larger = &items[part.within];
-        if !matches!(larger.decision, Decision::Send(_)) {
-            let why = format!(
-                "what it was made of is in {0}, which is refused; see there, and if {0} is not to be sent, move it away \
-                 to send this",
-                larger.id
-            );
-            items[part.place].decision = Decision::Refused(why);
+pub(super) fn refuse_parts_of_refused(items: &mut [Item]) {
+    let sent: BTreeSet<BlockId> = to_send(items).map(|(_, item, _)| item.id).collect();
+    for item in items {
+        if let Some(larger) = item.within.filter(|larger| !sent.contains(larger)) {
+            item.decision = Decision::Refused(part_of_refused(larger));
         }
     }
+}
+
+/// Why a block is refused that was left out as a part of `larger`.
+pub(super) fn part_of_refused(larger: BlockId) -> String {
+    format!(
+        "what it was made of is in {larger}, which is refused; see there, and if {larger} is not to be sent, move it away to \
+         send this"
+    )
 }
 
 /// Refuses what would overlap, with another block that is sent or with one of those that are `nearby` in the bucket; or only

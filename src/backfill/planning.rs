@@ -54,10 +54,10 @@ pub async fn plan(settings: &Settings, bucket: &Arc<dyn Bucket>, progress: &Chec
     let mut bucket_blocks = BucketBlocks::read(bucket.as_ref()).await?;
     decide_by_bucket(&mut items, &mut bucket_blocks, bucket).await?;
     check(&mut items, settings, progress).await?;
-    let parts = rules::leave_out_parts(&mut items);
+    rules::leave_out_parts(&mut items);
     let nearby = bucket_blocks.nearby(bucket.as_ref(), &items).await?;
     rules::refuse_overlaps(&mut items, &nearby, settings.overlaps);
-    rules::refuse_parts_of_refused(&mut items, &parts);
+    rules::refuse_parts_of_refused(&mut items);
     let mut unreadable = bucket_blocks.unreadable();
     unreadable.retain(|id, _| !items.iter().any(|item| item.id == *id));
     Ok(Plan { items, unreadable })

@@ -1,15 +1,18 @@
 //! Proves at the end that the blocks are in the bucket: asks the bucket anew, whatever was acknowledged before.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
-use super::{Item, Settings, bucket_blocks::UnderName};
+use super::{
+    Decision, Item, Settings,
+    bucket_blocks::{BucketBlocks, UnderName},
+};
 use crate::{
     audit::{self, Issue, integrity::Reader},
     lineage::{Existing, existing},
     objstore::{self, Bucket, Comparison, Scope},
-    shipper::Uploader,
+    shipper::{UploadError, Uploader},
     tsdb::{Block, BlockId, PinError, Pinned, PinnedFile},
 };
 
@@ -21,7 +24,7 @@ const OBJECTS_AT_ONCE: usize = 4;
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Proven {
-    /// Blocks that are there, whole.
+    /// Blocks that are there, whole; or that a compactor has merged meanwhile into others that are.
     pub whole: usize,
     /// Blocks that are not what they should be, and why.
     pub wrong: Vec<(BlockId, String)>,
@@ -31,6 +34,8 @@ pub struct Proven {
 
 /// Looks at each of `items` in the bucket: exactly its objects, their sizes and checksums, and its `meta.json`; with
 /// `settings.full`, and when the block is gone here, every byte is read back and held against what the check found here.
+/// A compactor may run beside a backfill of hours, and merge the first blocks, and mark or delete them: such a block is
+/// whole if all of its samples are proven to be in others.
 ///
 /// # Errors
 /// Those that concern the whole bucket.
@@ -41,20 +46,63 @@ pub async fn prove(
     reader: &Reader,
 ) -> Result<Proven, objstore::Error> {
     let mut proven = Proven::default();
+    let mut doubtful = Vec::new();
     let mut proofs = stream::iter(items.iter().copied())
-        .map(|item| async move { (item.id, wrong(item, settings, bucket, reader).await) })
+        .map(|item| async move { (item, wrong(item, settings, bucket, reader).await) })
         .buffer_unordered(BLOCKS_AT_ONCE);
-    while let Some((id, wrong)) = proofs.next().await {
+    while let Some((item, wrong)) = proofs.next().await {
         match wrong {
             Ok(None) => proven.whole += 1,
-            Ok(Some(why)) => proven.wrong.push((id, why)),
-            Err(error) if error.scope() == Scope::Object => proven.unknown.push((id, error.to_string())),
+            Ok(Some(why)) => {
+                doubtful.push(item);
+                proven.wrong.push((item.id, why));
+            }
+            Err(error) if error.scope() == Scope::Object => {
+                doubtful.push(item);
+                proven.unknown.push((item.id, error.to_string()));
+            }
             Err(error) => return Err(error),
         }
     }
+    let merged = merged_meanwhile(&doubtful, bucket.as_ref()).await?;
+    proven.whole += merged.len();
+    proven.wrong.retain(|(id, _)| !merged.contains(id));
+    proven.unknown.retain(|(id, _)| !merged.contains(id));
     proven.wrong.sort_by_key(|(id, _)| *id);
     proven.unknown.sort_by_key(|(id, _)| *id);
     Ok(proven)
+}
+
+/// Those of `items` that are not in the bucket any more, or are marked for deletion, and whose samples are in others.
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub(super) async fn merged_meanwhile(
+    items: &[&Item],
+    bucket: &dyn Bucket,
+) -> Result<BTreeSet<BlockId>, objstore::Error> {
+    let mut gone = Vec::new();
+    for item in items {
+        let Some(block) = &item.block else { continue };
+        // Asked once more: it may have gone while it was looked at.
+        let found = existing(bucket, &block.meta, &item.labels).await?;
+        if let UnderName::Nothing | UnderName::Marked(_) = UnderName::of(found, &item.labels) {
+            gone.push((block, &item.labels));
+        }
+    }
+    let mut merged = BTreeSet::new();
+    if gone.is_empty() {
+        return Ok(merged);
+    }
+    // What was read for the plan does not have what was merged since.
+    let mut bucket_blocks = BucketBlocks::read(bucket).await?;
+    for (block, labels) in gone {
+        if let Some(Decision::There(how)) = bucket_blocks.within_others(bucket, block, labels).await? {
+            tracing::info!(block = %block.id, how, "a compactor has merged a block since it was in the bucket");
+            merged.insert(block.id);
+        }
+    }
+    Ok(merged)
 }
 
 /// What is wrong with one block in the bucket.
@@ -127,7 +175,9 @@ pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Resul
         .await
     {
         return match error {
-            crate::shipper::UploadError::Bucket(error) => Err(error),
+            UploadError::Bucket(error) => Err(error),
+            // Its own words are about a block that was just sent: this one is held against what was there before.
+            UploadError::Unproven { wrong, .. } => Ok(Some(wrong)),
             other => Ok(Some(other.to_string())),
         };
     }

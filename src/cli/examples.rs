@@ -136,11 +136,15 @@ pub(super) fn of(path: &[String]) -> &'static [Example] {
 
 /// The exit codes of the command that these words name, and what they mean, if it is one that does its job and ends.
 pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
+    let mut failed = "failed: the bucket, the disk, the configuration, an unknown command or flag, or a second signal";
     let (good, found) = match path.join(" ").as_str() {
-        "backfill" | "tools bucket upload-blocks" => (
-            "all blocks are in the bucket and proven",
-            "done, but blocks are refused, or cannot be read in the bucket; each is named",
-        ),
+        "backfill" | "tools bucket upload-blocks" => {
+            failed = "failed: bucket, last proof, disk, configuration, an unknown command or flag, or a second signal";
+            (
+                "all blocks are in the bucket and proven",
+                "done, but blocks are refused, or others cannot be read in the bucket; each is named",
+            )
+        }
         "bucket ls" | "bucket inspect" => ("printed", "printed, but some blocks could not be read; each is named"),
         "bucket verify" => ("every block is whole", "something is broken or missing; it is named"),
         "bucket gaps" => (
@@ -155,10 +159,7 @@ pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
     };
     Some([
         (0, good),
-        (
-            1,
-            "failed: the bucket, the disk, the configuration, an unknown command or flag, or a second signal",
-        ),
+        (1, failed),
         (
             2,
             "a bad value on the command line, or a flag that is missing or given twice",

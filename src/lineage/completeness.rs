@@ -165,9 +165,7 @@ impl Expected {
             }
         }
         let names: BTreeSet<&str> = due.iter().map(|file| file.rel_path.as_str()).collect();
-        let known = |name: &str| {
-            [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name) || names.contains(name)
-        };
+        let known = |name: &str| may_lie_beside(name) || names.contains(name);
         let extra = there.iter().filter(|(name, _)| !known(name));
         listed.faults.extend(extra.map(|(name, size)| Fault::Extra {
             name: (*name).to_owned(),
@@ -186,6 +184,12 @@ pub fn check_objects(meta: &Meta, objects: &[Object]) -> BlockObjects {
             ..count_objects(meta.ulid, objects)
         },
     }
+}
+
+/// Whether an object of this name, relative to a block, may lie beside the block's index and segments: its `meta.json`,
+/// what others say of the block, and what readers of the bucket pass over.
+pub fn may_lie_beside(name: &str) -> bool {
+    [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name)
 }
 
 /// Counts what a listing has below a name, whatever it is.

@@ -23,7 +23,7 @@ use crate::{
     objstore::{self, Bucket, Comparison, ErrorKind, Object, Scope, Source},
     threads::blocking_io as blocking,
     tsdb::{
-        Block, BlockId, BucketFile, LARGEST_META, Meta, PinError,
+        Block, BlockId, BucketFile, LARGEST_META, Meta, PinError, Reason,
         check::full::{self, Checked, Digest, Facts},
     },
 };
@@ -69,6 +69,44 @@ struct Wrong {
     /// The file, if it is known which one.
     file: Option<String>,
     why: String,
+    /// The disk does not give it: what is there is not known.
+    unreadable: bool,
+}
+
+impl Wrong {
+    fn new(file: Option<String>, why: String) -> Self {
+        let unreadable = false;
+        Self { file, why, unreadable }
+    }
+
+    /// What the check of a block that is here says against it.
+    ///
+    /// # Errors
+    /// What says nothing of the block.
+    fn of_check(error: PinError) -> Result<Self, Failed> {
+        match error {
+            PinError::Io(error) => Err(error.into()),
+            PinError::Broken {
+                reason: Reason::Unreadable,
+                detail,
+            } => Ok(Self {
+                unreadable: true,
+                ..Self::new(None, detail)
+            }),
+            broken => Ok(Self::new(None, broken.to_string())),
+        }
+    }
+
+    /// What is wrong with a block that was just fetched.
+    ///
+    /// # Errors
+    /// The disk does not give back what was written to it: no fault of the block, which would only be fetched once more.
+    fn of_fetched(self) -> Result<Self, Failed> {
+        match self.unreadable {
+            true => Err(Failed::Disk(io::Error::other(self.why))),
+            false => Ok(self),
+        }
+    }
 }
 
 impl Run {
@@ -105,7 +143,7 @@ impl Run {
                     warn_of_issues(id, &facts);
                     break;
                 }
-                Err(wrong) => wrong,
+                Err(wrong) => wrong.of_fetched()?,
             };
             tracing::warn!(block = %id, why = wrong.why, again, "what was fetched is not the block that was sent");
             // A file that was on disk from an earlier run may be to blame, or the disk.
@@ -228,11 +266,7 @@ impl Run {
     async fn prove(&self, wanted: &Wanted, dir: &Path, foreign: bool) -> Result<Result<Facts, Wrong>, Failed> {
         let checked = match self.check(wanted, dir).await? {
             Ok(checked) => checked,
-            Err(PinError::Io(error)) => return Err(error.into()),
-            Err(broken) => {
-                let why = broken.to_string();
-                return Ok(Err(Wrong { file: None, why }));
-            }
+            Err(error) => return Wrong::of_check(error).map(Err),
         };
         for file in &wanted.files {
             let digest = checked.files.iter().find(|digest| digest.rel_path == file.rel_path);
@@ -248,10 +282,8 @@ impl Run {
                 _ => Ok(()),
             };
             if let Err(why) = same {
-                return Ok(Err(Wrong {
-                    file: Some(file.rel_path.clone()),
-                    why: format!("{}: {why}", file.rel_path),
-                }));
+                let why = format!("{}: {why}", file.rel_path);
+                return Ok(Err(Wrong::new(Some(file.rel_path.clone()), why)));
             }
         }
         // What is no part of the block would be read as one.
@@ -264,7 +296,7 @@ impl Run {
             None => Ok(checked.facts),
             Some(more) => {
                 let why = format!("{} is none of its files", more.rel_path);
-                Err(Wrong { file: None, why })
+                Err(Wrong::new(None, why))
             }
         })
     }
@@ -399,4 +431,25 @@ fn seal(dir: &Path, finished: &Path, target: &Path, meta: &[u8]) -> io::Result<(
     sync_dir(dir)?;
     fs_err::rename(dir, finished)?;
     sync_dir(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(reason: Reason) -> Wrong {
+        let detail = "index: input/output error".to_owned();
+        Wrong::of_check(PinError::Broken { reason, detail })
+            .unwrap_or_else(|_| panic!("it says something of the block"))
+    }
+
+    #[test]
+    fn a_disk_that_does_not_give_back_what_was_written_is_no_fault_of_the_block() {
+        let Err(Failed::Disk(error)) = broken(Reason::Unreadable).of_fetched() else {
+            panic!("it would be fetched again, and be called damaged in the bucket")
+        };
+        assert!(error.to_string().contains("index: input/output error"), "{error}");
+        let wrong = broken(Reason::Index).of_fetched();
+        assert!(wrong.is_ok_and(|wrong| wrong.why.contains("index: input/output error")));
+    }
 }

@@ -25,7 +25,7 @@ const WRITTEN: [&str; 3] = ["wal", "chunks_head", "queries.active"];
 /// What shows that a Prometheus uses `dir`, in words; `None` if nothing does.
 ///
 /// # Errors
-/// The file `lock` cannot be listed_blocks at.
+/// The status of the file `lock` cannot be read.
 pub(super) fn sign(dir: &Path) -> io::Result<Option<String>> {
     let lock = match fs_err::metadata(dir.join("lock")) {
         Ok(lock) => lock,
@@ -65,7 +65,7 @@ fn is_locked(locks: impl BufRead, file: &Metadata) -> bool {
 /// When the file `name` in `dir`, or the newest file in that directory, was written, and which one it is.
 fn newest(dir: &Path, name: &str) -> Option<(SystemTime, String)> {
     let path = dir.join(name);
-    // What cannot be listed_blocks at tells nothing.
+    // What cannot be read tells nothing.
     let status = fs_err::metadata(&path).ok()?;
     if !status.is_dir() {
         return Some((status.modified().ok()?, name.to_owned()));

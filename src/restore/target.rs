@@ -1,8 +1,7 @@
 //! The directory that is restored to.
 //!
 //! While it is open it is locked, so that two restores do not mix; the lock goes with the process. A Prometheus that runs
-//! on the directory holds a lock of its own: whether there is one is listed_blocks at once, at the start, and that lock is never
-//! taken.
+//! on the directory holds a lock of its own: whether one runs is looked up once, at the start, and its lock is never taken.
 
 use std::{
     fs::{File, TryLockError},
@@ -68,7 +67,7 @@ pub(super) fn explained(error: &io::Error) -> String {
 }
 
 impl Target {
-    /// Whether `dir` could be opened, as far as that can be error without making it.
+    /// Whether `dir` could be opened, as far as that can be told without making it.
     ///
     /// # Errors
     /// As for [`Target::open`].

@@ -1,4 +1,5 @@
-//! The proof that the objects of a block are in the bucket: exactly its files, with exactly their sizes.
+//! The proof that the objects of a block are in the bucket: exactly its files, with exactly their sizes. What lineage takes
+//! for no part of a block, as the `tombstones` of whoever copied it by hand, may lie beside them.
 //!
 //! One listing shows it. What a listing lacks or shows with another size is asked for by its key, since a store's listing
 //! may lag behind what it acknowledged; only what is still wrong then is waited for, and proves after a few tries that
@@ -11,7 +12,8 @@ use super::{
     upload::{Error, Uploader},
 };
 use crate::{
-    catalog::{DELETION_MARK, MARKERS},
+    catalog::DELETION_MARK,
+    lineage::may_lie_beside,
     objstore::Object,
     tsdb::{BlockId, Pinned, PinnedFile},
 };
@@ -95,10 +97,7 @@ fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'
         }
     }
     let marked = there.contains_key(DELETION_MARK);
-    let foreign = there
-        .into_keys()
-        .filter(|name| *name != "meta.json" && !MARKERS.contains(name))
-        .collect();
+    let foreign = there.into_keys().filter(|name| !may_lie_beside(name)).collect();
     Differences { wrong, foreign, marked }
 }
 
@@ -141,6 +140,9 @@ mod tests {
         let found = compare("A", &files, None, &listed);
         assert_eq!(found.wrong, [("chunks/000001", 8), ("index", 5)]);
         assert_eq!(found.foreign, ["chunks/000002"]);
+        let copied = [object("A/tombstones", 9), object("A/index.cache.json", 7)];
+        let copied = [&whole[..], &copied].concat();
+        assert_eq!(compare("A", &files, None, &copied), Differences::default());
         let deleted = [&whole[..], &[object("A/deletion-mark.json", 9)]].concat();
         assert!(compare("A", &files, None, &deleted).marked);
     }

@@ -142,6 +142,92 @@ async fn a_mark_that_appears_after_the_plan_was_made_stops_the_commit() {
     assert!(!dir.join("meta.json").try_exists().unwrap(), "it is not committed");
 }
 
+/// Copies the block in `from` to a block of another name beside it that was compacted of it.
+fn compacted(from: &std::path::Path, to: &str) -> std::path::PathBuf {
+    let id = from.file_name().unwrap().to_str().unwrap();
+    let dir = from.with_file_name(to);
+    fs_err::create_dir_all(dir.join("chunks")).unwrap();
+    for file in ["chunks/000001", "index"] {
+        fs_err::copy(from.join(file), dir.join(file)).unwrap();
+    }
+    let text = fs_err::read(from.join("meta.json")).unwrap();
+    let mut meta: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    meta["ulid"] = to.into();
+    meta["compaction"] = serde_json::json!({"level": 2, "sources": [id]});
+    fs_err::write(dir.join("meta.json"), meta.to_string()).unwrap();
+    dir
+}
+
+/// The name of what was compacted: later than that of the real block, as a compactor gives it.
+const LARGER: &str = "7ZMERGED000000000000000000";
+
+#[tokio::test]
+async fn a_block_that_a_compactor_has_merged_since_it_was_sent_is_proven_by_the_merged_one() {
+    let scene = scene().await;
+    let apply = Apply::new(&scene.settings, &scene.bucket);
+    let applied = apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await;
+    assert_eq!(applied.sent, [scene.block.id]);
+    let dir = scene.store.path().join(scene.block.id.to_string());
+    let merged = compacted(&dir, LARGER);
+    let items: Vec<&Item> = scene.plan.to_send().collect();
+    let whole = async || {
+        let proven = prove(&items, &scene.settings, &scene.bucket, &Reader::new(2)).await;
+        proven.unwrap().whole
+    };
+    fs_err::write(dir.join("deletion-mark.json"), "{}").unwrap();
+    assert_eq!(whole().await, 1, "the block is marked");
+    fs_err::remove_file(dir.join("meta.json")).unwrap();
+    assert_eq!(whole().await, 1, "the block is being deleted");
+    fs_err::remove_dir_all(&dir).unwrap();
+    assert_eq!(whole().await, 1, "the block is gone");
+    fs_err::remove_file(merged.join("index")).unwrap();
+    assert_eq!(whole().await, 0, "the merged one is not whole");
+}
+
+#[tokio::test]
+async fn a_block_that_somebody_else_sent_and_a_compactor_merged_since_the_plan_was_made_is_there() {
+    let scene = scene().await;
+    let run = async || {
+        let apply = Apply::new(&scene.settings, &scene.bucket);
+        apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await
+    };
+    assert_eq!(run().await.sent, [scene.block.id], "as the other one does");
+    let dir = scene.store.path().join(scene.block.id.to_string());
+    let merged = compacted(&dir, LARGER);
+    fs_err::write(dir.join("deletion-mark.json"), "{}").unwrap();
+    let applied = run().await;
+    assert_eq!((applied.refused, applied.there), (vec![], vec![scene.block.id]));
+    // Without the merged one it is not.
+    fs_err::remove_dir_all(merged).unwrap();
+    let applied = run().await;
+    assert_eq!((applied.refused.len(), applied.there), (1, vec![]));
+}
+
+#[tokio::test]
+async fn parts_of_a_block_that_is_not_sent_are_named_with_it() {
+    let mut scene = scene().await;
+    let larger = compacted(&scene.block.dir, LARGER);
+    scene.plan = plan(&scene.settings, &scene.bucket, &CheckProgress::default())
+        .await
+        .unwrap();
+    let due: Vec<String> = scene.plan.to_send().map(|item| item.id.to_string()).collect();
+    assert_eq!(due, [LARGER], "{:?}", scene.plan);
+    let apply = Apply::new(&scene.settings, &scene.bucket);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let applied = apply.run(&scene.plan, &stop, |_| {}).await;
+    let left: Vec<String> = applied.left.iter().map(ToString::to_string).collect();
+    assert_eq!(left, [LARGER, &scene.block.id.to_string()]);
+    // It vanishes before it is sent.
+    fs_err::remove_dir_all(larger).unwrap();
+    let applied = apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await;
+    let [(first, _), (part, why)] = &applied.refused[..] else {
+        panic!("{applied:?}")
+    };
+    assert_eq!((first.to_string().as_str(), *part), (LARGER, scene.block.id));
+    assert!(why.contains(LARGER) && why.contains("which is refused"), "{why}");
+}
+
 #[tokio::test]
 async fn a_block_that_is_marked_once_it_is_sent_is_not_proven() {
     let scene = scene().await;

@@ -270,14 +270,14 @@ fn parts_of_a_block_that_is_refused_are_refused_with_it() {
         labels: EU,
         ..one
     };
-    let parts = leave_out_parts(&mut items);
+    leave_out_parts(&mut items);
     assert_eq!(words(&items), ["left out", "left out", "left out", "send"]);
     assert!(
         items[0].decision.why().contains(&id(8).to_string()),
         "the one that is sent"
     );
     refuse_overlaps(&mut items, &[held.held()], Overlaps::Refuse);
-    refuse_parts_of_refused(&mut items, &parts);
+    refuse_parts_of_refused(&mut items);
     assert_eq!(words(&items), ["refused"; 4]);
 }
 

@@ -149,7 +149,7 @@ impl Report {
             self.set(
                 *id,
                 "there",
-                Some("it appeared in the bucket meanwhile, and is the same".into()),
+                Some("it came into the bucket meanwhile: the same block, or one that it was merged into".into()),
             );
         }
         for (id, why) in &applied.refused {
@@ -164,12 +164,13 @@ impl Report {
         }
     }
 
+    /// Records what came of a block that was to be sent, by itself or as a part of another one. Others of its name are refused.
     fn set(&mut self, id: BlockId, result: &'static str, why: Option<String>) {
         let id = id.to_string();
         let row = self
             .blocks
             .iter_mut()
-            .find(|row| row.ulid == id && row.decision == "send");
+            .find(|row| row.ulid == id && matches!(row.decision, "send" | "left out"));
         if let Some(row) = row {
             row.result = result;
             row.why = why.unwrap_or_else(|| std::mem::take(&mut row.why));
@@ -191,7 +192,7 @@ impl Report {
         }
         for (id, why) in &proven.unknown {
             self.failures.push(format!(
-                "block {id} was uploaded, but could not be checked afterwards: {why}"
+                "block {id} is in the bucket, but could not be checked afterwards: {why}"
             ));
         }
     }
@@ -199,7 +200,7 @@ impl Report {
     /// Records that nothing could be proven at the end.
     pub(super) fn record_proof_failure(&mut self, error: &objstore::Error) {
         self.failures.push(format!(
-            "the blocks were uploaded, but could not be checked afterwards: {error}"
+            "the blocks are in the bucket, but could not be checked afterwards: {error}"
         ));
     }
 
@@ -301,7 +302,7 @@ impl Report {
         let _ = writeln!(
             text,
             "sent {}, {} in {:.1} s ({}/s); {} already there; {} left out; {} refused; {} not sent",
-            counted(totals.sent as u64, "block"),
+            counted(totals.sent, "block"),
             byte_size(totals.bytes_sent),
             totals.send_seconds,
             byte_size(rate as u64),
@@ -314,7 +315,7 @@ impl Report {
             let _ = writeln!(
                 text,
                 "proven {} in {:.1} s: {}",
-                counted(totals.proven as u64, "block"),
+                counted(totals.proven, "block"),
                 totals.prove_seconds,
                 self.proof
             );

@@ -224,7 +224,7 @@ impl Report {
         for upload in &self.uploads {
             let state = match upload.may_run {
                 true => "has no meta.json yet, its upload may be running",
-                false => "has no meta.json: its upload seems to be abandoned",
+                false => "has no meta.json: an abandoned upload, unless one is running",
             };
             text.push_str(&format!("{}: {state}\n", upload.block));
         }

@@ -211,7 +211,16 @@ async fn check_all(
 
 async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
     let bucket = &**task.bucket;
-    let mut checked = match catalog::read_text(bucket, id).await? {
+    let mut text = catalog::read_text(bucket, id).await?;
+    if matches!(text, Text::Absent) {
+        let listed = integrity::list_without_meta(bucket, id).await;
+        if !listed.as_ref().is_ok_and(|listed| listed.has_meta) {
+            return Ok(as_issue(id, listed.map(|rest| check_upload(&rest, id, task.now)))?);
+        }
+        // It was committed between the two requests.
+        text = catalog::read_text(bucket, id).await?;
+    }
+    let mut checked = match text {
         Text::Read(text) => match catalog::parse(id, &text) {
             Ok(meta) if !task.wanted.has(&meta)? => return Ok(Checked::default()),
             Ok(meta) => as_issue(id, check_objects(task, &meta).await)?,
@@ -220,12 +229,7 @@ async fn check_block(task: &Task<'_>, id: BlockId) -> Result<Checked> {
                 bad_meta(bucket, Issue::new(id, Kind::Meta, what)).await?
             }
         },
-        Text::Absent => as_issue(
-            id,
-            integrity::list_without_meta(bucket, id)
-                .await
-                .map(|rest| check_upload(&rest, id, task.now)),
-        )?,
+        Text::Absent => deleted(id),
         Text::Refused(error) => bad_meta(bucket, Issue::new(id, Kind::Unreadable, error)).await?,
     };
     let lost = checked.issues.iter().any(|issue| issue.kind == Kind::Missing);
@@ -310,6 +314,8 @@ async fn check_objects(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore
     Ok(checked)
 }
 
+/// What is under a name without a `meta.json`. How old the block is by its name does not say whether an upload runs: a
+/// backfill sends old blocks under the names that they have.
 fn check_upload(listed: &BlockObjects, id: BlockId, now: i64) -> Checked {
     let mut checked = counted(listed);
     let note = |detail: &str| {
@@ -326,7 +332,8 @@ fn check_upload(listed: &BlockObjects, id: BlockId, now: i64) -> Checked {
         checked.note = note("has no meta.json yet: its upload may be running");
     } else {
         let what = format!(
-            "{} and no meta.json: an abandoned upload; upload the block again, or delete these objects",
+            "{} and no meta.json: an abandoned upload, unless one is running (backfill keeps the old names of blocks); if \
+             none is, upload the block again, or delete these objects",
             output::counted(listed.objects, "object")
         );
         checked.issues.push(Issue::new(id, Kind::Partial, what));

@@ -34,7 +34,7 @@ struct Stream {
     at: u64,
     size: u64,
     rate_limit: RateLimit,
-    /// What the rate_limit wants to pass before more is read.
+    /// How long the rate limit wants us to wait before more is read.
     pause: Duration,
     work: TaskTracker,
     _permit: OwnedSemaphorePermit,

@@ -31,6 +31,19 @@ fn a_directory_without_blocks_and_no_directory_are_errors() {
     }
 }
 
+#[tokio::test]
+async fn a_link_in_a_circle_under_the_name_of_a_block_is_named_and_the_others_are_sent() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let (id, name) = (sealed(dir.path()).remove(0), "01K4ABCDEFGHJKMNPQRSTVWXYZ");
+    let link = dir.path().join(name);
+    std::os::unix::fs::symlink(name, &link).unwrap();
+    let ran = backfill(dir.path(), &bucket, &[]).ended(0);
+    let warned = |line: &str| line.contains("level=warn") && line.contains(name) && line.contains("leads nowhere");
+    assert!(ran.stderr.lines().any(warned), "{ran:?}");
+    assert_eq!(bucket.visible().await, [id]);
+}
+
 /// The blocks of `testdata/index_issues`, each with a part of the reason why it is refused.
 const INDEX_ISSUES: [(&str, &str); 9] = [
     (
@@ -60,7 +73,7 @@ const INDEX_ISSUES: [(&str, &str); 9] = [
     ),
     (
         "chunks_at_the_end",
-        "2 chunks in 2 series with a sample at the end of the block's time range",
+        "1 chunk in 1 series from the end of the block's time range on",
     ),
     ("no_chunks", "1 series without chunks"),
     ("no_labels", "1 series without labels"),

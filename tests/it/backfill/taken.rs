@@ -77,6 +77,16 @@ async fn a_block_of_the_same_name_with_other_bytes_is_never_overwritten() {
         bucket.put(&key, good).await;
     }
     backfill(dir.path(), &bucket, &[]).ended(0);
+    // One that is longer here, as nothing that was sent is.
+    let index = dir.path().join(&id).join("index");
+    let good = fs::read(&index).unwrap();
+    fs::write(&index, [&good[..], b"x"].concat()).unwrap();
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    let why = row(&report, &id)["why"].as_str().unwrap();
+    let (there, here) = (good.len(), good.len() + 1);
+    let said = format!("with other bytes: index has {there} bytes instead of {here}; it is not overwritten");
+    assert!(why.contains(&said), "{why}");
+    fs::write(&index, good).unwrap();
     let key = format!("{id}/meta.json");
     bucket.put(&key, b"{".to_vec()).await;
     let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
@@ -165,6 +175,28 @@ async fn objects_of_others_in_a_half_block_stop_it_and_are_named() {
 }
 
 #[tokio::test]
+async fn what_readers_pass_over_beside_a_block_makes_it_no_other_block() {
+    let (dir, store) = (blocks_of(1), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let id = sealed(dir.path()).remove(0);
+    // As somebody leaves them who copies a block by hand, and a compactor of an old version of Thanos.
+    let beside = ["tombstones", "index.cache.json"].map(|name| format!("{id}/{name}"));
+    for more in [&[][..], &["--verify=full"]] {
+        for key in &beside {
+            bucket.put(key, b"x".to_vec()).await;
+        }
+        for result in ["sent", "there"] {
+            let report = backfill(dir.path(), &bucket, more).ended(0).json();
+            assert_eq!(row(&report, &id)["result"], result, "{report:#}");
+        }
+        for key in &beside {
+            assert_eq!(bucket.read(key).await.unwrap(), b"x", "{key} is as it was");
+        }
+        fs::remove_dir_all(store.path().join(&id)).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn what_the_compactor_has_merged_is_there() {
     let (dir, store) = (blocks_of(2), temp_dir("bucket"));
     let bucket = BucketView::dir(store.path());
@@ -233,6 +265,33 @@ async fn a_block_that_was_merged_and_marked_is_there_as_long_as_the_merged_one_i
 }
 
 #[tokio::test]
+async fn a_part_of_a_block_that_the_store_refuses_is_refused_with_it() {
+    let (dir, server) = (blocks_of(1), S3Server::start());
+    let bucket = server.bucket("part");
+    // A later name, as a compactor gives it.
+    let (part, larger) = (sealed(dir.path()).remove(0), "7ZMERGED000000000000000000");
+    merge(dir.path(), std::slice::from_ref(&part), larger);
+    let refused = Fault::Answer(413, "EntityTooLarge");
+    server.fault(Rule::on("PUT", &format!("{larger}/index*"), refused));
+    let report = backfill(dir.path(), &bucket, &[]).ended(3).json();
+    assert_eq!(row(&report, larger)["result"], "refused", "{report:#}");
+    let row = row(&report, &part);
+    assert_eq!(
+        (&row["decision"], &row["result"]),
+        (&json!("left out"), &json!("refused"))
+    );
+    let why = row["why"].as_str().unwrap();
+    assert!(
+        why.contains(larger) && why.contains("move it away to send this"),
+        "{why}"
+    );
+    assert_eq!(report["totals"]["refused"], 2, "{report:#}");
+    server.heal();
+    let report = backfill(dir.path(), &bucket, &[]).ended(0).json();
+    assert_eq!(bucket.visible().await, [larger], "{report:#}");
+}
+
+#[tokio::test]
 async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
     let (dir, server) = (blocks_of(1), S3Server::start());
     let bucket = server.bucket("lost");
@@ -243,7 +302,10 @@ async fn what_is_not_whole_at_the_end_is_told_in_the_report() {
     let report = ran.json();
     assert_eq!(report["outcome"], "failed", "{report:#}");
     let said = report["failures"][0].as_str().unwrap();
-    assert!(said.contains("could not be checked afterwards"), "{said}");
+    assert!(
+        said.contains("is in the bucket, but could not be checked afterwards"),
+        "it was there before: {said}"
+    );
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ fn missing_and_partial_slots_are_told() {
         "cluster=a: 2026-01-01T00:00:00Z to 2026-01-01T12:00:00Z, 3 of 6 slots of 2h found\n\
          \x20 partial           2026-01-01T02:00:00Z .. 2026-01-01T04:00:00Z, 1 slot of 2h, 1h0m0s of it missing\n\
          \x20 missing           2026-01-01T04:00:00Z .. 2026-01-01T08:00:00Z, 2 slots of 2h\n\
-         01KDVC00000000000000000005: has no meta.json: its upload seems to be abandoned\n\
+         01KDVC00000000000000000005: has no meta.json: an abandoned upload, unless one is running\n\
          {young}: has no meta.json yet, its upload may be running\n"
     );
     assert_eq!((text.code, text.stdout), (Some(3), want));

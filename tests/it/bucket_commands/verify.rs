@@ -97,7 +97,7 @@ fn objects_that_are_not_as_they_should_be_are_issues() {
         "01KDVC00000000000000000003  extra     chunks/000002 (9 bytes) does not belong to the block",
         "01KDVC00000000000000000004  meta      meta.json cannot be used: it is cut off",
         "01KDVC00000000000000000005  missing   chunks/000002 is missing; put it back",
-        "01KDVC00000000000000000006  partial   2 objects and no meta.json: an abandoned upload;",
+        "01KDVC00000000000000000006  partial   2 objects and no meta.json: an abandoned upload, unless one is running",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line}\n{text}");
     }
@@ -213,6 +213,20 @@ async fn a_meta_that_the_store_refuses_ends_no_command() {
         }
         server.heal();
     }
+}
+
+#[tokio::test]
+async fn a_block_that_is_committed_during_the_check_is_no_abandoned_upload() {
+    let server = S3Server::start();
+    let bucket = server.bucket("committed");
+    let (id, objects) = real();
+    for (key, body) in objects {
+        bucket.put(&key, body).await;
+    }
+    // The first look comes before the commit, the listing after it.
+    let before = Fault::Answer(404, "NoSuchKey");
+    server.fault(Rule::on("GET", &format!("{id}/meta.json*"), before).times(1));
+    run_on(&bucket.config(), &["verify"]).assert(0, &["1 block, ", "no issues"]);
 }
 
 #[tokio::test]

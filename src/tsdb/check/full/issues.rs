@@ -52,7 +52,7 @@ pub enum IssueKind {
     ChunksOutside,
     /// Chunks some of whose samples are outside of the block's time range.
     ChunksPartlyOutside,
-    /// Chunks that begin or end with a sample at the end of the block's time range, which is exclusive; Prometheus up to 2.2
+    /// Chunks that begin at the end of the block's time range, which is exclusive, and go on beyond it; Prometheus up to 2.2
     /// wrote such.
     ChunksAtEnd,
 }
@@ -131,7 +131,7 @@ impl fmt::Display for IndexIssue {
             }
             IssueKind::ChunksAtEnd => write!(
                 f,
-                "{chunks} in {series} series with a sample at the end of the block's time range, which is exclusive"
+                "{chunks} in {series} series from the end of the block's time range on, which is exclusive"
             ),
         }?;
         write!(f, " ({}); first: {first}", kind.consequence())
@@ -342,14 +342,18 @@ impl ChunkOrder {
     }
 }
 
-/// What is wrong with a chunk that is not in the block's `range`, whose end is exclusive.
+/// What is wrong with a chunk that is not in the block's `range`.
+///
+/// The end of the range is exclusive, but a chunk that ends there, or is a single sample there, is no issue: Thanos'
+/// compactor counts it as inside. It merges such a block as any other; the samples at the end are kept if the merged block
+/// goes on beyond them, and are left out if it ends there, as they do not belong to it.
 #[inline]
 pub(super) fn outside(chunk: Chunk, range: Times) -> Option<(IssueKind, Against)> {
     let ((first, last), (start, end)) = (chunk.times, range);
-    if first >= start && last < end {
+    if first >= start && last <= end {
         return None;
     }
-    let kind = if first == end || (last == end && first >= start) {
+    let kind = if first == end {
         IssueKind::ChunksAtEnd
     } else if first > end || last < start {
         IssueKind::ChunksOutside

@@ -1,7 +1,10 @@
 //! What is no damage and stops Thanos' compactor: the blocks of `testdata/index_issues`.
 
 use super::*;
-use crate::tsdb::scan;
+use crate::tsdb::{
+    check::full::issues::{ChunkOrder, outside},
+    scan,
+};
 
 /// When the first of those blocks begins, and how long each is (ms).
 const START: i64 = 1_767_225_600_000;
@@ -102,15 +105,16 @@ fn chunks_outside_of_the_range_are_told_from_those_that_reach_over_its_ends() {
 }
 
 #[test]
-fn samples_at_the_exclusive_end_of_the_range_are_an_issue_of_their_own() {
+fn chunks_from_the_exclusive_end_of_the_range_on_are_an_issue_of_their_own() {
     let block = block("chunks_at_the_end");
     let range = format!(
         "and by meta.json the block goes from {} to before {}",
         block.meta.min_time, block.meta.max_time
     );
     let first = format!("{F1}, {}, {range}", chunk(&block, 3, 120, 125));
-    assert_eq!(issues(&block), [(IssueKind::ChunksAtEnd, 2, 2, first)]);
-    // One before, and a chunk that ends there is outside in part.
+    // The third series has one that ends there.
+    assert_eq!(issues(&block), [(IssueKind::ChunksAtEnd, 1, 1, first)]);
+    // With an end one minute earlier that one is outside in part, and one of the second series ends there.
     let later = with_meta(&block, |meta| meta.max_time -= MINUTE);
     let kinds: Vec<_> = issues(&later)
         .into_iter()
@@ -118,12 +122,26 @@ fn samples_at_the_exclusive_end_of_the_range_are_an_issue_of_their_own() {
         .collect();
     assert_eq!(
         kinds,
-        [
-            (IssueKind::ChunksOutside, 1, 1),
-            (IssueKind::ChunksPartlyOutside, 1, 1),
-            (IssueKind::ChunksAtEnd, 2, 2)
-        ]
+        [(IssueKind::ChunksOutside, 1, 1), (IssueKind::ChunksPartlyOutside, 1, 1)]
     );
+}
+
+#[test]
+fn a_chunk_is_outside_where_the_compactor_of_thanos_counts_it_so() {
+    for (times, want) in [
+        ((0, 99), None),
+        ((0, 100), None),
+        ((100, 100), None),
+        ((100, 101), Some(IssueKind::ChunksAtEnd)),
+        ((101, 101), Some(IssueKind::ChunksOutside)),
+        ((-2, -1), Some(IssueKind::ChunksOutside)),
+        ((-1, 100), Some(IssueKind::ChunksPartlyOutside)),
+        ((99, 101), Some(IssueKind::ChunksPartlyOutside)),
+    ] {
+        let (chunk, _) = ChunkOrder::default().next(times);
+        let found = outside(chunk, (0, 100)).map(|(kind, _)| kind);
+        assert_eq!(found, want, "{times:?}");
+    }
 }
 
 #[test]
@@ -156,7 +174,7 @@ fn issues_are_counted_and_only_the_first_is_named_in_both_formats() {
 
 #[test]
 fn a_chunk_within_a_longer_one_before_overlaps_although_its_neighbour_does_not() {
-    let mut order = super::super::issues::ChunkOrder::default();
+    let mut order = ChunkOrder::default();
     let kinds: Vec<Option<IssueKind>> = [(0, 100), (10, 20), (50, 60), (50, 60), (100, 120), (121, 130)]
         .into_iter()
         .map(|times| order.next(times).1.map(|(kind, _)| kind))
