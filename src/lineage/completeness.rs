@@ -17,9 +17,11 @@ use crate::{
 const META: &str = "meta.json";
 const INDEX: &str = "index";
 const CHUNKS: &str = "chunks/";
-/// Part of a block on disk that shippers leave behind, and that whoever copies blocks by hand does not; readers of the
-/// bucket pass over it.
+/// Part of a block on disk that shippers leave behind, and that whoever copies blocks by hand does not. A store gateway
+/// passes over it; a compactor leaves out of what it writes whatever the file names.
 const TOMBSTONES: &str = "tombstones";
+/// The length of the file without an entry: magic number, version, checksum (bytes).
+const EMPTY_TOMBSTONES: u64 = 9;
 /// An extract of the index, which compactors of old versions of Thanos put beside it for store gateways.
 const INDEX_CACHE: &str = "index.cache.json";
 /// Missing segments that are named one by one.
@@ -165,8 +167,9 @@ impl Expected {
             }
         }
         let names: BTreeSet<&str> = due.iter().map(|file| file.rel_path.as_str()).collect();
-        let known = |name: &str| may_lie_beside(name) || names.contains(name);
-        let extra = there.iter().filter(|(name, _)| !known(name));
+        let extra = there
+            .iter()
+            .filter(|(name, size)| !may_lie_beside(name, **size) && !names.contains(*name));
         listed.faults.extend(extra.map(|(name, size)| Fault::Extra {
             name: (*name).to_owned(),
             size: *size,
@@ -186,10 +189,14 @@ pub fn check_objects(meta: &Meta, objects: &[Object]) -> BlockObjects {
     }
 }
 
-/// Whether an object of this name, relative to a block, may lie beside the block's index and segments: its `meta.json`,
-/// what others say of the block, and what readers of the bucket pass over.
-pub fn may_lie_beside(name: &str) -> bool {
-    [META, TOMBSTONES, INDEX_CACHE].contains(&name) || MARKERS.contains(&name)
+/// Whether an object of this name, relative to a block, and of this size (bytes) may lie beside the block's index and
+/// segments: its `meta.json`, what others say of the block, and what makes no difference to readers of the bucket. Of
+/// `tombstones` that is so without an entry: with one a compactor leaves samples out.
+pub fn may_lie_beside(name: &str, size: u64) -> bool {
+    match name {
+        TOMBSTONES => size <= EMPTY_TOMBSTONES,
+        _ => [META, INDEX_CACHE].contains(&name) || MARKERS.contains(&name),
+    }
 }
 
 /// Counts what a listing has below a name, whatever it is.

@@ -1,5 +1,5 @@
 //! The proof that the objects of a block are in the bucket: exactly its files, with exactly their sizes. What lineage takes
-//! for no part of a block, as the `tombstones` of whoever copied it by hand, may lie beside them.
+//! for no part of a block, as the empty `tombstones` of whoever copied it by hand, may lie beside them.
 //!
 //! One listing shows it. What a listing lacks or shows with another size is asked for by its key, since a store's listing
 //! may lag behind what it acknowledged; only what is still wrong then is waited for, and proves after a few tries that
@@ -97,7 +97,11 @@ fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'
         }
     }
     let marked = there.contains_key(DELETION_MARK);
-    let foreign = there.into_keys().filter(|name| !may_lie_beside(name)).collect();
+    let foreign = there
+        .into_iter()
+        .filter(|(name, size)| !may_lie_beside(name, *size))
+        .map(|(name, _)| name)
+        .collect();
     Differences { wrong, foreign, marked }
 }
 
@@ -143,6 +147,8 @@ mod tests {
         let copied = [object("A/tombstones", 9), object("A/index.cache.json", 7)];
         let copied = [&whole[..], &copied].concat();
         assert_eq!(compare("A", &files, None, &copied), Differences::default());
+        let deletes = [&whole[..], &[object("A/tombstones", 10)]].concat();
+        assert_eq!(compare("A", &files, None, &deletes).foreign, ["tombstones"]);
         let deleted = [&whole[..], &[object("A/deletion-mark.json", 9)]].concat();
         assert!(compare("A", &files, None, &deleted).marked);
     }

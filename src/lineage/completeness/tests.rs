@@ -78,10 +78,12 @@ fn what_differs_from_the_list_is_told() {
                 ("index", 512),
                 ("index.bak", 4),
                 meta_json,
+                ("tombstones", 30),
             ],
             vec![
                 "chunks/000003 (9 bytes) does not belong to the block according to its meta.json",
                 "index.bak (4 bytes) does not belong to the block according to its meta.json",
+                "tombstones (30 bytes) does not belong to the block according to its meta.json",
             ],
         ),
     ] {
