@@ -93,7 +93,7 @@ struct Core {
     series: u64,
     /// The status to end with.
     end: Option<Status>,
-    /// The client waits for a piece.
+    /// The client waits for a piece, or was woken and has not polled since.
     client: Option<Waker>,
     /// Since when the client has taken nothing, though it could.
     idle_since: Option<Instant>,
@@ -300,9 +300,10 @@ impl Core {
         self.wake();
     }
 
-    fn wake(&mut self) {
-        if let Some(client) = self.client.take() {
-            client.wake();
+    /// Wakes the client if it waits; it counts as waiting until it polls.
+    fn wake(&self) {
+        if let Some(client) = &self.client {
+            client.wake_by_ref();
         }
     }
 

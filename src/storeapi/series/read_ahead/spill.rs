@@ -39,6 +39,16 @@ struct Inner {
     used: Gauge,
     pool: BlockingPool,
     broken: AtomicBool,
+    #[cfg(test)]
+    probe: Probe,
+}
+
+/// What tests see of a directory, and what they do to it.
+#[cfg(test)]
+#[derive(Debug, Default)]
+struct Probe {
+    /// Files that were created for calls.
+    created: std::sync::atomic::AtomicUsize,
 }
 
 /// Why nothing was written.
@@ -75,6 +85,8 @@ impl SpillDir {
             used,
             pool: BlockingPool::new(AT_ONCE),
             broken: AtomicBool::new(false),
+            #[cfg(test)]
+            probe: Probe::default(),
         }));
         create_unnamed(dir)?.write_all(b"x")?;
         Ok(spill_dir)
@@ -83,7 +95,9 @@ impl SpillDir {
     /// An empty file.
     pub(super) async fn create_file(&self) -> io::Result<File> {
         let inner = Arc::clone(&self.0);
-        let file = self.0.pool.run(move || create_unnamed(&inner.dir)).await??;
+        let file = self.run(move || create_unnamed(&inner.dir)).await?;
+        #[cfg(test)]
+        self.0.probe.created.fetch_add(1, Ordering::Relaxed);
         Ok(File {
             file: Arc::new(file),
             spill_dir: self.clone(),
@@ -91,6 +105,11 @@ impl SpillDir {
             written: 0,
             read: 0,
         })
+    }
+
+    /// Runs `work` off the query thread.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        self.0.pool.run(work).await?
     }
 
     /// Logs that it does not work, once.
@@ -151,15 +170,15 @@ impl File {
         }
         self.taken += bytes;
         let (file, at) = (Arc::clone(&self.file), self.written);
-        let written = self.spill_dir.0.pool.run(move || {
+        let written = self.spill_dir.run(move || {
             let mut at = at;
             for piece in pieces {
                 file.write_all_at(&piece, at)?;
                 at += piece.len() as u64;
             }
-            Ok::<_, io::Error>(())
+            Ok(())
         });
-        match written.await.unwrap_or_else(|lost| Err(lost.into())) {
+        match written.await {
             Ok(()) => {
                 self.spill_dir.0.broken.store(false, Ordering::Relaxed);
                 self.written += bytes;
@@ -176,12 +195,12 @@ impl File {
     /// Reads `length` bytes, of those that are unread, from where the last call of this ended.
     pub(super) async fn read(&mut self, length: usize) -> io::Result<Bytes> {
         let (file, at) = (Arc::clone(&self.file), self.read);
-        let read = self.spill_dir.0.pool.run(move || {
+        let read = self.spill_dir.run(move || {
             let mut piece = BytesMut::zeroed(length);
             file.read_exact_at(&mut piece, at)?;
-            Ok::<_, io::Error>(piece.freeze())
+            Ok(piece.freeze())
         });
-        let piece = read.await??;
+        let piece = read.await?;
         self.read += length as u64;
         Ok(piece)
     }
@@ -190,6 +209,14 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         self.spill_dir.release(self.taken);
+    }
+}
+
+#[cfg(test)]
+impl SpillDir {
+    /// How many files were created for calls.
+    pub(in crate::storeapi::series) fn created(&self) -> usize {
+        self.0.probe.created.load(Ordering::Relaxed)
     }
 }
 

@@ -110,3 +110,39 @@ async fn what_is_on_its_way_to_a_file_cannot_be_taken_back() {
     let (_, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "13");
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_prometheus_pauses_no_more_files_are_created_for_a_client_that_has_taken_all() {
+    const TOO_MANY: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let setup = Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        ..Setup::default()
+    };
+    // Time stands still while files are created: with too many of them the pause ends, too.
+    let created = spill_dir.clone();
+    let pause = stream::once(async move {
+        let mut over = Box::pin(sleep(Duration::from_secs(10)));
+        let ended = |cx: &mut Context<'_>| match created.created() < TOO_MANY {
+            true => over.as_mut().poll(cx),
+            false => Poll::Ready(()),
+        };
+        std::future::poll_fn(ended).await;
+    });
+    let pause = pause.filter_map(|()| async { None });
+    let frames = endless().take(5).chain(pause).chain(endless().skip(5).take(5));
+    let mut call = Call::start(frames, setup).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    sleep(Duration::from_secs(1)).await;
+    let status = loop {
+        match call.next().await {
+            Ok(piece) => all.extend_from_slice(&piece),
+            Err(status) => break status,
+        }
+    };
+    assert!(status == "0" && all == wanted(10).await, "{status}, {} bytes", all.len());
+    let created = spill_dir.created();
+    assert!((1..TOO_MANY).contains(&created), "{created}");
+}
