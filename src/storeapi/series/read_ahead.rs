@@ -3,7 +3,8 @@
 //! While the client keeps up, its own polls read Prometheus and nothing is held but a piece. Once it lags, a task reads
 //! ahead ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus
 //! waits, and that time is added up: beyond the call's patience the answer ends with Aborted, so that an open remote
-//! read never keeps Prometheus from sealing blocks for long. A client that reads nothing at all for [`CLIENT_STALL`]
+//! read never keeps Prometheus from sealing blocks for long. A directory of files that does not respond ends the answer
+//! with Unavailable. A client that reads nothing at all for [`CLIENT_STALL`]
 //! loses its answer, too, which releases what is held for it.
 //!
 //! Pieces are delivered in the order in which they were made: those in memory first, then those of the file, then new

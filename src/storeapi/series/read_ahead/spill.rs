@@ -4,7 +4,7 @@
 //! All file I/O runs off the query thread, at most [`AT_ONCE`] operations at once: a directory that hangs blocks no
 //! more threads than that, and not those that sort and parse for other calls. The sum of the bytes is bounded
 //! (`--store.spill-limit`). A directory that is full or broken counts as none; that is logged once, until it works
-//! again.
+//! again. One that hangs is given up by the caller, whose call ends.
 
 use std::{
     fs::OpenOptions,
@@ -49,6 +49,8 @@ struct Inner {
 struct Probe {
     /// Files that were created for calls.
     created: std::sync::atomic::AtomicUsize,
+    /// How long an operation that begins now takes at least, in ms.
+    takes_ms: std::sync::atomic::AtomicU64,
 }
 
 /// Why nothing was written.
@@ -109,6 +111,10 @@ impl SpillDir {
 
     /// Runs `work` off the query thread.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        #[cfg(test)]
+        if let takes_ms @ 1.. = self.0.probe.takes_ms.load(Ordering::Relaxed) {
+            tokio::time::sleep(std::time::Duration::from_millis(takes_ms)).await;
+        }
         self.0.pool.run(work).await?
     }
 
@@ -217,6 +223,12 @@ impl SpillDir {
     /// How many files were created for calls.
     pub(in crate::storeapi::series) fn created(&self) -> usize {
         self.0.probe.created.load(Ordering::Relaxed)
+    }
+
+    /// From now on an operation takes so long at least.
+    pub(in crate::storeapi::series) fn slow_down(&self, takes: std::time::Duration) {
+        let takes_ms = takes.as_millis() as u64;
+        self.0.probe.takes_ms.store(takes_ms, Ordering::Relaxed);
     }
 }
 

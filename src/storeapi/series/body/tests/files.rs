@@ -4,6 +4,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// How long an operation takes in a directory that hangs.
+const HANGS: Duration = Duration::from_secs(86_400);
+
 /// A directory for files of at most `limit` bytes together, a call that has room for little in memory, and what it gave first.
 async fn begun(limit: u64) -> (TempDir, Call, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
@@ -145,4 +148,96 @@ async fn while_prometheus_pauses_no_more_files_are_created_for_a_client_that_has
     assert!(status == "0" && all == wanted(10).await, "{status}, {} bytes", all.len());
     let created = spill_dir.created();
     assert!((1..TOO_MANY).contains(&created), "{created}");
+}
+
+/// A directory, and a call without room in memory whose Prometheus may wait so long for the client.
+async fn without_memory(
+    patience: Duration,
+    frames: impl FnOnce(&SpillDir) -> futures_util::stream::BoxStream<'static, Bytes>,
+) -> (TempDir, SpillDir, Call) {
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let setup = Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        patience,
+        ..Setup::default()
+    };
+    let call = Call::start(frames(&spill_dir), setup).await;
+    (dir, spill_dir, call)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_goes_through_a_file_also_when_prometheus_may_not_wait_for_the_client() {
+    let (_dir, _, mut call) = without_memory(Duration::ZERO, |_| endless().take(100).boxed()).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(call.read(), 100);
+    let (rest, status) = call.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
+    assert!(status == "0" && all == wanted(100).await, "{status}, {} bytes", all.len());
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+/// The call has ended in time since its file cannot be reached, which is not its client's fault.
+async fn assert_ended_for_the_disk(call: &mut Call) {
+    sleep(PATIENCE / 2).await;
+    assert!(call.dropped.load(Ordering::SeqCst));
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "14");
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_in_which_no_file_can_be_created_in_time_is_not_blamed_on_the_client() {
+    let (_dir, spill_dir, mut call) = without_memory(PATIENCE, |_| endless().boxed()).await;
+    spill_dir.slow_down(HANGS);
+    call.next().await.unwrap();
+    assert_ended_for_the_disk(&mut call).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_written_to_in_time_is_not_blamed_on_the_client() {
+    let (_dir, spill_dir, mut call) = without_memory(PATIENCE, |spill_dir| {
+        let spill_dir = spill_dir.clone();
+        let frames = endless().enumerate().map(move |(at, frame)| {
+            // The file is there, and no block of it is full.
+            if at == 8 {
+                spill_dir.slow_down(HANGS);
+            }
+            frame
+        });
+        frames.boxed()
+    })
+    .await;
+    call.next().await.unwrap();
+    assert_ended_for_the_disk(&mut call).await;
+    assert_eq!(spill_dir.created(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_read_in_time_ends_the_call_whatever_prometheus_may_wait() {
+    let frames = endless().take(40).chain(stream::pending());
+    let (_dir, spill_dir, mut call) = without_memory(PATIENCE, |_| frames.boxed()).await;
+    call.next().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    spill_dir.slow_down(HANGS);
+    // It takes what waits in memory, and then needs the file.
+    while let Some(Ok(_)) = call.next().now_or_never() {}
+    assert_ended_for_the_disk(&mut call).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_slow_keeps_prometheus_waiting_for_ten_seconds_in_all() {
+    let (_dir, spill_dir, mut call) = without_memory(Duration::ZERO, |_| endless().boxed()).await;
+    // Each operation is in time.
+    spill_dir.slow_down(Duration::from_secs(4));
+    call.next().await.unwrap();
+    sleep(Duration::from_secs(9)).await;
+    assert!(!call.dropped.load(Ordering::SeqCst));
+    sleep(Duration::from_secs(5)).await;
+    assert!(call.dropped.load(Ordering::SeqCst));
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "10");
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
 }
