@@ -31,7 +31,7 @@ use crate::{
     model::Labels,
     ops::grpc::Caller,
     prometheus::remote_read::{
-        self,
+        self, ReadError,
         gate::{ClientKey, Gate, Permit, Shed, slots},
         samples::Sampled,
     },
@@ -243,11 +243,17 @@ impl RemoteReads {
         let permit = self.acquire_permit(&call.caller).await?;
         call.caller.set_stage("waiting for Prometheus");
         let mut reservation = self.inner.context.budget.reservation();
-        let samples = match self.remote_read(call, names, &mut reservation).await? {
-            remote_read::Answer::Frames(frames) => {
+        let samples = match self.remote_read(call, names, &mut reservation).await {
+            Ok(remote_read::Answer::Frames(frames)) => {
                 return Ok(Ok(Answer::streaming(self.plan(call, streamed), frames, permit)));
             }
-            remote_read::Answer::Samples(samples) => samples,
+            Ok(remote_read::Answer::Samples(samples)) => samples,
+            Err(error) => {
+                if error.is_over {
+                    permit.finish();
+                }
+                return Err(errors::read_status(&error));
+            }
         };
         // The response is complete.
         permit.finish();
@@ -264,16 +270,14 @@ impl RemoteReads {
         call: &SeriesCall,
         names: &[String],
         reservation: &mut Reservation,
-    ) -> Result<remote_read::Answer, Status> {
+    ) -> Result<remote_read::Answer, ReadError> {
         let Self { inner } = self;
         let request = call.query.split_by(names);
         let stall = inner.context.patience(&call.caller);
-        let read = inner
-            .context
-            .client
+        let client = &inner.context.client;
+        client
             .remote_read(&request.bytes, stall, &mut |bytes| reservation.reserve(bytes))
-            .await;
-        read.map_err(|error| errors::read_status(&error))
+            .await
     }
 
     /// An answer made of samples, on the pool, and how many results there were.
