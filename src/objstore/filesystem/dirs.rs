@@ -95,9 +95,9 @@ fn on_device(dir: &Path, device: u64) -> bool {
     fs_err::metadata(dir).is_ok_and(|there| there.dev() == device)
 }
 
-/// Flushes what a directory holds of names.
-pub(super) fn sync(dir: &Path) -> io::Result<()> {
-    fs_err::File::open(dir)?.sync_all()
+/// Flushes what a directory holds of names, or the bytes of a file.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
+    fs_err::File::open(path)?.sync_all()
 }
 
 #[cfg(test)]
