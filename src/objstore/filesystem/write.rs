@@ -153,7 +153,13 @@ impl Writer {
 
 /// Fails unless what bears the name of an object can be one.
 fn check_is_file(target: &Path) -> io::Result<()> {
-    let there = fs_err::metadata(target)?;
+    let there = fs_err::metadata(target).map_err(|error| match dirs::leads_nowhere(target) {
+        true => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a symbolic link of this name leads nowhere",
+        ),
+        false => error,
+    })?;
     if there.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
