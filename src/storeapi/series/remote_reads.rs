@@ -87,12 +87,14 @@ impl UnsortedServer {
         Self { state, shown }
     }
 
-    /// Whether it is remembered for this one.
+    /// Whether it is remembered for this one, which is shown.
     fn is_known(&self, view: &View) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state
+        let is_known = state
             .as_ref()
-            .is_some_and(|state| state.remembered && state.of.0 == view.labels && state.of.1 == view.version)
+            .is_some_and(|state| state.remembered && state.of.0 == view.labels && state.of.1 == view.version);
+        self.shown.set(i64::from(is_known));
+        is_known
     }
 
     /// Series came out of order although all names that could cause it were queried separately.
@@ -188,7 +190,7 @@ impl RemoteReads {
 
     fn first_strategy(&self, call: &SeriesCall) -> Strategy {
         let SeriesCall { query, view, .. } = call;
-        if !is_prometheus(&view.version) || self.inner.unsorted_server.is_known(view) {
+        if self.inner.unsorted_server.is_known(view) || !is_prometheus(&view.version) {
             return Strategy::Collected;
         }
         let names = &self.inner.context.stored_names;
@@ -458,8 +460,12 @@ mod tests {
         assert!(!unsorted_server.is_known(&one));
         tokio::time::advance(JUST_CHANGED / 2).await;
         unsorted_server.record(&one);
-        assert!(unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
         assert_eq!(unsorted_server.shown.get(), 1);
+        // The first call with other labels shows that it is over, the first one with the former ones that it is not.
+        for (view, known) in [(&other, false), (&one, true)] {
+            assert_eq!(unsorted_server.is_known(view), known);
+            assert_eq!(unsorted_server.shown.get(), i64::from(known));
+        }
         unsorted_server.record(&other);
         assert!(!unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
         assert_eq!(unsorted_server.shown.get(), 0);
