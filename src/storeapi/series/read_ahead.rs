@@ -90,8 +90,10 @@ struct Core {
     is_spilled: bool,
     /// A piece was taken from `out`: it is delivered, or on its way to the client.
     begun: bool,
-    /// Series that were made and not counted as sent yet.
+    /// Series in `out`, or on their way there.
     series: u64,
+    /// Series in the pieces that were taken from `out` and not delivered.
+    unsent: Unsent,
     /// The status to end with.
     end: Option<Status>,
     /// The client waits for a piece, or was woken and has not polled since.
@@ -101,6 +103,52 @@ struct Core {
     /// Since when Prometheus waits, and for how long it did before.
     waiting_since: Option<Instant>,
     waited: Duration,
+}
+
+/// How many series are whole with which byte of an answer, from the first one on that was not delivered. Pieces are
+/// delivered in the order in which they were made, whatever becomes of their borders on the way. Series of a batch that is
+/// not full yet count with the piece before. Bounded: a mark stands for a [`PIECE`] at least.
+#[derive(Debug, Default)]
+struct Unsent {
+    marks: VecDeque<Mark>,
+    made: u64,
+    delivered: u64,
+}
+
+#[derive(Debug)]
+struct Mark {
+    begin: u64,
+    end: u64,
+    series: u64,
+}
+
+impl Unsent {
+    /// A piece was made, in which so many series are.
+    fn made(&mut self, bytes: usize, series: u64) {
+        let begin = self.made;
+        self.made += bytes as u64;
+        match self.marks.back_mut() {
+            Some(last) if last.end - last.begin < PIECE as u64 => {
+                last.end = self.made;
+                last.series += series;
+            }
+            _ => self.marks.push_back(Mark {
+                begin,
+                end: self.made,
+                series,
+            }),
+        }
+    }
+
+    /// So many bytes were delivered; with how many series of which nothing is left.
+    fn delivered(&mut self, bytes: usize) -> u64 {
+        self.delivered += bytes as u64;
+        let mut series = 0;
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.end <= self.delivered) {
+            series += mark.series;
+        }
+        series
+    }
 }
 
 /// What is delivered to the client.
@@ -136,6 +184,7 @@ impl ReadAhead {
             is_spilled: false,
             begun: false,
             series: 0,
+            unsent: Unsent::default(),
             end: None,
             client: None,
             // A client may let not even the first piece through.
@@ -204,9 +253,8 @@ impl Core {
             self.delivery.share.reserve_anyway(rest.len());
             self.queue.push_front(rest);
         }
-        self.delivery
-            .metrics
-            .sent(std::mem::take(&mut self.series), piece.len());
+        let series = self.unsent.delivered(piece.len());
+        self.delivery.metrics.sent(series, piece.len());
         Delivered::Piece(piece)
     }
 
@@ -218,7 +266,9 @@ impl Core {
             false => BytesMut::new(),
         };
         self.begun = true;
-        std::mem::replace(&mut self.out, next).freeze()
+        let piece = std::mem::replace(&mut self.out, next).freeze();
+        self.unsent.made(piece.len(), std::mem::take(&mut self.series));
+        piece
     }
 
     /// Fills `out` up to a piece; pending when it is empty and nothing is there.

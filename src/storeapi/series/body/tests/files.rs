@@ -36,6 +36,24 @@ async fn what_memory_has_no_room_for_goes_through_a_file() {
     assert_eq!(call.budget.used(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn series_count_as_sent_when_the_client_has_taken_them_whatever_was_read_ahead() {
+    let (_dir, _, mut call) = without_memory(PATIENCE, |_| endless().take(100).boxed()).await;
+    let (mut bytes, mut series) = (0, 0);
+    let status = loop {
+        match call.next().await {
+            Ok(piece) => bytes += piece.len(),
+            Err(status) => break status,
+        }
+        series = call.metric("narthex_series_sent_total").parse().unwrap();
+        // Some are in part of what was taken.
+        let most = bytes / CHUNK;
+        assert!((most.saturating_sub(3)..=most).contains(&series), "{series} of {most}");
+        sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!((&*status, series), ("0", 100));
+}
+
 #[tokio::test]
 async fn many_whose_answers_are_in_files_hold_a_piece_each() {
     let dir = tempfile::tempdir().unwrap();
