@@ -1,5 +1,6 @@
 //! Unnamed files below `--store.spill-dir` for answers that do not fit into memory; they are gone with the call or the
-//! process.
+//! process. Where the file system cannot create a file without a name, it has one for a moment, in which a kill leaves it
+//! behind, empty.
 //!
 //! All file I/O runs off the query thread, at most [`AT_ONCE`] operations at once: a directory that hangs blocks no
 //! more threads than that, and not those that sort and parse for other calls. The sum of the bytes is bounded
@@ -19,6 +20,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use rustix::fs::{Mode, OFlags};
 
 use crate::threads::BlockingPool;
 
@@ -152,8 +154,22 @@ pub fn register(registry: &mut Registry) -> Gauge {
     used
 }
 
-/// A file that has no name any more.
+/// A file without a name.
 fn create_unnamed(dir: &Path) -> io::Result<std::fs::File> {
+    match create_without_name(dir) {
+        Ok(file) => Ok(file),
+        // Not every file system can; where it fails for another reason, this does, too, and says so.
+        Err(_) => create_and_unlink(dir),
+    }
+}
+
+fn create_without_name(dir: &Path) -> rustix::io::Result<std::fs::File> {
+    let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// A file that has no name any more.
+fn create_and_unlink(dir: &Path) -> io::Result<std::fs::File> {
     let path = dir.join(format!(".narthex-{:016x}", rand::random::<u64>()));
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -256,6 +272,29 @@ mod tests {
         assert!(matches!(refused, SpillError::Full));
         drop(file);
         assert_eq!(spill_dir.0.used.get(), 0);
+    }
+
+    #[test]
+    fn a_file_has_no_name_at_any_moment_and_one_that_had_a_name_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = |file: &std::fs::File| {
+            // What the kernel tells of a file that has no name: where it was created, and under which name if any.
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+            let path = fs_err::read_link(path).unwrap();
+            path.to_string_lossy().contains(".narthex-")
+        };
+        let (unnamed, unlinked) = (
+            create_unnamed(dir.path()).unwrap(),
+            create_and_unlink(dir.path()).unwrap(),
+        );
+        assert_eq!((named(&unnamed), named(&unlinked)), (false, true));
+        for file in [unnamed, unlinked] {
+            file.write_all_at(b"abc", 1).unwrap();
+            let mut read = [0; 3];
+            file.read_exact_at(&mut read, 1).unwrap();
+            assert_eq!(&read, b"abc");
+        }
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]
