@@ -54,7 +54,7 @@ enum Step {
 
 /// Reads ahead while the client of `ahead` lags, until the call has ended.
 pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: Option<SpillDir>) {
-    let mut reader = Reader { spill_dir };
+    let mut reader = Reader { spill_dir, file: None };
     loop {
         sleep(CHECK_EVERY).await;
         let Some(ahead) = ahead.upgrade() else { return };
@@ -70,6 +70,8 @@ pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: 
 struct Reader {
     /// Where files may be; `None` also once that has failed.
     spill_dir: Option<SpillDir>,
+    /// A file that the client was too fast for: nothing was written to it.
+    file: Option<spill::File>,
 }
 
 impl Reader {
@@ -107,6 +109,7 @@ impl Reader {
                 Step::CaughtUp | Step::Over => false,
             };
             if !goes_on {
+                self.file = None;
                 let core = ahead.lock();
                 if core.end.as_ref().is_none_or(|end| end.code() == Code::Ok) {
                     core.delivery.caller.set_stage("sending");
@@ -118,13 +121,16 @@ impl Reader {
 
     /// Reads ahead into a file, until the client has caught up with that; whether to go on after it.
     async fn spill(&mut self, ahead: &ReadAhead, spill_dir: SpillDir) -> bool {
-        let file = match ahead.on_disk(&spill_dir, spill_dir.create_file()).await {
-            Some(Ok(file)) => file,
-            Some(Err(error)) => {
-                spill_dir.log_failure(&error);
-                return true;
-            }
-            None => return false,
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => match ahead.on_disk(&spill_dir, spill_dir.create_file()).await {
+                Some(Ok(file)) => file,
+                Some(Err(error)) => {
+                    spill_dir.log_failure(&error);
+                    return true;
+                }
+                None => return false,
+            },
         };
         self.spill_dir = Some(spill_dir.clone());
         ahead.lock().is_spilled = true;
@@ -136,7 +142,10 @@ impl Reader {
             bytes: 0,
             may_write: true,
         };
-        spilling.run().await
+        let goes_on = spilling.run().await;
+        let file = spilling.file;
+        self.file = file.is_unused().then_some(file);
+        goes_on
     }
 }
 
@@ -398,9 +407,9 @@ impl ReadAhead {
         let text = format!("no response within {DISK_LIMIT:?}");
         spill_dir.log_failure(&io::Error::new(io::ErrorKind::TimedOut, text));
         let mut core = self.lock();
-        core.delivery
-            .caller
-            .set_stage("ended because the directory of --store.spill-dir does not respond; its status waits to be read");
+        core.delivery.caller.set_stage(
+            "ended because the directory of --store.spill-dir does not respond; its status waits to be read",
+        );
         let text = "the directory of --store.spill-dir does not respond; retry";
         core.stop(Status::unavailable(text));
         false

@@ -184,6 +184,11 @@ impl File {
         self.written - self.read
     }
 
+    /// Whether nothing was ever written.
+    pub(super) fn is_unused(&self) -> bool {
+        self.taken == 0
+    }
+
     /// Writes pieces behind what is there.
     pub(super) async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), SpillError> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
