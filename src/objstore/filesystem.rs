@@ -2,12 +2,12 @@
 //!
 //! Guarantees: an object appears whole or not at all. It is written under a temporary name beside its place, flushed to
 //! disk, checked for its size and renamed; then its directory is flushed too, and once in a process' life every
-//! directory between it and the configured one. On a crash at most temporary files stay: they are hidden from listings,
-//! and [`Bucket::abort_stale`] removes them when they are a day old. On cancel the copy stops within a few MiB and its
-//! temporary file is removed; [`Bucket::settle`] waits for that. The configured directory is never made, and nothing is
-//! done while another one stands in its place (`root`). An object that is read is held open: one that takes its place
-//! meanwhile changes nothing. Memory: one small buffer per object on its way. There is no stall timeout: a directory on a
-//! network file system that hangs lets the calls hang.
+//! directory between it and the configured one. One that exists already and is kept is flushed as well. On a crash at
+//! most temporary files stay: they are hidden from listings, and [`Bucket::abort_stale`] removes them when they are a
+//! day old. On cancel the copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for
+//! that. The configured directory is never made, and nothing is done while another one stands in its place (`root`). An
+//! object that is read is held open: one that takes its place meanwhile changes nothing. Memory: one small buffer per
+//! object on its way. There is no stall timeout: a directory on a network file system that hangs lets the calls hang.
 
 mod dirs;
 mod place;

@@ -190,6 +190,21 @@ impl ErrorKind {
         )
     }
 
+    /// Whether the server does nothing for a request that failed so before a head of an answer came: it never got it, or
+    /// it has closed the connection itself.
+    pub(super) fn ends_request(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused
+                | Self::Unreachable(_)
+                | Self::NoTls
+                | Self::NeedsTls
+                | Self::NotHttp(_)
+                | Self::TooLong { .. }
+                | Self::Setup(_)
+        )
+    }
+
     /// Whether this is how a Prometheus in agent mode refuses what it does not have.
     pub(super) fn is_of_an_agent(&self) -> bool {
         matches!(self, Self::Status { code: 422, body } if body.contains("unavailable with Prometheus Agent"))

@@ -38,6 +38,8 @@ use wire::{Frame, WireError};
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How much of an error answer is read, in bytes.
 const ERROR_BODY: usize = 4 << 10;
+/// With these statuses a proxy may have given up a Prometheus that is still at work.
+const GAVE_UP: [u16; 2] = [408, 504];
 /// How much of a Content-Type is shown, in characters.
 const SHOWN_CHARS: usize = 200;
 
@@ -56,6 +58,38 @@ pub struct ReadError {
     pub url: String,
     /// What went wrong.
     pub kind: ReadErrorKind,
+    /// Whether Prometheus does nothing for the request any more: it never got it, or the response is complete.
+    pub is_over: bool,
+}
+
+/// As [`ReadError`], without the address.
+struct Failure {
+    kind: ReadErrorKind,
+    is_over: bool,
+}
+
+impl From<ErrorKind> for Failure {
+    fn from(kind: ErrorKind) -> Self {
+        let is_over = kind.ends_request();
+        let kind = kind.into();
+        Self { kind, is_over }
+    }
+}
+
+/// Prometheus may still be at work.
+impl From<ReadErrorKind> for Failure {
+    fn from(kind: ReadErrorKind) -> Self {
+        let is_over = false;
+        Self { kind, is_over }
+    }
+}
+
+impl Failure {
+    /// The response is complete, or the request was not sent.
+    fn over(kind: ReadErrorKind) -> Self {
+        let is_over = true;
+        Self { kind, is_over }
+    }
 }
 
 /// What went wrong in a remote read.
@@ -119,7 +153,7 @@ impl Client {
     ) -> Result<Answer, ReadError> {
         let url = self.shown(PATH);
         let asked = async {
-            let body = compress(request)?;
+            let body = compress(request).map_err(Failure::over)?;
             let asked = self.post(PATH, headers(), body);
             let Posted { status, headers, body } = match stall {
                 Some(stall) => {
@@ -131,7 +165,9 @@ impl Client {
             let mut pieces = Pieces::new(body, stall);
             // Other codes of success stand for a part, or for nothing.
             if status != StatusCode::OK {
-                return Err(self.explain(refusal(status.as_u16(), pieces).await).into());
+                let (kind, is_over) = refusal(status.as_u16(), pieces).await;
+                let kind = self.explain(kind).into();
+                return Err(Failure { kind, is_over });
             }
             let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
             let content_type = String::from_utf8_lossy(content_type);
@@ -139,13 +175,12 @@ impl Client {
                 return Ok(Err(samples(&mut pieces, reserve).await?));
             }
             if !content_type.starts_with(STREAMED) {
-                return Err(ReadErrorKind::ContentType(
-                    content_type.chars().take(SHOWN_CHARS).collect(),
-                ));
+                let shown = content_type.chars().take(SHOWN_CHARS).collect();
+                return Err(ReadErrorKind::ContentType(shown).into());
             }
             match headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) {
                 true => Ok(Ok(pieces)),
-                false => Err(ReadErrorKind::Endless),
+                false => Err(ReadErrorKind::Endless.into()),
             }
         };
         match asked.await {
@@ -156,7 +191,7 @@ impl Client {
                 url,
             }))),
             Ok(Err(samples)) => Ok(Answer::Samples(samples)),
-            Err(kind) => Err(ReadError { url, kind }),
+            Err(Failure { kind, is_over }) => Err(ReadError { url, kind, is_over }),
         }
     }
 }
@@ -178,35 +213,39 @@ fn headers() -> HeaderMap {
     headers
 }
 
-async fn refusal(code: u16, mut pieces: Pieces) -> ErrorKind {
+/// The kind of an error answer, and whether Prometheus does nothing for the request any more.
+async fn refusal(code: u16, mut pieces: Pieces) -> (ErrorKind, bool) {
     let mut body = Vec::new();
-    while let Some(Ok(piece)) = pieces.next().await {
-        let left = ERROR_BODY - body.len();
-        body.extend_from_slice(&piece[..piece.len().min(left)]);
-        if body.len() == ERROR_BODY {
-            break;
+    let is_complete = loop {
+        match pieces.next().await {
+            Some(Ok(piece)) => {
+                let left = ERROR_BODY - body.len();
+                body.extend_from_slice(&piece[..piece.len().min(left)]);
+                if body.len() == ERROR_BODY {
+                    break false;
+                }
+            }
+            Some(Err(_)) => break false,
+            None => break true,
         }
-    }
-    ErrorKind::status(code, &body)
+    };
+    (ErrorKind::status(code, &body), is_complete && !GAVE_UP.contains(&code))
 }
 
-async fn samples(
-    pieces: &mut Pieces,
-    reserve: &mut (dyn FnMut(usize) -> bool + Send),
-) -> Result<Sampled, ReadErrorKind> {
+async fn samples(pieces: &mut Pieces, reserve: &mut (dyn FnMut(usize) -> bool + Send)) -> Result<Sampled, Failure> {
     let mut compressed = Vec::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece?;
         if !reserve(piece.len()) {
-            return Err(ReadErrorKind::NoMemory(compressed.len() + piece.len()));
+            return Err(ReadErrorKind::NoMemory(compressed.len() + piece.len()).into());
         }
         compressed.extend_from_slice(&piece);
     }
     let length = snap::raw::decompress_len(&compressed);
-    let length = length.map_err(|error| ReadErrorKind::Samples(format!("snappy: {error}")))?;
+    let length = length.map_err(|error| Failure::over(ReadErrorKind::Samples(format!("snappy: {error}"))))?;
     match reserve(length) {
         true => Ok(Sampled { compressed }),
-        false => Err(ReadErrorKind::NoMemory(length)),
+        false => Err(Failure::over(ReadErrorKind::NoMemory(length))),
     }
 }
 
@@ -228,6 +267,7 @@ impl Frames {
             frame.map_err(|kind| ReadError {
                 url: self.url.clone(),
                 kind,
+                is_over: false,
             })
         }))
     }

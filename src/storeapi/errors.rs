@@ -104,7 +104,8 @@ mod tests {
     fn a_remote_read_has_the_same_codes() {
         let read = |kind| {
             let url = "http://localhost:9090/api/v1/read".to_owned();
-            read_status(&ReadError { url, kind })
+            let is_over = false;
+            read_status(&ReadError { url, kind, is_over })
         };
         let refused = read(ErrorKind::Refused.into());
         assert_eq!(refused.code(), Code::Unavailable);

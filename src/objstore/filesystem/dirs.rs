@@ -14,6 +14,8 @@ use std::{
     time::SystemTime,
 };
 
+use rustix::io::Errno;
+
 /// How many directories are remembered: two for each of some thousand blocks.
 const REMEMBERED: usize = 4096;
 
@@ -50,6 +52,8 @@ impl Dirs {
         for name in below {
             path.push(name);
             match fs_err::metadata(&path) {
+                // Something has the name, and it is no directory.
+                Err(_) if leads_nowhere(&path) => return Err(io::ErrorKind::NotADirectory.into()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => match fs_err::create_dir(&path) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                     _ => {}
@@ -95,9 +99,15 @@ fn on_device(dir: &Path, device: u64) -> bool {
     fs_err::metadata(dir).is_ok_and(|there| there.dev() == device)
 }
 
-/// Flushes what a directory holds of names.
-pub(super) fn sync(dir: &Path) -> io::Result<()> {
-    fs_err::File::open(dir)?.sync_all()
+/// Whether a symbolic link bears this name that leads to nothing, or in a circle.
+pub(super) fn leads_nowhere(path: &Path) -> bool {
+    matches!(rustix::fs::stat(path), Err(Errno::NOENT | Errno::LOOP))
+        && fs_err::symlink_metadata(path).is_ok_and(|there| there.is_symlink())
+}
+
+/// Flushes what a directory holds of names, or the bytes of a file.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
+    fs_err::File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

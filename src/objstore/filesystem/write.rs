@@ -95,6 +95,18 @@ impl Writer {
         existing: Existing,
         cancelled: &AtomicBool,
     ) -> Result<Placed, Failed> {
+        self.write_with(target, content, existing, cancelled, dirs::sync)
+    }
+
+    /// The same; `sync` flushes what is at a path.
+    fn write_with(
+        &self,
+        target: &Path,
+        content: &Content,
+        existing: Existing,
+        cancelled: &AtomicBool,
+        sync: impl Fn(&Path) -> io::Result<()>,
+    ) -> Result<Placed, Failed> {
         let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
             return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
         };
@@ -107,10 +119,12 @@ impl Writer {
                 place(&temp.path, target, existing)?
             }
         };
-        if placed == Placed::Exists && fs_err::metadata(target)?.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
+        if placed == Placed::Exists {
+            check_is_file(target)?;
+            // Another program may have written it and not flushed it.
+            sync(target)?;
         }
-        dirs::sync(dir)?;
+        sync(dir)?;
         Ok(placed)
     }
 
@@ -135,6 +149,25 @@ impl Writer {
         }
         Ok(temp)
     }
+}
+
+/// Fails unless what bears the name of an object can be one.
+fn check_is_file(target: &Path) -> io::Result<()> {
+    let there = fs_err::metadata(target).map_err(|error| match dirs::leads_nowhere(target) {
+        true => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a symbolic link of this name leads nowhere",
+        ),
+        false => error,
+    })?;
+    if there.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !there.is_file() {
+        // To open a pipe would wait for its other end.
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(())
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
@@ -183,5 +216,37 @@ pub(super) fn check_cancelled(cancelled: &AtomicBool) -> io::Result<()> {
         Err(io::Error::other("cancelled"))
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_another_program_wrote_is_flushed_before_it_counts_as_lasting() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer {
+            dirs: Dirs::below(dir.path()),
+            live: InProgress::default(),
+            rate_limit: RateLimit::default(),
+        };
+        let [block, target] = ["block", "block/meta.json"].map(|name| dir.path().join(name));
+        let flushed = RefCell::new(Vec::new());
+        let write = || {
+            let sync = |path: &Path| {
+                flushed.borrow_mut().push(path.to_owned());
+                dirs::sync(path)
+            };
+            let content = Content::Memory(Bytes::from_static(b"{}"));
+            let placed = writer.write_with(&target, &content, Existing::Keep, &AtomicBool::new(false), sync);
+            (placed.unwrap(), flushed.take())
+        };
+        // What is new was flushed before it got its name.
+        assert_eq!(write(), (Placed::Created, vec![block.clone()]));
+        fs_err::write(&target, "{}").unwrap();
+        assert_eq!(write(), (Placed::Exists, vec![target.clone(), block.clone()]));
     }
 }

@@ -211,7 +211,7 @@ impl Drop for Waiting {
 }
 
 impl Permit {
-    /// The response was read to its end: the slot is free at once.
+    /// The response was read to its end, or Prometheus never got the request: the slot is free at once.
     pub fn finish(mut self) {
         self.end();
     }

@@ -163,3 +163,44 @@ async fn a_connection_that_was_closed_while_it_waited_is_not_used() {
     }
     server.abort();
 }
+
+/// Gives these bytes as the answer to one request, and closes the connection.
+async fn gives_once(listener: TcpListener, answer: Vec<u8>) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = [0; 4096];
+    let _ = stream.read(&mut request).await.unwrap();
+    stream.write_all(&answer).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_says_whether_prometheus_does_nothing_for_the_request_any_more() {
+    let http = HttpClientConfig::parse("").unwrap();
+    let long = "x".repeat(ERROR_BODY + 1);
+    for (status, kind, length, body, is_over) in [
+        ("500 Internal Server Error", "text/plain", 2, "no", true),
+        ("400 Bad Request", "text/plain", 0, "", true),
+        ("204 No Content", "text/plain", 0, "", true),
+        ("500 Internal Server Error", "text/plain", 3, "no", false),
+        ("500 Internal Server Error", "text/plain", long.len(), &*long, false),
+        ("504 Gateway Timeout", "text/plain", 2, "no", false),
+        ("200 OK", "text/plain", 2, "no", false),
+        ("200 OK", SAMPLED, 2, "no", false),
+        ("200 OK", SAMPLED, 2, "\u{7f}", false),
+        ("200 OK", SAMPLED, 1, "\u{7f}", true),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+        let server = tokio::spawn(gives_once(listener, [head.as_bytes(), body.as_bytes()].concat()));
+        let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
+        // One without memory for a sampled answer, once it is complete.
+        let mut little = 1;
+        let mut reserve = |bytes| bytes <= std::mem::take(&mut little);
+        let error = client.remote_read(&[], None, &mut reserve).await.unwrap_err();
+        assert_eq!(error.is_over, is_over, "{error}");
+        server.await.unwrap();
+        // Nothing listens there any more.
+        let error = client.remote_read(&[], None, &mut |_| true).await.unwrap_err();
+        assert!(error.is_over, "{error}");
+    }
+}

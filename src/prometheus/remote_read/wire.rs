@@ -276,7 +276,7 @@ fn parse_series(limits: &mut FrameLimits<'_>, start: usize, end: usize) -> Resul
     Ok(series)
 }
 
-/// The name of a label that is written as we would: name, value, nothing else, neither of them empty.
+/// The name of a label that is written as we would: name, value, which is not empty, and nothing else.
 fn plain_name(mut label: &[u8]) -> Option<&[u8]> {
     let name = field(&mut label, NAME_TAG)?;
     let value = field(&mut label, VALUE_TAG)?;

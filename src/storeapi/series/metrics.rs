@@ -143,7 +143,7 @@ impl Metrics {
         self.0.stalled.inc();
     }
 
-    /// Prometheus has waited for a client for too long.
+    /// A client read too slowly: Prometheus has waited for it for too long, or too many others are slow, too.
     pub fn lagged(&self) {
         self.0.lagged.inc();
     }
@@ -153,7 +153,7 @@ impl Metrics {
         self.0.disorder.inc();
     }
 
-    /// A piece of an answer was given to a client: so many series that were made since the last one, and its bytes.
+    /// A piece of an answer was given to a client: so many series that are whole with it, and its bytes.
     pub fn sent(&self, series: u64, bytes: usize) {
         self.0.sent_series.inc_by(series);
         self.0.sent_bytes.inc_by(bytes as u64);
@@ -180,7 +180,7 @@ impl Inner {
         );
         registry.register(
             "narthex_series_clients_lagged",
-            "Series calls that were ended because Prometheus had waited for their client for too long",
+            "Series calls that were ended because their client read too slowly",
             self.lagged.clone(),
         );
         registry.register(

@@ -3,7 +3,8 @@
 //! While the client keeps up, its own polls read Prometheus and nothing is held but a piece. Once it lags, a task reads
 //! ahead ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus
 //! waits, and that time is added up: beyond the call's patience the answer ends with Aborted, so that an open remote
-//! read never keeps Prometheus from sealing blocks for long. A client that reads nothing at all for [`CLIENT_STALL`]
+//! read never keeps Prometheus from sealing blocks for long. A directory of files that does not respond ends the answer
+//! with Unavailable. A client that reads nothing at all for [`CLIENT_STALL`]
 //! loses its answer, too, which releases what is held for it.
 //!
 //! Pieces are delivered in the order in which they were made: those in memory first, then those of the file, then new
@@ -89,17 +90,65 @@ struct Core {
     is_spilled: bool,
     /// A piece was taken from `out`: it is delivered, or on its way to the client.
     begun: bool,
-    /// Series that were made and not counted as sent yet.
+    /// Series in `out`, or on their way there.
     series: u64,
+    /// Series in the pieces that were taken from `out` and not delivered.
+    unsent: Unsent,
     /// The status to end with.
     end: Option<Status>,
-    /// The client waits for a piece.
+    /// The client waits for a piece, or was woken and has not polled since.
     client: Option<Waker>,
     /// Since when the client has taken nothing, though it could.
     idle_since: Option<Instant>,
     /// Since when Prometheus waits, and for how long it did before.
     waiting_since: Option<Instant>,
     waited: Duration,
+}
+
+/// How many series are whole with which byte of an answer, from the first one on that was not delivered. Pieces are
+/// delivered in the order in which they were made, whatever becomes of their borders on the way. Series of a batch that is
+/// not full yet count with the piece before. Bounded: a mark stands for a [`PIECE`] at least.
+#[derive(Debug, Default)]
+struct Unsent {
+    marks: VecDeque<Mark>,
+    made: u64,
+    delivered: u64,
+}
+
+#[derive(Debug)]
+struct Mark {
+    begin: u64,
+    end: u64,
+    series: u64,
+}
+
+impl Unsent {
+    /// A piece was made, in which so many series are.
+    fn made(&mut self, bytes: usize, series: u64) {
+        let begin = self.made;
+        self.made += bytes as u64;
+        match self.marks.back_mut() {
+            Some(last) if last.end - last.begin < PIECE as u64 => {
+                last.end = self.made;
+                last.series += series;
+            }
+            _ => self.marks.push_back(Mark {
+                begin,
+                end: self.made,
+                series,
+            }),
+        }
+    }
+
+    /// So many bytes were delivered; with how many series of which nothing is left.
+    fn delivered(&mut self, bytes: usize) -> u64 {
+        self.delivered += bytes as u64;
+        let mut series = 0;
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.end <= self.delivered) {
+            series += mark.series;
+        }
+        series
+    }
 }
 
 /// What is delivered to the client.
@@ -135,6 +184,7 @@ impl ReadAhead {
             is_spilled: false,
             begun: false,
             series: 0,
+            unsent: Unsent::default(),
             end: None,
             client: None,
             // A client may let not even the first piece through.
@@ -203,9 +253,8 @@ impl Core {
             self.delivery.share.reserve_anyway(rest.len());
             self.queue.push_front(rest);
         }
-        self.delivery
-            .metrics
-            .sent(std::mem::take(&mut self.series), piece.len());
+        let series = self.unsent.delivered(piece.len());
+        self.delivery.metrics.sent(series, piece.len());
         Delivered::Piece(piece)
     }
 
@@ -217,7 +266,9 @@ impl Core {
             false => BytesMut::new(),
         };
         self.begun = true;
-        std::mem::replace(&mut self.out, next).freeze()
+        let piece = std::mem::replace(&mut self.out, next).freeze();
+        self.unsent.made(piece.len(), std::mem::take(&mut self.series));
+        piece
     }
 
     /// Fills `out` up to a piece; pending when it is empty and nothing is there.
@@ -300,9 +351,10 @@ impl Core {
         self.wake();
     }
 
-    fn wake(&mut self) {
-        if let Some(client) = self.client.take() {
-            client.wake();
+    /// Wakes the client if it waits; it counts as waiting until it polls.
+    fn wake(&self) {
+        if let Some(client) = &self.client {
+            client.wake_by_ref();
         }
     }
 

@@ -31,8 +31,8 @@ use crate::{
     model::Labels,
     ops::grpc::Caller,
     prometheus::remote_read::{
-        self,
-        gate::{ClientKey, Gate, Permit, slots},
+        self, ReadError,
+        gate::{ClientKey, Gate, Permit, Shed, slots},
         samples::Sampled,
     },
     storeapi::{
@@ -47,6 +47,8 @@ const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
 /// External labels that have just changed bring disorder, too, for as long as a heartbeat takes: what comes after this time
 /// has another cause.
 const JUST_CHANGED: Duration = Duration::from_secs(60);
+/// A client gives up at its deadline, too, and its reset may come before that has passed here: by as much as its request took.
+const RESET_BEFORE: Duration = Duration::from_millis(100);
 
 /// How Prometheus is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,12 +87,14 @@ impl UnsortedServer {
         Self { state, shown }
     }
 
-    /// Whether it is remembered for this one.
+    /// Whether it is remembered for this one, which is shown.
     fn is_known(&self, view: &View) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state
+        let is_known = state
             .as_ref()
-            .is_some_and(|state| state.remembered && state.of.0 == view.labels && state.of.1 == view.version)
+            .is_some_and(|state| state.remembered && state.of.0 == view.labels && state.of.1 == view.version);
+        self.shown.set(i64::from(is_known));
+        is_known
     }
 
     /// Series came out of order although all names that could cause it were queried separately.
@@ -186,7 +190,7 @@ impl RemoteReads {
 
     fn first_strategy(&self, call: &SeriesCall) -> Strategy {
         let SeriesCall { query, view, .. } = call;
-        if !is_prometheus(&view.version) || self.inner.unsorted_server.is_known(view) {
+        if self.inner.unsorted_server.is_known(view) || !is_prometheus(&view.version) {
             return Strategy::Collected;
         }
         let names = &self.inner.context.stored_names;
@@ -241,11 +245,17 @@ impl RemoteReads {
         let permit = self.acquire_permit(&call.caller).await?;
         call.caller.set_stage("waiting for Prometheus");
         let mut reservation = self.inner.context.budget.reservation();
-        let samples = match self.remote_read(call, names, &mut reservation).await? {
-            remote_read::Answer::Frames(frames) => {
+        let samples = match self.remote_read(call, names, &mut reservation).await {
+            Ok(remote_read::Answer::Frames(frames)) => {
                 return Ok(Ok(Answer::streaming(self.plan(call, streamed), frames, permit)));
             }
-            remote_read::Answer::Samples(samples) => samples,
+            Ok(remote_read::Answer::Samples(samples)) => samples,
+            Err(error) => {
+                if error.is_over {
+                    permit.finish();
+                }
+                return Err(errors::read_status(&error));
+            }
         };
         // The response is complete.
         permit.finish();
@@ -262,16 +272,14 @@ impl RemoteReads {
         call: &SeriesCall,
         names: &[String],
         reservation: &mut Reservation,
-    ) -> Result<remote_read::Answer, Status> {
+    ) -> Result<remote_read::Answer, ReadError> {
         let Self { inner } = self;
         let request = call.query.split_by(names);
         let stall = inner.context.patience(&call.caller);
-        let read = inner
-            .context
-            .client
+        let client = &inner.context.client;
+        client
             .remote_read(&request.bytes, stall, &mut |bytes| reservation.reserve(bytes))
-            .await;
-        read.map_err(|error| errors::read_status(&error))
+            .await
     }
 
     /// An answer made of samples, on the pool, and how many results there were.
@@ -325,17 +333,50 @@ impl RemoteReads {
         inner.gate.set_slots(limit);
         caller.set_stage("waiting for a slot at Prometheus");
         let patience = inner.context.patience(caller);
+        let waiting = Waiting::new(&inner.metrics, caller.deadline());
+        let permit = inner.gate.acquire(ClientKey::from(caller.peer()), patience).await;
+        waiting.end(permit)
+    }
+}
+
+/// A call that waits for a slot, so that it is counted however that ends. One with a deadline is dropped when that has
+/// passed, and then it has waited too long.
+struct Waiting<'a> {
+    metrics: &'a Metrics,
+    since: Instant,
+    /// When the client gives up; `None` also once the wait is over.
+    deadline: Option<Instant>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(metrics: &'a Metrics, deadline: Option<Instant>) -> Self {
         let since = Instant::now();
-        let permit = inner
-            .gate
-            .acquire(ClientKey::from(caller.peer()), patience)
-            .await
-            .map_err(|shed| {
-                inner.metrics.shed();
-                Status::resource_exhausted(shed.to_string())
-            })?;
-        inner.metrics.waited(since.elapsed().as_secs_f64());
-        Ok(permit)
+        Self {
+            metrics,
+            since,
+            deadline,
+        }
+    }
+
+    /// The wait is over.
+    fn end(mut self, permit: Result<Permit, Shed>) -> Result<Permit, Status> {
+        self.deadline = None;
+        if !matches!(permit, Err(Shed::Full { .. })) {
+            self.metrics.waited(self.since.elapsed().as_secs_f64());
+        }
+        permit.map_err(|shed| {
+            self.metrics.shed();
+            Status::resource_exhausted(shed.to_string())
+        })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.deadline.is_some_and(|at| Instant::now() + RESET_BEFORE >= at) {
+            self.metrics.waited(self.since.elapsed().as_secs_f64());
+            self.metrics.shed();
+        }
     }
 }
 
@@ -362,6 +403,53 @@ mod tests {
         }
     }
 
+    /// What is shown of calls that waited: how many got no slot, how many waited, and for how many seconds.
+    fn waited(registry: &Registry) -> [String; 3] {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, registry).unwrap();
+        [
+            "remote_reads_shed_total",
+            "remote_read_wait_seconds_count",
+            "remote_read_wait_seconds_sum",
+        ]
+        .map(|name| {
+            let start = format!("narthex_{name} ");
+            let value = page.lines().find_map(|line| line.strip_prefix(&start));
+            value.unwrap().to_owned()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_waits_until_its_deadline_is_counted_as_refused_and_one_that_is_cancelled_is_not() {
+        let mut registry = Registry::default();
+        let (metrics, gate) = (Metrics::register(&mut registry), Gate::new(1));
+        let held = gate.acquire(ClientKey::default(), None).await.unwrap();
+        let second = Duration::from_secs(1);
+        for (deadline, dropped, want) in [
+            (None, 9, ["0", "0", "0.0"]),
+            (Some(5), 3, ["0", "0", "0.0"]),
+            (Some(5), 5, ["1", "1", "5.0"]),
+        ] {
+            let deadline = deadline.map(|after| Instant::now() + after * second);
+            let wait = async {
+                let waiting = Waiting::new(&metrics, deadline);
+                waiting.end(gate.acquire(ClientKey::default(), None).await)
+            };
+            tokio::time::timeout(dropped * second, wait).await.unwrap_err();
+            assert_eq!(waited(&registry), want, "{deadline:?}, dropped after {dropped} s");
+        }
+        // Without a deadline the queue ends the wait.
+        let waiting = Waiting::new(&metrics, None);
+        let late = gate.acquire(ClientKey::default(), Some(2 * second)).await;
+        assert_eq!(waiting.end(late).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        assert_eq!(waited(&registry), ["2", "2", "7.0"]);
+        held.finish();
+        let waiting = Waiting::new(&metrics, Some(Instant::now()));
+        let permit = gate.acquire(ClientKey::default(), None).await;
+        waiting.end(permit).unwrap().finish();
+        assert_eq!(waited(&registry), ["2", "3", "7.0"]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn disorder_is_remembered_when_it_lasts_and_until_the_labels_change() {
         let unsorted_server = UnsortedServer::register(&mut Registry::default());
@@ -372,8 +460,12 @@ mod tests {
         assert!(!unsorted_server.is_known(&one));
         tokio::time::advance(JUST_CHANGED / 2).await;
         unsorted_server.record(&one);
-        assert!(unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
         assert_eq!(unsorted_server.shown.get(), 1);
+        // The first call with other labels shows that it is over, the first one with the former ones that it is not.
+        for (view, known) in [(&other, false), (&one, true)] {
+            assert_eq!(unsorted_server.is_known(view), known);
+            assert_eq!(unsorted_server.shown.get(), i64::from(known));
+        }
         unsorted_server.record(&other);
         assert!(!unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
         assert_eq!(unsorted_server.shown.get(), 0);

@@ -201,3 +201,26 @@ async fn a_directory_of_the_name_is_no_object_that_exists() {
     let error = bucket.put_new("a", Bytes::new()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
 }
+
+#[tokio::test]
+async fn a_link_of_the_name_that_leads_nowhere_is_refused_for_that_object_alone() {
+    let (dir, bucket) = bucket().await;
+    let root = dir.path().join("root");
+    bucket.put_bytes("a/chunks", Bytes::new()).await.unwrap();
+    for (key, link, leads_to) in [
+        ("a/meta.json", "a/meta.json", "gone"),
+        ("a/loop.json", "a/loop.json", "loop.json"),
+        ("b/meta.json", "b", "gone"),
+        ("c/meta.json", "c", "c"),
+    ] {
+        std::os::unix::fs::symlink(leads_to, root.join(link)).unwrap();
+        let error = bucket.put_new(key, Bytes::new()).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.scope()),
+            (ErrorKind::Refused, Scope::Object),
+            "{key}: {error}"
+        );
+        fs_err::remove_file(root.join(link)).unwrap();
+        bucket.put_new(key, Bytes::new()).await.unwrap();
+    }
+}

@@ -126,3 +126,14 @@ async fn a_place_comes_back_however_a_call_ends() {
     }
     scene.wait_for_pending(0).await;
 }
+
+#[tokio::test]
+async fn a_request_that_prometheus_refused_holds_no_slot_any_more() {
+    let scene = Scene::start(2).await;
+    let client = scene.client().await;
+    scene
+        .fake
+        .answer("refused", always(super::fake::http(500, "text/plain", b"no")));
+    client.ask("refused").await.failed("refused");
+    assert_eq!(scene.sidecar.metric("narthex_remote_reads_running").await, Some(0.0));
+}

@@ -50,6 +50,7 @@ struct Setup {
     budget: Budget,
     read_ahead: usize,
     spill_dir: Option<SpillDir>,
+    patience: Duration,
     retry: Option<Vec<bytes::Bytes>>,
     /// Memory that is shared with other calls.
     shared: Option<Memory>,
@@ -61,6 +62,7 @@ impl Default for Setup {
             budget: Budget::new(256 * MIB),
             read_ahead: 64 * MIB,
             spill_dir: None,
+            patience: PATIENCE,
             retry: None,
             shared: None,
         }
@@ -103,7 +105,7 @@ impl Call {
         let (mut retry, counted) = (setup.retry, metrics.clone());
         let delivery = Delivery {
             batch: 1,
-            patience: PATIENCE,
+            patience: setup.patience,
             share: memory.share(),
             metrics: metrics.clone(),
             caller: Caller::unknown(),

@@ -2,6 +2,7 @@
 //! client has caught up.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Weak,
     task::{Context, Poll},
@@ -24,6 +25,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(100);
 const A_LITTLE_AT_A_TIME: Duration = Duration::from_secs(1);
 /// How often it is checked whether memory was released.
 const TICK: Duration = Duration::from_millis(50);
+/// How long one operation in the directory of `--store.spill-dir` may take. Prometheus may wait for its disk for as long in
+/// all, also where it may wait less for the client.
+const DISK_LIMIT: Duration = Duration::from_secs(10);
 /// As long as fewer bytes than this wait in memory, more are read from the file.
 const LOW: usize = 256 << 10;
 
@@ -50,7 +54,7 @@ enum Step {
 
 /// Reads ahead while the client of `ahead` lags, until the call has ended.
 pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: Option<SpillDir>) {
-    let mut reader = Reader { spill_dir };
+    let mut reader = Reader { spill_dir, file: None };
     loop {
         sleep(CHECK_EVERY).await;
         let Some(ahead) = ahead.upgrade() else { return };
@@ -66,6 +70,8 @@ pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: 
 struct Reader {
     /// Where files may be; `None` also once that has failed.
     spill_dir: Option<SpillDir>,
+    /// A file that the client was too fast for: nothing was written to it.
+    file: Option<spill::File>,
 }
 
 impl Reader {
@@ -103,6 +109,7 @@ impl Reader {
                 Step::CaughtUp | Step::Over => false,
             };
             if !goes_on {
+                self.file = None;
                 let core = ahead.lock();
                 if core.end.as_ref().is_none_or(|end| end.code() == Code::Ok) {
                     core.delivery.caller.set_stage("sending");
@@ -114,13 +121,16 @@ impl Reader {
 
     /// Reads ahead into a file, until the client has caught up with that; whether to go on after it.
     async fn spill(&mut self, ahead: &ReadAhead, spill_dir: SpillDir) -> bool {
-        let file = match timeout(ahead.patience(), spill_dir.create_file()).await {
-            Ok(Ok(file)) => file,
-            Ok(Err(error)) => {
-                spill_dir.log_failure(&error);
-                return true;
-            }
-            Err(_) => return ahead.end_lagging(),
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => match ahead.on_disk(&spill_dir, spill_dir.create_file()).await {
+                Some(Ok(file)) => file,
+                Some(Err(error)) => {
+                    spill_dir.log_failure(&error);
+                    return true;
+                }
+                None => return false,
+            },
         };
         self.spill_dir = Some(spill_dir.clone());
         ahead.lock().is_spilled = true;
@@ -132,7 +142,10 @@ impl Reader {
             bytes: 0,
             may_write: true,
         };
-        spilling.run().await
+        let goes_on = spilling.run().await;
+        let file = spilling.file;
+        self.file = file.is_unused().then_some(file);
+        goes_on
     }
 }
 
@@ -201,29 +214,23 @@ impl Spilling<'_> {
         let (block, bytes) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.bytes));
         let ahead = self.ahead;
         // Clones share the bytes: if the file has no room they stay.
-        let mut writing = std::pin::pin!(self.file.write(block.clone()));
+        let writing = self.file.write(block.clone());
+        let mut writing = std::pin::pin!(ahead.on_disk(&self.spill_dir, writing));
         let (mut next, mut next_bytes) = (Vec::new(), 0);
         let written = loop {
-            let is_open = ahead.lock().is_open();
-            if is_open && next_bytes < spill::BLOCK {
-                tokio::select! {
-                    biased;
-                    written = writing.as_mut() => break written,
-                    step = std::future::poll_fn(|cx| ahead.poll_gather(cx)) => if let Step::Piece(piece) = step {
-                        next_bytes += piece.len();
-                        ahead.lock().delivery.share.reserve_anyway(piece.len());
-                        next.push(piece);
-                    },
-                }
-                continue;
-            }
-            // From here on Prometheus waits for the disk.
-            let patience = if is_open { ahead.patience() } else { CLIENT_STALL };
-            match timeout(patience, writing.as_mut()).await {
-                Ok(written) => break written,
-                Err(_) => return ahead.end_lagging(),
+            // Beyond a block Prometheus waits for the disk.
+            let may_gather = next_bytes < spill::BLOCK && ahead.lock().is_open();
+            tokio::select! {
+                biased;
+                written = writing.as_mut() => break written,
+                step = std::future::poll_fn(|cx| ahead.poll_gather(cx)), if may_gather => if let Step::Piece(piece) = step {
+                    next_bytes += piece.len();
+                    ahead.lock().delivery.share.reserve_anyway(piece.len());
+                    next.push(piece);
+                },
             }
         };
+        let Some(written) = written else { return false };
         match written {
             Ok(()) => ahead.lock().delivery.share.release(bytes),
             Err(error) => {
@@ -243,12 +250,9 @@ impl Spilling<'_> {
     /// Reads bytes back from the file while few wait in memory; whether the call goes on.
     async fn refill(&mut self) -> bool {
         while let Some(bytes) = self.wanted() {
-            let is_open = self.ahead.lock().is_open();
-            // Prometheus waits for the disk, too.
-            let patience = if is_open { self.ahead.patience() } else { CLIENT_STALL };
-            match timeout(patience, self.file.read(bytes)).await {
-                Ok(Ok(piece)) => self.ahead.lock().push(piece),
-                Ok(Err(error)) => {
+            match self.ahead.on_disk(&self.spill_dir, self.file.read(bytes)).await {
+                Some(Ok(piece)) => self.ahead.lock().push(piece),
+                Some(Err(error)) => {
                     self.spill_dir.log_failure(&error);
                     let text = format!(
                         "the answer that was spilled for this client cannot be read back: {error}; \
@@ -257,11 +261,7 @@ impl Spilling<'_> {
                     self.ahead.lock().stop(Status::internal(text));
                     return false;
                 }
-                Err(_) => {
-                    let text = "the directory of --store.spill-dir does not respond; retry";
-                    self.ahead.lock().stop(Status::unavailable(text));
-                    return false;
-                }
+                None => return false,
             }
         }
         true
@@ -360,6 +360,16 @@ impl ReadAhead {
         true
     }
 
+    /// Waits for an operation in the directory of `--store.spill-dir`; `None` once that has ended the call.
+    async fn on_disk<T>(&self, spill_dir: &SpillDir, operation: impl Future<Output = T>) -> Option<T> {
+        match timeout(DISK_LIMIT, operation).await {
+            Ok(done) if self.lock().may_wait_for_disk() => return Some(done),
+            Ok(_) => self.end_lagging(),
+            Err(_) => self.end_without_disk(spill_dir),
+        };
+        None
+    }
+
     /// For how long the client may still read nothing.
     fn until_stalled(&self) -> Duration {
         let idle = self.lock().idle_since.map_or(Duration::ZERO, |since| since.elapsed());
@@ -392,6 +402,19 @@ impl ReadAhead {
         false
     }
 
+    /// Ends an answer whose file cannot be reached.
+    fn end_without_disk(&self, spill_dir: &SpillDir) -> bool {
+        let text = format!("no response within {DISK_LIMIT:?}");
+        spill_dir.log_failure(&io::Error::new(io::ErrorKind::TimedOut, text));
+        let mut core = self.lock();
+        core.delivery.caller.set_stage(
+            "ended because the directory of --store.spill-dir does not respond; its status waits to be read",
+        );
+        let text = "the directory of --store.spill-dir does not respond; retry";
+        core.stop(Status::unavailable(text));
+        false
+    }
+
     /// Ends the answer of a client that takes nothing.
     fn end_stalled(&self) {
         let mut core = self.lock();
@@ -416,6 +439,13 @@ impl Core {
             "the client reads too slowly, and so do so many others that what is held for them takes half of \
              --store.memory-limit; read faster, ask for less at once, or raise it",
         ));
+    }
+
+    /// Whether Prometheus does not wait, or may wait for the disk, too.
+    fn may_wait_for_disk(&self) -> bool {
+        let patience = self.delivery.patience.max(DISK_LIMIT);
+        self.waiting_since
+            .is_none_or(|since| self.waited + since.elapsed() < patience)
     }
 
     /// The next piece of Prometheus' answer. A panic ends it: the result of the task that reads ahead is ignored, and what is

@@ -1,10 +1,11 @@
 //! Unnamed files below `--store.spill-dir` for answers that do not fit into memory; they are gone with the call or the
-//! process.
+//! process. Where the file system cannot create a file without a name, it has one for a moment, in which a kill leaves it
+//! behind, empty.
 //!
 //! All file I/O runs off the query thread, at most [`AT_ONCE`] operations at once: a directory that hangs blocks no
 //! more threads than that, and not those that sort and parse for other calls. The sum of the bytes is bounded
 //! (`--store.spill-limit`). A directory that is full or broken counts as none; that is logged once, until it works
-//! again.
+//! again. One that hangs is given up by the caller, whose call ends.
 
 use std::{
     fs::OpenOptions,
@@ -19,6 +20,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use rustix::fs::{Mode, OFlags};
 
 use crate::threads::BlockingPool;
 
@@ -39,6 +41,18 @@ struct Inner {
     used: Gauge,
     pool: BlockingPool,
     broken: AtomicBool,
+    #[cfg(test)]
+    probe: Probe,
+}
+
+/// What tests see of a directory, and what they do to it.
+#[cfg(test)]
+#[derive(Debug, Default)]
+struct Probe {
+    /// Files that were created for calls.
+    created: std::sync::atomic::AtomicUsize,
+    /// How long an operation that begins now takes at least, in ms.
+    takes_ms: std::sync::atomic::AtomicU64,
 }
 
 /// Why nothing was written.
@@ -75,6 +89,8 @@ impl SpillDir {
             used,
             pool: BlockingPool::new(AT_ONCE),
             broken: AtomicBool::new(false),
+            #[cfg(test)]
+            probe: Probe::default(),
         }));
         create_unnamed(dir)?.write_all(b"x")?;
         Ok(spill_dir)
@@ -83,7 +99,9 @@ impl SpillDir {
     /// An empty file.
     pub(super) async fn create_file(&self) -> io::Result<File> {
         let inner = Arc::clone(&self.0);
-        let file = self.0.pool.run(move || create_unnamed(&inner.dir)).await??;
+        let file = self.run(move || create_unnamed(&inner.dir)).await?;
+        #[cfg(test)]
+        self.0.probe.created.fetch_add(1, Ordering::Relaxed);
         Ok(File {
             file: Arc::new(file),
             spill_dir: self.clone(),
@@ -91,6 +109,15 @@ impl SpillDir {
             written: 0,
             read: 0,
         })
+    }
+
+    /// Runs `work` off the query thread.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        #[cfg(test)]
+        if let takes_ms @ 1.. = self.0.probe.takes_ms.load(Ordering::Relaxed) {
+            tokio::time::sleep(std::time::Duration::from_millis(takes_ms)).await;
+        }
+        self.0.pool.run(work).await?
     }
 
     /// Logs that it does not work, once.
@@ -127,8 +154,22 @@ pub fn register(registry: &mut Registry) -> Gauge {
     used
 }
 
-/// A file that has no name any more.
+/// A file without a name.
 fn create_unnamed(dir: &Path) -> io::Result<std::fs::File> {
+    match create_without_name(dir) {
+        Ok(file) => Ok(file),
+        // Not every file system can; where it fails for another reason, this does, too, and says so.
+        Err(_) => create_and_unlink(dir),
+    }
+}
+
+fn create_without_name(dir: &Path) -> rustix::io::Result<std::fs::File> {
+    let flags = OFlags::TMPFILE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// A file that has no name any more.
+fn create_and_unlink(dir: &Path) -> io::Result<std::fs::File> {
     let path = dir.join(format!(".narthex-{:016x}", rand::random::<u64>()));
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -143,6 +184,11 @@ impl File {
         self.written - self.read
     }
 
+    /// Whether nothing was ever written.
+    pub(super) fn is_unused(&self) -> bool {
+        self.taken == 0
+    }
+
     /// Writes pieces behind what is there.
     pub(super) async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), SpillError> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
@@ -151,15 +197,15 @@ impl File {
         }
         self.taken += bytes;
         let (file, at) = (Arc::clone(&self.file), self.written);
-        let written = self.spill_dir.0.pool.run(move || {
+        let written = self.spill_dir.run(move || {
             let mut at = at;
             for piece in pieces {
                 file.write_all_at(&piece, at)?;
                 at += piece.len() as u64;
             }
-            Ok::<_, io::Error>(())
+            Ok(())
         });
-        match written.await.unwrap_or_else(|lost| Err(lost.into())) {
+        match written.await {
             Ok(()) => {
                 self.spill_dir.0.broken.store(false, Ordering::Relaxed);
                 self.written += bytes;
@@ -176,12 +222,12 @@ impl File {
     /// Reads `length` bytes, of those that are unread, from where the last call of this ended.
     pub(super) async fn read(&mut self, length: usize) -> io::Result<Bytes> {
         let (file, at) = (Arc::clone(&self.file), self.read);
-        let read = self.spill_dir.0.pool.run(move || {
+        let read = self.spill_dir.run(move || {
             let mut piece = BytesMut::zeroed(length);
             file.read_exact_at(&mut piece, at)?;
-            Ok::<_, io::Error>(piece.freeze())
+            Ok(piece.freeze())
         });
-        let piece = read.await??;
+        let piece = read.await?;
         self.read += length as u64;
         Ok(piece)
     }
@@ -190,6 +236,20 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         self.spill_dir.release(self.taken);
+    }
+}
+
+#[cfg(test)]
+impl SpillDir {
+    /// How many files were created for calls.
+    pub(in crate::storeapi::series) fn created(&self) -> usize {
+        self.0.probe.created.load(Ordering::Relaxed)
+    }
+
+    /// From now on an operation takes so long at least.
+    pub(in crate::storeapi::series) fn slow_down(&self, takes: std::time::Duration) {
+        let takes_ms = takes.as_millis() as u64;
+        self.0.probe.takes_ms.store(takes_ms, Ordering::Relaxed);
     }
 }
 
@@ -217,6 +277,29 @@ mod tests {
         assert!(matches!(refused, SpillError::Full));
         drop(file);
         assert_eq!(spill_dir.0.used.get(), 0);
+    }
+
+    #[test]
+    fn a_file_has_no_name_at_any_moment_and_one_that_had_a_name_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = |file: &std::fs::File| {
+            // What the kernel tells of a file that has no name: where it was created, and under which name if any.
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+            let path = fs_err::read_link(path).unwrap();
+            path.to_string_lossy().contains(".narthex-")
+        };
+        let (unnamed, unlinked) = (
+            create_unnamed(dir.path()).unwrap(),
+            create_and_unlink(dir.path()).unwrap(),
+        );
+        assert_eq!((named(&unnamed), named(&unlinked)), (false, true));
+        for file in [unnamed, unlinked] {
+            file.write_all_at(b"abc", 1).unwrap();
+            let mut read = [0; 3];
+            file.read_exact_at(&mut read, 1).unwrap();
+            assert_eq!(&read, b"abc");
+        }
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[tokio::test]

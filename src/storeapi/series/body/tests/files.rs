@@ -4,6 +4,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// How long an operation takes in a directory that hangs.
+const HANGS: Duration = Duration::from_secs(86_400);
+
 /// A directory for files of at most `limit` bytes together, a call that has room for little in memory, and what it gave first.
 async fn begun(limit: u64) -> (TempDir, Call, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
@@ -31,6 +34,24 @@ async fn what_memory_has_no_room_for_goes_through_a_file() {
     assert_eq!(status, "0");
     assert!(all == wanted(300).await, "{} bytes", all.len());
     assert_eq!(call.budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_count_as_sent_when_the_client_has_taken_them_whatever_was_read_ahead() {
+    let (_dir, _, mut call) = without_memory(PATIENCE, |_| endless().take(100).boxed()).await;
+    let (mut bytes, mut series) = (0, 0);
+    let status = loop {
+        match call.next().await {
+            Ok(piece) => bytes += piece.len(),
+            Err(status) => break status,
+        }
+        series = call.metric("narthex_series_sent_total").parse().unwrap();
+        // Some are in part of what was taken.
+        let most = bytes / CHUNK;
+        assert!((most.saturating_sub(3)..=most).contains(&series), "{series} of {most}");
+        sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!((&*status, series), ("0", 100));
 }
 
 #[tokio::test]
@@ -109,4 +130,139 @@ async fn what_is_on_its_way_to_a_file_cannot_be_taken_back() {
     }
     let (_, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "13");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_created_once_for_a_client_that_takes_all_while_prometheus_pauses() {
+    const TOO_MANY: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let setup = Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        ..Setup::default()
+    };
+    // Time stands still while files are created: with too many of them the pause ends, too.
+    let created = spill_dir.clone();
+    let pause = stream::once(async move {
+        let mut over = Box::pin(sleep(Duration::from_secs(10)));
+        let ended = |cx: &mut Context<'_>| match created.created() < TOO_MANY {
+            true => over.as_mut().poll(cx),
+            false => Poll::Ready(()),
+        };
+        std::future::poll_fn(ended).await;
+    });
+    let pause = pause.filter_map(|()| async { None });
+    let frames = endless().take(5).chain(pause).chain(endless().skip(5).take(5));
+    let mut call = Call::start(frames, setup).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    sleep(Duration::from_secs(1)).await;
+    let status = loop {
+        match call.next().await {
+            Ok(piece) => all.extend_from_slice(&piece),
+            Err(status) => break status,
+        }
+    };
+    assert!(
+        status == "0" && all == wanted(10).await,
+        "{status}, {} bytes",
+        all.len()
+    );
+    assert_eq!(spill_dir.created(), 1);
+}
+
+/// A directory, and a call without room in memory whose Prometheus may wait so long for the client.
+async fn without_memory(
+    patience: Duration,
+    frames: impl FnOnce(&SpillDir) -> futures_util::stream::BoxStream<'static, Bytes>,
+) -> (TempDir, SpillDir, Call) {
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+    let setup = Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        patience,
+        ..Setup::default()
+    };
+    let call = Call::start(frames(&spill_dir), setup).await;
+    (dir, spill_dir, call)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_goes_through_a_file_also_when_prometheus_may_not_wait_for_the_client() {
+    let (_dir, _, mut call) = without_memory(Duration::ZERO, |_| endless().take(100).boxed()).await;
+    let mut all = call.next().await.unwrap().to_vec();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(call.read(), 100);
+    let (rest, status) = call.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
+    assert!(
+        status == "0" && all == wanted(100).await,
+        "{status}, {} bytes",
+        all.len()
+    );
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+/// The call has ended in time since its file cannot be reached, which is not its client's fault.
+async fn assert_ended_for_the_disk(call: &mut Call) {
+    sleep(PATIENCE / 2).await;
+    assert!(call.dropped.load(Ordering::SeqCst));
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "14");
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_in_which_no_file_can_be_created_in_time_is_not_blamed_on_the_client() {
+    let (_dir, spill_dir, mut call) = without_memory(PATIENCE, |_| endless().boxed()).await;
+    spill_dir.slow_down(HANGS);
+    call.next().await.unwrap();
+    assert_ended_for_the_disk(&mut call).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_written_to_in_time_is_not_blamed_on_the_client() {
+    let (_dir, spill_dir, mut call) = without_memory(PATIENCE, |spill_dir| {
+        let spill_dir = spill_dir.clone();
+        let frames = endless().enumerate().map(move |(at, frame)| {
+            // The file is there, and no block of it is full.
+            if at == 8 {
+                spill_dir.slow_down(HANGS);
+            }
+            frame
+        });
+        frames.boxed()
+    })
+    .await;
+    call.next().await.unwrap();
+    assert_ended_for_the_disk(&mut call).await;
+    assert_eq!(spill_dir.created(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_read_in_time_ends_the_call_whatever_prometheus_may_wait() {
+    let frames = endless().take(40).chain(stream::pending());
+    let (_dir, spill_dir, mut call) = without_memory(PATIENCE, |_| frames.boxed()).await;
+    call.next().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    spill_dir.slow_down(HANGS);
+    // It takes what waits in memory, and then needs the file.
+    while let Some(Ok(_)) = call.next().now_or_never() {}
+    assert_ended_for_the_disk(&mut call).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_slow_keeps_prometheus_waiting_for_ten_seconds_in_all() {
+    let (_dir, spill_dir, mut call) = without_memory(Duration::ZERO, |_| endless().boxed()).await;
+    // Each operation is in time.
+    spill_dir.slow_down(Duration::from_secs(4));
+    call.next().await.unwrap();
+    sleep(Duration::from_secs(9)).await;
+    assert!(!call.dropped.load(Ordering::SeqCst));
+    sleep(Duration::from_secs(5)).await;
+    assert!(call.dropped.load(Ordering::SeqCst));
+    let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "10");
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
 }
