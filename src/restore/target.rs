@@ -20,7 +20,7 @@ const UNFINISHED: &str = ".tmp-for-creation";
 pub struct Target {
     dir: PathBuf,
     /// Holds the lock.
-    _lock: File,
+    lock: File,
 }
 
 /// Why a directory cannot be restored to.
@@ -98,7 +98,7 @@ impl Target {
         }
         Ok(Self {
             dir: dir.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -196,6 +196,15 @@ fn free_of_prometheus(dir: &Path) -> Result<(), TargetError> {
             seen,
         }),
         Err(error) => Err(io_error(dir)(error)),
+    }
+}
+
+impl Drop for Target {
+    /// A process that is started in this moment has the file open, too, and would keep the lock as long.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(dir = %self.dir.display(), %error, "cannot take the lock off; it goes with the process");
+        }
     }
 }
 

@@ -296,7 +296,13 @@ mod tests {
             .expect("it is no pattern")
             .unwrap();
         let long = vec![condition(Op::Regex, &"(a.|b)".repeat(1000), None)];
+        // The only thread is busy.
+        let (release, held) = std::sync::mpsc::channel();
+        let mut busy = std::pin::pin!(patterns.pool.run(move || held.recv()));
+        assert!(busy.as_mut().now_or_never().is_none());
         assert!(patterns.evaluate(long.clone()).now_or_never().is_none());
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
         patterns.evaluate(long.clone()).await.unwrap();
         patterns.evaluate(long).now_or_never().expect("it is known").unwrap();
     }

@@ -25,12 +25,21 @@ async fn a_deadline_ends_a_call_before_and_in_the_middle_of_its_answer() {
         .call(INFO, &[("grpc-timeout", "100m"), ("do", "hang")], framed(0, &[]))
         .await;
     assert_eq!((answer.code(), answer.body.len()), (DEADLINE_EXCEEDED, 0));
-    let answer = raw
-        .call(METADATA, &[("grpc-timeout", "100m")], body(&ask("hang", 0)))
-        .await;
-    assert_eq!((answer.code(), answer.messages().len()), (DEADLINE_EXCEEDED, 1));
+    let mut calls = 1.0;
+    // On a busy machine it may pass before the first message.
+    for deadline in ["100m", "1S", "10S", "60S"] {
+        let answer = raw
+            .call(METADATA, &[("grpc-timeout", deadline)], body(&ask("hang", 0)))
+            .await;
+        assert_eq!(answer.code(), DEADLINE_EXCEEDED);
+        calls += 1.0;
+        if answer.messages().len() == 1 {
+            break;
+        }
+        assert!(answer.body.is_empty() && deadline != "60S", "{answer:?}");
+    }
     rig.until_dropped().await;
-    assert_eq!(rig.handled("DeadlineExceeded"), 2.0);
+    assert_eq!(rig.handled("DeadlineExceeded"), calls);
     let answer = raw
         .call(METADATA, &[("grpc-timeout", "1H")], body(&ask("count", 3)))
         .await;
@@ -46,7 +55,7 @@ async fn a_deadline_ends_a_call_whose_answer_nobody_reads() {
         .begin(METADATA, &[("grpc-timeout", "300m")], body(&ask("endless", 0)))
         .await
         .unwrap();
-    assert_eq!(rig.fake.running(), 1);
+    // The head of the answer came: it runs, or its deadline has passed.
     rig.until_dropped().await;
     rig.until_handled("DeadlineExceeded", 1.0).await;
     assert_eq!(

@@ -75,12 +75,13 @@ async fn a_directory_that_is_none_or_in_use_is_told() {
     scene
         .restore(&[])
         .assert(1, &["a Prometheus uses", "stop it, or restore to an empty directory"]);
-    drop(held);
+    // Dropping it may leave the lock to a process that another test starts in this moment.
+    held.unlock().unwrap();
     let held = fs::File::open(&to).unwrap().into_parts().0;
     held.try_lock().unwrap();
     scene.restore(&[]).assert(1, &["another narthex restores to"]);
     assert_eq!(scene.entries(), ["lock"]);
-    drop(held);
+    held.unlock().unwrap();
     // A lock that nobody holds is what a killed Prometheus leaves behind.
     scene.restore(&[]).assert(0, &[]);
 }

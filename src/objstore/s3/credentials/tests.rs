@@ -32,14 +32,19 @@ fn env<const N: usize>(pairs: [(&'static str, &str); N]) -> Env {
     Arc::new(move |name| pairs.get(name).cloned())
 }
 
+/// Asks again where a busy machine has not answered for the metadata service within the SDK's second.
 async fn keys(config: &S3Config, env: Env) -> Result<(String, String, Option<String>), String> {
-    match provider(config, env).provide_credentials().await {
-        Ok(found) => Ok((
-            found.access_key_id().to_owned(),
-            found.secret_access_key().to_owned(),
-            found.session_token().map(str::to_owned),
-        )),
-        Err(error) => Err(chain(&error)),
+    loop {
+        let error = match provider(config, Arc::clone(&env)).provide_credentials().await {
+            Ok(found) => {
+                let token = found.session_token().map(str::to_owned);
+                return Ok((found.access_key_id().into(), found.secret_access_key().into(), token));
+            }
+            Err(error) => chain(&error),
+        };
+        if !error.ends_with("waited 1s for an answer") {
+            return Err(error);
+        }
     }
 }
 
