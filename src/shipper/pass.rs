@@ -64,8 +64,6 @@ impl Shipper {
                 return Outcome::Failed;
             }
         };
-        let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
-        self.scanned = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
         self.sealed_since = false;
         // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
         self.record_hints(None);
@@ -136,7 +134,10 @@ impl Shipper {
         });
         let (scanner, scan) = scanned.await.map_err(|error| error.to_string())?;
         self.scanner = scanner;
-        scan.map_err(|error| error.to_string())
+        let scan = scan.map_err(|error| error.to_string())?;
+        let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
+        self.scanned = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
+        Ok(scan)
     }
 
     /// What becomes of each block that was scanned; forgets what is kept of others.

@@ -26,11 +26,9 @@ impl Shipper {
 
     /// Whether a young block is gone of which the watch has not said how.
     fn is_removal_unexplained(&self, scan: &Scan) -> bool {
-        let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
-        let present: HashSet<BlockId> = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
         let waiting = self.pending.iter().filter(|(_, pending)| !pending.is_no_block);
         let known = waiting.map(|(id, _)| *id).chain(self.ledger.listed());
-        known.filter(|id| !present.contains(id)).any(|id| {
+        known.filter(|id| !self.scanned.contains(id)).any(|id| {
             !self.events.saw_leaving(id)
                 && self.events.is_young(id)
                 && !self.events.is_withdrawn(id)

@@ -109,14 +109,7 @@ pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -
 
 /// The first error of a type in a chain of sources.
 pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
+    transport::causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// The longest text of an error and all that it stems from, in characters: it ends with the innermost cause.
@@ -125,13 +118,8 @@ const CHAIN_LIMIT: usize = 800;
 /// An error and all that it stems from, in one line.
 pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        next = error.source();
-        if transport::is_only_a_wrapper(error) {
-            continue;
-        }
-        let more = error.to_string();
+    for cause in transport::causes(error).filter(|cause| !transport::is_only_a_wrapper(*cause)) {
+        let more = cause.to_string();
         if text.is_empty() {
             text = more;
         } else if !text.ends_with(&more) {

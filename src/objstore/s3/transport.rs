@@ -51,7 +51,7 @@ use self::{
 };
 pub(super) use self::{
     connect::Proxies,
-    failure::{is_only_a_wrapper, no_answer, not_connected, not_http},
+    failure::{causes, is_only_a_wrapper, no_answer, not_connected, not_http},
 };
 use crate::objstore::config::{ConfigError, HttpConfig};
 
