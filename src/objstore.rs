@@ -20,8 +20,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use prometheus_client::registry::Registry;
 
-pub(crate) use self::backoff::Backoff;
 use self::config::{BucketConfig, ConfigError, Provider};
+pub(crate) use self::{backoff::Backoff, filesystem::missing};
 pub use self::{
     backoff::{Transient, retry_transient},
     rate_limit::RateLimit,

@@ -8,10 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
-
 use super::{Decision, Error, Item};
-use crate::tsdb::{BlockId, Scan, scan};
+use crate::{
+    objstore::missing,
+    tsdb::{BlockId, Scan, scan},
+};
 
 /// Where Prometheus' snapshots are, below its data directory.
 const SNAPSHOTS: &str = "snapshots";
@@ -102,12 +103,6 @@ fn status(path: &Path) -> io::Result<Option<Metadata>> {
         Err(error) if missing(&error) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whether nothing is there: no such name (any more), or a link that leads nowhere or round in a circle.
-fn missing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || error.kind() == io::Error::from(Errno::LOOP).kind()
 }
 
 fn scan_all(path: &Path) -> io::Result<Vec<(PathBuf, Scan)>> {

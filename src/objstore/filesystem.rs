@@ -24,6 +24,7 @@ use rustix::fs::{Access, access};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::walk::missing;
 use self::{
     dirs::Dirs,
     place::Existing,

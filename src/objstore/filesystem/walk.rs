@@ -40,7 +40,7 @@ pub(super) struct Entry {
 }
 
 /// Whether nothing is there: no such name (any more), or a link that leads nowhere or round in a circle.
-fn missing(error: &io::Error) -> bool {
+pub(crate) fn missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
         || error.kind() == io::Error::from(Errno::LOOP).kind()
 }

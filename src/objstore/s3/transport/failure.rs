@@ -93,7 +93,9 @@ pub(in crate::objstore::s3) fn not_http(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// An error and all that it stems from.
-pub(in crate::objstore::s3) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(in crate::objstore::s3) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause: &&'a (dyn Error + 'static)| cause.source())
 }
 
