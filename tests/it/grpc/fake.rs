@@ -29,6 +29,7 @@ type Messages = Pin<Box<dyn Stream<Item = Result<MetricMetadataResponse, Status>
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fake {
     running: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
     /// What the streams wait for that end by it.
     pub(super) finish: CancellationToken,
 }
@@ -81,7 +82,13 @@ impl Fake {
         self.running.load(Ordering::SeqCst)
     }
 
+    /// How many have begun so far.
+    pub(super) fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+
     fn run(&self) -> Running {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         self.running.fetch_add(1, Ordering::SeqCst);
         Running(Arc::clone(&self.running))
     }
