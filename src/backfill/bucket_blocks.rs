@@ -136,13 +136,13 @@ impl BucketBlocks {
             Elsewhere::In(blocks) => {
                 let with = names(blocks.into_iter());
                 Some(Decision::There(format!(
-                    "what it was made of is in the bucket in {with}"
+                    "its source blocks are in the bucket, merged into {with}"
                 )))
             }
             Elsewhere::UnderOtherLabels { blocks, labels: theirs } => {
                 let with = names(blocks.into_iter());
                 Some(Decision::Refused(format!(
-                    "what it was made of is in the bucket in {with} with the labels {theirs}, and it would get {labels}; give \
+                    "its source blocks are in the bucket, merged into {with}, with the labels {theirs}, and it would get {labels}; give \
                      those labels, or delete what is wrong there"
                 )))
             }
@@ -150,7 +150,7 @@ impl BucketBlocks {
             Elsewhere::Nowhere {
                 not_whole: Some((id, why)),
             } => Some(Decision::Refused(format!(
-                "what it was made of is in the bucket in {id}, but that is not whole: {why}. If it is of no use, mark it for \
+                "its source blocks are in the bucket, merged into {id}, but that is not whole: {why}. If it is of no use, mark it for \
                  deletion, and run again to send this"
             ))),
             Elsewhere::Nowhere { not_whole: None } => None,

@@ -87,7 +87,7 @@ fn links(path: &Path) -> io::Result<Vec<(BlockId, PathBuf)>> {
                 Some(_) => {}
                 None => tracing::warn!(
                     path = %entry.path().display(),
-                    "a link that is named as a block leads nowhere; it is left out"
+                    "skipping a broken symbolic link with the name of a block"
                 ),
             }
         }

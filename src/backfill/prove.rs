@@ -98,7 +98,7 @@ pub(super) async fn merged_meanwhile(
     let mut bucket_blocks = BucketBlocks::read(bucket).await?;
     for (block, labels) in gone {
         if let Some(Decision::There(how)) = bucket_blocks.within_others(bucket, block, labels).await? {
-            tracing::info!(block = %block.id, how, "a compactor has merged a block since it was in the bucket");
+            tracing::info!(block = %block.id, how, "a compactor has merged this block since it was uploaded");
             merged.insert(block.id);
         }
     }

@@ -310,7 +310,7 @@ pub struct Shipper {
     #[arg(long = "shipper.skip-corrupted-blocks", hide = true)]
     pub skip_corrupted_blocks: bool,
 
-    /// Hash to record of each uploaded file: SHA256 or nothing
+    /// Hash to record for each uploaded file: SHA256, or empty for none
     #[arg(
         long = "hash-func", value_name = "name", value_parser = value::hash_func, default_value = "",
         hide_default_value = true

@@ -81,7 +81,7 @@ fn printing() -> [Arg; 7] {
         flag("version", "Print the version"),
         flag("help-long", "Print the help of all commands, with hidden flags").hide(true),
         flag("help-man", "Print a manual page").hide(true),
-        flag("completion-bash", "Print how the last word may go on").hide(true),
+        flag("completion-bash", "Print completions of the last word").hide(true),
         flag("completion-script-bash", "Print a completion script for bash").hide(true),
         flag("completion-script-zsh", "Print a completion script for zsh").hide(true),
     ]

@@ -66,7 +66,7 @@ pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rat
         let empty = flags
             .given()
             .map_or_else(String::new, |flag| format!("{flag} is empty: "));
-        bail!("{empty}which bucket? Give --objstore.config-file=FILE or --objstore.config=YAML");
+        bail!("{empty}no bucket is configured: give --objstore.config-file=FILE or --objstore.config=YAML");
     }
     let config: BucketConfig = objstore::config::parse(&yaml).with_context(|| super::wrong(flags))?;
     for warning in &config.warnings {

@@ -22,7 +22,7 @@ use crate::{
 #[non_exhaustive]
 pub enum Stop {
     /// It was cancelled.
-    #[error("cut by a signal")]
+    #[error("interrupted by a signal")]
     Cut,
     /// The bucket lets nobody in.
     #[error(transparent)]

@@ -145,7 +145,7 @@ impl Run {
                 }
                 Err(wrong) => wrong.of_fetched()?,
             };
-            tracing::warn!(block = %id, why = wrong.why, again, "what was fetched is not the block that was sent");
+            tracing::warn!(block = %id, why = wrong.why, again, "the downloaded block failed its check");
             // A file that was on disk from an earlier run may be to blame, or the disk.
             discard(dir.clone(), wrong.file.filter(|_| again)).await?;
             if !again {

@@ -203,7 +203,7 @@ impl Drop for Target {
     /// A process that is started in this moment has the file open, too, and would keep the lock as long.
     fn drop(&mut self) {
         if let Err(error) = self.lock.unlock() {
-            tracing::debug!(dir = %self.dir.display(), %error, "cannot take the lock off; it goes with the process");
+            tracing::debug!(dir = %self.dir.display(), %error, "cannot release the lock; it ends with the process");
         }
     }
 }

@@ -58,7 +58,7 @@ impl Shipper {
         {
             tracing::warn!(
                 bucket = bucket.identity(),
-                "the bucket's directory is not the one that the ledger is about: it was mounted, unmounted, or made anew; every local block is looked up before anything is sent"
+                "the bucket's directory is not the one that the ledger belongs to: it was mounted, unmounted, or made anew; every local block is looked up before anything is sent"
             );
             return Ok(false);
         }

@@ -32,7 +32,7 @@ pub struct DrainReport {
 impl Shipper {
     /// Ships until everything sealed is durable and no more can come. Ends by itself; the caller bounds it.
     pub(super) async fn drain(&mut self) {
-        tracing::info!("stopping: finishing what is sealed");
+        tracing::info!("stopping: uploading the blocks that are already sealed");
         let stopped = Instant::now();
         let mut gone_since = None;
         loop {

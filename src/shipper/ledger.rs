@@ -403,13 +403,13 @@ pub(super) fn log_found(path: &Path, found: &Found) {
         Found::Missing => tracing::info!(%ledger, "there is no ledger yet; starting with an empty one: {then}"),
         Found::Unidentified => {
             let kept = file::beside(path, BEFORE);
-            tracing::info!(%ledger, kept = %kept.display(), "the ledger does not say which bucket it is about (Thanos wrote it); it stays until the bucket was read, and a copy is kept then: {then}");
+            tracing::info!(%ledger, kept = %kept.display(), "the ledger does not say which bucket it belongs to (Thanos wrote it); it stays until the bucket was read, and a copy is kept then: {then}");
         }
         Found::OtherBucket(other) => {
-            tracing::warn!(%ledger, other, %kept, "the ledger is about another bucket; a copy of it is kept, starting with an empty one: {then}");
+            tracing::warn!(%ledger, other, %kept, "the ledger belongs to another bucket; a copy of it is kept, starting with an empty one: {then}");
         }
         Found::OtherPlace(other) => {
-            tracing::warn!(%ledger, other, %kept, "the ledger is about another file system at the path of the bucket; check that the right one is mounted. A copy of it is kept, starting with an empty one: {then}");
+            tracing::warn!(%ledger, other, %kept, "the ledger belongs to another file system at the path of the bucket; check that the right one is mounted. A copy of it is kept, starting with an empty one: {then}");
         }
         Found::Bad(why) => {
             tracing::error!(%ledger, why, %kept, "the ledger cannot be used; a copy of it is kept, starting with an empty one: {then}");

@@ -136,7 +136,7 @@ impl Shipper {
                 (Problem::of_bucket(quarantine::REFUSED, &error), false)
             }
             Error::Foreign { place, names } => {
-                let detail = format!("{names} stands in {place} and is not of the block; move it away");
+                let detail = format!("{names} in {place} does not belong to the block; move it away");
                 (Problem::new(quarantine::FOREIGN, detail), false)
             }
             Error::Marked { .. } => (Problem::new(quarantine::MARKED, error.to_string()), false),
@@ -174,7 +174,7 @@ impl Shipper {
         let block = &due.request.block;
         let labels = self.labels().unwrap_or_default();
         self.uploader.check_committed_before(block, &labels).await?;
-        tracing::info!(block = %block.id, "the objects that were missing of a committed block are back; it is durable");
+        tracing::info!(block = %block.id, "uploaded the objects that were missing from a committed block; it is durable");
         self.record(block, &labels);
         Ok(())
     }

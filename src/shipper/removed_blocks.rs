@@ -94,7 +94,7 @@ impl Shipper {
     pub(super) fn record_withdrawn(&mut self, id: BlockId) {
         if self.events.record_withdrawn(id) {
             self.metrics.count_withdrawn();
-            tracing::warn!(block = %id, "Prometheus deleted a block soon after it had sealed it: its reload failed, see its log. The block is not committed; its samples are still in the head, and come again in another block");
+            tracing::warn!(block = %id, "Prometheus deleted a block soon after it had sealed it: its reload failed, see its log. The block is not committed; its samples are still in the head and will be written to another block");
         }
     }
 }

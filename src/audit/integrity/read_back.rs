@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// What helps when the index has issues and the objects are whole.
-const REPAIR: &str = "replace the block by one that was made anew from it, as far as promtool can: see --allow-index-issues in docs/commands.md";
+const REPAIR: &str = "rebuild the block with promtool: see --allow-index-issues in `narthex --help-long`";
 
 /// How objects are read back. Clones share their bounds.
 #[derive(Clone, Debug)]

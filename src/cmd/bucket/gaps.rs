@@ -93,7 +93,7 @@ pub(super) async fn gaps(bucket: &dyn Bucket, wanted: &Wanted, rules: &Rules) ->
                 may_run: may_run(block, rules.now),
             }),
             Scanned::Unreadable(id, why) => {
-                tracing::warn!(block = %id, why, "cannot read a block; it counts for no slot, so that what only it covers is missing or behind the end");
+                tracing::warn!(block = %id, why, "cannot read a block and do not count it: times that only this block covers are reported as missing, or not at all after the last block");
                 unreadable.insert(id, why);
             }
         }
@@ -208,7 +208,7 @@ impl Report {
         let upload = |upload: &Upload| {
             json!({
                 "block": upload.block.to_string(),
-                "state": if upload.may_run { "uploading" } else { "given_up" },
+                "state": if upload.may_run { "uploading" } else { "abandoned" },
             })
         };
         let unreadable = |(id, why): (&BlockId, &String)| json!({"block": id.to_string(), "why": why});
@@ -230,7 +230,7 @@ impl Report {
         }
         for (id, why) in &self.unreadable {
             text.push_str(&format!(
-                "{id}: cannot be read and counts for no slot; what only it covers is missing, or behind the end: {}\n",
+                "{id}: cannot be read and is not counted: times that only this block covers are reported as missing, or not at all after the last block: {}\n",
                 output::printable(why)
             ));
         }

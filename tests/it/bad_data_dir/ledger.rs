@@ -217,7 +217,7 @@ async fn a_ledger_of_another_bucket_does_not_count() {
     let store = temp_dir("bucket");
     let other = BucketView::dir(store.path());
     let sidecar = Sidecar::start(args(prometheus().await, data.path(), &other, &[]));
-    let line = wait_for_log(&sidecar, &["level=warn", "the ledger is about another bucket"]).await;
+    let line = wait_for_log(&sidecar, &["level=warn", "the ledger belongs to another bucket"]).await;
     assert!(line.contains(&shipped.server.host()), "{line}");
     let visible = async || (other.visible().await == [id.as_str()]).then_some(());
     sidecar

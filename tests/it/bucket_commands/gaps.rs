@@ -43,7 +43,7 @@ fn missing_and_partial_slots_are_told() {
                 ],
             }],
             "partial_uploads": [
-                {"block": name(5), "state": "given_up"}, {"block": young, "state": "uploading"},
+                {"block": name(5), "state": "abandoned"}, {"block": young, "state": "uploading"},
             ],
             "unreadable": [],
         })

@@ -172,7 +172,7 @@ async fn blocks_that_are_sealed_while_both_stop_are_shipped() {
     prometheus.wait_for_blocks(1, PATIENCE).await;
     // The kubelet tells both containers of a pod at once.
     sidecar.signal("INT");
-    wait_for_log(&sidecar, &["stopping: finishing what is sealed"]).await;
+    wait_for_log(&sidecar, &["stopping: uploading the blocks that are already sealed"]).await;
     // Prometheus takes its time, and a block comes up in it.
     let late = seal(prometheus.data(), 0, 0, &mut StdRng::seed_from_u64(1));
     assert!(prometheus.stop().await.success());
