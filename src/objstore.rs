@@ -224,7 +224,8 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// forbids it, or fails, this is an error which the caller may note and otherwise passes over.
     async fn abort_stale(&self, dir: &str) -> Result<(), Error>;
 
-    /// Waits until clean-up that dropped puts left behind is through; call it before the process ends, under a deadline.
+    /// Waits until puts that were given up are dropped, also those of tasks that were aborted a moment ago, and what they
+    /// left is cleaned up; call it before the process ends, under a deadline.
     async fn settle(&self);
 }
 

@@ -212,7 +212,12 @@ impl Bucket for S3Bucket {
             .map_err(|reason| store.error(Op::Upload, key, ErrorKind::Refused, reason))?;
         match plan {
             Plan::Whole => store.put_whole(key, &Slice::whole(source)).await,
-            Plan::Parts { count, size } => store.put_parts(key, source, (count, size)).await,
+            // Waited for by `settle` until it is dropped: a task that is aborted is dropped later, and only then the
+            // upload that it holds is aborted.
+            Plan::Parts { count, size } => {
+                let parts = store.put_parts(key, source, (count, size));
+                store.cleanup.track_future(parts).await
+            }
         }
     }
 

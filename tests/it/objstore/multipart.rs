@@ -1,7 +1,10 @@
 //! Uploads in parts: in the right order, proven, and never left behind.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -215,6 +218,25 @@ async fn a_dropped_upload_is_aborted_wherever_it_was() {
             steps(&server)
         );
     }
+}
+
+/// As when the sidecar is stopped: `settle` is called before the runtime has dropped what the task holds.
+#[tokio::test]
+async fn the_upload_of_a_task_that_was_aborted_is_aborted_before_all_is_settled() {
+    let server = Server::start(|request, _| match step(request) {
+        Step::Part(_) => Act::Stall(0),
+        _ => works(request),
+    })
+    .await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", PARTS), limits()).await;
+    let task = tokio::spawn({
+        let (bucket, source) = (Arc::clone(&bucket), unlinked(&content(6 * MIB)));
+        async move { bucket.put_file("x", &source).await }
+    });
+    comes(&server, Step::Part(1)).await;
+    task.abort();
+    tokio::time::timeout(LONG, bucket.settle()).await.unwrap();
+    assert!(steps(&server).contains(&Step::Abort), "{:?}", steps(&server));
 }
 
 fn open_upload(id: &str, initiated: &str) -> String {

@@ -10,6 +10,7 @@ use crate::{
     rig::{
         BucketView, Fault, Keeper, Prometheus, Rule, S3Server, Sidecar, Tools, assert_all_shipped,
         bucket::check,
+        fault::Seen,
         prometheus::{Options, sealed},
         tools::temp_dir,
         wait_until,
@@ -98,7 +99,9 @@ async fn the_grace_period_ends_and_what_is_not_durable_is_named() {
     all_visible(&stage.sidecar, &stage.bucket, std::slice::from_ref(&first)).await;
     stage.server.fault(Rule::on("PUT", "*partNumber=2*", Fault::Hang));
     let (stuck, behind) = (stage.seal(1), stage.seal(2));
-    stage.met(Fault::Hang).await;
+    let hangs = |seen: &Seen| seen.fault == Some(Fault::Hang) && seen.key.starts_with(&stuck);
+    let look = async || (stage.server.count(hangs) > 0).then_some(());
+    stage.sidecar.wait_until(PATIENCE, "the first one hangs", look).await;
     let status = stage.sidecar.stop().await;
     assert_eq!(status.code(), Some(0), "{}", stage.sidecar.log());
     stage.said(&["grace period", "--shipper.grace-period"]).await;
@@ -107,9 +110,8 @@ async fn the_grace_period_ends_and_what_is_not_durable_is_named() {
     }
     assert_eq!(listed(stage.data.path()), std::slice::from_ref(&first));
     assert_eq!(stage.bucket.visible().await, std::slice::from_ref(&first));
-    let aborts = |seen: &crate::rig::fault::Seen| {
-        seen.method == "DELETE" && seen.query.contains("uploadId=") && seen.key.starts_with(&stuck)
-    };
+    let aborts =
+        |seen: &Seen| seen.method == "DELETE" && seen.query.contains("uploadId=") && seen.key.starts_with(&stuck);
     assert!(stage.server.count(aborts) > 0, "the open upload is not aborted");
 
     stage.server.heal();
