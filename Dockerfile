@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="narthex" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /image/ /
-# Writes nothing outside of --tsdb.path: the root file system can be read-only, and any other user does as well.
+# Writes nothing outside of the directories that its flags name: the root file system can be read-only, and any other user does as well.
 USER 1001:1001
 # The StoreAPI; metrics and probes.
 EXPOSE 10901 10902

@@ -36,7 +36,7 @@ bench: ## The benchmarks, in a minute or two after the build; figures, no verdic
 image: ## The container image
 	$(BUILDER) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE):$(VERSION) .
 
-flags: ## Writes the recorded help texts anew, after a change of the flags
+flags: ## Rewrites the recorded help texts, README's table of flags and docs/commands.md
 	UPDATE=1 $(CARGO) test --locked --test it cli
 
 proto: ## Generates src/pb from proto

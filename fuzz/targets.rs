@@ -177,7 +177,7 @@ fn sort(message: &Bytes, order: &mut Order<OutSeries>) {
     }
 }
 
-/// Any bytes as a Series request: it becomes a question for Prometheus or is refused.
+/// Any bytes as a Series request: it becomes a request for Prometheus or is refused.
 pub(crate) fn series_request(body: &[u8]) {
     if request_limits::check("/thanos.Store/Series", body).is_err() {
         return;

@@ -98,9 +98,7 @@ fn print_request(request: &PrintRequest, root: &clap::Command) -> Outcome {
         PrintRequest::HelpMan => stdout(manual::manual(root)),
         PrintRequest::BashScript => stdout(complete::BASH.to_owned()),
         PrintRequest::ZshScript => stdout(complete::ZSH.to_owned()),
-        PrintRequest::HelpCommand(topics) if argv::find(root, topics).is_none() => {
-            usage_error("help knows no such command", &[])
-        }
+        PrintRequest::HelpCommand(topics) if argv::find(root, topics).is_none() => usage_error("unknown command", &[]),
         PrintRequest::HelpCommand(topics) => stderr(text::help(root, topics)),
     }
 }

@@ -75,7 +75,7 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
 }
 
 /// Where the wrong YAML of the bucket came from: the error names the line, and needs the file beside it.
-fn wrong(flags: &cli::Objstore) -> String {
+fn invalid_yaml(flags: &cli::Objstore) -> String {
     let flag = flags.given().unwrap_or_else(|| "--objstore.config".to_owned());
     format!("{flag} is wrong")
 }

@@ -1,10 +1,10 @@
 //! narthex: one small binary beside each Prometheus.
 //!
 //! It ships every sealed TSDB block to object storage, proven complete before it becomes visible, and answers the
-//! StoreAPI for what Prometheus still holds, as a drop-in for the Thanos sidecar. This page is the map of the house; a
-//! room may import only the rooms that its line names (`tests/it/house.rs` holds the code against this table).
+//! StoreAPI for what Prometheus still holds, as a drop-in for the Thanos sidecar. This page is the map; a
+//! module may import only those that its line names (`tests/it/house.rs` holds the code against this table).
 //!
-//! | room | what lives there | may import |
+//! | module | what is in it | may import |
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
@@ -13,8 +13,8 @@
 //! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`lineage`] | whether a block is in the bucket: under its own name, or within other blocks | catalog, tsdb, objstore, model |
 //! | [`catalog`] | the blocks of a bucket, by their `meta.json` | tsdb, objstore, model |
-//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: a block's way to the bucket | lineage, catalog, tsdb, objstore, model, threads |
-//! | [`storeapi`] | the StoreAPI over gRPC: a query's way through, one file per service | prometheus, chunk, ops, pb, model, threads |
+//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: how a block reaches the bucket | lineage, catalog, tsdb, objstore, model, threads |
+//! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | prometheus, chunk, ops, pb, model, threads |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | chunk, model |

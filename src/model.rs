@@ -1,4 +1,4 @@
-//! Pure values that every room shares: they do no I/O and import nothing of ours.
+//! Pure values that every module shares: they do no I/O and import nothing of ours.
 
 pub mod duration;
 pub mod fields;

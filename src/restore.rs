@@ -1,6 +1,6 @@
 //! Blocks of a bucket, brought back to disk, so that a plain Prometheus opens them.
 //!
-//! What this room guarantees:
+//! What this module guarantees:
 //!
 //! - **Nothing half is visible.** A block is built in `<ULID>.tmp-for-creation`, the name that Prometheus itself builds
 //!   blocks under and that it removes when it starts. It gets its final name by a rename, after every byte of it was read

@@ -1,4 +1,4 @@
-//! A block's way to the bucket, and the ledger of those that arrived.
+//! How a block reaches the bucket, and the ledger of those that arrived.
 //!
 //! **Guarantees.** If `<ULID>/meta.json` is in the bucket, every file that it lists is there, whole: each object's size
 //! and checksum was acknowledged by the store and its size listed again before `meta.json` was sent. A block enters the

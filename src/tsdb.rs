@@ -1,6 +1,6 @@
 //! A block on disk: which ones there are, what their `meta.json` says, whether they are whole, and their open files.
 //!
-//! What this room guarantees:
+//! What this module guarantees:
 //!
 //! - **Read only.** Nothing below a data directory is written, linked, locked or renamed, and no lock of Prometheus is
 //!   looked at. A read-only mount is enough.

@@ -97,7 +97,7 @@ pub fn runs(covers: &[Cover], rules: &Rules) -> Vec<Run> {
     if from >= until {
         return Vec::new();
     }
-    let judge = Judge {
+    let classifier = SlotClassifier {
         slot,
         tolerance: rules.tolerance,
         // The first slot that is still waited for: its end is later than this.
@@ -109,7 +109,7 @@ pub fn runs(covers: &[Cover], rules: &Rules) -> Vec<Run> {
     let index = |time: i64| time.div_euclid(slot);
     let (first, last) = (index(from), index(until - 1));
     // Slots that may differ from the one before: those with the end of a block in them, and the one after.
-    let mut turns: BTreeSet<i64> = [first, first + 1, last, index(judge.sealed)].into();
+    let mut turns: BTreeSet<i64> = [first, first + 1, last, index(classifier.sealed)].into();
     for span in plain.iter().chain(&all) {
         turns.extend([span.min, span.max].map(index).map(|i| [i, i + 1]).as_flattened());
     }
@@ -117,7 +117,7 @@ pub fn runs(covers: &[Cover], rules: &Rules) -> Vec<Run> {
     let ends = turns.iter().skip(1).copied().chain([last + 1]);
     let mut runs: Vec<Run> = Vec::new();
     for (start, end) in turns.iter().copied().zip(ends) {
-        let (state, missing) = judge.state(start);
+        let (state, missing) = classifier.state(start);
         let run = Run {
             from: start * slot,
             until: end * slot,
@@ -155,9 +155,9 @@ fn union<'a>(covers: impl IntoIterator<Item = &'a Cover>) -> Vec<Span> {
     spans
 }
 
-/// What is needed to judge a slot.
+/// What is needed to classify a slot.
 #[derive(Debug)]
-struct Judge<'a> {
+struct SlotClassifier<'a> {
     slot: i64,
     tolerance: i64,
     sealed: i64,
@@ -166,7 +166,7 @@ struct Judge<'a> {
     all: &'a [Span],
 }
 
-impl Judge<'_> {
+impl SlotClassifier<'_> {
     /// The state of the slot with this number, and how much of it is missing altogether.
     fn state(&self, index: i64) -> (State, i64) {
         let end = (index + 1) * self.slot;

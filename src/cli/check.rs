@@ -35,7 +35,7 @@ pub(super) fn command(command: &Command) -> Vec<String> {
 
 fn sidecar(flags: &Sidecar, found: &mut Findings) {
     servers(flags, found);
-    found.not_yet(
+    found.reject_unsupported(
         given(&flags.reloader.config_file) || !flags.reloader.rule_dirs.is_empty(),
         "reloader.config-file and --reloader.rule-dir",
         "reloading Prometheus",
@@ -106,7 +106,7 @@ fn now() -> i64 {
 }
 
 fn common(flags: &Common, found: &mut Findings) {
-    found.not_yet(
+    found.reject_unsupported(
         set(&flags.tracing_config, &flags.tracing_config_file),
         "tracing.config and --tracing.config-file",
         "tracing",
@@ -121,7 +121,7 @@ fn common(flags: &Common, found: &mut Findings) {
 }
 
 fn servers(flags: &Sidecar, found: &mut Findings) {
-    found.not_yet(
+    found.reject_unsupported(
         given(&flags.http.config),
         "http.config",
         "TLS and passwords on the HTTP server",
@@ -138,7 +138,7 @@ impl Findings {
         }
     }
 
-    fn not_yet(&mut self, used: bool, flags: &str, function: &str, way_out: &str) {
+    fn reject_unsupported(&mut self, used: bool, flags: &str, function: &str, way_out: &str) {
         self.when(
             used,
             format!("--{flags}: this version does not have {function} yet; {way_out}"),

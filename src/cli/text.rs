@@ -18,7 +18,9 @@ pub(super) const HELP: &str = "Help";
 /// What is said below the flags of a command.
 const NOTES: &str = "Flags may stand before or after the command, as --flag=value or --flag value. A switch --x is \
                      turned off with --no-x.\n@file stands for the lines of a file, one word each. Durations: 30s, \
-                     5m, 1h30m.";
+                     5m, 1h30m.\nnarthex --help-long explains each flag in full.";
+/// The same of a group of commands.
+const GROUP_NOTES: &str = "narthex COMMAND --help lists the flags of a command; narthex --help-long explains them all.";
 
 /// The definition as it is shown: with the common flags at the root, and everywhere the flags that only print.
 pub(super) fn definition() -> clap::Command {
@@ -147,9 +149,10 @@ fn rendered(command: &clap::Command, path: &[String], notes: &'static str) -> cl
             ));
         }
     }
-    if !command.has_subcommands() {
-        below.push_str(notes);
-    }
+    below.push_str(match command.has_subcommands() {
+        true => GROUP_NOTES,
+        false => notes,
+    });
     // What the program's own definition says of help and width does not reach a command that is taken out of it.
     command
         .clone()

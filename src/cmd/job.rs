@@ -68,7 +68,7 @@ pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rat
             .map_or_else(String::new, |flag| format!("{flag} is empty: "));
         bail!("{empty}no bucket is configured: give --objstore.config-file=FILE or --objstore.config=YAML");
     }
-    let config: BucketConfig = objstore::config::parse(&yaml).with_context(|| super::wrong(flags))?;
+    let config: BucketConfig = objstore::config::parse(&yaml).with_context(|| super::invalid_yaml(flags))?;
     for warning in &config.warnings {
         tracing::warn!(warning, "object storage configuration");
     }

@@ -5,7 +5,7 @@
 //! at once, over all files, and as many objects are read. Each attempt of a request ends when nothing moves for the stall
 //! time; what can heal is tried again, by one call no more often than the configuration says (`retries`).
 //!
-//! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next life, or a
+//! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next process, or a
 //! lifecycle rule. On cancel: dropping a future closes its connection at once; open uploads are aborted in the
 //! background ([`Bucket::settle`]). On retry: sending an object again replaces it.
 
@@ -79,7 +79,7 @@ struct Store {
     sign_bodies: AtomicBool,
     /// The store does not know the condition that an object is to be new.
     unconditional: AtomicBool,
-    /// Multipart uploads of this life that are not through.
+    /// Multipart uploads of this process that are not complete.
     open: Mutex<HashSet<String>>,
     cleanup: TaskTracker,
     runtime: Handle,

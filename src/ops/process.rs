@@ -47,7 +47,7 @@ pub fn register(registry: &mut Registry) {
     constant(
         registry,
         "thanos_build_info",
-        "What runs here, with the labels of Thanos' build information",
+        "Build information with Thanos' labels; always 1",
         &[
             ("branch", option_env!("NARTHEX_BRANCH").unwrap_or("unknown")),
             ("goarch", goarch(std::env::consts::ARCH)),
@@ -60,12 +60,7 @@ pub fn register(registry: &mut Registry) {
     );
     let rustc = option_env!("NARTHEX_RUSTC").unwrap_or("unknown");
     let labels = [("version", version), ("revision", revision), ("rustc", rustc)];
-    constant(
-        registry,
-        "narthex_build_info",
-        "The build of narthex that runs here",
-        &labels,
-    );
+    constant(registry, "narthex_build_info", "Build information; always 1", &labels);
 }
 
 type Pairs = Vec<(&'static str, &'static str)>;

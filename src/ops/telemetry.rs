@@ -251,7 +251,7 @@ fn level_name(level: tracing::Level) -> &'static str {
     }
 }
 
-/// `room/file.rs:line`; for a library with its directory's name in front.
+/// `module/file.rs:line`; for a library with its directory's name in front.
 fn caller(metadata: &Metadata<'_>) -> String {
     let (file, line) = (
         metadata.file().unwrap_or(metadata.target()),

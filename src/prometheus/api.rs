@@ -60,9 +60,9 @@ const fn list_in_data(expected: &'static str) -> Form {
     }
 }
 
-/// Which series are asked about.
+/// Which series a request is about.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct SeriesFilter<'a> {
     /// Conditions that all hold for them; none at all asks about every series, where Prometheus allows that.
     pub matchers: &'a [Matcher],
     /// The beginning of the time in which they had samples, in ms since 1970.
@@ -73,7 +73,7 @@ pub struct Question<'a> {
     pub limit: i64,
 }
 
-impl Question<'_> {
+impl SeriesFilter<'_> {
     /// The parameters by name.
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let mut parameters = vec![("end", time(self.end_ms))];
@@ -100,7 +100,7 @@ impl Client {
     /// See [`ErrorKind`].
     pub async fn each_series(
         &self,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         mut accept: impl FnMut(LabelBytes) -> ControlFlow<()>,
         reserve: &mut (dyn FnMut(usize) -> bool + Send),
@@ -113,7 +113,7 @@ impl Client {
                 accept(LabelBytes::from_pairs(pairs).detached())
             },
         };
-        self.each(SERIES, "/api/v1/series", &question.parameters(), options, sink)
+        self.each(SERIES, "/api/v1/series", &filter.parameters(), options, sink)
             .await
     }
 
@@ -123,7 +123,7 @@ impl Client {
     /// See [`ErrorKind`].
     pub async fn any_series(
         &self,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         reserve: &mut (dyn FnMut(usize) -> bool + Send),
     ) -> Result<bool, Error> {
@@ -135,7 +135,7 @@ impl Client {
                 ControlFlow::Break(())
             },
         };
-        let parameters = Question { limit: 1, ..*question }.parameters();
+        let parameters = SeriesFilter { limit: 1, ..*filter }.parameters();
         self.each(SERIES, "/api/v1/series", &parameters, options, sink).await?;
         Ok(any)
     }
@@ -146,12 +146,11 @@ impl Client {
     /// See [`ErrorKind`].
     pub async fn label_names<R: Reserve>(
         &self,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         reservation: R,
     ) -> Result<Texts<R>, Error> {
-        self.texts(NAMES, "/api/v1/labels", question, options, reservation)
-            .await
+        self.texts(NAMES, "/api/v1/labels", filter, options, reservation).await
     }
 
     /// The values of one label of series, sorted, with the `reservation` of the memory that they take. `version` is Prometheus' own: names that
@@ -163,7 +162,7 @@ impl Client {
     pub async fn label_values<R: Reserve>(
         &self,
         (label, version): (&str, &str),
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         reservation: R,
     ) -> Result<Texts<R>, Error> {
@@ -172,16 +171,14 @@ impl Client {
         } else if !label.contains('/') && label != "." && label != ".." {
             path_element(label)
         } else {
-            let mut matchers = question.matchers.to_vec();
+            let mut matchers = filter.matchers.to_vec();
             matchers.push(Matcher::new(Op::NotEqual, label, ""));
             let matchers = &matchers;
-            let question = Question { matchers, ..*question };
-            return self
-                .label_values_of_series(label, &question, options, reservation)
-                .await;
+            let filter = SeriesFilter { matchers, ..*filter };
+            return self.label_values_of_series(label, &filter, options, reservation).await;
         };
         let path = format!("/api/v1/label/{element}/values");
-        self.texts(VALUES, &path, question, options, reservation).await
+        self.texts(VALUES, &path, filter, options, reservation).await
     }
 
     /// As [`Client::label_values`], from the series themselves.
@@ -191,11 +188,11 @@ impl Client {
     pub async fn label_values_of_series<R: Reserve>(
         &self,
         label: &str,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         reservation: R,
     ) -> Result<Texts<R>, Error> {
-        self.texts_of_series(Some(label.to_owned()), question, options, reservation)
+        self.texts_of_series(Some(label.to_owned()), filter, options, reservation)
             .await
     }
 
@@ -205,18 +202,18 @@ impl Client {
     /// See [`ErrorKind`].
     pub async fn label_names_of_series<R: Reserve>(
         &self,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         reservation: R,
     ) -> Result<Texts<R>, Error> {
-        self.texts_of_series(None, question, options, reservation).await
+        self.texts_of_series(None, filter, options, reservation).await
     }
 
     async fn texts<R: Reserve>(
         &self,
         form: Form,
         path: &str,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         reservation: R,
     ) -> Result<Texts<R>, Error> {
@@ -225,7 +222,7 @@ impl Client {
             expected: form.expected,
         };
         let asked = self
-            .collect_parts(form, path, &question.parameters(), options, sink)
+            .collect_parts(form, path, &filter.parameters(), options, sink)
             .await;
         Ok(asked?.0.texts)
     }
@@ -233,7 +230,7 @@ impl Client {
     async fn texts_of_series<R: Reserve>(
         &self,
         label: Option<String>,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         options: &RequestOptions,
         reservation: R,
     ) -> Result<Texts<R>, Error> {
@@ -242,7 +239,7 @@ impl Client {
             label,
         };
         // The limit is on series there, and the texts beyond it are wanted.
-        let all = Question { limit: 0, ..*question };
+        let all = SeriesFilter { limit: 0, ..*filter };
         let asked = self
             .collect_parts(SERIES, "/api/v1/series", &all.parameters(), options, sink)
             .await;

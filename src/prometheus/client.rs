@@ -19,7 +19,7 @@ use super::{
     error::{Error, ErrorKind, SetupError},
     external_labels::{self, Scan},
     request_queue::{Kind, RequestQueues},
-    transport::{Posted, Transport, has_credentials},
+    transport::{PostResponse, Transport, has_credentials},
 };
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
 use crate::model::Labels;
@@ -60,7 +60,7 @@ struct Inner {
     shown: Url,
     transport: Transport,
     timeout: Duration,
-    /// For questions of clients; the heartbeat does not wait with them.
+    /// For requests of clients; the heartbeat does not wait with them.
     queues: RequestQueues,
 }
 
@@ -186,7 +186,7 @@ impl Client {
         path: &str,
         headers: http::HeaderMap,
         body: bytes::Bytes,
-    ) -> Result<Posted, ErrorKind> {
+    ) -> Result<PostResponse, ErrorKind> {
         self.inner
             .transport
             .post(below(&self.inner.base, path), headers, body)
@@ -265,7 +265,7 @@ impl Client {
         }
     }
 
-    /// Registers what is counted of the questions of clients.
+    /// Registers what is counted of the requests of clients.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.inner.queues.register(registry);
     }

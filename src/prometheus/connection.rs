@@ -178,7 +178,7 @@ impl ConnectionPool {
     async fn connect_without_limit(&self) -> Result<Connection, ErrorKind> {
         let failed = |error: io::Error| ErrorKind::from_handshake(&error);
         let stream = dial::dial(&self.target.host, self.target.port).await?;
-        // Without it a question could wait for the acknowledgement of the one before.
+        // Without it a request could wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let stream = LowWaterStream::new(stream);
         let wire = match &self.target.tls {

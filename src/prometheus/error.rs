@@ -57,7 +57,7 @@ pub enum ErrorKind {
         /// Prometheus' message, as for [`ErrorKind::Status`].
         body: String,
     },
-    /// The question does not fit into an address.
+    /// The request does not fit into an address.
     #[error("the request's URL would have {length} bytes, and {limit} are allowed: use fewer or shorter matchers")]
     TooLong {
         /// The length of the address, in bytes.
@@ -127,9 +127,9 @@ pub enum Shed {
         "{most} requests of this kind already wait for Prometheus, which is sent {slots} at once: send fewer at once"
     )]
     Full {
-        /// Questions that may wait at once.
+        /// Requests that may wait at once.
         most: usize,
-        /// Questions that may run at once.
+        /// Requests that may run at once.
         slots: usize,
     },
     /// No slot was free in time.
@@ -140,7 +140,7 @@ pub enum Shed {
     TooLate {
         /// How long it waited.
         waited: Duration,
-        /// Questions that may run at once.
+        /// Requests that may run at once.
         slots: usize,
     },
 }

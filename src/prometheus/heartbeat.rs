@@ -201,7 +201,7 @@ impl Heartbeat {
         Ok((began, reading))
     }
 
-    /// Waits for the answer to the question `path` until `end`, when the heartbeat must have ended.
+    /// Waits for the answer to the request `path` until `end`, when the heartbeat must have ended.
     async fn by<T>(
         &self,
         end: Instant,

@@ -196,7 +196,7 @@ impl HttpClientConfig {
         let auth = match (username, password, bearer) {
             (None, None, None) => Auth::None,
             (None, None, Some(token)) => Auth::Bearer(token),
-            (_, _, Some(_)) => return Err(wrong("give basic_auth or bearer_token, not both")),
+            (_, _, Some(_)) => return Err(config_error("give basic_auth or bearer_token, not both")),
             (username, password, None) => Auth::Basic {
                 username: username.unwrap_or_default(),
                 password: password.unwrap_or_else(|| Source::Inline(Secret::new(""))),
@@ -226,14 +226,14 @@ impl HttpClientConfig {
     }
 }
 
-fn wrong(text: impl Into<String>) -> HttpClientConfigError {
+fn config_error(text: impl Into<String>) -> HttpClientConfigError {
     HttpClientConfigError(text.into())
 }
 
 fn read<'a, T: Deserialize<'a>>(yaml: &'a str) -> Result<Option<T>, HttpClientConfigError> {
     // A snippet of the text could show a password.
     let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(yaml, options).map_err(|error| wrong(error.to_string()))
+    serde_saphyr::from_str_with_options(yaml, options).map_err(|error| config_error(error.to_string()))
 }
 
 /// Empty is the same as absent, as in Go.
@@ -246,7 +246,7 @@ fn source(
     (file_key, file): (&'static str, Option<String>),
 ) -> Result<Option<Source>, HttpClientConfigError> {
     match (present(text), present(file)) {
-        (Some(_), Some(_)) => Err(wrong(format!("give {key} or {file_key}, not both"))),
+        (Some(_), Some(_)) => Err(config_error(format!("give {key} or {file_key}, not both"))),
         (Some(text), None) => Ok(Some(Source::Inline(Secret::new(text.trim())))),
         (None, Some(file)) => Ok(Some(Source::File(file_key, file.into()))),
         (None, None) => Ok(None),
@@ -254,11 +254,11 @@ fn source(
 }
 
 fn proxy(text: &str) -> Result<Proxy, HttpClientConfigError> {
-    let url =
-        Url::parse(text).map_err(|error| wrong(format!("proxy_url: {error}; expected one like http://host:3128")))?;
+    let url = Url::parse(text)
+        .map_err(|error| config_error(format!("proxy_url: {error}; expected one like http://host:3128")))?;
     match url.scheme() {
         "http" | "https" => Ok(Proxy(url)),
-        other => Err(wrong(format!(
+        other => Err(config_error(format!(
             "proxy_url: scheme {other:?} is not supported, only http and https"
         ))),
     }
@@ -288,8 +288,8 @@ impl RawTls {
         let identity = match (present(self.cert_file), present(self.key_file)) {
             (Some(cert), Some(key)) => Some((cert.into(), key.into())),
             (None, None) => None,
-            (Some(_), None) => return Err(wrong("tls_config.cert_file needs tls_config.key_file")),
-            (None, Some(_)) => return Err(wrong("tls_config.key_file needs tls_config.cert_file")),
+            (Some(_), None) => return Err(config_error("tls_config.cert_file needs tls_config.key_file")),
+            (None, Some(_)) => return Err(config_error("tls_config.key_file needs tls_config.cert_file")),
         };
         Ok(TlsConfig {
             ca_file: present(self.ca_file).map(Into::into),
@@ -342,7 +342,7 @@ struct Numbers {
 
 fn number(key: &str, given: Option<WholeNumber>) -> Result<Option<i64>, HttpClientConfigError> {
     let number = given.map(|number| number.value()).transpose();
-    number.map_err(|problem| wrong(format!("transport_config.{key} {problem}")))
+    number.map_err(|problem| config_error(format!("transport_config.{key} {problem}")))
 }
 
 impl TransportConfig {

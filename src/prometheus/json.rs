@@ -208,14 +208,14 @@ impl Scanner {
         self.in_string = false;
         self.in_text = false;
         if matches!(self.phase, Phase::Key) && self.at_top() {
-            self.phase = Phase::Colon(self.led_to());
+            self.phase = Phase::Colon(self.node_of_key());
         }
         self.append(&[*mark], sink)?;
         Ok(after)
     }
 
     /// Where the key that was just read leads.
-    fn led_to(&self) -> Option<&'static Node> {
+    fn node_of_key(&self) -> Option<&'static Node> {
         match self.frames.last()?.node {
             Node::Keys(keys) => {
                 let key = self.held.last()?.get(self.string..)?;

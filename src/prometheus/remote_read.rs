@@ -29,7 +29,7 @@ use http::{
 };
 use tokio::time::{Instant, Sleep};
 
-use super::{Client, error::ErrorKind, response_body::ResponseBody, transport::Posted};
+use super::{Client, error::ErrorKind, response_body::ResponseBody, transport::PostResponse};
 use frames::{FrameError, FrameReader};
 use samples::Sampled;
 use wire::{Frame, WireError};
@@ -155,7 +155,7 @@ impl Client {
         let asked = async {
             let body = compress(request).map_err(Failure::over)?;
             let asked = self.post(PATH, headers(), body);
-            let Posted { status, headers, body } = match stall {
+            let PostResponse { status, headers, body } = match stall {
                 Some(stall) => {
                     let answered = tokio::time::timeout(stall, asked).await;
                     answered.unwrap_or(Err(ErrorKind::Timeout(stall)))?

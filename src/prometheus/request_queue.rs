@@ -21,9 +21,9 @@ use tokio::{
 
 use super::error::Shed;
 
-/// Questions of each kind at once.
+/// Requests of each kind at once.
 pub(super) const SLOTS: usize = 8;
-/// Questions of each kind that may wait at once.
+/// Requests of each kind that may wait at once.
 pub(super) const WAITING_MAX: usize = 1000;
 
 /// What is asked for.
@@ -45,17 +45,17 @@ impl Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Of {
+struct KindLabel {
     kind: &'static str,
 }
 
 /// What is counted, by kind.
 #[derive(Clone, Debug)]
 struct Metrics {
-    waiting: Family<Of, Gauge>,
-    running: Family<Of, Gauge>,
-    wait: Family<Of, Histogram, fn() -> Histogram>,
-    shed: Family<Of, Counter>,
+    waiting: Family<KindLabel, Gauge>,
+    running: Family<KindLabel, Gauge>,
+    wait: Family<KindLabel, Histogram, fn() -> Histogram>,
+    shed: Family<KindLabel, Counter>,
 }
 
 /// The queues.
@@ -95,14 +95,14 @@ impl RequestQueues {
         };
         // All kinds are there from the start.
         let queue = |kind: Kind| {
-            let of = Of { kind: kind.name() };
+            let label = KindLabel { kind: kind.name() };
             Arc::new(Queue {
                 slots: Arc::new(Semaphore::new(SLOTS)),
                 queued: AtomicUsize::new(0),
-                waiting: metrics.waiting.get_or_create(&of).clone(),
-                running: metrics.running.get_or_create(&of).clone(),
-                wait: metrics.wait.get_or_create(&of).clone(),
-                shed: metrics.shed.get_or_create(&of).clone(),
+                waiting: metrics.waiting.get_or_create(&label).clone(),
+                running: metrics.running.get_or_create(&label).clone(),
+                wait: metrics.wait.get_or_create(&label).clone(),
+                shed: metrics.shed.get_or_create(&label).clone(),
             })
         };
         let (labels, others) = (queue(Kind::Labels), queue(Kind::Others));
@@ -117,22 +117,22 @@ impl RequestQueues {
     pub(super) fn register(&self, registry: &mut Registry) {
         let metrics = self.metrics.clone();
         registry.register(
-            "narthex_prometheus_questions_waiting",
+            "narthex_prometheus_api_requests_waiting",
             "API requests of clients that wait for a slot at Prometheus, by kind: labels, or others",
             metrics.waiting,
         );
         registry.register(
-            "narthex_prometheus_questions_running",
+            "narthex_prometheus_api_requests_running",
             "API requests of clients that Prometheus is answering, by kind",
             metrics.running,
         );
         registry.register(
-            "narthex_prometheus_question_wait_seconds",
+            "narthex_prometheus_api_request_wait_seconds",
             "How long an API request of a client waited for a slot at Prometheus, by kind",
             metrics.wait,
         );
         registry.register(
-            "narthex_prometheus_questions_shed",
+            "narthex_prometheus_api_requests_shed",
             "API requests of clients that were refused because too many waited, or that waited too long, by kind",
             metrics.shed,
         );

@@ -53,7 +53,7 @@ pub(super) struct Transport {
 
 /// The answer to a POST, whose head has come.
 #[derive(Debug)]
-pub(super) struct Posted {
+pub(super) struct PostResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: ResponseBody,
@@ -64,11 +64,11 @@ pub(super) struct Posted {
 struct State {
     config: HttpClientConfig,
     target: Target,
-    built: Mutex<Built>,
+    clients: Mutex<Clients>,
 }
 
 #[derive(Clone, Debug)]
-struct Built {
+struct Clients {
     client: reqwest::Client,
     /// For long answers; there is none through a proxy.
     pool: Option<Arc<ConnectionPool>>,
@@ -123,11 +123,11 @@ impl Transport {
             .transport
             .connections
             .map(|number| Arc::new(Semaphore::new(number)));
-        let built = Mutex::new(Built { client, pool, stamps });
+        let clients = Mutex::new(Clients { client, pool, stamps });
         let state = Arc::new(State {
             config: config.clone(),
             target,
-            built,
+            clients,
         });
         Ok(Self { state, slots, host })
     }
@@ -140,7 +140,7 @@ impl Transport {
 
     /// Sends a GET and waits for the answer's head.
     pub(super) async fn get(&self, url: Url) -> Result<reqwest::Response, ErrorKind> {
-        let (Built { client, .. }, auth) = self.current().await?;
+        let (Clients { client, .. }, auth) = self.current().await?;
         let has_credentials = has_credentials(&url);
         let mut request = client.get(url);
         if let Some(host) = &self.host {
@@ -156,9 +156,9 @@ impl Transport {
 
     /// Sends a POST and waits for the answer's head. The body comes over a connection that long answers are cheap on,
     /// unless a proxy is in between.
-    pub(super) async fn post(&self, url: Url, mut headers: HeaderMap, body: Bytes) -> Result<Posted, ErrorKind> {
+    pub(super) async fn post(&self, url: Url, mut headers: HeaderMap, body: Bytes) -> Result<PostResponse, ErrorKind> {
         let permit = self.slot().await;
-        let (Built { client, pool, .. }, auth) = self.current().await?;
+        let (Clients { client, pool, .. }, auth) = self.current().await?;
         if let Some(auth) = basic(&url).or(auth) {
             headers.insert(AUTHORIZATION, auth);
         }
@@ -169,7 +169,7 @@ impl Transport {
             let (status, headers) = (response.status(), response.headers().clone());
             let pieces = response.bytes_stream().map_err(ErrorKind::from_body);
             let body = ResponseBody::proxied(Box::pin(pieces), permit);
-            return Ok(Posted { status, headers, body });
+            return Ok(PostResponse { status, headers, body });
         };
         headers.insert(USER_AGENT_NAME, HeaderValue::from_static(USER_AGENT));
         let host = match &self.host {
@@ -185,7 +185,7 @@ impl Transport {
             .map_err(|_| SetupError::Url(format!("path {path:?} cannot be sent")))?;
         *request.headers_mut() = headers;
         let (head, body) = self.head(pool.send(request)).await?;
-        Ok(Posted {
+        Ok(PostResponse {
             status: head.status,
             headers: head.headers,
             body: ResponseBody::direct(body, permit),
@@ -203,7 +203,7 @@ impl Transport {
     }
 
     /// The client and the credentials of now.
-    async fn current(&self) -> Result<(Built, Option<HeaderValue>), SetupError> {
+    async fn current(&self) -> Result<(Clients, Option<HeaderValue>), SetupError> {
         if !self.state.config.has_files() {
             return self.state.current();
         }
@@ -215,27 +215,27 @@ impl Transport {
 }
 
 impl State {
-    fn current(&self) -> Result<(Built, Option<HeaderValue>), SetupError> {
+    fn current(&self) -> Result<(Clients, Option<HeaderValue>), SetupError> {
         let auth = header(&self.config.auth)?;
         let stamps = stamps(&self.config);
-        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if built.stamps != stamps {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.stamps != stamps {
             let anew = build(&self.config, &self.target)
                 .and_then(|client| Ok((client, connection_pool(&self.config, &self.target)?)));
             match anew {
                 Ok((client, pool)) => {
                     tracing::info!("certificate files for Prometheus changed and were reloaded");
-                    built.client = client;
-                    built.pool = pool;
+                    clients.client = client;
+                    clients.pool = pool;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "certificate files for Prometheus changed and cannot be used; keeping the \
                                             previous ones");
                 }
             }
-            built.stamps = stamps;
+            clients.stamps = stamps;
         }
-        Ok((built.clone(), auth))
+        Ok((clients.clone(), auth))
     }
 
     fn unsent(&self, error: reqwest::Error) -> ErrorKind {

@@ -1,6 +1,6 @@
 //! Looks up in the bucket what it has of local blocks whose history this process does not know.
 //!
-//! A block that was seen to be sealed is new, and is sent without a question. Any other is judged by what [`lineage`]
+//! A block that was seen to be sealed is new, and is sent without a lookup. Any other is judged by what [`lineage`]
 //! finds: it is durable when it is there, whole, under its own name or within another block; what is missing of a committed
 //! block is sent again, and nothing of it is ever overwritten; what is marked for deletion, or is another block, is set
 //! aside. A ledger that proves nothing (Thanos wrote it, or its newest entry is not in the bucket) is replaced once all
@@ -40,7 +40,7 @@ impl Shipper {
         match self.is_bucket_of_ledger(scan).await {
             Ok(true) => {}
             Ok(false) => {
-                self.ledger.distrust();
+                self.ledger.clear();
                 self.save_ledger();
             }
             Err(error) => {

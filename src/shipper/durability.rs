@@ -61,7 +61,7 @@ pub(super) enum OpenReason {
 
 /// What one block says of durability.
 #[derive(Debug)]
-enum Standing {
+enum BlockDurability {
     Durable,
     Open(OpenReason),
     /// Nothing that others do not say: it has no samples, or waits with its sources.
@@ -108,9 +108,9 @@ impl Durability {
         for found in blocks {
             let (id, meta) = (found.block.id, &found.block.meta);
             match self.standing(found, &waiting, ledger) {
-                Standing::Durable if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
-                Standing::Durable | Standing::Nothing => {}
-                Standing::Open(why) => {
+                BlockDurability::Durable if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
+                BlockDurability::Durable | BlockDurability::Nothing => {}
+                BlockDurability::Open(why) => {
                     lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
                     self.open.insert(id, Arc::clone(meta));
                     open.push(OpenBlock { id, why });
@@ -136,23 +136,23 @@ impl Durability {
         }
     }
 
-    fn standing(&self, found: &Candidate<'_>, waiting: &HashSet<BlockId>, ledger: &Ledger) -> Standing {
+    fn standing(&self, found: &Candidate<'_>, waiting: &HashSet<BlockId>, ledger: &Ledger) -> BlockDurability {
         if self.is_durable(found.block.id, ledger) {
-            return Standing::Durable;
+            return BlockDurability::Durable;
         }
         match found.shipped_as {
-            ShippedAs::Empty => return Standing::Nothing,
-            ShippedAs::Itself => return Standing::Open(OpenReason::Unshipped),
+            ShippedAs::Empty => return BlockDurability::Nothing,
+            ShippedAs::Itself => return BlockDurability::Open(OpenReason::Unshipped),
             ShippedAs::Sources => {}
         }
         let sources = &found.block.meta.sources;
         let missing = sources.iter().filter(|source| !self.is_durable(**source, ledger));
         let missing: Vec<BlockId> = missing.copied().collect();
         match missing.is_empty() {
-            true if !sources.is_empty() => Standing::Durable,
+            true if !sources.is_empty() => BlockDurability::Durable,
             // They are open themselves, and begin no earlier.
-            false if missing.iter().all(|source| waiting.contains(source)) => Standing::Nothing,
-            _ => Standing::Open(OpenReason::Sources(missing)),
+            false if missing.iter().all(|source| waiting.contains(source)) => BlockDurability::Nothing,
+            _ => BlockDurability::Open(OpenReason::Sources(missing)),
         }
     }
 

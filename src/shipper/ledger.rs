@@ -209,7 +209,7 @@ impl Ledger {
     }
 
     /// The youngest block that is listed: if the bucket has it, and does not say that it was merged, the bucket is the one
-    /// that it was; if not, see [`Ledger::distrust`].
+    /// that it was; if not, see [`Ledger::clear`].
     pub fn newest(&self) -> Option<BlockId> {
         self.shipped.last().copied()
     }
@@ -235,7 +235,7 @@ impl Ledger {
 
     /// Says that the bucket is not what it was: emptied, or made anew. Nothing that was recorded proves anything from now
     /// on; call [`Ledger::save`] at once, so that Prometheus merges nothing that the bucket lacks.
-    pub fn distrust(&mut self) {
+    pub fn clear(&mut self) {
         self.shipped.clear();
         self.order.clear();
         self.sources.clear();
@@ -247,11 +247,11 @@ impl Ledger {
 
     /// Says which place is found at the bucket's address, for when that was not known at [`Ledger::open`]. Returns whether
     /// it is the one that the ledger is about; if not, nothing that was recorded counts any more, as after
-    /// [`Ledger::distrust`]. A ledger that names none is taken to be about this one.
+    /// [`Ledger::clear`]. A ledger that names none is taken to be about this one.
     pub fn confirm_incarnation(&mut self, incarnation: &str) -> bool {
         let same = self.incarnation.as_deref().is_none_or(|known| known == incarnation);
         if !same {
-            self.distrust();
+            self.clear();
         }
         self.incarnation = Some(incarnation.to_owned());
         same

@@ -22,7 +22,7 @@ use crate::{
     pb::thanos::{LabelMatcher, LabelNamesRequest, LabelValuesRequest},
     prometheus::{
         Error,
-        api::{Question, RequestOptions, Texts},
+        api::{RequestOptions, SeriesFilter, Texts},
         version::at_least,
     },
 };
@@ -61,7 +61,7 @@ impl LabelCalls {
         } else {
             0
         };
-        let Some(question) = self.question(&matchers, request.start, request.end, limit) else {
+        let Some(filter) = self.filter(&matchers, request.start, request.end, limit) else {
             return self.nothing();
         };
         let (client, options, reservation) = (
@@ -70,9 +70,9 @@ impl LabelCalls {
             self.context.budget.reservation(),
         );
         let stored = if matchers.is_empty() || knows_matchers(&view) {
-            client.label_names(&question, &options, reservation).await
+            client.label_names(&filter, &options, reservation).await
         } else {
-            client.label_names_of_series(&question, &options, reservation).await
+            client.label_names_of_series(&filter, &options, reservation).await
         };
         let external = view.labels;
         self.answer(stored, request.limit, move |names| {
@@ -107,19 +107,19 @@ impl LabelCalls {
         if let Some(value) = external.filter(|_| matchers.is_empty()) {
             return encode([value.to_owned()].into(), 0, reservation);
         }
-        let Some(question) = self.question(&matchers, request.start, request.end, request.limit) else {
+        let Some(filter) = self.filter(&matchers, request.start, request.end, request.limit) else {
             return self.nothing();
         };
         let options = self.context.request_options(caller);
         if let Some(value) = external {
             let reserve = &mut |bytes| reservation.reserve(bytes);
-            let any = self.context.client.any_series(&question, &options, reserve).await;
+            let any = self.context.client.any_series(&filter, &options, reserve).await;
             let any = any.map_err(errors::status)?;
             let values = any.then(|| value.to_owned()).into_iter().collect();
             return encode(values, request.limit, reservation);
         }
         let stored = self
-            .stored_values(&request.label, &question, &view, &options, reservation)
+            .stored_values(&request.label, &filter, &view, &options, reservation)
             .await;
         self.answer(stored, request.limit, |_| ()).await
     }
@@ -139,27 +139,25 @@ impl LabelCalls {
     async fn stored_values(
         &self,
         label: &str,
-        question: &Question<'_>,
+        filter: &SeriesFilter<'_>,
         view: &View,
         options: &RequestOptions,
         reservation: Reservation,
     ) -> Result<Texts<Reservation>, Error> {
         let client = &self.context.client;
-        if question.matchers.is_empty() || knows_matchers(view) {
+        if filter.matchers.is_empty() || knows_matchers(view) {
             client
-                .label_values((label, &view.version), question, options, reservation)
+                .label_values((label, &view.version), filter, options, reservation)
                 .await
         } else {
-            client
-                .label_values_of_series(label, question, options, reservation)
-                .await
+            client.label_values_of_series(label, filter, options, reservation).await
         }
     }
 
     /// What to ask Prometheus; `None` if all of the time is older than what is served.
-    fn question<'a>(&self, matchers: &'a [Matcher], start_ms: i64, end_ms: i64, limit: i64) -> Option<Question<'a>> {
+    fn filter<'a>(&self, matchers: &'a [Matcher], start_ms: i64, end_ms: i64, limit: i64) -> Option<SeriesFilter<'a>> {
         let start_ms = start_ms.max(self.context.limit_ms());
-        (start_ms <= end_ms).then_some(Question {
+        (start_ms <= end_ms).then_some(SeriesFilter {
             matchers,
             start_ms,
             end_ms,

@@ -193,7 +193,7 @@ impl<'a> Reader<'a> {
         self.at += 1;
         while self.peek() != Some(b'}') {
             self.skip(b',');
-            let name: String = serde_json::from_str(self.string()?).map_err(|error| self.strange(&error))?;
+            let name: String = serde_json::from_str(self.string()?).map_err(|error| self.not_json(&error))?;
             self.skip(b':');
             object.push(&name, self.value(depth + 1)?);
         }
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
 
     fn read_raw(&mut self, len: Option<usize>) -> Result<&'a str, MetaError> {
         let token = len.and_then(|len| self.text[self.at..].get(..len));
-        let token = token.ok_or_else(|| self.strange(&"no value"))?;
+        let token = token.ok_or_else(|| self.not_json(&"no value"))?;
         self.at += token.len();
         Ok(token)
     }
@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
         self.peek();
     }
 
-    fn strange(&self, why: &dyn std::fmt::Display) -> MetaError {
+    fn not_json(&self, why: &dyn std::fmt::Display) -> MetaError {
         MetaError::NotJson(format!("{why} at byte {}", self.at))
     }
 }

@@ -282,9 +282,9 @@ fn a_command_on_an_empty_configuration_names_the_flag() {
     let file = dir.path().join("bucket.yml");
     fs::write(&file, "").unwrap();
     let flag = format!("--objstore.config-file={}", file.display());
-    run(&["bucket", "ls", &flag]).refused(&[&format!("{flag} is empty"), "which bucket?"]);
-    run(&["bucket", "ls", "--objstore.config="]).refused(&["--objstore.config is empty", "which bucket?"]);
-    run(&["bucket", "ls"]).refused(&["narthex: error: which bucket?"]);
+    run(&["bucket", "ls", &flag]).refused(&[&format!("{flag} is empty"), "no bucket is configured"]);
+    run(&["bucket", "ls", "--objstore.config="]).refused(&["--objstore.config is empty", "no bucket is configured"]);
+    run(&["bucket", "ls"]).refused(&["narthex: error: no bucket is configured"]);
 }
 
 /// The words that the operator starts the sidecar with by default, when Prometheus is to wait for it before it compacts.

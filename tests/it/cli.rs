@@ -156,7 +156,7 @@ fn mistakes_of_form_are_one_line_and_exit_1() {
         ),
         (&["sidecar", "--min-time", "-1d"], "--min-time needs a value"),
         (&["--tsdb.path=/p"], "--tsdb.path needs a command"),
-        (&["help", "store"], "help knows no such command"),
+        (&["help", "store"], "unknown command"),
         (&["sidecar", "@"], "@ needs the name of a file"),
         (&["sidecar", "@/nonexistent/args"], "/nonexistent/args"),
         (&["sidecar", "--nope", "--log.level=loud"], "unknown flag --nope"),

@@ -1,4 +1,4 @@
-//! The house is built as the map in `src/lib.rs` says: which rooms there are, who imports whom, and how large a file may
+//! The code is built as the map in `src/lib.rs` says: which modules there are, who imports whom, and how large a file may
 //! get.
 
 mod circles;
@@ -14,7 +14,7 @@ use fs_err as fs;
 /// The most lines that a file may have; generated ones are free.
 const LINES: usize = 500;
 
-/// Which rooms a room may import.
+/// Which modules a module may import.
 #[derive(Debug)]
 enum May {
     Everything,
@@ -25,11 +25,11 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The table of the map: `| [`room`] | what lives there | may import |`.
+/// The table of the map: `| [`room`] | what is in it | may import |`.
 fn map(text: &str) -> BTreeMap<String, May> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("//! | [`"));
     let row = |row: &str| {
-        let (room, rest) = row.split_once("`]").expect("a room is a link");
+        let (room, rest) = row.split_once("`]").expect("a module is a link");
         let imports = rest
             .trim_end_matches([' ', '|'])
             .rsplit('|')
@@ -65,7 +65,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The rooms that a text names by `crate::room` or `crate::{room, room::thing}`, outside of comments.
+/// The modules that a text names by `crate::module` or `crate::{module, module::thing}`, outside of comments.
 fn named(text: &str, root: &str) -> BTreeSet<String> {
     let paths = imports::paths(&imports::without_comments(text), root);
     paths.into_iter().filter_map(|path| path.into_iter().nth(1)).collect()
@@ -136,7 +136,7 @@ fn the_map_shows_every_room() {
             let unknown: Vec<_> = others.iter().filter(|other| !map.contains_key(*other)).collect();
             assert!(
                 unknown.is_empty(),
-                "{room} may import rooms that are not there: {unknown:?}"
+                "{room} may import modules that are not there: {unknown:?}"
             );
         }
     }

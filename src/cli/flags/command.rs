@@ -71,14 +71,14 @@ pub enum Command {
 pub enum Bucket {
     /// List the blocks of a bucket
     ///
-    /// One line a block: its name, or with --output=wide also times, level, resolution and source; --output=json prints
+    /// One line per block: its name, or with --output=wide also times, level, resolution and source; --output=json prints
     /// each meta.json. What has no meta.json is not a block yet, and is not listed: bucket verify finds it. A block whose
     /// meta.json cannot be read is named in the log, and the command ends with 3. Only reads.
     Ls(Box<Ls>),
 
     /// Show a table of the blocks of a bucket, with labels, samples and level
     ///
-    /// A row a block with its times, series, samples, chunks, compaction level, labels, resolution and source, under the
+    /// One line per block with its times, series, samples, chunks, compaction level, labels, resolution and source, under the
     /// names of Thanos' columns. A block whose meta.json cannot be read is named in the log, and the command ends with 3.
     /// Only reads.
     Inspect(Box<Inspect>),
@@ -117,7 +117,7 @@ pub enum ToolsBucket {
     ///
     /// Does what narthex backfill does, for scripts that were written for Thanos: plan, apply, verify. Unlike with
     /// Thanos the directory need not be writable, since nothing is staged or noted in it; each block is checked before it
-    /// is sent; the quotes around the value of a label may be left out; and a cut upload does not end with 0.
+    /// is sent; the quotes around the value of a label may be left out; and an interrupted upload does not exit with 0.
     UploadBlocks(Box<UploadBlocks>),
 }
 

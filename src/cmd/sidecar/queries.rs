@@ -80,14 +80,14 @@ impl Config {
         );
         let log = match yaml.trim().is_empty() {
             true => None,
-            false => grpc::CallLog::parse(&yaml).with_context(|| wrong(flags))?,
+            false => grpc::CallLog::parse(&yaml).with_context(|| invalid_yaml(flags))?,
         };
         Ok(Self { tls, log })
     }
 }
 
 /// Where the wrong YAML came from.
-fn wrong(flags: &cli::Grpc) -> String {
+fn invalid_yaml(flags: &cli::Grpc) -> String {
     match &flags.request_logging_file {
         Some(path) if !path.as_os_str().is_empty() => {
             format!("--request.logging-config-file={} is wrong", path.display())

@@ -16,7 +16,7 @@ use prometheus_client::{
 
 use crate::{
     cli,
-    cmd::wrong,
+    cmd::invalid_yaml,
     objstore::{self, Bucket, config::BucketConfig},
     shipper::{Heartbeat, Metrics, Policy, Settings},
 };
@@ -57,7 +57,9 @@ impl Configured {
         Ok(match (yaml.trim().is_empty(), flags.given()) {
             (true, Some(flag)) => Self::Empty(flag),
             (true, None) => Self::Nothing,
-            (false, _) => Self::Bucket(Box::new(objstore::config::parse(&yaml).with_context(|| wrong(flags))?)),
+            (false, _) => Self::Bucket(Box::new(
+                objstore::config::parse(&yaml).with_context(|| invalid_yaml(flags))?,
+            )),
         })
     }
 
@@ -83,7 +85,7 @@ impl Configured {
         }
         registry.register(
             "narthex_shipping",
-            "Whether blocks are shipped: 1 for what is so",
+            "Whether blocks are shipped: 1 for the current state, 0 for the others",
             states,
         );
     }

@@ -1,7 +1,7 @@
 //! How a finished file gets its name.
 //!
 //! With a rename it takes the place of what bears the name. Where nothing may be replaced the system is asked for just
-//! that; some file systems do not know the question, and there a second name of the same file does it, which fails when
+//! that; some file systems cannot do that, and there a second name of the same file does it, which fails when
 //! the name is taken; and where there are no second names either, one look must do: two writers that come in the same
 //! moment may then both believe to be the first. Each way is one step: a crash leaves the name without a file, or with
 //! all of it.

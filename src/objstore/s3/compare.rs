@@ -40,7 +40,7 @@ impl Store {
         let head = match self.head(key, None).await {
             Ok(head) => head,
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(Comparison::Absent),
-            // Some stores let nobody ask but everybody read, some do not know the question.
+            // Some stores refuse HEAD and allow GET, some do not know the request.
             Err(error) if matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Refused) => {
                 tracing::debug!(%error, "reading an object back, as the store does not tell its checksum");
                 return self.read_back(key, source).await;
@@ -121,7 +121,7 @@ impl Store {
         }
         let first = match self.head(key, Some(1)).await {
             Ok(part) => len(&part).filter(|size| *size > 0 && source.len.div_ceil(*size) == count),
-            // There are stores that do not know the question.
+            // There are stores that do not know the request.
             Err(error) if !error.kind.is_transient() => None,
             Err(error) => return Err(error),
         };

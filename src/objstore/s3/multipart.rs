@@ -193,7 +193,7 @@ impl Store {
         );
     }
 
-    /// Aborts uploads below `dir` that were begun long ago and are not ours of this life.
+    /// Aborts uploads below `dir` that were begun long ago and are not of this process.
     pub(super) async fn abort_stale_below(&self, dir: &str) -> Result<(), Error> {
         let below = self.below(dir);
         let Some(before) = SystemTime::now().checked_sub(STALE_AFTER).map(DateTime::from) else {

@@ -181,7 +181,7 @@ impl Stream {
     /// Waits before the next try, or gives up: after too many, or where nothing tells one object from another.
     async fn try_later(&mut self, error: Error) -> Result<(), Error> {
         self.body = None;
-        if self.e_tag.is_some() && self.budget.another(&error).await {
+        if self.e_tag.is_some() && self.budget.wait_for_retry(&error).await {
             Ok(())
         } else {
             Err(error)

@@ -105,7 +105,7 @@ impl RetryBudget {
     }
 
     /// Waits before another try, or says that there is none.
-    pub(super) async fn another(&self, error: &Error) -> bool {
+    pub(super) async fn wait_for_retry(&self, error: &Error) -> bool {
         if !self.0.progressed.swap(false, Ordering::Relaxed) {
             self.0.without_progress.fetch_add(1, Ordering::Relaxed);
         }
@@ -128,7 +128,7 @@ impl RetryBudget {
             match once().await {
                 Ok(done) => return Ok(done),
                 Err(Failed::Over(error)) => return Err(error),
-                Err(Failed::Again(error)) if self.another(&error).await => {}
+                Err(Failed::Again(error)) if self.wait_for_retry(&error).await => {}
                 Err(Failed::Again(error)) => return Err(error),
             }
         }
@@ -252,11 +252,11 @@ mod tests {
             budget.0.made.fetch_add(3, Ordering::Relaxed);
             budget.renew();
             assert!(
-                budget.another(&broken).await,
+                budget.wait_for_retry(&broken).await,
                 "the break after a piece is not without_progress"
             );
         }
-        assert!(budget.another(&broken).await);
-        assert!(!budget.another(&broken).await);
+        assert!(budget.wait_for_retry(&broken).await);
+        assert!(!budget.wait_for_retry(&broken).await);
     }
 }

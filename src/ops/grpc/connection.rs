@@ -59,7 +59,7 @@ pub(super) async fn serve_connection<S>(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = until_told(settings.max_connection_age, &closing) => {
+        () = until_goaway(settings.max_connection_age, &closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -109,7 +109,7 @@ fn builder<S: Clone>(calls: &Calls<S>, settings: &Settings) -> http2::Builder<su
 }
 
 /// Returns when the connection must be sent GOAWAY.
-async fn until_told(max_age: Duration, closing: &CancellationToken) {
+async fn until_goaway(max_age: Duration, closing: &CancellationToken) {
     let old = async {
         if max_age.is_zero() {
             pending().await

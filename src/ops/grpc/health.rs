@@ -18,13 +18,13 @@ use crate::{
 /// the process is ready. A watch sends each change; when the process stops it sends that and ends, so that no watch keeps
 /// the process up.
 pub fn health(probe: &Probe) -> HealthServer<impl Health> {
-    HealthServer::new(Following(probe.clone()))
+    HealthServer::new(HealthService(probe.clone()))
 }
 
 #[derive(Debug)]
-struct Following(Probe);
+struct HealthService(Probe);
 
-impl Following {
+impl HealthService {
     fn now(&self) -> HealthCheckResponse {
         answer(status(*self.0.readiness().borrow()))
     }
@@ -44,7 +44,7 @@ fn answer(status: ServingStatus) -> HealthCheckResponse {
 type Watch = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl Health for Following {
+impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         if request.get_ref().service.is_empty() {
             Ok(Response::new(self.now()))

@@ -144,7 +144,7 @@ impl Caller {
         };
         let _ = write!(
             line,
-            " sent_bytes={} sent_messages={sent} nothing_taken_for={:.3} at=\"{}\"",
+            " sent_bytes={} sent_messages={sent} client_idle_for={:.3} at=\"{}\"",
             call.sent_bytes.load(Ordering::Relaxed),
             quiet.as_secs_f64(),
             self.stage(),
@@ -289,7 +289,7 @@ mod tests {
         let line = |stage: &str| {
             format!(
                 "age=12.500 method=thanos.Store/Series peer=10.0.0.7:41234 deadline_in=107.500 sent_bytes=1000 \
-                 sent_messages=3 nothing_taken_for=10.000 at=\"{stage}\""
+                 sent_messages=3 client_idle_for=10.000 at=\"{stage}\""
             )
         };
         assert_eq!(running.lines(10), (1, vec![line("answering")]));

@@ -22,7 +22,7 @@ pub struct RuleGroup {
     pub file: String,
     /// Its rules were handed over before, in the order in which they are evaluated.
     #[serde(rename = "rules")]
-    _rules: Elsewhere,
+    _rules: ParsedSeparately,
     /// Time between two evaluations, in seconds.
     pub interval: f64,
     /// How long the last evaluation took, in seconds.
@@ -68,7 +68,7 @@ pub struct Rule {
     pub annotations: LabelMap,
     /// Its alerts that are pending or firing were handed over before.
     #[serde(rename = "alerts")]
-    _alerts: Elsewhere,
+    _alerts: ParsedSeparately,
 }
 
 /// An alert that is pending or firing.
@@ -148,7 +148,7 @@ pub struct SeriesExemplars {
     pub series_labels: LabelMap,
     /// Its exemplars, by time, were handed over before.
     #[serde(rename = "exemplars")]
-    _exemplars: Elsewhere,
+    _exemplars: ParsedSeparately,
 }
 
 /// An example behind a sample.
@@ -195,25 +195,25 @@ pub struct Statistic {
 /// A list whose elements were handed over before: there are none left. One whose key was written in a way that hid it
 /// from the scanner is an error, so that nothing is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Elsewhere;
+pub(super) struct ParsedSeparately;
 
-impl<'de> Deserialize<'de> for Elsewhere {
+impl<'de> Deserialize<'de> for ParsedSeparately {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct NoElements;
         impl<'de> Visitor<'de> for NoElements {
-            type Value = Elsewhere;
+            type Value = ParsedSeparately;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
 
-            fn visit_unit<E: de::Error>(self) -> Result<Elsewhere, E> {
-                Ok(Elsewhere)
+            fn visit_unit<E: de::Error>(self) -> Result<ParsedSeparately, E> {
+                Ok(ParsedSeparately)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Elsewhere, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ParsedSeparately, A::Error> {
                 match list.next_element::<IgnoredAny>()? {
-                    None => Ok(Elsewhere),
+                    None => Ok(ParsedSeparately),
                     Some(_) => Err(de::Error::custom("its elements were not seen")),
                 }
             }

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::{
     answers::{
-        ActiveTarget, Alert, DroppedTarget, Elsewhere, Exemplar, HeadStats, Meta, Rule, RuleGroup, SeriesExemplars,
-        Statistic,
+        ActiveTarget, Alert, DroppedTarget, Exemplar, HeadStats, Meta, ParsedSeparately, Rule, RuleGroup,
+        SeriesExemplars, Statistic,
     },
     parameters::time,
     parser::{Accept, Form, Parts},
@@ -136,7 +136,7 @@ pub(super) fn metadata_part(item: Item<'_>) -> Result<MetadataPart, ErrorKind> {
     if item.id == METAS {
         return Ok(MetadataPart::Meta(item.read(expected)?));
     }
-    item.read::<Elsewhere>(expected)?;
+    item.read::<ParsedSeparately>(expected)?;
     Ok(MetadataPart::Metric(item.key(expected)?))
 }
 

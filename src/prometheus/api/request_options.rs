@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::threads::BlockingPool;
 
-/// How a question may be asked; clones are of the same question.
+/// How a request may be asked; clones are of the same request.
 #[derive(Clone)]
 pub struct RequestOptions {
     started: Instant,
@@ -41,7 +41,7 @@ impl RequestOptions {
         self
     }
 
-    /// Calls `report` with a few words for each step that the question reaches.
+    /// Calls `report` with a few words for each step that the request reaches.
     #[must_use]
     pub fn reporting(mut self, report: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         self.report = Some(Arc::new(report));

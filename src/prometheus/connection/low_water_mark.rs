@@ -183,8 +183,8 @@ mod tests {
         for _ in 0..2 {
             stream.write_all(b"?").await.unwrap();
             assert!(!stream.raised);
-            let mut question = [0];
-            server.read_exact(&mut question).await.unwrap();
+            let mut request = [0];
+            server.read_exact(&mut request).await.unwrap();
             // Long, and then a rest that is far below the mark.
             let answer: Vec<u8> = (0..LONG + 70_000 + 3).map(|at| at as u8).collect();
             let (sent, found) = tokio::join!(server.write_all(&answer), read(&mut stream, answer.len()));

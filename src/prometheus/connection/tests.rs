@@ -22,7 +22,7 @@ async fn listen() -> (TcpListener, Arc<ConnectionPool>) {
     (listener, Arc::new(pool))
 }
 
-fn question() -> Request<Full<Bytes>> {
+fn request() -> Request<Full<Bytes>> {
     let mut request = Request::post("/read")
         .body(Full::new(Bytes::from_static(b"?")))
         .unwrap();
@@ -34,7 +34,7 @@ fn question() -> Request<Full<Bytes>> {
 
 async fn whole(pool: &Arc<ConnectionPool>) -> Result<Vec<u8>, ErrorKind> {
     let asked = async {
-        let (_, mut body) = pool.send(question()).await?;
+        let (_, mut body) = pool.send(request()).await?;
         let mut found = Vec::new();
         while let Some(piece) = std::future::poll_fn(|cx| body.poll_piece(cx)).await {
             found.extend_from_slice(&piece?);
@@ -110,7 +110,7 @@ async fn a_body_that_is_cut_is_an_error_and_what_came_before_is_given() {
         read_request(&mut stream).await;
         stream.write_all(&ANSWER[..ANSWER.len() - 1]).await.unwrap();
     });
-    let (_, mut body) = pool.send(question()).await.unwrap();
+    let (_, mut body) = pool.send(request()).await.unwrap();
     let first = std::future::poll_fn(|cx| body.poll_piece(cx)).await.unwrap().unwrap();
     assert_eq!(first, b"hell"[..]);
     let error = timeout(LIMIT, std::future::poll_fn(|cx| body.poll_piece(cx))).await;
@@ -130,7 +130,7 @@ async fn an_answer_that_is_dropped_closes_its_connection() {
             .unwrap();
         stream
     });
-    let answer = pool.send(question()).await.unwrap();
+    let answer = pool.send(request()).await.unwrap();
     let mut stream = server.await.unwrap();
     drop(answer);
     let mut byte = [0];

@@ -94,12 +94,12 @@ async fn a_server_that_never_answers_is_given_up() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut question = [0; 4096];
-        let _ = stream.read(&mut question).await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {STREAMED}\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The second question is read, and the connection is held until it is given up.
-        while stream.read(&mut question).await.unwrap_or(0) > 0 {}
+        // The second request is read, and the connection is held until it is given up.
+        while stream.read(&mut request).await.unwrap_or(0) > 0 {}
     });
     let http = HttpClientConfig::parse("").unwrap();
     let client = Client::new(&url.parse().unwrap(), &http, STALL).unwrap();
@@ -119,15 +119,15 @@ async fn a_server_that_never_answers_is_given_up() {
     server.await.unwrap();
 }
 
-/// Answers one question over each connection and closes it when told, which it tells.
+/// Answers one request over each connection and closes it when told, which it tells.
 async fn closes_when_told(
     listener: TcpListener,
     mut told: tokio::sync::mpsc::Receiver<tokio::sync::oneshot::Sender<()>>,
 ) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut question = [0; 4096];
-        let _ = stream.read(&mut question).await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {STREAMED}\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let Some(tell) = told.recv().await else { return };

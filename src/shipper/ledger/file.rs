@@ -146,7 +146,7 @@ pub(super) fn write(path: &Path, text: &[u8]) -> io::Result<()> {
 /// Keeps `text` in the file `kept`, unless it says nothing or is there already. One that says something takes the place of
 /// an older one: it is what its writer knew last.
 pub(super) fn keep_text(kept: &Path, text: &[u8]) -> io::Result<()> {
-    if says_nothing(text) || read(kept).is_ok_and(|old| old == text) {
+    if is_blank(text) || read(kept).is_ok_and(|old| old == text) {
         return Ok(());
     }
     write(kept, text)
@@ -170,7 +170,7 @@ pub(super) fn keep_file(path: &Path, kept: &Path) -> io::Result<()> {
 }
 
 /// Whether nobody could miss it: no bytes, zeros as they are left by a loss of power, or a ledger that lists nothing.
-fn says_nothing(bytes: &[u8]) -> bool {
+fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0 || byte.is_ascii_whitespace())
         || str::from_utf8(bytes).is_ok_and(|text| File::parse(text).is_ok_and(|file| file.uploaded().is_empty()))
 }

@@ -394,7 +394,7 @@ fn a_distrusted_ledger_lists_nothing_and_the_old_one_is_kept_beside() {
     ledger.record_source(id(B));
     ledger.save().unwrap();
     let old = text(dir.path(), "").unwrap();
-    ledger.distrust();
+    ledger.clear();
     assert!(!ledger.knows(id(A)) && !ledger.knows(id(B)));
     assert_eq!((ledger.highest(), ledger.newest()), (None, None));
     ledger.save().unwrap();

@@ -230,7 +230,7 @@ async fn of_two_writers_one_commits_and_the_other_sees_it() {
     let world = shipped(&a).await;
     let meta = world.object(&format!("{a}/meta.json"));
     let mut other = forgetful(&world);
-    // It saw the seal, too, and asks no question before it sends.
+    // It saw the seal, too, and looks nothing up before it sends.
     other.events.record(crate::shipper::watcher::Hint {
         id: id(&a),
         change: crate::shipper::watcher::Change::Sealed,

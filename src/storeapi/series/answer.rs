@@ -13,7 +13,7 @@ use tonic::Status;
 use super::{
     convert::Convert,
     encode::OutSeries,
-    limits::{Limits, Used},
+    limits::{Limits, Usage},
     metrics::Metrics,
     order::{Labelled, Order, OutOfOrder, Placed, sort},
 };
@@ -92,7 +92,7 @@ impl From<Failed> for Status {
 pub struct Answer {
     plan: Plan,
     frames: Option<(Box<Frames>, Permit)>,
-    used: Used,
+    used: Usage,
     order: Order<OutSeries>,
     sorting: Option<Sorting>,
     /// Bytes that are held for a large frame that has not come whole yet.
@@ -159,7 +159,7 @@ impl Answer {
             order: plan.convert.order(),
             plan,
             frames: None,
-            used: Used::default(),
+            used: Usage::default(),
             sorting: None,
             torn: 0,
             at_once: 0,
@@ -201,7 +201,7 @@ impl Answer {
             }
             let polled = frames.poll_frame(cx);
             let torn = frames.torn_bytes();
-            self.hold_torn(torn)?;
+            self.reserve_partial_frame(torn)?;
             let next = match ready!(polled) {
                 Some(Ok(frame)) => Next::Frame(frame),
                 Some(Err(error)) => return Poll::Ready(Err(errors::read_status(&error).into())),
@@ -237,7 +237,7 @@ impl Answer {
     }
 
     /// Holds memory for a frame that has not come whole, if that is no usual one.
-    fn hold_torn(&mut self, bytes: usize) -> Result<(), Status> {
+    fn reserve_partial_frame(&mut self, bytes: usize) -> Result<(), Status> {
         let bytes = if bytes > USUAL_FRAME { bytes } else { 0 };
         if bytes == self.torn {
             return Ok(());

@@ -16,7 +16,7 @@ pub struct Limits {
 
 /// What a call has used of its limits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Used {
+pub struct Usage {
     /// Series so far.
     pub series: u64,
     /// Chunks so far.
@@ -42,7 +42,7 @@ pub enum Exceeded {
     },
 }
 
-impl Used {
+impl Usage {
     /// Counts one series with so many chunks.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_first_series_too_many_is_told_with_the_counts() {
         let limits = Limits { series: 2, samples: 0 };
-        let mut used = Used::default();
+        let mut used = Usage::default();
         assert_eq!(used.add(9, limits), Ok(()));
         assert_eq!(used.add(9, limits), Ok(()));
         let status = Status::from(used.add(9, limits).unwrap_err());
@@ -102,7 +102,7 @@ mod tests {
             series: 0,
             samples: 360,
         };
-        let mut used = Used::default();
+        let mut used = Usage::default();
         assert_eq!(used.add(3, limits), Ok(()));
         let status = Status::from(used.add(1, limits).unwrap_err());
         assert!(
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let mut used = Used::default();
+        let mut used = Usage::default();
         for _ in 0..1000 {
             assert_eq!(used.add(1000, Limits::default()), Ok(()));
         }

@@ -184,7 +184,7 @@ impl Inner {
             self.lagged.clone(),
         );
         registry.register(
-            "narthex_series_disorder",
+            "narthex_prometheus_unsorted_responses",
             "Responses of Prometheus whose series were out of order, so that they were requested again, or failed",
             self.disorder.clone(),
         );

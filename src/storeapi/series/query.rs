@@ -31,12 +31,12 @@ use crate::{
 /// With more labels to be set or removed than this there is one query only, and all of the answer is sorted in memory: the
 /// request grows with the square of their number.
 const APART_MAX: usize = 16;
-/// As long as this a question may become by being split, in bytes: each of its queries holds all matchers.
+/// The most bytes that a request may have when it is split: each of its queries holds all matchers.
 const SPLIT_MAX: usize = 4 << 20;
 /// The types of answers that are taken, best first: `STREAMED_XOR_CHUNKS`, `SAMPLES`, as the end of a `ReadRequest`.
 const ACCEPTED: [u8; 4] = [0x12, 2, 1, 0];
 
-/// A question for remote read, as it is sent.
+/// A request for remote read, as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The encoded `ReadRequest`.
@@ -103,7 +103,7 @@ impl Query {
         }))
     }
 
-    /// Whether [`Query::split_by`] these names is of use: its answer can be streamed, and the question is not too long.
+    /// Whether [`Query::split_by`] these names is of use: its answer can be streamed, and the request is not too long.
     pub fn can_split_by<N: AsRef<str>>(&self, names: &[N]) -> bool {
         let matchers = || {
             self.matchers
@@ -119,7 +119,7 @@ impl Query {
     }
 
     /// Queries of which the last comes nearly in order and the others hold what may belong anywhere: the series with one of
-    /// these names, which are the ones of [`Relabel::touched`] that may be stored. Without any it is the plain question.
+    /// these names, which are the ones of [`Relabel::touched`] that may be stored. Without any it is the plain request.
     pub fn split_by<N: AsRef<str>>(&self, names: &[N]) -> Written {
         let mut matchers = Vec::new();
         for Matcher { op, name, value } in &self.matchers {
@@ -253,7 +253,7 @@ mod tests {
 
     /// The vector of the contract, section 2.2.
     #[test]
-    fn a_plain_question_is_that_of_thanos() {
+    fn a_plain_request_is_that_of_thanos() {
         let query = new(&request(), &view(&[])).unwrap().unwrap();
         let wanted =
             "0a2c0880d095ffbc3110e0f7a7ffbc311a0e12085f5f6e616d655f5f1a0275701a0c080212036a6f621a036e2e2a12020100";
@@ -324,7 +324,7 @@ mod tests {
     proptest! {
         /// Against the generated code.
         #[test]
-        fn questions_are_written_as_the_generated_code_writes_them(
+        fn requests_are_written_as_the_generated_code_writes_them(
             start in any::<i64>(), end in any::<i64>(),
             matchers in proptest::collection::vec((0..4_i32, "\\PC{0,3}", "\\PC{0,200}"), 1..4),
             names in proptest::collection::vec("[a-c]{1,3}", 0..3),

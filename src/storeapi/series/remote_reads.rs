@@ -79,7 +79,7 @@ impl UnsortedServer {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let shown = Gauge::default();
         registry.register(
-            "narthex_prometheus_disorderly",
+            "narthex_prometheus_always_unsorted",
             "1 if Prometheus returns series out of order, so that every answer is sorted in memory",
             shown.clone(),
         );

@@ -11,7 +11,7 @@ use super::{call::SeriesCall, convert::Convert, encode::OutSeries, query::Query}
 use crate::{
     prometheus::{
         Client,
-        api::{Question, RequestOptions},
+        api::{RequestOptions, SeriesFilter},
         remote_read::wire::LabelBytes,
     },
     storeapi::{budget::Reservation, context::Context, errors},
@@ -61,7 +61,7 @@ async fn collect(
     convert: &mut Convert,
     reservation: &mut Reservation,
 ) -> Result<(usize, BTreeSet<LabelBytes>), Status> {
-    let question = Question {
+    let filter = SeriesFilter {
         matchers: &query.matchers,
         start_ms: query.start_ms,
         end_ms: query.end_ms,
@@ -86,7 +86,7 @@ async fn collect(
         }
     };
     client
-        .each_series(&question, options, take, &mut |bytes| reading.reserve(bytes))
+        .each_series(&filter, options, take, &mut |bytes| reading.reserve(bytes))
         .await
         .map_err(errors::status)?;
     match full {

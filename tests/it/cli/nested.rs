@@ -121,8 +121,8 @@ fn a_flag_belongs_to_the_commands_that_have_it() {
             &["--slot=1h", "--log.level=info"],
             "--slot needs a command: narthex bucket gaps --slot ...",
         ),
-        (&["help", "bucket", "web"], "help knows no such command"),
-        (&["help", "bucket", "ls", "x"], "help knows no such command"),
+        (&["help", "bucket", "web"], "unknown command"),
+        (&["help", "bucket", "ls", "x"], "unknown command"),
         (
             &["backfill", "--dry-run=true"],
             "--dry-run takes no value: write --dry-run or --no-dry-run",

@@ -21,7 +21,7 @@ use super::{INFO, METADATA, Rig, SOON, Start, ask, client::body, client::framed}
 use crate::rig::{StoppedClient, wait_until};
 
 /// What a client of HTTP/2 sends that asks at `path`, and gives the server windows that never close.
-pub(super) fn question(path: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn request(path: &str, body: &[u8]) -> Vec<u8> {
     let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
         let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
@@ -58,7 +58,7 @@ pub(super) fn question(path: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn endless() -> Vec<u8> {
-    question(METADATA, &body(&ask("endless", 0)))
+    request(METADATA, &body(&ask("endless", 0)))
 }
 
 /// Neither pings nor the kernel find out: only the limit on writes can.
@@ -187,7 +187,7 @@ async fn calls_without_progress_make_room_and_are_ended() {
     let let_in = async || {
         let mut second = TcpStream::connect(rig.address).await.unwrap();
         // The server's own settings come first, when it is let in.
-        second.write_all(&question(INFO, &framed(0, &[]))).await.unwrap();
+        second.write_all(&request(INFO, &framed(0, &[]))).await.unwrap();
         let mut came = [0];
         (second.read(&mut came).await.unwrap_or(0) > 0).then_some(second)
     };

@@ -9,7 +9,7 @@ use narthex::{
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{METADATA, Raw, Rig, SOON, ask, client::body, frozen::question};
+use super::{METADATA, Raw, Rig, SOON, ask, client::body, frozen::request};
 use crate::rig::{self, wait_until};
 
 #[tokio::test]
@@ -90,9 +90,7 @@ async fn running_calls_are_shown_until_they_end() {
     drop(older);
     until(0).await;
     let mut cut = TcpStream::connect(rig.address).await.unwrap();
-    cut.write_all(&question(METADATA, &body(&ask("hang", 0))))
-        .await
-        .unwrap();
+    cut.write_all(&request(METADATA, &body(&ask("hang", 0)))).await.unwrap();
     until(1).await;
     drop(cut);
     until(0).await;

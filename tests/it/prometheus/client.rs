@@ -108,7 +108,7 @@ async fn does_without_what_other_servers_do_not_have() {
     assert!(plain(&fake).flags().await.is_err());
 }
 
-/// All three questions, each of which must fail alike.
+/// All three requests, each of which must fail alike.
 async fn failures(client: &Client) -> Vec<Error> {
     let errors = vec![
         client.flags().await.unwrap_err(),

@@ -1,4 +1,4 @@
-//! A client that asks a question and then is stopped: a process whose kernel goes on answering for it.
+//! A client that sends a request and then is stopped: a process whose kernel goes on answering for it.
 
 use std::{net::SocketAddr, process::Command};
 

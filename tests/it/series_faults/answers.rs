@@ -189,7 +189,7 @@ async fn disorder_is_never_sent() {
     for (key, mut order) in [("backwards", backwards), ("late", late), ("twice", twice)] {
         scene.fake.answer(key, in_order(order.iter().copied().map(series)));
         let outcome = scene.client().await.ask(key).await;
-        // Nothing was sent before it was seen: the question was put once more, and all was sorted.
+        // Nothing was sent before it was seen: the request was sent once more, and all was sorted.
         order.sort_unstable();
         assert_whole(&outcome, order, key);
     }
@@ -203,7 +203,10 @@ async fn disorder_is_never_sent() {
         .await
         .failed("late and large");
     assert!(status.message().contains("out of order"), "{status}");
-    let metric = scene.sidecar.metric("narthex_series_disorder_total").await;
+    let metric = scene
+        .sidecar
+        .metric("narthex_prometheus_unsorted_responses_total")
+        .await;
     assert!(metric.is_some_and(|count| count >= 4.0), "{metric:?}");
 }
 
@@ -329,7 +332,7 @@ async fn a_connection_is_used_again_and_one_that_was_closed_meanwhile_is_not() {
     for _ in 0..20 {
         assert_whole(&client.ask("closed").await, 0..5, "closed");
     }
-    // Closed when the next question comes.
+    // Closed when the next request comes.
     let (mut asked, late) = (0, answer);
     scene.fake.answer("closed late", move |_| {
         asked += 1;
@@ -357,7 +360,7 @@ async fn a_frame_that_comes_in_two_halves_far_apart_arrives() {
     let client = scene.client().await;
     let call = tokio::spawn(async move { client.ask("halves").await });
     let asked = async || scene.fake.asked().contains(&"halves".to_owned()).then_some(());
-    scene.sidecar.wait_until(scene::LONG, "the question", asked).await;
+    scene.sidecar.wait_until(scene::LONG, "the request", asked).await;
     drop(tell);
     assert_whole(&call.await.unwrap(), 0..2, "halves");
 }

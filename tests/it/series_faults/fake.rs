@@ -17,7 +17,7 @@ use std::{
 use narthex::pb::prometheus::ReadRequest;
 use prost::Message as _;
 
-/// A part of what comes back. Without `Close` or `Reset` the connection stays for the next question.
+/// A part of what comes back. Without `Close` or `Reset` the connection stays for the next request.
 pub(crate) enum Step {
     /// These bytes.
     Send(Vec<u8>),
@@ -35,7 +35,7 @@ pub(crate) enum Step {
     Reset,
 }
 
-/// Gives the answer to a question.
+/// Gives the answer to a request.
 type Script = Box<dyn FnMut(&ReadRequest) -> Vec<Step> + Send>;
 
 /// The server; nothing listens any more when it is dropped.
@@ -47,7 +47,7 @@ pub(crate) struct Fake {
 struct Shared {
     settings: Settings,
     scripts: Mutex<HashMap<String, Script>>,
-    /// The keys of the questions, in the order in which they came.
+    /// The keys of the requests, in the order in which they came.
     asked: Mutex<Vec<String>>,
     /// Bytes of answers.
     sent: AtomicU64,
@@ -92,7 +92,7 @@ impl Fake {
         Fake { address, shared }
     }
 
-    /// Sets the answer to questions for `__name__="key"`.
+    /// Sets the answer to requests for `__name__="key"`.
     pub(crate) fn answer(&self, key: &str, script: impl FnMut(&ReadRequest) -> Vec<Step> + Send + 'static) {
         let mut scripts = self.shared.scripts.lock().unwrap();
         scripts.insert(key.to_owned(), Box::new(script));
@@ -131,7 +131,7 @@ impl Shared {
     fn connection(&self, mut stream: TcpStream) {
         stream.set_nodelay(true).unwrap();
         let mut known = false;
-        while let Some((path, body)) = read_question(&mut stream) {
+        while let Some((path, body)) = read_request(&mut stream) {
             let stays = match path.as_str() {
                 "/api/v1/read" => {
                     self.connections.fetch_add(usize::from(!known), Ordering::SeqCst);
@@ -215,8 +215,8 @@ impl Settings {
     }
 }
 
-/// Path and body of the next question.
-fn read_question(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+/// Path and body of the next request.
+fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

@@ -13,7 +13,7 @@ use narthex::{
     },
     prometheus::{
         ErrorKind,
-        api::{Question, RequestOptions},
+        api::{RequestOptions, SeriesFilter},
     },
 };
 use serde_json::json;
@@ -87,7 +87,7 @@ fn values(scene: &Scene, label: &str) -> impl Future<Output = Result<Vec<String>
 }
 
 #[tokio::test]
-async fn questions_are_written_as_prometheus_reads_them() {
+async fn requests_are_written_as_prometheus_reads_them() {
     let fake = fake("3.5.0", |path| match path {
         path if path.starts_with("/api/v1/series") => success(json!([{"a": "b"}])),
         _ => success(json!(["x", "y"])),
@@ -134,7 +134,7 @@ async fn the_prefix_and_the_query_of_the_address_are_kept() {
 }
 
 #[tokio::test]
-async fn a_question_may_be_long_but_not_too_long() {
+async fn a_request_may_be_long_but_not_too_long() {
     let fake = fake("2.42.0", |_| success(json!(["x"])));
     let scene = Scene::before(fake.url().as_str()).await;
     let long = "x".repeat(64_000);
@@ -322,14 +322,14 @@ async fn without_a_prometheus_it_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_drops_its_question() {
+async fn a_call_that_is_dropped_drops_its_request() {
     let begun = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{\"status\":\"success\",\"data\":[".to_vec();
     for answer in [Answer::Stall, Answer::Endless(begun, Duration::from_millis(20))] {
         let fake = fake("2.42.0", move |_| answer.clone());
         let scene = Scene::before(fake.url().as_str()).await;
         let closed = fake.closed();
         let call = tokio::spawn(names(&scene, "up"));
-        wait_until(PATIENCE, "the question", async || {
+        wait_until(PATIENCE, "the request", async || {
             asked(&fake).starts_with("/api/v1/labels?").then_some(())
         })
         .await;
@@ -341,8 +341,8 @@ async fn a_call_that_is_dropped_drops_its_question() {
     }
 }
 
-fn everything() -> Question<'static> {
-    Question {
+fn everything() -> SeriesFilter<'static> {
+    SeriesFilter {
         matchers: &[],
         start_ms: 0,
         end_ms: 1,
@@ -361,7 +361,7 @@ async fn series_are_label_sets_and_no_more_than_wanted() {
     let scene = Scene::before(fake.url().as_str()).await;
     let client = &scene.context.client;
     let matchers = [Matcher::new(Op::NotEqual, "a.b", "")];
-    let question = Question {
+    let filter = SeriesFilter {
         matchers: &matchers,
         limit: 7,
         ..everything()
@@ -371,10 +371,7 @@ async fn series_are_label_sets_and_no_more_than_wanted() {
         sets.push(set);
         ControlFlow::Continue(())
     };
-    client
-        .each_series(&question, &soon(), all, &mut |_| true)
-        .await
-        .unwrap();
+    client.each_series(&filter, &soon(), all, &mut |_| true).await.unwrap();
     let bytes: Vec<&[u8]> = sets.iter().map(|set| &set.as_bytes()[..]).collect();
     let want: [&[u8]; 3] = [
         b"\x0a\x0e\x0a\x08__name__\x12\x02up\x0a\x09\x0a\x03job\x12\x02\xc3\xa9",
@@ -394,10 +391,7 @@ async fn series_are_label_sets_and_no_more_than_wanted() {
             _ => ControlFlow::Continue(()),
         }
     };
-    client
-        .each_series(&question, &soon(), two, &mut |_| true)
-        .await
-        .unwrap();
+    client.each_series(&filter, &soon(), two, &mut |_| true).await.unwrap();
     assert_eq!(count, 2);
 }
 

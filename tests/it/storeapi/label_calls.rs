@@ -181,7 +181,7 @@ async fn values_are_those_of_prometheus_unless_an_external_label_covers_them() {
         let other = [matcher(Type::Eq, "cluster", "stored")];
         assert!(scene.values_with("cluster", &other).await.unwrap().is_empty());
         assert!(scene.values_with("zone", &other).await.unwrap().is_empty());
-        // Without a question to Prometheus, so that no time range counts.
+        // Without a request to Prometheus, so that no time range counts.
         let long_ago = LabelValuesRequest {
             start: 0,
             end: 1,

@@ -93,8 +93,8 @@ async fn info_is_answered_again_and_again_while_more_than_64_mib_of_targets_are_
     let mut answered = 0;
     while !ended.load(Ordering::SeqCst) {
         client.info(InfoRequest {}).await.unwrap();
-        // Those before the question and after it would show nothing.
-        answered += usize::from(scene.questions("others").1 == 1.0);
+        // Those before the request and after it would show nothing.
+        answered += usize::from(scene.requests("others").1 == 1.0);
     }
     assert_eq!(call.await.unwrap().unwrap(), 20_000);
     // The answer is read in some 130 pieces.

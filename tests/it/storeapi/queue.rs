@@ -37,23 +37,23 @@ fn half_dead() -> crate::prometheus::fake::Fake {
 }
 
 #[tokio::test]
-async fn questions_that_wait_hold_no_connection_and_leave_labels_their_turn() {
+async fn requests_that_wait_hold_no_connection_and_leave_labels_their_turn() {
     let fake = half_dead();
-    // One connection more than there are questions of one kind at once.
+    // One connection more than there are requests of one kind at once.
     let config = HttpClientConfig::parse("transport_config: {max_conns_per_host: 9}").unwrap();
     let scene = Scene::with(fake.url().as_str(), config).await;
     let calls: Vec<_> = (0..12).map(|_| tokio::spawn(targets(&scene))).collect();
     wait_until(PATIENCE, "the queue", async || {
-        (scene.questions("others") == (4.0, 8.0, 0.0)).then_some(())
+        (scene.requests("others") == (4.0, 8.0, 0.0)).then_some(())
     })
     .await;
     assert_eq!(names(&scene, "up").await.unwrap(), ["cluster", "replica", "x"]);
-    assert_eq!(scene.questions("labels"), (0.0, 0.0, 0.0));
+    assert_eq!(scene.requests("labels"), (0.0, 0.0, 0.0));
     for call in calls {
         call.abort();
     }
     wait_until(PATIENCE, "the turns are given back", async || {
-        (scene.questions("others") == (0.0, 0.0, 0.0)).then_some(())
+        (scene.requests("others") == (0.0, 0.0, 0.0)).then_some(())
     })
     .await;
 }
@@ -63,8 +63,8 @@ async fn a_call_that_waits_for_its_turn_ends_at_its_time_and_says_so() {
     let fake = half_dead();
     let scene = Scene::before(fake.url().as_str()).await;
     let calls: Vec<_> = (0..8).map(|_| tokio::spawn(targets(&scene))).collect();
-    wait_until(PATIENCE, "the questions", async || {
-        (scene.questions("others").1 == 8.0).then_some(())
+    wait_until(PATIENCE, "the requests", async || {
+        (scene.requests("others").1 == 8.0).then_some(())
     })
     .await;
     let hasty = scene.but(|context| context.timeout = Duration::from_millis(50)).await;
@@ -74,7 +74,7 @@ async fn a_call_that_waits_for_its_turn_ends_at_its_time_and_says_so() {
         error.message().contains("one of the 8 requests of this kind"),
         "{error}"
     );
-    assert_eq!(scene.questions("others"), (0.0, 8.0, 1.0));
+    assert_eq!(scene.requests("others"), (0.0, 8.0, 1.0));
     drop(calls);
 }
 

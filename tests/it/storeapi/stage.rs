@@ -243,14 +243,14 @@ impl Scene {
         }
     }
 
-    /// What is counted of one kind of question: waiting, running, shed.
-    pub(super) fn questions(&self, kind: &str) -> (f64, f64, f64) {
+    /// What is counted of one kind of request: waiting, running, shed.
+    pub(super) fn requests(&self, kind: &str) -> (f64, f64, f64) {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
         let metrics = Metrics::parse(&page);
         let value = |name: &str| {
             metrics
-                .value(&format!("narthex_prometheus_questions_{name}"), &[("kind", kind)])
+                .value(&format!("narthex_prometheus_api_requests_{name}"), &[("kind", kind)])
                 .unwrap()
         };
         (value("waiting"), value("running"), value("shed_total"))

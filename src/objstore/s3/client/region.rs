@@ -1,9 +1,9 @@
 //! Which region to sign for when nobody says.
 //!
-//! The store is asked once, at the first request, and the answer is kept for the client's life; if a store later names
-//! another region, that one counts from then on and the request is tried again. When the question itself fails by
-//! trouble on the way, the request goes out for the fall-back region, and fails or not by itself: the question is put
-//! again next time.
+//! The store is asked once, at the first request, and the answer is kept as long as the client; if a store later names
+//! another region, that one counts from then on and the request is tried again. When the lookup itself fails on
+//! the way, the request goes out for the fall-back region, and fails or not by itself: the region is looked up again next
+//! time.
 
 use std::{
     fmt,
@@ -32,7 +32,7 @@ use super::{
 /// What stores without regions, and Amazon's oldest buckets, mean by none.
 pub(super) const FALLBACK: &str = "us-east-1";
 
-/// How often the question is put before the request goes out without an answer.
+/// How often the region is looked up before the request goes out without it.
 const ATTEMPTS: u32 = 3;
 const ATTEMPT: Duration = Duration::from_secs(10);
 const ALL: Duration = Duration::from_secs(30);

@@ -54,7 +54,7 @@ fn refusal(status: u16, code: &str, more: &str) -> Answer {
 
 type Answering = fn() -> Answer;
 
-/// A server that answers the question for the location with `locations`, one after another (the last one for ever),
+/// A server that answers the lookup of the location with `locations`, one after another (the last one for ever),
 /// and everything else by `others`. Notes the path and region of each request.
 struct Store {
     address: std::net::SocketAddr,
@@ -146,7 +146,7 @@ async fn a_region_that_is_said_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn trouble_with_the_question_is_no_answer() {
+async fn trouble_with_the_request_is_no_answer() {
     let broken: Answering = || refusal(503, "SlowDown", "");
     let store = Store::new(vec![broken, broken, broken, || location("eu-central-1")], |_| {
         answer(200, "")

@@ -2,7 +2,7 @@
 //!
 //! The SDK fetches a token by PUT before it asks anything, and gives up without. Two kinds of set-up have none to give:
 //! agents such as kube2iam, which answer the PUT with 403, 404 or 405; and instances whose hop limit is 1, where the
-//! answer to the PUT does not reach a container. [`Metadata`] stands below the SDK, sees both, and lets the questions go
+//! answer to the PUT does not reach a container. [`Metadata`] stands below the SDK, sees both, and lets the requests go
 //! out without a token, as clients of version 1 ask them; unless `AWS_EC2_METADATA_V1_DISABLED` is `true`. All other
 //! requests pass as they are.
 //!
@@ -44,7 +44,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(super) struct Metadata {
     transport: Transport,
-    /// Whether questions may go out without a token.
+    /// Whether requests may go out without a token.
     version_1: bool,
     /// Why there was no token when one was asked for last.
     missing: Arc<Mutex<Option<Missing>>>,
@@ -75,7 +75,7 @@ impl fmt::Display for Missing {
 #[derive(Debug)]
 struct NoMetadata {
     missing: Missing,
-    /// How the question without a token was answered; `None` if it may not be put.
+    /// How the request without a token was answered; `None` if it may not be sent.
     without: Option<u16>,
 }
 

@@ -53,7 +53,7 @@ impl Answer {
     }
 
     /// Whether one of these words is in what the store said, in lower case.
-    fn speaks_of(&self, words: &[&str]) -> bool {
+    fn mentions_any(&self, words: &[&str]) -> bool {
         let said = [&self.code, &self.message, self.about.as_ref().unwrap_or(&self.code)];
         let said = said.map(|text| text.to_ascii_lowercase());
         words.iter().any(|word| said.iter().any(|text| text.contains(word)))
@@ -221,14 +221,16 @@ fn obstacle(op: Op, answer: &Answer) -> Option<Obstacle> {
         return action.starts_with("kms:").then_some(Obstacle::KmsKey);
     }
     // The connection, or a setting of the bucket: neither is about one object.
-    if answer.speaks_of(&["in transit", "lock configuration"]) {
+    if answer.mentions_any(&["in transit", "lock configuration"]) {
         return None;
     }
     match op {
-        Op::Get | Op::Upload if answer.speaks_of(&["kms", "key management"]) => Some(Obstacle::KmsKey),
-        Op::Get if answer.speaks_of(CUSTOMER_KEY) => Some(Obstacle::CustomerKey),
-        Op::Get if answer.speaks_of(&["archive", "glacier", "notrestored"]) => Some(Obstacle::Archived),
-        Op::Upload if answer.speaks_of(&["objectlocked", "object lock", "worm", "retention"]) => Some(Obstacle::Locked),
+        Op::Get | Op::Upload if answer.mentions_any(&["kms", "key management"]) => Some(Obstacle::KmsKey),
+        Op::Get if answer.mentions_any(CUSTOMER_KEY) => Some(Obstacle::CustomerKey),
+        Op::Get if answer.mentions_any(&["archive", "glacier", "notrestored"]) => Some(Obstacle::Archived),
+        Op::Upload if answer.mentions_any(&["objectlocked", "object lock", "worm", "retention"]) => {
+            Some(Obstacle::Locked)
+        }
         _ => None,
     }
 }
@@ -388,7 +390,7 @@ pub(super) fn asks_for_md5(answer: &Answer) -> bool {
     match (answer.status, answer.code.as_str()) {
         (_, "BadDigest" | "XAmzContentChecksumMismatch") => false,
         (400, "MissingContentMD5") | (501, _) => true,
-        (400, _) => answer.speaks_of(CHECKSUM),
+        (400, _) => answer.mentions_any(CHECKSUM),
         _ => false,
     }
 }
@@ -403,8 +405,8 @@ pub(super) fn refuses_unsigned_body(answer: &Answer) -> bool {
         "contentsha256",
     ];
     match answer.status {
-        403 if answer.code == "AccessDenied" => answer.speaks_of(&["explicit deny"]) || answer.speaks_of(WORDS),
-        400 | 403 | 411 | 501 => answer.speaks_of(WORDS),
+        403 if answer.code == "AccessDenied" => answer.mentions_any(&["explicit deny"]) || answer.mentions_any(WORDS),
+        400 | 403 | 411 | 501 => answer.mentions_any(WORDS),
         _ => false,
     }
 }
@@ -413,8 +415,8 @@ pub(super) fn refuses_unsigned_body(answer: &Answer) -> bool {
 pub(super) fn refuses_condition(answer: &Answer) -> bool {
     match answer.status {
         // Which header is not implemented is seldom said: the checksum was sent to this store before.
-        501 => !answer.speaks_of(CHECKSUM),
-        400 => answer.speaks_of(&["if-none-match", "conditional", "precondition"]),
+        501 => !answer.mentions_any(CHECKSUM),
+        400 => answer.mentions_any(&["if-none-match", "conditional", "precondition"]),
         _ => false,
     }
 }
