@@ -43,6 +43,12 @@ impl std::error::Error for NotFlushed {}
 pub(super) struct Unflushed(Mutex<BTreeSet<PathBuf>>);
 
 impl Unflushed {
+    /// Remembers that the object at `target` is to be flushed, should it be there.
+    pub(super) fn remember(&self, target: &Path) {
+        let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.insert(target.to_owned());
+    }
+
     /// Takes down how flushing the object at `target` ended; an error is then that of a flush.
     pub(super) fn record(&self, target: &Path, flushed: io::Result<()>) -> io::Result<()> {
         let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +93,11 @@ fn flush(target: &Path, sync: impl Fn(&Path) -> io::Result<()>) -> io::Result<()
         Err(error) if missing(&error) => Ok(()),
         flushed => flushed,
     };
-    there(file::check(target).and_then(|_| sync(target)))?;
+    match file::check(target) {
+        // No object.
+        Err(error) if matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput) => {}
+        checked => there(checked.and_then(|_| sync(target)))?,
+    }
     there(target.parent().map_or(Ok(()), sync))
 }
 

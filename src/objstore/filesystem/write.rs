@@ -138,6 +138,8 @@ impl Writer {
             _ => {
                 let temp = self.fill(dir, name, content, cancelled)?;
                 check_cancelled(cancelled)?;
+                // From before it has its name: an error may speak of a rename that was done, and who asked may be gone.
+                self.unflushed.remember(target);
                 place(&temp.path, target, existing)?
             }
         };
@@ -250,5 +252,32 @@ mod tests {
         assert_eq!(write(), (Placed::Created, vec![block.clone()]));
         fs_err::write(&target, "{}").unwrap();
         assert_eq!(write(), (Placed::Exists, vec![target.clone(), block.clone()]));
+    }
+
+    #[test]
+    fn an_object_counts_as_not_flushed_from_the_moment_that_it_has_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer::below(dir.path(), RateLimit::default());
+        let [block, target] = ["block", "block/meta.json"].map(|name| dir.path().join(name));
+        // What a reader would have to flush before the object counts.
+        let due = || {
+            let flushed = RefCell::new(Vec::new());
+            let flush = |path: &Path| {
+                flushed.borrow_mut().push(path.to_owned());
+                Ok(())
+            };
+            writer.unflushed.flush(&target, flush).unwrap();
+            flushed.into_inner()
+        };
+        let seen = RefCell::new(Vec::new());
+        let sync = |_: &Path| {
+            seen.borrow_mut().push(due());
+            Ok(())
+        };
+        let content = Content::Memory(Bytes::from_static(b"{}"));
+        let placed = writer.write_with(&target, &content, Existing::Keep, &AtomicBool::new(false), sync);
+        assert_eq!(placed.unwrap(), Placed::Created);
+        assert_eq!(seen.into_inner(), [[target.clone(), block]]);
+        assert_eq!(due(), [""; 0].map(PathBuf::from), "it was flushed");
     }
 }
