@@ -274,6 +274,9 @@ pub enum ErrorKind {
     Server,
     /// The store could not be reached, or the connection broke.
     Network,
+    /// The object is in its place, but could not be flushed to disk (a directory only): a crash of the host may take it
+    /// away. Reading it back settles nothing; a later try flushes it again.
+    Unflushed,
     /// No byte moved for the stall timeout, or no answer came in time. Whether the store acted is unknown.
     Stalled,
     /// The store holds, or acknowledged, something else than what was sent: wrong checksum or size.
@@ -293,10 +296,10 @@ impl ErrorKind {
     /// Whether a later try can succeed without anybody changing anything.
     pub fn is_transient(self) -> bool {
         use ErrorKind::*;
-        matches!(self, Throttled | Server | Network | Stalled | Integrity)
+        matches!(self, Throttled | Server | Network | Unflushed | Stalled | Integrity)
     }
 
-    /// Whether a write that failed so may nevertheless have been carried out.
+    /// Whether a write that failed so may nevertheless have been carried out, which reading the object back settles.
     pub fn is_ambiguous(self) -> bool {
         use ErrorKind::*;
         matches!(self, Throttled | Server | Network | Stalled)
@@ -337,7 +340,7 @@ impl Error {
             // Archived, of another key, not for us, too large: of one object as a rule. If it is so with all of them, each
             // says so.
             (Op::Get, Forbidden | Refused | Configuration) | (Op::Upload, Refused) => Scope::Object,
-            (_, NoBucket | Credentials | Region | Clock | Throttled | Server | Network | Stalled)
+            (_, NoBucket | Credentials | Region | Clock | Throttled | Server | Network | Unflushed | Stalled)
             | (Op::Upload | Op::Iter | Op::Delete, Forbidden | Configuration)
             | (Op::Iter | Op::Delete, Refused) => Scope::Bucket,
         }

@@ -2,17 +2,23 @@
 //!
 //! Guarantees: an object appears whole or not at all. It is written under a temporary name beside its place, flushed to
 //! disk, checked for its size and renamed; then its directory is flushed too, and once in a process' life every
-//! directory between it and the configured one. One that exists already and is kept is flushed as well. On a crash at
-//! most temporary files stay: they are hidden from listings, and [`Bucket::abort_stale`] removes them when they are a
-//! day old. On cancel the copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for
-//! that. The configured directory is never made, and nothing is done while another one stands in its place (`root`). An
-//! object that is read is held open: one that takes its place meanwhile changes nothing. Memory: one small buffer per
-//! object on its way. There is no stall timeout: a directory on a network file system that hangs lets the calls hang.
+//! directory between it and the configured one. One that exists already and is kept is flushed as well. When a flush fails
+//! after the rename, the object does not count until it was flushed again (`unflushed`). What another program, or an
+//! earlier process, put there and this one only reads or lists is not flushed, and may go with a crash of the host. A file
+//! that cannot be read, or is none, concerns its object alone (`failure`, `file`). On a crash at most temporary files
+//! stay: they are hidden from listings, and [`Bucket::abort_stale`] removes them when they are a day old. On cancel the
+//! copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for that. The configured
+//! directory is never made, and nothing is done while another one stands in its place (`root`). An object that is read is
+//! held open: one that takes its place meanwhile changes nothing. Memory: one small buffer per object on its way. There is
+//! no stall timeout: a directory on a network file system that hangs lets the calls hang.
 
 mod dirs;
+mod failure;
+mod file;
 mod place;
 mod read;
 mod root;
+mod unflushed;
 mod walk;
 mod write;
 
@@ -20,17 +26,16 @@ use std::{io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{Access, access};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinError};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::walk::missing;
 use self::{
-    dirs::Dirs,
+    failure::failure,
     place::Existing,
-    root::{Root, Unavailable},
+    root::Root,
     walk::{Step, dirs as dirs_in, is_temp, read, remove_stale, walk},
-    write::{Content, Failed, InProgress, Writer},
+    write::{Content, Failed, Writer},
 };
 use super::{
     Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, STALE_AFTER,
@@ -76,11 +81,7 @@ impl Filesystem {
             permits: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
             readings: Arc::new(Semaphore::new(limits.requests_at_once.max(1))),
             rate_limit: limits.rate_limit.clone(),
-            writer: Arc::new(Writer {
-                dirs: Dirs::below(&config.directory),
-                live: InProgress::default(),
-                rate_limit: limits.rate_limit.clone(),
-            }),
+            writer: Arc::new(Writer::below(&config.directory, limits.rate_limit.clone())),
             cleanup,
         }
     }
@@ -93,8 +94,15 @@ impl Filesystem {
         }
     }
 
-    fn error(&self, op: Op, key: &str, error: &io::Error) -> Error {
-        failure(op, self.place(key), error)
+    /// The failure of work that ended without a result.
+    fn lost(&self, op: Op, key: &str, lost: JoinError) -> Error {
+        Error {
+            op,
+            key: self.place(key),
+            kind: ErrorKind::Server,
+            detail: lost.to_string(),
+            source: None,
+        }
     }
 
     /// Where a key lives. Keys that would leave the directory, or that name a directory, have no place.
@@ -128,31 +136,10 @@ impl Filesystem {
         key: &str,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let root = Arc::clone(&self.root);
-        let done = self.cleanup.spawn_blocking(move || root.during(work)).await;
-        done.unwrap_or_else(|error| Err(io::Error::other(error)))
-            .map_err(|error| self.error(op, key, &error))
-    }
-
-    /// A directory below that of the bucket that is closed to this process concerns the objects in it and no others: a
-    /// copy that somebody made as another user must not hold all else up.
-    async fn narrowed(&self, error: Error) -> Error {
-        let needed = match (error.op, error.kind) {
-            (Op::Iter, ErrorKind::Forbidden) => Access::READ_OK | Access::EXEC_OK,
-            (Op::Upload, ErrorKind::Forbidden) => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
-            _ => return error,
-        };
-        let base = self.base.clone();
-        let open = self.cleanup.spawn_blocking(move || access(&base, needed).is_ok());
-        match (open.await, error.op) {
-            (Ok(true), Op::Upload) => Error {
-                kind: ErrorKind::Refused,
-                ..error
-            },
-            // What cannot be listed cannot be read.
-            (Ok(true), _) => Error { op: Op::Get, ..error },
-            _ => error,
-        }
+        let (root, place, base) = (Arc::clone(&self.root), self.place(key), self.base.clone());
+        let work = move || root.during(work).map_err(|error| failure(op, place, &base, &error));
+        let done = self.cleanup.spawn_blocking(work).await;
+        done.unwrap_or_else(|lost| Err(self.lost(op, key, lost)))
     }
 
     async fn put(&self, key: &str, content: Content, existing: Existing) -> Result<Placed, Error> {
@@ -164,27 +151,22 @@ impl Filesystem {
         let stop = StopOnDrop::default();
         let cancelled = stop.flag();
         let (root, writer) = (Arc::clone(&self.root), Arc::clone(&self.writer));
+        let (place, base) = (self.place(key), self.base.clone());
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;
-            root.during(|| writer.write(&target, &content, existing, &cancelled))
-        });
-        match done
-            .await
-            .unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error))))
-        {
-            Ok(placed) => Ok(placed),
-            Err(Failed::Store(error)) => Err(self.narrowed(self.error(Op::Upload, key, &error)).await),
-            Err(Failed::Source(detail)) => {
-                let kind = ErrorKind::Local;
-                Err(Error {
+            let written = root.during(|| writer.write(&target, &content, existing, &cancelled));
+            written.map_err(|failed| match failed {
+                Failed::Store(error) => failure(Op::Upload, place, &base, &error),
+                Failed::Source(detail) => Error {
                     op: Op::Upload,
-                    key: self.place(key),
-                    kind,
+                    key: place,
+                    kind: ErrorKind::Local,
                     detail,
                     source: None,
-                })
-            }
-        }
+                },
+            })
+        });
+        done.await.unwrap_or_else(|lost| Err(self.lost(Op::Upload, key, lost)))
     }
 }
 
@@ -212,13 +194,18 @@ impl Bucket for Filesystem {
     }
 
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {
-        let path = self.path(Op::Get, key)?;
-        self.blocking(Op::Get, key, move || match fs_err::metadata(path) {
-            Ok(there) => Ok(there.is_file().then_some(there.len())),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(error),
-        })
-        .await
+        let (path, writer) = (self.path(Op::Get, key)?, Arc::clone(&self.writer));
+        let look = move || {
+            writer.flush_again(&path)?;
+            match fs_err::metadata(path) {
+                Ok(there) => Ok(there.is_file().then_some(there.len())),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        };
+        self.blocking(Op::Get, key, look).await
     }
 
     async fn incarnation(&self) -> Result<Option<String>, Error> {
@@ -228,8 +215,12 @@ impl Bucket for Filesystem {
     }
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
-        let path = self.path(Op::Get, key)?;
-        let read = self.blocking(Op::Get, key, move || read(&path, limit)).await?;
+        let (path, writer) = (self.path(Op::Get, key)?, Arc::clone(&self.writer));
+        let work = move || {
+            writer.flush_again(&path)?;
+            read(&path, limit)
+        };
+        let read = self.blocking(Op::Get, key, work).await?;
         rate_limit::wait(self.rate_limit.receive(read.as_ref().map_or(0, Vec::len))).await;
         read.map(Bytes::from).ok_or_else(|| {
             let detail = format!("the object has more than the {limit} bytes that are read at most");
@@ -252,14 +243,15 @@ impl Bucket for Filesystem {
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<Object>, Error> {
-        let path = self.dir(Op::Iter, dir)?;
+        let (path, writer) = (self.dir(Op::Iter, dir)?, Arc::clone(&self.writer));
         let base = if dir.is_empty() {
             String::new()
         } else {
             format!("{dir}/")
         };
-        let objects = self
+        let mut objects = self
             .blocking(Op::Iter, dir, move || {
+                writer.flush_again(&path)?;
                 let mut objects = Vec::new();
                 walk(&path, &base, &mut |key, entry| {
                     objects.push(Object { key, size: entry.len });
@@ -267,11 +259,7 @@ impl Bucket for Filesystem {
                 })?;
                 Ok(objects)
             })
-            .await;
-        let mut objects = match objects {
-            Ok(objects) => objects,
-            Err(error) => return Err(self.narrowed(error).await),
-        };
+            .await?;
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(objects)
     }
@@ -298,47 +286,5 @@ impl Bucket for Filesystem {
 
     async fn settle(&self) {
         self.cleanup.wait().await;
-    }
-}
-
-/// A failure of the system, as one on the object at `place`.
-fn failure(op: Op, place: String, error: &io::Error) -> Error {
-    let (kind, help) = classify(op, error);
-    let detail = if help.is_empty() {
-        error.to_string()
-    } else {
-        format!("{error}; {help}")
-    };
-    Error {
-        op,
-        key: place,
-        kind,
-        detail,
-        source: None,
-    }
-}
-
-/// What kind of failure it is, and what helps.
-fn classify(op: Op, error: &io::Error) -> (ErrorKind, &'static str) {
-    use io::ErrorKind as Io;
-    if error.get_ref().is_some_and(|inner| inner.is::<Unavailable>()) {
-        return (ErrorKind::NoBucket, "");
-    }
-    match error.kind() {
-        Io::NotFound if op == Op::Get => (ErrorKind::NotFound, ""),
-        Io::PermissionDenied => {
-            let help = match op {
-                Op::Get | Op::Iter => "this process needs the right to read it",
-                Op::Upload | Op::Delete => "this process needs the right to write there",
-            };
-            (ErrorKind::Forbidden, help)
-        }
-        Io::ReadOnlyFilesystem => (ErrorKind::Forbidden, "the directory must be writable"),
-        Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Server, "free some space; nothing half-written is kept"),
-        Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename | Io::InvalidInput => (
-            ErrorKind::Refused,
-            "something else has the object's name, or its name cannot be a file's",
-        ),
-        _ => (ErrorKind::Server, ""),
     }
 }

@@ -3,7 +3,8 @@
 //! It is sent on the condition that there is none yet, where the store knows that condition, so that of two writers one
 //! commits. That there is one already may mean another writer, or an earlier try of ours whose answer was lost: what
 //! is there is judged by what it says of itself, and is never overwritten unless it is no `meta.json` at all. An answer
-//! that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the object back.
+//! that does not tell whether the store acted (timeout, 5xx, a broken connection) is settled by reading the object back;
+//! one of a directory that could not flush it to disk is not, and the commit fails until a later try has flushed it.
 //! What was committed is listed once more before it counts. A crash after the commit is found by the next run, which lists
 //! the block and reads its `meta.json`.
 

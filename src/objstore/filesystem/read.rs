@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -19,7 +19,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Filesystem, failure,
+    Filesystem,
+    failure::failure,
+    file::open,
     write::{BUFFER, Failed, check_cancelled, fill, wait},
 };
 use crate::{
@@ -31,6 +33,8 @@ use crate::{
 struct Stream {
     file: Arc<File>,
     place: String,
+    /// The bucket's directory.
+    base: PathBuf,
     at: u64,
     size: u64,
     rate_limit: RateLimit,
@@ -59,6 +63,7 @@ impl Filesystem {
         let stream = Stream {
             file: Arc::new(file),
             place,
+            base: self.base.clone(),
             at: offset,
             size,
             rate_limit: self.rate_limit.clone(),
@@ -78,21 +83,22 @@ impl Filesystem {
         let permit = self.reading().await;
         let stop = StopOnDrop::default();
         let cancelled = stop.flag();
-        let (root, source, rate_limit) = (Arc::clone(&self.root), source.clone(), self.rate_limit.clone());
+        let (root, writer) = (Arc::clone(&self.root), Arc::clone(&self.writer));
+        let (source, place, base) = (source.clone(), self.place(key), self.base.clone());
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;
-            root.during(|| compare(&path, &source, &rate_limit, &cancelled))
+            let compared = root.during(|| {
+                writer.flush_again(&path)?;
+                compare(&path, &source, &writer.rate_limit, &cancelled)
+            });
+            compared.map_err(|failed| match failed {
+                Failed::Store(error) => failure(Op::Get, place, &base, &error),
+                Failed::Source(detail) => refused(place, ErrorKind::Local, detail),
+            })
         });
-        match done
-            .await
-            .unwrap_or_else(|error| Err(Failed::Store(io::Error::other(error))))
-        {
-            Ok(comparison) => Ok(comparison),
-            Err(Failed::Store(error)) => match self.error(Op::Get, key, &error) {
-                error if error.kind == ErrorKind::NotFound => Ok(Comparison::Absent),
-                error => Err(error),
-            },
-            Err(Failed::Source(detail)) => Err(refused(self.place(key), ErrorKind::Local, detail)),
+        match done.await.unwrap_or_else(|lost| Err(self.lost(Op::Get, key, lost))) {
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(Comparison::Absent),
+            compared => compared,
         }
     }
 }
@@ -106,38 +112,26 @@ impl Stream {
         rate_limit::wait(self.pause).await;
         let most = BUFFER.min(self.rate_limit.step());
         let take = usize::try_from(self.size - self.at).map_or(most, |left| left.min(most));
-        let (file, at) = (Arc::clone(&self.file), self.at);
+        let (file, at, size) = (Arc::clone(&self.file), self.at, self.size);
+        let (place, base) = (self.place.clone(), self.base.clone());
         let read = self.work.spawn_blocking(move || {
             let mut buffer = vec![0; take];
-            file.read_exact_at(&mut buffer, at).map(|()| buffer)
+            match file.read_exact_at(&mut buffer, at) {
+                Ok(()) => Ok(buffer),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    let detail = format!("the object had {size} bytes and became shorter while it was read");
+                    Err(refused(place, ErrorKind::Integrity, detail))
+                }
+                Err(error) => Err(failure(Op::Get, place, &base, &error)),
+            }
         });
-        match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(buffer) => {
-                self.at += take as u64;
-                self.pause = self.rate_limit.receive(take);
-                Ok(Some((buffer.into(), self)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let detail = format!(
-                    "the object had {} bytes and became shorter while it was read",
-                    self.size
-                );
-                Err(refused(self.place, ErrorKind::Integrity, detail))
-            }
-            Err(error) => Err(failure(Op::Get, self.place, &error)),
-        }
+        let buffer = read
+            .await
+            .unwrap_or_else(|lost| Err(refused(self.place.clone(), ErrorKind::Server, lost.to_string())))?;
+        self.at += take as u64;
+        self.pause = self.rate_limit.receive(take);
+        Ok(Some((buffer.into(), self)))
     }
-}
-
-/// An object's file and its size; a directory is no object.
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = fs_err::File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        let detail = format!("{} is a directory", path.display());
-        return Err(io::Error::new(io::ErrorKind::NotFound, detail));
-    }
-    Ok((file.into_parts().0, metadata.len()))
 }
 
 fn compare(path: &Path, source: &Source, rate_limit: &RateLimit, cancelled: &AtomicBool) -> Result<Comparison, Failed> {

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::write::InProgress;
+use super::{failure::is_of_one_file, file, write::InProgress};
 
 /// Whether a file of this name is one of our own that is not an object yet.
 pub(super) fn is_temp(name: &str) -> bool {
@@ -17,13 +17,7 @@ pub(super) fn is_temp(name: &str) -> bool {
 
 /// Up to `limit` bytes; `None` if there are more.
 pub(super) fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = fs_err::File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("{} is a directory", path.display()),
-        ));
-    }
+    let (file, _) = file::open(path)?;
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= limit).then_some(bytes))
@@ -67,12 +61,12 @@ fn is_dir(entry: &fs_err::DirEntry) -> io::Result<bool> {
 }
 
 /// The directories in `dir` whose names are `wanted` and that hold an object, in no order. No other one is opened: it may be
-/// closed to this process, as `lost+found` in the root of a file system is. One that is wanted and may not be read is
-/// named, since nobody knows what is in it: whoever reads it gets the error.
+/// closed to this process, as `lost+found` in the root of a file system is. One that is wanted and cannot be read is named,
+/// since nobody knows what is in it: whoever reads it gets the error.
 pub(super) fn dirs(dir: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
     let mut dirs = Vec::new();
     for (name, entry) in names(dir)? {
-        if wanted(&name) && is_dir(&entry)? && holds_objects(&entry.path())? {
+        if wanted(&name) && or_unknown(is_dir(&entry))? && or_unknown(holds_objects(&entry.path()))? {
             dirs.push(name);
         }
     }
@@ -127,9 +121,21 @@ pub(super) fn walk(dir: &Path, base: &str, each: &mut dyn FnMut(String, &Entry) 
 }
 
 fn holds_objects(dir: &Path) -> io::Result<bool> {
-    match walk(dir, "", &mut |_, _| Step::Stop) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
-        step => Ok(step? == Step::Stop),
+    Ok(walk(dir, "", &mut |_, _| Step::Stop)? == Step::Stop)
+}
+
+/// What was found out about one directory in the bucket: `true` where it alone cannot be read.
+fn or_unknown(found: io::Result<bool>) -> io::Result<bool> {
+    match found {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidFilename
+            ) || is_of_one_file(&error) =>
+        {
+            Ok(true)
+        }
+        found => found,
     }
 }
 

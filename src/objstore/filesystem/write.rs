@@ -17,7 +17,9 @@ use bytes::Bytes;
 
 use super::{
     dirs::{self, Dirs},
+    file,
     place::{Existing, place},
+    unflushed::Unflushed,
 };
 use crate::objstore::{Placed, RateLimit, Source, rate_limit};
 
@@ -83,10 +85,29 @@ impl Drop for Temp {
 pub(super) struct Writer {
     pub(super) dirs: Dirs,
     pub(super) live: InProgress,
+    pub(super) unflushed: Unflushed,
     pub(super) rate_limit: RateLimit,
+    /// Flushes what is at a path.
+    pub(super) sync: fn(&Path) -> io::Result<()>,
 }
 
 impl Writer {
+    /// The writer of the bucket in this directory.
+    pub(super) fn below(root: &Path, rate_limit: RateLimit) -> Self {
+        Self {
+            dirs: Dirs::below(root),
+            live: InProgress::default(),
+            unflushed: Unflushed::default(),
+            rate_limit,
+            sync: dirs::sync,
+        }
+    }
+
+    /// Flushes again what is at or below `path` and could not be flushed when it was written.
+    pub(super) fn flush_again(&self, path: &Path) -> io::Result<()> {
+        self.unflushed.flush(path, self.sync)
+    }
+
     /// Makes `content` the object at `target`. When it returns `Ok`, what is there lasts, whoever put it there.
     pub(super) fn write(
         &self,
@@ -95,7 +116,7 @@ impl Writer {
         existing: Existing,
         cancelled: &AtomicBool,
     ) -> Result<Placed, Failed> {
-        self.write_with(target, content, existing, cancelled, dirs::sync)
+        self.write_with(target, content, existing, cancelled, self.sync)
     }
 
     /// The same; `sync` flushes what is at a path.
@@ -110,21 +131,27 @@ impl Writer {
         let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
             return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
         };
+        self.unflushed.make_room(&sync)?;
         self.dirs.make(dir)?;
         let placed = match existing {
             Existing::Keep if fs_err::symlink_metadata(target).is_ok() => Placed::Exists,
             _ => {
                 let temp = self.fill(dir, name, content, cancelled)?;
                 check_cancelled(cancelled)?;
+                // From before it has its name: an error may speak of a rename that was done, and who asked may be gone.
+                self.unflushed.remember(target);
                 place(&temp.path, target, existing)?
             }
         };
-        if placed == Placed::Exists {
-            check_is_file(target)?;
-            // Another program may have written it and not flushed it.
-            sync(target)?;
-        }
-        sync(dir)?;
+        let flushed = match placed {
+            Placed::Exists => {
+                file::check(target)?;
+                // Another program may have written it and not flushed it.
+                sync(target).and_then(|()| sync(dir))
+            }
+            Placed::Created => sync(dir),
+        };
+        self.unflushed.record(target, flushed)?;
         Ok(placed)
     }
 
@@ -149,25 +176,6 @@ impl Writer {
         }
         Ok(temp)
     }
-}
-
-/// Fails unless what bears the name of an object can be one.
-fn check_is_file(target: &Path) -> io::Result<()> {
-    let there = fs_err::metadata(target).map_err(|error| match dirs::leads_nowhere(target) {
-        true => io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a symbolic link of this name leads nowhere",
-        ),
-        false => error,
-    })?;
-    if there.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    if !there.is_file() {
-        // To open a pipe would wait for its other end.
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    Ok(())
 }
 
 /// Reads by position: others may read the same descriptor at the same time.
@@ -228,11 +236,7 @@ mod tests {
     #[test]
     fn an_object_that_another_program_wrote_is_flushed_before_it_counts_as_lasting() {
         let dir = tempfile::tempdir().unwrap();
-        let writer = Writer {
-            dirs: Dirs::below(dir.path()),
-            live: InProgress::default(),
-            rate_limit: RateLimit::default(),
-        };
+        let writer = Writer::below(dir.path(), RateLimit::default());
         let [block, target] = ["block", "block/meta.json"].map(|name| dir.path().join(name));
         let flushed = RefCell::new(Vec::new());
         let write = || {
@@ -248,5 +252,32 @@ mod tests {
         assert_eq!(write(), (Placed::Created, vec![block.clone()]));
         fs_err::write(&target, "{}").unwrap();
         assert_eq!(write(), (Placed::Exists, vec![target.clone(), block.clone()]));
+    }
+
+    #[test]
+    fn an_object_counts_as_not_flushed_from_the_moment_that_it_has_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer::below(dir.path(), RateLimit::default());
+        let [block, target] = ["block", "block/meta.json"].map(|name| dir.path().join(name));
+        // What a reader would have to flush before the object counts.
+        let due = || {
+            let flushed = RefCell::new(Vec::new());
+            let flush = |path: &Path| {
+                flushed.borrow_mut().push(path.to_owned());
+                Ok(())
+            };
+            writer.unflushed.flush(&target, flush).unwrap();
+            flushed.into_inner()
+        };
+        let seen = RefCell::new(Vec::new());
+        let sync = |_: &Path| {
+            seen.borrow_mut().push(due());
+            Ok(())
+        };
+        let content = Content::Memory(Bytes::from_static(b"{}"));
+        let placed = writer.write_with(&target, &content, Existing::Keep, &AtomicBool::new(false), sync);
+        assert_eq!(placed.unwrap(), Placed::Created);
+        assert_eq!(seen.into_inner(), [[target.clone(), block]]);
+        assert_eq!(due(), [""; 0].map(PathBuf::from), "it was flushed");
     }
 }

@@ -55,6 +55,24 @@ async fn what_concerns_the_bucket_delays_every_later_block() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_that_could_not_be_flushed_does_not_count_though_it_can_be_read() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    let meta = format!("{a}/meta.json");
+    world
+        .bucket
+        .on(Op::Upload, &meta, 1..=1, Fault::FailAfter(ErrorKind::Unflushed));
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    assert!(world.object(&meta).is_some() && world.listed().is_empty());
+    assert_eq!(world.metrics.uploads.get(), 0);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a]);
+    assert_eq!(world.metrics.uploads.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_foreign_meta_json_that_the_store_does_not_give_stops_nothing() {
     for kind in [ErrorKind::Forbidden, ErrorKind::Refused, ErrorKind::TooLarge] {
         let world = World::new().await;

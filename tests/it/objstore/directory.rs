@@ -1,7 +1,9 @@
 //! A bucket that is a directory: what only that one does.
 
 use std::{
+    os::unix::{fs::symlink, net::UnixListener},
     path::Path,
+    process::Command,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -73,8 +75,8 @@ async fn a_directory_hides_what_a_killed_process_left_and_removes_it_after_a_day
         let file = fs_err::OpenOptions::new().write(true).open(file).unwrap();
         file.set_modified(then).unwrap();
     }
-    std::os::unix::fs::symlink(dir.path(), dir.path().join("b/loop")).unwrap();
-    std::os::unix::fs::symlink("gone", dir.path().join("b/broken")).unwrap();
+    symlink(dir.path(), dir.path().join("b/loop")).unwrap();
+    symlink("gone", dir.path().join("b/broken")).unwrap();
 
     let keys = |objects: Vec<Object>| objects.into_iter().map(|object| object.key).collect::<Vec<_>>();
     assert_eq!(
@@ -213,7 +215,7 @@ async fn a_link_of_the_name_that_leads_nowhere_is_refused_for_that_object_alone(
         ("b/meta.json", "b", "gone"),
         ("c/meta.json", "c", "c"),
     ] {
-        std::os::unix::fs::symlink(leads_to, root.join(link)).unwrap();
+        symlink(leads_to, root.join(link)).unwrap();
         let error = bucket.put_new(key, Bytes::new()).await.unwrap_err();
         assert_eq!(
             (error.kind, error.scope()),
@@ -223,4 +225,81 @@ async fn a_link_of_the_name_that_leads_nowhere_is_refused_for_that_object_alone(
         fs_err::remove_file(root.join(link)).unwrap();
         bucket.put_new(key, Bytes::new()).await.unwrap();
     }
+}
+
+/// A reading of `a/meta.json` is refused, for that object alone, in these words.
+fn is_refused<T: std::fmt::Debug>(result: Result<T, Error>, words: &[&str]) {
+    let error = result.unwrap_err();
+    let text = error.to_string();
+    assert_eq!(
+        (error.kind, error.scope()),
+        (ErrorKind::Refused, Scope::Object),
+        "{text}"
+    );
+    for words in words {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_refused_for_that_object_alone_and_never_waited_for() {
+    let (dir, bucket) = bucket().await;
+    let meta = dir.path().join("root/a/meta.json");
+    bucket.put_bytes("a/index", Bytes::new()).await.unwrap();
+    let pipe = || assert!(Command::new("mkfifo").arg(&meta).status().unwrap().success());
+    let socket = || drop(UnixListener::bind(&meta).unwrap());
+    let link = |to: &'static str| {
+        let meta = &meta;
+        move || symlink(to, meta).unwrap()
+    };
+    let cases: [(&dyn Fn(), &str); 5] = [
+        (&pipe, "is a named pipe (FIFO)"),
+        (&socket, "is a socket"),
+        (&link("/dev/null"), "is a device"),
+        (&link("gone"), "is a symbolic link that leads nowhere"),
+        (
+            &link("meta.json"),
+            "is a symbolic link that leads nowhere or in a circle",
+        ),
+    ];
+    for (make, what) in cases {
+        make();
+        let file = unlinked(b"");
+        let path = meta.display().to_string();
+        let words = [path.as_str(), what, "move it away"];
+        is_refused(bucket.compare("a/meta.json", &file).await, &words);
+        is_refused(bucket.read("a/meta.json", 0).await, &words);
+        is_refused(bucket.get("a/meta.json", ALL).await, &words);
+        is_refused(bucket.put_new("a/meta.json", Bytes::new()).await, &words);
+        assert!(meta.symlink_metadata().is_ok(), "{what}: it was replaced");
+        assert_eq!(bucket.list_top("", |_| true).await.unwrap(), ["a"], "{what}");
+        assert_eq!(bucket.list("a").await.unwrap().len(), 1, "{what}");
+        fs_err::remove_file(&meta).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_or_directory_that_cannot_be_read_concerns_its_objects_alone() {
+    let (dir, bucket) = bucket().await;
+    let [a, b, c] = ["a", "b", "c"].map(|name| dir.path().join("root").join(name));
+    bucket.put_bytes("a/index", Bytes::new()).await.unwrap();
+    fs_err::create_dir_all(&b).unwrap();
+    // The system opens this file, and reading its first byte is an I/O error, as of a bad sector.
+    symlink("/proc/self/mem", a.join("meta.json")).unwrap();
+    // Nothing can tell what this leads to.
+    symlink("x".repeat(300), b.join("meta.json")).unwrap();
+    symlink("c", &c).unwrap();
+    is_refused(
+        bucket.get("a/meta.json", ALL).await,
+        &["a/meta.json", "check the file system"],
+    );
+    is_refused(bucket.get("c/meta.json", ALL).await, &["c/meta.json"]);
+    is_refused(bucket.stat("c/meta.json").await, &["c/meta.json"]);
+    is_refused(bucket.compare("c/meta.json", &unlinked(b"")).await, &["c/meta.json"]);
+    is_refused(bucket.list("b").await, &["root/b"]);
+    assert_eq!(
+        bucket.list_top("", |_| true).await.unwrap(),
+        ["a", "b"],
+        "whoever reads b gets its error"
+    );
 }
