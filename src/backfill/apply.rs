@@ -284,6 +284,7 @@ impl Transient for UploadError {
             Self::Bucket(error) => error.kind != ErrorKind::Local && error.is_transient(),
             Self::Local(_) | Self::Unproven { .. } => true,
             Self::Changed(_)
+            | Self::Unreadable(_)
             | Self::Foreign { .. }
             | Self::NoLabels
             | Self::Marked { .. }
@@ -305,6 +306,7 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadErro
                 "{what} changed since it was checked; run again when nobody writes to it"
             )),
             UploadError::Foreign { .. }
+            | UploadError::Unreadable(_)
             | UploadError::NoLabels
             | UploadError::Marked { .. }
             | UploadError::Conflict(_)
