@@ -27,6 +27,25 @@ async fn a_file_that_the_disk_does_not_give_sets_only_its_block_aside() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn shipping_works_again_only_when_something_has_worked_in_the_bucket() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    let index = format!("{a}/index");
+    for (calls, kind) in [(1..=1, ErrorKind::Server), (2..=2, ErrorKind::Refused)] {
+        world.bucket.on(Op::Upload, &index, calls, Fault::Fail(kind));
+    }
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert!(shipper.last_failure.is_some(), "the only block is set aside");
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a]);
+    assert!(shipper.last_failure.is_none(), "the block is durable");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_object_that_the_store_refuses_delays_only_its_block() {
     let world = World::new().await;
     let mut shipper = world.shipper();
