@@ -36,7 +36,7 @@ use crate::{
 
 pub use apply::{Applied, Apply};
 pub use planning::{CheckProgress, plan};
-pub use prove::{Proven, prove};
+pub use prove::{Interrupted, Proven, prove};
 
 /// What is to be backfilled, and how; checked by whoever makes it.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Sends what the plan says, with the sidecar's own engine: several blocks are uploaded at once, they become visible one after
 //! another, oldest first.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -190,15 +190,12 @@ impl Apply {
     async fn find_merged(&self, due: &[&Item], applied: &mut Applied) {
         let is_refused = |item: &&Item| applied.refused.iter().any(|(id, _)| *id == item.id);
         let refused: Vec<&Item> = due.iter().copied().filter(is_refused).collect();
-        match merged_meanwhile(&refused, self.uploader.bucket.as_ref()).await {
-            Ok(merged) => {
-                applied.refused.retain(|(id, _)| !merged.contains(id));
-                applied.there.extend(merged);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot find out whether blocks that were refused are in others of the bucket");
-            }
+        let mut merged = BTreeSet::new();
+        if let Err(error) = merged_meanwhile(&refused, self.uploader.bucket.as_ref(), &mut merged).await {
+            tracing::warn!(%error, "cannot find out whether blocks that were refused are in others of the bucket");
         }
+        applied.refused.retain(|(id, _)| !merged.contains(id));
+        applied.there.extend(merged);
     }
 
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
@@ -287,6 +284,7 @@ impl Transient for UploadError {
             Self::Bucket(error) => error.kind != ErrorKind::Local && error.is_transient(),
             Self::Local(_) | Self::Unproven { .. } => true,
             Self::Changed(_)
+            | Self::Unreadable(_)
             | Self::Foreign { .. }
             | Self::NoLabels
             | Self::Marked { .. }
@@ -308,6 +306,7 @@ async fn retried<'a, T>(attempt: impl Fn() -> BoxFuture<'a, Result<T, UploadErro
                 "{what} changed since it was checked; run again when nobody writes to it"
             )),
             UploadError::Foreign { .. }
+            | UploadError::Unreadable(_)
             | UploadError::NoLabels
             | UploadError::Marked { .. }
             | UploadError::Conflict(_)

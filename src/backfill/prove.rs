@@ -22,31 +22,42 @@ const BLOCKS_AT_ONCE: usize = 4;
 const OBJECTS_AT_ONCE: usize = 4;
 
 /// What came of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Proven {
-    /// Blocks that are there, whole; or that a compactor has merged meanwhile into others that are.
+    /// Blocks that are there, whole.
     pub whole: usize,
+    /// Blocks that a compactor has merged meanwhile into others. Of these others `meta.json` and the sizes of the objects
+    /// were looked at, and no byte was read, whatever was asked for.
+    pub merged: usize,
     /// Blocks that are not what they should be, and why.
     pub wrong: Vec<(BlockId, String)>,
     /// Blocks of which the store gives nothing, and why.
     pub unknown: Vec<(BlockId, String)>,
+    /// What ended the proof early. What was found by then stands above.
+    pub failed: Option<Interrupted>,
+}
+
+/// The bucket failed before all blocks were looked at.
+#[derive(Debug)]
+pub struct Interrupted {
+    /// Why.
+    pub error: objstore::Error,
+    /// Blocks of which nothing was found out.
+    pub unchecked: Vec<BlockId>,
+    /// It was not found out whether a compactor has merged those blocks that are not whole.
+    pub merges_unknown: bool,
 }
 
 /// Looks at each of `items` in the bucket: exactly its objects, their sizes and checksums, and its `meta.json`; with
 /// `settings.full`, and when the block is gone here, every byte is read back and held against what the check found here.
 /// A compactor may run beside a backfill of hours, and merge the first blocks, and mark or delete them: such a block is
-/// whole if all of its samples are proven to be in others.
-///
-/// # Errors
-/// Those that concern the whole bucket.
-pub async fn prove(
-    items: &[&Item],
-    settings: &Settings,
-    bucket: &Arc<dyn Bucket>,
-    reader: &Reader,
-) -> Result<Proven, objstore::Error> {
+/// proven if all of its samples are proven to be in others. A failure that concerns the whole bucket ends the proof, and
+/// what was found by then is returned with it.
+pub async fn prove(items: &[&Item], settings: &Settings, bucket: &Arc<dyn Bucket>, reader: &Reader) -> Proven {
     let mut proven = Proven::default();
     let mut doubtful = Vec::new();
+    let mut unchecked: BTreeSet<BlockId> = items.iter().map(|item| item.id).collect();
+    let mut failed = None;
     let mut proofs = stream::iter(items.iter().copied())
         .map(|item| async move { (item, wrong(item, settings, bucket, reader).await) })
         .buffer_unordered(BLOCKS_AT_ONCE);
@@ -61,26 +72,47 @@ pub async fn prove(
                 doubtful.push(item);
                 proven.unknown.push((item.id, error.to_string()));
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
         }
+        unchecked.remove(&item.id);
     }
-    let merged = merged_meanwhile(&doubtful, bucket.as_ref()).await?;
-    proven.whole += merged.len();
+    drop(proofs);
+    let mut merged = BTreeSet::new();
+    // A bucket that has just failed is not asked again.
+    let merges_unknown = failed.is_some() && !doubtful.is_empty();
+    let failed = match failed {
+        Some(error) => Some((error, merges_unknown)),
+        None => {
+            let second_look = merged_meanwhile(&doubtful, bucket.as_ref(), &mut merged).await;
+            second_look.err().map(|error| (error, true))
+        }
+    };
+    proven.failed = failed.map(|(error, merges_unknown)| Interrupted {
+        error,
+        unchecked: unchecked.into_iter().collect(),
+        merges_unknown,
+    });
+    proven.merged = merged.len();
     proven.wrong.retain(|(id, _)| !merged.contains(id));
     proven.unknown.retain(|(id, _)| !merged.contains(id));
     proven.wrong.sort_by_key(|(id, _)| *id);
     proven.unknown.sort_by_key(|(id, _)| *id);
-    Ok(proven)
+    proven
 }
 
-/// Those of `items` that are not in the bucket any more, or are marked for deletion, and whose samples are in others.
+/// Adds to `merged` those of `items` that are not in the bucket any more, or are marked for deletion, and whose samples are in
+/// others.
 ///
 /// # Errors
-/// Those that concern the whole bucket.
+/// Those that concern the whole bucket; what was found by then is in `merged`.
 pub(super) async fn merged_meanwhile(
     items: &[&Item],
     bucket: &dyn Bucket,
-) -> Result<BTreeSet<BlockId>, objstore::Error> {
+    merged: &mut BTreeSet<BlockId>,
+) -> Result<(), objstore::Error> {
     let mut gone = Vec::new();
     for item in items {
         let Some(block) = &item.block else { continue };
@@ -90,9 +122,8 @@ pub(super) async fn merged_meanwhile(
             gone.push((block, &item.labels));
         }
     }
-    let mut merged = BTreeSet::new();
     if gone.is_empty() {
-        return Ok(merged);
+        return Ok(());
     }
     // What was read for the plan does not have what was merged since.
     let mut bucket_blocks = BucketBlocks::read(bucket).await?;
@@ -102,7 +133,7 @@ pub(super) async fn merged_meanwhile(
             merged.insert(block.id);
         }
     }
-    Ok(merged)
+    Ok(())
 }
 
 /// What is wrong with one block in the bucket.

@@ -218,8 +218,7 @@ async fn apply(
     };
     match proven {
         None => report.outcome = Ended::Cut,
-        Some(Ok(proven)) => report.record_proof(&proven, task.settings.full, begun.elapsed()),
-        Some(Err(error)) => report.record_proof_failure(&error),
+        Some(proven) => report.record_proof(&proven, task.settings.full, begun.elapsed()),
     }
     Ok(())
 }

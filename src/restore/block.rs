@@ -79,6 +79,29 @@ impl Wrong {
         Self { file, why, unreadable }
     }
 
+    /// What an error says of a file of a block that is here.
+    fn of_read(error: &io::Error) -> Self {
+        Self {
+            unreadable: !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge),
+            ..Self::new(None, error.to_string())
+        }
+    }
+
+    /// For the block that stands in `dir` under its final name.
+    fn of_present(&self, dir: &Path) -> String {
+        let (dir, why) = (dir.display(), &self.why);
+        match self.unreadable {
+            true => format!(
+                "{dir} is there already, and cannot be read: {why}. Whether it is the block of the bucket is not known, and it \
+                 was left as it is; see to the disk and the rights, or move it away to have the one of the bucket"
+            ),
+            false => format!(
+                "{dir} is there already, and is not the block of the bucket: {why}. It was left as it is; move it away to \
+                 have the other one"
+            ),
+        }
+    }
+
     /// What the check of a block that is here says against it.
     ///
     /// # Errors
@@ -181,25 +204,22 @@ impl Run {
     }
 
     async fn compare_present(&self, wanted: &Wanted, dir: PathBuf) -> Result<Outcome, Failed> {
-        let other = |why: String| {
-            let dir = dir.display();
-            Ok(Outcome::Refused(format!(
-                "{dir} is there already, and is not the block of the bucket: {why}. It was left as it is; move it away to \
-                 have the other one"
-            )))
-        };
-        match self.same_on_disk(wanted, &dir).await? {
-            Ok(()) => Ok(Outcome::Present),
-            Err(why) => other(why),
+        if let Err(wrong) = self.same_on_disk(wanted, &dir).await? {
+            return Ok(Outcome::Refused(wrong.of_present(&dir)));
         }
+        // Who renamed it may have been killed before the rename was flushed.
+        let target = self.target.dir().to_owned();
+        blocking(move || sync_dir(&target)).await?;
+        Ok(Outcome::Present)
     }
 
     /// Whether the finished block in `dir` is the wanted one.
-    async fn same_on_disk(&self, wanted: &Wanted, dir: &Path) -> Result<Result<(), String>, Failed> {
+    async fn same_on_disk(&self, wanted: &Wanted, dir: &Path) -> Result<Result<(), Wrong>, Failed> {
+        let other = |why: String| Ok(Err(Wrong::new(None, why)));
         let path = dir.to_owned();
         let there = match blocking(move || read_small(&path.join("meta.json"))).await {
             Ok(there) => there,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(Wrong::of_read(&error))),
         };
         // The data directory of the Prometheus that made the block has it without the section of the bucket.
         let facts = |meta: &Meta| {
@@ -212,9 +232,9 @@ impl Run {
             )
         };
         match Meta::parse(&there) {
-            Err(error) => return Ok(Err(format!("meta.json cannot be used: {error}"))),
+            Err(error) => return other(format!("meta.json cannot be used: {error}")),
             Ok(meta) if facts(&meta) != facts(&wanted.meta) => {
-                return Ok(Err("meta.json tells of other samples".to_owned()));
+                return other("meta.json tells of other samples".to_owned());
             }
             Ok(_) => {}
         }
@@ -222,18 +242,14 @@ impl Run {
             let size = fs_err::metadata(dir.join(&file.rel_path)).map(|status| status.len());
             match size {
                 Ok(size) if Some(size) == file.size => {}
-                Ok(size) => return Ok(Err(format!("{} has {size} bytes", file.rel_path))),
-                Err(error) => return Ok(Err(error.to_string())),
+                Ok(size) => return other(format!("{} has {size} bytes", file.rel_path)),
+                Err(error) => return Ok(Err(Wrong::of_read(&error))),
             }
         }
         // A meta.json with every byte of the bucket's was brought by a restore, which had proven the block: what a rerun
         // finds is not fetched once more from a store without checksums.
         let foreign = there != wanted.text;
-        Ok(self
-            .prove(wanted, dir, foreign)
-            .await?
-            .map(|_| ())
-            .map_err(|wrong| wrong.why))
+        Ok(self.prove(wanted, dir, foreign).await?.map(|_| ()))
     }
 
     /// Fetches the files that are not complete. Trouble with one does not cut the others: they count for the next run.
@@ -373,7 +389,10 @@ fn is_refused(error: &objstore::Error) -> bool {
 
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     match fs_err::metadata(path)?.len() {
-        len if len > LARGEST_META => Err(io::Error::other(format!("{} is too large", path.display()))),
+        len if len > LARGEST_META => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("{} is too large", path.display()),
+        )),
         _ => fs_err::read(path),
     }
 }
@@ -434,22 +453,4 @@ fn seal(dir: &Path, finished: &Path, target: &Path, meta: &[u8]) -> io::Result<(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn broken(reason: Reason) -> Wrong {
-        let detail = "index: input/output error".to_owned();
-        Wrong::of_check(PinError::Broken { reason, detail })
-            .unwrap_or_else(|_| panic!("it says something of the block"))
-    }
-
-    #[test]
-    fn a_disk_that_does_not_give_back_what_was_written_is_no_fault_of_the_block() {
-        let Err(Failed::Disk(error)) = broken(Reason::Unreadable).of_fetched() else {
-            panic!("it would be fetched again, and be called damaged in the bucket")
-        };
-        assert!(error.to_string().contains("index: input/output error"), "{error}");
-        let wrong = broken(Reason::Index).of_fetched();
-        assert!(wrong.is_ok_and(|wrong| wrong.why.contains("index: input/output error")));
-    }
-}
+mod tests;

@@ -183,8 +183,17 @@ fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// The directories that were flushed: whether they were shows nowhere else.
+#[cfg(test)]
+pub(super) static SYNCED: std::sync::Mutex<Vec<PathBuf>> = std::sync::Mutex::new(Vec::new());
+
 /// Makes what was created, renamed or removed in `dir` last.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    SYNCED
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .push(dir.to_owned());
     fs_err::File::open(dir)?.sync_all()
 }
 

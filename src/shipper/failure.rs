@@ -13,6 +13,8 @@ pub(super) struct Failure {
     /// Tells one failure from another. The words do not: stores number their answers, and of several requests now this
     /// one and now that one fails first.
     key: String,
+    /// It was met on the way to the bucket: that nothing fails any more shows only when something has worked there.
+    of_bucket: bool,
 }
 
 impl Failure {
@@ -22,6 +24,7 @@ impl Failure {
             what: "upload",
             key: message.clone(),
             message,
+            of_bucket: false,
         }
     }
 
@@ -38,9 +41,13 @@ impl Failure {
         match error {
             Error::Bucket(error) => Self {
                 key: format!("{id} {:?}", error.kind),
+                of_bucket: true,
                 ..Self::new(message)
             },
-            _ => Self::new(message),
+            _ => Self {
+                of_bucket: true,
+                ..Self::new(message)
+            },
         }
     }
 }
@@ -49,6 +56,7 @@ impl From<objstore::Error> for Failure {
     fn from(error: objstore::Error) -> Self {
         Self {
             key: format!("{:?}", error.kind),
+            of_bucket: true,
             ..Self::new(error.to_string())
         }
     }
@@ -83,10 +91,16 @@ impl Shipper {
         self.last_failure = Some(failure);
     }
 
-    /// Logs that nothing fails any more, if a failure was logged.
-    pub(super) fn log_recovery(&mut self) {
-        if self.last_failure.take().is_some() {
+    /// After a pass in which nothing failed: logs that nothing fails any more, if a failure was logged. One of the bucket is
+    /// over only when something has `worked` there: a pass that has set every block aside shows nothing. When the pass left
+    /// `nothing_open`, it is forgotten without a word, and logged anew when it comes back.
+    pub(super) fn log_recovery(&mut self, worked: bool, nothing_open: bool) {
+        let Some(last) = &self.last_failure else { return };
+        if worked || !last.of_bucket {
             tracing::info!("shipping works again");
+        } else if !nothing_open {
+            return;
         }
+        self.last_failure = None;
     }
 }

@@ -46,6 +46,15 @@ pub(super) enum Unfinished {
     Failed(Failure),
 }
 
+/// What has worked in the bucket in a pass.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    /// A block was found or made durable.
+    shipped: bool,
+    /// The sources of compacted blocks were looked up.
+    sources: bool,
+}
+
 impl Shipper {
     /// One pass. Its failures are logged and counted here.
     pub(super) async fn pass(&mut self) -> Outcome {
@@ -75,12 +84,18 @@ impl Shipper {
             scan: &scan,
         };
         self.update_durability_metrics(view);
+        let durable: HashSet<BlockId> = self.ledger.listed().collect();
+        let sources = self.sources_looked_up_at;
         let result = self.ship_due(view).await;
         self.save_ledger();
-        self.finish_pass(&scan, result)
+        let shown = Shown {
+            shipped: self.ledger.listed().any(|id| !durable.contains(&id)),
+            sources: self.sources_looked_up_at != sources,
+        };
+        self.finish_pass(&scan, result, shown)
     }
 
-    fn finish_pass(&mut self, scan: &Scan, result: Result<(), Unfinished>) -> Outcome {
+    fn finish_pass(&mut self, scan: &Scan, result: Result<(), Unfinished>, shown: Shown) -> Outcome {
         let decisions = self.decide(scan);
         self.record_pending(View {
             decisions: &decisions,
@@ -110,7 +125,10 @@ impl Shipper {
         self.metrics
             .upload_compacted_done
             .set(i64::from(self.settings.policy.upload_compacted));
-        self.log_recovery();
+        let nothing_open = !decisions
+            .iter()
+            .any(|decision| matches!(decision.verdict, Verdict::Ship | Verdict::Wait(_)));
+        self.log_recovery(shown.shipped || nothing_open && shown.sources, nothing_open);
         match (opens, self.quarantine.any_arriving()) {
             (Some(opens), arriving) => {
                 let wait = opens.saturating_duration_since(Instant::now());

@@ -125,12 +125,13 @@ impl Shipper {
     }
 
     /// Sets the block aside, if what failed concerns it alone.
-    fn set_aside_for_error(&mut self, due: &DueBlock, error: Error) -> Result<(), Error> {
+    pub(super) fn set_aside_for_error(&mut self, due: &DueBlock, error: Error) -> Result<(), Error> {
         let (problem, arriving) = match error {
             Error::Bucket(error) if error.kind == ErrorKind::Local => (
                 Problem::of_bucket(quarantine::UNREADABLE, &error),
                 self.may_be_changing(due),
             ),
+            Error::Unreadable(why) => (Problem::new(quarantine::UNREADABLE, why), self.may_be_changing(due)),
             Error::Bucket(error) if error.scope() == Scope::Object => {
                 self.metrics.upload_failures.inc();
                 (Problem::of_bucket(quarantine::REFUSED, &error), false)

@@ -9,23 +9,24 @@
 //! What an earlier run left open in the bucket (multipart uploads, temporary files) is aborted beside the data path,
 //! once for each block; this may fail or hang, and no block waits for it.
 
+mod describe;
+
 use std::{
     collections::HashMap,
-    fs::File,
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use self::describe::described;
 use crate::{
     lineage::may_repair,
     objstore::{self, Bucket, Comparison, Source},
-    threads::{blocking, blocking_io},
+    threads::blocking,
     tsdb::{Block, BlockId, Broken, BucketFile, Meta, PinError, Pinned, PinnedFile, Reason, check, read_meta},
 };
 
@@ -105,9 +106,12 @@ pub(crate) enum Error {
     /// The bucket failed.
     #[error(transparent)]
     Bucket(#[from] objstore::Error),
-    /// This host failed.
+    /// This host has run out of something, and other blocks fare no better.
     #[error("cannot read the block: {0}")]
-    Local(#[from] io::Error),
+    Local(io::Error),
+    /// A file of this block is there and cannot be read, as on a disk that fails in places; other blocks may be read.
+    #[error("cannot read the block: {0}")]
+    Unreadable(String),
     /// The bucket acknowledged everything, and shows something else.
     #[error(
         "the store acknowledged every object of {place} but lists something else ({wrong}); the block does not count as \
@@ -137,6 +141,15 @@ pub(crate) enum Error {
         "Prometheus has no external labels any more, and a block without labels cannot be committed; set global.external_labels"
     )]
     NoLabels,
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match exhausted(&error) {
+            true => Self::Local(error),
+            false => Self::Unreadable(error.to_string()),
+        }
+    }
 }
 
 /// Tells a file from one that took its place, and from itself after a change.
@@ -441,55 +454,4 @@ fn exhausted(error: &io::Error) -> bool {
     const EMFILE: i32 = 24;
     const ENFILE: i32 = 23;
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) || error.kind() == io::ErrorKind::OutOfMemory
-}
-
-/// A local file as `meta.json` lists it.
-async fn described(file: &PinnedFile, hashed: bool) -> io::Result<BucketFile> {
-    Ok(BucketFile {
-        rel_path: file.rel_path.clone(),
-        size: Some(file.len),
-        sha256: match hashed {
-            true => Some(digest(file).await?),
-            false => None,
-        },
-    })
-}
-
-async fn digest(file: &PinnedFile) -> io::Result<String> {
-    let (descriptor, len) = (Arc::clone(&file.file), file.len);
-    blocking_io(move || sha256(&descriptor, len)).await
-}
-
-fn sha256(file: &File, len: u64) -> io::Result<String> {
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
-    while at < len {
-        let read = file.read_at(&mut buffer, at)?;
-        if read == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("cut at {at} of {len} bytes"),
-            ));
-        }
-        digest.update(&buffer[..read]);
-        at += read as u64;
-    }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sha256_is_the_one_of_the_standard_and_a_short_file_is_an_error() {
-        use std::io::Write;
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"abc").unwrap();
-        // FIPS 180-2, appendix B.1.
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256(&file, 3).unwrap(), expected);
-        assert_eq!(sha256(&file, 4).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
 }

@@ -6,7 +6,10 @@ use super::*;
 use crate::{
     audit::integrity::Reader,
     backfill::{CheckProgress, Overlaps, plan, prove},
-    objstore::Limits,
+    objstore::{
+        Limits, Op,
+        layers::{Fault, Faulty},
+    },
     tsdb::testing::real_block,
 };
 
@@ -115,11 +118,7 @@ async fn a_block_that_is_removed_here_once_it_is_sent_is_proven_all_the_same() {
     assert_eq!(applied.sent, [scene.block.id]);
     fs_err::remove_dir_all(&scene.block.dir).unwrap();
     let items: Vec<&Item> = scene.plan.to_send().collect();
-    let proven = async || {
-        prove(&items, &scene.settings, &scene.bucket, &Reader::new(2))
-            .await
-            .unwrap()
-    };
+    let proven = async || prove(&items, &scene.settings, &scene.bucket, &Reader::new(2)).await;
     let good = proven().await;
     assert_eq!((good.whole, good.wrong), (1, vec![]));
     let path = scene.store.path().join(format!("{}/chunks/000001", scene.block.id));
@@ -170,18 +169,19 @@ async fn a_block_that_a_compactor_has_merged_since_it_was_sent_is_proven_by_the_
     let dir = scene.store.path().join(scene.block.id.to_string());
     let merged = compacted(&dir, LARGER);
     let items: Vec<&Item> = scene.plan.to_send().collect();
-    let whole = async || {
+    let counted = async || {
         let proven = prove(&items, &scene.settings, &scene.bucket, &Reader::new(2)).await;
-        proven.unwrap().whole
+        (proven.whole, proven.merged)
     };
+    assert_eq!(counted().await, (1, 0), "the block itself is there");
     fs_err::write(dir.join("deletion-mark.json"), "{}").unwrap();
-    assert_eq!(whole().await, 1, "the block is marked");
+    assert_eq!(counted().await, (0, 1), "the block is marked");
     fs_err::remove_file(dir.join("meta.json")).unwrap();
-    assert_eq!(whole().await, 1, "the block is being deleted");
+    assert_eq!(counted().await, (0, 1), "the block is being deleted");
     fs_err::remove_dir_all(&dir).unwrap();
-    assert_eq!(whole().await, 1, "the block is gone");
+    assert_eq!(counted().await, (0, 1), "the block is gone");
     fs_err::remove_file(merged.join("index")).unwrap();
-    assert_eq!(whole().await, 0, "the merged one is not whole");
+    assert_eq!(counted().await, (0, 0), "the merged one is not whole");
 }
 
 #[tokio::test]
@@ -237,11 +237,32 @@ async fn a_block_that_is_marked_once_it_is_sent_is_not_proven() {
     let dir = scene.store.path().join(scene.block.id.to_string());
     fs_err::write(dir.join("deletion-mark.json"), "{}").unwrap();
     let items: Vec<&Item> = scene.plan.to_send().collect();
-    let proven = prove(&items, &scene.settings, &scene.bucket, &Reader::new(2))
-        .await
-        .unwrap();
+    let proven = prove(&items, &scene.settings, &scene.bucket, &Reader::new(2)).await;
     let [(_, why)] = &proven.wrong[..] else {
         panic!("{proven:?}")
     };
     assert!(why.contains("marked for deletion"), "{why}");
+}
+
+#[tokio::test]
+async fn what_the_proof_has_found_is_kept_when_the_bucket_fails_afterwards() {
+    let scene = scene().await;
+    let apply = Apply::new(&scene.settings, &scene.bucket);
+    let applied = apply.run(&scene.plan, &CancellationToken::new(), |_| {}).await;
+    assert_eq!(applied.sent, [scene.block.id]);
+    let dir = scene.store.path().join(scene.block.id.to_string());
+    fs_err::remove_file(dir.join("index")).unwrap();
+    let items: Vec<&Item> = scene.plan.to_send().collect();
+    // The first look reads meta.json once; the bucket fails at that, or at the second look.
+    for (calls, wrong, unchecked) in [(1, 0, 1), (2, 1, 0)] {
+        let faulty = Faulty::new(Arc::clone(&scene.bucket));
+        faulty.on(Op::Get, "meta.json", calls.., Fault::Fail(ErrorKind::Server));
+        let bucket: Arc<dyn Bucket> = faulty;
+        let proven = prove(&items, &scene.settings, &bucket, &Reader::new(2)).await;
+        assert_eq!(proven.wrong.len(), wrong, "{proven:?}");
+        let failed = proven.failed.unwrap();
+        assert_eq!(failed.error.kind, ErrorKind::Server);
+        assert_eq!(failed.unchecked.len(), unchecked, "{failed:?}");
+        assert_eq!(failed.merges_unknown, wrong == 1, "{failed:?}");
+    }
 }

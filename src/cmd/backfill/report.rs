@@ -6,14 +6,17 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    backfill::{Applied, Decision, Item, Plan, Proven},
+    backfill::{Applied, Decision, Interrupted, Item, Plan, Proven},
     cmd::output::{self, Table, byte_size, counted, time},
-    objstore::{self, Bucket},
+    objstore::Bucket,
     tsdb::BlockId,
 };
 
 /// Requests for each block beside those for its files: the looks for it, the listings, `meta.json`, and the last look.
 const REQUESTS_PER_BLOCK: u64 = 8;
+
+/// How many blocks are named that were left unchecked.
+const NAMES: usize = 5;
 
 /// How a backfill ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -95,6 +98,8 @@ struct Totals {
     not_sent: u64,
     /// Blocks that were looked at anew in the bucket at the end and are whole.
     proven: u64,
+    /// Blocks that a compactor has merged meanwhile into others, of which `meta.json` and sizes were looked at.
+    merged: u64,
     prove_seconds: f64,
 }
 
@@ -180,6 +185,7 @@ impl Report {
     /// Records what was proven at the end.
     pub(super) fn record_proof(&mut self, proven: &Proven, full: bool, took: Duration) {
         self.totals.proven = proven.whole as u64;
+        self.totals.merged = proven.merged as u64;
         self.totals.prove_seconds = took.as_secs_f64();
         self.proof = match full {
             true => "every byte read back".into(),
@@ -195,13 +201,7 @@ impl Report {
                 "block {id} is in the bucket, but could not be checked afterwards: {why}"
             ));
         }
-    }
-
-    /// Records that nothing could be proven at the end.
-    pub(super) fn record_proof_failure(&mut self, error: &objstore::Error) {
-        self.failures.push(format!(
-            "the blocks are in the bucket, but could not be checked afterwards: {error}"
-        ));
+        self.failures.extend(proven.failed.iter().flat_map(left_open));
     }
 
     /// Counts, and says how it ended.
@@ -320,6 +320,13 @@ impl Report {
                 self.proof
             );
         }
+        if totals.merged > 0 {
+            let _ = writeln!(
+                text,
+                "merged {} by a compactor meanwhile: meta.json and sizes of the merged blocks compared, their bytes not read back",
+                counted(totals.merged, "block"),
+            );
+        }
         for row in self
             .blocks
             .iter()
@@ -343,6 +350,26 @@ impl Report {
             false => output::print(&self.as_text()),
         }
     }
+}
+
+/// What the proof left open when the bucket failed, and why.
+fn left_open(failed: &Interrupted) -> Vec<String> {
+    let (error, unchecked) = (&failed.error, &failed.unchecked);
+    let mut open = Vec::new();
+    if !unchecked.is_empty() {
+        let names: Vec<String> = unchecked.iter().take(NAMES).map(ToString::to_string).collect();
+        let more = if unchecked.len() > NAMES { " and others" } else { "" };
+        let (count, names) = (counted(unchecked.len() as u64, "block"), names.join(", "));
+        open.push(format!(
+            "{count} in the bucket could not be checked afterwards ({names}{more}): {error}"
+        ));
+    }
+    if failed.merges_unknown {
+        open.push(format!(
+            "whether a compactor has merged the blocks that are not whole could not be found out: {error}"
+        ));
+    }
+    open
 }
 
 fn row(item: &Item, dry_run: bool) -> Row {
@@ -377,4 +404,87 @@ fn row(item: &Item, dry_run: bool) -> Row {
 fn label_text(labels: &BTreeMap<String, String>) -> String {
     let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
     format!("{{{}}}", pairs.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objstore::{Error, ErrorKind, Op};
+
+    fn report(proven: &Proven) -> (String, serde_json::Value) {
+        let mut report = Report::new(Path::new("blocks"), false);
+        report.record_proof(proven, true, Duration::from_secs(1));
+        report.conclude();
+        (report.as_text(), serde_json::to_value(&report).unwrap())
+    }
+
+    fn id(n: u32) -> BlockId {
+        BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap()
+    }
+
+    #[test]
+    fn merged_blocks_are_not_counted_among_those_that_were_read_back() {
+        let proven = Proven {
+            whole: 3,
+            merged: 2,
+            ..Proven::default()
+        };
+        let (text, json) = report(&proven);
+        assert!(
+            text.contains("proven 3 blocks in 1.0 s: every byte read back"),
+            "{text}"
+        );
+        assert!(
+            text.contains("merged 2 blocks by a compactor") && text.contains("not read back"),
+            "{text}"
+        );
+        assert_eq!(
+            (&json["totals"]["proven"], &json["totals"]["merged"]),
+            (&3.into(), &2.into())
+        );
+        assert_eq!(json["outcome"], "all_there");
+    }
+
+    #[test]
+    fn what_the_proof_found_is_named_beside_the_failure_that_ended_it() {
+        let proven = Proven {
+            wrong: vec![(id(1), "the index is missing".into())],
+            failed: Some(crate::backfill::Interrupted {
+                error: Error {
+                    op: Op::Get,
+                    key: "meta.json".into(),
+                    kind: ErrorKind::Server,
+                    detail: "the store is down".into(),
+                    source: None,
+                },
+                unchecked: (2..=8).map(id).collect(),
+                merges_unknown: true,
+            }),
+            ..Proven::default()
+        };
+        let (_, json) = report(&proven);
+        assert_eq!(json["outcome"], "failed");
+        let failures: Vec<&str> = json["failures"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|said| said.as_str().unwrap())
+            .collect();
+        let [wrong, unchecked, merges] = failures[..] else {
+            panic!("{failures:?}")
+        };
+        assert!(
+            wrong.contains(&id(1).to_string()) && wrong.contains("the index is missing"),
+            "{wrong}"
+        );
+        assert!(
+            unchecked.starts_with("7 blocks in the bucket could not be checked afterwards"),
+            "{unchecked}"
+        );
+        assert!(
+            unchecked.contains(&id(6).to_string()) && unchecked.contains("the store is down"),
+            "{unchecked}"
+        );
+        assert!(merges.starts_with("whether a compactor has merged"), "{merges}");
+    }
 }

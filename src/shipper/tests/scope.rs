@@ -1,7 +1,49 @@
 //! What concerns one block stops no other.
 
+use std::io;
+
 use super::*;
-use crate::shipper::upload::PANICS;
+use crate::shipper::{due_block::DueBlock, upload::PANICS};
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_the_disk_does_not_give_sets_only_its_block_aside() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    world.seal(&mut shipper, &Made::new(&name(1), 0));
+    let block = scan(world.data.path()).unwrap().blocks.remove(0);
+    let due = DueBlock {
+        quiet: None,
+        was_young: false,
+        request: UploadRequest::new(block),
+    };
+    sleep(SETTLE).await;
+    let out_of_descriptors = io::Error::from_raw_os_error(24);
+    let error = shipper.set_aside_for_error(&due, out_of_descriptors.into());
+    assert!(matches!(error, Err(upload::Error::Local(_))), "{error:?}");
+    assert!(shipper.aside().is_empty());
+    let of_the_disk = io::Error::from_raw_os_error(5);
+    shipper.set_aside_for_error(&due, of_the_disk.into()).unwrap();
+    assert_eq!(shipper.quarantine.by_reason()["unreadable"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shipping_works_again_only_when_something_has_worked_in_the_bucket() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let a = name(1);
+    let index = format!("{a}/index");
+    for (calls, kind) in [(1..=1, ErrorKind::Server), (2..=2, ErrorKind::Refused)] {
+        world.bucket.on(Op::Upload, &index, calls, Fault::Fail(kind));
+    }
+    world.seal(&mut shipper, &Made::new(&a, 0));
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert!(shipper.last_failure.is_some(), "the only block is set aside");
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [a]);
+    assert!(shipper.last_failure.is_none(), "the block is durable");
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_the_store_refuses_delays_only_its_block() {
