@@ -29,7 +29,7 @@ use bytes::Bytes;
 use tokio::{sync::Semaphore, task::JoinError};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::walk::missing;
+pub(crate) use self::file::missing;
 use self::{
     failure::failure,
     place::Existing,

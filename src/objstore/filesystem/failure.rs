@@ -4,15 +4,38 @@
 //! there and no others, as long as the bucket's own directory can be listed. Where that fails too, as when a file system on
 //! the network is gone, the failure is that of the bucket.
 
-use std::{io, path::Path};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use rustix::{
     fs::{Access, access},
     io::Errno,
 };
 
-use super::{file::NotAFile, root::Unavailable, unflushed::NotFlushed};
+use super::{file::NotAFile, root::Unavailable};
 use crate::objstore::{Error, ErrorKind, Op};
+
+/// The flush of an object that is in its place failed.
+#[derive(Debug)]
+pub(super) struct NotFlushed {
+    pub(super) path: PathBuf,
+    pub(super) why: io::Error,
+}
+
+impl fmt::Display for NotFlushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, why) = (self.path.display(), &self.why);
+        write!(
+            f,
+            "{path} was written, but it or its directory could not be flushed to disk: {why}; it does not count, as a crash of \
+             the host may take it away, and is flushed again with the next try. Check the file system and its disk"
+        )
+    }
+}
+
+impl std::error::Error for NotFlushed {}
 
 /// A failure of the system, as one on the object at `place` of the bucket in the directory `base`. Looks at that directory,
 /// so that it is for threads that may block.

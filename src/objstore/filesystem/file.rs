@@ -13,7 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 
 use super::dirs::leads_nowhere;
 
@@ -60,6 +63,12 @@ fn name(kind: FileType) -> &'static str {
         _ if kind.is_socket() => "a socket",
         _ => "a device",
     }
+}
+
+/// Whether nothing is there: no such name (any more), or a link that leads nowhere or round in a circle.
+pub(crate) fn missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.kind() == io::Error::from(Errno::LOOP).kind()
 }
 
 /// An object's file, and its size in bytes; a directory is no object. Errors of opening keep the number that the system

@@ -7,36 +7,19 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, io,
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
-use super::{failure::classify, file, walk::missing};
+use super::{
+    failure::{NotFlushed, classify},
+    file::{self, missing},
+};
 use crate::objstore::{ErrorKind, Op};
 
 /// With so many of them nothing more is written.
 const MOST: usize = 256;
-
-/// A flush failed.
-#[derive(Debug)]
-pub(super) struct NotFlushed {
-    path: PathBuf,
-    why: io::Error,
-}
-
-impl fmt::Display for NotFlushed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, why) = (self.path.display(), &self.why);
-        write!(
-            f,
-            "{path} was written, but it or its directory could not be flushed to disk: {why}; it does not count, as a crash of \
-             the host may take it away, and is flushed again with the next try. Check the file system and its disk"
-        )
-    }
-}
-
-impl std::error::Error for NotFlushed {}
 
 /// The paths of such objects.
 #[derive(Debug, Default)]

@@ -6,9 +6,11 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::io::Errno;
-
-use super::{failure::is_of_one_file, file, write::InProgress};
+use super::{
+    failure::is_of_one_file,
+    file::{self, missing},
+    write::InProgress,
+};
 
 /// Whether a file of this name is one of our own that is not an object yet.
 pub(super) fn is_temp(name: &str) -> bool {
@@ -31,12 +33,6 @@ pub(super) struct Entry {
     pub(super) len: u64,
     /// When it was last written to, where the file system tells.
     pub(super) modified: Option<SystemTime>,
-}
-
-/// Whether nothing is there: no such name (any more), or a link that leads nowhere or round in a circle.
-pub(crate) fn missing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || error.kind() == io::Error::from(Errno::LOOP).kind()
 }
 
 /// The names in a directory that are text; none if it does not exist.

@@ -39,7 +39,8 @@ async fn a_link_in_a_circle_under_the_name_of_a_block_is_named_and_the_others_ar
     let link = dir.path().join(name);
     std::os::unix::fs::symlink(name, &link).unwrap();
     let ran = backfill(dir.path(), &bucket, &[]).ended(0);
-    let warned = |line: &str| line.contains("level=warn") && line.contains(name) && line.contains("leads nowhere");
+    let warned =
+        |line: &str| line.contains("level=warn") && line.contains(name) && line.contains("broken symbolic link");
     assert!(ran.stderr.lines().any(warned), "{ran:?}");
     assert_eq!(bucket.visible().await, [id]);
 }
