@@ -28,7 +28,7 @@ pub enum Command {
     /// Verify: holds every object against what was read, by size and by the checksum that the store keeps; --verify=full
     /// reads everything back. What is not whole then, or is not given by the store, is in the bucket already: the command
     /// ends with 1, as for a failure, and not with 3, as for blocks that are refused. A block that a compactor has merged
-    /// meanwhile is proven by the merged one.
+    /// meanwhile is proven by the merged one: by its meta.json and the sizes of its objects.
     ///
     /// Nothing is written into --path, and nothing is ever deleted. A block that is in the bucket with other bytes is
     /// never overwritten. Refused, each with its reason, are blocks that are broken; blocks that overlap others of the
