@@ -157,6 +157,7 @@ struct Spilling<'a> {
     /// What comes after the bytes in the file, and is not there yet.
     gathered: Vec<Bytes>,
     bytes: usize,
+    /// The file system has not refused a write.
     may_write: bool,
 }
 
@@ -169,8 +170,12 @@ impl Spilling<'_> {
             }
             let is_open = self.gather().await;
             let enough = self.bytes >= spill::BLOCK || (!is_open && self.bytes > 0);
-            if enough && self.may_write && !self.write().await {
-                return false;
+            let mut written = false;
+            if enough && self.may_write {
+                match self.write().await {
+                    Some(is_written) => written = is_written,
+                    None => return false,
+                }
             }
             if !self.refill().await {
                 return false;
@@ -178,7 +183,8 @@ impl Spilling<'_> {
             if self.file.unread() == 0 && self.ahead.lock().queue.is_empty() {
                 return self.finish(is_open);
             }
-            let stuck = is_open && self.bytes >= spill::BLOCK && !self.may_write;
+            // With `--store.spill-limit` reached, another call may make room.
+            let stuck = is_open && self.bytes >= spill::BLOCK && !written;
             if stuck && !self.ahead.wait().await {
                 return false;
             }
@@ -209,8 +215,9 @@ impl Spilling<'_> {
         }
     }
 
-    /// Moves what is gathered into the file, and gathers what comes meanwhile; whether the call goes on.
-    async fn write(&mut self) -> bool {
+    /// Moves what is gathered into the file, and gathers what comes meanwhile; whether it is there now, and `None` once that
+    /// has ended the call. After a failure nothing more is written to the file; without room it may be tried again.
+    async fn write(&mut self) -> Option<bool> {
         let (block, bytes) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.bytes));
         let ahead = self.ahead;
         // Clones share the bytes: if the file has no room they stay.
@@ -230,21 +237,21 @@ impl Spilling<'_> {
                 },
             }
         };
-        let Some(written) = written else { return false };
-        match written {
-            Ok(()) => ahead.lock().delivery.share.release(bytes),
-            Err(error) => {
-                if let SpillError::Io(error) = &error {
-                    self.spill_dir.log_failure(error);
-                }
-                self.may_write = false;
-                self.gathered = block;
-                self.bytes = bytes;
-            }
+        let written = written?;
+        let is_written = written.is_ok();
+        if is_written {
+            ahead.lock().delivery.share.release(bytes);
+        } else {
+            self.gathered = block;
+            self.bytes = bytes;
+        }
+        if let Err(SpillError::Io(error)) = written {
+            self.spill_dir.log_failure(&error);
+            self.may_write = false;
         }
         self.gathered.append(&mut next);
         self.bytes += next_bytes;
-        true
+        Some(is_written)
     }
 
     /// Reads bytes back from the file while few wait in memory; whether the call goes on.

@@ -55,6 +55,8 @@ struct Inner {
 struct Probe {
     /// Files that were created for calls.
     created: std::sync::atomic::AtomicUsize,
+    /// Writes that `--store.spill-limit` had no room for.
+    refused: std::sync::atomic::AtomicUsize,
     /// How long an operation that begins now takes at least, in ms.
     takes_ms: AtomicU64,
     /// What happens in a close.
@@ -260,6 +262,8 @@ impl File {
         let (open, at) = (self.open()?, self.written);
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         if !self.spill_dir.reserve(bytes) {
+            #[cfg(test)]
+            self.spill_dir.0.probe.refused.fetch_add(1, Ordering::Relaxed);
             return Err(SpillError::Full);
         }
         open.account.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -316,6 +320,11 @@ impl SpillDir {
     /// How many files were created for calls.
     pub(in crate::storeapi::series) fn created(&self) -> usize {
         self.0.probe.created.load(Ordering::Relaxed)
+    }
+
+    /// How many writes had no room.
+    pub(in crate::storeapi::series) fn refused(&self) -> usize {
+        self.0.probe.refused.load(Ordering::Relaxed)
     }
 
     /// From now on an operation takes so long at least.

@@ -113,6 +113,39 @@ async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_call_without_room_on_disk_goes_on_in_its_file_when_another_call_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 4_500_000, Gauge::default()).unwrap();
+    let setup = || Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        ..Setup::default()
+    };
+    let mut first = Call::start(endless().take(30), setup()).await;
+    first.next().await.unwrap();
+    while !first.dropped.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    // Part of it is in its file when there is no more room.
+    let mut second = Call::start(endless().take(40), setup()).await;
+    let mut all = second.next().await.unwrap().to_vec();
+    while spill_dir.refused() == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!second.dropped.load(Ordering::SeqCst));
+    drop(first);
+    // Without its client's doing.
+    while !second.dropped.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (rest, status) = second.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
+    assert_eq!(status, "0");
+    assert!(all == wanted(40).await, "{} bytes", all.len());
+    assert_eq!(second.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+#[tokio::test]
 async fn what_is_on_its_way_to_a_file_cannot_be_taken_back() {
     let dir = tempfile::tempdir().unwrap();
     let spill_dir = SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
