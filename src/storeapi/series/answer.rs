@@ -214,6 +214,11 @@ impl Answer {
         }
     }
 
+    /// Whether an open remote read is behind it, which Prometheus keeps until it is read to its end.
+    pub fn holds_prometheus(&self) -> bool {
+        self.frames.is_some()
+    }
+
     /// Counts what was given. To be called when the answer is complete.
     pub fn complete(&self) {
         self.plan.metrics.answered(self.used.series, self.used.chunks);

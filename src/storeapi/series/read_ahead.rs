@@ -3,9 +3,10 @@
 //! While the client keeps up, its own polls read Prometheus and nothing is held but a piece. Once it lags, a task reads
 //! ahead ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus
 //! waits, and that time is added up: beyond the call's patience the answer ends with Aborted, so that an open remote
-//! read never keeps Prometheus from sealing blocks for long. A directory of files that does not respond ends the answer
-//! with Unavailable. A client that reads nothing at all for [`CLIENT_STALL`]
-//! loses its answer, too, which releases what is held for it.
+//! read never keeps Prometheus from sealing blocks for long. An answer whose remote read is over, as one that was collected,
+//! is read at the client's pace: nobody waits for it. A directory of files that does not respond ends the answer with
+//! Unavailable. A client that reads nothing at all for [`CLIENT_STALL`] loses its answer, too, which releases what is
+//! held for it.
 //!
 //! Pieces are delivered in the order in which they were made: those in memory first, then those of the file, then new
 //! ones. Dropping the answer drops the request to Prometheus, the memory and the file at once.
@@ -173,6 +174,7 @@ impl ReadAhead {
     /// An answer that nothing was read of.
     pub(super) fn new(answer: Answer, delivery: Delivery) -> Self {
         let now = Instant::now();
+        let holds_prometheus = answer.holds_prometheus();
         let core = Core {
             source: Source::Answering(Box::new(answer)),
             batcher: Batcher::new(delivery.batch),
@@ -189,7 +191,7 @@ impl ReadAhead {
             client: None,
             // A client may let not even the first piece through.
             idle_since: Some(now),
-            waiting_since: Some(now),
+            waiting_since: holds_prometheus.then_some(now),
             waited: Duration::ZERO,
         };
         Self {
@@ -358,13 +360,23 @@ impl Core {
         }
     }
 
+    /// Whether there may be more of the answer to be made.
     fn is_open(&self) -> bool {
         !matches!(self.source, Source::Ended)
     }
 
+    /// Whether there is a remote read, or a request for one, that is not over.
+    fn holds_prometheus(&self) -> bool {
+        match &self.source {
+            Source::Requesting(_) => true,
+            Source::Answering(answer) => answer.holds_prometheus(),
+            Source::Ended => false,
+        }
+    }
+
     /// Prometheus waits from now on, if it has more to send.
     fn start_waiting(&mut self) {
-        if self.is_open() {
+        if self.holds_prometheus() {
             self.waiting_since.get_or_insert_with(Instant::now);
         }
     }

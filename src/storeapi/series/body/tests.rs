@@ -11,12 +11,20 @@ use tokio::time::{Instant, sleep};
 use self::rig::{CHUNK, Call, MIB, PATIENCE, Setup, endless, frames, wanted};
 use super::*;
 use crate::{
-    prometheus::remote_read::gate::ClientKey,
+    prometheus::remote_read::{
+        Frames,
+        gate::{ClientKey, Permit},
+        wire::LabelBytes,
+    },
     storeapi::{
         budget::Budget,
         context::CLIENT_STALL,
         series::{
-            answer::tests::{encode, set},
+            answer::{
+                Plan,
+                tests::{encode, set},
+            },
+            encode::{OutChunk, OutSeries},
             read_ahead::{PIECE, memory::Memory},
         },
     },
@@ -206,6 +214,50 @@ async fn a_prometheus_that_is_slow_is_not_blamed_on_the_client() {
     assert_eq!((pieces, &*status), (4, "0"));
     assert!(start.elapsed() > 12 * PATIENCE);
     assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+/// As without chunks: made of no remote read. So many series, of `CHUNK` bytes each.
+fn sorted(plan: Plan, _: Box<Frames>, permit: Permit) -> Answer {
+    permit.finish();
+    let one = |at: usize| {
+        let labels = LabelBytes::from_sorted([(&b"n"[..], format!("{at:012}").as_bytes())]);
+        let chunk = OutChunk {
+            min_ms: 1,
+            max_ms: 2,
+            encoding: 1,
+            data: vec![at as u8; CHUNK].into(),
+            hash: 7,
+        };
+        OutSeries::new(labels, vec![chunk])
+    };
+    Answer::sorted(plan, (0..40).map(one).collect()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_for_which_prometheus_does_not_wait_is_read_at_the_clients_pace() {
+    type Make = fn(Plan, Box<Frames>, Permit) -> Answer;
+    for (answer, streamed) in [(sorted as Make, Some(0)), (Answer::streaming, None)] {
+        let setup = || Setup {
+            read_ahead: 0,
+            patience: Duration::from_secs(1),
+            streamed,
+            answer,
+            ..Setup::default()
+        };
+        let mut call = Call::start(endless().take(40), setup()).await;
+        // It takes some 20 pieces.
+        let (all, status) = call.rest(Duration::from_millis(500)).await;
+        assert_eq!((&*status, all.len() / CHUNK), ("0", 40));
+        assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+        assert_eq!(call.metric("narthex_series_sent_total"), "40");
+        // One that takes nothing loses it all the same.
+        let mut call = Call::start(endless().take(40), setup()).await;
+        call.next().await.unwrap();
+        sleep(CLIENT_STALL + Duration::from_secs(1)).await;
+        call.assert_given_up();
+        assert_eq!(call.metric("narthex_series_clients_stalled_total"), "1");
+        assert_eq!(call.next().await.unwrap_err(), "10");
+    }
 }
 
 #[tokio::test(start_paused = true)]

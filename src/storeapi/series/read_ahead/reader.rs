@@ -1,5 +1,5 @@
 //! The task that reads ahead for one call. It checks every 100 ms whether the client lags, and reads ahead until the
-//! client has caught up.
+//! client has caught up or Prometheus has sent all: what is made of that then waits where it is.
 
 use std::{
     io,
@@ -48,7 +48,7 @@ enum Step {
     Full,
     /// The client waits, so that it reads by itself.
     CaughtUp,
-    /// There is no more.
+    /// Prometheus has no more.
     Over,
 }
 
@@ -75,12 +75,15 @@ struct Reader {
 }
 
 impl Reader {
-    /// Until the client has caught up or there is no more.
+    /// Until the client has caught up or Prometheus has no more.
     async fn read_ahead(&mut self, ahead: &ReadAhead) {
         {
             let mut core = ahead.lock();
             if !core.delivery.share.mark_lagging() {
                 return core.end_crowded_out();
+            }
+            if !core.holds_prometheus() {
+                return;
             }
             core.delivery.caller.set_stage("reading ahead for a slow client");
         }
@@ -168,8 +171,8 @@ impl Spilling<'_> {
                 self.ahead.end_stalled();
                 return false;
             }
-            let is_open = self.gather().await;
-            let enough = self.bytes >= spill::BLOCK || (!is_open && self.bytes > 0);
+            let has_more = self.gather().await;
+            let enough = self.bytes >= spill::BLOCK || (!has_more && self.bytes > 0);
             let mut written = false;
             if enough && self.may_write {
                 match self.write().await {
@@ -181,23 +184,24 @@ impl Spilling<'_> {
                 return false;
             }
             if self.file.unread() == 0 && self.ahead.lock().queue.is_empty() {
-                return self.finish(is_open);
+                return self.finish(has_more);
             }
             // With `--store.spill-limit` reached, another call may make room.
-            let stuck = is_open && self.bytes >= spill::BLOCK && !written;
+            let stuck = has_more && self.bytes >= spill::BLOCK && !written;
             if stuck && !self.ahead.wait().await {
                 return false;
             }
-            if !is_open {
+            if !has_more {
                 let _ = timeout(self.ahead.until_stalled(), self.ahead.taken.notified()).await;
             }
         }
     }
 
-    /// Takes one piece, if Prometheus has one before the client takes one; whether there may be more.
+    /// Takes one piece, if Prometheus has one before the client takes one; whether it may have more.
     async fn gather(&mut self) -> bool {
-        if self.bytes >= spill::BLOCK {
-            return self.ahead.lock().is_open();
+        let has_more = self.ahead.lock().holds_prometheus();
+        if !has_more || self.bytes >= spill::BLOCK {
+            return has_more;
         }
         tokio::select! {
             biased;
@@ -226,7 +230,7 @@ impl Spilling<'_> {
         let (mut next, mut next_bytes) = (Vec::new(), 0);
         let written = loop {
             // Beyond a block Prometheus waits for the disk.
-            let may_gather = next_bytes < spill::BLOCK && ahead.lock().is_open();
+            let may_gather = next_bytes < spill::BLOCK && ahead.lock().holds_prometheus();
             tokio::select! {
                 biased;
                 written = writing.as_mut() => break written,
@@ -294,14 +298,14 @@ impl Spilling<'_> {
     }
 
     /// The file is empty: what was gathered goes straight to the queue.
-    fn finish(&mut self, is_open: bool) -> bool {
+    fn finish(&mut self, has_more: bool) -> bool {
         let mut core = self.ahead.lock();
         for piece in self.gathered.drain(..) {
             core.push(piece);
         }
         core.is_spilled = false;
         core.wake();
-        is_open
+        has_more
     }
 }
 
@@ -333,7 +337,8 @@ impl ReadAhead {
             core.wake();
             return Poll::Ready(Step::CaughtUp);
         }
-        if !core.is_open() && core.out.is_empty() {
+        // What is left in `out`, or to be made, the client takes after the queue.
+        if !core.holds_prometheus() {
             return Poll::Ready(Step::Over);
         }
         if !core.delivery.share.reserve(PIECE) {
@@ -472,9 +477,7 @@ impl Core {
             return Poll::Ready(Step::Over);
         }
         let step = Step::Piece(self.take_piece());
-        if self.is_open() {
-            self.start_waiting();
-        }
+        self.start_waiting();
         Poll::Ready(step)
     }
 

@@ -20,7 +20,10 @@ use crate::{
     storeapi::{
         budget::Budget,
         series::{
-            answer::tests::{encode, plan, set},
+            answer::{
+                Plan,
+                tests::{encode, plan, set},
+            },
             metrics::Metrics,
             read_ahead::{Retry, memory::Memory},
         },
@@ -53,6 +56,10 @@ pub(super) struct Setup {
     pub(super) retry: Option<Vec<bytes::Bytes>>,
     /// Memory that is shared with other calls.
     pub(super) shared: Option<Memory>,
+    /// The query whose series are streamed; those of the others are collected.
+    pub(super) streamed: Option<i64>,
+    /// What is made of the response.
+    pub(super) answer: fn(Plan, Box<Frames>, Permit) -> Answer,
 }
 
 impl Default for Setup {
@@ -64,6 +71,8 @@ impl Default for Setup {
             patience: PATIENCE,
             retry: None,
             shared: None,
+            streamed: Some(0),
+            answer: Answer::streaming,
         }
     }
 }
@@ -92,8 +101,8 @@ impl Call {
             AtomicUsize::fetch_add(&count, 1, Ordering::SeqCst);
             Ok(frame)
         });
-        let first = plan(Some(0), metrics.clone());
-        let answer = Answer::streaming(
+        let first = plan(setup.streamed, metrics.clone());
+        let answer = (setup.answer)(
             first,
             Box::new(Frames::of(frames)),
             gate.acquire(ClientKey::default(), None).await.unwrap(),
