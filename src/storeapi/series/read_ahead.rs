@@ -44,6 +44,8 @@ use crate::storeapi::context::CLIENT_STALL;
 pub(super) const PIECE: usize = 128 << 10;
 /// How long a message may wait for others.
 const LINGER: Duration = Duration::from_millis(3);
+/// The stage of a call whose client keeps up.
+pub(super) const SENDING: &str = "sending";
 
 /// An answer that is made anew.
 pub type Retry = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;
@@ -99,6 +101,8 @@ struct Core {
     end: Option<Status>,
     /// The client waits for a piece, or was woken and has not polled since.
     client: Option<Waker>,
+    /// Where the call is while it is not asking Prometheus.
+    stage: &'static str,
     /// Since when the client has taken nothing, though it could.
     idle_since: Option<Instant>,
     /// Since when Prometheus waits, and for how long it did before.
@@ -189,6 +193,7 @@ impl ReadAhead {
             unsent: Unsent::default(),
             end: None,
             client: None,
+            stage: SENDING,
             // A client may let not even the first piece through.
             idle_since: Some(now),
             waiting_since: holds_prometheus.then_some(now),
@@ -279,12 +284,12 @@ impl Core {
         while self.out.len() < PIECE {
             let next = match &mut self.source {
                 Source::Ended => break,
-                Source::Requesting(retry) => retry.as_mut().poll(cx).map(|answer| match answer {
-                    Ok(answer) => {
-                        self.source = Source::Answering(Box::new(answer));
-                        Ok(true)
-                    }
-                    Err(status) => Err(Failed::Status(status)),
+                Source::Requesting(retry) => retry.as_mut().poll(cx).map(|answer| {
+                    // The request has set stages of its own.
+                    self.delivery.caller.set_stage(self.stage);
+                    let answer = answer.map_err(Failed::Status)?;
+                    self.source = Source::Answering(Box::new(answer));
+                    Ok(true)
                 }),
                 Source::Answering(answer) => answer.poll_next(cx).map(|next| match next {
                     Some(Ok(series)) => {
@@ -351,6 +356,12 @@ impl Core {
         self.delivery.share.release_all();
         self.is_spilled = false;
         self.wake();
+    }
+
+    /// Where the call is from now on.
+    fn set_stage(&mut self, stage: &'static str) {
+        self.stage = stage;
+        self.delivery.caller.set_stage(stage);
     }
 
     /// Wakes the client if it waits; it counts as waiting until it polls.

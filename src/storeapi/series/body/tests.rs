@@ -332,6 +332,9 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
     assert_eq!(good.rest(Duration::ZERO).await.0, mended);
     // What was thrown away was not sent.
     assert_eq!(call.metric("narthex_series_sent_total"), "5");
+    // Asking has ended.
+    let shown = format!("{:?}", call.caller);
+    assert!(shown.contains("\"sending\""), "{shown}");
 
     // Once something is out it is too late.
     let late = stream::iter(frames(&values)).then(|frame| async move {

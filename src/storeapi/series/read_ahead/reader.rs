@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{
-    Core, PIECE, ReadAhead,
+    Core, PIECE, ReadAhead, SENDING,
     spill::{self, SpillDir, SpillError},
 };
 use crate::{ops::supervisor::panic_text, storeapi::context::CLIENT_STALL};
@@ -85,7 +85,7 @@ impl Reader {
             if !core.holds_prometheus() {
                 return;
             }
-            core.delivery.caller.set_stage("reading ahead for a slow client");
+            core.set_stage("reading ahead for a slow client");
         }
         loop {
             if ahead.is_stalled() {
@@ -113,9 +113,9 @@ impl Reader {
             };
             if !goes_on {
                 self.file = None;
-                let core = ahead.lock();
+                let mut core = ahead.lock();
                 if core.end.as_ref().is_none_or(|end| end.code() == Code::Ok) {
-                    core.delivery.caller.set_stage("sending");
+                    core.set_stage(SENDING);
                 }
                 return;
             }

@@ -41,6 +41,7 @@ pub(super) struct Call {
     pub(super) gate: Gate,
     pub(super) registry: Registry,
     pub(super) budget: Budget,
+    pub(super) caller: Caller,
     /// Whether the answer of Prometheus was dropped.
     pub(super) dropped: Arc<AtomicBool>,
     /// Frames that were read of Prometheus.
@@ -111,15 +112,19 @@ impl Call {
         let own = || Memory::new(budget.clone(), setup.read_ahead);
         let memory = setup.shared.unwrap_or_else(own);
         let (mut retry, counted) = (setup.retry, metrics.clone());
+        let caller = Caller::unknown();
+        let asking = caller.clone();
         let delivery = Delivery {
             batch: 1,
             patience: setup.patience,
             share: memory.share(),
             metrics: metrics.clone(),
-            caller: Caller::unknown(),
+            caller: caller.clone(),
             retry: Box::new(move || {
+                let asking = asking.clone();
                 let (frames, plan) = (retry.take()?, plan(None, counted.clone()));
                 let retry: Retry = Box::pin(async move {
+                    asking.set_stage("waiting for Prometheus");
                     let frames = Frames::of(stream::iter(frames.into_iter().map(Ok)));
                     Ok(Answer::streaming(plan, Box::new(frames), permit().await))
                 });
@@ -132,6 +137,7 @@ impl Call {
             gate,
             registry,
             budget,
+            caller,
             dropped,
             read,
         }
