@@ -93,7 +93,7 @@ struct Core {
     is_spilled: bool,
     /// A piece was taken from `out`: it is delivered, or on its way to the client.
     begun: bool,
-    /// Series in `out`, or on their way there.
+    /// Series in `out`; those of a batch that is not full yet are in no message.
     series: u64,
     /// Series in the pieces that were taken from `out` and not delivered.
     unsent: Unsent,
@@ -111,8 +111,8 @@ struct Core {
 }
 
 /// How many series are whole with which byte of an answer, from the first one on that was not delivered. Pieces are
-/// delivered in the order in which they were made, whatever becomes of their borders on the way. Series of a batch that is
-/// not full yet count with the piece before. Bounded: a mark stands for a [`PIECE`] at least.
+/// delivered in the order in which they were made, whatever becomes of their borders on the way. Bounded: a mark stands
+/// for a [`PIECE`] at least.
 #[derive(Debug, Default)]
 struct Unsent {
     marks: VecDeque<Mark>,
@@ -293,8 +293,7 @@ impl Core {
                 }),
                 Source::Answering(answer) => answer.poll_next(cx).map(|next| match next {
                     Some(Ok(series)) => {
-                        self.series += 1;
-                        self.batcher.add(series, &mut self.out);
+                        self.series += self.batcher.add(series, &mut self.out);
                         Ok(true)
                     }
                     Some(Err(failed)) => Err(failed),
@@ -307,7 +306,7 @@ impl Core {
             match next {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => {
-                    self.batcher.flush(&mut self.out);
+                    self.series += self.batcher.flush(&mut self.out);
                     self.finish(Status::ok(""));
                 }
                 Poll::Ready(Err(failed)) => self.fail(failed),

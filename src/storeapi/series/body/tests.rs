@@ -346,6 +346,21 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
     assert_eq!(status, "13");
 }
 
+#[tokio::test(start_paused = true)]
+async fn series_of_a_batch_that_an_error_leaves_unfinished_do_not_count_as_sent() {
+    let numbers: Vec<String> = (0..70).map(|at| format!("{at:03}")).collect();
+    // What comes last belongs before all.
+    let values: Vec<&str> = numbers.iter().map(String::as_str).chain(["!"]).collect();
+    let setup = Setup {
+        batch: 64,
+        ..Setup::default()
+    };
+    let mut call = Call::start(stream::iter(frames(&values)), setup).await;
+    let (all, status) = call.rest(Duration::ZERO).await;
+    assert_eq!((status.as_str(), all.is_empty()), ("13", false));
+    assert_eq!(call.metric("narthex_series_sent_total"), "64");
+}
+
 #[tokio::test]
 async fn nothing_is_left_of_a_call_that_has_ended() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();

@@ -61,6 +61,8 @@ pub(super) struct Setup {
     pub(super) streamed: Option<i64>,
     /// What is made of the response.
     pub(super) answer: fn(Plan, Box<Frames>, Permit) -> Answer,
+    /// Series in one message.
+    pub(super) batch: usize,
 }
 
 impl Default for Setup {
@@ -74,6 +76,7 @@ impl Default for Setup {
             shared: None,
             streamed: Some(0),
             answer: Answer::streaming,
+            batch: 1,
         }
     }
 }
@@ -115,7 +118,7 @@ impl Call {
         let caller = Caller::unknown();
         let asking = caller.clone();
         let delivery = Delivery {
-            batch: 1,
+            batch: setup.batch,
             patience: setup.patience,
             share: memory.share(),
             metrics: metrics.clone(),
