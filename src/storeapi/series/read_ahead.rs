@@ -4,13 +4,14 @@
 //! ahead ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus
 //! waits, and that time is added up: beyond the call's patience the answer ends with Aborted, so that an open remote
 //! read never keeps Prometheus from sealing blocks for long. An answer whose remote read is over, as one that was collected,
-//! is read at the client's pace: nobody waits for it. A directory of files that does not respond ends the answer with
-//! Unavailable. A client that reads nothing at all for [`CLIENT_STALL`] loses its answer, too, which releases what is
+//! is read at the client's pace: nobody waits for it. A directory of files that does not respond, or for which Prometheus
+//! mostly waits, ends the answer with Unavailable. A client that reads nothing at all for [`CLIENT_STALL`] loses its answer, too, which releases what is
 //! held for it.
 //!
 //! Pieces are delivered in the order in which they were made: those in memory first, then those of the file, then new
 //! ones. Dropping the answer drops the request to Prometheus, the memory and the file at once.
 
+mod ended;
 pub mod memory;
 pub(super) mod reader;
 pub mod spill;
@@ -108,6 +109,8 @@ struct Core {
     /// Since when Prometheus waits, and for how long it did before.
     waiting_since: Option<Instant>,
     waited: Duration,
+    /// For how much of it because of an operation in the directory of files.
+    waited_for_disk: Duration,
 }
 
 /// How many series are whole with which byte of an answer, from the first one on that was not delivered. Pieces are
@@ -198,6 +201,7 @@ impl ReadAhead {
             idle_since: Some(now),
             waiting_since: holds_prometheus.then_some(now),
             waited: Duration::ZERO,
+            waited_for_disk: Duration::ZERO,
         };
         Self {
             core: Mutex::new(core),
@@ -398,9 +402,13 @@ impl Core {
         }
     }
 
+    /// How long Prometheus has waited until now.
+    fn waited(&self) -> Duration {
+        self.waited + self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// How long Prometheus may still wait.
     fn patience_left(&self) -> Duration {
-        let waits = self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.delivery.patience.saturating_sub(self.waited + waits)
+        self.delivery.patience.saturating_sub(self.waited())
     }
 }

@@ -2,7 +2,6 @@
 //! client has caught up or Prometheus has sent all: what is made of that then waits where it is.
 
 use std::{
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Weak,
     task::{Context, Poll},
@@ -27,7 +26,9 @@ const A_LITTLE_AT_A_TIME: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(50);
 /// How long one operation in the directory of `--store.spill-dir` may take. Prometheus may wait for its disk for as long in
 /// all, also where it may wait less for the client.
-const DISK_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const DISK_LIMIT: Duration = Duration::from_secs(10);
+/// What a directory that refuses means.
+const MEMORY_ONLY: &str = "there is only memory for slow clients, so that Prometheus waits for them once that is full";
 /// As long as fewer bytes than this wait in memory, more are read from the file.
 const LOW: usize = 256 << 10;
 
@@ -61,7 +62,7 @@ pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: 
         match ahead.client_state() {
             ClientState::KeepsUp => {}
             ClientState::Lags => reader.read_ahead(&ahead).await,
-            ClientState::Stalled => return ahead.end_stalled(),
+            ClientState::Stalled => return ahead.lock().end_stalled(),
             ClientState::Over => return,
         }
     }
@@ -89,7 +90,7 @@ impl Reader {
         }
         loop {
             if ahead.is_stalled() {
-                return ahead.end_stalled();
+                return ahead.lock().end_stalled();
             }
             let step = tokio::select! {
                 biased;
@@ -107,7 +108,7 @@ impl Reader {
                 }
                 Step::Full => match self.spill_dir.take() {
                     Some(spill_dir) => self.spill(ahead, spill_dir).await,
-                    None => ahead.wait().await,
+                    None => ahead.wait(None).await,
                 },
                 Step::CaughtUp | Step::Over => false,
             };
@@ -129,7 +130,7 @@ impl Reader {
             None => match ahead.on_disk(&spill_dir, spill_dir.create_file()).await {
                 Some(Ok(file)) => file,
                 Some(Err(error)) => {
-                    spill_dir.log_failure(&error);
+                    spill_dir.log_failure(&error, MEMORY_ONLY);
                     return true;
                 }
                 None => return false,
@@ -168,7 +169,7 @@ impl Spilling<'_> {
     async fn run(&mut self) -> bool {
         loop {
             if self.ahead.is_stalled() {
-                self.ahead.end_stalled();
+                self.ahead.lock().end_stalled();
                 return false;
             }
             let has_more = self.gather().await;
@@ -188,7 +189,7 @@ impl Spilling<'_> {
             }
             // With `--store.spill-limit` reached, another call may make room.
             let stuck = has_more && self.bytes >= spill::BLOCK && !written;
-            if stuck && !self.ahead.wait().await {
+            if stuck && !self.ahead.wait(Some(&self.spill_dir)).await {
                 return false;
             }
             if !has_more {
@@ -250,7 +251,7 @@ impl Spilling<'_> {
             self.bytes = bytes;
         }
         if let Err(SpillError::Io(error)) = written {
-            self.spill_dir.log_failure(&error);
+            self.spill_dir.log_failure(&error, MEMORY_ONLY);
             self.may_write = false;
         }
         self.gathered.append(&mut next);
@@ -264,7 +265,8 @@ impl Spilling<'_> {
             match self.ahead.on_disk(&self.spill_dir, self.file.read(bytes)).await {
                 Some(Ok(piece)) => self.ahead.lock().push(piece),
                 Some(Err(error)) => {
-                    self.spill_dir.log_failure(&error);
+                    let ended = "an answer that was in it has ended with an error (Internal)";
+                    self.spill_dir.log_failure(&error, ended);
                     let text = format!(
                         "the answer that was spilled for this client cannot be read back: {error}; \
                                         retry"
@@ -361,12 +363,17 @@ impl ReadAhead {
     }
 
     /// Lets Prometheus wait for the client, or for memory; whether the call goes on.
-    async fn wait(&self) -> bool {
-        self.lock().start_waiting();
-        let patience = self.patience();
-        if patience.is_zero() {
-            return self.end_lagging();
-        }
+    async fn wait(&self, spill_dir: Option<&SpillDir>) -> bool {
+        let patience = {
+            let mut core = self.lock();
+            core.start_waiting();
+            let patience = core.patience_left();
+            if patience.is_zero() {
+                core.end_overdue(spill_dir);
+                return false;
+            }
+            patience
+        };
         // Another call may have given memory back.
         let _ = timeout(patience.min(TICK), self.taken.notified()).await;
         true
@@ -374,11 +381,19 @@ impl ReadAhead {
 
     /// Waits for an operation in the directory of `--store.spill-dir`; `None` once that has ended the call.
     async fn on_disk<T>(&self, spill_dir: &SpillDir, operation: impl Future<Output = T>) -> Option<T> {
-        match timeout(DISK_LIMIT, operation).await {
-            Ok(done) if self.lock().may_wait_for_disk() => return Some(done),
-            Ok(_) => self.end_lagging(),
-            Err(_) => self.end_without_disk(spill_dir),
+        let waited = self.lock().waited();
+        let done = timeout(DISK_LIMIT, operation).await;
+        let mut core = self.lock();
+        let Ok(done) = done else {
+            core.end_without_disk(spill_dir);
+            return None;
         };
+        let waited = core.waited().saturating_sub(waited);
+        core.waited_for_disk += waited;
+        if core.may_wait_for_disk() {
+            return Some(done);
+        }
+        core.end_overdue(Some(spill_dir));
         None
     }
 
@@ -391,73 +406,13 @@ impl ReadAhead {
     fn is_stalled(&self) -> bool {
         matches!(self.client_state(), ClientState::Stalled)
     }
-
-    fn patience(&self) -> Duration {
-        self.lock().patience_left()
-    }
-
-    /// Ends the answer of a client that Prometheus has waited for long enough.
-    fn end_lagging(&self) -> bool {
-        let mut core = self.lock();
-        let text = format!(
-            "the client reads too slowly: there is no room for more of its answer, and Prometheus may wait {:?} for \
-             it in all (--store.max-client-lag, at most a quarter of Prometheus' block duration), since an open \
-             remote read keeps it from sealing blocks; read faster, ask for less at once, or give narthex more room: \
-             --store.read-ahead within --store.memory-limit, --store.spill-dir within --store.spill-limit",
-            core.delivery.patience
-        );
-        core.delivery.metrics.lagged();
-        core.delivery
-            .caller
-            .set_stage("ended because the client reads too slowly; its status waits to be read");
-        core.stop(Status::aborted(text));
-        false
-    }
-
-    /// Ends an answer whose file cannot be reached.
-    fn end_without_disk(&self, spill_dir: &SpillDir) -> bool {
-        let text = format!("no response within {DISK_LIMIT:?}");
-        spill_dir.log_failure(&io::Error::new(io::ErrorKind::TimedOut, text));
-        let mut core = self.lock();
-        core.delivery.caller.set_stage(
-            "ended because the directory of --store.spill-dir does not respond; its status waits to be read",
-        );
-        let text = "the directory of --store.spill-dir does not respond; retry";
-        core.stop(Status::unavailable(text));
-        false
-    }
-
-    /// Ends the answer of a client that takes nothing.
-    fn end_stalled(&self) {
-        let mut core = self.lock();
-        let text = format!(
-            "the client read nothing for {CLIENT_STALL:?}; its answer was dropped to free memory for \
-                            other calls"
-        );
-        core.delivery.metrics.stalled();
-        core.delivery.caller.set_stage("ended because the client reads nothing");
-        core.stop(Status::aborted(text));
-    }
 }
 
 impl Core {
-    /// Ends the answer of a slow client because there are too many of them: what each holds would be missing for other calls.
-    fn end_crowded_out(&mut self) {
-        self.delivery.metrics.lagged();
-        self.delivery
-            .caller
-            .set_stage("ended because too many clients read slowly; its status waits to be read");
-        self.stop(Status::aborted(
-            "the client reads too slowly, and so do so many others that what is held for them takes half of \
-             --store.memory-limit; read faster, ask for less at once, or raise it",
-        ));
-    }
-
     /// Whether Prometheus does not wait, or may wait for the disk, too.
     fn may_wait_for_disk(&self) -> bool {
         let patience = self.delivery.patience.max(DISK_LIMIT);
-        self.waiting_since
-            .is_none_or(|since| self.waited + since.elapsed() < patience)
+        self.waiting_since.is_none() || self.waited() < patience
     }
 
     /// The next piece of Prometheus' answer. A panic ends it: the result of the task that reads ahead is ignored, and what is

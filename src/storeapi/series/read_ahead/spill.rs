@@ -169,12 +169,12 @@ impl SpillDir {
         self.0.pool.run(work).await?
     }
 
-    /// Logs that it does not work, once.
-    pub(super) fn log_failure(&self, error: &io::Error) {
+    /// Logs that it does not work and what follows from that, once until it works again.
+    pub(super) fn log_failure(&self, error: &io::Error, consequence: &str) {
         if !self.0.broken.swap(true, Ordering::Relaxed) {
             let dir = self.0.dir.display();
-            tracing::warn!(%dir, %error, "cannot write to the directory of --store.spill-dir; until that works, calls \
-                                          of slow clients end once memory is full");
+            tracing::warn!(%dir, %error, consequence, "the directory of --store.spill-dir does not work; this is not \
+                                                       logged again until a write to it succeeds");
         }
     }
 

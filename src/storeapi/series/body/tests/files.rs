@@ -296,6 +296,33 @@ async fn a_disk_that_is_slow_keeps_prometheus_waiting_for_ten_seconds_in_all() {
     sleep(Duration::from_secs(5)).await;
     assert!(call.dropped.load(Ordering::SeqCst));
     let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "14");
+    // It was not the client.
+    let text = "the%20directory%20of%20--store.spill-dir%20is%20too%20slow";
+    assert!(call.message.starts_with(text), "{}", call.message);
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_slow_once_is_not_blamed_for_a_slow_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 2_000_000, Gauge::default()).unwrap();
+    let setup = Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        ..Setup::default()
+    };
+    let mut call = Call::start(endless(), setup).await;
+    spill_dir.slow_down(Duration::from_secs(2));
+    call.next().await.unwrap();
+    sleep(2 * PATIENCE).await;
+    assert!(call.dropped.load(Ordering::SeqCst));
+    let (_, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "10");
+    assert!(
+        call.message.starts_with("the%20client%20reads%20too%20slowly"),
+        "{}",
+        call.message
+    );
     assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
 }

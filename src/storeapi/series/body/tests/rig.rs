@@ -42,6 +42,8 @@ pub(super) struct Call {
     pub(super) registry: Registry,
     pub(super) budget: Budget,
     pub(super) caller: Caller,
+    /// What the status at the end says, as it is sent.
+    pub(super) message: String,
     /// Whether the answer of Prometheus was dropped.
     pub(super) dropped: Arc<AtomicBool>,
     /// Frames that were read of Prometheus.
@@ -141,6 +143,7 @@ impl Call {
             registry,
             budget,
             caller,
+            message: String::new(),
             dropped,
             read,
         }
@@ -151,10 +154,17 @@ impl Call {
         let frame = self.body.frame().await.expect("trailers come last").unwrap();
         match frame.into_data() {
             Ok(piece) => Ok(piece),
-            Err(frame) => Err(frame.into_trailers().unwrap()["grpc-status"]
-                .to_str()
-                .unwrap()
-                .to_owned()),
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap();
+                let text = |name| {
+                    trailers
+                        .get(name)
+                        .map_or("", |value| value.to_str().unwrap())
+                        .to_owned()
+                };
+                self.message = text("grpc-message");
+                Err(text("grpc-status"))
+            }
         }
     }
 
