@@ -36,7 +36,7 @@ use self::{
     limits::Limits,
     metrics::Metrics,
     query::Query,
-    read_ahead::{Delivery, memory::Memory, spill::SpillDir},
+    read_ahead::{Delivery, SENDING, memory::Memory, spill::SpillDir},
     remote_reads::RemoteReads,
 };
 use super::{budget::Reservation, context::Context};
@@ -116,7 +116,7 @@ impl Series {
             caller: call.caller.clone(),
             retry: inner.remote_reads.retry(call, strategy),
         };
-        delivery.caller.set_stage("sending");
+        delivery.caller.set_stage(SENDING);
         Ok(SeriesBody::new(
             answer,
             delivery,

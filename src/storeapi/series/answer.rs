@@ -27,8 +27,8 @@ use crate::{
     threads::{BlockingPool, Lost},
 };
 
-/// Bytes that a collected series takes beyond its own.
-const OVERHEAD: usize = 256;
+/// Bytes that a collected series takes beyond its own: what is reserved for it, and released with it.
+pub(super) const OVERHEAD: usize = 256;
 /// Prometheus sends frames of 1 MiB and a chunk, unless its flag is changed.
 const USUAL_FRAME: usize = 2 << 20;
 /// So many series are sorted, and dropped, where they are.
@@ -140,7 +140,7 @@ impl Answer {
         self.order.finish();
     }
 
-    /// An answer of these series, which are in order and whose memory is held already.
+    /// An answer of these series, which are in order and for each of which its size and [`OVERHEAD`] are reserved.
     ///
     /// # Errors
     /// `ResourceExhausted`: a limit.
@@ -212,6 +212,11 @@ impl Answer {
             };
             self.accept(next)?;
         }
+    }
+
+    /// Whether an open remote read is behind it, which Prometheus keeps until it is read to its end.
+    pub fn holds_prometheus(&self) -> bool {
+        self.frames.is_some()
     }
 
     /// Counts what was given. To be called when the answer is complete.

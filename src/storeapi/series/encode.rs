@@ -115,25 +115,28 @@ impl Batcher {
         }
     }
 
-    /// Adds a series; writes the message that it completes, with gRPC's head, to `out`.
-    pub fn add(&mut self, series: OutSeries, out: &mut BytesMut) {
+    /// Adds a series; writes the message that it completes, with gRPC's head, to `out`, and returns how many series that has.
+    pub fn add(&mut self, series: OutSeries, out: &mut BytesMut) -> u64 {
         if self.series < 2 {
             put_grpc_head(out, field_size(series.size));
             put_head(out, 1, series.size);
-            return series.write(out);
+            series.write(out);
+            return 1;
         }
         self.held_bytes += field_size(series.size);
         self.held.push(series);
-        if self.held.len() >= self.series || self.held_bytes >= BATCH_BYTES {
-            self.flush(out);
+        match self.held.len() >= self.series || self.held_bytes >= BATCH_BYTES {
+            true => self.flush(out),
+            false => 0,
         }
     }
 
-    /// Writes what is held back.
-    pub fn flush(&mut self, out: &mut BytesMut) {
+    /// Writes what is held back, and returns how many series that is.
+    pub fn flush(&mut self, out: &mut BytesMut) -> u64 {
         if self.held.is_empty() {
-            return;
+            return 0;
         }
+        let written = self.held.len() as u64;
         put_grpc_head(out, field_size(self.held_bytes));
         put_head(out, 4, self.held_bytes);
         for series in self.held.drain(..) {
@@ -141,6 +144,7 @@ impl Batcher {
             series.write(out);
         }
         self.held_bytes = 0;
+        written
     }
 }
 

@@ -3,13 +3,15 @@
 //! While the client keeps up, its own polls read Prometheus and nothing is held but a piece. Once it lags, a task reads
 //! ahead ([`reader`]): into memory ([`memory`]), then into a file ([`spill`]). Where neither has room, Prometheus
 //! waits, and that time is added up: beyond the call's patience the answer ends with Aborted, so that an open remote
-//! read never keeps Prometheus from sealing blocks for long. A directory of files that does not respond ends the answer
-//! with Unavailable. A client that reads nothing at all for [`CLIENT_STALL`]
-//! loses its answer, too, which releases what is held for it.
+//! read never keeps Prometheus from sealing blocks for long. An answer whose remote read is over, as one that was collected,
+//! is read at the client's pace: nobody waits for it. A directory of files that does not respond, or for which Prometheus
+//! mostly waits, ends the answer with Unavailable. A client that reads nothing at all for [`CLIENT_STALL`] loses its answer, too, which releases what is
+//! held for it.
 //!
 //! Pieces are delivered in the order in which they were made: those in memory first, then those of the file, then new
 //! ones. Dropping the answer drops the request to Prometheus, the memory and the file at once.
 
+mod ended;
 pub mod memory;
 pub(super) mod reader;
 pub mod spill;
@@ -43,6 +45,8 @@ use crate::storeapi::context::CLIENT_STALL;
 pub(super) const PIECE: usize = 128 << 10;
 /// How long a message may wait for others.
 const LINGER: Duration = Duration::from_millis(3);
+/// The stage of a call whose client keeps up.
+pub(super) const SENDING: &str = "sending";
 
 /// An answer that is made anew.
 pub type Retry = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;
@@ -90,7 +94,7 @@ struct Core {
     is_spilled: bool,
     /// A piece was taken from `out`: it is delivered, or on its way to the client.
     begun: bool,
-    /// Series in `out`, or on their way there.
+    /// Series in `out`; those of a batch that is not full yet are in no message.
     series: u64,
     /// Series in the pieces that were taken from `out` and not delivered.
     unsent: Unsent,
@@ -98,16 +102,20 @@ struct Core {
     end: Option<Status>,
     /// The client waits for a piece, or was woken and has not polled since.
     client: Option<Waker>,
+    /// Where the call is while it is not asking Prometheus.
+    stage: &'static str,
     /// Since when the client has taken nothing, though it could.
     idle_since: Option<Instant>,
     /// Since when Prometheus waits, and for how long it did before.
     waiting_since: Option<Instant>,
     waited: Duration,
+    /// For how much of it because of an operation in the directory of files.
+    waited_for_disk: Duration,
 }
 
 /// How many series are whole with which byte of an answer, from the first one on that was not delivered. Pieces are
-/// delivered in the order in which they were made, whatever becomes of their borders on the way. Series of a batch that is
-/// not full yet count with the piece before. Bounded: a mark stands for a [`PIECE`] at least.
+/// delivered in the order in which they were made, whatever becomes of their borders on the way. Bounded: a mark stands
+/// for a [`PIECE`] at least.
 #[derive(Debug, Default)]
 struct Unsent {
     marks: VecDeque<Mark>,
@@ -173,6 +181,7 @@ impl ReadAhead {
     /// An answer that nothing was read of.
     pub(super) fn new(answer: Answer, delivery: Delivery) -> Self {
         let now = Instant::now();
+        let holds_prometheus = answer.holds_prometheus();
         let core = Core {
             source: Source::Answering(Box::new(answer)),
             batcher: Batcher::new(delivery.batch),
@@ -187,10 +196,12 @@ impl ReadAhead {
             unsent: Unsent::default(),
             end: None,
             client: None,
+            stage: SENDING,
             // A client may let not even the first piece through.
             idle_since: Some(now),
-            waiting_since: Some(now),
+            waiting_since: holds_prometheus.then_some(now),
             waited: Duration::ZERO,
+            waited_for_disk: Duration::ZERO,
         };
         Self {
             core: Mutex::new(core),
@@ -277,17 +288,16 @@ impl Core {
         while self.out.len() < PIECE {
             let next = match &mut self.source {
                 Source::Ended => break,
-                Source::Requesting(retry) => retry.as_mut().poll(cx).map(|answer| match answer {
-                    Ok(answer) => {
-                        self.source = Source::Answering(Box::new(answer));
-                        Ok(true)
-                    }
-                    Err(status) => Err(Failed::Status(status)),
+                Source::Requesting(retry) => retry.as_mut().poll(cx).map(|answer| {
+                    // The request has set stages of its own.
+                    self.delivery.caller.set_stage(self.stage);
+                    let answer = answer.map_err(Failed::Status)?;
+                    self.source = Source::Answering(Box::new(answer));
+                    Ok(true)
                 }),
                 Source::Answering(answer) => answer.poll_next(cx).map(|next| match next {
                     Some(Ok(series)) => {
-                        self.series += 1;
-                        self.batcher.add(series, &mut self.out);
+                        self.series += self.batcher.add(series, &mut self.out);
                         Ok(true)
                     }
                     Some(Err(failed)) => Err(failed),
@@ -300,7 +310,7 @@ impl Core {
             match next {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => {
-                    self.batcher.flush(&mut self.out);
+                    self.series += self.batcher.flush(&mut self.out);
                     self.finish(Status::ok(""));
                 }
                 Poll::Ready(Err(failed)) => self.fail(failed),
@@ -351,6 +361,12 @@ impl Core {
         self.wake();
     }
 
+    /// Where the call is from now on.
+    fn set_stage(&mut self, stage: &'static str) {
+        self.stage = stage;
+        self.delivery.caller.set_stage(stage);
+    }
+
     /// Wakes the client if it waits; it counts as waiting until it polls.
     fn wake(&self) {
         if let Some(client) = &self.client {
@@ -358,13 +374,23 @@ impl Core {
         }
     }
 
+    /// Whether there may be more of the answer to be made.
     fn is_open(&self) -> bool {
         !matches!(self.source, Source::Ended)
     }
 
+    /// Whether there is a remote read, or a request for one, that is not over.
+    fn holds_prometheus(&self) -> bool {
+        match &self.source {
+            Source::Requesting(_) => true,
+            Source::Answering(answer) => answer.holds_prometheus(),
+            Source::Ended => false,
+        }
+    }
+
     /// Prometheus waits from now on, if it has more to send.
     fn start_waiting(&mut self) {
-        if self.is_open() {
+        if self.holds_prometheus() {
             self.waiting_since.get_or_insert_with(Instant::now);
         }
     }
@@ -376,9 +402,13 @@ impl Core {
         }
     }
 
+    /// How long Prometheus has waited until now.
+    fn waited(&self) -> Duration {
+        self.waited + self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// How long Prometheus may still wait.
     fn patience_left(&self) -> Duration {
-        let waits = self.waiting_since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.delivery.patience.saturating_sub(self.waited + waits)
+        self.delivery.patience.saturating_sub(self.waited())
     }
 }

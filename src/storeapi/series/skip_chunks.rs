@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use tonic::Status;
 
-use super::{call::SeriesCall, convert::Convert, encode::OutSeries, query::Query};
+use super::{answer::OVERHEAD, call::SeriesCall, convert::Convert, encode::OutSeries, query::Query};
 use crate::{
     prometheus::{
         Client,
@@ -16,9 +16,6 @@ use crate::{
     },
     storeapi::{budget::Reservation, context::Context, errors},
 };
-
-/// What a label set costs beyond its bytes.
-const OVERHEAD: usize = 64;
 
 /// Asks for label sets and makes them what is sent: sorted, each once, those of the shard, not more than the limit.
 ///
@@ -72,7 +69,7 @@ async fn collect(
     let take = |stored: LabelBytes| {
         received += 1;
         if let Some(labels) = convert.labels(&stored) {
-            let size = labels.as_bytes().len() + OVERHEAD;
+            let size = held_size(&labels);
             if sets.insert(labels)
                 && let Err(status) = reservation.reserve_for(size, "label sets")
             {
@@ -92,5 +89,46 @@ async fn collect(
     match full {
         Some(status) => Err(status),
         None => Ok((received, sets)),
+    }
+}
+
+/// What is reserved for a label set, until the series that is made of it is sent.
+fn held_size(labels: &LabelBytes) -> usize {
+    labels.as_bytes().len() + OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::storeapi::{
+        budget::Budget,
+        series::{
+            answer::{Answer, tests::plan},
+            metrics::Metrics,
+        },
+    };
+
+    #[tokio::test]
+    async fn with_each_label_set_that_is_sent_what_was_reserved_for_it_is_released() {
+        let budget = Budget::new(1 << 20);
+        let mut plan = plan(None, Metrics::register(&mut Registry::default()));
+        plan.reservation = budget.reservation();
+        let values = [&b"a"[..], b"bb", b"ccc"];
+        let sets = values.map(|value| LabelBytes::from_sorted([(&b"n"[..], value)]));
+        let sizes = sets.each_ref().map(held_size);
+        plan.reservation.reserve(sizes.iter().sum());
+        let series = sets.map(|labels| OutSeries::new(labels, Vec::new()));
+        let mut answer = Answer::sorted(plan, series.into()).unwrap();
+        let mut left = vec![budget.used()];
+        while let Some(series) = poll_fn(|cx| answer.poll_next(cx)).await {
+            series.unwrap();
+            left.push(budget.used());
+        }
+        let wanted: Vec<usize> = (0..=3).map(|sent| sizes[sent..].iter().sum()).collect();
+        assert_eq!(left, wanted);
     }
 }

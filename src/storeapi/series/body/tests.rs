@@ -1,196 +1,34 @@
 mod files;
+mod rig;
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http_body_util::BodyExt as _;
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep};
 
+use self::rig::{CHUNK, Call, MIB, PATIENCE, Setup, endless, frames, wanted};
 use super::*;
 use crate::{
-    ops::grpc::Caller,
     prometheus::remote_read::{
         Frames,
-        gate::{ClientKey, Gate, Permit},
+        gate::{ClientKey, Permit},
+        wire::LabelBytes,
     },
     storeapi::{
         budget::Budget,
         context::CLIENT_STALL,
         series::{
-            answer::tests::{encode, plan, set},
-            metrics::Metrics,
-            read_ahead::{PIECE, Retry, memory::Memory},
+            answer::{
+                Plan,
+                tests::{encode, set},
+            },
+            encode::{OutChunk, OutSeries},
+            read_ahead::{PIECE, memory::Memory},
         },
     },
 };
-
-const PATIENCE: Duration = Duration::from_secs(30);
-const MIB: usize = 1 << 20;
-/// Bytes of a chunk.
-const CHUNK: usize = 100_000;
-
-/// One call with the only remote-read slot.
-struct Call {
-    body: SeriesBody,
-    gate: Gate,
-    registry: Registry,
-    budget: Budget,
-    /// Whether the answer of Prometheus was dropped.
-    dropped: Arc<AtomicBool>,
-    /// Frames that were read of Prometheus.
-    read: Arc<AtomicUsize>,
-}
-
-/// What a call is given beside its answer.
-struct Setup {
-    budget: Budget,
-    read_ahead: usize,
-    spill_dir: Option<SpillDir>,
-    patience: Duration,
-    retry: Option<Vec<bytes::Bytes>>,
-    /// Memory that is shared with other calls.
-    shared: Option<Memory>,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            budget: Budget::new(256 * MIB),
-            read_ahead: 64 * MIB,
-            spill_dir: None,
-            patience: PATIENCE,
-            retry: None,
-            shared: None,
-        }
-    }
-}
-
-struct Tell(Arc<AtomicBool>);
-
-impl Drop for Tell {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-async fn permit() -> Permit {
-    Gate::new(1).acquire(ClientKey::default(), None).await.unwrap()
-}
-
-impl Call {
-    /// An answer of these frames.
-    async fn start(frames: impl Stream<Item = Bytes> + Send + 'static, setup: Setup) -> Call {
-        let (gate, dropped, read) = (Gate::new(1), Arc::new(AtomicBool::new(false)), Arc::default());
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let (tell, count) = (Tell(Arc::clone(&dropped)), Arc::clone(&read));
-        let frames = frames.map(move |frame| {
-            let _ = &tell;
-            AtomicUsize::fetch_add(&count, 1, Ordering::SeqCst);
-            Ok(frame)
-        });
-        let first = plan(Some(0), metrics.clone());
-        let answer = Answer::streaming(
-            first,
-            Box::new(Frames::of(frames)),
-            gate.acquire(ClientKey::default(), None).await.unwrap(),
-        );
-        let budget = setup.budget;
-        let own = || Memory::new(budget.clone(), setup.read_ahead);
-        let memory = setup.shared.unwrap_or_else(own);
-        let (mut retry, counted) = (setup.retry, metrics.clone());
-        let delivery = Delivery {
-            batch: 1,
-            patience: setup.patience,
-            share: memory.share(),
-            metrics: metrics.clone(),
-            caller: Caller::unknown(),
-            retry: Box::new(move || {
-                let (frames, plan) = (retry.take()?, plan(None, counted.clone()));
-                let retry: Retry = Box::pin(async move {
-                    let frames = Frames::of(stream::iter(frames.into_iter().map(Ok)));
-                    Ok(Answer::streaming(plan, Box::new(frames), permit().await))
-                });
-                Some(retry)
-            }),
-        };
-        let body = SeriesBody::new(answer, delivery, setup.spill_dir, metrics.pending());
-        Call {
-            body,
-            gate,
-            registry,
-            budget,
-            dropped,
-            read,
-        }
-    }
-
-    /// The bytes of the next piece, or the status at the end.
-    async fn next(&mut self) -> Result<Bytes, String> {
-        let frame = self.body.frame().await.expect("trailers come last").unwrap();
-        match frame.into_data() {
-            Ok(piece) => Ok(piece),
-            Err(frame) => Err(frame.into_trailers().unwrap()["grpc-status"]
-                .to_str()
-                .unwrap()
-                .to_owned()),
-        }
-    }
-
-    /// All that still comes, with a pause before each piece, and the status.
-    async fn rest(&mut self, pause: Duration) -> (Vec<u8>, String) {
-        let mut all = Vec::new();
-        loop {
-            sleep(pause).await;
-            match self.next().await {
-                Ok(piece) => all.extend_from_slice(&piece),
-                Err(status) => return (all, status),
-            }
-        }
-    }
-
-    fn metric(&self, name: &str) -> String {
-        let mut page = String::new();
-        prometheus_client::encoding::text::encode(&mut page, &self.registry).unwrap();
-        let line = page.lines().find(|line| line.starts_with(name));
-        line.unwrap().rsplit(' ').next().unwrap().to_owned()
-    }
-
-    fn read(&self) -> usize {
-        self.read.load(Ordering::SeqCst)
-    }
-
-    /// The place is free, and the connection to Prometheus closed, without the client's doing.
-    fn assert_given_up(&self) {
-        assert!(self.dropped.load(Ordering::SeqCst));
-        let permit = self
-            .gate
-            .acquire(ClientKey::default(), None)
-            .now_or_never()
-            .expect("the place is free")
-            .unwrap();
-        permit.finish();
-        // What the connection holds goes with the call.
-        assert!(self.budget.used() <= MIB / 2, "{}", self.budget.used());
-    }
-}
-
-/// Sorted series without end, 100 kB each.
-fn endless() -> impl Stream<Item = Bytes> + Send {
-    stream::iter((0_u64..).map(|at| encode(0, &[(set(&[("n", &format!("{at:012}"))]), vec![at as u8; CHUNK])])))
-}
-
-/// What a client that keeps up gets of the first frames.
-async fn wanted(frames: usize) -> Vec<u8> {
-    let mut call = Call::start(endless().take(frames), Setup::default()).await;
-    let (all, status) = call.rest(Duration::ZERO).await;
-    assert_eq!(status, "0");
-    all
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_slowly_gets_all_and_prometheus_does_not_wait_for_it() {
@@ -324,7 +162,7 @@ async fn a_client_that_stops_reading_loses_its_call_in_time_though_prometheus_se
 
 #[tokio::test(start_paused = true)]
 async fn of_too_many_slow_clients_the_last_loses_its_call_and_half_of_the_memory_is_left() {
-    let budget = Budget::new(4 * MIB);
+    let budget = Budget::new(6 * MIB);
     let memory = Memory::new(budget.clone(), 0);
     let mut calls = Vec::new();
     for _ in 0..5 {
@@ -341,8 +179,8 @@ async fn of_too_many_slow_clients_the_last_loses_its_call_and_half_of_the_memory
     let (mut ended, lagging): (Vec<Call>, Vec<Call>) =
         calls.into_iter().partition(|call| call.dropped.load(Ordering::SeqCst));
     assert_eq!((ended.len(), lagging.len()), (1, 4));
-    assert_eq!(budget.used(), 2 * MIB);
-    assert!(budget.reservation().reserve(2 * MIB), "others get their memory");
+    assert_eq!(budget.used(), 3 * MIB);
+    assert!(budget.reservation().reserve(3 * MIB), "others get their memory");
     let (rest, status) = ended[0].rest(Duration::ZERO).await;
     assert_eq!((rest.len(), &*status), (0, "10"));
     assert_eq!(ended[0].metric("narthex_series_clients_lagged_total"), "1");
@@ -376,6 +214,50 @@ async fn a_prometheus_that_is_slow_is_not_blamed_on_the_client() {
     assert_eq!((pieces, &*status), (4, "0"));
     assert!(start.elapsed() > 12 * PATIENCE);
     assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+/// As without chunks: made of no remote read. So many series, of `CHUNK` bytes each.
+fn sorted(plan: Plan, _: Box<Frames>, permit: Permit) -> Answer {
+    permit.finish();
+    let one = |at: usize| {
+        let labels = LabelBytes::from_sorted([(&b"n"[..], format!("{at:012}").as_bytes())]);
+        let chunk = OutChunk {
+            min_ms: 1,
+            max_ms: 2,
+            encoding: 1,
+            data: vec![at as u8; CHUNK].into(),
+            hash: 7,
+        };
+        OutSeries::new(labels, vec![chunk])
+    };
+    Answer::sorted(plan, (0..40).map(one).collect()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_for_which_prometheus_does_not_wait_is_read_at_the_clients_pace() {
+    type Make = fn(Plan, Box<Frames>, Permit) -> Answer;
+    for (answer, streamed) in [(sorted as Make, Some(0)), (Answer::streaming, None)] {
+        let setup = || Setup {
+            read_ahead: 0,
+            patience: Duration::from_secs(1),
+            streamed,
+            answer,
+            ..Setup::default()
+        };
+        let mut call = Call::start(endless().take(40), setup()).await;
+        // It takes some 20 pieces.
+        let (all, status) = call.rest(Duration::from_millis(500)).await;
+        assert_eq!((&*status, all.len() / CHUNK), ("0", 40));
+        assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+        assert_eq!(call.metric("narthex_series_sent_total"), "40");
+        // One that takes nothing loses it all the same.
+        let mut call = Call::start(endless().take(40), setup()).await;
+        call.next().await.unwrap();
+        sleep(CLIENT_STALL + Duration::from_secs(1)).await;
+        call.assert_given_up();
+        assert_eq!(call.metric("narthex_series_clients_stalled_total"), "1");
+        assert_eq!(call.next().await.unwrap_err(), "10");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -436,12 +318,6 @@ async fn an_answer_that_ended_is_not_ended_once_more() {
     assert_eq!(call.metric("narthex_series_clients_stalled_total"), "0");
 }
 
-/// One frame for each of these values.
-fn frames(values: &[&str]) -> Vec<Bytes> {
-    let one = |value: &&str| encode(0, &[(set(&[("n", value)]), vec![7; 9])]);
-    values.iter().map(one).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
     let values = ["a", "c", "e", "b", "d"];
@@ -456,6 +332,9 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
     assert_eq!(good.rest(Duration::ZERO).await.0, mended);
     // What was thrown away was not sent.
     assert_eq!(call.metric("narthex_series_sent_total"), "5");
+    // Asking has ended.
+    let shown = format!("{:?}", call.caller);
+    assert!(shown.contains("\"sending\""), "{shown}");
 
     // Once something is out it is too late.
     let late = stream::iter(frames(&values)).then(|frame| async move {
@@ -465,6 +344,21 @@ async fn disorder_is_asked_for_once_more_as_long_as_nothing_was_given() {
     let mut call = Call::start(late, setup()).await;
     let (_, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "13");
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_of_a_batch_that_an_error_leaves_unfinished_do_not_count_as_sent() {
+    let numbers: Vec<String> = (0..70).map(|at| format!("{at:03}")).collect();
+    // What comes last belongs before all.
+    let values: Vec<&str> = numbers.iter().map(String::as_str).chain(["!"]).collect();
+    let setup = Setup {
+        batch: 64,
+        ..Setup::default()
+    };
+    let mut call = Call::start(stream::iter(frames(&values)), setup).await;
+    let (all, status) = call.rest(Duration::ZERO).await;
+    assert_eq!((status.as_str(), all.is_empty()), ("13", false));
+    assert_eq!(call.metric("narthex_series_sent_total"), "64");
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! The task that reads ahead for one call. It checks every 100 ms whether the client lags, and reads ahead until the
-//! client has caught up.
+//! client has caught up or Prometheus has sent all: what is made of that then waits where it is.
 
 use std::{
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Weak,
     task::{Context, Poll},
@@ -14,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{
-    Core, PIECE, ReadAhead,
+    Core, PIECE, ReadAhead, SENDING,
     spill::{self, SpillDir, SpillError},
 };
 use crate::{ops::supervisor::panic_text, storeapi::context::CLIENT_STALL};
@@ -27,7 +26,9 @@ const A_LITTLE_AT_A_TIME: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(50);
 /// How long one operation in the directory of `--store.spill-dir` may take. Prometheus may wait for its disk for as long in
 /// all, also where it may wait less for the client.
-const DISK_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const DISK_LIMIT: Duration = Duration::from_secs(10);
+/// What a directory that refuses means.
+const MEMORY_ONLY: &str = "there is only memory for slow clients, so that Prometheus waits for them once that is full";
 /// As long as fewer bytes than this wait in memory, more are read from the file.
 const LOW: usize = 256 << 10;
 
@@ -48,7 +49,7 @@ enum Step {
     Full,
     /// The client waits, so that it reads by itself.
     CaughtUp,
-    /// There is no more.
+    /// Prometheus has no more.
     Over,
 }
 
@@ -61,7 +62,7 @@ pub(in crate::storeapi::series) async fn run(ahead: Weak<ReadAhead>, spill_dir: 
         match ahead.client_state() {
             ClientState::KeepsUp => {}
             ClientState::Lags => reader.read_ahead(&ahead).await,
-            ClientState::Stalled => return ahead.end_stalled(),
+            ClientState::Stalled => return ahead.lock().end_stalled(),
             ClientState::Over => return,
         }
     }
@@ -75,18 +76,21 @@ struct Reader {
 }
 
 impl Reader {
-    /// Until the client has caught up or there is no more.
+    /// Until the client has caught up or Prometheus has no more.
     async fn read_ahead(&mut self, ahead: &ReadAhead) {
         {
             let mut core = ahead.lock();
             if !core.delivery.share.mark_lagging() {
                 return core.end_crowded_out();
             }
-            core.delivery.caller.set_stage("reading ahead for a slow client");
+            if !core.holds_prometheus() {
+                return;
+            }
+            core.set_stage("reading ahead for a slow client");
         }
         loop {
             if ahead.is_stalled() {
-                return ahead.end_stalled();
+                return ahead.lock().end_stalled();
             }
             let step = tokio::select! {
                 biased;
@@ -104,15 +108,15 @@ impl Reader {
                 }
                 Step::Full => match self.spill_dir.take() {
                     Some(spill_dir) => self.spill(ahead, spill_dir).await,
-                    None => ahead.wait().await,
+                    None => ahead.wait(None).await,
                 },
                 Step::CaughtUp | Step::Over => false,
             };
             if !goes_on {
                 self.file = None;
-                let core = ahead.lock();
+                let mut core = ahead.lock();
                 if core.end.as_ref().is_none_or(|end| end.code() == Code::Ok) {
-                    core.delivery.caller.set_stage("sending");
+                    core.set_stage(SENDING);
                 }
                 return;
             }
@@ -126,7 +130,7 @@ impl Reader {
             None => match ahead.on_disk(&spill_dir, spill_dir.create_file()).await {
                 Some(Ok(file)) => file,
                 Some(Err(error)) => {
-                    spill_dir.log_failure(&error);
+                    spill_dir.log_failure(&error, MEMORY_ONLY);
                     return true;
                 }
                 None => return false,
@@ -157,6 +161,7 @@ struct Spilling<'a> {
     /// What comes after the bytes in the file, and is not there yet.
     gathered: Vec<Bytes>,
     bytes: usize,
+    /// The file system has not refused a write.
     may_write: bool,
 }
 
@@ -164,34 +169,40 @@ impl Spilling<'_> {
     async fn run(&mut self) -> bool {
         loop {
             if self.ahead.is_stalled() {
-                self.ahead.end_stalled();
+                self.ahead.lock().end_stalled();
                 return false;
             }
-            let is_open = self.gather().await;
-            let enough = self.bytes >= spill::BLOCK || (!is_open && self.bytes > 0);
-            if enough && self.may_write && !self.write().await {
-                return false;
+            let has_more = self.gather().await;
+            let enough = self.bytes >= spill::BLOCK || (!has_more && self.bytes > 0);
+            let mut written = false;
+            if enough && self.may_write {
+                match self.write().await {
+                    Some(is_written) => written = is_written,
+                    None => return false,
+                }
             }
             if !self.refill().await {
                 return false;
             }
             if self.file.unread() == 0 && self.ahead.lock().queue.is_empty() {
-                return self.finish(is_open);
+                return self.finish(has_more);
             }
-            let stuck = is_open && self.bytes >= spill::BLOCK && !self.may_write;
-            if stuck && !self.ahead.wait().await {
+            // With `--store.spill-limit` reached, another call may make room.
+            let stuck = has_more && self.bytes >= spill::BLOCK && !written;
+            if stuck && !self.ahead.wait(Some(&self.spill_dir)).await {
                 return false;
             }
-            if !is_open {
+            if !has_more {
                 let _ = timeout(self.ahead.until_stalled(), self.ahead.taken.notified()).await;
             }
         }
     }
 
-    /// Takes one piece, if Prometheus has one before the client takes one; whether there may be more.
+    /// Takes one piece, if Prometheus has one before the client takes one; whether it may have more.
     async fn gather(&mut self) -> bool {
-        if self.bytes >= spill::BLOCK {
-            return self.ahead.lock().is_open();
+        let has_more = self.ahead.lock().holds_prometheus();
+        if !has_more || self.bytes >= spill::BLOCK {
+            return has_more;
         }
         tokio::select! {
             biased;
@@ -209,8 +220,9 @@ impl Spilling<'_> {
         }
     }
 
-    /// Moves what is gathered into the file, and gathers what comes meanwhile; whether the call goes on.
-    async fn write(&mut self) -> bool {
+    /// Moves what is gathered into the file, and gathers what comes meanwhile; whether it is there now, and `None` once that
+    /// has ended the call. After a failure nothing more is written to the file; without room it may be tried again.
+    async fn write(&mut self) -> Option<bool> {
         let (block, bytes) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.bytes));
         let ahead = self.ahead;
         // Clones share the bytes: if the file has no room they stay.
@@ -219,7 +231,7 @@ impl Spilling<'_> {
         let (mut next, mut next_bytes) = (Vec::new(), 0);
         let written = loop {
             // Beyond a block Prometheus waits for the disk.
-            let may_gather = next_bytes < spill::BLOCK && ahead.lock().is_open();
+            let may_gather = next_bytes < spill::BLOCK && ahead.lock().holds_prometheus();
             tokio::select! {
                 biased;
                 written = writing.as_mut() => break written,
@@ -230,21 +242,21 @@ impl Spilling<'_> {
                 },
             }
         };
-        let Some(written) = written else { return false };
-        match written {
-            Ok(()) => ahead.lock().delivery.share.release(bytes),
-            Err(error) => {
-                if let SpillError::Io(error) = &error {
-                    self.spill_dir.log_failure(error);
-                }
-                self.may_write = false;
-                self.gathered = block;
-                self.bytes = bytes;
-            }
+        let written = written?;
+        let is_written = written.is_ok();
+        if is_written {
+            ahead.lock().delivery.share.release(bytes);
+        } else {
+            self.gathered = block;
+            self.bytes = bytes;
+        }
+        if let Err(SpillError::Io(error)) = written {
+            self.spill_dir.log_failure(&error, MEMORY_ONLY);
+            self.may_write = false;
         }
         self.gathered.append(&mut next);
         self.bytes += next_bytes;
-        true
+        Some(is_written)
     }
 
     /// Reads bytes back from the file while few wait in memory; whether the call goes on.
@@ -253,7 +265,8 @@ impl Spilling<'_> {
             match self.ahead.on_disk(&self.spill_dir, self.file.read(bytes)).await {
                 Some(Ok(piece)) => self.ahead.lock().push(piece),
                 Some(Err(error)) => {
-                    self.spill_dir.log_failure(&error);
+                    let ended = "an answer that was in it has ended with an error (Internal)";
+                    self.spill_dir.log_failure(&error, ended);
                     let text = format!(
                         "the answer that was spilled for this client cannot be read back: {error}; \
                                         retry"
@@ -287,14 +300,14 @@ impl Spilling<'_> {
     }
 
     /// The file is empty: what was gathered goes straight to the queue.
-    fn finish(&mut self, is_open: bool) -> bool {
+    fn finish(&mut self, has_more: bool) -> bool {
         let mut core = self.ahead.lock();
         for piece in self.gathered.drain(..) {
             core.push(piece);
         }
         core.is_spilled = false;
         core.wake();
-        is_open
+        has_more
     }
 }
 
@@ -326,7 +339,8 @@ impl ReadAhead {
             core.wake();
             return Poll::Ready(Step::CaughtUp);
         }
-        if !core.is_open() && core.out.is_empty() {
+        // What is left in `out`, or to be made, the client takes after the queue.
+        if !core.holds_prometheus() {
             return Poll::Ready(Step::Over);
         }
         if !core.delivery.share.reserve(PIECE) {
@@ -349,12 +363,17 @@ impl ReadAhead {
     }
 
     /// Lets Prometheus wait for the client, or for memory; whether the call goes on.
-    async fn wait(&self) -> bool {
-        self.lock().start_waiting();
-        let patience = self.patience();
-        if patience.is_zero() {
-            return self.end_lagging();
-        }
+    async fn wait(&self, spill_dir: Option<&SpillDir>) -> bool {
+        let patience = {
+            let mut core = self.lock();
+            core.start_waiting();
+            let patience = core.patience_left();
+            if patience.is_zero() {
+                core.end_overdue(spill_dir);
+                return false;
+            }
+            patience
+        };
         // Another call may have given memory back.
         let _ = timeout(patience.min(TICK), self.taken.notified()).await;
         true
@@ -362,11 +381,19 @@ impl ReadAhead {
 
     /// Waits for an operation in the directory of `--store.spill-dir`; `None` once that has ended the call.
     async fn on_disk<T>(&self, spill_dir: &SpillDir, operation: impl Future<Output = T>) -> Option<T> {
-        match timeout(DISK_LIMIT, operation).await {
-            Ok(done) if self.lock().may_wait_for_disk() => return Some(done),
-            Ok(_) => self.end_lagging(),
-            Err(_) => self.end_without_disk(spill_dir),
+        let waited = self.lock().waited();
+        let done = timeout(DISK_LIMIT, operation).await;
+        let mut core = self.lock();
+        let Ok(done) = done else {
+            core.end_without_disk(spill_dir);
+            return None;
         };
+        let waited = core.waited().saturating_sub(waited);
+        core.waited_for_disk += waited;
+        if core.may_wait_for_disk() {
+            return Some(done);
+        }
+        core.end_overdue(Some(spill_dir));
         None
     }
 
@@ -379,73 +406,13 @@ impl ReadAhead {
     fn is_stalled(&self) -> bool {
         matches!(self.client_state(), ClientState::Stalled)
     }
-
-    fn patience(&self) -> Duration {
-        self.lock().patience_left()
-    }
-
-    /// Ends the answer of a client that Prometheus has waited for long enough.
-    fn end_lagging(&self) -> bool {
-        let mut core = self.lock();
-        let text = format!(
-            "the client reads too slowly: there is no room for more of its answer, and Prometheus may wait {:?} for \
-             it in all (--store.max-client-lag, at most a quarter of Prometheus' block duration), since an open \
-             remote read keeps it from sealing blocks; read faster, ask for less at once, or give narthex more room: \
-             --store.read-ahead within --store.memory-limit, --store.spill-dir within --store.spill-limit",
-            core.delivery.patience
-        );
-        core.delivery.metrics.lagged();
-        core.delivery
-            .caller
-            .set_stage("ended because the client reads too slowly; its status waits to be read");
-        core.stop(Status::aborted(text));
-        false
-    }
-
-    /// Ends an answer whose file cannot be reached.
-    fn end_without_disk(&self, spill_dir: &SpillDir) -> bool {
-        let text = format!("no response within {DISK_LIMIT:?}");
-        spill_dir.log_failure(&io::Error::new(io::ErrorKind::TimedOut, text));
-        let mut core = self.lock();
-        core.delivery.caller.set_stage(
-            "ended because the directory of --store.spill-dir does not respond; its status waits to be read",
-        );
-        let text = "the directory of --store.spill-dir does not respond; retry";
-        core.stop(Status::unavailable(text));
-        false
-    }
-
-    /// Ends the answer of a client that takes nothing.
-    fn end_stalled(&self) {
-        let mut core = self.lock();
-        let text = format!(
-            "the client read nothing for {CLIENT_STALL:?}; its answer was dropped to free memory for \
-                            other calls"
-        );
-        core.delivery.metrics.stalled();
-        core.delivery.caller.set_stage("ended because the client reads nothing");
-        core.stop(Status::aborted(text));
-    }
 }
 
 impl Core {
-    /// Ends the answer of a slow client because there are too many of them: what each holds would be missing for other calls.
-    fn end_crowded_out(&mut self) {
-        self.delivery.metrics.lagged();
-        self.delivery
-            .caller
-            .set_stage("ended because too many clients read slowly; its status waits to be read");
-        self.stop(Status::aborted(
-            "the client reads too slowly, and so do so many others that what is held for them takes half of \
-             --store.memory-limit; read faster, ask for less at once, or raise it",
-        ));
-    }
-
     /// Whether Prometheus does not wait, or may wait for the disk, too.
     fn may_wait_for_disk(&self) -> bool {
         let patience = self.delivery.patience.max(DISK_LIMIT);
-        self.waiting_since
-            .is_none_or(|since| self.waited + since.elapsed() < patience)
+        self.waiting_since.is_none() || self.waited() < patience
     }
 
     /// The next piece of Prometheus' answer. A panic ends it: the result of the task that reads ahead is ignored, and what is
@@ -465,9 +432,7 @@ impl Core {
             return Poll::Ready(Step::Over);
         }
         let step = Step::Piece(self.take_piece());
-        if self.is_open() {
-            self.start_waiting();
-        }
+        self.start_waiting();
         Poll::Ready(step)
     }
 

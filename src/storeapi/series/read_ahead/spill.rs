@@ -3,8 +3,10 @@
 //! behind, empty.
 //!
 //! All file I/O runs off the query thread, at most [`AT_ONCE`] operations at once: a directory that hangs blocks no
-//! more threads than that, and not those that sort and parse for other calls. The sum of the bytes is bounded
-//! (`--store.spill-limit`). A directory that is full or broken counts as none; that is logged once, until it works
+//! more threads than that, and not those that sort and parse for other calls. So does the close: of a file without a name
+//! it deletes the data, which takes a while for some GiB, and for longer on a network. As many closes run at once, apart from
+//! the operations, so that those of a directory that responds again do not wait for each other. The sum of the bytes is
+//! bounded (`--store.spill-limit`); those of a file count until it is closed. A directory that is full or broken counts as none; that is logged once, until it works
 //! again. One that hangs is given up by the caller, whose call ends.
 
 use std::{
@@ -14,20 +16,21 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use bytes::{Bytes, BytesMut};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use rustix::fs::{Mode, OFlags};
+use tokio::runtime::Handle;
 
 use crate::threads::BlockingPool;
 
 /// What is written at once, in bytes, at least, and what is read at once, at most.
 pub(super) const BLOCK: usize = 1 << 20;
 
-/// Files that are worked on at once.
+/// Files that are worked on at once, and files that are closed at once.
 const AT_ONCE: usize = 16;
 
 /// The directory; clones share it.
@@ -40,6 +43,7 @@ struct Inner {
     limit: u64,
     used: Gauge,
     pool: BlockingPool,
+    closing: BlockingPool,
     broken: AtomicBool,
     #[cfg(test)]
     probe: Probe,
@@ -51,8 +55,22 @@ struct Inner {
 struct Probe {
     /// Files that were created for calls.
     created: std::sync::atomic::AtomicUsize,
+    /// Writes that `--store.spill-limit` had no room for.
+    refused: std::sync::atomic::AtomicUsize,
     /// How long an operation that begins now takes at least, in ms.
-    takes_ms: std::sync::atomic::AtomicU64,
+    takes_ms: AtomicU64,
+    /// What happens in a close.
+    on_close: std::sync::Mutex<Option<OnClose>>,
+}
+
+#[cfg(test)]
+struct OnClose(Arc<dyn Fn() + Send + Sync>);
+
+#[cfg(test)]
+impl std::fmt::Debug for OnClose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnClose").finish_non_exhaustive()
+    }
 }
 
 /// Why nothing was written.
@@ -66,15 +84,49 @@ pub(super) enum SpillError {
     Io(#[from] io::Error),
 }
 
-/// What one call has on disk: written at one end, read at the other.
+/// What one call has on disk: written at one end, read at the other. It is closed off the query thread, wherever it is
+/// dropped; without a runtime, or when that ends, it is closed where it is.
 #[derive(Debug)]
 pub(super) struct File {
-    file: Arc<std::fs::File>,
+    /// `None` only while it is dropped.
+    open: Option<Arc<Open>>,
     spill_dir: SpillDir,
-    /// Bytes that count as on disk: also those of a write that the end of the call overtakes.
-    taken: u64,
     written: u64,
     read: u64,
+}
+
+/// An open file. An operation that the end of its call overtakes has it, too, so that it may be the last to close it.
+#[derive(Debug)]
+struct Open {
+    // Fields are dropped in this order: what is in the file counts until that is closed.
+    file: std::fs::File,
+    account: Account,
+}
+
+/// Bytes that count as on disk: also those of a write that the end of the call overtakes. Released when dropped.
+#[derive(Debug)]
+struct Account {
+    spill_dir: SpillDir,
+    bytes: AtomicU64,
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.spill_dir.release(*self.bytes.get_mut());
+    }
+}
+
+#[cfg(test)]
+impl Drop for Open {
+    fn drop(&mut self) {
+        let on_close = {
+            let on_close = self.account.spill_dir.0.probe.on_close.lock().unwrap();
+            on_close.as_ref().map(|on_close| Arc::clone(&on_close.0))
+        };
+        if let Some(on_close) = on_close {
+            on_close();
+        }
+    }
 }
 
 impl SpillDir {
@@ -88,6 +140,7 @@ impl SpillDir {
             limit,
             used,
             pool: BlockingPool::new(AT_ONCE),
+            closing: BlockingPool::new(AT_ONCE),
             broken: AtomicBool::new(false),
             #[cfg(test)]
             probe: Probe::default(),
@@ -98,17 +151,13 @@ impl SpillDir {
 
     /// An empty file.
     pub(super) async fn create_file(&self) -> io::Result<File> {
-        let inner = Arc::clone(&self.0);
-        let file = self.run(move || create_unnamed(&inner.dir)).await?;
+        let spill_dir = self.clone();
+        // Made there, so that nobody closes it here who gave up waiting.
+        let created = self.run(move || Ok(File::new(create_unnamed(&spill_dir.0.dir)?, spill_dir)));
+        let file = created.await?;
         #[cfg(test)]
         self.0.probe.created.fetch_add(1, Ordering::Relaxed);
-        Ok(File {
-            file: Arc::new(file),
-            spill_dir: self.clone(),
-            taken: 0,
-            written: 0,
-            read: 0,
-        })
+        Ok(file)
     }
 
     /// Runs `work` off the query thread.
@@ -120,12 +169,12 @@ impl SpillDir {
         self.0.pool.run(work).await?
     }
 
-    /// Logs that it does not work, once.
-    pub(super) fn log_failure(&self, error: &io::Error) {
+    /// Logs that it does not work and what follows from that, once until it works again.
+    pub(super) fn log_failure(&self, error: &io::Error, consequence: &str) {
         if !self.0.broken.swap(true, Ordering::Relaxed) {
             let dir = self.0.dir.display();
-            tracing::warn!(%dir, %error, "cannot write to the directory of --store.spill-dir; until that works, calls \
-                                          of slow clients end once memory is full");
+            tracing::warn!(%dir, %error, consequence, "the directory of --store.spill-dir does not work; this is not \
+                                                       logged again until a write to it succeeds");
         }
     }
 
@@ -179,6 +228,24 @@ fn create_and_unlink(dir: &Path) -> io::Result<std::fs::File> {
 }
 
 impl File {
+    fn new(file: std::fs::File, spill_dir: SpillDir) -> Self {
+        let account = Account {
+            spill_dir: spill_dir.clone(),
+            bytes: AtomicU64::new(0),
+        };
+        Self {
+            open: Some(Arc::new(Open { file, account })),
+            spill_dir,
+            written: 0,
+            read: 0,
+        }
+    }
+
+    fn open(&self) -> io::Result<Arc<Open>> {
+        let open = self.open.as_ref().map(Arc::clone);
+        open.ok_or_else(|| io::Error::other("the file is closed"))
+    }
+
     /// Bytes that were written and not read.
     pub(super) fn unread(&self) -> u64 {
         self.written - self.read
@@ -186,21 +253,25 @@ impl File {
 
     /// Whether nothing was ever written.
     pub(super) fn is_unused(&self) -> bool {
-        self.taken == 0
+        let bytes = |open: &Arc<Open>| open.account.bytes.load(Ordering::Relaxed);
+        self.open.as_ref().is_none_or(|open| bytes(open) == 0)
     }
 
     /// Writes pieces behind what is there.
     pub(super) async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), SpillError> {
+        let (open, at) = (self.open()?, self.written);
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         if !self.spill_dir.reserve(bytes) {
+            #[cfg(test)]
+            self.spill_dir.0.probe.refused.fetch_add(1, Ordering::Relaxed);
             return Err(SpillError::Full);
         }
-        self.taken += bytes;
-        let (file, at) = (Arc::clone(&self.file), self.written);
+        open.account.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let file = Arc::clone(&open);
         let written = self.spill_dir.run(move || {
             let mut at = at;
             for piece in pieces {
-                file.write_all_at(&piece, at)?;
+                file.file.write_all_at(&piece, at)?;
                 at += piece.len() as u64;
             }
             Ok(())
@@ -212,7 +283,7 @@ impl File {
                 Ok(())
             }
             Err(error) => {
-                self.taken -= bytes;
+                open.account.bytes.fetch_sub(bytes, Ordering::Relaxed);
                 self.spill_dir.release(bytes);
                 Err(error.into())
             }
@@ -221,10 +292,10 @@ impl File {
 
     /// Reads `length` bytes, of those that are unread, from where the last call of this ended.
     pub(super) async fn read(&mut self, length: usize) -> io::Result<Bytes> {
-        let (file, at) = (Arc::clone(&self.file), self.read);
+        let (open, at) = (self.open()?, self.read);
         let read = self.spill_dir.run(move || {
             let mut piece = BytesMut::zeroed(length);
-            file.read_exact_at(&mut piece, at)?;
+            open.file.read_exact_at(&mut piece, at)?;
             Ok(piece.freeze())
         });
         let piece = read.await?;
@@ -235,7 +306,12 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        self.spill_dir.release(self.taken);
+        let Some(open) = self.open.take() else { return };
+        if let Ok(runtime) = Handle::try_current() {
+            let closing = self.spill_dir.0.closing.clone();
+            // As many wait as there are files.
+            runtime.spawn(async move { closing.run(move || drop(open)).await });
+        }
     }
 }
 
@@ -246,10 +322,31 @@ impl SpillDir {
         self.0.probe.created.load(Ordering::Relaxed)
     }
 
+    /// How many writes had no room.
+    pub(in crate::storeapi::series) fn refused(&self) -> usize {
+        self.0.probe.refused.load(Ordering::Relaxed)
+    }
+
     /// From now on an operation takes so long at least.
     pub(in crate::storeapi::series) fn slow_down(&self, takes: std::time::Duration) {
         let takes_ms = takes.as_millis() as u64;
         self.0.probe.takes_ms.store(takes_ms, Ordering::Relaxed);
+    }
+
+    /// Does this in each close from now on.
+    fn on_close(&self, on_close: impl Fn() + Send + Sync + 'static) {
+        *self.0.probe.on_close.lock().unwrap() = Some(OnClose(Arc::new(on_close)));
+    }
+
+    /// All files are closed in the end.
+    async fn assert_released(&self) {
+        let released = async {
+            while self.0.used.get() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(60);
+        tokio::time::timeout(limit, released).await.expect("all is released");
     }
 }
 
@@ -276,7 +373,7 @@ mod tests {
         let refused = file.write(vec![piece(1), piece(1), piece(1)]).await.unwrap_err();
         assert!(matches!(refused, SpillError::Full));
         drop(file);
-        assert_eq!(spill_dir.0.used.get(), 0);
+        spill_dir.assert_released().await;
     }
 
     #[test]
@@ -315,8 +412,43 @@ mod tests {
             }
             assert_eq!(spill_dir.0.used.get(), BLOCK as i64);
             drop(file);
-            assert_eq!(spill_dir.0.used.get(), 0);
+            spill_dir.assert_released().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_closed_on_another_thread_of_which_there_are_few_and_counts_until_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let spill_dir = SpillDir::open(dir.path(), 1 << 30, Gauge::default()).unwrap();
+        let (goes_on, hangs) = std::sync::mpsc::channel::<()>();
+        let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let (hangs, here) = (std::sync::Mutex::new(hangs), std::thread::current().id());
+        spill_dir.on_close(move || {
+            let thread = std::thread::current().id();
+            begins.send(thread).unwrap();
+            // On the thread of queries it would hang for ever.
+            if thread != here {
+                hangs.lock().unwrap().recv().unwrap_err();
+            }
+        });
+        let mut files = Vec::new();
+        for _ in 0..=AT_ONCE {
+            let mut file = spill_dir.create_file().await.unwrap();
+            file.write(vec![Bytes::from_static(b"x")]).await.unwrap();
+            files.push(file);
+        }
+        drop(files);
+        for _ in 0..AT_ONCE {
+            assert_ne!(begun.recv().await.unwrap(), here);
+        }
+        // Files of other calls are worked on meanwhile.
+        let mut other = spill_dir.create_file().await.unwrap();
+        other.write(vec![Bytes::from_static(b"yz")]).await.unwrap();
+        assert_eq!(other.read(2).await.unwrap(), "yz");
+        assert!(begun.try_recv().is_err());
+        assert_eq!(spill_dir.0.used.get(), AT_ONCE as i64 + 3);
+        drop((goes_on, other));
+        spill_dir.assert_released().await;
     }
 
     #[tokio::test]

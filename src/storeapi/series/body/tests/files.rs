@@ -11,7 +11,7 @@ const HANGS: Duration = Duration::from_secs(86_400);
 async fn begun(limit: u64) -> (TempDir, Call, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup {
-        read_ahead: MIB,
+        read_ahead: 4 * MIB / 3,
         spill_dir: Some(SpillDir::open(dir.path(), limit, Gauge::default()).unwrap()),
         ..Setup::default()
     };
@@ -77,7 +77,7 @@ async fn many_whose_answers_are_in_files_hold_a_piece_each() {
         }
     }
     // Each takes some, so that what comes next comes from its file; what its connection holds is apart.
-    let each = MIB / 2 + 3 * PIECE;
+    let each = 3 * MIB / 4 + 3 * PIECE;
     for _ in 0..10 {
         for call in &mut calls {
             call.next().await.unwrap();
@@ -110,6 +110,39 @@ async fn a_file_that_may_not_grow_is_as_none_and_loses_nothing() {
     all.extend_from_slice(&rest);
     assert_eq!(status, "0");
     assert!(all == wanted(300).await, "{} bytes", all.len());
+}
+
+#[tokio::test]
+async fn a_call_without_room_on_disk_goes_on_in_its_file_when_another_call_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 4_500_000, Gauge::default()).unwrap();
+    let setup = || Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        ..Setup::default()
+    };
+    let mut first = Call::start(endless().take(30), setup()).await;
+    first.next().await.unwrap();
+    while !first.dropped.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    // Part of it is in its file when there is no more room.
+    let mut second = Call::start(endless().take(40), setup()).await;
+    let mut all = second.next().await.unwrap().to_vec();
+    while spill_dir.refused() == 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!second.dropped.load(Ordering::SeqCst));
+    drop(first);
+    // Without its client's doing.
+    while !second.dropped.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (rest, status) = second.rest(Duration::ZERO).await;
+    all.extend_from_slice(&rest);
+    assert_eq!(status, "0");
+    assert!(all == wanted(40).await, "{} bytes", all.len());
+    assert_eq!(second.metric("narthex_series_clients_lagged_total"), "0");
 }
 
 #[tokio::test]
@@ -263,6 +296,33 @@ async fn a_disk_that_is_slow_keeps_prometheus_waiting_for_ten_seconds_in_all() {
     sleep(Duration::from_secs(5)).await;
     assert!(call.dropped.load(Ordering::SeqCst));
     let (_, status) = call.rest(Duration::ZERO).await;
+    assert_eq!(status, "14");
+    // It was not the client.
+    let text = "the%20directory%20of%20--store.spill-dir%20is%20too%20slow";
+    assert!(call.message.starts_with(text), "{}", call.message);
+    assert_eq!(call.metric("narthex_series_clients_lagged_total"), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_was_slow_once_is_not_blamed_for_a_slow_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let spill_dir = SpillDir::open(dir.path(), 2_000_000, Gauge::default()).unwrap();
+    let setup = Setup {
+        read_ahead: 0,
+        spill_dir: Some(spill_dir.clone()),
+        ..Setup::default()
+    };
+    let mut call = Call::start(endless(), setup).await;
+    spill_dir.slow_down(Duration::from_secs(2));
+    call.next().await.unwrap();
+    sleep(2 * PATIENCE).await;
+    assert!(call.dropped.load(Ordering::SeqCst));
+    let (_, status) = call.rest(Duration::ZERO).await;
     assert_eq!(status, "10");
+    assert!(
+        call.message.starts_with("the%20client%20reads%20too%20slowly"),
+        "{}",
+        call.message
+    );
     assert_eq!(call.metric("narthex_series_clients_lagged_total"), "1");
 }
