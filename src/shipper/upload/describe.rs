@@ -71,7 +71,7 @@ mod tests {
     async fn a_file_that_the_disk_does_not_give_is_told_from_a_host_that_has_run_out_of_descriptors() {
         // The first page of an address space is never mapped, and the kernel answers with EIO.
         let file = PinnedFile {
-            file: Arc::new(File::open("/proc/self/mem").unwrap()),
+            file: Arc::new(fs_err::File::open("/proc/self/mem").unwrap().into_parts().0),
             path: "chunks/000001".into(),
             rel_path: "chunks/000001".into(),
             len: 100,
