@@ -1,8 +1,8 @@
 //! A call's deadline: read from its headers, and enforced even while the client does not read the answer.
 //!
-//! hyper takes one piece of a call's body before it knows whether the client accepts data, and polls the body again only
-//! when that piece is on its way. So the deadline is enforced by the task of the call: when it has passed, the call is
-//! polled once more to end with its status, and is then dropped, which resets the stream of a client that does not read.
+//! hyper polls the body of a call only while the client accepts data. So the deadline is enforced by the task of the
+//! call: when it has passed, the call is polled once more to end with its status, and is then dropped, which resets the
+//! stream of a client that does not read.
 
 use std::{
     future::poll_fn,

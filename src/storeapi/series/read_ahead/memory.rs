@@ -18,10 +18,8 @@ use crate::storeapi::budget::{Budget, Reservation};
 const TIMES_WHAT_IS_LEFT: usize = 3;
 /// Of so many bytes one goes to what is not counted: the allocator, and the frames that are read.
 const LOST: usize = 6;
-/// What a call that has lagged holds beside its pieces, until it ends, in bytes: what its connection has taken and not sent.
-/// These are the 256 KiB that may be ready to be sent, a piece of 256 KiB that was taken when they were nearly full, and one
-/// more that hyper takes before it knows whether the client accepts data.
-const BESIDE: usize = 768 << 10;
+/// What a call that has lagged holds beside its pieces, until it ends: what its connection has taken and not sent, in bytes.
+const BESIDE: usize = 512 << 10;
 /// Of so many bytes of the budget one may go to that, for all calls together: the rest stays for requests and other answers.
 const BESIDE_PART: usize = 2;
 
@@ -176,7 +174,7 @@ mod tests {
             .iter_mut()
             .filter_map(|share| share.mark_lagging().then_some(()))
             .count();
-        assert_eq!((lagging, budget.used()), (170, 170 * BESIDE));
+        assert_eq!((lagging, budget.used()), (256, 128 * MIB));
         assert!(budget.reservation().reserve(100 * MIB));
         // A call that ends makes room for another.
         shares[0].end();

@@ -11,7 +11,7 @@ const HANGS: Duration = Duration::from_secs(86_400);
 async fn begun(limit: u64) -> (TempDir, Call, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup {
-        read_ahead: 4 * MIB / 3,
+        read_ahead: MIB,
         spill_dir: Some(SpillDir::open(dir.path(), limit, Gauge::default()).unwrap()),
         ..Setup::default()
     };
@@ -77,7 +77,7 @@ async fn many_whose_answers_are_in_files_hold_a_piece_each() {
         }
     }
     // Each takes some, so that what comes next comes from its file; what its connection holds is apart.
-    let each = 3 * MIB / 4 + 3 * PIECE;
+    let each = MIB / 2 + 3 * PIECE;
     for _ in 0..10 {
         for call in &mut calls {
             call.next().await.unwrap();

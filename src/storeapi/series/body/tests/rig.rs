@@ -202,7 +202,7 @@ impl Call {
             .unwrap();
         permit.finish();
         // What the connection holds goes with the call.
-        assert!(self.budget.used() <= 3 * MIB / 4, "{}", self.budget.used());
+        assert!(self.budget.used() <= MIB / 2, "{}", self.budget.used());
     }
 }
 
