@@ -1,10 +1,9 @@
 //! What the watch has seen of blocks: when they were sealed, and how they were removed.
 //!
 //! Prometheus removes a block that it needs no more by renaming it first; a block whose reload failed it deletes in place,
-//! and writes its range again under another name. So a young block that was seen to be deleted in place was **withdrawn**: its
-//! samples are still in the head, nothing is lost, and nothing of it may be committed. Where nobody saw how a young block
-//! was removed (no watch can be set, or it has lost events), either may be so, and it is **unknown**: nothing of it is committed,
-//! and what was not durable counts as lost. Kept in memory only; a restart knows nothing of what came and went before it.
+//! and writes its range again under another name. So a young block that left without a rename was **withdrawn**: its samples
+//! are still in the head, nothing is lost, and nothing of it may be committed. Kept in memory only; a restart knows
+//! nothing of what came and went before it, and goes by the clock.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -44,8 +43,6 @@ pub(super) enum Removal {
     Withdrawn,
     /// By retention, by compaction, or by hand.
     Removed,
-    /// It was young, and nobody saw it leave: one or the other.
-    Unknown,
 }
 
 /// A block that was seen to be removed.
@@ -115,11 +112,13 @@ impl BlockEvents {
     /// How a block that is gone was removed. `was_young` is for one that nobody saw leaving: whether it was young when it was seen
     /// last.
     pub(super) fn removal(&self, id: BlockId, was_young: bool) -> Removal {
-        match self.left.get(&id) {
-            Some(left) if left.how == Change::Deleted && left.young => Removal::Withdrawn,
-            Some(_) => Removal::Removed,
-            None if was_young => Removal::Unknown,
-            None => Removal::Removed,
+        let withdrawn = match self.left.get(&id) {
+            Some(left) => left.how == Change::Deleted && left.young,
+            None => was_young,
+        };
+        match withdrawn {
+            true => Removal::Withdrawn,
+            false => Removal::Removed,
         }
     }
 
@@ -197,14 +196,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_a_young_block_that_was_seen_to_be_deleted_in_place_was_withdrawn() {
+    async fn a_young_block_that_was_deleted_in_place_was_withdrawn_and_others_were_removed() {
         let (old, young) = (id("01J4ABCDEFGHJKMNPQRSTVWXYZ"), id(&name(1)));
         let mut seen = BlockEvents::default();
         assert!(
             seen.is_young(young) && !seen.is_young(old),
             "by the times in their names"
         );
-        assert_eq!(seen.removal(young, true), Removal::Unknown, "nobody saw it leave");
+        assert_eq!(seen.removal(young, true), Removal::Withdrawn, "nobody saw it leave");
         assert_eq!(seen.removal(young, false), Removal::Removed);
         seen.record(hint(young, Change::RenamedAway));
         assert_eq!(seen.removal(young, true), Removal::Removed, "retention renames");

@@ -11,9 +11,8 @@
 //!   written to it for [`QUIET`].
 //! - **Still there**: every file of it stands where it was opened. A block that was renamed away, as retention and
 //!   compaction do it, is committed all the same, from its open files; so is one that was deleted long after it was sealed.
-//!   One that was seen to be deleted in place soon after was withdrawn: it is neither committed nor lost. A young one that
-//!   is gone without anybody having seen how may have been withdrawn, and is not committed; the next scan counts it. A copy
-//!   that is removed before it was left alone is not committed.
+//!   One that was deleted in place soon after was withdrawn: it is neither committed nor lost. A copy that is removed before
+//!   it was left alone is not committed.
 //!
 //! Whether somebody else has committed the block is decided by the store, when `meta.json` is sent ([`super::commit`]).
 //!
@@ -108,7 +107,7 @@ pub(super) enum GateResult {
     Open(Labels),
     /// Not in this pass; try again then.
     Later(Instant),
-    /// The block is gone: Prometheus withdrew it, or whoever was copying it in has removed it, or nobody saw which.
+    /// The block is gone: Prometheus withdrew it, or whoever was copying it in has removed it.
     Gone { withdrawn: bool },
 }
 
@@ -221,7 +220,7 @@ impl Shipper {
             false => match self.events.removal(block.id, due.was_young) {
                 Removal::Withdrawn => return GateState::Gone { withdrawn: true },
                 Removal::Removed if self.events.was_renamed_away(block.id) || now >= until => {}
-                Removal::Removed | Removal::Unknown => return GateState::Gone { withdrawn: false },
+                Removal::Removed => return GateState::Gone { withdrawn: false },
             },
         }
         match self.labels().filter(|labels| !labels.is_empty()) {

@@ -1,5 +1,4 @@
-//! Blocks that are gone from the data directory: lost, compacted, or withdrawn by Prometheus; of a young one that nobody saw
-//! leave it is not known which.
+//! Blocks that are gone from the data directory: lost, compacted, or withdrawn by Prometheus.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,7 +13,7 @@ const WATCH_LAG: Duration = Duration::from_secs(1);
 
 impl Shipper {
     /// Waits a moment for the hints of how young blocks were removed, where the scan was faster than the watch: without one
-    /// it is not known. Dropping it loses nothing.
+    /// they count as withdrawn. Dropping it loses nothing.
     pub(super) async fn wait_for_removal_hints(&mut self, scan: &Scan) {
         let deadline = Instant::now() + WATCH_LAG;
         while self.is_removal_unexplained(scan) {
@@ -65,10 +64,6 @@ impl Shipper {
                     self.metrics.vanished.inc();
                     tracing::warn!(block = %id, "a block was deleted before it was durable, by retention or by hand; its samples are no longer on this disk");
                 }
-                Removal::Unknown => {
-                    self.metrics.vanished.inc();
-                    tracing::warn!(block = %id, "a block was deleted soon after it was sealed and before it was durable, and how was not seen: by retention or by hand, and then its samples are lost; or by Prometheus, since its reload failed, and then they are still in the head and come again in another block. The log of Prometheus has which");
-                }
             }
         }
         self.report_withdrawn_blocks(scan, present);
@@ -83,9 +78,6 @@ impl Shipper {
                 continue;
             }
             let departure = self.events.removal(id, self.events.is_young(id));
-            if departure == Removal::Unknown {
-                tracing::warn!(block = %id, "a block that is in the bucket was deleted here soon after it was sealed, and how was not seen: by retention or by hand, and then the bucket may have the only copy; or by Prometheus, since its reload failed, and then a block that it writes later overlaps this one. The log of Prometheus has which; until that is known, keep the block in the bucket");
-            }
             if departure == Removal::Withdrawn && self.events.record_withdrawn(id) {
                 self.metrics.count_withdrawn();
                 tracing::error!(block = %id, "Prometheus deleted a block soon after it had sealed it, and the block was committed by then: its reload failed after the commit, and the block that it writes in its place will overlap this one. If so, mark this one for deletion in the bucket (thanos tools bucket mark)");

@@ -57,15 +57,9 @@ async fn a_block_that_prometheus_withdraws_is_neither_committed_nor_lost_nor_bro
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
     world.seal(&mut shipper, &Made::new(&a, 0));
-    let hints = shipper.watcher.sender();
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         sleep(Duration::from_secs(2)).await;
         world.withdraw_unseen(&a);
-        let (id, change, at) = (id(&a), crate::shipper::watcher::Change::Deleted, SystemTime::now());
-        hints
-            .send(crate::shipper::watcher::Hint { id, change, at })
-            .await
-            .unwrap();
     });
     assert_eq!(outcome, Outcome::Clean);
     // The same range again.
