@@ -146,7 +146,7 @@ async fn a_region_that_is_said_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn trouble_with_the_request_is_no_answer() {
+async fn trouble_with_the_lookup_of_the_region_is_no_answer() {
     let broken: Answering = || refusal(503, "SlowDown", "");
     let store = Store::new(vec![broken, broken, broken, || location("eu-central-1")], |_| {
         answer(200, "")
