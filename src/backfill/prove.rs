@@ -81,19 +81,14 @@ pub async fn prove(items: &[&Item], settings: &Settings, bucket: &Arc<dyn Bucket
     }
     drop(proofs);
     let mut merged = BTreeSet::new();
-    // A bucket that has just failed is not asked again.
-    let merges_unknown = failed.is_some() && !doubtful.is_empty();
-    let failed = match failed {
-        Some(error) => Some((error, merges_unknown)),
-        None => {
-            let second_look = merged_meanwhile(&doubtful, bucket.as_ref(), &mut merged).await;
-            second_look.err().map(|error| (error, true))
-        }
-    };
-    proven.failed = failed.map(|(error, merges_unknown)| Interrupted {
+    // A bucket that has just failed is not asked again. Without doubtful blocks the second look asks for nothing.
+    if failed.is_none() {
+        failed = merged_meanwhile(&doubtful, bucket.as_ref(), &mut merged).await.err();
+    }
+    proven.failed = failed.map(|error| Interrupted {
         error,
         unchecked: unchecked.into_iter().collect(),
-        merges_unknown,
+        merges_unknown: !doubtful.is_empty(),
     });
     proven.merged = merged.len();
     proven.wrong.retain(|(id, _)| !merged.contains(id));
