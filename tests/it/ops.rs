@@ -270,8 +270,9 @@ async fn a_head_that_never_ends_is_cut_and_a_quiet_connection_lives_on() {
     };
     let rig = Rig::start(limits, LONG, Vec::new()).await;
     let mut quiet = rig.raw().await;
-    let mut slow = rig.raw().await;
+    // Before the connection is there: from then on the server counts.
     let begun = Instant::now();
+    let mut slow = rig.raw().await;
     let mut text = String::new();
     slow.write_all(b"GET /-/healthy HTTP/1.1\r\nhost:").await.unwrap();
     timeout(SOON, slow.read_to_string(&mut text)).await.unwrap().ok();

@@ -116,8 +116,9 @@ async fn a_connection_that_does_not_open_is_dropped() {
     })
     .await;
     let mut good = rig.raw().await;
-    let mut silent = TcpStream::connect(rig.address).await.unwrap();
+    // Before the connection is there: from then on the server counts.
     let begun = Instant::now();
+    let mut silent = TcpStream::connect(rig.address).await.unwrap();
     let mut came = Vec::new();
     // The server's own settings may come before the end.
     let _ = timeout(SOON, silent.read_to_end(&mut came)).await.unwrap();
