@@ -17,9 +17,7 @@ use fs_err as fs;
 use tempfile::TempDir;
 
 use crate::{
-    bad_blocks::stage::{
-        PATIENCE, Stage, args, listed, log_line, prometheus, seal, sound, wait_for_log, without_privileges,
-    },
+    bad_blocks::stage::{PATIENCE, Stage, args, listed, prometheus, seal, sound, wait_for_log, without_privileges},
     rig::{BucketView, Sidecar, bucket, tools::temp_dir},
 };
 
@@ -103,7 +101,7 @@ async fn assert_without_ledger(stage: &Stage) {
     stage
         .wait_for_metric("narthex_ledger_write_failures_total", &[], |count| count >= 1.0)
         .await;
-    let line = log_line(&stage.sidecar, &["level=error", "cannot write the ledger"]).unwrap();
+    let line = wait_for_log(&stage.sidecar, &["level=error", "cannot write the ledger"]).await;
     let path = stage.dir().join("thanos.shipper.json").display().to_string();
     assert!(
         line.contains(&path) && line.contains("retrying in every pass"),
@@ -152,7 +150,7 @@ async fn blocks_are_shipped_from_a_read_only_mount() {
         .await;
     stage.assert_shipped(&[&ids[0], &ids[1]]).await;
     assert_without_ledger(&stage).await;
-    assert!(log_line(&stage.sidecar, &["cannot write the ledger", "Read-only file system"]).is_some());
+    wait_for_log(&stage.sidecar, &["cannot write the ledger", "Read-only file system"]).await;
 }
 
 /// A data directory on a small file system that only the sidecar has mounted, and where to find it from outside.
@@ -197,7 +195,7 @@ async fn a_full_disk_stops_the_ledger_and_not_the_blocks() {
     stage
         .wait_for_metric("narthex_ledger_write_failures_total", &[], |count| count >= 1.0)
         .await;
-    assert!(log_line(&stage.sidecar, &["cannot write the ledger", "No space left on device"]).is_some());
+    wait_for_log(&stage.sidecar, &["cannot write the ledger", "No space left on device"]).await;
     // Never torn: Prometheus would take half a ledger for none, and compact what is not durable.
     assert_eq!(fs::read_to_string(inside.join("thanos.shipper.json")).unwrap(), old);
 

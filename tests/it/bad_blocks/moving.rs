@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{PATIENCE, Stage, args, copy, edit_meta, log_line, prometheus, seal, sound};
+use super::stage::{PATIENCE, Stage, args, copy, edit_meta, log_line, prometheus, seal, sound, wait_for_log};
 use crate::rig::{
     BucketView, Fault, Metrics, Prometheus, Rule, S3Server, Sidecar, Tools, blocks, bucket, prometheus::Options,
     tools::temp_dir, wait_until,
@@ -115,12 +115,11 @@ async fn a_block_that_is_deleted_before_its_turn_has_vanished_and_nothing_more()
     let next = seal(&sound(1), data.path(), |_| {});
     let vanished = async || (sidecar.metric("narthex_vanished_blocks_total").await? == 1.0).then_some(());
     sidecar.wait_until(PATIENCE, "the block has vanished", vanished).await;
-    let line = log_line(&sidecar, &["a block was deleted before it was durable", &gone]);
-    assert!(
-        line.is_some_and(|line| line.contains("level=warn")),
-        "{}",
-        sidecar.log()
-    );
+    wait_for_log(
+        &sidecar,
+        &["level=warn", "a block was deleted before it was durable", &gone],
+    )
+    .await;
 
     server.heal();
     let visible = async || (bucket.visible().await == [next.as_str()]).then_some(());
@@ -160,7 +159,7 @@ async fn blocks_that_are_deleted_while_they_wait_for_labels_have_vanished() {
         .wait_until(PATIENCE, "the other block is visible", visible)
         .await;
     assert_eq!(sidecar.metric("narthex_vanished_blocks_total").await, Some(1.0));
-    assert!(log_line(&sidecar, &["a block was deleted before it was durable", &gone]).is_some());
+    wait_for_log(&sidecar, &["a block was deleted before it was durable", &gone]).await;
 }
 
 /// Writes a file in pieces, with a pause after each.
