@@ -101,7 +101,7 @@ async fn assert_without_ledger(stage: &Stage) {
     stage
         .wait_for_metric("narthex_ledger_write_failures_total", &[], |count| count >= 1.0)
         .await;
-    let line = wait_for_log(&stage.sidecar, &["level=error", "cannot write the ledger"]).await;
+    let line = stage.wait_for_log(&["level=error", "cannot write the ledger"]).await;
     let path = stage.dir().join("thanos.shipper.json").display().to_string();
     assert!(
         line.contains(&path) && line.contains("retrying in every pass"),
@@ -150,7 +150,9 @@ async fn blocks_are_shipped_from_a_read_only_mount() {
         .await;
     stage.assert_shipped(&[&ids[0], &ids[1]]).await;
     assert_without_ledger(&stage).await;
-    wait_for_log(&stage.sidecar, &["cannot write the ledger", "Read-only file system"]).await;
+    stage
+        .wait_for_log(&["cannot write the ledger", "Read-only file system"])
+        .await;
 }
 
 /// A data directory on a small file system that only the sidecar has mounted, and where to find it from outside.
@@ -195,7 +197,9 @@ async fn a_full_disk_stops_the_ledger_and_not_the_blocks() {
     stage
         .wait_for_metric("narthex_ledger_write_failures_total", &[], |count| count >= 1.0)
         .await;
-    wait_for_log(&stage.sidecar, &["cannot write the ledger", "No space left on device"]).await;
+    stage
+        .wait_for_log(&["cannot write the ledger", "No space left on device"])
+        .await;
     // Never torn: Prometheus would take half a ledger for none, and compact what is not durable.
     assert_eq!(fs::read_to_string(inside.join("thanos.shipper.json")).unwrap(), old);
 
