@@ -57,7 +57,7 @@ impl Lineage {
     /// # Errors
     /// Those that concern the whole bucket.
     pub async fn elsewhere(&mut self, bucket: &dyn Bucket, block: &Entry) -> Result<Elsewhere, objstore::Error> {
-        let fitting = self.candidates(block, |labels| is_part(labels, &block.labels));
+        let fitting = self.candidates(block, |other| is_part(&other.labels, &block.labels));
         if let Some(blocks) = self.proven(bucket, block, &fitting).await? {
             return Ok(Elsewhere::In(blocks));
         }
@@ -75,6 +75,20 @@ impl Lineage {
             }
         }
         Ok(Elsewhere::Nowhere { not_whole })
+    }
+
+    /// The blocks that `block` was made of, if the bucket has each of them under its own name and whole, whatever their
+    /// labels. What others say that they were made of is left aside: it proves nothing against a block that is there.
+    ///
+    /// # Errors
+    /// Those that concern the whole bucket.
+    pub async fn own_sources(
+        &mut self,
+        bucket: &dyn Bucket,
+        block: &Entry,
+    ) -> Result<Option<Vec<BlockId>>, objstore::Error> {
+        let own = self.candidates(block, |other| block.sources.contains(&other.id));
+        self.proven(bucket, block, &own).await
     }
 
     /// The blocks of the bucket at which a compactor would stop if `block` were there, too: those with the same labels and
@@ -103,7 +117,7 @@ impl Lineage {
 
     /// The blocks whose `meta.json` says that they have some of what `block` was made of, those with all of it first, the
     /// largest before others; none if a source of `block` is in no such block.
-    fn candidates(&self, block: &Entry, fits: impl Fn(&Labels) -> bool) -> Vec<BlockId> {
+    fn candidates(&self, block: &Entry, fits: impl Fn(&Entry) -> bool) -> Vec<BlockId> {
         let mut found: BTreeSet<BlockId> = BTreeSet::new();
         for source in &block.sources {
             let holders = self.by_source.get(source).into_iter().flatten();
@@ -113,7 +127,7 @@ impl Lineage {
                     true => other.spans(block),
                     false => other.meets(block),
                 };
-                other.id != block.id && other.resolution == block.resolution && sound && fits(&other.labels)
+                other.id != block.id && other.resolution == block.resolution && sound && fits(other)
             });
             let mut fitting = fitting.peekable();
             if fitting.peek().is_none() {

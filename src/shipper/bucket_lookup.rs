@@ -239,11 +239,8 @@ impl Shipper {
             let entry = Entry::local(&block.meta, labels);
             let found = match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
                 Elsewhere::In(blocks) => Some(blocks),
-                // The sources themselves, sent when other labels were in force.
-                Elsewhere::UnderOtherLabels { blocks, .. } => {
-                    let own = block.meta.sources.iter().all(|id| blocks.contains(id));
-                    own.then_some(blocks)
-                }
+                // Sent when other labels were in force.
+                Elsewhere::UnderOtherLabels { .. } => self.lineage.own_sources(bucket.as_ref(), &entry).await?,
                 Elsewhere::Nowhere { .. } => None,
             };
             if let Some(blocks) = found {

@@ -122,6 +122,24 @@ async fn a_compacted_block_is_there_when_all_its_sources_are() {
 }
 
 #[tokio::test]
+async fn own_sources_are_there_whatever_their_labels_and_whatever_others_say() {
+    let asked = block(7, (0, 20), &[1, 2], "eu");
+    let own_sources = async |store: &Store| {
+        let mut lineage = Lineage::default();
+        lineage.refresh(store.bucket.as_ref(), "").await.unwrap();
+        lineage.own_sources(store.bucket.as_ref(), &asked).await.unwrap()
+    };
+    let store = Store::new().await;
+    store.put_block(&block(1, (0, 10), &[1], "us"));
+    store.put_block(&block(9, (0, 20), &[1, 2], "of another"));
+    assert_eq!(own_sources(&store).await, None, "one is only within another block");
+    store.put_block(&block(2, (10, 20), &[2], "eu"));
+    assert_eq!(own_sources(&store).await, Some(vec![id(1), id(2)]));
+    store.mark(id(1));
+    assert_eq!(own_sources(&store).await, None, "one is marked for deletion");
+}
+
+#[tokio::test]
 async fn what_others_rely_on_is_looked_at_once_between_two_refreshes() {
     let store = Store::new().await;
     store.put_block(&block(9, (0, 30), &[1, 2, 3], "eu"));

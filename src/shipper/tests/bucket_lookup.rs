@@ -258,3 +258,21 @@ async fn the_bucket_proves_what_a_compacted_block_was_made_of() {
     world.shipper().pass().await;
     assert_eq!(world.metrics.unuploaded.get(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn sources_that_went_under_other_labels_count_whatever_another_block_says_it_was_made_of() {
+    let (a, b) = (name(1), name(2));
+    let world = shipped(&a).await;
+    let mut shipper = world.shipper();
+    world.seal(&mut shipper, &Made::new(&b, 1000));
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    world.put_block(&compacted(3, 1000, &[&a, &b]), "of another");
+    let mut shipper = forgetful(&world);
+    world.label("b");
+    world.seal(&mut shipper, &compacted(4, 1000, &[&a, &b]));
+    world.retire(&mut shipper, &a);
+    world.retire(&mut shipper, &b);
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.metrics.unuploaded.get(), 0);
+    assert_eq!(world.ledger()["narthex"]["sources"], serde_json::json!([a, b]));
+}
