@@ -77,18 +77,22 @@ impl Lineage {
         Ok(Elsewhere::Nowhere { not_whole })
     }
 
-    /// The blocks that `block` was made of, if the bucket has each of them under its own name and whole, whatever their
-    /// labels. What others say that they were made of is left aside: it proves nothing against a block that is there.
+    /// The blocks of the bucket that together hold all that `block` was made of, proven as in [`Lineage::elsewhere`]; `None` if
+    /// there are none. Beside those with its labels, or fewer, its sources themselves count, whatever their labels: they were
+    /// sent when others were in force. What a block of other labels says that it was made of does not count.
     ///
     /// # Errors
     /// Those that concern the whole bucket.
-    pub async fn own_sources(
+    pub async fn all_sources(
         &mut self,
         bucket: &dyn Bucket,
         block: &Entry,
     ) -> Result<Option<Vec<BlockId>>, objstore::Error> {
-        let own = self.candidates(block, |other| block.sources.contains(&other.id));
-        self.proven(bucket, block, &own).await
+        let found = self.candidates(block, |other| {
+            let is_source = *other.sources == [other.id] && block.sources.binary_search(&other.id).is_ok();
+            is_source || is_part(&other.labels, &block.labels)
+        });
+        self.proven(bucket, block, &found).await
     }
 
     /// The blocks of the bucket at which a compactor would stop if `block` were there, too: those with the same labels and

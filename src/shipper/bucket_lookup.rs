@@ -237,13 +237,7 @@ impl Shipper {
                 continue;
             }
             let entry = Entry::local(&block.meta, labels);
-            let found = match self.lineage.elsewhere(bucket.as_ref(), &entry).await? {
-                Elsewhere::In(blocks) => Some(blocks),
-                // Sent when other labels were in force.
-                Elsewhere::UnderOtherLabels { .. } => self.lineage.own_sources(bucket.as_ref(), &entry).await?,
-                Elsewhere::Nowhere { .. } => None,
-            };
-            if let Some(blocks) = found {
+            if let Some(blocks) = self.lineage.all_sources(bucket.as_ref(), &entry).await? {
                 tracing::info!(block = %block.id, sources = few(blocks.iter()), "the bucket has all blocks that this compacted block was made of");
                 for source in &block.meta.sources {
                     self.ledger.record_source(*source);

@@ -122,21 +122,43 @@ async fn a_compacted_block_is_there_when_all_its_sources_are() {
 }
 
 #[tokio::test]
-async fn own_sources_are_there_whatever_their_labels_and_whatever_others_say() {
+async fn sources_count_under_any_labels_and_what_others_say_they_were_made_of_under_these_only() {
     let asked = block(7, (0, 20), &[1, 2], "eu");
-    let own_sources = async |store: &Store| {
+    let found = async |store: &Store| {
         let mut lineage = Lineage::default();
         lineage.refresh(store.bucket.as_ref(), "").await.unwrap();
-        lineage.own_sources(store.bucket.as_ref(), &asked).await.unwrap()
+        lineage.all_sources(store.bucket.as_ref(), &asked).await.unwrap()
     };
     let store = Store::new().await;
-    store.put_block(&block(1, (0, 10), &[1], "us"));
     store.put_block(&block(9, (0, 20), &[1, 2], "of another"));
-    assert_eq!(own_sources(&store).await, None, "one is only within another block");
-    store.put_block(&block(2, (10, 20), &[2], "eu"));
-    assert_eq!(own_sources(&store).await, Some(vec![id(1), id(2)]));
+    store.put_block(&block(1, (0, 20), &[1, 2], "us"));
+    assert_eq!(
+        found(&store).await,
+        None,
+        "of the name of a source, it says more than it is"
+    );
+    store.put_block(&block(1, (0, 10), &[1], "us"));
+    assert_eq!(
+        found(&store).await,
+        None,
+        "the other is in the bucket within others only"
+    );
+    store.put_block(&block(8, (10, 30), &[2, 3], "us"));
+    assert_eq!(found(&store).await, None, "also within one whose labels are not those");
+    store.put_block(&block(8, (10, 30), &[2, 3], "eu"));
+    assert_eq!(
+        found(&store).await,
+        Some(vec![id(1), id(8)]),
+        "one itself, one within another"
+    );
+    store.remove_block(id(8));
+    store.put_block(&block(2, (10, 20), &[2], "us"));
+    assert_eq!(found(&store).await, Some(vec![id(1), id(2)]));
+    store.remove(id(2), "index");
+    assert_eq!(found(&store).await, None, "one is not whole");
+    store.put_block(&block(2, (10, 20), &[2], "us"));
     store.mark(id(1));
-    assert_eq!(own_sources(&store).await, None, "one is marked for deletion");
+    assert_eq!(found(&store).await, None, "one is marked for deletion");
 }
 
 #[tokio::test]
