@@ -20,7 +20,8 @@ const MOST_OVERLAPS: usize = 10;
 pub enum Elsewhere {
     /// In these blocks, by name; each of them is whole and not marked for deletion.
     In(Vec<BlockId>),
-    /// In such blocks, but at least one of them has other labels: for readers it is somebody else's data.
+    /// In such blocks, but at least one of them has other labels: for readers it is somebody else's data. Not said where a
+    /// block of these labels would hold all of it were it whole.
     UnderOtherLabels {
         /// The blocks, by name.
         blocks: Vec<BlockId>,
@@ -67,6 +68,9 @@ impl Lineage {
                 (Some(entry), Some(Proof::Damaged(why))) if entry.has_all_of(block) => Some((*id, why.clone())),
                 _ => None,
             });
+        if not_whole.is_some() {
+            return Ok(Elsewhere::Nowhere { not_whole });
+        }
         let all = self.candidates(block, |_| true);
         if let Some(blocks) = self.proven(bucket, block, &all).await? {
             let mut theirs = blocks.iter().filter_map(|id| Some(&self.entries.get(id)?.labels));
@@ -74,7 +78,7 @@ impl Lineage {
                 return Ok(Elsewhere::UnderOtherLabels { blocks, labels });
             }
         }
-        Ok(Elsewhere::Nowhere { not_whole })
+        Ok(Elsewhere::Nowhere { not_whole: None })
     }
 
     /// The blocks of the bucket that together hold all that `block` was made of, proven as in [`Lineage::elsewhere`]; `None` if

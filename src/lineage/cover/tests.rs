@@ -66,6 +66,11 @@ async fn what_is_not_whole_holds_nothing_and_is_named() {
     let why = "chunks/000001 has 4 bytes, and meta.json says 3".to_owned();
     let not_whole = Some((id(9), why));
     assert_eq!(elsewhere(&store, &asked).await, Elsewhere::Nowhere { not_whole });
+    // A compactor drops a block for the one of its own labels, whatever there is under others.
+    store.put_block(&block(8, (0, 20), &[1, 2], "of another"));
+    let why = "chunks/000001 has 4 bytes, and meta.json says 3".to_owned();
+    let not_whole = Some((id(9), why));
+    assert_eq!(elsewhere(&store, &asked).await, Elsewhere::Nowhere { not_whole });
     // A meta.json alone is no block, whatever it says.
     let store = Store::new().await;
     store.put(id(9), "meta.json", meta(&block(9, (0, 20), &[1], "eu")).to_string());
