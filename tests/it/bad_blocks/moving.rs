@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{PATIENCE, Stage, args, copy, edit_meta, log_line, prometheus, seal, sound, wait_for_log};
+use super::stage::{PATIENCE, Stage, args, copy, edit_meta, listed, log_line, prometheus, seal, sound, wait_for_log};
 use crate::rig::{
     BucketView, Fault, Metrics, Prometheus, Rule, S3Server, Sidecar, Tools, blocks, bucket, prometheus::Options,
     tools::temp_dir, wait_until,
@@ -222,40 +222,54 @@ async fn a_block_that_is_copied_in_slowly_is_never_visible_before_it_is_whole() 
 #[tokio::test]
 async fn a_copied_block_that_changes_while_it_is_held_starts_over() {
     let stage = Stage::start(&[]).await;
-    let id = ulid::Ulid::generate().to_string();
-    let dir = stage.dir().join(&id);
-    copy(&sound(1), &dir, &id);
-    let hint = seal(&sound(0), stage.dir(), |_| {});
-    let key = format!("{id}/chunks/000001");
-    let carried = async || {
-        let listed = stage.bucket.list_below(&format!("{id}/")).await;
-        (listed.contains_key(&key) && listed.contains_key(&format!("{id}/index"))).then_some(())
+    let mut shipped = Vec::new();
+    // Again with another block where this machine was so busy that the block was committed before it could be changed.
+    let (id, changed) = loop {
+        let id = ulid::Ulid::generate().to_string();
+        let segment = stage.dir().join(&id).join("chunks/000001");
+        copy(&sound(1), &stage.dir().join(&id), &id);
+        shipped.extend([seal(&sound(0), stage.dir(), |_| {}), id.clone()]);
+        let carried = async || {
+            let objects = stage.bucket.list_below(&format!("{id}/")).await;
+            let there = |file: &str| objects.contains_key(&format!("{id}/{file}"));
+            (there("chunks/000001") && there("index")).then_some(())
+        };
+        stage
+            .sidecar
+            .wait_until(PATIENCE, "the data is in the bucket, and held", carried)
+            .await;
+        // As long as before, and as sound as far as a quick look can tell: only the time of change gives it away.
+        let before = fs::read(&segment).unwrap();
+        let mut changed = before.clone();
+        changed[20] ^= 0xff;
+        let write = |bytes: &[u8]| {
+            let mut file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+            file.write_all(bytes).unwrap();
+        };
+        write(&changed);
+        let noticed = async || {
+            // Before the log: that the block changed is logged before it is shipped.
+            let is_listed = listed(&stage.dir().join("thanos.shipper.json"))?.contains(&id);
+            let line = log_line(&stage.sidecar, &["a block is being copied in", &id, "is being written"]);
+            (is_listed || line.is_some()).then_some(line.is_some())
+        };
+        let what = "the change is noticed, or came too late";
+        if stage.sidecar.wait_until(PATIENCE, what, noticed).await {
+            break (id, changed);
+        }
+        assert!(
+            shipped.len() < 10,
+            "five blocks were committed as they were before the change"
+        );
+        write(&before);
     };
-    stage
-        .sidecar
-        .wait_until(PATIENCE, "the data is in the bucket, and held", carried)
-        .await;
-    assert!(!stage.bucket.visible().await.contains(&id));
-
-    // As long as before, and as sound as far as a quick look can tell: only the time of change gives it away.
-    let before = stage.bucket.read(&key).await.unwrap();
-    let mut changed = before.clone();
-    changed[20] ^= 0xff;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .open(dir.join("chunks/000001"))
-        .unwrap();
-    file.write_all(&changed).unwrap();
-    drop(file);
-    stage
-        .wait_for_log(&["a block is being copied in", &id, "is being written"])
-        .await;
-    stage.wait_for_ledger(&[&hint, &id]).await;
+    let shipped: Vec<&str> = shipped.iter().map(String::as_str).collect();
+    stage.wait_for_ledger(&shipped).await;
     assert!(
-        stage.bucket.read(&key).await.unwrap() == changed,
+        stage.bucket.read(&format!("{id}/chunks/000001")).await.unwrap() == changed,
         "the bucket has the block as it was before the change"
     );
-    stage.assert_shipped(&[&hint, &id]).await;
+    stage.assert_shipped(&shipped).await;
     assert_eq!(stage.metric("thanos_shipper_corrupted_blocks_total").await, 0.0);
 }
 
