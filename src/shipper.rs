@@ -18,6 +18,7 @@
 mod block_events;
 mod bucket_lookup;
 mod commit;
+mod compaction;
 mod drain;
 mod due_block;
 mod durability;
@@ -119,6 +120,8 @@ pub struct PrometheusStatus {
     /// The oldest time that its head holds, in ms since 1970, as last read; `None` if it does not tell. It empties its
     /// head up to the end of a block of it once it keeps that block.
     pub head_min_time_ms: Option<i64>,
+    /// It waits for the ledger before it compacts blocks of level 1 (`--storage.tsdb.delay-compact-file.path`).
+    pub delays_compaction: bool,
 }
 
 /// The shipper of one data directory.
@@ -155,6 +158,8 @@ pub struct Shipper {
     backoff: Backoff,
     /// What is not durable, as of the last pass.
     pending: BTreeMap<BlockId, Pending>,
+    /// The blocks that keep Prometheus from compacting, as they were reported.
+    compaction_blocked: Vec<compaction::Blocking>,
     /// What is known of durability beside the ledger.
     durability: durability::Durability,
     /// How many blocks are uploaded at the same time.
@@ -204,6 +209,7 @@ impl Shipper {
             sources_looked_up_at: None,
             backoff: Backoff::default(),
             pending: BTreeMap::new(),
+            compaction_blocked: Vec::new(),
             durability: durability::Durability::default(),
             blocks_at_once: pipeline::BLOCKS_AT_ONCE,
             last_failure: None,

@@ -320,6 +320,7 @@ impl StatusRelay {
             status.liveness = liveness(&snapshot);
             status.reload_failed_at = snapshot.reload_failed_at;
             status.head_min_time_ms = snapshot.head_min_time_ms;
+            status.delays_compaction = snapshot.delays_compaction();
         });
         self.passed_on.send_replace(answered);
         !snapshot.labels.is_empty()

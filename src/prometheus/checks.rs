@@ -62,6 +62,11 @@ pub fn is_agent(flags: &BTreeMap<String, String>) -> bool {
     is("agent", &|value| value == "true") || is("enable-feature", &|value| value.split(',').any(|one| one == "agent"))
 }
 
+/// Whether Prometheus waits for a list of uploaded blocks before it compacts them, by these flags.
+pub fn delays_compaction(flags: &BTreeMap<String, String>) -> bool {
+    flags.get(DELAY).is_some_and(|path| !path.is_empty())
+}
+
 /// What is known of the flags of a Prometheus that does not report them, but is an agent.
 pub(super) fn flags_of_an_agent() -> BTreeMap<String, String> {
     [("agent".to_owned(), "true".to_owned())].into()

@@ -9,7 +9,8 @@
 //! of what is open. So it stays where it was when the newest block alone waits. Blocks that end in the future tell nothing
 //! of now, and do not raise it. While a block cannot be read, nobody can tell which time its samples are of: the block is
 //! open, and the time does not rise above what was reported before. It is unknown only while no durable block is known, or
-//! when a block could not be read from the start.
+//! when a block could not be read from the start. A directory without `meta.json` that was no block as far as was seen is
+//! none, and says nothing here: Prometheus does not serve it.
 //!
 //! Nothing is kept but the time that was reported last and what was open; a restart tells it anew.
 
@@ -84,7 +85,7 @@ pub(super) struct Durability {
     pub(super) proven: BTreeSet<BlockId>,
     /// The time that was reported last.
     reported: Option<i64>,
-    /// The blocks that were open last and could be read, and of which blocks they were made.
+    /// The blocks that were open last and could be read then or before, and of which blocks they were made.
     open: BTreeMap<BlockId, Arc<BlockMeta>>,
 }
 
@@ -104,7 +105,7 @@ impl Durability {
             .collect();
         let mut highest = ledger.highest().filter(|highest| *highest <= now);
         let (mut open, mut lowest): (Vec<OpenBlock>, Option<i64>) = (Vec::new(), None);
-        self.open.clear();
+        let was_open = std::mem::take(&mut self.open);
         for found in blocks {
             let (id, meta) = (found.block.id, &found.block.meta);
             match self.standing(found, &waiting, ledger) {
@@ -121,6 +122,8 @@ impl Durability {
             .into_iter()
             .filter(|id| !self.is_durable(*id, ledger))
             .collect();
+        let still_known = unread.iter().filter_map(|id| was_open.get_key_value(id));
+        self.open.extend(still_known.map(|(id, meta)| (*id, Arc::clone(meta))));
         let until = highest.map(|highest| lowest.map_or(highest, |lowest| highest.min(lowest)));
         self.reported = match unread.is_empty() {
             true => until,
@@ -154,6 +157,11 @@ impl Durability {
             false if missing.iter().all(|source| waiting.contains(source)) => BlockDurability::Nothing,
             _ => BlockDurability::Open(OpenReason::Sources(missing)),
         }
+    }
+
+    /// Whether the block was open last, and could be read then or before.
+    pub(super) fn was_open(&self, id: BlockId) -> bool {
+        self.open.contains_key(&id)
     }
 
     /// The block among `blocks` that Prometheus made of `id`, which was open and is gone: its samples are there.
@@ -381,6 +389,21 @@ mod tests {
     }
 
     #[test]
+    fn an_open_block_that_cannot_be_read_any_more_is_known_for_what_it_was() {
+        let (a, merged) = (block(1, (0, 10), &[1]), block(9, (0, 20), &[1, 2]));
+        let mut judge = Durability::default();
+        let none = ledger(&[], &[]);
+        judged(&mut judge, &[(&a, ShippedAs::Itself)], &[], &none);
+        for _ in 0..2 {
+            assert!(judge.was_open(id(1)));
+            judged(&mut judge, &[], &[1], &none);
+        }
+        assert_eq!(judge.merged_into(id(1), &[merged]), Some(id(9)));
+        judged(&mut judge, &[], &[], &none);
+        assert!(!judge.was_open(id(1)), "it is gone");
+    }
+
+    #[test]
     fn the_time_stands_still_while_a_block_cannot_be_read_and_may_fall() {
         let (a, b) = (block(1, (0, 10), &[1]), block(2, (10, 20), &[2]));
         let mut judge = Durability::default();
@@ -400,6 +423,7 @@ mod tests {
                 why: OpenReason::Unreadable
             }]
         );
+        assert!(!judge.was_open(id(3)), "nobody has read it");
         let early = block(4, (5, 6), &[4]);
         assert_eq!(
             judged(&mut judge, &[(&early, ShippedAs::Itself)], &[3], &two).until,

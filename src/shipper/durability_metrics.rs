@@ -77,7 +77,12 @@ impl Shipper {
                 shipped_as: shipped_as(&found.verdict),
             })
             .collect();
-        let unreadable = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
+        let unreadable = view.scan.corrupt.iter();
+        // What has no meta.json is no block, unless it was one that waits: then it is being deleted, or damaged.
+        let unreadable: Vec<BlockId> = unreadable
+            .filter(|corrupt| corrupt.is_block() || self.durability.was_open(corrupt.id))
+            .map(|corrupt| corrupt.id)
+            .collect();
         let report = self.durability.judge(&blocks, unreadable, &self.ledger, now_ms());
         let count = i64::try_from(report.open.len()).unwrap_or(i64::MAX);
         self.metrics.unuploaded.set(count);
@@ -86,6 +91,7 @@ impl Shipper {
         self.metrics.set_quarantined(self.quarantine.by_reason());
         let until = report.until.map_or(0.0, |until| until as f64 / 1000.0);
         self.metrics.durable_until.set(until);
+        self.report_blocked_compaction(view);
         report
     }
 }

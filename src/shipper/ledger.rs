@@ -5,7 +5,11 @@
 //! readable by other users (mode 0644), and written only when it changes. A block is listed only after it was proven
 //! complete in the bucket that the ledger names. Beside Thanos' keys it has one of ours: the bucket and which of the places
 //! at its address it is, the labels of the last commit, the durable blocks that are gone and live on in local compacted
-//! ones, and the highest time that is durable.
+//! ones, the highest time that is durable, and the blocks that are listed without being durable.
+//!
+//! **Listed without being durable** are local blocks that are never shipped by decision, such as empty ones: Prometheus
+//! compacts nothing beyond the first block of level 1 that is not listed (its planner stops there), so that one that is
+//! never listed would end its compaction for good. They are kept apart, in memory and on disk, and count for nothing else.
 //!
 //! **What the file says at the start** counts only if we wrote it, for this very place. Everything else proves nothing:
 //! each block is looked up in the bucket before anything is sent. What becomes of the file:
@@ -95,6 +99,8 @@ pub struct Ledger {
     labels: Labels,
     shipped: BTreeSet<BlockId>,
     order: Vec<BlockId>,
+    /// Local blocks that are listed though they are not durable: they are never shipped.
+    skipped: BTreeSet<BlockId>,
     /// Durable blocks that are not local any more, or not listed, and that a local block was compacted of.
     sources: BTreeSet<BlockId>,
     /// The highest end of a durable block (ms since 1970).
@@ -127,6 +133,7 @@ impl Ledger {
             labels: Labels::default(),
             shipped: BTreeSet::new(),
             order: Vec::new(),
+            skipped: BTreeSet::new(),
             sources: BTreeSet::new(),
             highest: None,
             foreign: None,
@@ -168,10 +175,15 @@ impl Ledger {
             (Some(there), Some(here)) if there != here => return Found::OtherPlace(there.clone()),
             _ => {}
         }
-        let (order, sources) = match (blocks(file.uploaded()), blocks(&ours.sources)) {
-            (Ok(order), Ok(sources)) => (order, sources),
-            (Err(name), _) | (_, Err(name)) => return Found::Bad(format!("{name:?} is not a block")),
+        let lists = [file.uploaded(), &ours.sources, &ours.skipped].map(blocks);
+        let (mut order, sources, skipped) = match lists {
+            [Ok(order), Ok(sources), Ok(skipped)] => (order, sources, skipped),
+            [Err(name), ..] | [_, Err(name), _] | [.., Err(name)] => {
+                return Found::Bad(format!("{name:?} is not a block"));
+            }
         };
+        self.skipped = skipped.into_iter().collect();
+        order.retain(|id| !self.skipped.contains(id));
         self.incarnation = self.incarnation.take().or_else(|| ours.incarnation.clone());
         self.labels = Labels::from_pairs(ours.labels.clone());
         self.shipped = order.iter().copied().collect();
@@ -203,7 +215,7 @@ impl Ledger {
         self.shipped.contains(&id) || self.sources.contains(&id)
     }
 
-    /// The blocks that are listed.
+    /// The durable blocks that are listed.
     pub fn listed(&self) -> impl Iterator<Item = BlockId> {
         self.order.iter().copied()
     }
@@ -212,6 +224,13 @@ impl Ledger {
     /// that it was; if not, see [`Ledger::clear`].
     pub fn newest(&self) -> Option<BlockId> {
         self.shipped.last().copied()
+    }
+
+    /// Lists these local blocks, in place of those that were given before: they are never shipped, and Prometheus must not
+    /// wait for them. What is durable is not among them. Written with the next [`Ledger::save`].
+    pub fn list_skipped(&mut self, skipped: impl IntoIterator<Item = BlockId>) {
+        let skipped = skipped.into_iter().filter(|id| !self.shipped.contains(id));
+        self.skipped = skipped.collect();
     }
 
     /// The highest end of a durable block (ms since 1970), whether the block is still local or not.
@@ -381,14 +400,16 @@ impl Ledger {
     fn text(&self) -> io::Result<String> {
         let names = |ids: &mut dyn Iterator<Item = &BlockId>| ids.map(BlockId::to_string).collect();
         let pairs = self.labels.iter();
+        let skipped = || self.skipped.difference(&self.shipped);
         let ours = Ours {
             bucket: self.bucket.clone(),
             incarnation: self.incarnation.clone(),
             labels: pairs.map(|l| (l.name.to_string(), l.value.to_string())).collect(),
             sources: names(&mut self.sources.iter()),
+            skipped: names(&mut skipped()),
             durable_until: self.highest,
         };
-        File::new(names(&mut self.order.iter()), ours).text()
+        File::new(names(&mut self.order.iter().chain(skipped())), ours).text()
     }
 }
 

@@ -16,6 +16,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::tsdb::BlockId;
+
 /// Seconds from the rename that seals a block to its commit; no commit comes before 5 s.
 const SEAL_TO_DURABLE: [f64; 13] = [
     5.0, 5.5, 6.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14400.0,
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub(crate) unuploaded: Gauge,
     quarantined: ByReason,
     waiting: ByReason,
+    compaction_blocked: ByBlock,
     pub(crate) vanished: Counter,
     withdrawn: Counter,
     pub(crate) ledger_failures: Counter,
@@ -56,6 +59,7 @@ impl Metrics {
             unuploaded: Gauge::default(),
             quarantined: ByReason::default(),
             waiting: ByReason::default(),
+            compaction_blocked: ByBlock::default(),
             vanished: Counter::default(),
             withdrawn: Counter::default(),
             ledger_failures: Counter::default(),
@@ -75,6 +79,11 @@ impl Metrics {
     /// holds none.
     pub fn set_waiting(&self, counts: BTreeMap<&'static str, i64>) {
         self.waiting.set(counts);
+    }
+
+    /// Sets which blocks keep Prometheus from compacting, and why they are set aside; others do not.
+    pub fn set_compaction_blocked(&self, blocks: Vec<(BlockId, &'static str)>) {
+        self.compaction_blocked.set(blocks);
     }
 
     /// Counts a block that Prometheus withdrew: it is neither shipped nor lost, since Prometheus writes its samples again.
@@ -150,6 +159,11 @@ impl Metrics {
             self.waiting.clone(),
         );
         ours.register(
+            "compaction_blocked",
+            "1 for each local block that is set aside and beyond which Prometheus compacts none of its blocks, with the reason; the first 20",
+            self.compaction_blocked.clone(),
+        );
+        ours.register(
             "vanished_blocks",
             "Blocks that were deleted locally before they were durable",
             self.vanished.clone(),
@@ -185,6 +199,31 @@ impl EncodeMetric for ByReason {
         for (reason, count) in counts {
             let labels = [("reason", reason)];
             ConstGauge::new(count).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
+/// A gauge of 1 for each of some blocks, with a reason. All are replaced at once.
+#[derive(Clone, Debug, Default)]
+struct ByBlock(Arc<Mutex<Vec<(BlockId, &'static str)>>>);
+
+impl ByBlock {
+    fn set(&self, blocks: Vec<(BlockId, &'static str)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blocks;
+    }
+}
+
+impl EncodeMetric for ByBlock {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (block, reason) in blocks {
+            let labels = [("block", block.to_string()), ("reason", reason.to_owned())];
+            ConstGauge::new(1_i64).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 mod bucket;
 mod check;
+mod planner;
 mod steps;
 
 use std::{
@@ -16,7 +17,10 @@ use std::{
 use proptest::{prelude::*, sample::Index};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::steps::{Step, histories};
+use self::{
+    planner::Planner,
+    steps::{Step, histories},
+};
 use super::{
     Shipper,
     gate::SETTLE,
@@ -61,6 +65,11 @@ struct Model {
     local: BTreeMap<String, Vec<u8>>,
     /// The local blocks of level 1, and when each begins.
     begins: BTreeMap<String, i64>,
+    /// The local blocks without samples.
+    empty: BTreeSet<String>,
+    /// All blocks without samples that ever were.
+    ever_empty: BTreeSet<String>,
+    planner: Planner,
     /// The range of every block that ever was.
     ranges: BTreeMap<String, (i64, i64)>,
     /// When blocks were sealed, of those that were not copied in.
@@ -97,6 +106,9 @@ impl Model {
             made: 0,
             local: BTreeMap::new(),
             begins: BTreeMap::new(),
+            empty: BTreeSet::new(),
+            ever_empty: BTreeSet::new(),
+            planner: Planner::default(),
             ranges: BTreeMap::new(),
             sealed: BTreeMap::new(),
             compacted: BTreeMap::new(),
@@ -125,6 +137,8 @@ impl Model {
             Step::Retention(which) => self.retention(*which),
             Step::Withdraw(which) => self.withdraw(*which),
             Step::Compact(while_down) => self.compact(*while_down),
+            Step::SealEmpty => self.seal_empty(),
+            Step::Plan => self.plan(),
             Step::PowerLoss(which) => self.power_loss(*which),
             Step::Fault(kind, calls, fault) => {
                 let (op, key) = kind.call();
@@ -139,6 +153,10 @@ impl Model {
             Step::PassAndWithdraw(polls, which) => {
                 self.pass(u32::from(*polls), Some((Self::withdraw, *which))).await;
             }
+            Step::PassAndPlan(polls, which) => {
+                let plan: Happening = |model, _| model.plan();
+                self.pass(u32::from(*polls), Some((plan, *which))).await;
+            }
             Step::Die(polls) => self.pass(u32::from(*polls), None).await,
             Step::Labels(labels, liveness) => {
                 self.labels.extend(labels.map(str::to_owned));
@@ -152,6 +170,7 @@ impl Model {
             }
             Step::LedgerGone => {
                 self.by_thanos.clear();
+                self.planner.ledger_gone = true;
                 let _ = fs_err::remove_file(self.ledger());
             }
             Step::LedgerTorn(part) => {
@@ -224,6 +243,7 @@ impl Model {
 
     fn forget_local(&mut self, block: &str) {
         self.begins.remove(block);
+        self.empty.remove(block);
         self.local.retain(|file, _| !file.starts_with(block));
     }
 
@@ -267,22 +287,31 @@ impl Model {
     /// Prometheus compacts all blocks; it need not have waited for them to be durable.
     fn compact(&mut self, while_down: bool) {
         let sources: Vec<String> = self.begins.keys().cloned().collect();
-        if sources.is_empty() {
-            return;
+        if !sources.is_empty() {
+            self.compact_blocks(sources);
         }
+        if while_down {
+            self.shipper = Some(self.world.shipper());
+        }
+    }
+
+    /// Prometheus compacts these blocks.
+    fn compact_blocks(&mut self, blocks: Vec<String>) {
+        let (empty, sources): (Vec<String>, Vec<String>) =
+            blocks.into_iter().partition(|block| self.empty.contains(block));
         let mut made = self.made(0);
         let begins = sources.iter().map(|source| self.ranges[source].0);
         let ends = sources.iter().map(|source| self.ranges[source].1);
         made.range = (begins.min().unwrap(), ends.max().unwrap());
         (made.level, made.sources) = (2, sources.clone());
-        self.world.seal(self.shipper.as_mut().unwrap(), &made);
+        match self.shipper.as_mut() {
+            Some(shipper) => self.world.seal(shipper, &made),
+            None => self.world.seal_unseen(&made),
+        };
         self.record_files(&made);
         self.compacted.insert(made.name, sources.clone());
-        for source in sources {
-            self.retire(&source);
-        }
-        if while_down {
-            self.shipper = Some(self.world.shipper());
+        for block in sources.iter().chain(&empty) {
+            self.retire(block);
         }
     }
 
@@ -328,6 +357,7 @@ impl Model {
         self.world.bucket.settle().await;
         self.shipper = Some(shipper);
         self.check_order(open, begun, &aside);
+        self.planner.ledger_gone = false;
         if done {
             self.check_durable_until();
         }
@@ -358,7 +388,13 @@ impl Model {
             self.check(&Step::Pass);
             sleep(Duration::from_secs(61)).await;
         }
-        let listed: BTreeSet<String> = self.world.listed().into_iter().collect();
+        let mut listed: BTreeSet<String> = self.world.listed().into_iter().collect();
+        assert!(
+            self.empty.is_subset(&listed),
+            "Prometheus would wait for {:?}",
+            self.empty
+        );
+        listed.retain(|block| !self.empty.contains(block));
         let due: BTreeSet<String> = self
             .begins
             .keys()

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{
     model::Labels,
     shipper::{
-        Decision, Facts, Liveness, LocalBlock, QUIET, Shipper, Verdict,
+        Decision, Facts, Liveness, LocalBlock, QUIET, Shipper, Skip, Verdict,
         block_events::{MAY_BE_WITHDRAWN, YOUNG, made, made_within},
         due_block::DueBlock,
         durability_metrics::View,
@@ -160,13 +160,17 @@ impl Shipper {
 
     /// What becomes of each block that was scanned; forgets what is kept of others.
     pub(super) fn decide(&mut self, scan: &Scan) -> Vec<Decision> {
-        let corrupt = scan.corrupt.iter().map(|corrupt| LocalBlock {
+        // A block that cannot be read at the moment is not less durable, nor is one that is being deleted.
+        let corrupt = scan.corrupt.iter();
+        let corrupt = corrupt.filter(|corrupt| corrupt.is_block() || self.ledger.contains(corrupt.id));
+        let corrupt = corrupt.map(|corrupt| LocalBlock {
             id: corrupt.id,
             meta: None,
         });
-        // A block that cannot be read at the moment is not less durable.
         let local: Vec<LocalBlock<'_>> = scan.blocks.iter().map(LocalBlock::from).chain(corrupt).collect();
-        let present: HashSet<BlockId> = local.iter().map(|block| block.id).collect();
+        let present: HashSet<BlockId> = (scan.blocks.iter().map(|block| block.id))
+            .chain(scan.corrupt.iter().map(|corrupt| corrupt.id))
+            .collect();
         self.report_removed_blocks(scan, &present);
         self.events.record_durable(self.ledger.listed());
         self.ledger.retain(local);
@@ -204,7 +208,15 @@ impl Shipper {
         let facts = Facts {
             waiting: self.quarantine.waiting(),
         };
-        plan::plan(&scan.blocks, &self.ledger, &facts, policy)
+        let decisions = plan::plan(&scan.blocks, &self.ledger, &facts, policy);
+        // Of level 1 only: Prometheus does not ask for others.
+        let skipped = decisions.iter().filter(|decision| {
+            decision.verdict == Verdict::Skip(Skip::Empty)
+                && decision.block.meta.level <= 1
+                && decision.block.meta.is_empty()
+        });
+        self.ledger.list_skipped(skipped.map(|decision| decision.block.id));
+        decisions
     }
 
     async fn ship_due(&mut self, view: View<'_>) -> Result<(), Unfinished> {

@@ -37,6 +37,9 @@ pub(super) const UNREADABLE: &str = "unreadable";
 /// The reason of a block of which the store refuses an object.
 pub(super) const REFUSED: &str = "refused";
 
+/// The reason of a directory that has the name of a block and no `meta.json`.
+pub(super) const NO_META: &str = "no_meta";
+
 /// What is wrong: a short and stable reason for the metric, and the details for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -216,6 +219,13 @@ impl Quarantine {
         self.entries.contains_key(&id)
     }
 
+    /// Why a block is set aside, unless it is on its way in.
+    pub(super) fn reason(&self, id: BlockId) -> Option<&'static str> {
+        let entry = self.entries.get(&id).filter(|entry| !entry.arriving);
+        let problem = entry.map(|entry| &entry.problem).or_else(|| self.corrupt.get(&id));
+        problem.map(|problem| problem.reason)
+    }
+
     /// Whether a block was set aside for what the bucket holds.
     pub(super) fn has_bucket_problem(&self) -> bool {
         self.entries.values().any(|entry| entry.problem.is_of_bucket())
@@ -269,6 +279,10 @@ fn warn(id: BlockId, problem: &Problem) {
         UNREADABLE => tracing::error!(
             block = %id, reason, detail,
             "a block cannot be read and is left out; the others go on. Give this process the right to read it; it is retried after 1 to 16 minutes"
+        ),
+        NO_META => tracing::error!(
+            block = %id, reason, detail,
+            "a directory with the name of a block has no meta.json, as a crash or an interrupted deletion leaves it: neither Prometheus nor narthex takes it for a block, and Prometheus does not compact blocks while it is there. If its samples are wanted, restore meta.json from a copy; else delete the directory"
         ),
         _ => tracing::error!(
             block = %id, reason, detail,

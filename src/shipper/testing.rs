@@ -40,6 +40,8 @@ pub(super) struct Made {
     pub(super) range: (i64, i64),
     pub(super) level: u64,
     pub(super) sources: Vec<String>,
+    /// What `meta.json` says.
+    pub(super) samples: u64,
     pub(super) shape: Shape,
 }
 
@@ -69,6 +71,7 @@ impl Made {
             range: (min, min + 10),
             level: 1,
             sources: vec![name.into()],
+            samples: 5,
             shape: Shape::default(),
         }
     }
@@ -76,8 +79,8 @@ impl Made {
     pub(super) fn meta(&self) -> String {
         let sources = self.sources.join("\",\"");
         format!(
-            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"stats":{{"numSamples":5}},"compaction":{{"level":{},"sources":["{sources}"]}},"version":1}}"#,
-            self.name, self.range.0, self.range.1, self.level
+            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"stats":{{"numSamples":{}}},"compaction":{{"level":{},"sources":["{sources}"]}},"version":1}}"#,
+            self.name, self.range.0, self.range.1, self.samples, self.level
         )
     }
 }

@@ -1,6 +1,7 @@
 //! Whole passes over a real directory and a directory as the bucket. The clock is tokio's, and jumps when all wait.
 
 mod bucket_lookup;
+mod compaction;
 mod gate;
 mod removed_blocks;
 mod scope;
@@ -165,7 +166,9 @@ async fn nothing_is_claimed_that_an_unreadable_block_may_disprove() {
     world.seal(&mut shipper, &Made::new(&name(1), 1000));
     shipper.pass().await;
     assert_eq!(world.metrics.durable_until.get(), 1.01);
-    fs_err::create_dir(world.data.path().join(name(2))).unwrap();
+    let bad = world.data.path().join(name(2));
+    fs_err::create_dir(&bad).unwrap();
+    fs_err::write(bad.join("meta.json"), "{").unwrap();
     world.seal(&mut shipper, &Made::new(&name(3), 2000));
     shipper.pass().await;
     assert_eq!(world.listed(), [name(1), name(3)]);
@@ -178,6 +181,34 @@ async fn nothing_is_claimed_that_an_unreadable_block_may_disprove() {
         0.0,
         "a new run knows of nothing that was told"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_prometheus_does_not_serve_disproves_nothing() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    // As old as can be by its name.
+    fs_err::create_dir(world.data.path().join("00000000010000000000000000")).unwrap();
+    let (a, b) = (name(1), name(2));
+    world.seal(&mut shipper, &Made::new(&a, 1000));
+    shipper.pass().await;
+    assert_eq!(world.listed(), [a.as_str()]);
+    assert_eq!(
+        (world.metrics.durable_until.get(), world.metrics.unuploaded.get()),
+        (1.01, 0)
+    );
+    // One that waits is a block, also while it is being deleted.
+    world.bucket.on(Op::Upload, &b, .., Fault::Fail(ErrorKind::Server));
+    let dir = world.seal(&mut shipper, &Made::new(&b, 2000));
+    shipper.pass().await;
+    fs_err::remove_file(dir.join("meta.json")).unwrap();
+    for _ in 0..2 {
+        shipper.pass().await;
+        assert_eq!(world.metrics.unuploaded.get(), 1);
+    }
+    world.withdraw(&mut shipper, &b);
+    shipper.pass().await;
+    assert_eq!((world.metrics.withdrawn(), world.metrics.unuploaded.get()), (1, 0));
 }
 
 /// A block that Prometheus made of others, which it then deleted.

@@ -33,7 +33,9 @@ const SEGMENT_HEADER: u64 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// `meta.json` is missing or says nonsense.
+    /// `meta.json` is missing: the directory is no block, not to Prometheus either, which does not serve it.
+    NoMeta,
+    /// `meta.json` says nonsense.
     Meta,
     /// The index is missing, cut off or damaged.
     Index,
@@ -55,6 +57,7 @@ impl Reason {
     /// The reason as the value of a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
+            Reason::NoMeta => "no_meta",
             Reason::Meta => "meta",
             Reason::Index => "index",
             Reason::MissingSegment => "missing_segment",

@@ -153,6 +153,11 @@ impl Meta {
 }
 
 impl BlockMeta {
+    /// Whether the block holds nothing at all: neither samples nor series nor chunks.
+    pub fn is_empty(&self) -> bool {
+        self.num_samples == 0 && self.num_series == 0 && self.num_chunks == 0
+    }
+
     /// How far apart the samples are (ms): 0 unless the block was downsampled.
     pub fn resolution(&self) -> i64 {
         self.resolution

@@ -46,6 +46,14 @@ pub struct Corrupt {
     pub detail: String,
 }
 
+impl Corrupt {
+    /// Whether it is a block, though one that cannot be read. What has no `meta.json` is none: a crash or an interrupted
+    /// deletion left it, and Prometheus does not serve it.
+    pub fn is_block(&self) -> bool {
+        self.reason != Reason::NoMeta
+    }
+}
+
 /// What a data directory holds.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
@@ -236,7 +244,7 @@ fn parse(id: BlockId, bytes: &[u8]) -> Result<Meta, Corrupt> {
 fn missing(id: BlockId, dir: &Path) -> io::Result<Option<Known>> {
     match fs_err::metadata(dir) {
         Ok(status) if status.is_dir() => {
-            let found = Err(corrupt(id, Reason::Meta, "meta.json is missing"));
+            let found = Err(corrupt(id, Reason::NoMeta, "meta.json is missing"));
             Ok(Some(Known {
                 version: Version::of(&status),
                 found,

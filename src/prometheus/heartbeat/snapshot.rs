@@ -105,6 +105,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether Prometheus waits for the ledger before it compacts blocks, as far as its flags show.
+    pub fn delays_compaction(&self) -> bool {
+        checks::delays_compaction(&self.flags)
+    }
+
     /// Whether Prometheus runs in agent mode, as far as its flags show: it then stores nothing that could be queried.
     pub fn is_agent(&self) -> bool {
         checks::is_agent(&self.flags)

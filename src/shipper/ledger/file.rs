@@ -43,13 +43,16 @@ pub(super) struct Ours {
     /// Durable blocks that are no longer local and that a local block was compacted of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) sources: Vec<String>,
+    /// Blocks that are listed and not durable: they are never shipped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) skipped: Vec<String>,
     /// The highest end of a durable block (ms since 1970).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) durable_until: Option<i64>,
 }
 
 impl File {
-    /// One that lists these blocks as durable.
+    /// One that lists these blocks.
     pub(super) fn new(uploaded: Vec<String>, narthex: Ours) -> Self {
         Self {
             version: 1,
@@ -67,7 +70,7 @@ impl File {
         }
     }
 
-    /// The blocks that are listed, as they are written.
+    /// The blocks that are listed, durable or skipped, as they are written.
     pub(super) fn uploaded(&self) -> &[String] {
         self.uploaded.as_deref().unwrap_or_default()
     }

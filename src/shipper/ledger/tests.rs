@@ -56,6 +56,35 @@ fn unreadable(name: &str) -> LocalBlock<'static> {
 }
 
 #[test]
+fn what_is_never_shipped_is_listed_and_is_not_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ledger, _) = opened(dir.path());
+    ledger.record(id(B), &Labels::default(), 1000);
+    ledger.list_skipped([id(A), id(B)]);
+    ledger.save().unwrap();
+    for _ in 0..2 {
+        let file: serde_json::Value = serde_json::from_str(&text(dir.path(), "").unwrap()).unwrap();
+        assert_eq!(file["uploaded"], serde_json::json!([B, A]));
+        assert_eq!(file["narthex"]["skipped"], serde_json::json!([A]));
+        assert!(ledger.contains(id(B)) && !ledger.contains(id(A)) && !ledger.knows(id(A)));
+        // A is the younger one by its name.
+        assert_eq!((ledger.newest(), ledger.listed().count()), (Some(id(B)), 1));
+        let (again, found) = opened(dir.path());
+        assert_eq!(found, Found::Ours);
+        ledger = again;
+        ledger.save().unwrap();
+    }
+    // It turns out to be one that is shipped.
+    ledger.record(id(A), &Labels::default(), 2000);
+    ledger.save().unwrap();
+    let (mut ledger, _) = opened(dir.path());
+    assert!(ledger.contains(id(A)));
+    ledger.list_skipped([]);
+    ledger.save().unwrap();
+    assert!(!text(dir.path(), "").unwrap().contains("skipped"));
+}
+
+#[test]
 fn written_as_thanos_and_prometheus_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let (mut ledger, found) = opened(dir.path());

@@ -124,7 +124,10 @@ impl Model {
             }
             // One of Thanos that stays may list what was marked since.
             let is_ours = !self.world.ledger()["narthex"].is_null();
-            for block in listed.into_iter().filter(|_| is_ours) {
+            for block in listed
+                .into_iter()
+                .filter(|block| is_ours && !self.ever_empty.contains(block))
+            {
                 let durable = self.committed.contains(&block) || self.merged.contains_key(&block);
                 assert!(durable && !self.barred.contains(&block), "{block} is listed");
             }

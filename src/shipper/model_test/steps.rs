@@ -22,6 +22,12 @@ pub(super) enum Step {
     Withdraw(Index),
     /// Prometheus compacts its blocks, durable or not; perhaps while no shipper runs.
     Compact(bool),
+    /// Prometheus seals a block without samples.
+    SealEmpty,
+    /// Prometheus compacts the blocks that the ledger lists, as it knows it.
+    Plan,
+    /// The same after so many polls of a pass.
+    PassAndPlan(u8, Index),
     /// The ledger is lost, and a segment has a tail of zeros; then a new run begins.
     PowerLoss(Index),
     /// The next calls of this kind go wrong.
@@ -142,6 +148,9 @@ pub(super) fn histories() -> impl Strategy<Value = History> {
         2 => any::<Index>().prop_map(Step::Retention),
         2 => any::<Index>().prop_map(Step::Withdraw),
         2 => any::<bool>().prop_map(Step::Compact),
+        1 => Just(Step::SealEmpty),
+        3 => Just(Step::Plan),
+        2 => (1..60_u8, any::<Index>()).prop_map(|(polls, which)| Step::PassAndPlan(polls, which)),
         1 => any::<Index>().prop_map(Step::PowerLoss),
         6 => (kind, 1..6_u8, fault).prop_map(|(kind, calls, fault)| Step::Fault(kind, calls, fault)),
         2 => Just(Step::Heal),

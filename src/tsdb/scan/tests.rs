@@ -59,7 +59,7 @@ fn says_what_is_wrong_with_a_block_and_goes_on() {
     let wrong = |bytes: &str| {
         put(dir.path(), A, bytes);
         let scan = scan(dir.path()).unwrap();
-        assert_eq!(scan.corrupt[0].reason, Reason::Meta);
+        assert!(scan.corrupt[0].reason == Reason::Meta && scan.corrupt[0].is_block());
         only_detail(&scan).to_owned()
     };
     assert_eq!(wrong(""), "meta.json cannot be used: it is empty");
@@ -69,7 +69,9 @@ fn says_what_is_wrong_with_a_block_and_goes_on() {
     );
     assert_eq!(wrong(&meta(B, 1)), format!("meta.json is that of the block {B}"));
     fs_err::remove_file(dir.path().join(A).join(META)).unwrap();
-    assert_eq!(only_detail(&scan(dir.path()).unwrap()), "meta.json is missing");
+    let found = scan(dir.path()).unwrap();
+    assert_eq!(only_detail(&found), "meta.json is missing");
+    assert!(!found.corrupt[0].is_block());
     fs_err::create_dir(dir.path().join(A).join(META)).unwrap();
     assert_eq!(only_detail(&scan(dir.path()).unwrap()), "meta.json is not a file");
     put(dir.path(), B, &meta(B, 1));
