@@ -87,7 +87,7 @@ fn checks(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("check of a block of 100000 series");
     group.throughput(Throughput::Bytes(index.len));
     group.bench_function("quick", |bencher| {
-        bencher.iter(|| check::quick(&pinned).expect("promtool makes whole blocks"));
+        bencher.iter(|| check::quick(&pinned, check::Depth::Sample).expect("promtool makes whole blocks"));
     });
     group.finish();
 }

@@ -37,6 +37,8 @@ pub enum Kind {
     Content,
     /// Its index has what Prometheus reads, and at which Thanos' compactor may stop.
     Index,
+    /// It has chunks in an encoding that today's readers of the bucket refuse.
+    Encoding,
     /// It holds times that another block of the same labels and resolution holds, too.
     Overlap,
 }
@@ -53,6 +55,7 @@ impl fmt::Display for Kind {
             Self::Checksum => "checksum",
             Self::Content => "content",
             Self::Index => "index",
+            Self::Encoding => "encoding",
             Self::Overlap => "overlap",
         })
     }

@@ -1,6 +1,7 @@
 //! One Prometheus over HTTP: what it is (labels, version, flags), whether it runs, and whether its flags fit.
 //!
 //! - [`client`] sends requests: each has one deadline, a response of bounded size, and an error that says what to do.
+//! - `configuration` finds labels and settings of the storage in a configuration that may be large and secret.
 //! - [`api`] is the part of Prometheus' JSON API that the StoreAPI needs; `request_queue` limits its requests.
 //! - `json` finds the parts of a JSON response while it arrives.
 //! - [`remote_read`] reads series: one request, answered with a stream of frames.
@@ -11,7 +12,7 @@
 //!
 //! **Guarantees.** No trouble of Prometheus ends this process or blocks it: each call ends after its deadline, memory
 //! is bounded whatever is answered, and the last labels that were read stay known. Secrets are neither logged nor part
-//! of an error: of Prometheus' configuration only the `global` section is ever kept. Nothing is written anywhere, so
+//! of an error: of Prometheus' configuration only the sections `global` and `storage` are ever kept. Nothing is written anywhere, so
 //! that a crash leaves nothing behind; a dropped call (cancelled, or past its deadline) drops its connection with it.
 
 pub mod api;
@@ -24,9 +25,9 @@ pub mod stored_names;
 pub mod version;
 
 mod answer;
+mod configuration;
 mod connection;
 mod error;
-mod external_labels;
 mod json;
 mod metrics_page;
 mod request_queue;
@@ -36,6 +37,7 @@ mod tls;
 mod transport;
 
 pub use client::{Alive, Client, Storage};
+pub use configuration::{Configuration, RetentionSettings, StorageSettings};
 pub use error::{Error, ErrorKind, SetupError, Shed};
 pub use heartbeat::{Heartbeat, Snapshot};
 pub use http_client::HttpClientConfig;

@@ -19,6 +19,7 @@ mod block_events;
 mod bucket_lookup;
 mod commit;
 mod compaction;
+mod content;
 mod drain;
 mod due_block;
 mod durability;
@@ -122,6 +123,8 @@ pub struct PrometheusStatus {
     pub head_min_time_ms: Option<i64>,
     /// It waits for the ledger before it compacts blocks of level 1 (`--storage.tsdb.delay-compact-file.path`).
     pub delays_compaction: bool,
+    /// It was told, at some time in this run, to write chunks that Thanos' readers refuse.
+    pub newer_encodings: bool,
 }
 
 /// The shipper of one data directory.
@@ -160,6 +163,8 @@ pub struct Shipper {
     pending: BTreeMap<BlockId, Pending>,
     /// The blocks that keep Prometheus from compacting, as they were reported.
     compaction_blocked: Vec<compaction::Blocking>,
+    /// The local blocks whose kinds of content were counted and logged.
+    content_reported: HashSet<BlockId>,
     /// What is known of durability beside the ledger.
     durability: durability::Durability,
     /// How many blocks are uploaded at the same time.
@@ -210,6 +215,7 @@ impl Shipper {
             backoff: Backoff::default(),
             pending: BTreeMap::new(),
             compaction_blocked: Vec::new(),
+            content_reported: HashSet::new(),
             durability: durability::Durability::default(),
             blocks_at_once: pipeline::BLOCKS_AT_ONCE,
             last_failure: None,

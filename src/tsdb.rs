@@ -21,6 +21,7 @@
 //! progress ends by itself, [`check::quick`] in the time that it takes to read the index once.
 
 pub mod check;
+pub mod content;
 mod id;
 mod json;
 mod listed;
@@ -33,7 +34,7 @@ mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use check::{Broken, Reason};
+pub use check::{Broken, Depth, Encodings, Reason};
 pub use id::BlockId;
 pub use meta::{BlockMeta, Meta, MetaError};
 pub use pinned::{PinError, Pinned, PinnedFile, count_segments};

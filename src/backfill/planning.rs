@@ -26,7 +26,7 @@ use crate::{
     shipper::{CheckedFiles, FileStamp},
     threads::{StopOnDrop, blocking},
     tsdb::{
-        Block, BucketFile, PinError, Pinned,
+        Block, BucketFile, Encodings, PinError, Pinned,
         check::full::{self, Checked, Options},
     },
 };
@@ -207,5 +207,14 @@ fn checked_block(
             sha256: file.sha256.clone().filter(|_| sha256),
         })
         .collect();
-    Ok((CheckedFiles { stamps, files }, checked))
+    let encodings = Encodings {
+        chunks: checked.facts.encodings.clone(),
+        complete: true,
+    };
+    let known = CheckedFiles {
+        stamps,
+        files,
+        encodings,
+    };
+    Ok((known, checked))
 }

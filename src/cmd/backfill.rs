@@ -119,10 +119,11 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
     }
     let client =
         Client::new(url, &http, PROMETHEUS).context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let labels = client
-        .external_labels()
+    let configuration = client
+        .configuration()
         .await
         .context("cannot read the external labels from --prometheus.url")?;
+    let labels = configuration.labels;
     if labels.is_empty() {
         tracing::warn!(prometheus = client.url(), "this Prometheus has no external labels");
     }

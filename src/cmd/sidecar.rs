@@ -321,6 +321,8 @@ impl StatusRelay {
             status.reload_failed_at = snapshot.reload_failed_at;
             status.head_min_time_ms = snapshot.head_min_time_ms;
             status.delays_compaction = snapshot.delays_compaction();
+            // A block may hold what was written before the setting was changed.
+            status.newer_encodings |= snapshot.writes_newer_encodings();
         });
         self.passed_on.send_replace(answered);
         !snapshot.labels.is_empty()
@@ -383,6 +385,7 @@ mod tests {
             labels: crate::model::Labels::default(),
             version: String::new(),
             flags: Default::default(),
+            settings: Default::default(),
             lowest_time_ms: 0,
             head_min_time_ms: None,
             reload_failures: None,

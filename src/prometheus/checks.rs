@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
-use super::error::Error;
+use super::{configuration::StorageSettings, error::Error};
 use crate::model::duration::parse_prometheus;
 
 const MIN: &str = "storage.tsdb.min-block-duration";
@@ -65,6 +65,39 @@ pub fn is_agent(flags: &BTreeMap<String, String>) -> bool {
 /// Whether Prometheus waits for a list of uploaded blocks before it compacts them, by these flags.
 pub fn delays_compaction(flags: &BTreeMap<String, String>) -> bool {
     flags.get(DELAY).is_some_and(|path| !path.is_empty())
+}
+
+/// The settings by which Prometheus writes chunks that Thanos' readers refuse, as they are spelled. (Known for 3.11 to
+/// 3.14; the feature `st-storage` needs the first one.)
+pub fn newer_encoding_settings(flags: &BTreeMap<String, String>, settings: &StorageSettings) -> Vec<&'static str> {
+    let features = flags.get("enable-feature").map(String::as_str).unwrap_or_default();
+    let has = |name: &str| features.split(',').any(|feature| feature.trim() == name);
+    let mut found = Vec::new();
+    match settings.float_encoding.as_deref() {
+        Some("xor2") => found.push("storage.tsdb.chunk_encoding.floats: xor2"),
+        // It wins over the feature, which only changes the default.
+        Some("xor") => {}
+        _ if has("xor2-encoding") => found.push("--enable-feature=xor2-encoding"),
+        _ => {}
+    }
+    if has("histograms-st-encoding") {
+        found.push("--enable-feature=histograms-st-encoding");
+    }
+    found
+}
+
+/// The finding for a Prometheus that writes chunks which Thanos' readers refuse.
+pub(super) fn newer_encodings(flags: Option<&BTreeMap<String, String>>, settings: &StorageSettings) -> Option<Finding> {
+    let nothing = BTreeMap::new();
+    let found = newer_encoding_settings(flags.unwrap_or(&nothing), settings);
+    (!found.is_empty()).then(|| {
+        Finding::warning(format!(
+            "Prometheus writes chunks in an encoding that Thanos' Store Gateway and Compactor refuse ({}): a block with \
+             such chunks fails every query over it, and stops the compactor. What narthex does with these blocks is \
+             chosen by --shipper.newer-encodings",
+            found.join(", ")
+        ))
+    })
 }
 
 /// What is known of the flags of a Prometheus that does not report them, but is an agent.
@@ -355,6 +388,49 @@ mod tests {
             (&[], false),
         ] {
             assert_eq!(is_agent(&flags(pairs)), want, "{pairs:?}");
+        }
+    }
+
+    /// By the flags and the configuration of Prometheus 3.14.
+    #[test]
+    fn what_makes_prometheus_write_newer_chunks_is_named() {
+        let (by_config, by_flag) = (
+            "storage.tsdb.chunk_encoding.floats: xor2",
+            "--enable-feature=xor2-encoding",
+        );
+        let histograms = "--enable-feature=histograms-st-encoding";
+        for (features, floats, want) in [
+            ("", None, &[][..]),
+            ("", Some("xor"), &[]),
+            ("", Some("xor2"), &[by_config]),
+            ("exemplar-storage,xor2-encoding", None, &[by_flag]),
+            ("xor2-encoding", Some("xor"), &[]),
+            (
+                "st-storage,histograms-st-encoding",
+                Some("xor2"),
+                &[by_config, histograms],
+            ),
+            ("xor2-encoding-of-another", None, &[]),
+        ] {
+            let flags = flags(&[("enable-feature", features)]);
+            let settings = StorageSettings {
+                float_encoding: floats.map(str::to_owned),
+                ..StorageSettings::default()
+            };
+            assert_eq!(
+                newer_encoding_settings(&flags, &settings),
+                want,
+                "{features} {floats:?}"
+            );
+            let finding = newer_encodings(Some(&flags), &settings);
+            assert_eq!(finding.is_some(), !want.is_empty());
+            for setting in want {
+                let text = finding.as_ref().unwrap().to_string();
+                assert!(
+                    text.contains(setting) && text.contains("--shipper.newer-encodings"),
+                    "{text}"
+                );
+            }
         }
     }
 

@@ -16,13 +16,12 @@ use url::Url;
 use super::{
     answer,
     api::RequestOptions,
+    configuration::{self, Configuration, Scan},
     error::{Error, ErrorKind, SetupError},
-    external_labels::{self, Scan},
     request_queue::{Kind, RequestQueues},
     transport::{PostResponse, Transport, has_credentials},
 };
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
-use crate::model::Labels;
 
 /// How long [`Client::alive`] waits: it is asked while the process shuts down.
 const ALIVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -149,18 +148,18 @@ impl Client {
         self.call("/api/v1/status/buildinfo", self.inner.timeout, ask).await
     }
 
-    /// The external labels of Prometheus' configuration; empty if it has none.
+    /// What concerns us of Prometheus' configuration; no external labels if it has none.
     ///
     /// # Errors
     /// See [`ErrorKind`]. The configuration may hold secrets: no part of it is in an error.
-    pub async fn external_labels(&self) -> Result<Labels, Error> {
+    pub async fn configuration(&self) -> Result<Configuration, Error> {
         let ask = async |url| {
             let mut response = self.inner.transport.get(url).await?;
             if response.status().as_u16() != 200 {
                 return Err(answer::refusal(response).await);
             }
             let mut scan = Scan::default();
-            answer::each_chunk(&mut response, external_labels::LIMIT, |chunk| scan.push(chunk)).await?;
+            answer::each_chunk(&mut response, configuration::LIMIT, |chunk| scan.push(chunk)).await?;
             scan.finish()
         };
         self.call("/api/v1/status/config", self.inner.timeout, ask).await

@@ -189,10 +189,10 @@ impl Heartbeat {
             Err(error) if !wanted && error.kind.is_an_answer() => (Storage::default(), Some(error)),
             storage => (storage?, None),
         };
-        let labels = self.client.external_labels();
-        let labels = self.by(end, "/api/v1/status/config", labels).await?;
+        let configuration = self.client.configuration();
+        let configuration = self.by(end, "/api/v1/status/config", configuration).await?;
         let reading = Observation {
-            labels,
+            configuration,
             version,
             flags,
             storage,
@@ -299,7 +299,11 @@ impl Heartbeat {
         if let Some(error) = &reading.guarded {
             findings.push(checks::guarded(error));
         }
-        if reading.labels.is_empty() && self.settings.extra_labels.is_empty() {
+        if self.settings.validation.is_some() {
+            let settings = &reading.configuration.storage;
+            findings.extend(checks::newer_encodings(reading.flags.as_ref(), settings));
+        }
+        if reading.configuration.labels.is_empty() && self.settings.extra_labels.is_empty() {
             findings.push(checks::unlabelled());
         }
         findings

@@ -12,11 +12,11 @@ use std::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
-    metrics::{MetricType, counter::Counter, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use crate::tsdb::BlockId;
+use crate::tsdb::{BlockId, content::Kind};
 
 /// Seconds from the rename that seals a block to its commit; no commit comes before 5 s.
 const SEAL_TO_DURABLE: [f64; 13] = [
@@ -38,6 +38,7 @@ pub struct Metrics {
     quarantined: ByReason,
     waiting: ByReason,
     compaction_blocked: ByBlock,
+    content: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) vanished: Counter,
     withdrawn: Counter,
     pub(crate) ledger_failures: Counter,
@@ -60,11 +61,15 @@ impl Metrics {
             quarantined: ByReason::default(),
             waiting: ByReason::default(),
             compaction_blocked: ByBlock::default(),
+            content: Family::default(),
             vanished: Counter::default(),
             withdrawn: Counter::default(),
             ledger_failures: Counter::default(),
             oldest: OldestUnuploaded::default(),
         };
+        for kind in Kind::ALL {
+            drop(metrics.content.get_or_create(&[("kind", kind.as_str())]));
+        }
         metrics.register_thanos(registry);
         metrics.register_ours(registry);
         metrics
@@ -86,9 +91,19 @@ impl Metrics {
         self.compaction_blocked.set(blocks);
     }
 
+    /// Counts a block of this kind of content.
+    pub fn count_content(&self, kind: Kind) {
+        self.content.get_or_create(&[("kind", kind.as_str())]).inc();
+    }
+
     /// Counts a block that Prometheus withdrew: it is neither shipped nor lost, since Prometheus writes its samples again.
     pub fn count_withdrawn(&self) {
         self.withdrawn.inc();
+    }
+
+    #[cfg(test)]
+    pub(super) fn content(&self, kind: Kind) -> u64 {
+        self.content.get_or_create(&[("kind", kind.as_str())]).get()
     }
 
     #[cfg(test)]
@@ -162,6 +177,11 @@ impl Metrics {
             "compaction_blocked",
             "1 for each local block that is set aside and beyond which Prometheus compacts none of its blocks, with the reason; the first 20",
             self.compaction_blocked.clone(),
+        );
+        ours.register(
+            "shipped_block_content",
+            "Blocks that were checked and sent, by kind of content; a block of several kinds counts for each",
+            self.content.clone(),
         );
         ours.register(
             "vanished_blocks",

@@ -17,7 +17,7 @@ use crate::{
         upload::UploadRequest,
     },
     threads::blocking,
-    tsdb::{Block, BlockId, Scan},
+    tsdb::{Block, BlockId, Depth, Scan},
 };
 
 /// How a pass ended.
@@ -205,6 +205,7 @@ impl Shipper {
         self.quiet_periods.retain(|id| open.contains(&id));
         self.at_gate.retain(|id, _| open.contains(id));
         self.durability.proven.retain(|id| present.contains(id));
+        self.content_reported.retain(|id| present.contains(id));
         let facts = Facts {
             waiting: self.quarantine.waiting(),
         };
@@ -264,6 +265,10 @@ impl Shipper {
     /// when.
     fn check_quiet(&mut self, due: Vec<Block>) -> (Vec<DueBlock>, Option<Instant>) {
         let (mut sent, mut unsent) = (Vec::new(), None);
+        let depth = match self.prometheus.borrow().newer_encodings {
+            true => Depth::All,
+            false => Depth::Sample,
+        };
         for block in due {
             if let Some(until) = self.unsent_until(block.id) {
                 unsent = Some(unsent.map_or(until, |earlier: Instant| earlier.min(until)));
@@ -276,7 +281,10 @@ impl Shipper {
             sent.push(DueBlock {
                 quiet,
                 was_young: self.events.is_young(block.id) || found_young,
-                request: UploadRequest::new(block),
+                request: UploadRequest {
+                    depth,
+                    ..UploadRequest::new(block)
+                },
             });
         }
         (sent, unsent)

@@ -60,7 +60,7 @@ impl Shipper {
             let id = due.request.block.id;
             let uploaded = uploaded.unwrap_or_else(|error| Err(panicked(&error)));
             let progress = self
-                .commit_or_set_aside(&due, uploaded, later.filter(|_| ordered))
+                .commit_or_set_aside(&due, uploaded, later.filter(|_| ordered), view)
                 .await;
             self.update_durability_metrics(view);
             match progress {
@@ -93,6 +93,7 @@ impl Shipper {
         due: &DueBlock,
         uploaded: Result<UploadOutcome, Error>,
         older_waits_until: Option<Instant>,
+        view: View<'_>,
     ) -> Result<Progress, Error> {
         let id = due.request.block.id;
         let result = match uploaded {
@@ -103,9 +104,12 @@ impl Shipper {
                 return Ok(Progress::Done);
             }
             Ok(UploadOutcome::Repaired) => self.record_repaired(due).await,
-            Ok(UploadOutcome::Uploaded(block_files)) => match older_waits_until {
-                Some(until) => return Ok(Progress::WaitingUntil(until)),
-                None => match self.wait_at_gate(due, &block_files.pinned).await {
+            Ok(UploadOutcome::Uploaded(block_files)) => {
+                self.report_content(&due.request.block, &block_files.encodings, view);
+                if let Some(until) = older_waits_until {
+                    return Ok(Progress::WaitingUntil(until));
+                }
+                match self.wait_at_gate(due, &block_files.pinned).await {
                     GateResult::Open(labels) => self.commit(due, &block_files, &labels).await,
                     GateResult::Later(until) => return Ok(Progress::WaitingUntil(until)),
                     GateResult::Gone { withdrawn } => {
@@ -115,8 +119,8 @@ impl Shipper {
                         }
                         return Ok(Progress::Done);
                     }
-                },
-            },
+                }
+            }
             Err(error) => Err(error),
         };
         self.remove_from_gate(id);

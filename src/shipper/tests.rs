@@ -2,6 +2,7 @@
 
 mod bucket_lookup;
 mod compaction;
+mod content;
 mod gate;
 mod removed_blocks;
 mod scope;
@@ -24,11 +25,11 @@ use crate::{
 
 const CHUNKS: &str = "chunks/000001";
 
-/// Changes a byte of the first chunk; the file stays as long as it was, and what is checked stays sound.
+/// Changes a byte of the second chunk of three; the file stays as long as it was, and what is checked stays sound.
 fn overwrite(dir: &std::path::Path) {
     let path = dir.join(CHUNKS);
     let mut bytes = fs_err::read(&path).unwrap();
-    bytes[11] ^= 0xff;
+    bytes[19] ^= 0xff;
     fs_err::write(&path, bytes).unwrap();
     let file = fs_err::File::options().write(true).open(&path).unwrap();
     file.file()

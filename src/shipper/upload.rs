@@ -27,7 +27,10 @@ use crate::{
     lineage::may_repair,
     objstore::{self, Bucket, Comparison, Source},
     threads::blocking,
-    tsdb::{Block, BlockId, Broken, BucketFile, Meta, PinError, Pinned, PinnedFile, Reason, check, read_meta},
+    tsdb::{
+        Block, BlockId, Broken, BucketFile, Depth, Encodings, Meta, PinError, Pinned, PinnedFile, Reason, check,
+        read_meta,
+    },
 };
 
 /// Blocks that are read for a check at the same time.
@@ -45,6 +48,8 @@ pub(crate) struct CheckedFiles {
     pub(crate) stamps: Vec<FileStamp>,
     /// They, with their hashes if these are to be recorded.
     pub(crate) files: Vec<BucketFile>,
+    /// Of which encodings their chunks are.
+    pub(crate) encodings: Encodings,
 }
 
 /// One block to be uploaded.
@@ -57,6 +62,8 @@ pub(crate) struct UploadRequest {
     pub(crate) repair: Option<Vec<BucketFile>>,
     /// What stands in the place of its `meta.json` is none, and is to be replaced.
     pub(crate) replace: bool,
+    /// How closely its chunks are looked at, unless it was checked in full.
+    pub(crate) depth: Depth,
     /// It was checked in full, and must still be what it was then. What an earlier run has sent of it is compared
     /// with the files and not sent again.
     pub(crate) checked: Option<CheckedFiles>,
@@ -70,6 +77,7 @@ impl UploadRequest {
             fresh: false,
             repair: None,
             replace: false,
+            depth: Depth::Sample,
             checked: None,
         }
     }
@@ -98,6 +106,8 @@ pub(crate) struct BlockFiles {
     pub(crate) stamps: Vec<FileStamp>,
     /// As `meta.json` lists them.
     pub(crate) entries: Vec<BucketFile>,
+    /// Of which encodings the chunks are, as far as was looked.
+    pub(crate) encodings: Encodings,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
@@ -163,8 +173,8 @@ pub(crate) struct FileStamp {
 /// What the process remembers of a block that it tried to upload.
 #[derive(Debug, Default)]
 pub(super) struct BlockState {
-    /// The files that were checked.
-    checked: Option<Vec<FileStamp>>,
+    /// The files that were checked, and of which encodings their chunks are.
+    checked: Option<(Vec<FileStamp>, Encodings)>,
     /// The files that were acknowledged, by their names in the block, as they were before they were sent.
     pub(super) acknowledged: HashMap<String, FileStamp>,
     /// `meta.json` was sent, and whether it is there is not known.
@@ -217,9 +227,15 @@ impl Uploader {
     pub(crate) async fn upload(&self, request: &UploadRequest) -> Result<UploadOutcome, Error> {
         let id = request.block.id;
         if let Some(known) = &request.checked {
-            self.with_state(id, |state| state.checked = Some(known.stamps.clone()));
+            let checked = (known.stamps.clone(), known.encodings.clone());
+            self.with_state(id, |state| state.checked = Some(checked));
         }
-        let Opened { meta, pinned, stamps } = match self.pin(&request.block).await? {
+        let Opened {
+            meta,
+            pinned,
+            stamps,
+            encodings,
+        } = match self.pin(&request.block, request.depth).await? {
             Ok(opened) => opened,
             Err(outcome) => return Ok(outcome),
         };
@@ -254,6 +270,7 @@ impl Uploader {
             pinned,
             stamps,
             entries,
+            encodings,
         }))
     }
 
@@ -276,7 +293,7 @@ impl Uploader {
     /// # Errors
     /// Only that looking for it panicked.
     pub(super) async fn find_broken(&self, block: &Block) -> Result<Option<Broken>, Error> {
-        match self.pin(block).await {
+        match self.pin(block, Depth::Sample).await {
             Ok(Err(UploadOutcome::Broken(broken))) => Ok(Some(broken)),
             Err(Error::Panicked(why)) => Err(Error::Panicked(why)),
             // Whatever else it is shows when the block is uploaded.
@@ -285,17 +302,18 @@ impl Uploader {
     }
 
     /// Opens and checks the block.
-    async fn pin(&self, block: &Block) -> Result<Result<Opened, UploadOutcome>, Error> {
+    async fn pin(&self, block: &Block, depth: Depth) -> Result<Result<Opened, UploadOutcome>, Error> {
         let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
         let checked = self.with_state(block.id, |state| state.checked.clone());
         let block = block.clone();
         let id = block.id;
-        let found = blocking(move || open(&block, checked.as_deref()))
+        let found = blocking(move || open(&block, checked, depth))
             .await
             .map_err(|lost| Error::Panicked(format!("checking it: {lost}")))?;
         Ok(match found {
             Ok(opened) => {
-                self.with_state(id, |state| state.checked = Some(opened.stamps.clone()));
+                let checked = (opened.stamps.clone(), opened.encodings.clone());
+                self.with_state(id, |state| state.checked = Some(checked));
                 Ok(opened)
             }
             Err(PinError::Vanished) => Err(UploadOutcome::Vanished),
@@ -400,10 +418,11 @@ struct Opened {
     meta: Box<Meta>,
     pinned: Pinned,
     stamps: Vec<FileStamp>,
+    encodings: Encodings,
 }
 
-/// Opens the block and checks it, unless exactly these files were checked before.
-fn open(block: &Block, checked: Option<&[FileStamp]>) -> Result<Opened, PinError> {
+/// Opens the block and checks it, unless exactly these files were checked before, as closely.
+fn open(block: &Block, checked: Option<(Vec<FileStamp>, Encodings)>, depth: Depth) -> Result<Opened, PinError> {
     #[cfg(test)]
     if PANICS
         .lock()
@@ -416,10 +435,17 @@ fn open(block: &Block, checked: Option<&[FileStamp]>) -> Result<Opened, PinError
     let meta = Box::new(read_meta(block)?);
     let pinned = Pinned::open(block)?;
     let stamps = stamps(&pinned)?;
-    if checked != Some(&stamps[..]) {
-        check::quick(&pinned)?;
-    }
-    Ok(Opened { meta, pinned, stamps })
+    let known = checked.filter(|(before, found)| *before == stamps && (found.complete || depth == Depth::Sample));
+    let encodings = match known {
+        Some((_, encodings)) => encodings,
+        None => check::quick(&pinned, depth)?,
+    };
+    Ok(Opened {
+        meta,
+        pinned,
+        stamps,
+        encodings,
+    })
 }
 
 /// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.

@@ -8,18 +8,23 @@
 //! - the last chunk that any series refers to in each segment lies wholly inside it and is sound, so that no segment was
 //!   cut off, and none ends in the zeros of a file that was never written.
 //!
+//! Beside that it tells of which encodings the chunks are, by a sample or by all of them ([`Encodings`]).
+//!
 //! What it does not prove: that each sample is right (the chunks between are not read), and that the postings lists are
-//! sound; that is for [`full`]. Memory is bounded whatever the files say: a window of 256 KiB, which grows only to the size of a single series
-//! that is larger (16 MiB at most; an ordinary one has some hundred bytes), and 8 bytes per segment.
+//! sound; that is for [`full`]. Memory is bounded whatever the files say: a window of 256 KiB, which grows only to the size of a single
+//! series that is larger (16 MiB at most; an ordinary one has some hundred bytes), 8 bytes per segment, and what the sample
+//! takes.
 
 use std::{fmt, io, os::unix::fs::FileExt};
 
 use super::{Pinned, PinnedFile, segment_path};
 
+mod encodings;
 pub mod full;
 mod index;
 mod window;
 
+pub use encodings::{Depth, Encodings};
 use window::Window;
 
 /// Every segment begins with it.
@@ -102,20 +107,24 @@ impl Broken {
     }
 }
 
-/// Proves that `block` is whole; see the module for what that means. Blocks on the disk for as long as it takes to read
-/// the index once.
-pub fn quick(block: &Pinned) -> Result<(), Broken> {
+/// Proves that `block` is whole; see the module for what that means. Returns of which encodings its chunks are. Blocks on
+/// the disk for as long as it takes to read the index once, and with [`Depth::All`] or newer encodings the segments.
+pub fn quick(block: &Pinned, depth: Depth) -> Result<Encodings, Broken> {
     let (segments, index) = parts(block)?;
     for segment in &segments {
         segment_header(segment)?;
     }
-    let last_chunks = index::last_chunks(index, segments.len())?;
-    for (segment, offset) in segments.iter().zip(last_chunks) {
+    let (last_chunks, sample) = index::last_chunks(index, segments.len())?;
+    for (segment, offset) in segments.iter().zip(&last_chunks) {
         if let Some(offset) = offset {
-            chunk(&mut Window::new(segment), segment, offset)?;
+            chunk(&mut Window::new(segment), segment, *offset)?;
         }
     }
-    Ok(())
+    let found = encodings::of_sample(sample, &segments)?;
+    if depth == Depth::Sample && found.newer() + found.unknown() == 0 {
+        return Ok(found);
+    }
+    encodings::all(&segments, &last_chunks)
 }
 
 /// The segments, of which none may be missing in between, and the index.

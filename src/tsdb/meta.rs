@@ -38,6 +38,8 @@ pub struct BlockMeta {
     pub level: u64,
     /// The blocks of level 1 that are in it; a block of level 1 names itself.
     pub sources: Vec<BlockId>,
+    /// What it was made of directly.
+    pub parents: Parents,
     /// A compaction that this block took part in failed.
     pub failed: bool,
     /// What Prometheus notes about the block's origin, such as `from-out-of-order`.
@@ -45,6 +47,18 @@ pub struct BlockMeta {
     /// `thanos.labels`: `None` when there is no `thanos` section, which is how Prometheus writes it.
     pub thanos_labels: Option<Labels>,
     pub(super) resolution: i64,
+}
+
+/// Of what a block was made directly, as far as that tells how it came about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Parents {
+    /// It names none: it was cut from the head.
+    #[default]
+    None,
+    /// One whose name is nothing but zeros, by which Prometheus marks what it made of a part of its head.
+    Nameless,
+    /// Blocks.
+    Blocks,
 }
 
 /// A whole `meta.json`: what it says of the block, and the document, which goes to the bucket. Clones share the document.
@@ -142,6 +156,7 @@ impl Meta {
             num_tombstones: stats.number("numTombstones")?,
             level: compaction.number("level")?,
             sources: compaction.list("sources", block_id)?,
+            parents: parents(&compaction),
             failed: compaction.object.get("failed") == Some(&Node::Leaf("true".into())),
             hints: compaction.list("hints", text)?,
             thanos_labels: thanos.as_ref().map(thanos_labels).transpose()?,
@@ -161,6 +176,25 @@ impl BlockMeta {
     /// How far apart the samples are (ms): 0 unless the block was downsampled.
     pub fn resolution(&self) -> i64 {
         self.resolution
+    }
+}
+
+/// What `parents` says; what is odd in it is no reason to refuse a block.
+fn parents(compaction: &At<'_>) -> Parents {
+    let Some(Node::List(parents)) = compaction.object.get("parents") else {
+        return Parents::None;
+    };
+    let nameless = |parent: &Node| match parent {
+        Node::Object(parent) => parent
+            .get("ulid")
+            .and_then(Node::as_text)
+            .is_some_and(|name| name.bytes().all(|byte| byte == b'0')),
+        _ => false,
+    };
+    match parents.is_empty() {
+        true => Parents::None,
+        false if parents.iter().all(nameless) => Parents::Nameless,
+        false => Parents::Blocks,
     }
 }
 

@@ -23,13 +23,14 @@ use tokio::{
 use super::{INDEX, LOST};
 use crate::{
     audit::{Issue, Kind},
+    chunk::Encoding,
     objstore::{self, Bucket, ErrorKind, Op, Reading, Scope},
     threads::StopOnDrop,
     tsdb::{
         BucketFile, Meta,
         check::{
             Broken,
-            full::{self, Digest, IndexFacts, IndexIssue, Options, SegmentFacts, TOC},
+            full::{self, Digest, Facts, IndexFacts, IndexIssue, Options, SegmentFacts, TOC},
         },
         segment_of_path,
     },
@@ -37,6 +38,9 @@ use crate::{
 
 /// What helps when the index has issues and the objects are whole.
 const REPAIR: &str = "rebuild the block with promtool: see --allow-index-issues in `narthex --help-long`";
+
+/// What helps when chunks are in an encoding that readers refuse.
+const REWRITE: &str = "mark the block for deletion, and send it again from a copy (see --shipper.newer-encodings), or run a version of Thanos that reads them";
 
 /// How objects are read back. Clones share their bounds.
 #[derive(Clone, Debug)]
@@ -81,8 +85,8 @@ enum Found {
 pub struct ReadBack {
     /// What its objects are: segments first, then the index.
     pub digests: Vec<Digest>,
-    /// What Thanos' compactor may stop at, although all bytes are those that were sent.
-    pub index_issues: Vec<Issue>,
+    /// What Thanos' compactor or its store gateway may stop at, although all bytes are those that were sent.
+    pub reader_issues: Vec<Issue>,
 }
 
 /// Reads the objects `files` of a block, whose sizes are known, and checks all that is in them: each by itself, all of
@@ -129,8 +133,9 @@ pub async fn read_back(
     match index {
         Some(index) if issues.is_empty() => match full::agree(meta, &index, &segments) {
             Ok(facts) => {
-                let index_issues = facts.issues.iter().map(|issue| of_index(meta, issue)).collect();
-                return Ok(Ok(ReadBack { digests, index_issues }));
+                let of_index = facts.issues.iter().map(|issue| of_index(meta, issue));
+                let reader_issues = of_index.chain(of_encodings(meta, &facts)).collect();
+                return Ok(Ok(ReadBack { digests, reader_issues }));
             }
             Err(broken) => issues.push(content(meta, &broken)),
         },
@@ -146,6 +151,23 @@ fn of_index(meta: &Meta, issue: &IndexIssue) -> Issue {
 
 fn content(meta: &Meta, broken: &Broken) -> Issue {
     Issue::new(meta.ulid, Kind::Content, format_args!("{broken}; {LOST}"))
+}
+
+/// Chunks that the readers of today refuse.
+fn of_encodings(meta: &Meta, facts: &Facts) -> Option<Issue> {
+    let newer = facts.encodings.iter().filter_map(|(byte, count)| {
+        let encoding = Encoding::from_prometheus(i32::from(*byte))?;
+        encoding.storeapi().is_none().then(|| format!("{count} {encoding}"))
+    });
+    let newer: Vec<String> = newer.collect();
+    (!newer.is_empty()).then(|| {
+        let what = format!(
+            "{} of its {} chunks are in an encoding that Thanos' store gateway and compactor refuse; {REWRITE}",
+            newer.join(" and "),
+            facts.chunks
+        );
+        Issue::new(meta.ulid, Kind::Encoding, what)
+    })
 }
 
 /// Whether `meta.json` has another hash of an object.

@@ -15,11 +15,14 @@ use crate::{
     cli::{InspectColumn, InspectOutput},
     model::Labels,
     objstore::Bucket,
-    tsdb::{BlockId, Meta},
+    tsdb::{
+        BlockId, Meta,
+        content::{self, Kind},
+    },
 };
 
 /// The columns; a `>` stands before those of numbers.
-const TITLES: [&str; 13] = [
+const TITLES: [&str; 14] = [
     "ULID",
     "FROM",
     "UNTIL",
@@ -33,6 +36,7 @@ const TITLES: [&str; 13] = [
     "LABELS",
     "RESOLUTION",
     "SOURCE",
+    "CONTENT",
 ];
 
 /// How long a range must be before a compactor downsamples blocks of a resolution (both ms).
@@ -52,6 +56,8 @@ struct Row {
     labels: Labels,
     resolution: i64,
     source: String,
+    /// By its `meta.json`; which encodings its chunks have is not asked.
+    content: Vec<Kind>,
 }
 
 impl From<&Meta> for Row {
@@ -68,6 +74,7 @@ impl From<&Meta> for Row {
             labels: meta.thanos_labels.clone().unwrap_or_default(),
             resolution: meta.resolution(),
             source: meta.source(),
+            content: content::by_meta(meta),
         }
     }
 }
@@ -100,6 +107,10 @@ impl Row {
             output::labels(&self.labels),
             output::go_duration(self.resolution),
             self.source.clone(),
+            match self.content.is_empty() {
+                true => "-".to_owned(),
+                false => self.content.iter().map(Kind::as_str).collect::<Vec<_>>().join(","),
+            },
         ]
     }
 
@@ -118,6 +129,7 @@ impl Row {
             "labels": output::labels_json(&self.labels),
             "resolution": self.resolution,
             "source": self.source,
+            "content": self.content.iter().map(Kind::as_str).collect::<Vec<_>>(),
         })
     }
 

@@ -307,7 +307,7 @@ async fn check_objects(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore
     let all_there = checked.issues.iter().all(|issue| issue.kind == Kind::Extra);
     if let Some(reader) = task.reader.as_ref().filter(|_| all_there) {
         match integrity::read_back(task.bucket, meta, &listed.files, reader).await? {
-            Ok(read) => checked.issues.extend(read.index_issues),
+            Ok(read) => checked.issues.extend(read.reader_issues),
             Err(issues) => checked.issues.extend(issues),
         }
     }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::{
     model::Labels,
     prometheus::{
+        Configuration, StorageSettings,
         checks::{self, Finding, Severity},
         client::Storage,
         error::Error,
@@ -47,7 +48,7 @@ pub struct Validation {
 /// What one heartbeat read.
 #[derive(Debug)]
 pub(super) struct Observation {
-    pub(super) labels: Labels,
+    pub(super) configuration: Configuration,
     pub(super) version: String,
     /// `None` if Prometheus does not report them.
     pub(super) flags: Option<BTreeMap<String, String>>,
@@ -65,6 +66,8 @@ pub struct Snapshot {
     pub version: String,
     /// Its flags as last read; empty if it does not report them.
     pub flags: BTreeMap<String, String>,
+    /// Settings of its storage as last read.
+    pub settings: StorageSettings,
     /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not report it.
     pub lowest_time_ms: i64,
     /// The oldest time that its head holds, in ms since 1970, as last read; `i64::MAX` if the head is empty, `None` if it
@@ -93,6 +96,7 @@ impl Snapshot {
             labels: Labels::default(),
             version: String::new(),
             flags: BTreeMap::new(),
+            settings: StorageSettings::default(),
             lowest_time_ms: 0,
             head_min_time_ms: None,
             reload_failures: None,
@@ -110,6 +114,11 @@ impl Snapshot {
         checks::delays_compaction(&self.flags)
     }
 
+    /// Whether Prometheus is told to write chunks that Thanos' readers refuse, as far as its flags and settings show.
+    pub fn writes_newer_encodings(&self) -> bool {
+        !checks::newer_encoding_settings(&self.flags, &self.settings).is_empty()
+    }
+
     /// Whether Prometheus runs in agent mode, as far as its flags show: it then stores nothing that could be queried.
     pub fn is_agent(&self) -> bool {
         checks::is_agent(&self.flags)
@@ -122,9 +131,10 @@ pub(super) fn answered(old: &Snapshot, reading: Observation, findings: &[Finding
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
     let errors: Vec<String> = errors.map(ToString::to_string).collect();
     Snapshot {
-        labels: reading.labels.overlaid_with(&settings.extra_labels),
+        labels: reading.configuration.labels.overlaid_with(&settings.extra_labels),
         version: reading.version,
         flags: reading.flags.unwrap_or_default(),
+        settings: reading.configuration.storage,
         lowest_time_ms: storage.lowest_time_ms,
         head_min_time_ms: storage.head_min_time_ms,
         // A page without it leaves the value that the next one is compared with.

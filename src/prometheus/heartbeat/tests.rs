@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     model::Labels,
-    prometheus::{ErrorKind, HttpClientConfig},
+    prometheus::{Configuration, ErrorKind, HttpClientConfig},
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -40,7 +40,10 @@ fn reading(labels: &[(&str, &str)], max: &str) -> Result<Observation, Error> {
         ("storage.tsdb.max-block-duration", max),
     ];
     Ok(Observation {
-        labels: Labels::from_pairs(labels.iter().copied()),
+        configuration: Configuration {
+            labels: Labels::from_pairs(labels.iter().copied()),
+            ..Configuration::default()
+        },
         version: "2.42.0".to_owned(),
         flags: Some(flags.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         storage: Storage {

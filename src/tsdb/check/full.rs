@@ -44,7 +44,7 @@ pub use issues::{IndexIssue, IssueKind};
 pub const TOC: u64 = super::index::TOC;
 
 /// The encoding of the chunks that Thanos downsampled: up to five chunks in one, which count nothing together.
-const AGGREGATES: u8 = 0xff;
+pub(super) const AGGREGATES: u8 = 0xff;
 
 /// No block has more segments: of the usual size they would be 32 TiB. It bounds what a wrong reference can cost.
 const MOST_SEGMENTS: usize = 1 << 16;

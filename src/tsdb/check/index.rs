@@ -7,7 +7,9 @@
 
 use super::{
     super::{PinnedFile, Reason},
-    Broken, SEGMENT_HEADER, missing_segment,
+    Broken, SEGMENT_HEADER,
+    encodings::Sample,
+    missing_segment,
     window::{CHECKSUM, LONGEST_UVARINT, Window, uvarint, varint},
 };
 
@@ -32,20 +34,21 @@ pub(super) struct Toc {
     pub(super) postings_table: u64,
 }
 
-/// For each of `segments` segments, the offset of the last chunk that a series refers to; every series is checked.
-pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<Vec<Option<u32>>, Broken> {
+/// For each of `segments` segments, the offset of the last chunk that a series refers to, and a sample of chunks; every
+/// series is checked.
+pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<(Vec<Option<u32>>, Sample), Broken> {
     let mut window = Window::new(file);
     let version = version(file, &mut window)?;
     let toc = toc(file, &mut window)?;
     section(file, &mut window, toc.symbols, "symbols")?;
     section(file, &mut window, toc.postings_table, "postings table")?;
-    let mut last = vec![None; segments];
+    let (mut last, mut sample) = (vec![None; segments], Sample::default());
     let alignment = alignment(version);
     let mut at = toc.series.next_multiple_of(alignment);
     while at < toc.series_end {
-        at = series(&mut window, at, toc.series_end, &mut last)?.next_multiple_of(alignment);
+        at = series(&mut window, at, toc.series_end, &mut last, &mut sample)?.next_multiple_of(alignment);
     }
-    Ok(last)
+    Ok((last, sample))
 }
 
 fn version(file: &PinnedFile, window: &mut Window<'_>) -> Result<u8, Broken> {
@@ -150,8 +153,14 @@ fn section(file: &PinnedFile, window: &mut Window<'_>, start: u64, name: &str) -
     }
 }
 
-/// Checks the series at `start`, notes its chunks in `last`, and returns where it ends.
-fn series(window: &mut Window<'_>, start: u64, limit: u64, last: &mut [Option<u32>]) -> Result<u64, Broken> {
+/// Checks the series at `start`, notes its chunks in `last` and `sample`, and returns where it ends.
+fn series(
+    window: &mut Window<'_>,
+    start: u64,
+    limit: u64,
+    last: &mut [Option<u32>],
+    sample: &mut Sample,
+) -> Result<u64, Broken> {
     let (len, head) = uvarint(window.at(start, LONGEST_UVARINT)?).ok_or_else(|| damaged(start))?;
     let body = start + head as u64;
     let room = limit.saturating_sub(body);
@@ -167,18 +176,22 @@ fn series(window: &mut Window<'_>, start: u64, limit: u64, last: &mut [Option<u3
             "index is damaged: wrong checksum of its series at byte {start}"
         )));
     }
-    let mut missing = None;
+    let (mut missing, mut ends) = (None, None);
     chunks(content, |reference| {
         let (segment, offset) = ((reference >> 32) as usize, reference as u32);
         match last.get_mut(segment) {
             Some(highest) => *highest = (*highest).max(Some(offset)),
             None => missing = missing.max(Some(segment)),
         }
+        ends = Some((ends.map_or(reference, |(first, _)| first), reference));
         u64::from(offset) >= SEGMENT_HEADER
     })
     .ok_or_else(|| damaged(start))?;
     if let Some(missing) = missing {
         return Err(missing_segment(missing));
+    }
+    if let Some((first, end)) = ends {
+        sample.push(first, end);
     }
     Ok(body + len + CHECKSUM)
 }

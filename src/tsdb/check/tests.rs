@@ -8,7 +8,7 @@ const ID: &str = "01K4ABCDEFGHJKMNPQRSTVWXYZ";
 /// Opens and checks, as the shipper does.
 fn check(block: &Block) -> Result<(), Broken> {
     match Pinned::open(block) {
-        Ok(pinned) => quick(&pinned),
+        Ok(pinned) => quick(&pinned, Depth::Sample).map(drop),
         Err(crate::tsdb::PinError::Broken { reason, detail }) => Err(Broken { reason, detail }),
         Err(other) => panic!("{other}"),
     }

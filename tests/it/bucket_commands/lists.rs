@@ -18,7 +18,7 @@ fn many() -> Bucket {
     ));
     bucket.mark_for_deletion(2);
     let mut odd = meta(3, (T, T + 40 * H), json!({"cluster": "b,x", "q": "say \"hi\"\tthere"}));
-    odd["compaction"] = json!({"level": 3, "failed": true, "sources": [name(3)]});
+    odd["compaction"] = json!({"level": 3, "failed": true, "sources": [name(3)], "hints": ["from-out-of-order"]});
     odd["thanos"]["source"] = "compactor".into();
     bucket.block(&odd);
     for (n, hours, resolution) in [(4, 48, 0), (5, 48, 300_000), (6, 336, 3_600_000), (7, 336, 300_000)] {
@@ -34,15 +34,16 @@ fn many() -> Bucket {
     bucket
 }
 
-const CELLS: &str = r#"ULID,FROM,UNTIL,RANGE,UNTIL-DOWN,#SERIES,#SAMPLES,#CHUNKS,COMP-LEVEL,COMP-FAILED,LABELS,RESOLUTION,SOURCE
-01KDVC00000000000000000008,2026-01-01T00:00:00Z,2026-01-01T00:00:01Z,1.5s,39h59m58.5s,1,2,1,1,false,cluster=c,0s,sidecar
-01KDVC00000000000000000001,2026-01-01T00:00:00Z,2026-01-01T02:00:00Z,1h59m59.877s,38h0m0.123s,"1,234,567","12,345,678,901",999,1,false,"cluster=a,replica=0",0s,sidecar
-01KDVC00000000000000000003,2026-01-01T00:00:00Z,2026-01-02T16:00:00Z,40h0m0s,0s,1,2,1,3,true,"cluster=b,x,q=say ""hi""	there",0s,compactor
-01KDVC00000000000000000004,2026-01-01T00:00:00Z,2026-01-03T00:00:00Z,48h0m0s,-8h0m0s,1,2,1,4,false,cluster=b,0s,sidecar
-01KDVC00000000000000000005,2026-01-01T00:00:00Z,2026-01-03T00:00:00Z,48h0m0s,192h0m0s,1,2,1,4,false,cluster=b,5m0s,sidecar
-01KDVC00000000000000000006,2026-01-01T00:00:00Z,2026-01-15T00:00:00Z,336h0m0s,-,1,2,1,4,false,cluster=b,1h0m0s,sidecar
-01KDVC00000000000000000007,2026-01-01T00:00:00Z,2026-01-15T00:00:00Z,336h0m0s,-96h0m0s,1,2,1,4,false,cluster=b,5m0s,sidecar
-01KDVC00000000000000000002,2026-01-01T02:00:00Z,2026-01-01T04:00:00Z,2h0m0s,38h0m0s,1,2,1,1,false,"cluster=a,replica=0",0s,sidecar
+/// The cells of Thanos, and one more.
+const CELLS: &str = r#"ULID,FROM,UNTIL,RANGE,UNTIL-DOWN,#SERIES,#SAMPLES,#CHUNKS,COMP-LEVEL,COMP-FAILED,LABELS,RESOLUTION,SOURCE,CONTENT
+01KDVC00000000000000000008,2026-01-01T00:00:00Z,2026-01-01T00:00:01Z,1.5s,39h59m58.5s,1,2,1,1,false,cluster=c,0s,sidecar,-
+01KDVC00000000000000000001,2026-01-01T00:00:00Z,2026-01-01T02:00:00Z,1h59m59.877s,38h0m0.123s,"1,234,567","12,345,678,901",999,1,false,"cluster=a,replica=0",0s,sidecar,-
+01KDVC00000000000000000003,2026-01-01T00:00:00Z,2026-01-02T16:00:00Z,40h0m0s,0s,1,2,1,3,true,"cluster=b,x,q=say ""hi""	there",0s,compactor,out_of_order
+01KDVC00000000000000000004,2026-01-01T00:00:00Z,2026-01-03T00:00:00Z,48h0m0s,-8h0m0s,1,2,1,4,false,cluster=b,0s,sidecar,-
+01KDVC00000000000000000005,2026-01-01T00:00:00Z,2026-01-03T00:00:00Z,48h0m0s,192h0m0s,1,2,1,4,false,cluster=b,5m0s,sidecar,-
+01KDVC00000000000000000006,2026-01-01T00:00:00Z,2026-01-15T00:00:00Z,336h0m0s,-,1,2,1,4,false,cluster=b,1h0m0s,sidecar,-
+01KDVC00000000000000000007,2026-01-01T00:00:00Z,2026-01-15T00:00:00Z,336h0m0s,-96h0m0s,1,2,1,4,false,cluster=b,5m0s,sidecar,-
+01KDVC00000000000000000002,2026-01-01T02:00:00Z,2026-01-01T04:00:00Z,2h0m0s,38h0m0s,1,2,1,1,false,"cluster=a,replica=0",0s,sidecar,-
 "#;
 
 #[test]
@@ -66,9 +67,9 @@ fn inspect_has_the_cells_of_thanos() {
         tsv.stdout.lines().skip(1).collect::<Vec<_>>(),
         [
             "01KDVC00000000000000000001\t2026-01-01T00:00:00Z\t2026-01-01T02:00:00Z\t1h59m59.877s\t38h0m0.123s\t\
-             1,234,567\t12,345,678,901\t999\t1\tfalse\tcluster=a,replica=0\t0s\tsidecar",
+             1,234,567\t12,345,678,901\t999\t1\tfalse\tcluster=a,replica=0\t0s\tsidecar\t-",
             "01KDVC00000000000000000003\t2026-01-01T00:00:00Z\t2026-01-02T16:00:00Z\t40h0m0s\t0s\t1\t2\t1\t3\ttrue\t\
-             \"cluster=b,x,q=say \"\"hi\"\"\tthere\"\t0s\tcompactor",
+             \"cluster=b,x,q=say \"\"hi\"\"\tthere\"\t0s\tcompactor\tout_of_order",
         ]
     );
 }
@@ -99,16 +100,16 @@ fn inspect_sorts_and_shows() {
         json!({
             "ulid": name(1), "from": T + 123, "until": T + 2 * H, "range": 7_199_877, "until_down": 136_800_123,
             "series": 1_234_567, "samples": 12_345_678_901_u64, "chunks": 999, "level": 1, "failed": false,
-            "labels": {"cluster": "a", "replica": "0"}, "resolution": 0, "source": "sidecar",
+            "labels": {"cluster": "a", "replica": "0"}, "resolution": 0, "source": "sidecar", "content": [],
         })
     );
     let table = bucket.run(&["inspect", "-l", "cluster=~\"b,x\""]);
     assert_eq!(
         table.stdout,
         "ULID                        FROM                  UNTIL                 RANGE    UNTIL-DOWN  #SERIES  #SAMPLES  \
-         #CHUNKS  COMP-LEVEL  COMP-FAILED  LABELS                         RESOLUTION  SOURCE\n\
+         #CHUNKS  COMP-LEVEL  COMP-FAILED  LABELS                         RESOLUTION  SOURCE     CONTENT\n\
          01KDVC00000000000000000003  2026-01-01T00:00:00Z  2026-01-02T16:00:00Z  40h0m0s  0s                1         2  \
-         \x20     1           3  true         cluster=b,x,q=say \"hi\"\\tthere  0s          compactor\n"
+         \x20     1           3  true         cluster=b,x,q=say \"hi\"\\tthere  0s          compactor  out_of_order\n"
     );
 }
 

@@ -35,7 +35,7 @@ async fn reads_flags_version_and_labels_over_one_connection() {
         let flags = client.flags().await.unwrap().unwrap();
         assert_eq!(flags["storage.tsdb.min-block-duration"], "2h");
         assert_eq!(client.build_version().await.unwrap(), "2.42.0+ds");
-        let labels = client.external_labels().await.unwrap();
+        let labels = client.configuration().await.unwrap().labels;
         assert_eq!(labels, Labels::from_pairs([("cluster", "eu"), ("replica", "0")]));
     }
     assert_eq!(client.alive().await, Alive::Ready);
@@ -60,7 +60,7 @@ async fn keeps_the_prefix_and_the_credentials_of_the_url() {
     );
     // Basic, of "us er:hunter2".
     assert!(head.contains("Basic dXMgZXI6aHVudGVyMg=="), "{head}");
-    let error = client.external_labels().await.unwrap_err().to_string();
+    let error = client.configuration().await.unwrap_err().to_string();
     let want = format!(
         "GET http://{}/a/prefix/api/v1/status/config: status 404: not found;",
         fake.address
@@ -113,7 +113,7 @@ async fn failures(client: &Client) -> Vec<Error> {
     let errors = vec![
         client.flags().await.unwrap_err(),
         client.build_version().await.unwrap_err(),
-        client.external_labels().await.unwrap_err(),
+        client.configuration().await.unwrap_err(),
     ];
     for error in &errors {
         let text = error.to_string();
@@ -250,7 +250,7 @@ async fn reads_no_more_than_is_plausible() {
     }
     let head = format!("{chunked}{{\"data\":{{\"yaml\":\"global:\\n  a: b\\nx: ");
     fake.answer(move |_| Answer::Endless(head.clone().into_bytes(), Duration::ZERO));
-    let error = plain(&fake).external_labels().await.unwrap_err();
+    let error = plain(&fake).configuration().await.unwrap_err();
     assert!(
         matches!(error.kind, ErrorKind::TooLarge { limit: 67_108_864 }),
         "{error}"
@@ -323,7 +323,7 @@ async fn goes_through_the_proxy_that_is_named() {
 async fn uses_no_more_connections_than_it_may() {
     let fake = Fake::start(|path| Answer::Later(Duration::from_millis(50), Box::new(well(path))));
     let client = client(&fake.url(), "transport_config: {max_conns_per_host: 1}", LONG);
-    let (a, b, c) = tokio::join!(client.build_version(), client.flags(), client.external_labels());
+    let (a, b, c) = tokio::join!(client.build_version(), client.flags(), client.configuration());
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
     assert_eq!(fake.connections(), 1);
 }
@@ -351,7 +351,7 @@ proptest! {
         let fake = Fake::start(move |_| Answer::Raw(bytes.clone()));
         let client = client(&fake.url(), "", Duration::from_secs(5));
         runtime.block_on(async {
-            let _ = tokio::join!(client.flags(), client.build_version(), client.external_labels(), client.alive());
+            let _ = tokio::join!(client.flags(), client.build_version(), client.configuration(), client.alive());
         });
     }
 }

@@ -91,8 +91,8 @@ async fn a_whole_block_is_told_byte_for_byte() {
         ..Reader::new(4)
     };
     let found = read_back(&scene.bucket, &scene.meta, &scene.files, &reader).await;
-    let ReadBack { digests, index_issues } = found.unwrap().unwrap();
-    assert_eq!(index_issues, []);
+    let ReadBack { digests, reader_issues } = found.unwrap().unwrap();
+    assert_eq!(reader_issues, []);
     let mut total = 0;
     for (digest, name) in digests.iter().zip([
         "chunks/000001",

@@ -120,7 +120,7 @@ async fn one_try_that_hangs_is_made_good_by_the_other() {
         "{:?}",
         start.elapsed()
     );
-    assert_eq!(reading.labels, Labels::from_pairs([("cluster", "eu")]));
+    assert_eq!(reading.configuration.labels, Labels::from_pairs([("cluster", "eu")]));
 }
 
 #[tokio::test(start_paused = true)]

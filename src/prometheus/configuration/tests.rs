@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn scan(answer: &[u8], piece: usize) -> Result<Labels, ErrorKind> {
+fn scan(answer: &[u8], piece: usize) -> Result<Configuration, ErrorKind> {
     let mut scan = Scan::default();
     for piece in answer.chunks(piece) {
         scan.push(piece)?;
@@ -16,7 +16,9 @@ fn answer(yaml: &str) -> Vec<u8> {
 
 fn check(yaml: &str, want: &[(&str, &str)]) {
     for piece in [1, 7, 1 << 20] {
-        let labels = scan(&answer(yaml), piece).unwrap_or_else(|error| panic!("{yaml}: {error}"));
+        let labels = scan(&answer(yaml), piece)
+            .unwrap_or_else(|error| panic!("{yaml}: {error}"))
+            .labels;
         assert_eq!(labels, Labels::from_pairs(want.iter().copied()), "{yaml}");
     }
 }
@@ -62,9 +64,49 @@ fn finds_the_section_wherever_it_is() {
 }
 
 #[test]
+fn reads_the_settings_of_the_storage_wherever_they_are_and_passes_over_odd_ones() {
+    let storage = "storage:\n  tsdb:\n    retention:\n      time: 15d\n      size: 512MB\n      percentage: 80.5\n    \
+                   chunk_encoding:\n      floats: xor2\n  exemplars:\n    max_exemplars: 100000\n";
+    let expected = StorageSettings {
+        float_encoding: Some("xor2".into()),
+        retention: Some(RetentionSettings {
+            time: Some("15d".into()),
+            size: Some("512MB".into()),
+            percentage: Some("80.5".into()),
+        }),
+    };
+    let jobs = "scrape_configs:\n- job_name: x\n  params:\n    a: [\"\\n\", storage]\n";
+    let global = "global:\n  external_labels:\n    a: b\n";
+    let other = "storage_of_another: 1\ng: 2\ns: 3\n";
+    for yaml in [
+        format!("{global}{jobs}{storage}"),
+        format!("{storage}{jobs}{global}"),
+        format!("{global}{storage}"),
+        format!("{global}{other}{storage}{other}"),
+        format!("{jobs}{global}{jobs}{storage}{jobs}"),
+    ] {
+        for piece in [1, 7, 1 << 20] {
+            let found = scan(&answer(&yaml), piece).unwrap();
+            assert_eq!(found.labels, Labels::from_pairs([("a", "b")]), "{yaml}");
+            assert_eq!(found.storage, expected, "{yaml}");
+        }
+    }
+    for odd in [
+        "storage:\n",
+        "storage: 5\n",
+        "storage:\n  tsdb: [1]\n",
+        "storage:\n  tsdb:\n    retention: no\n",
+    ] {
+        let found = scan(&answer(&format!("{global}{odd}")), 7).unwrap();
+        assert_eq!(found.labels, Labels::from_pairs([("a", "b")]), "{odd}");
+        assert_eq!(found.storage, StorageSettings::default(), "{odd}");
+    }
+}
+
+#[test]
 fn understands_escapes_and_spaces_of_other_json_writers() {
     let answer = b"{ \"data\" : { \"yaml\" : \"global:\\n  external_labels:\\n    a: \\u003cb\\u003e\\n\" } }";
-    assert_eq!(scan(answer, 3).unwrap(), Labels::from_pairs([("a", "<b>")]));
+    assert_eq!(scan(answer, 3).unwrap().labels, Labels::from_pairs([("a", "<b>")]));
 }
 
 #[test]
@@ -73,14 +115,14 @@ fn keeps_little_of_a_large_configuration() {
     let global = "global:\n  external_labels:\n    a: b\n";
     let mut scan = Scan::default();
     scan.push(&answer(&format!("{global}scrape_configs:\n{jobs}"))).unwrap();
-    assert!(scan.section.kept.len() < 100 && scan.scanner.around().len() < 100);
-    assert!(!scan.section.kept.windows(7).any(|part| part == b"hunter2"));
-    assert_eq!(scan.finish().unwrap(), Labels::from_pairs([("a", "b")]));
+    assert!(scan.sections.kept.len() < 100 && scan.scanner.around().len() < 100);
+    assert!(!scan.sections.kept.windows(7).any(|part| part == b"hunter2"));
+    assert_eq!(scan.finish().unwrap().labels, Labels::from_pairs([("a", "b")]));
 
     let mut scan = Scan::default();
     scan.push(&answer(&format!("scrape_configs:\n{jobs}{global}"))).unwrap();
-    assert!(scan.section.kept.capacity() <= WHOLE * 2);
-    assert_eq!(scan.finish().unwrap(), Labels::from_pairs([("a", "b")]));
+    assert!(scan.sections.kept.capacity() <= WHOLE * 2);
+    assert_eq!(scan.finish().unwrap().labels, Labels::from_pairs([("a", "b")]));
 }
 
 #[test]
@@ -122,7 +164,7 @@ fn is_bounded() {
     large(&answer(&format!("global:\n{}", "  x: y\n".repeat(KEPT / 6))));
     large(&answer(&format!("global: {}", "x".repeat(KEPT + 1))));
     let long_line = format!("global:\n  external_labels:\n    a: b\nx: {}", "x".repeat(KEPT));
-    let labels = scan(&answer(&long_line), 1 << 16).unwrap();
+    let labels = scan(&answer(&long_line), 1 << 16).unwrap().labels;
     assert_eq!(labels, Labels::from_pairs([("a", "b")]));
     large(format!("[{}", " ".repeat(KEPT + 1)).as_bytes());
 }
@@ -149,6 +191,6 @@ proptest! {
             yaml.push_str(&format!("    {name}: {}\n", serde_json::to_string(value).unwrap()));
         }
         yaml.push_str("rule_files:\n- a: b\n");
-        prop_assert_eq!(scan(&answer(&yaml), piece).unwrap(), Labels::from_pairs(pairs));
+        prop_assert_eq!(scan(&answer(&yaml), piece).unwrap().labels, Labels::from_pairs(pairs));
     }
 }

@@ -1,0 +1,105 @@
+//! What kind of content shipped blocks have: counted by kind, and logged once for each block.
+//!
+//! Kept in memory only, for the blocks that are local; a restart counts anew those that it ships.
+
+use super::{Shipper, durability_metrics::View, few};
+use crate::tsdb::{Block, BlockId, Encodings, content, content::Kind};
+
+/// The local blocks that are older by their names than `block`, overlap its times, and are neither made of what it was made
+/// of nor the other way round. An empty or reversed range overlaps nothing.
+fn overlapped_by(block: &Block, local: &[Block]) -> Vec<BlockId> {
+    let (this, empty) = (&block.meta, block.meta.min_time >= block.meta.max_time);
+    let related = |other: &Block| {
+        let within = |a: &Block, b: &Block| a.meta.sources.iter().all(|source| b.meta.sources.contains(source));
+        within(block, other) || within(other, block)
+    };
+    let overlaps = |other: &&Block| {
+        other.id < block.id
+            && other.meta.min_time < this.max_time.min(other.meta.max_time)
+            && this.min_time < other.meta.max_time
+            && !related(other)
+    };
+    match empty {
+        true => Vec::new(),
+        false => local.iter().filter(overlaps).map(|other| other.id).collect(),
+    }
+}
+
+impl Shipper {
+    /// Counts and logs of which kinds a block is, the first time.
+    pub(super) fn report_content(&mut self, block: &Block, encodings: &Encodings, view: View<'_>) {
+        if !self.content_reported.insert(block.id) {
+            return;
+        }
+        let overlapped = overlapped_by(block, &view.scan.blocks);
+        for kind in content::kinds(&block.meta, encodings, !overlapped.is_empty()) {
+            self.metrics.count_content(kind);
+            let (id, overlapped) = (block.id, few(overlapped.iter()));
+            match kind {
+                Kind::Plain => {}
+                Kind::NewerEncodings => {
+                    tracing::warn!(block = %id, chunks = encodings.newer(), "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse");
+                }
+                Kind::UnknownEncodings => {
+                    tracing::error!(block = %id, chunks = encodings.unknown(), "the block has chunks in an encoding that is not known to this version of narthex; what reads the bucket may not know it either");
+                }
+                Kind::OutOfOrder | Kind::StaleSeries | Kind::Rewritten | Kind::Overlapping => {
+                    tracing::info!(block = %id, kind = kind.as_str(), overlapped, "the block overlaps others by its nature; a compactor stops at overlapping blocks unless it runs with --compact.enable-vertical-compaction or --deduplication.replica-label");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::tsdb::Meta;
+
+    fn block(n: u32, range: (i64, i64), sources: &[u32]) -> Block {
+        let id = |n: u32| BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap();
+        let sources: Vec<String> = sources.iter().map(|n| format!("\"{}\"", id(*n))).collect();
+        let meta = format!(
+            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"compaction":{{"level":1,"sources":[{}]}},"version":1}}"#,
+            id(n),
+            range.0,
+            range.1,
+            sources.join(",")
+        );
+        Block {
+            id: id(n),
+            dir: Path::new("data").into(),
+            meta: Meta::parse(meta.as_bytes()).unwrap().into(),
+        }
+    }
+
+    #[test]
+    fn a_block_overlaps_an_older_one_that_shares_a_time_and_no_history() {
+        let this = block(5, (10, 20), &[5]);
+        for (other, expected) in [
+            (block(1, (0, 10), &[1]), false),
+            (block(1, (0, 11), &[1]), true),
+            (block(1, (20, 30), &[1]), false),
+            (block(1, (19, 30), &[1]), true),
+            (block(1, (12, 13), &[1]), true),
+            (block(1, (12, 12), &[1]), false),
+            (block(1, (30, 0), &[1]), false),
+            // The older one is the one that is overlapped.
+            (block(6, (0, 30), &[6]), false),
+            // What this one was made of, or what was made of it.
+            (block(1, (0, 30), &[1, 5]), false),
+        ] {
+            let found = overlapped_by(&this, &[other.clone(), this.clone()]);
+            assert_eq!(
+                !found.is_empty(),
+                expected,
+                "{:?}",
+                (other.meta.min_time, other.meta.max_time)
+            );
+        }
+        let empty = block(5, (15, 15), &[5]);
+        assert!(overlapped_by(&empty, &[block(1, (10, 20), &[1])]).is_empty());
+    }
+}
