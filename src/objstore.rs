@@ -3,9 +3,11 @@
 //! [`Bucket`] is what the rest of the house sees; [`Error`] tells by [`ErrorKind`] what went wrong, on which key, and
 //! what the operator can do. A put that returns `Ok` was acknowledged by the store with the size and the checksum that
 //! were sent; a put that fails or is dropped leaves no visible half object (on S3 an object appears whole or not at
-//! all, the local directory writes to a temporary name and renames).
+//! all, the local directory writes to a temporary name and renames). That holds also for an object whose bytes are made
+//! while it is sent ([`Bucket::put_stream`]); only that such a put cannot be tried again without making them anew.
 
 mod backoff;
+mod batches;
 mod blocking;
 pub mod config;
 mod filesystem;
@@ -103,6 +105,14 @@ impl Source {
     }
 }
 
+/// The bytes of an object that are made while it is sent, in order: at the end of the stream the object is whole, after an
+/// error it is not and there will be none. Pieces may have any length. A long one is held until all of its bytes are sent,
+/// and with it all of the memory that it is a part of.
+pub type Pieces<'a> = BoxStream<'a, Result<Bytes, PieceError>>;
+
+/// Why the bytes of an object could not be made.
+pub type PieceError = Box<dyn std::error::Error + Send + Sync>;
+
 /// An object that is being read.
 pub struct Reading {
     /// How many bytes are to come: from the offset that was asked for to the end of the object.
@@ -179,6 +189,22 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
         self.put_bytes(key, body).await?;
         Ok(Placed::Created)
     }
+
+    /// Sends an object of unknown length from `pieces` that are made while it is sent; returns its length (bytes). The
+    /// promise is that of [`Bucket::put_file`]; a stream without bytes makes an empty object.
+    ///
+    /// The stream is asked for more only as what came before is sent: beside the pieces, up to two parts of the object are
+    /// held in memory, the one on its way and the one that is being filled. A part has 5 MiB where there are parts, or a
+    /// ten-thousandth of `at_most` (bytes) if that is more; so `at_most` is to be no larger than needed. The stream may take
+    /// its time: while it is waited for, none of the slots for requests are held and no thread is. Objects whose bytes one
+    /// producer makes turn by turn, and none of which it makes without the others, can be sent side by side.
+    ///
+    /// # Errors
+    /// An error of the stream is [`ErrorKind::Local`] with its text; more than `at_most` bytes are
+    /// [`ErrorKind::TooLarge`]; an object that needs parts where the configuration forbids them is
+    /// [`ErrorKind::Configuration`]. Either way there is no object, and what was there before is still there. Parts and
+    /// temporary files may remain until [`Bucket::settle`].
+    async fn put_stream(&self, key: &str, pieces: Pieces<'_>, at_most: u64) -> Result<u64, Error>;
 
     /// The size (bytes) of one object, asked for by its key; `None` if there is none. For what a listing may not show yet.
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error>;
@@ -281,9 +307,9 @@ pub enum ErrorKind {
     Stalled,
     /// The store holds, or acknowledged, something else than what was sent: wrong checksum or size.
     Integrity,
-    /// The local file could not be read, or is shorter than it was when opened.
+    /// The local file could not be read, or is shorter than it was when opened; or the bytes of an object could not be made.
     Local,
-    /// An object is larger than the caller accepts.
+    /// An object is larger than the caller accepts, or than he said that it would be.
     TooLarge,
     /// The store cannot do, or will not, what the configuration asks of every object: its storage class, its encryption, a
     /// header.

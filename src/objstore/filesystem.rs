@@ -7,7 +7,8 @@
 //! earlier process, put there and this one only reads or lists is not flushed, and may go with a crash of the host. A file
 //! that cannot be read, or is none, concerns its object alone (`failure`, `file`). On a crash at most temporary files
 //! stay: they are hidden from listings, and [`Bucket::abort_stale`] removes them when they are a day old. On cancel the
-//! copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for that. The configured
+//! copy stops within a few MiB and its temporary file is removed; [`Bucket::settle`] waits for that. Bytes that are made while
+//! they are written take no thread and no slot while they are waited for (`streamed`). The configured
 //! directory is never made, and nothing is done while another one stands in its place (`root`). An object that is read is
 //! held open: one that takes its place meanwhile changes nothing. Memory: one small buffer per object on its way. There is
 //! no stall timeout: a directory on a network file system that hangs lets the calls hang.
@@ -18,6 +19,7 @@ mod file;
 mod place;
 mod read;
 mod root;
+mod streamed;
 mod unflushed;
 mod walk;
 mod write;
@@ -38,8 +40,8 @@ use self::{
     write::{Content, Failed, Writer},
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, STALE_AFTER,
-    Source, config::FilesystemConfig, rate_limit,
+    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, RateLimit, Reading,
+    STALE_AFTER, Source, config::FilesystemConfig, rate_limit,
 };
 use crate::threads::StopOnDrop;
 
@@ -144,17 +146,27 @@ impl Filesystem {
 
     async fn put(&self, key: &str, content: Content, existing: Existing) -> Result<Placed, Error> {
         let target = self.path(Op::Upload, key)?;
+        let stop = StopOnDrop::default();
+        let cancelled = stop.flag();
+        let write = move |writer: &Writer| writer.write(&target, &content, existing, &cancelled);
+        self.writing(key, write).await
+    }
+
+    /// Writes on a thread that may block, when one of the slots is free.
+    async fn writing<T: Send + 'static>(
+        &self,
+        key: &str,
+        write: impl FnOnce(&Writer) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, Error> {
         let permit = Arc::clone(&self.permits)
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let stop = StopOnDrop::default();
-        let cancelled = stop.flag();
         let (root, writer) = (Arc::clone(&self.root), Arc::clone(&self.writer));
         let (place, base) = (self.place(key), self.base.clone());
         let done = self.cleanup.spawn_blocking(move || {
             let _permit = permit;
-            let written = root.during(|| writer.write(&target, &content, existing, &cancelled));
+            let written = root.during(|| write(&writer));
             written.map_err(|failed| match failed {
                 Failed::Store(error) => failure(Op::Upload, place, &base, &error),
                 Failed::Source(detail) => Error {
@@ -191,6 +203,10 @@ impl Bucket for Filesystem {
 
     async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
         self.put(key, Content::Memory(body), Existing::Keep).await
+    }
+
+    async fn put_stream(&self, key: &str, pieces: Pieces<'_>, at_most: u64) -> Result<u64, Error> {
+        self.put_pieces(key, pieces, at_most).await
     }
 
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {

@@ -3,7 +3,8 @@
 //! Guarantees: an object appears whole or not at all; every body travels with a checksum that the store verifies; the
 //! answer's checksum, where there is one, is compared with ours. At most `requests_at_once` requests with a body run
 //! at once, over all files, and as many objects are read. Each attempt of a request ends when nothing moves for the stall
-//! time; what can heal is tried again, by one call no more often than the configuration says (`retries`).
+//! time; what can heal is tried again, by one call no more often than the configuration says (`retries`). An object whose
+//! length is not known before it is sent is held in memory part by part (`streamed`).
 //!
 //! On a crash: parts of an open multipart upload stay in the store until [`Bucket::abort_stale`] of the next process, or a
 //! lifecycle rule. On cancel: dropping a future closes its connection at once; open uploads are aborted in the
@@ -12,6 +13,7 @@
 mod body;
 mod client;
 mod compare;
+mod content;
 mod credentials;
 mod errors;
 mod headers;
@@ -24,6 +26,7 @@ mod put;
 mod read;
 mod retries;
 mod stall_timeout;
+mod streamed;
 mod transport;
 
 use std::{
@@ -41,11 +44,12 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     body::{BufferPool, Slice},
+    content::Content,
     headers::Headers,
     multipart::Plan,
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Placed, RateLimit, Reading, Source,
+    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, RateLimit, Reading, Source,
     config::{ConfigError, ListVersion, S3Config},
 };
 
@@ -211,7 +215,10 @@ impl Bucket for S3Bucket {
         let plan = multipart::plan(source.len, store.part_size, store.multipart)
             .map_err(|reason| store.error(Op::Upload, key, ErrorKind::Refused, reason))?;
         match plan {
-            Plan::Whole => store.put_whole(key, &Slice::whole(source)).await,
+            Plan::Whole => {
+                let content = Content::File(Slice::whole(source));
+                store.put_whole(key, &content, false).await.map(drop)
+            }
             // Waited for by `settle` until it is dropped: a task that is aborted is dropped later, and only then the
             // upload that it holds is aborted.
             Plan::Parts { count, size } => {
@@ -222,11 +229,16 @@ impl Bucket for S3Bucket {
     }
 
     async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), Error> {
-        self.0.put_memory(key, &body, false).await.map(drop)
+        let content = Content::Memory(body.into());
+        self.0.put_whole(key, &content, false).await.map(drop)
     }
 
     async fn put_new(&self, key: &str, body: Bytes) -> Result<Placed, Error> {
-        self.0.put_memory(key, &body, true).await
+        self.0.put_whole(key, &Content::Memory(body.into()), true).await
+    }
+
+    async fn put_stream(&self, key: &str, pieces: Pieces<'_>, at_most: u64) -> Result<u64, Error> {
+        self.0.put_pieces(key, pieces, at_most).await
     }
 
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {

@@ -222,7 +222,7 @@ fn a_file_is_put_back_only_with_the_length_and_the_hash_that_the_meta_says() {
 /// A bucket whose listings do not yet show some objects.
 mod late {
     use super::*;
-    use crate::objstore::{Comparison, NameFilter, Object, Reading, Source};
+    use crate::objstore::{Comparison, NameFilter, Object, Pieces, Reading, Source};
     use async_trait::async_trait;
     use bytes::Bytes;
 
@@ -242,6 +242,9 @@ mod late {
         }
         async fn put_bytes(&self, key: &str, body: Bytes) -> Result<(), objstore::Error> {
             self.0.put_bytes(key, body).await
+        }
+        async fn put_stream(&self, key: &str, pieces: Pieces<'_>, at_most: u64) -> Result<u64, objstore::Error> {
+            self.0.put_stream(key, pieces, at_most).await
         }
         async fn stat(&self, key: &str) -> Result<Option<u64>, objstore::Error> {
             self.0.stat(key).await

@@ -80,6 +80,14 @@ impl Drop for Temp {
     }
 }
 
+/// An object that has no name yet; its temporary file goes when it is dropped, which blocks.
+pub(super) struct Unfinished {
+    temp: Temp,
+    file: fs_err::File,
+    /// How many bytes were written.
+    len: u64,
+}
+
 /// What all writing to one bucket shares.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -128,21 +136,106 @@ impl Writer {
         cancelled: &AtomicBool,
         sync: impl Fn(&Path) -> io::Result<()>,
     ) -> Result<Placed, Failed> {
-        let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
-            return Err(io::Error::from(io::ErrorKind::InvalidFilename).into());
-        };
-        self.unflushed.make_room(&sync)?;
-        self.dirs.make(dir)?;
-        let placed = match existing {
-            Existing::Keep if fs_err::symlink_metadata(target).is_ok() => Placed::Exists,
-            _ => {
-                let temp = self.fill(dir, name, content, cancelled)?;
-                check_cancelled(cancelled)?;
-                // From before it has its name: an error may speak of a rename that was done, and who asked may be gone.
-                self.unflushed.remember(target);
-                place(&temp.path, target, existing)?
-            }
-        };
+        let (dir, _) = split(target)?;
+        self.prepare(dir, &sync)?;
+        if existing == Existing::Keep && fs_err::symlink_metadata(target).is_ok() {
+            return self.flush_placed(target, Placed::Exists, sync);
+        }
+        let mut unfinished = self.create(target)?;
+        match content {
+            Content::Memory(bytes) => self.append(&mut unfinished, bytes, cancelled)?,
+            Content::File(source) => self.copy(source, &mut unfinished, cancelled)?,
+        }
+        self.finish_with(unfinished, target, existing, cancelled, sync)
+    }
+
+    /// Begins an object at `target` that is written bit by bit: its directories, and a temporary file.
+    pub(super) fn begin(&self, target: &Path) -> Result<Unfinished, Failed> {
+        self.prepare(split(target)?.0, self.sync)?;
+        Ok(self.create(target)?)
+    }
+
+    fn prepare(&self, dir: &Path, sync: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+        self.unflushed.make_room(sync)?;
+        self.dirs.make(dir)
+    }
+
+    fn create(&self, target: &Path) -> io::Result<Unfinished> {
+        let (dir, name) = split(target)?;
+        let (temp, file) = Temp::create(dir, name, Arc::clone(&self.live))?;
+        Ok(Unfinished { temp, file, len: 0 })
+    }
+
+    /// Appends bytes, no faster than the rate limit.
+    pub(super) fn append(
+        &self,
+        unfinished: &mut Unfinished,
+        bytes: &[u8],
+        cancelled: &AtomicBool,
+    ) -> Result<(), Failed> {
+        for bytes in bytes.chunks(BUFFER.min(self.rate_limit.step())) {
+            check_cancelled(cancelled)?;
+            wait(self.rate_limit.send(bytes.len()), cancelled)?;
+            unfinished.file.write_all(bytes)?;
+            unfinished.len += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Appends a file. Reads by position: others may read the same descriptor at the same time.
+    fn copy(&self, source: &Source, unfinished: &mut Unfinished, cancelled: &AtomicBool) -> Result<(), Failed> {
+        let most = BUFFER.min(self.rate_limit.step());
+        let mut buffer = vec![0; most];
+        while unfinished.len < source.len {
+            check_cancelled(cancelled)?;
+            let take = usize::try_from(source.len - unfinished.len).map_or(most, |left| left.min(most));
+            fill(source, &mut buffer[..take], unfinished.len).map_err(Failed::Source)?;
+            self.append(unfinished, &buffer[..take], cancelled)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written the object at `target`. When it returns `Ok`, it lasts.
+    pub(super) fn finish(
+        &self,
+        unfinished: Unfinished,
+        target: &Path,
+        cancelled: &AtomicBool,
+    ) -> Result<Placed, Failed> {
+        self.finish_with(unfinished, target, Existing::Replace, cancelled, self.sync)
+    }
+
+    fn finish_with(
+        &self,
+        unfinished: Unfinished,
+        target: &Path,
+        existing: Existing,
+        cancelled: &AtomicBool,
+        sync: impl Fn(&Path) -> io::Result<()>,
+    ) -> Result<Placed, Failed> {
+        let Unfinished { temp, file, len } = unfinished;
+        file.sync_all()?;
+        let written = file.metadata()?.len();
+        if written != len {
+            return Err(io::Error::other(format!("{written} bytes are on disk where {len} were written")).into());
+        }
+        check_cancelled(cancelled)?;
+        // From before it has its name: an error may speak of a rename that was done, and who asked may be gone.
+        self.unflushed.remember(target);
+        let placed = place(&temp.path, target, existing)?;
+        // Its other name, if it has one, is not to be flushed with it.
+        drop(temp);
+        self.flush_placed(target, placed, sync)
+    }
+
+    /// Sees that what is at `target` lasts, whoever put it there.
+    fn flush_placed(
+        &self,
+        target: &Path,
+        placed: Placed,
+        sync: impl Fn(&Path) -> io::Result<()>,
+    ) -> Result<Placed, Failed> {
+        let (dir, _) = split(target)?;
         let flushed = match placed {
             Placed::Exists => {
                 file::check(target)?;
@@ -154,48 +247,14 @@ impl Writer {
         self.unflushed.record(target, flushed)?;
         Ok(placed)
     }
-
-    /// A temporary file with all of `content`, flushed.
-    fn fill(&self, dir: &Path, name: &str, content: &Content, cancelled: &AtomicBool) -> Result<Temp, Failed> {
-        let (temp, mut file) = Temp::create(dir, name, Arc::clone(&self.live))?;
-        let len = match content {
-            Content::Memory(bytes) => {
-                wait(self.rate_limit.send(bytes.len()), cancelled)?;
-                file.write_all(bytes)?;
-                bytes.len() as u64
-            }
-            Content::File(source) => {
-                copy(source, &mut file, &self.rate_limit, cancelled)?;
-                source.len
-            }
-        };
-        file.sync_all()?;
-        let written = file.metadata()?.len();
-        if written != len {
-            return Err(io::Error::other(format!("{written} bytes are on disk where {len} were written")).into());
-        }
-        Ok(temp)
-    }
 }
 
-/// Reads by position: others may read the same descriptor at the same time.
-fn copy(
-    source: &Source,
-    target: &mut fs_err::File,
-    rate_limit: &RateLimit,
-    cancelled: &AtomicBool,
-) -> Result<(), Failed> {
-    let most = BUFFER.min(rate_limit.step());
-    let (mut buffer, mut at) = (vec![0; most], 0);
-    while at < source.len {
-        check_cancelled(cancelled)?;
-        let take = usize::try_from(source.len - at).map_or(most, |left| left.min(most));
-        fill(source, &mut buffer[..take], at).map_err(Failed::Source)?;
-        wait(rate_limit.send(take), cancelled)?;
-        target.write_all(&buffer[..take])?;
-        at += take as u64;
+/// The directory and the name of an object.
+fn split(target: &Path) -> io::Result<(&Path, &str)> {
+    match (target.parent(), target.file_name().and_then(OsStr::to_str)) {
+        (Some(dir), Some(name)) => Ok((dir, name)),
+        _ => Err(io::ErrorKind::InvalidFilename.into()),
     }
-    Ok(())
 }
 
 /// Fills `buffer` from the byte `at` of a local file on, or says why not.

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::objstore::{Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Op, Placed, Reading, Source};
+use crate::objstore::{
+    Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Op, Pieces, Placed, Reading, Source, batches::Batches,
+};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,14 @@ impl Faulty {
             kind,
             detail,
             source: None,
+        }
+    }
+
+    /// All bytes of an object that are made while it is sent.
+    async fn all(&self, key: &str, pieces: Pieces<'_>, at_most: u64) -> Result<Bytes, Error> {
+        match Batches::new(pieces, at_most).next(u64::MAX).await {
+            Ok(all) => Ok(all.pieces().concat().into()),
+            Err(unusable) => Err(unusable.into_error(format!("{}/{key}", self.identity()))),
         }
     }
 
@@ -230,6 +240,25 @@ impl Bucket for Faulty {
         }
     }
 
+    async fn put_stream(&self, key: &str, pieces: Pieces<'_>, at_most: u64) -> Result<u64, Error> {
+        let fault = self.fault(Op::Upload, key);
+        if !matches!(fault, Some(Fault::Lose | Fault::Truncate | Fault::Flip)) {
+            let put = self.inner.put_stream(key, pieces, at_most);
+            return self.apply(fault, Op::Upload, key, put).await;
+        }
+        let all = self.all(key, pieces, at_most).await?;
+        let len = all.len() as u64;
+        match fault {
+            Some(Fault::Truncate) => {
+                let shorter = all.slice(..all.len().saturating_sub(1));
+                self.inner.put_bytes(key, shorter).await?;
+            }
+            Some(Fault::Flip) => self.inner.put_bytes(key, flip(all, len / 2)).await?,
+            _ => {}
+        }
+        Ok(len)
+    }
+
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {
         self.call(Op::Get, key, self.inner.stat(key)).await
     }
@@ -337,6 +366,36 @@ mod tests {
         faulty.heal();
         assert_eq!(faulty.calls().len(), 8);
         assert_eq!(faulty.calls()[7], (Op::Iter, "a".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_is_made_while_it_is_sent_has_the_faults_of_a_file() {
+        let (_dir, faulty) = faulty().await;
+        let put = async |key: &str| {
+            let pieces = ["012", "345", "6"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+            faulty.put_stream(key, stream::iter(pieces).boxed(), 7).await
+        };
+        let stored = async |key: &str| faulty.inner.get(key, 9).await.ok();
+        for (key, fault, expected) in [
+            ("lose", Fault::Lose, None),
+            ("cut", Fault::Truncate, Some("012345")),
+            ("flip", Fault::Flip, Some("0122456")),
+        ] {
+            faulty.on(Op::Upload, key, .., fault);
+            assert_eq!(put(key).await.unwrap(), 7, "it was acknowledged");
+            assert_eq!(stored(key).await.as_deref(), expected.map(str::as_bytes), "{key}");
+        }
+        for (key, fault, expected) in [
+            ("fail", Fault::Fail(ErrorKind::Server), None),
+            ("after", Fault::FailAfter(ErrorKind::Server), Some("0123456")),
+        ] {
+            faulty.on(Op::Upload, key, .., fault);
+            assert_eq!(put(key).await.unwrap_err().kind, ErrorKind::Server);
+            assert_eq!(stored(key).await.as_deref(), expected.map(str::as_bytes), "{key}");
+        }
+        assert_eq!(put("good").await.unwrap(), 7);
+        assert_eq!(stored("good").await.unwrap(), "0123456");
+        assert_eq!(faulty.calls().len(), 6);
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! Counts and times what is done with a bucket, under the names of Thanos.
 //!
 //! A call that is dropped (shutdown) counts as an operation, not as a failure, and its time is not observed. A reading
-//! lasts from the call to its last piece; one that its reader gives up counts like a dropped call. An object
+//! lasts from the call to its last piece; one that its reader gives up counts like a dropped call. An upload of bytes that
+//! are made meanwhile lasts as long as both take. An object
 //! that is not found is an answer, not a failure. Clean-up of our own uploads is not counted: nothing is deleted.
 
 use std::{
@@ -27,7 +28,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use crate::objstore::{Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Placed, Reading, Source};
+use crate::objstore::{Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Pieces, Placed, Reading, Source};
 
 /// Every value of the label `operation`; all of them are shown from the start.
 const OPERATIONS: [&str; 7] = ["iter", "get", "get_range", "exists", "upload", "delete", "attributes"];
@@ -244,6 +245,13 @@ impl Bucket for Metered {
             self.sent(len);
         }
         Ok(placed)
+    }
+
+    async fn put_stream(&self, key: &str, pieces: Pieces<'_>, at_most: u64) -> Result<u64, Error> {
+        let put = self.inner.put_stream(key, pieces, at_most);
+        let len = self.measure("upload", put).await?;
+        self.sent(len);
+        Ok(len)
     }
 
     async fn stat(&self, key: &str) -> Result<Option<u64>, Error> {

@@ -22,7 +22,7 @@ use crate::objstore::Source;
 
 /// How much is read from the file and handed to the transport at once. 64 KiB to 1 MiB cost the same CPU; this keeps
 /// what a slow connection holds in memory small.
-const BUFFER: usize = 128 * 1024;
+pub(super) const BUFFER: usize = 128 * 1024;
 
 /// How many idle buffers are kept for the next request.
 const IDLE_BUFFERS: usize = 32;

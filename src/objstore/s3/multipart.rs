@@ -21,6 +21,7 @@ use tokio::sync::{SemaphorePermit, oneshot};
 use super::{
     Store,
     body::{Checksum, Failure, Hasher, Slice},
+    content::Content,
     errors,
     headers::Purpose,
     payload::{Form, Sums},
@@ -29,14 +30,14 @@ use super::{
 };
 use crate::objstore::{Error, ErrorKind, Op, STALE_AFTER, Source};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// S3's limits: bytes of one part, bytes of one request, parts of one object, bytes of one object.
 pub(super) const MIN_PART: u64 = 5 * MIB;
 const MAX_REQUEST: u64 = 5 * GIB;
 pub(super) const MAX_PARTS: u64 = 10_000;
-const MAX_OBJECT: u64 = 5 << 40;
+pub(super) const MAX_OBJECT: u64 = 5 << 40;
 
 /// The part size that a configured 0 stands for.
 const DEFAULT_PART: u64 = 16 * MIB;
@@ -83,9 +84,9 @@ pub(super) fn plan(len: u64, part_size: u64, multipart: bool) -> Result<Plan, St
 
 /// An open multipart upload. Dropped before it is complete, it is aborted.
 #[derive(Debug)]
-struct Upload {
-    store: Arc<Store>,
-    key: String,
+pub(super) struct Upload {
+    pub(super) store: Arc<Store>,
+    pub(super) key: String,
     id: String,
     /// Whether parts carry CRC32C; it is fixed when the upload is opened.
     crc32c: bool,
@@ -126,7 +127,7 @@ impl Store {
     }
 
     /// Opens an upload in a task of its own: dropped while the store answers, its id would be lost with it.
-    async fn open(self: &Arc<Self>, key: &str) -> Result<Sent<Upload>, Error> {
+    pub(super) async fn open(self: &Arc<Self>, key: &str) -> Result<Sent<Upload>, Error> {
         let (tell, told) = oneshot::channel();
         let (store, name) = (Arc::clone(self), key.to_owned());
         self.cleanup.spawn(async move {
@@ -251,7 +252,7 @@ impl Upload {
                     let offset = next * size;
                     let slice = Slice { source: source.clone(), offset, len: size.min(source.len - offset) };
                     next += 1;
-                    running.push(self.send_part(next as i32, slice, signed, permit));
+                    running.push(self.send_part(next as i32, Content::File(slice), signed, permit));
                     continue;
                 }
                 else => break,
@@ -265,10 +266,11 @@ impl Upload {
         Ok(Sent::Done(parts))
     }
 
-    async fn send_part(
+    /// Sends one part, numbered from 1.
+    pub(super) async fn send_part(
         &self,
         number: i32,
-        slice: Slice,
+        content: Content,
         signed: bool,
         _permit: SemaphorePermit<'_>,
     ) -> Result<Sent<Part>, Error> {
@@ -276,9 +278,9 @@ impl Upload {
         let budget = store.retry_budget();
         let once = || async {
             let hasher = if self.crc32c { Hasher::crc32c() } else { Hasher::md5() };
-            let digest = store.digest(key, &slice, Sums::new(hasher, signed)).await?;
+            let digest = store.digest(key, &content, Sums::new(hasher, signed)).await?;
             let checksum = &digest.checksum;
-            let (body, failure) = slice.body(&store.buffers);
+            let (body, failure) = content.body(&store.buffers);
             let request = store
                 .client
                 .upload_part()
@@ -311,7 +313,7 @@ impl Upload {
     }
 
     /// Puts the parts together: now the object appears.
-    async fn finish(mut self, parts: Vec<Part>) -> Result<(), Error> {
+    pub(super) async fn finish(mut self, parts: Vec<Part>) -> Result<(), Error> {
         let composite = composite(&parts);
         let completed = parts.into_iter().map(|part| {
             CompletedPart::builder()
@@ -350,7 +352,7 @@ impl Upload {
 
 /// A part that the store has.
 #[derive(Debug)]
-struct Part {
+pub(super) struct Part {
     number: i32,
     e_tag: String,
     checksum: Checksum,

@@ -13,17 +13,14 @@
 
 use std::sync::atomic::Ordering;
 
-use aws_sdk_s3::{
-    error::ProvideErrorMetadata,
-    primitives::{ByteStream, SdkBody},
-};
+use aws_sdk_s3::{error::ProvideErrorMetadata, primitives::ByteStream};
 use aws_smithy_runtime_api::client::result::SdkError;
-use bytes::Bytes;
 use tokio::sync::SemaphorePermit;
 
 use super::{
     Store,
-    body::{Checksum, Failure, Hasher, Slice, Sum as _},
+    body::{Checksum, Failure, Hasher},
+    content::Content,
     errors,
     headers::Purpose,
     payload::{Digest, Form, Sums},
@@ -125,33 +122,14 @@ impl Store {
         }
     }
 
-    /// One object, one request, from a file.
-    pub(super) async fn put_whole(&self, key: &str, slice: &Slice) -> Result<(), Error> {
+    /// One object, one request; with `new` only if there is none of that key.
+    pub(super) async fn put_whole(&self, key: &str, content: &Content, new: bool) -> Result<Placed, Error> {
         let budget = &self.retry_budget();
         self.send_in_accepted_form(key, |signed| async move {
             let _permit = self.permit().await;
             let once = || async {
-                let digest = self.digest(key, slice, Sums::new(self.hasher(), signed)).await?;
-                let (body, failure) = slice.body(&self.buffers);
-                let part = Part { key, digest, failure };
-                Ok(self.put(&part, body, false, budget).await?)
-            };
-            budget.run(once).await
-        })
-        .await
-        .map(drop)
-    }
-
-    /// One object, one request, from memory; with `new` only if there is none of that key.
-    pub(super) async fn put_memory(&self, key: &str, bytes: &Bytes, new: bool) -> Result<Placed, Error> {
-        let budget = &self.retry_budget();
-        self.send_in_accepted_form(key, |signed| async move {
-            let _permit = self.permit().await;
-            let once = || async {
-                let mut sums = Sums::new(self.hasher(), signed);
-                sums.update(bytes);
-                let (digest, failure) = (sums.finish(), Failure::default());
-                let body = ByteStream::new(SdkBody::from(bytes.clone()));
+                let digest = self.digest(key, content, Sums::new(self.hasher(), signed)).await?;
+                let (body, failure) = content.body(&self.buffers);
                 let part = Part { key, digest, failure };
                 Ok(self.put(&part, body, new, budget).await?)
             };
@@ -160,8 +138,8 @@ impl Store {
         .await
     }
 
-    pub(super) async fn digest(&self, key: &str, slice: &Slice, sums: Sums) -> Result<Digest, Error> {
-        let digest = slice.digest(sums, &self.buffers).await.map(Sums::finish);
+    pub(super) async fn digest(&self, key: &str, content: &Content, sums: Sums) -> Result<Digest, Error> {
+        let digest = content.digest(sums, &self.buffers).await.map(Sums::finish);
         digest.map_err(|reason| self.error(Op::Upload, key, ErrorKind::Local, reason))
     }
 

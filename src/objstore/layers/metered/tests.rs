@@ -29,6 +29,11 @@ impl Bucket for Empty {
         Ok(())
     }
 
+    async fn put_stream(&self, _: &str, pieces: Pieces<'_>, _: u64) -> Result<u64, Error> {
+        let pieces: Vec<Bytes> = pieces.try_collect().await.unwrap();
+        Ok(pieces.concat().len() as u64)
+    }
+
     async fn get(&self, _: &str, _: u64) -> Result<Bytes, Error> {
         Ok(Bytes::from_static(b"abc"))
     }
@@ -154,6 +159,28 @@ async fn what_is_done_is_counted() {
         .unwrap();
     assert!(sent.ends_with(" 5.0"), "{sent}");
     assert!(metrics.last_upload.get() > 1e9);
+}
+
+#[tokio::test]
+async fn what_is_made_while_it_is_sent_is_an_upload_with_all_its_bytes() {
+    let (faulty, metered, registry) = bucket();
+    let pieces = || stream::iter([&b"123"[..], b"", b"4567"].map(|piece| Ok(Bytes::from_static(piece)))).boxed();
+    assert_eq!(metered.put_stream("k", pieces(), 7).await.unwrap(), 7);
+    faulty.on(Op::Upload, "", .., Fault::Fail(ErrorKind::Server));
+    metered.put_stream("k", pieces(), 7).await.unwrap_err();
+    let text = text(&registry);
+    for (name, value) in [
+        ("operations_total", "2"),
+        ("operation_failures_total", "1"),
+        ("operation_duration_seconds_count", "2"),
+        ("operation_transferred_bytes_sum", "7.0"),
+        ("operation_transferred_bytes_count", "1"),
+    ] {
+        let name = format!("thanos_objstore_bucket_{name}{{");
+        let line = text.lines().find(|l| l.starts_with(&name) && l.contains("\"upload\""));
+        assert_eq!(line.unwrap().rsplit(' ').next().unwrap(), value, "{name}");
+    }
+    assert!(metered.metrics.last_upload.get() > 1e9);
 }
 
 #[tokio::test]
