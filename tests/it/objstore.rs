@@ -8,6 +8,7 @@ mod reading;
 mod resuming;
 mod scripted;
 mod signing;
+mod streamed;
 mod unreachable;
 mod wire;
 

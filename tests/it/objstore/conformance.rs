@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use narthex::objstore::{Bucket, ErrorKind, Object, Placed, Source};
 
-use super::{content, limits, open, reading::reads, s3, s3_yaml, unlinked};
+use super::{content, limits, open, reading::reads, s3, s3_yaml, streamed, unlinked};
 use crate::rig::Weed;
 
 pub(super) const ALL: u64 = 64 << 20;
@@ -24,6 +24,7 @@ pub(super) async fn conforms(bucket: Arc<dyn Bucket>) {
     tells_sizes(&*bucket).await;
     works_side_by_side(&*bucket).await;
     shows_nothing_of_a_dropped_put(&*bucket).await;
+    streamed::conforms(&*bucket).await;
     // Not every store can list what is to be cleared away; it leaves alone what it should either way.
     let before = bucket.list("").await.unwrap();
     drop(bucket.abort_stale("b").await);

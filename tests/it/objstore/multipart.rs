@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// What the request is in the life of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Create,
     Part(u32),
     Complete,
@@ -33,7 +33,7 @@ enum Step {
     List,
 }
 
-fn step(request: &Request) -> Step {
+pub(super) fn step(request: &Request) -> Step {
     let part = request.target.split("partNumber=").nth(1);
     let part = part.and_then(|rest| rest.split('&').next()?.parse().ok());
     match (request.method.as_str(), part) {
@@ -46,7 +46,7 @@ fn step(request: &Request) -> Step {
 }
 
 /// What a store that works answers.
-fn works(request: &Request) -> Act {
+pub(super) fn works(request: &Request) -> Act {
     match step(request) {
         Step::Create => ok(
             "",
@@ -62,7 +62,7 @@ fn works(request: &Request) -> Act {
     }
 }
 
-fn steps(server: &Server) -> Vec<Step> {
+pub(super) fn steps(server: &Server) -> Vec<Step> {
     server.seen().iter().map(step).collect()
 }
 
@@ -72,7 +72,7 @@ async fn is_aborted(server: &Server) {
 }
 
 /// Waits for such a request.
-async fn comes(server: &Server, wanted: Step) {
+pub(super) async fn comes(server: &Server, wanted: Step) {
     let there = async || steps(server).contains(&wanted).then_some(());
     wait_until(LONG, format!("{wanted:?}"), there).await;
 }
