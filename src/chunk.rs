@@ -82,6 +82,15 @@ impl Encoding {
         }
     }
 
+    /// The encoding that every reader knows and that holds the same samples; start timestamps it cannot hold.
+    pub fn plain(self) -> Self {
+        match self {
+            Self::Xor | Self::Xor2 => Self::Xor,
+            Self::Histogram | Self::HistogramSt => Self::Histogram,
+            Self::FloatHistogram | Self::FloatHistogramSt => Self::FloatHistogram,
+        }
+    }
+
     /// How many samples a chunk says that it has, by the beginning of its data; none if not even that is there.
     pub fn samples(self, data: &[u8]) -> Option<u16> {
         let count = u16::from_be_bytes(*data.first_chunk()?);
@@ -154,14 +163,35 @@ pub enum Error {
 /// An unknown number, or data to be rewritten that is no chunk of its encoding. Data that stays is not looked at.
 pub fn for_storeapi(number: i32, data: &[u8]) -> Result<(i32, Option<Vec<u8>>), Error> {
     let encoding = Encoding::from_prometheus(number).ok_or(Error::UnknownEncoding(number))?;
-    Ok(match encoding {
-        Encoding::Xor => (0, None),
-        Encoding::Histogram => (1, None),
-        Encoding::FloatHistogram => (2, None),
-        Encoding::Xor2 => (0, Some(xor2::transcode_to_xor(data)?)),
-        Encoding::HistogramSt => (1, Some(histogram::transcode(data, histogram::Kind::Integer)?)),
-        Encoding::FloatHistogramSt => (2, Some(histogram::transcode(data, histogram::Kind::Float)?)),
-    })
+    let plain = encoding.plain();
+    let anew = match plain == encoding {
+        true => None,
+        false => {
+            let mut out = Vec::with_capacity(data.len() + 64);
+            to_plain(encoding, data, &mut out)?;
+            Some(out)
+        }
+    };
+    // The StoreAPI has a number for each of them.
+    let storeapi = plain.storeapi().ok_or(Error::UnknownEncoding(number))?;
+    Ok((storeapi, anew))
+}
+
+/// Appends a chunk to `out` in its [plain](Encoding::plain) encoding, and returns how many start timestamps were dropped.
+/// Samples are kept bit by bit.
+///
+/// # Errors
+/// Data to be rewritten that is no chunk of its encoding; then `out` is of no use. Data that stays is not looked at.
+pub fn to_plain(encoding: Encoding, data: &[u8], out: &mut Vec<u8>) -> Result<u16, Error> {
+    match encoding {
+        Encoding::Xor | Encoding::Histogram | Encoding::FloatHistogram => {
+            out.extend_from_slice(data);
+            Ok(0)
+        }
+        Encoding::Xor2 => xor2::transcode_into(data, out),
+        Encoding::HistogramSt => histogram::transcode_into(data, histogram::Kind::Integer, out),
+        Encoding::FloatHistogramSt => histogram::transcode_into(data, histogram::Kind::Float, out),
+    }
 }
 
 #[cfg(test)]

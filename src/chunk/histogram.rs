@@ -9,7 +9,7 @@ pub(super) mod tests;
 mod write;
 
 pub(super) use read::COUNT_BESIDE_RESETS;
-pub use read::{Decoder, decode, transcode};
+pub use read::{Decoder, decode, transcode_into};
 
 use super::{Encoding, Error, SAMPLES_PER_CHUNK, is_stale};
 use write::Appender;

@@ -1,5 +1,5 @@
 //! Start timestamps, which stand behind the samples of the newer encodings. No reader of ours wants them: they are read
-//! only to find what comes behind.
+//! only to find what comes behind, and to tell how many there were.
 
 use super::{
     bits::{End, Reader},
@@ -9,30 +9,61 @@ use super::{
 /// A start timestamp that no 64 bits hold.
 pub(super) const WIDE_START: &str = "its start timestamp takes more than 64 bits";
 
-/// Which samples have a start timestamp, from the header's byte.
+/// The start timestamps of a chunk while its samples are read, one by one from the first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Starts {
-    /// The first has one.
+    /// The first sample brings one.
     first: bool,
-    /// The sample from which on every one has one; 0 if there is none.
+    /// The sample from which on every one brings one; 0 if there is none. Those before have the first one's.
     from: u16,
+    /// That of the last sample (Unix milliseconds); 0 stands for none.
+    start: i64,
+    /// The time of the sample before the last, less `start`.
+    distance: i64,
 }
 
 impl Starts {
+    /// By the header's byte.
     pub(super) fn new(header: u8) -> Self {
         Self {
             first: header & 0x80 != 0,
             from: u16::from(header & 0x7f),
+            start: 0,
+            distance: 0,
         }
     }
 
-    /// Reads what stands behind a sample; `Ok(false)` if it cannot be a time.
-    pub(super) fn skip(self, reader: &mut Reader<'_>, sample: u16) -> Result<bool, End> {
-        if sample == 0 {
-            return Ok(!self.first || reader.varint()?.is_some());
+    /// The sample before which none of the samples behind the first brings a start timestamp.
+    pub(super) fn next(&self) -> u16 {
+        match self.from {
+            0 => u16::MAX,
+            from => from,
         }
-        if self.from > 0 && sample >= self.from {
-            varbit::read_signed(reader)?;
+    }
+
+    /// Whether the last sample has one.
+    pub(super) fn is_set(&self) -> bool {
+        self.start != 0
+    }
+
+    /// Reads what stands behind a sample at `time`, whose forerunner is at `before` (Unix milliseconds); `Ok(false)` if it
+    /// cannot be a time.
+    #[inline]
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>, sample: u16, before: i64, time: i64) -> Result<bool, End> {
+        if sample == 0 {
+            if self.first {
+                let Some(distance) = reader.varint()? else {
+                    return Ok(false);
+                };
+                self.start = time.wrapping_sub(distance);
+            }
+        } else if self.from > 0 && sample >= self.from {
+            let more = varbit::read_signed(reader)?;
+            self.distance = match sample == self.from {
+                true => more,
+                false => self.distance.wrapping_add(more),
+            };
+            self.start = before.wrapping_sub(self.distance);
         }
         Ok(true)
     }

@@ -1,6 +1,6 @@
 //! Chunks held against Prometheus' own (`testdata/chunks`), and against damage.
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -58,9 +58,22 @@ fn floats_are_as_prometheus_writes_them() {
         assert_eq!(by_bits(xor::decode(&xor)).as_ref(), Ok(&expected), "{name}");
         for xor2 in [bytes(&vector.xor2), bytes(&vector.xor2_without_start)] {
             assert_eq!(by_bits(xor2::decode(&xor2)).as_ref(), Ok(&expected), "{name}");
-            assert_eq!(xor2::transcode_to_xor(&xor2).as_ref(), Ok(&xor), "{name}");
+            assert_eq!(transcoded(&xor2).as_ref(), Ok(&xor), "{name}");
         }
     }
+}
+
+/// A chunk as XOR, bits to bits; it is appended to what is there.
+fn transcoded(xor2: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut out = b"before".to_vec();
+    xor2::transcode_into(xor2, &mut out)?;
+    assert!(out.starts_with(b"before"));
+    Ok(out.split_off(6))
+}
+
+/// A chunk as XOR, by reading its samples and writing them.
+fn by_samples(xor2: &[u8]) -> Result<Vec<u8>, Error> {
+    xor::encode(xor2::decode(xor2).collect::<Result<Vec<_>, _>>()?)
 }
 
 pub(super) fn encode_hex(bytes: &[u8]) -> String {
@@ -79,6 +92,9 @@ fn cut_chunks_and_wrong_counts_are_errors() {
             let data = bytes(data);
             for length in 0..data.len() {
                 let error = read(&data[..length]).unwrap_err();
+                if header == 3 {
+                    assert_eq!(transcoded(&data[..length]).as_ref(), Err(&error), "{}", vector.name);
+                }
                 match length < header {
                     true => assert_eq!(error, Error::NoHeader),
                     false => assert!(
@@ -141,21 +157,26 @@ fn encodings_have_their_numbers() {
             *encoding as i32,
             encoding.name(),
             encoding.storeapi(),
+            encoding.plain() as i32,
             encoding.setting().is_some(),
         )
     };
     assert_eq!(
         all.iter().map(row).collect::<Vec<_>>(),
         [
-            (1, "XOR", Some(0), false),
-            (2, "HISTOGRAM", Some(1), false),
-            (3, "FLOAT_HISTOGRAM", Some(2), false),
-            (4, "XOR2", None, true),
-            (5, "HISTOGRAM_ST", None, true),
-            (6, "FLOAT_HISTOGRAM_ST", None, true),
+            (1, "XOR", Some(0), 1, false),
+            (2, "HISTOGRAM", Some(1), 2, false),
+            (3, "FLOAT_HISTOGRAM", Some(2), 3, false),
+            (4, "XOR2", None, 1, true),
+            (5, "HISTOGRAM_ST", None, 2, true),
+            (6, "FLOAT_HISTOGRAM_ST", None, 3, true),
         ]
     );
 }
+
+/// The XOR2 chunks of the vectors.
+static XOR2: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| vectors().floats.iter().map(|vector| bytes(&vector.xor2)).collect());
 
 fn any_float() -> impl Strategy<Value = f64> {
     prop_oneof![
@@ -188,6 +209,23 @@ proptest! {
         if let Ok(samples) = read {
             prop_assert_eq!(samples.len(), usize::from(count));
         }
-        prop_assert_eq!(by_bits(xor2::decode(&data)).is_ok(), xor2::transcode_to_xor(&data).is_ok());
+        prop_assert_eq!(transcoded(&data), by_samples(&data));
+    }
+
+    /// Mostly zeros, as long runs of samples that are as the last, and what a flipped bit makes of good chunks.
+    #[test]
+    fn odd_chunks_are_transcoded_as_their_samples_are_read(
+        header in prop_oneof![Just(0_u8), Just(0x80), any::<u8>()],
+        count in 0_u8..=255,
+        mut data in prop::collection::vec(prop_oneof![6 => Just(0_u8), 1 => Just(0xff), 3 => any::<u8>()], 0..120),
+        vector in any::<prop::sample::Index>(),
+        flipped in any::<prop::sample::Index>(),
+    ) {
+        data.splice(0..0, [0, count, header]);
+        prop_assert_eq!(transcoded(&data), by_samples(&data));
+        let mut data = vector.get(&XOR2).clone();
+        let at = flipped.index(data.len() * 8);
+        data[at / 8] ^= 0x80 >> (at % 8);
+        prop_assert_eq!(transcoded(&data), by_samples(&data));
     }
 }

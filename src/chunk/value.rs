@@ -1,6 +1,6 @@
 //! A float by its difference to the float before it: the XOR of the two, of which zeros at both ends are left out.
 
-use super::bits::{End, Reader, Writer};
+use super::bits::{AT_ONCE, End, Reader, Writer};
 
 /// The leading zeros are counted in five bits.
 const MOST_LEADING: u32 = 31;
@@ -19,6 +19,12 @@ impl Window {
         trailing: 0,
     };
 
+    /// What a writer takes it for before it has written any: it holds nothing.
+    const NONE: Self = Self {
+        leading: u32::MAX,
+        trailing: 0,
+    };
+
     fn of(difference: u64) -> Self {
         Self {
             leading: difference.leading_zeros().min(MOST_LEADING),
@@ -34,16 +40,29 @@ impl Window {
         64 - self.leading - self.trailing
     }
 
-    /// Reads a window's bounds; `Ok(None)` if they overlap.
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, End> {
-        let leading = reader.bits(5)? as u32;
-        let width = match reader.bits(6)? as u32 {
+    /// How many bits its bounds take.
+    const BOUNDS: u32 = 11;
+
+    /// Reads a window's bounds, with zeros behind the end (see [`Reader::skip`]); none if they overlap.
+    #[inline]
+    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        let bounds = reader.take(Self::BOUNDS) as u32;
+        let leading = bounds >> 6;
+        let width = match bounds & 63 {
             // 64 does not fit into six bits.
             0 => 64,
             width => width,
         };
-        let trailing = 64_u32.checked_sub(leading + width);
-        Ok(trailing.map(|trailing| Self { leading, trailing }))
+        let trailing = 64_u32.checked_sub(leading + width)?;
+        Some(Self { leading, trailing })
+    }
+
+    /// Reads a window's bounds; `Ok(None)` if they overlap.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, End> {
+        match reader.left() < Self::BOUNDS as usize {
+            true => Err(End),
+            false => Ok(Self::take(reader)),
+        }
     }
 
     /// Reads the bits of a difference that lie in the window.
@@ -55,41 +74,47 @@ impl Window {
 /// One float after another, on the writing side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Encoder {
-    pub(super) bits: u64,
-    /// None until the first was written.
-    window: Option<Window>,
+    bits: u64,
+    window: Window,
 }
 
 impl Encoder {
     pub(super) fn new(first: f64) -> Self {
         Self {
             bits: first.to_bits(),
-            window: None,
+            window: Window::NONE,
         }
     }
 
     pub(super) fn write(&mut self, writer: &mut Writer, value: f64) {
-        let difference = value.to_bits() ^ self.bits;
-        self.bits = value.to_bits();
+        self.write_behind(writer, 0, value.to_bits());
+    }
+
+    /// Writes a few zeros and then the float with these bits.
+    #[inline]
+    pub(super) fn write_behind(&mut self, writer: &mut Writer, zeros: u32, bits: u64) {
+        let difference = bits ^ self.bits;
+        self.bits = bits;
         if difference == 0 {
-            writer.bit(false);
+            writer.put(0, zeros + 1);
             return;
         }
         let needed = Window::of(difference);
-        let window = match self.window.filter(|window| window.holds(needed)) {
-            Some(window) => {
-                writer.bits(0b10, 2);
-                window
-            }
-            None => {
-                writer.bits(0b11, 2);
-                writer.bits(u64::from(needed.leading), 5);
-                writer.bits(u64::from(needed.width()), 6);
-                self.window = Some(needed);
-                needed
+        let (head, length) = match self.window.holds(needed) {
+            true => (0b10, zeros + 2),
+            false => {
+                self.window = needed;
+                let bounds = needed.leading << 6 | needed.width() & 63;
+                (0b11 << Window::BOUNDS | u64::from(bounds), zeros + 2 + Window::BOUNDS)
             }
         };
-        writer.bits(difference >> window.trailing, window.width());
+        let (tail, width) = (difference >> self.window.trailing, self.window.width());
+        if length + width <= AT_ONCE {
+            writer.put(head << width | tail, length + width);
+        } else {
+            writer.put(head, length);
+            writer.bits(tail, width);
+        }
     }
 }
 
@@ -126,6 +151,23 @@ impl Decoder {
         self.window = window;
         self.same_window(reader)?;
         Ok(true)
+    }
+
+    /// As [`Self::same_window`], with zeros behind the end (see [`Reader::skip`]).
+    #[inline]
+    pub(super) fn take_same_window(&mut self, reader: &mut Reader<'_>) {
+        self.bits ^= reader.take(self.window.width()) << self.window.trailing;
+    }
+
+    /// As [`Self::new_window`], with zeros behind the end (see [`Reader::skip`]).
+    #[inline]
+    pub(super) fn take_new_window(&mut self, reader: &mut Reader<'_>) -> bool {
+        let Some(window) = Window::take(reader) else {
+            return false;
+        };
+        self.window = window;
+        self.take_same_window(reader);
+        true
     }
 
     /// The next float; `Ok(false)` if its window is none.

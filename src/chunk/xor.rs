@@ -27,7 +27,7 @@ pub fn encode(samples: impl IntoIterator<Item = (i64, f64)>) -> Result<Vec<u8>, 
 
 /// A chunk that is being written.
 #[derive(Debug)]
-pub(super) struct Encoder {
+struct Encoder {
     writer: Writer,
     count: u16,
     time: i64,
@@ -36,7 +36,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let mut bytes = Vec::with_capacity(128);
         bytes.extend([0; HEADER]);
         Self {
@@ -48,7 +48,7 @@ impl Encoder {
         }
     }
 
-    pub(super) fn push(&mut self, time: i64, value: f64) -> Result<(), Error> {
+    fn push(&mut self, time: i64, value: f64) -> Result<(), Error> {
         let delta = time.wrapping_sub(self.time) as u64;
         match self.count {
             0 => {
@@ -63,8 +63,8 @@ impl Encoder {
             }
             u16::MAX => return Err(Error::TooManySamples),
             _ => {
-                self.difference(delta.wrapping_sub(self.delta) as i64);
-                self.value.write(&mut self.writer, value);
+                let difference = delta.wrapping_sub(self.delta) as i64;
+                write_later(&mut self.writer, &mut self.value, difference, value.to_bits());
                 self.delta = delta;
             }
         }
@@ -73,23 +73,29 @@ impl Encoder {
         Ok(())
     }
 
-    fn difference(&mut self, difference: i64) {
-        let (prefix, length, width) = match difference {
-            0 => (0, 1, 0),
-            _ if varbit::fits(difference, 14) => (0b10, 2, 14),
-            _ if varbit::fits(difference, 17) => (0b110, 3, 17),
-            _ if varbit::fits(difference, 20) => (0b1110, 4, 20),
-            _ => (0b1111, 4, 64),
-        };
-        self.writer.bits(prefix, length);
-        self.writer.bits(difference as u64, width);
-    }
-
-    pub(super) fn finish(self) -> Vec<u8> {
+    fn finish(self) -> Vec<u8> {
         let mut bytes = self.writer.into_bytes();
         bytes[..HEADER].copy_from_slice(&self.count.to_be_bytes());
         bytes
     }
+}
+
+/// Writes a sample behind the second: how much more time went by than before the last one, and the bits of its value.
+#[inline]
+pub(super) fn write_later(writer: &mut Writer, value: &mut value::Encoder, difference: i64, bits: u64) {
+    if difference == 0 {
+        value.write_behind(writer, 1, bits);
+        return;
+    }
+    let (prefix, length, width) = match difference {
+        _ if varbit::fits(difference, 14) => (0b10, 2, 14),
+        _ if varbit::fits(difference, 17) => (0b110, 3, 17),
+        _ if varbit::fits(difference, 20) => (0b1110, 4, 20),
+        _ => (0b1111, 4, 64),
+    };
+    writer.put(prefix, length);
+    writer.bits(difference as u64, width);
+    value.write(writer, f64::from_bits(bits));
 }
 
 /// Reads the samples of a chunk: (Unix milliseconds, value). The iterator ends after its first error.

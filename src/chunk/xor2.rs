@@ -3,19 +3,23 @@
 //! and leave the value that the next one is compared with as it was. The header is XOR's with a byte for the start
 //! timestamps behind it.
 
+mod transcode;
+
 use super::{
     Error, STALE_NAN,
     bits::{End, Reader},
     st::{Starts, WIDE_START},
     value,
-    xor::{self, BAD_WINDOW, Samples, WIDE_TIME},
+    xor::{BAD_WINDOW, Samples, WIDE_TIME},
 };
+
+pub use transcode::transcode_into;
 
 /// Bytes before the first sample.
 const HEADER: usize = 3;
 
 /// Reads the samples of a chunk: (Unix milliseconds, value). Start timestamps are passed over. The iterator ends after
-/// its first error; the errors are those of [`xor::decode`].
+/// its first error; the errors are those of [`xor::decode`](super::xor::decode).
 pub fn decode(data: &[u8]) -> Decoder<'_> {
     Decoder {
         samples: Samples::new(data, HEADER),
@@ -25,19 +29,6 @@ pub fn decode(data: &[u8]) -> Decoder<'_> {
         value: value::Decoder::new(0),
         stale: false,
     }
-}
-
-/// Rewrites a chunk as an XOR chunk with the same samples, bit by bit, without the start timestamps.
-///
-/// # Errors
-/// Those of [`xor::decode`].
-pub fn transcode_to_xor(data: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut encoder = xor::Encoder::new();
-    for sample in decode(data) {
-        let (time, value) = sample?;
-        encoder.push(time, value)?;
-    }
-    Ok(encoder.finish())
 }
 
 /// The samples of an XOR2 chunk; see [`decode`].
@@ -54,6 +45,7 @@ pub struct Decoder<'a> {
 
 impl Decoder<'_> {
     fn sample(&mut self, index: u16) -> Result<Option<&'static str>, End> {
+        let before = self.time;
         let problem = match index {
             0 => self.first()?,
             1 => match self.samples.reader.uvarint()? {
@@ -69,7 +61,7 @@ impl Decoder<'_> {
         if problem.is_some() {
             return Ok(problem);
         }
-        let good = self.starts.skip(&mut self.samples.reader, index)?;
+        let good = self.starts.read(&mut self.samples.reader, index, before, self.time)?;
         Ok((!good).then_some(WIDE_START))
     }
 

@@ -1,9 +1,11 @@
 //! Chunks of histograms, read; and those with start timestamps, rewritten without.
 
+use std::mem;
+
 use super::{
     super::{
         Error,
-        bits::{End, Reader, Writer},
+        bits::{AT_ONCE, End, Reader, Writer},
         is_stale,
         st::{Starts, WIDE_START},
         value, varbit,
@@ -29,38 +31,40 @@ pub fn decode(data: &[u8], kind: Kind) -> Decoder<'_> {
     Decoder::new(Samples::new(data, HEADER), data.get(2).copied(), kind)
 }
 
-/// Rewrites a chunk of HISTOGRAM_ST or FLOAT_HISTOGRAM_ST (Prometheus 3.14 and later, when asked for) as one of HISTOGRAM
-/// or FLOAT_HISTOGRAM: the same bits without the start timestamps.
+/// Appends a chunk of HISTOGRAM_ST or FLOAT_HISTOGRAM_ST (Prometheus 3.14 and later, when asked for) to `out` as one of
+/// HISTOGRAM or FLOAT_HISTOGRAM: the same bits without the start timestamps. Returns how many of those there were.
 ///
 /// # Errors
-/// Those of [`decode`].
-pub fn transcode(data: &[u8], kind: Kind) -> Result<Vec<u8>, Error> {
+/// Those of [`decode`]; then `out` is of no use.
+pub fn transcode_into(data: &[u8], kind: Kind, out: &mut Vec<u8>) -> Result<u16, Error> {
     let samples = Samples::counted(data, HEADER, COUNT_BESIDE_RESETS);
     let announced = samples.announced();
-    let starts = Starts::new(data.get(2).copied().unwrap_or_default());
+    let mut starts = Starts::new(data.get(2).copied().unwrap_or_default());
     let mut decoder = Decoder::new(samples, data.first().copied(), kind);
-    let mut header = Vec::with_capacity(data.len());
-    header.extend(announced.to_be_bytes());
-    header.push(decoder.resets);
-    let mut writer = Writer::new(header);
+    out.extend(announced.to_be_bytes());
+    out.push(decoder.resets);
+    let mut writer = Writer::new(mem::take(out));
+    let mut started = 0;
     while let Some(index) = decoder.samples.begin() {
         let index = index?;
+        let before = decoder.time;
         let mut copied = decoder.samples.reader.clone();
         let mut read = decoder.sample(index);
         let end = decoder.samples.reader.position();
         if read == Ok(None) {
-            let skipped = starts.skip(&mut decoder.samples.reader, index);
+            let skipped = starts.read(&mut decoder.samples.reader, index, before, decoder.time);
             read = skipped.map(|good| (!good).then_some(WIDE_START));
         }
         decoder.samples.end(index, read)?;
+        started += u16::from(starts.is_set());
         while copied.position() < end {
-            let count = (end - copied.position()).min(64) as u32;
+            let count = (end - copied.position()).min(AT_ONCE as usize) as u32;
             // It was read before: there is no end in it.
-            let Ok(bits) = copied.bits(count) else { break };
-            writer.bits(bits, count);
+            writer.put(copied.take(count), count);
         }
     }
-    Ok(writer.into_bytes())
+    *out = writer.into_bytes();
+    Ok(started)
 }
 
 /// The samples of a chunk of histograms; see [`decode`].
