@@ -15,24 +15,24 @@
 //! series that is larger (16 MiB at most; an ordinary one has some hundred bytes), 8 bytes per segment, and what the sample
 //! takes.
 
-use std::{fmt, io, os::unix::fs::FileExt};
+use std::{fmt, io, ops::Range, os::unix::fs::FileExt};
 
 use super::{Pinned, PinnedFile, segment_path};
 
 mod encodings;
 pub mod full;
-mod index;
-mod window;
+pub(super) mod index;
+pub(super) mod window;
 
 pub use encodings::{Depth, Encodings};
 use window::Window;
 
 /// Every segment begins with it.
-const SEGMENT_MAGIC: [u8; 4] = 0x85BD_40DD_u32.to_be_bytes();
+pub(super) const SEGMENT_MAGIC: [u8; 4] = 0x85BD_40DD_u32.to_be_bytes();
 /// The only version of segments.
-const SEGMENT_VERSION: u8 = 1;
+pub(super) const SEGMENT_VERSION: u8 = 1;
 /// How long a segment's header is (bytes); the first chunk follows.
-const SEGMENT_HEADER: u64 = 8;
+pub(super) const SEGMENT_HEADER: u64 = 8;
 
 /// What kind of thing is wrong with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,7 +128,7 @@ pub fn quick(block: &Pinned, depth: Depth) -> Result<Encodings, Broken> {
 }
 
 /// The segments, of which none may be missing in between, and the index.
-fn parts(block: &Pinned) -> Result<(Vec<&PinnedFile>, &PinnedFile), Broken> {
+pub(super) fn parts(block: &Pinned) -> Result<(Vec<&PinnedFile>, &PinnedFile), Broken> {
     let segments: Vec<&PinnedFile> = block.segments().collect();
     for (i, segment) in segments.iter().enumerate() {
         let due = segment_name(i);
@@ -152,7 +152,7 @@ fn segment_name(number: usize) -> String {
 }
 
 /// That the index refers to a segment which is not there.
-fn missing_segment(number: usize) -> Broken {
+pub(super) fn missing_segment(number: usize) -> Broken {
     let name = segment_name(number);
     Broken::new(
         Reason::MissingSegment,
@@ -160,7 +160,7 @@ fn missing_segment(number: usize) -> Broken {
     )
 }
 
-fn segment_header(segment: &PinnedFile) -> Result<(), Broken> {
+pub(super) fn segment_header(segment: &PinnedFile) -> Result<(), Broken> {
     long_enough(&segment.rel_path, segment.len)?;
     let mut header = [0; SEGMENT_HEADER as usize];
     segment
@@ -197,7 +197,7 @@ fn begins_as_segment(name: &str, header: [u8; SEGMENT_HEADER as usize]) -> Resul
 }
 
 /// That a segment of `len` bytes ends before its chunk at `offset` does.
-fn cut_chunk(name: &str, len: u64, offset: u64) -> Broken {
+pub(super) fn cut_chunk(name: &str, len: u64, offset: u64) -> Broken {
     let what = format_args!("{name} has {len} bytes, and ends within its chunk at byte {offset}");
     Broken::new(Reason::ShortSegment, what)
 }
@@ -208,9 +208,9 @@ fn damaged_chunk(name: &str, offset: u64) -> Broken {
     Broken::new(Reason::Segment, what)
 }
 
-/// Checks the chunk at `offset`: length, one byte for the encoding, data, checksum over the latter two. Returns where it
-/// has its encoding.
-fn chunk(window: &mut Window<'_>, segment: &PinnedFile, offset: u32) -> Result<u64, Broken> {
+/// Checks the chunk at `offset`: length, one byte for the encoding, data, checksum over the latter two. Returns where
+/// encoding and data are.
+pub(super) fn chunk(window: &mut Window<'_>, segment: &PinnedFile, offset: u32) -> Result<Range<u64>, Broken> {
     let name = &segment.rel_path;
     let start = u64::from(offset);
     let bytes = window.at(start, window::LONGEST_UVARINT)?;
@@ -233,7 +233,7 @@ fn chunk(window: &mut Window<'_>, segment: &PinnedFile, offset: u32) -> Result<u
     if !window.is_sound(body, end)? {
         return Err(damaged_chunk(name, start));
     }
-    Ok(body)
+    Ok(body..end - window::CHECKSUM)
 }
 
 #[cfg(test)]

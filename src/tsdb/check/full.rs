@@ -25,6 +25,8 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64},
 };
 
+use sha2::{Digest as _, Sha256};
+
 use self::stream::{Stream, apart};
 use super::{Broken, Reason, missing_segment, segment_name};
 use crate::{
@@ -77,6 +79,18 @@ pub struct Digest {
     pub crc32c: u32,
     /// SHA-256 of all of it, in lower-case hex, if it was asked for.
     pub sha256: Option<String>,
+}
+
+impl Digest {
+    pub(in crate::tsdb) fn new(rel_path: &str, len: u64, crc32c: u32, sha256: Option<Sha256>) -> Self {
+        let hex = |sum: Sha256| sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            rel_path: rel_path.to_owned(),
+            len,
+            crc32c,
+            sha256: sha256.map(hex),
+        }
+    }
 }
 
 /// A block that is whole.

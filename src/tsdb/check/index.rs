@@ -5,6 +5,8 @@
 //! a series is `uvarint length | labels, chunks | CRC-32C of the latter`. Of its chunks the first has its reference in
 //! full and the others the difference to the one before; a reference is `segment << 32 | offset`.
 
+use std::ops::Range;
+
 use super::{
     super::{PinnedFile, Reason},
     Broken, SEGMENT_HEADER,
@@ -14,24 +16,24 @@ use super::{
 };
 
 const MAGIC: [u8; 4] = 0xBAAA_D700_u32.to_be_bytes();
-pub(super) const HEADER: u64 = 5;
+pub(in crate::tsdb) const HEADER: u64 = 5;
 /// The table of contents: six offsets and their checksum (bytes).
-pub(super) const TOC: u64 = 6 * 8 + CHECKSUM;
+pub(in crate::tsdb) const TOC: u64 = 6 * 8 + CHECKSUM;
 /// Where a series may stand in version 2.
 const ALIGNMENT: u64 = 16;
 /// No series is longer (bytes): it would have more than a million chunks.
-pub(super) const LONGEST_SERIES: u64 = 16 << 20;
+pub(in crate::tsdb) const LONGEST_SERIES: u64 = 16 << 20;
 
 /// Where the sections begin, and where the series end.
-pub(super) struct Toc {
-    pub(super) symbols: u64,
-    pub(super) series: u64,
-    pub(super) series_end: u64,
+pub(in crate::tsdb) struct Toc {
+    pub(in crate::tsdb) symbols: u64,
+    pub(in crate::tsdb) series: u64,
+    pub(in crate::tsdb) series_end: u64,
     /// 0 stands for one that is not there, as in the next two.
-    pub(super) label_indices: u64,
-    pub(super) label_table: u64,
-    pub(super) postings: u64,
-    pub(super) postings_table: u64,
+    pub(in crate::tsdb) label_indices: u64,
+    pub(in crate::tsdb) label_table: u64,
+    pub(in crate::tsdb) postings: u64,
+    pub(in crate::tsdb) postings_table: u64,
 }
 
 /// For each of `segments` segments, the offset of the last chunk that a series refers to, and a sample of chunks; every
@@ -40,8 +42,9 @@ pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<(Vec<Opt
     let mut window = Window::new(file);
     let version = version(file, &mut window)?;
     let toc = toc(file, &mut window)?;
-    section(file, &mut window, toc.symbols, "symbols")?;
-    section(file, &mut window, toc.postings_table, "postings table")?;
+    let limit = file.len - TOC;
+    section(&mut window, toc.symbols, limit, "symbols")?;
+    section(&mut window, toc.postings_table, limit, "postings table")?;
     let (mut last, mut sample) = (vec![None; segments], Sample::default());
     let alignment = alignment(version);
     let mut at = toc.series.next_multiple_of(alignment);
@@ -51,13 +54,13 @@ pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<(Vec<Opt
     Ok((last, sample))
 }
 
-fn version(file: &PinnedFile, window: &mut Window<'_>) -> Result<u8, Broken> {
+pub(in crate::tsdb) fn version(file: &PinnedFile, window: &mut Window<'_>) -> Result<u8, Broken> {
     long_enough(file.len)?;
     format(window.at(0, HEADER as usize)?)
 }
 
 /// Whether an index of `len` bytes has room for the least that there is in any.
-pub(super) fn long_enough(len: u64) -> Result<(), Broken> {
+pub(in crate::tsdb) fn long_enough(len: u64) -> Result<(), Broken> {
     if len < HEADER + TOC {
         return Err(bad(format_args!("index has {len} bytes, too few for any index")));
     }
@@ -65,7 +68,7 @@ pub(super) fn long_enough(len: u64) -> Result<(), Broken> {
 }
 
 /// The format by the header, of which `header` has all bytes.
-pub(super) fn format(header: &[u8]) -> Result<u8, Broken> {
+pub(in crate::tsdb) fn format(header: &[u8]) -> Result<u8, Broken> {
     if !header.starts_with(&MAGIC) {
         return Err(bad("index does not begin as one"));
     }
@@ -79,17 +82,18 @@ pub(super) fn format(header: &[u8]) -> Result<u8, Broken> {
 }
 
 /// Where series stand in a format: at multiples of so many bytes.
-pub(super) fn alignment(version: u8) -> u64 {
+pub(in crate::tsdb) fn alignment(version: u8) -> u64 {
     if version == 1 { 1 } else { ALIGNMENT }
 }
 
-fn toc(file: &PinnedFile, window: &mut Window<'_>) -> Result<Toc, Broken> {
+/// The table of contents at the end of an index that is long enough for one.
+pub(in crate::tsdb) fn toc(file: &PinnedFile, window: &mut Window<'_>) -> Result<Toc, Broken> {
     Toc::parse(window.at(file.len - TOC, TOC as usize)?, file.len)
 }
 
 impl Toc {
     /// The table at the end of an index of `len` bytes.
-    pub(super) fn parse(bytes: &[u8], len: u64) -> Result<Self, Broken> {
+    pub(in crate::tsdb) fn parse(bytes: &[u8], len: u64) -> Result<Self, Broken> {
         let (words, sum) = bytes.as_chunks::<8>();
         let sound = words.len() == 6 && *sum == crc32c::crc32c(words.as_flattened()).to_be_bytes();
         if !sound {
@@ -131,9 +135,14 @@ impl Toc {
     }
 }
 
-/// Checks a section that is `length (4 bytes) | content | CRC-32C of the content`.
-fn section(file: &PinnedFile, window: &mut Window<'_>, start: u64, name: &str) -> Result<(), Broken> {
-    let limit = file.len - TOC;
+/// Checks a section `length (4 bytes) | content | CRC-32C of the content`, which must end at `limit` or before; returns where
+/// its content is.
+pub(in crate::tsdb) fn section(
+    window: &mut Window<'_>,
+    start: u64,
+    limit: u64,
+    name: &str,
+) -> Result<Range<u64>, Broken> {
     let head = window.at(start, 4)?;
     let len = head
         .first_chunk()
@@ -143,7 +152,7 @@ fn section(file: &PinnedFile, window: &mut Window<'_>, start: u64, name: &str) -
         .and_then(|end| end.checked_add(len))
         .filter(|end| *end <= limit);
     match end {
-        Some(end) if window.is_sound(start + 4, end)? => Ok(()),
+        Some(end) if window.is_sound(start + 4, end)? => Ok(start + 4..end - CHECKSUM),
         Some(_) => Err(bad(format_args!(
             "index is damaged: wrong checksum of its {name} at byte {start}"
         ))),
@@ -161,6 +170,34 @@ fn series(
     last: &mut [Option<u32>],
     sample: &mut Sample,
 ) -> Result<u64, Broken> {
+    let (content, end) = sound_series(window, start, limit)?;
+    let (mut missing, mut ends) = (None, None);
+    chunks(content, |reference| {
+        let (segment, offset) = ((reference >> 32) as usize, reference as u32);
+        match last.get_mut(segment) {
+            Some(highest) => *highest = (*highest).max(Some(offset)),
+            None => missing = missing.max(Some(segment)),
+        }
+        ends = Some((ends.map_or(reference, |(first, _)| first), reference));
+        u64::from(offset) >= SEGMENT_HEADER
+    })
+    .ok_or_else(|| damaged(start))?;
+    if let Some(missing) = missing {
+        return Err(missing_segment(missing));
+    }
+    if let Some((first, last)) = ends {
+        sample.push(first, last);
+    }
+    Ok(end)
+}
+
+/// The labels and chunks of the series at `start`, which has the right checksum and ends at `limit` or before; and where it
+/// ends.
+pub(in crate::tsdb) fn sound_series<'a>(
+    window: &'a mut Window<'_>,
+    start: u64,
+    limit: u64,
+) -> Result<(&'a [u8], u64), Broken> {
     let (len, head) = uvarint(window.at(start, LONGEST_UVARINT)?).ok_or_else(|| damaged(start))?;
     let body = start + head as u64;
     let room = limit.saturating_sub(body);
@@ -176,24 +213,7 @@ fn series(
             "index is damaged: wrong checksum of its series at byte {start}"
         )));
     }
-    let (mut missing, mut ends) = (None, None);
-    chunks(content, |reference| {
-        let (segment, offset) = ((reference >> 32) as usize, reference as u32);
-        match last.get_mut(segment) {
-            Some(highest) => *highest = (*highest).max(Some(offset)),
-            None => missing = missing.max(Some(segment)),
-        }
-        ends = Some((ends.map_or(reference, |(first, _)| first), reference));
-        u64::from(offset) >= SEGMENT_HEADER
-    })
-    .ok_or_else(|| damaged(start))?;
-    if let Some(missing) = missing {
-        return Err(missing_segment(missing));
-    }
-    if let Some((first, end)) = ends {
-        sample.push(first, end);
-    }
-    Ok(body + len + CHECKSUM)
+    Ok((content, body + len + CHECKSUM))
 }
 
 /// Hands the reference of each chunk of a series to `on_chunk`, until it says that one is wrong. `None` if the series does
@@ -225,18 +245,18 @@ fn chunks(content: &[u8], mut on_chunk: impl FnMut(u64) -> bool) -> Option<()> {
     Some(())
 }
 
-pub(super) fn number(bytes: &mut &[u8]) -> Option<u64> {
+pub(in crate::tsdb) fn number(bytes: &mut &[u8]) -> Option<u64> {
     let (value, len) = uvarint(bytes)?;
     *bytes = &bytes[len..];
     Some(value)
 }
 
-pub(super) fn damaged(start: u64) -> Broken {
+pub(in crate::tsdb) fn damaged(start: u64) -> Broken {
     bad(format_args!(
         "index is damaged: there is no series at byte {start}, where one is due"
     ))
 }
 
-pub(super) fn bad(detail: impl std::fmt::Display) -> Broken {
+pub(in crate::tsdb) fn bad(detail: impl std::fmt::Display) -> Broken {
     Broken::new(Reason::Index, detail)
 }

@@ -3,15 +3,17 @@
 use std::os::unix::fs::FileExt;
 
 use super::{super::PinnedFile, Broken};
-pub(super) use crate::model::uvarint::{LONGEST_UVARINT, uvarint};
+pub(in crate::tsdb) use crate::model::uvarint::{LONGEST_UVARINT, uvarint};
 
-/// What is read at once (bytes).
-const WIDTH: usize = 256 << 10;
+/// What is read at once (bytes), of a file that is read on from place to place.
+pub(in crate::tsdb) const WIDTH: usize = 256 << 10;
+/// What is read at once elsewhere: of a segment often only a few bytes are wanted.
+const NARROW: usize = 4 << 10;
 /// How long a checksum is (bytes).
-pub(super) const CHECKSUM: u64 = 4;
+pub(in crate::tsdb) const CHECKSUM: u64 = 4;
 
 /// Reads a file of any size with a buffer of one size.
-pub(super) struct Window<'a> {
+pub(in crate::tsdb) struct Window<'a> {
     file: &'a PinnedFile,
     buffer: Vec<u8>,
     /// The offset of the buffer's first byte.
@@ -21,7 +23,7 @@ pub(super) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a PinnedFile) -> Self {
+    pub(in crate::tsdb) fn new(file: &'a PinnedFile) -> Self {
         Self {
             file,
             buffer: Vec::new(),
@@ -32,17 +34,17 @@ impl<'a> Window<'a> {
 
     /// The bytes from `offset` on: at least `len` of them, unless the file ends before; mostly more. The buffer grows to
     /// `len`, so `len` must not be taken from a file unchecked.
-    pub(super) fn at(&mut self, offset: u64, len: usize) -> Result<&[u8], Broken> {
+    pub(in crate::tsdb) fn at(&mut self, offset: u64, len: usize) -> Result<&[u8], Broken> {
         let inside = offset.checked_sub(self.start).map(|skip| skip as usize);
         if let Some(skip) = inside.filter(|skip| skip.saturating_add(len) <= self.filled) {
             return Ok(&self.buffer[skip..self.filled]);
         }
-        // Small pieces are read as such: of a segment only a few bytes are wanted.
-        let ahead = if self.filled == 0 {
-            len.max(4 << 10)
-        } else {
-            len.max(WIDTH)
+        let goes_on = self.filled > 0 && inside.is_some_and(|skip| skip <= self.filled);
+        let ahead = match goes_on {
+            true => (2 * self.filled).clamp(NARROW, WIDTH),
+            false => NARROW,
         };
+        let ahead = ahead.max(len);
         let rest = self.file.len.saturating_sub(offset);
         let want = usize::try_from(rest).unwrap_or(usize::MAX).min(ahead);
         if self.buffer.len() < want {
@@ -58,7 +60,7 @@ impl<'a> Window<'a> {
 
     /// Whether the bytes from `start` to `end`, the last four of which are their CRC-32C, are sound. The caller has
     /// checked that they lie inside the file and are no fewer than four.
-    pub(super) fn is_sound(&mut self, start: u64, end: u64) -> Result<bool, Broken> {
+    pub(in crate::tsdb) fn is_sound(&mut self, start: u64, end: u64) -> Result<bool, Broken> {
         let end = end.saturating_sub(CHECKSUM);
         let (mut at, mut sum) = (start, 0);
         while at < end {
@@ -77,7 +79,7 @@ impl<'a> Window<'a> {
 
 /// The signed number at the start of `bytes` (zigzag) and how many bytes it takes, if there is one.
 #[inline]
-pub(super) fn varint(bytes: &[u8]) -> Option<(i64, usize)> {
+pub(in crate::tsdb) fn varint(bytes: &[u8]) -> Option<(i64, usize)> {
     let (value, len) = uvarint(bytes)?;
     Some(((value >> 1) as i64 ^ -((value & 1) as i64), len))
 }

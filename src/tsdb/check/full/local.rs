@@ -254,7 +254,7 @@ fn by_reference(
             return Err(stopped().into());
         }
         let mut window = Window::new(file);
-        let at = chunk(&mut window, file, offset)?;
+        let at = chunk(&mut window, file, offset)?.start;
         let beginning = window.at(at, 3)?;
         let beginning = &beginning[..beginning.len().min(3)];
         Ok(facts.count(&file.rel_path, u64::from(offset), beginning)?)

@@ -166,12 +166,6 @@ impl<'a, R: Read> Stream<'a, R> {
 
     /// What was read, once all of it was.
     pub(super) fn digest(self, rel_path: &str) -> Digest {
-        let hex = |sum: Sha256| sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Digest {
-            rel_path: rel_path.to_owned(),
-            len: self.len,
-            crc32c: self.crc32c,
-            sha256: self.sha256.map(hex),
-        }
+        Digest::new(rel_path, self.len, self.crc32c, self.sha256)
     }
 }
