@@ -17,7 +17,7 @@
 //! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | prometheus, chunk, ops, pb, model, threads |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
-//! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors | chunk, model |
+//! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors, newer encodings rewritten | chunk, model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | trust, model, threads |
 //! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | trust, model, pb |
 //! | [`trust`] | whose TLS certificates are good, for clients that call us and servers that we call | nothing |

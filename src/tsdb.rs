@@ -1,4 +1,5 @@
-//! A block on disk: which ones there are, what their `meta.json` says, whether they are whole, and their open files.
+//! A block on disk: which ones there are, what their `meta.json` says, whether they are whole, and their open files; and
+//! what a block is without the encodings that not every reader knows ([`rewrite`]).
 //!
 //! What this module guarantees:
 //!
@@ -27,6 +28,7 @@ mod json;
 mod listed;
 mod meta;
 mod pinned;
+pub mod rewrite;
 mod scan;
 mod segments;
 mod stamp;
