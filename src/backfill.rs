@@ -27,10 +27,11 @@ use crate::{
     chunk::Encoding,
     model::Labels,
     objstore,
-    shipper::CheckedFiles,
+    shipper::{CheckedFiles, NewerEncodings},
     tsdb::{
         Block, BlockId,
         check::full::{Checked, Digest, Facts, IssueKind},
+        content,
     },
 };
 
@@ -51,6 +52,8 @@ pub struct Settings {
     pub overlaps: Overlaps,
     /// Blocks are sent although their index has what Thanos' compactor may stop at.
     pub allow_index_issues: bool,
+    /// What happens with chunks that readers of the bucket refuse.
+    pub newer_encodings: NewerEncodings,
     /// Blocks that were compacted (level above 1) are sent, too.
     pub upload_compacted: bool,
     /// Blocks that end at or before this are left out (ms since 1970).
@@ -262,10 +265,10 @@ impl Item {
 
     /// Notes what the full check found, and what one should know of a block that is sent; refuses it if its index has
     /// issues, unless those are allowed.
-    fn checked(&mut self, known: CheckedFiles, checked: &Checked, allow_index_issues: bool) {
+    fn checked(&mut self, known: CheckedFiles, checked: &Checked, settings: &Settings) {
         if let Decision::Send(_) = self.decision {
             if let Some(issues) = index_issues(&checked.facts) {
-                match allow_index_issues {
+                match settings.allow_index_issues {
                     true => self.decision.add_remark(issues),
                     false => self.decision = Decision::Refused(format!("{issues}; {}", way_round(&checked.facts))),
                 }
@@ -276,19 +279,46 @@ impl Item {
                     "its {tombstones} tombstones are not sent, so what was deleted is there again"
                 ));
             }
-            let encodings = checked.facts.encodings.keys();
-            let unread = encodings
-                .filter_map(|byte| Encoding::from_prometheus(i32::from(*byte)))
-                .find(|encoding| encoding.storeapi().is_none());
-            if let Some(encoding) = unread {
+            for kind in self.block.iter().flat_map(|block| content::by_meta(&block.meta)) {
                 self.decision.add_remark(format!(
-                    "it has {encoding} chunks, which the store gateway of Thanos may not read"
+                    "it overlaps other blocks by its nature ({kind}), so that a compactor needs vertical compaction"
                 ));
             }
+            self.judge_encodings(&checked.facts, settings.newer_encodings);
         }
         self.known = Some(Found {
             known,
             digests: checked.files.clone(),
         });
+    }
+
+    /// Notes what happens with chunks that readers refuse, or refuses the block.
+    fn judge_encodings(&mut self, facts: &Facts, choice: NewerEncodings) {
+        let newer = facts.encodings.iter().filter_map(|(byte, count)| {
+            let encoding = Encoding::from_prometheus(i32::from(*byte))?;
+            encoding.storeapi().is_none().then(|| format!("{count} {encoding}"))
+        });
+        let newer: Vec<String> = newer.collect();
+        if newer.is_empty() || matches!(self.decision, Decision::Refused(_)) {
+            return;
+        }
+        let what = format!("its {} chunks", newer.join(" and "));
+        let refused = "Thanos' store gateway and compactor refuse";
+        match choice {
+            NewerEncodings::Rewrite => self.decision.add_remark(format!(
+                "{what}, which {refused}, are rewritten on the way to the bucket"
+            )),
+            NewerEncodings::Hold => {
+                self.decision = Decision::Refused(format!(
+                    "{refused} {what}; --newer-encodings=rewrite sends it with these chunks rewritten"
+                ));
+            }
+            NewerEncodings::Ship => self
+                .decision
+                .add_remark(format!("{what} are sent as they are, and {refused} them")),
+            NewerEncodings::Mark => self.decision.add_remark(format!(
+                "{what} are sent as they are, with a no-compact-mark.json, and {refused} them"
+            )),
+        }
     }
 }

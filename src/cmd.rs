@@ -2,6 +2,7 @@
 
 mod backfill;
 mod bucket;
+mod encodings;
 mod job;
 mod output;
 mod progress;

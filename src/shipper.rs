@@ -66,8 +66,10 @@ pub use ledger::{Found, Ledger, LocalBlock};
 pub use metrics::Metrics;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
 pub(crate) use upload::{
-    BlockFiles, CheckedFiles, Error as UploadError, FileStamp, UploadOutcome, UploadRequest, Uploader, stamps,
+    BlockFiles, CheckedFiles, Error as UploadError, FileStamp, UploadOutcome, UploadRequest, Uploader, rewritten_files,
+    stamps,
 };
+pub use upload::{ContentPolicy, NewerEncodings, Overlapping};
 
 use crate::{
     lineage::Lineage,
@@ -85,6 +87,8 @@ pub struct Settings {
     pub ledger_name: String,
     /// Which blocks are shipped, and whether in order.
     pub policy: Policy,
+    /// What happens with blocks by their content.
+    pub content: ContentPolicy,
     /// Whether a SHA-256 of each file goes into `meta.json` (`--hash-func`).
     pub sha256: bool,
     /// What `meta.json` names as the source, `sidecar` for the sidecar.
@@ -194,7 +198,7 @@ impl Shipper {
         ledger::log_found(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);
         let mut shipper = Self {
-            uploader: Arc::new(upload::Uploader::new(bucket, settings.sha256)),
+            uploader: Arc::new(upload::Uploader::new(bucket, settings.sha256, settings.content)),
             scanner: Scanner::default(),
             prometheus,
             metrics,

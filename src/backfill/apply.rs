@@ -16,7 +16,7 @@ use crate::{
     lineage::existing,
     model::Labels,
     objstore::{self, Bucket, ErrorKind, Scope, Transient, retry_transient},
-    shipper::{BlockFiles, Committed, UploadError, UploadOutcome, UploadRequest, Uploader},
+    shipper::{BlockFiles, Committed, ContentPolicy, UploadError, UploadOutcome, UploadRequest, Uploader},
     tsdb::{Block, BlockId},
 };
 
@@ -92,8 +92,12 @@ enum Uploaded {
 impl Apply {
     /// A sender to `bucket`.
     pub fn new(settings: &Settings, bucket: &Arc<dyn Bucket>) -> Self {
+        let content = ContentPolicy {
+            newer_encodings: settings.newer_encodings,
+            ..ContentPolicy::default()
+        };
         Self {
-            uploader: Arc::new(Uploader::new(Arc::clone(bucket), settings.sha256)),
+            uploader: Arc::new(Uploader::new(Arc::clone(bucket), settings.sha256, content)),
             source: settings.source.clone(),
         }
     }
@@ -237,6 +241,7 @@ async fn upload(uploader: &Uploader, job: &UploadRequest, labels: &Labels) -> Re
     match retried(|| upload_unless_there(uploader, job, labels).boxed()).await? {
         Ok(UploadOutcome::Uploaded(files)) => Ok(Uploaded::Ready(Box::new(files))),
         Ok(UploadOutcome::Broken(broken)) => Err(NotSent::Refused(format!("it broke since it was checked: {broken}"))),
+        Ok(UploadOutcome::Held { why, .. }) => Err(NotSent::Refused(why)),
         Ok(UploadOutcome::Vanished) => Err(NotSent::Refused("it was deleted here meanwhile".into())),
         Ok(UploadOutcome::Repaired) => Ok(Uploaded::There),
         Err(None) => Ok(Uploaded::There),

@@ -142,7 +142,7 @@ async fn check(items: &mut [Item], settings: &Settings, progress: &CheckProgress
             Ok((_, checked)) if checked.facts.chunks == 0 && matches!(item.decision, Decision::Send(_)) => {
                 item.decision = Decision::LeftOut("it holds no sample".into());
             }
-            Ok((known, checked)) => item.checked(known, &checked, settings.allow_index_issues),
+            Ok((known, checked)) => item.checked(known, &checked, settings),
             Err(why) => item.decision = Decision::Refused(why),
         }
     }

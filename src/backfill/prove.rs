@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     audit::{self, Issue, integrity::Reader},
+    catalog::{self, Text},
     lineage::{Existing, existing},
     objstore::{self, Bucket, Comparison, Scope},
-    shipper::{UploadError, Uploader},
-    tsdb::{Block, BlockId, PinError, Pinned, PinnedFile},
+    shipper::{ContentPolicy, UploadError, Uploader, rewritten_files},
+    tsdb::{Block, BlockId, BucketFile, Meta, PinError, Pinned, PinnedFile, RewrittenFrom},
 };
 
 /// Blocks that are proven at the same time.
@@ -162,6 +163,14 @@ async fn wrong(
         let why = "it was not checked here, so nothing is known to compare it with";
         return Ok((!gone).then(|| why.into()));
     };
+    if committed.meta.rewritten_from().is_some() {
+        // Every byte is held against the hashes of the commit, and these against what the files here are rewritten to.
+        return match audit::integrity::read_back(bucket, &committed.meta, &committed.files, reader).await? {
+            Ok(_) if gone => Ok(None),
+            Ok(_) => same_files(block, bucket).await,
+            Err(issues) => Ok(Some(in_words(&issues))),
+        };
+    }
     let digests = match audit::integrity::read_back(bucket, &committed.meta, &found.known.files, reader).await? {
         Ok(read) => read.digests,
         Err(issues) => return Ok(Some(in_words(&issues))),
@@ -186,18 +195,73 @@ fn in_words(issues: &[Issue]) -> String {
     details.join("; ")
 }
 
-/// In what the objects of a block are not its files: names, sizes, checksums.
+/// In what the objects of a block are not its files: names, sizes, checksums. A block that was rewritten on its way to the
+/// bucket is held against what it is rewritten to now.
 ///
 /// # Errors
 /// The bucket's, and those of a local file.
 pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Option<String>, objstore::Error> {
+    let differs = same_as_they_are(block, bucket).await?;
+    if differs.is_none() {
+        return Ok(None);
+    }
+    let Text::Read(text) = catalog::read_text(bucket.as_ref(), block.id).await? else {
+        return Ok(differs);
+    };
+    match Meta::parse(&text) {
+        Ok(there) => match there.rewritten_from() {
+            Some(from) => same_rewritten(block, bucket, &there, &from).await,
+            None => Ok(differs),
+        },
+        Err(_) => Ok(differs),
+    }
+}
+
+/// In what the objects of a block that was rewritten are not what its files are rewritten to; compared by their sizes and,
+/// where `meta.json` has them, by their hashes.
+async fn same_rewritten(
+    block: &Block,
+    bucket: &Arc<dyn Bucket>,
+    there: &Meta,
+    from: &RewrittenFrom,
+) -> Result<Option<String>, objstore::Error> {
     let pinned = match Pinned::open(block) {
         Ok(pinned) => pinned,
         Err(PinError::Vanished) => return Ok(Some("it was deleted here meanwhile, and cannot be compared".into())),
         Err(error) => return Ok(Some(error.to_string())),
     };
-    if let Err(error) = Uploader::new(Arc::clone(bucket), false)
-        .prove(block.id, &pinned, None)
+    if !from.is_of(&pinned) {
+        return Ok(Some("it was rewritten from other files than those here".into()));
+    }
+    let listed = audit::integrity::list(bucket.as_ref(), there).await?;
+    let issues = audit::integrity::issues(block.id, &listed);
+    if !issues.is_empty() {
+        return Ok(Some(in_words(&issues)));
+    }
+    let hashed = listed.files.iter().any(|file| file.sha256.is_some());
+    let files = match rewritten_files(&pinned, hashed).await {
+        Ok(files) => files,
+        Err(why) => return Ok(Some(why)),
+    };
+    let differs = files.iter().find(|own| {
+        let there = listed.files.iter().find(|there| there.rel_path == own.rel_path);
+        there.is_none_or(|there| {
+            let other_hash = there.sha256.as_ref().zip(own.sha256.as_ref());
+            there.size != own.size || other_hash.is_some_and(|(there, own)| !there.eq_ignore_ascii_case(own))
+        })
+    });
+    Ok(differs.map(|own| format!("{} was rewritten to other bytes than it would be now", own.rel_path)))
+}
+
+async fn same_as_they_are(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Option<String>, objstore::Error> {
+    let pinned = match Pinned::open(block) {
+        Ok(pinned) => pinned,
+        Err(PinError::Vanished) => return Ok(Some("it was deleted here meanwhile, and cannot be compared".into())),
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    let entries: Vec<BucketFile> = pinned.files.iter().map(entry).collect();
+    if let Err(error) = Uploader::new(Arc::clone(bucket), false, ContentPolicy::default())
+        .prove(block.id, &entries, None)
         .await
     {
         return match error {
@@ -214,6 +278,15 @@ pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Resul
         .collect();
     let found: Vec<Option<String>> = stream::iter(requests).buffered(OBJECTS_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().next())
+}
+
+/// A file as a listing shows it.
+fn entry(file: &PinnedFile) -> BucketFile {
+    BucketFile {
+        rel_path: file.rel_path.clone(),
+        size: Some(file.len),
+        sha256: None,
+    }
 }
 
 async fn compare(bucket: &Arc<dyn Bucket>, id: BlockId, file: &PinnedFile) -> Result<Option<String>, objstore::Error> {

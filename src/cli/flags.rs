@@ -12,7 +12,7 @@ mod store;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
     content::{ContentError, Env, content},
@@ -287,6 +287,28 @@ impl Objstore {
     }
 }
 
+/// What happens with chunks that readers of the bucket refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NewerEncodings {
+    /// They are rewritten on the way to the bucket.
+    Rewrite,
+    /// The block stays here.
+    Hold,
+    /// The block is sent as it is.
+    Ship,
+    /// The same, with a mark for compactors.
+    Mark,
+}
+
+/// What happens with blocks that overlap others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Overlapping {
+    /// They are sent.
+    Ship,
+    /// They are sent with a mark for compactors.
+    Mark,
+}
+
 /// How blocks are shipped.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Blocks")]
@@ -309,6 +331,34 @@ pub struct Shipper {
     /// Without effect: a broken block never delays the others
     #[arg(long = "shipper.skip-corrupted-blocks", hide = true)]
     pub skip_corrupted_blocks: bool,
+
+    /// What to do with chunks in encodings that Thanos' Store Gateway and Compactor refuse: rewrite, hold, ship or mark
+    ///
+    /// XOR2 (storage.tsdb.chunk_encoding.floats: xor2 in Prometheus 3.13 and later) and histograms with start timestamps. rewrite
+    /// sends the block with these chunks as XOR and plain histograms, sample for sample, without start timestamps; nothing changes on
+    /// the local disk. hold keeps such blocks on the local disk. ship sends them as they are: queries over them fail, and a
+    /// compactor stops at them. mark does the same with a no-compact-mark.json, so that the compactor passes over them.
+    /// An encoding that is not known here is never rewritten: with rewrite, such a block is held.
+    #[arg(
+        long = "shipper.newer-encodings",
+        value_name = "rewrite|hold|ship|mark",
+        default_value = "rewrite",
+        hide_possible_values = true
+    )]
+    pub newer_encodings: NewerEncodings,
+
+    /// What to do with blocks that overlap others by their nature: ship, or mark
+    ///
+    /// Blocks of samples that came out of order, of stale series, or rewritten after a deletion. A compactor stops at blocks that
+    /// overlap, unless it runs with --compact.enable-vertical-compaction or --deduplication.replica-label. mark sends such a
+    /// block with a no-compact-mark.json, so that a compactor without these passes over it.
+    #[arg(
+        long = "shipper.overlapping",
+        value_name = "ship|mark",
+        default_value = "ship",
+        hide_possible_values = true
+    )]
+    pub overlapping: Overlapping,
 
     /// Hash to record for each uploaded file: SHA256, or empty for none
     #[arg(

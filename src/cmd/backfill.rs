@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::report::{Outcome as Ended, Report};
 use super::{
+    encodings::newer_encodings,
     job::{self, Completion, OpenBucket},
     progress::Progress,
 };
@@ -23,6 +24,7 @@ use crate::{
     model::Labels,
     ops::supervisor::Outcome,
     prometheus::client::{Client, HttpClientConfig},
+    shipper::NewerEncodings,
 };
 
 /// How long Prometheus may take to tell its labels.
@@ -53,6 +55,7 @@ pub(super) async fn backfill(flags: cli::Backfill) -> Result<Outcome> {
                     false => Overlaps::Refuse,
                 },
                 allow_index_issues: source.allow_index_issues,
+                newer_encodings: newer_encodings(source.newer_encodings),
                 upload_compacted: source.upload_compacted,
                 min_time: source.times.min_time.resolve(now),
                 max_time: source.times.max_time.resolve(now),
@@ -81,6 +84,7 @@ pub(super) async fn upload_blocks(flags: cli::UploadBlocks) -> Result<Outcome> {
             accept_label_change: true,
             overlaps: Overlaps::RefuseCompacted,
             allow_index_issues: false,
+            newer_encodings: NewerEncodings::default(),
             upload_compacted: flags.upload_compacted,
             min_time: i64::MIN,
             max_time: i64::MAX,

@@ -141,9 +141,12 @@ impl Shipper {
                 self.record(block, labels);
                 return Ok(false);
             }
-            Existing::Incomplete(_, missing) => {
+            Existing::Incomplete(committed, missing) => {
                 tracing::warn!(block = %block.id, missing = missing.len(), "the block is committed, but some of its objects are missing in the bucket; uploading them again");
-                due.request.repair = Some(missing);
+                due.request.repair = Some(upload::Repair {
+                    missing,
+                    rewritten: committed.meta.rewritten_from().is_some(),
+                });
                 return Ok(true);
             }
             Existing::Torn(why) => {

@@ -18,8 +18,11 @@ use crate::{
     model::Labels,
     objstore::{self, ErrorKind, Placed},
     shipper::upload::{BlockFiles, Error, UploadRequest, Uploader, stamps},
-    tsdb::{Block, Pinned, Stamp},
+    tsdb::{Block, BlockId, Pinned, Stamp},
 };
+
+/// The object by which compactors leave a block alone (Thanos' `metadata.NoCompactMark`, version 1).
+const NO_COMPACT_MARK: &str = "no-compact-mark.json";
 
 /// How a block became visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +51,39 @@ impl Uploader {
             labels: labels.clone(),
             source: source.to_owned(),
             files: block_files.entries.clone(),
+            rewritten_from: block_files.rewritten.clone(),
             upload_time: SystemTime::now(),
         };
         let meta = Bytes::from(block_files.meta.for_bucket(&stamp));
         let len = meta.len() as u64;
+        if let Some(why) = &block_files.no_compact {
+            self.mark_no_compact(block.id, why).await?;
+        }
         self.set_unsettled(block.id, true);
         let committed = match self.put_meta(request, meta).await? {
             Placed::Created => {
                 // A store may lose what it acknowledged, and who clears away old tries may have looked before the commit.
-                self.prove(block.id, &block_files.pinned, Some(len)).await?;
+                self.prove(block.id, &block_files.entries, Some(len)).await?;
                 Committed::Now
             }
             Placed::Exists => self.check_committed_before(block, labels).await?,
         };
         self.set_unsettled(block.id, false);
         Ok(committed)
+    }
+
+    /// Puts the mark that keeps compactors from a block, before they can see it. One that is there stays.
+    async fn mark_no_compact(&self, id: BlockId, why: &str) -> Result<(), objstore::Error> {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let mark = serde_json::json!({
+            "id": id.to_string(),
+            "version": 1,
+            "details": format!("narthex: {why}"),
+            "no_compact_time": now,
+            "reason": "manual",
+        });
+        let key = format!("{id}/{NO_COMPACT_MARK}");
+        self.bucket.put_new(&key, Bytes::from(mark.to_string())).await.map(drop)
     }
 
     async fn put_meta(&self, request: &UploadRequest, meta: Bytes) -> Result<Placed, objstore::Error> {

@@ -2,12 +2,12 @@
 //!
 //! Kept in memory only, for the blocks that are local; a restart counts anew those that it ships.
 
-use super::{Shipper, durability_metrics::View, few};
+use super::{NewerEncodings, Shipper, upload::UploadRequest};
 use crate::tsdb::{Block, BlockId, Encodings, content, content::Kind};
 
 /// The local blocks that are older by their names than `block`, overlap its times, and are neither made of what it was made
 /// of nor the other way round. An empty or reversed range overlaps nothing.
-fn overlapped_by(block: &Block, local: &[Block]) -> Vec<BlockId> {
+pub(super) fn overlapped_by(block: &Block, local: &[Block]) -> Vec<BlockId> {
     let (this, empty) = (&block.meta, block.meta.min_time >= block.meta.max_time);
     let related = |other: &Block| {
         let within = |a: &Block, b: &Block| a.meta.sources.iter().all(|source| b.meta.sources.contains(source));
@@ -27,18 +27,30 @@ fn overlapped_by(block: &Block, local: &[Block]) -> Vec<BlockId> {
 
 impl Shipper {
     /// Counts and logs of which kinds a block is, the first time.
-    pub(super) fn report_content(&mut self, block: &Block, encodings: &Encodings, view: View<'_>) {
+    pub(super) fn report_content(&mut self, request: &UploadRequest, encodings: &Encodings) {
+        let (block, overlapped) = (&request.block, &request.overlapped);
         if !self.content_reported.insert(block.id) {
             return;
         }
-        let overlapped = overlapped_by(block, &view.scan.blocks);
         for kind in content::kinds(&block.meta, encodings, !overlapped.is_empty()) {
             self.metrics.count_content(kind);
-            let (id, overlapped) = (block.id, few(overlapped.iter()));
+            let id = block.id;
             match kind {
                 Kind::Plain => {}
                 Kind::NewerEncodings => {
-                    tracing::warn!(block = %id, chunks = encodings.newer(), "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse");
+                    let then = match self.settings.content.newer_encodings {
+                        NewerEncodings::Rewrite => "they are rewritten on the way to the bucket",
+                        NewerEncodings::Hold => {
+                            "the block is held back (--shipper.newer-encodings=hold), until Prometheus' retention deletes it"
+                        }
+                        NewerEncodings::Ship => {
+                            "the block is sent as it is (--shipper.newer-encodings=ship): queries over it fail, and a compactor stops at it"
+                        }
+                        NewerEncodings::Mark => {
+                            "the block is sent as it is, with a no-compact-mark.json (--shipper.newer-encodings=mark): queries over it fail"
+                        }
+                    };
+                    tracing::warn!(block = %id, chunks = encodings.newer(), "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse; {then}");
                 }
                 Kind::UnknownEncodings => {
                     tracing::error!(block = %id, chunks = encodings.unknown(), "the block has chunks in an encoding that is not known to this version of narthex; what reads the bucket may not know it either");

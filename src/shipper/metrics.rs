@@ -16,7 +16,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::tsdb::{BlockId, content::Kind};
+use crate::tsdb::{BlockId, RewrittenFrom, content::Kind};
 
 /// Seconds from the rename that seals a block to its commit; no commit comes before 5 s.
 const SEAL_TO_DURABLE: [f64; 13] = [
@@ -38,6 +38,8 @@ pub struct Metrics {
     quarantined: ByReason,
     waiting: ByReason,
     compaction_blocked: ByBlock,
+    rewritten_chunks: Counter,
+    dropped_starts: Counter,
     content: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) vanished: Counter,
     withdrawn: Counter,
@@ -61,6 +63,8 @@ impl Metrics {
             quarantined: ByReason::default(),
             waiting: ByReason::default(),
             compaction_blocked: ByBlock::default(),
+            rewritten_chunks: Counter::default(),
+            dropped_starts: Counter::default(),
             content: Family::default(),
             vanished: Counter::default(),
             withdrawn: Counter::default(),
@@ -91,6 +95,14 @@ impl Metrics {
         self.compaction_blocked.set(blocks);
     }
 
+    /// Counts what was rewritten of a block that is durable now.
+    pub fn count_rewritten(&self, from: Option<&RewrittenFrom>) {
+        if let Some(from) = from {
+            self.rewritten_chunks.inc_by(from.chunks.values().sum());
+            self.dropped_starts.inc_by(from.start_timestamps_dropped);
+        }
+    }
+
     /// Counts a block of this kind of content.
     pub fn count_content(&self, kind: Kind) {
         self.content.get_or_create(&[("kind", kind.as_str())]).inc();
@@ -104,6 +116,11 @@ impl Metrics {
     #[cfg(test)]
     pub(super) fn content(&self, kind: Kind) -> u64 {
         self.content.get_or_create(&[("kind", kind.as_str())]).get()
+    }
+
+    #[cfg(test)]
+    pub(super) fn rewritten_chunks(&self) -> u64 {
+        self.rewritten_chunks.get()
     }
 
     #[cfg(test)]
@@ -182,6 +199,16 @@ impl Metrics {
             "shipped_block_content",
             "Blocks that were checked and sent, by kind of content; a block of several kinds counts for each",
             self.content.clone(),
+        );
+        ours.register(
+            "rewritten_chunks",
+            "Chunks in encodings that today's readers refuse, which were rewritten on their way to the bucket",
+            self.rewritten_chunks.clone(),
+        );
+        ours.register(
+            "dropped_start_timestamps",
+            "Samples whose start timestamp was dropped when their chunks were rewritten",
+            self.dropped_starts.clone(),
         );
         ours.register(
             "vanished_blocks",

@@ -9,10 +9,11 @@ use crate::{
     shipper::{
         Decision, Facts, Liveness, LocalBlock, QUIET, Shipper, Skip, Verdict,
         block_events::{MAY_BE_WITHDRAWN, YOUNG, made, made_within},
+        content,
         due_block::DueBlock,
         durability_metrics::View,
         failure::Failure,
-        plan,
+        few, plan,
         quarantine::{self, Problem},
         upload::UploadRequest,
     },
@@ -245,7 +246,7 @@ impl Shipper {
                 "there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label",
             ));
         }
-        let (due, unsent) = self.check_quiet(due);
+        let (due, unsent) = self.check_quiet(due, view);
         let due = self.recheck_quarantined(due).await;
         let due = self
             .look_up_in_bucket(due, &labels)
@@ -263,7 +264,7 @@ impl Shipper {
 
     /// Finds out how long the blocks have been left alone; leaves out those that Prometheus may delete at once, and says until
     /// when.
-    fn check_quiet(&mut self, due: Vec<Block>) -> (Vec<DueBlock>, Option<Instant>) {
+    fn check_quiet(&mut self, due: Vec<Block>, view: View<'_>) -> (Vec<DueBlock>, Option<Instant>) {
         let (mut sent, mut unsent) = (Vec::new(), None);
         let depth = match self.prometheus.borrow().newer_encodings {
             true => Depth::All,
@@ -282,6 +283,7 @@ impl Shipper {
                 quiet,
                 was_young: self.events.is_young(block.id) || found_young,
                 request: UploadRequest {
+                    overlapped: few(content::overlapped_by(&block, &view.scan.blocks).iter()),
                     depth,
                     ..UploadRequest::new(block)
                 },

@@ -60,7 +60,7 @@ impl Shipper {
             let id = due.request.block.id;
             let uploaded = uploaded.unwrap_or_else(|error| Err(panicked(&error)));
             let progress = self
-                .commit_or_set_aside(&due, uploaded, later.filter(|_| ordered), view)
+                .commit_or_set_aside(&due, uploaded, later.filter(|_| ordered))
                 .await;
             self.update_durability_metrics(view);
             match progress {
@@ -93,7 +93,6 @@ impl Shipper {
         due: &DueBlock,
         uploaded: Result<UploadOutcome, Error>,
         older_waits_until: Option<Instant>,
-        view: View<'_>,
     ) -> Result<Progress, Error> {
         let id = due.request.block.id;
         let result = match uploaded {
@@ -103,9 +102,14 @@ impl Shipper {
                 self.set_aside_broken(due, broken);
                 return Ok(Progress::Done);
             }
+            Ok(UploadOutcome::Held { encodings, why }) => {
+                self.report_content(&due.request, &encodings);
+                self.set_aside(&due.request.block, Problem::new(quarantine::HELD, why), false);
+                return Ok(Progress::Done);
+            }
             Ok(UploadOutcome::Repaired) => self.record_repaired(due).await,
             Ok(UploadOutcome::Uploaded(block_files)) => {
-                self.report_content(&due.request.block, &block_files.encodings, view);
+                self.report_content(&due.request, &block_files.encodings);
                 if let Some(until) = older_waits_until {
                     return Ok(Progress::WaitingUntil(until));
                 }
@@ -167,7 +171,8 @@ impl Shipper {
             }
             // Unsettled: by an earlier try of ours, whose answer was lost.
             Committed::Now | Committed::Before => {
-                self.count_shipped(block, block_files.pinned.files.iter().map(|file| file.len).sum());
+                self.metrics.count_rewritten(block_files.rewritten.as_ref());
+                self.count_shipped(block, block_files.entries.iter().filter_map(|file| file.size).sum());
             }
         }
         self.record(block, labels);
@@ -210,7 +215,7 @@ impl Shipper {
     pub(super) fn set_aside(&mut self, block: &Block, problem: Problem, arriving: bool) {
         let broken = !matches!(
             problem.reason,
-            quarantine::REFUSED | quarantine::MARKED | quarantine::CONFLICT
+            quarantine::REFUSED | quarantine::MARKED | quarantine::CONFLICT | quarantine::HELD
         );
         if self.quarantine.set_aside(block.id, problem, arriving) && broken {
             self.metrics.corrupted_blocks.inc();

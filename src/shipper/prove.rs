@@ -15,7 +15,7 @@ use crate::{
     catalog::DELETION_MARK,
     lineage::may_lie_beside,
     objstore::Object,
-    tsdb::{BlockId, Pinned, PinnedFile},
+    tsdb::{BlockId, BucketFile},
 };
 
 /// How often the bucket is asked for what it does not show.
@@ -37,11 +37,11 @@ struct Differences<'a> {
 impl Uploader {
     /// Proves that the bucket has the block: exactly its files, with exactly their sizes, and its `meta.json` of `meta` bytes
     /// once that was sent.
-    pub(crate) async fn prove(&self, id: BlockId, pinned: &Pinned, meta: Option<u64>) -> Result<(), Error> {
+    pub(crate) async fn prove(&self, id: BlockId, files: &[BucketFile], meta: Option<u64>) -> Result<(), Error> {
         let dir = id.to_string();
         for attempt in 1.. {
             let listed = self.bucket.list(&dir).await?;
-            let found = compare(&dir, &pinned.files, meta, &listed);
+            let found = compare(&dir, files, meta, &listed);
             if found.marked {
                 return Err(Error::Marked {
                     place: self.place(&dir),
@@ -57,9 +57,9 @@ impl Uploader {
             }
             if attempt == TRIES {
                 self.with_state(id, |state| {
-                    state
-                        .acknowledged
-                        .retain(|file, _| !wrong.iter().any(|(name, _)| file == name));
+                    let is_wrong = |file: &String| wrong.iter().any(|(name, _)| file == name);
+                    state.acknowledged.retain(|file, _| !is_wrong(file));
+                    state.rewritten.retain(|file, _| !is_wrong(file));
                 });
                 let (place, wrong) = (self.place(&dir), few(wrong.iter().map(|(_, described)| described)));
                 return Err(Error::Unproven { place, wrong });
@@ -84,12 +84,14 @@ impl Uploader {
 }
 
 /// What differs between the files of a block and the objects listed for it.
-fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'a [Object]) -> Differences<'a> {
+fn compare<'a>(dir: &str, files: &'a [BucketFile], meta: Option<u64>, listed: &'a [Object]) -> Differences<'a> {
     let mut there: BTreeMap<&'a str, u64> = listed
         .iter()
         .filter_map(|object| Some((object.key.strip_prefix(dir)?.strip_prefix('/')?, object.size)))
         .collect();
-    let due = files.iter().map(|file| (file.rel_path.as_str(), file.len));
+    let due = files
+        .iter()
+        .map(|file| (file.rel_path.as_str(), file.size.unwrap_or_default()));
     let mut wrong = Vec::new();
     for (name, len) in due.chain(meta.map(|len| ("meta.json", len))) {
         if there.remove(name) != Some(len) {
@@ -107,17 +109,13 @@ fn compare<'a>(dir: &str, files: &'a [PinnedFile], meta: Option<u64>, listed: &'
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
-    fn file(rel_path: &str, len: u64) -> PinnedFile {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        PinnedFile {
+    fn file(rel_path: &str, len: u64) -> BucketFile {
+        BucketFile {
             rel_path: rel_path.into(),
-            path: rel_path.into(),
-            file,
-            len,
+            size: Some(len),
+            sha256: None,
         }
     }
 

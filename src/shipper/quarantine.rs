@@ -40,6 +40,9 @@ pub(super) const REFUSED: &str = "refused";
 /// The reason of a directory that has the name of a block and no `meta.json`.
 pub(super) const NO_META: &str = "no_meta";
 
+/// The reason of a block that is not sent for what its chunks are.
+pub(super) const HELD: &str = "encoding";
+
 /// What is wrong: a short and stable reason for the metric, and the details for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -74,7 +77,7 @@ impl Problem {
 
     /// Whether it is the files of the block that are at fault.
     fn is_of_files(&self) -> bool {
-        !self.is_of_bucket() && self.reason != UNREADABLE
+        !self.is_of_bucket() && !matches!(self.reason, UNREADABLE | HELD)
     }
 
     /// Whether it is what the bucket holds or answers.
@@ -275,6 +278,10 @@ fn warn(id: BlockId, problem: &Problem) {
         _ if problem.is_of_bucket() => tracing::error!(
             block = %id, reason, detail,
             "a block is left out because of what the bucket holds or answers; the others go on, and this one is retried after 1 to 16 minutes"
+        ),
+        HELD => tracing::error!(
+            block = %id, reason, detail,
+            "a block is held back because of the encoding of its chunks; the others go on. It is whole, and only on this disk: Prometheus deletes it at the end of its retention"
         ),
         UNREADABLE => tracing::error!(
             block = %id, reason, detail,

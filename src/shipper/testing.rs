@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::{
-    Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper,
+    ContentPolicy, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper,
     watcher::{Change, Hint},
 };
 use crate::{
@@ -30,6 +30,7 @@ pub(super) struct World {
     pub(super) bucket: Arc<Faulty>,
     pub(super) prometheus: watch::Sender<PrometheusStatus>,
     pub(super) policy: Policy,
+    pub(super) content: ContentPolicy,
     pub(super) metrics: Metrics,
 }
 
@@ -106,6 +107,7 @@ impl World {
                 ..PrometheusStatus::default()
             }),
             policy: Policy::default(),
+            content: ContentPolicy::default(),
             metrics: Metrics::register(&mut registry),
         }
     }
@@ -116,6 +118,7 @@ impl World {
             dir: self.data.path().into(),
             ledger_name: "thanos.shipper.json".into(),
             policy: self.policy,
+            content: self.content,
             sha256: false,
             source: "sidecar".into(),
             scan_interval: Duration::from_secs(30),
@@ -144,6 +147,28 @@ impl World {
         let dir = self.seal_unseen(made);
         self.hint(shipper, &made.name, Change::Sealed);
         dir
+    }
+
+    /// Puts a copy of a block there as Prometheus does; its name. The shipper that is running learns of it at once.
+    pub(super) fn seal_copy(&self, shipper: &mut Shipper, source: &Path) -> String {
+        let aside = tempfile::tempdir_in(self.data.path()).unwrap();
+        let meta = fs_err::read_to_string(source.join("meta.json")).unwrap();
+        let name = serde_json::from_str::<serde_json::Value>(&meta).unwrap()["ulid"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let dir = aside.path().join(&name);
+        fs_err::create_dir_all(dir.join("chunks")).unwrap();
+        let segments = fs_err::read_dir(source.join("chunks"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let segments = segments.map(|name| Path::new("chunks").join(name));
+        for file in segments.chain(["index".into(), "meta.json".into()]) {
+            fs_err::copy(source.join(&file), dir.join(&file)).unwrap();
+        }
+        fs_err::rename(&dir, self.data.path().join(&name)).unwrap();
+        self.hint(shipper, &name, Change::Sealed);
+        name
     }
 
     /// The same, and only a watch may tell the shipper.

@@ -5,6 +5,7 @@ mod compaction;
 mod content;
 mod gate;
 mod removed_blocks;
+mod rewritten;
 mod scope;
 
 use std::time::{Duration, SystemTime};

@@ -10,27 +10,36 @@
 //! once for each block; this may fail or hang, and no block waits for it.
 
 mod describe;
+mod open;
+mod policy;
+mod rewritten;
 
 use std::{
     collections::HashMap,
     io,
-    os::unix::fs::MetadataExt,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
-use self::describe::described;
+#[cfg(test)]
+pub(super) use self::open::PANICS;
+pub use self::policy::{ContentPolicy, NewerEncodings, Overlapping};
+use self::{
+    describe::described,
+    open::{Opened, exhausted, open},
+    policy::Treatment,
+};
+pub(crate) use self::{
+    open::{FileStamp, stamps},
+    rewritten::rewritten_files,
+};
 use crate::{
     lineage::may_repair,
-    objstore::{self, Bucket, Comparison, Source},
+    objstore::{self, Bucket, Comparison},
     threads::blocking,
-    tsdb::{
-        Block, BlockId, Broken, BucketFile, Depth, Encodings, Meta, PinError, Pinned, PinnedFile, Reason, check,
-        read_meta,
-    },
+    tsdb::{Block, BlockId, Broken, BucketFile, Depth, Encodings, Meta, PinError, Pinned, Reason, RewrittenFrom},
 };
 
 /// Blocks that are read for a check at the same time.
@@ -52,6 +61,14 @@ pub(crate) struct CheckedFiles {
     pub(crate) encodings: Encodings,
 }
 
+/// What is missing of a block that is committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Repair {
+    pub(crate) missing: Vec<BucketFile>,
+    /// The block was rewritten on its way to the bucket.
+    pub(crate) rewritten: bool,
+}
+
 /// One block to be uploaded.
 #[derive(Clone, Debug)]
 pub(crate) struct UploadRequest {
@@ -59,9 +76,11 @@ pub(crate) struct UploadRequest {
     /// It was seen to be sealed in this run of the process and not tried yet: nothing of it can be in the bucket.
     pub(crate) fresh: bool,
     /// Objects that are missing of a block that is committed: nothing else of it is sent.
-    pub(crate) repair: Option<Vec<BucketFile>>,
+    pub(crate) repair: Option<Repair>,
     /// What stands in the place of its `meta.json` is none, and is to be replaced.
     pub(crate) replace: bool,
+    /// Blocks whose times it overlaps, in words; empty if there are none.
+    pub(crate) overlapped: String,
     /// How closely its chunks are looked at, unless it was checked in full.
     pub(crate) depth: Depth,
     /// It was checked in full, and must still be what it was then. What an earlier run has sent of it is compared
@@ -77,6 +96,7 @@ impl UploadRequest {
             fresh: false,
             repair: None,
             replace: false,
+            overlapped: String::new(),
             depth: Depth::Sample,
             checked: None,
         }
@@ -90,6 +110,8 @@ pub(crate) enum UploadOutcome {
     Uploaded(BlockFiles),
     /// What was missing of a block that is committed is there.
     Repaired,
+    /// Its content is not for the bucket, by the operator's choice or since it cannot be rewritten.
+    Held { encodings: Encodings, why: String },
     /// The block is broken.
     Broken(Broken),
     /// It was deleted locally before all of it was opened.
@@ -106,8 +128,12 @@ pub(crate) struct BlockFiles {
     pub(crate) stamps: Vec<FileStamp>,
     /// As `meta.json` lists them.
     pub(crate) entries: Vec<BucketFile>,
-    /// Of which encodings the chunks are, as far as was looked.
+    /// Of which encodings the chunks are on the local disk, as far as was looked.
     pub(crate) encodings: Encodings,
+    /// What was rewritten on the way to the bucket.
+    pub(crate) rewritten: Option<RewrittenFrom>,
+    /// Why a compactor must leave the block alone, if it must.
+    pub(crate) no_compact: Option<String>,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
@@ -162,14 +188,6 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Tells a file from one that took its place, and from itself after a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileStamp {
-    inode: u64,
-    pub(crate) len: u64,
-    modified: SystemTime,
-}
-
 /// What the process remembers of a block that it tried to upload.
 #[derive(Debug, Default)]
 pub(super) struct BlockState {
@@ -177,6 +195,8 @@ pub(super) struct BlockState {
     checked: Option<(Vec<FileStamp>, Encodings)>,
     /// The files that were acknowledged, by their names in the block, as they were before they were sent.
     pub(super) acknowledged: HashMap<String, FileStamp>,
+    /// The rewritten files that were acknowledged, and their lengths (bytes); of the files that were checked.
+    pub(super) rewritten: HashMap<String, u64>,
     /// `meta.json` was sent, and whether it is there is not known.
     unsettled: bool,
     /// What an earlier run left open of it was looked for.
@@ -188,19 +208,23 @@ pub(super) struct BlockState {
 pub(crate) struct Uploader {
     pub(crate) bucket: Arc<dyn Bucket>,
     sha256: bool,
+    content: ContentPolicy,
     checks: Semaphore,
     sends: Semaphore,
+    rewrites: Semaphore,
     cleanups: Arc<Semaphore>,
     states: Mutex<HashMap<BlockId, BlockState>>,
 }
 
 impl Uploader {
-    pub(crate) fn new(bucket: Arc<dyn Bucket>, sha256: bool) -> Self {
+    pub(crate) fn new(bucket: Arc<dyn Bucket>, sha256: bool, content: ContentPolicy) -> Self {
         Self {
             bucket,
             sha256,
+            content,
             checks: Semaphore::new(CHECKS_AT_ONCE),
             sends: Semaphore::new(SENDS_AT_ONCE),
+            rewrites: Semaphore::new(1),
             cleanups: Arc::new(Semaphore::new(1)),
             states: Mutex::default(),
         }
@@ -247,31 +271,59 @@ impl Uploader {
                 request.block.dir.join("meta.json").display().to_string(),
             ));
         }
-        if let Some(missing) = &request.repair {
-            self.repair(id, &pinned, missing).await?;
+        if let Some(repair) = &request.repair {
+            match repair.rewritten {
+                true => self.repair_rewritten(id, &pinned, &repair.missing).await?,
+                false => self.repair(id, &pinned, &repair.missing).await?,
+            }
             return Ok(UploadOutcome::Repaired);
         }
+        let Treatment { rewrite, no_compact } = match self.content.treatment(request, &encodings) {
+            Ok(treatment) => treatment,
+            Err(why) => return Ok(UploadOutcome::Held { encodings, why }),
+        };
         if !request.fresh {
             self.abort_stale_uploads(id);
         }
         let permit = self.sends.acquire().await.map_err(io::Error::other)?;
-        if request.checked.is_some() {
-            self.compare_with_bucket(id, &pinned, &stamps).await?;
-        }
-        self.send(id, &pinned, &stamps).await?;
-        drop(permit);
-        let entries = match &request.checked {
-            Some(known) => known.files.clone(),
-            None => self.list_files(&pinned).await?,
+        let (entries, rewritten) = match rewrite {
+            true => match self.send_rewritten(id, &pinned).await {
+                Ok((entries, from)) => (entries, Some(from)),
+                Err(rewritten::Error::Broken(broken)) => return Ok(UploadOutcome::Broken(broken)),
+                Err(rewritten::Error::Refused(why)) => return Ok(UploadOutcome::Held { encodings, why }),
+                Err(rewritten::Error::Upload(error)) => return Err(error),
+            },
+            false => (self.send_as_it_is(request, &pinned, &stamps).await?, None),
         };
-        self.prove(id, &pinned, None).await?;
+        drop(permit);
+        self.prove(id, &entries, None).await?;
         Ok(UploadOutcome::Uploaded(BlockFiles {
             meta,
             pinned,
             stamps,
             entries,
             encodings,
+            rewritten,
+            no_compact,
         }))
+    }
+
+    /// Sends all files of a block; how `meta.json` lists them.
+    async fn send_as_it_is(
+        &self,
+        request: &UploadRequest,
+        pinned: &Pinned,
+        stamps: &[FileStamp],
+    ) -> Result<Vec<BucketFile>, Error> {
+        let id = request.block.id;
+        if request.checked.is_some() {
+            self.compare_with_bucket(id, pinned, stamps).await?;
+        }
+        self.send(id, pinned, stamps).await?;
+        match &request.checked {
+            Some(known) => Ok(known.files.clone()),
+            None => self.list_files(pinned).await,
+        }
     }
 
     /// Aborts what an earlier run left open of a block, beside the data path.
@@ -313,7 +365,12 @@ impl Uploader {
         Ok(match found {
             Ok(opened) => {
                 let checked = (opened.stamps.clone(), opened.encodings.clone());
-                self.with_state(id, |state| state.checked = Some(checked));
+                self.with_state(id, |state| {
+                    if state.checked.as_ref().is_some_and(|(before, _)| *before != checked.0) {
+                        state.rewritten.clear();
+                    }
+                    state.checked = Some(checked);
+                });
                 Ok(opened)
             }
             Err(PinError::Vanished) => Err(UploadOutcome::Vanished),
@@ -406,78 +463,4 @@ impl Uploader {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         f(states.entry(id).or_default())
     }
-}
-
-/// Blocks whose check panics: no block that can be made does.
-#[cfg(test)]
-pub(super) static PANICS: Mutex<Vec<BlockId>> = Mutex::new(Vec::new());
-
-/// A block that is open and was checked.
-#[derive(Debug)]
-struct Opened {
-    meta: Box<Meta>,
-    pinned: Pinned,
-    stamps: Vec<FileStamp>,
-    encodings: Encodings,
-}
-
-/// Opens the block and checks it, unless exactly these files were checked before, as closely.
-fn open(block: &Block, checked: Option<(Vec<FileStamp>, Encodings)>, depth: Depth) -> Result<Opened, PinError> {
-    #[cfg(test)]
-    if PANICS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .contains(&block.id)
-    {
-        panic!("a panic that a test asked for");
-    }
-    // Before the others: once these are open, the block may be deleted.
-    let meta = Box::new(read_meta(block)?);
-    let pinned = Pinned::open(block)?;
-    let stamps = stamps(&pinned)?;
-    let known = checked.filter(|(before, found)| *before == stamps && (found.complete || depth == Depth::Sample));
-    let encodings = match known {
-        Some((_, encodings)) => encodings,
-        None => check::quick(&pinned, depth)?,
-    };
-    Ok(Opened {
-        meta,
-        pinned,
-        stamps,
-        encodings,
-    })
-}
-
-/// What each file is now. The time of change of the inode is left out: a link or a deletion moves it.
-pub(crate) fn stamps(pinned: &Pinned) -> io::Result<Vec<FileStamp>> {
-    let stamp = |now: std::fs::Metadata| {
-        Ok(FileStamp {
-            inode: now.ino(),
-            len: now.len(),
-            modified: now.modified()?,
-        })
-    };
-    pinned
-        .files
-        .iter()
-        .map(|file| file.file.metadata().and_then(stamp))
-        .collect()
-}
-
-impl PinnedFile {
-    /// The file as a bucket takes it.
-    pub(crate) fn source(&self) -> Source {
-        Source {
-            file: Arc::clone(&self.file),
-            path: self.path.clone(),
-            len: self.len,
-        }
-    }
-}
-
-/// Whether this host has run out of something that comes back by itself: no fault of the block.
-fn exhausted(error: &io::Error) -> bool {
-    const EMFILE: i32 = 24;
-    const ENFILE: i32 = 23;
-    matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) || error.kind() == io::ErrorKind::OutOfMemory
 }

@@ -103,6 +103,7 @@ mod tests {
             labels: Labels::from_pairs([("a", "b")]),
             source: "bucket.upload".into(),
             files: files.clone(),
+            rewritten_from: None,
             upload_time: UNIX_EPOCH,
         };
         let plain = Meta::parse(PLAIN.as_bytes()).unwrap();

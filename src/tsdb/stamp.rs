@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::{
-    Meta,
+    Meta, RewrittenFrom,
     json::{Node, Object},
+    rewritten_from,
 };
 use crate::model::Labels;
 
@@ -40,6 +41,8 @@ pub struct Stamp {
     pub source: String,
     /// What is in the bucket beside `meta.json`.
     pub files: Vec<BucketFile>,
+    /// What the files were rewritten from, if they were.
+    pub rewritten_from: Option<RewrittenFrom>,
     /// When `meta.json` is sent. Readers wait for a while after this moment.
     pub upload_time: SystemTime,
 }
@@ -64,7 +67,14 @@ impl Meta {
         for name in FIRST {
             out.push(name, self.document.get(name).cloned().unwrap_or_else(|| absent(name)));
         }
-        out.push_others(&self.document, &[&FIRST[..], &["thanos"]].concat());
+        let ours: &[&str] = match &stamp.rewritten_from {
+            Some(from) => {
+                out.push(rewritten_from::KEY, from.node());
+                &[rewritten_from::KEY]
+            }
+            None => &[],
+        };
+        out.push_others(&self.document, &[&FIRST[..], &["thanos"], ours].concat());
         let nothing = Object::new();
         let on_disk = match self.document.get("thanos") {
             Some(Node::Object(object)) => object,
@@ -209,6 +219,7 @@ mod tests {
             labels,
             source: "sidecar".into(),
             files: vec![file("index", 512), file("chunks/000001", 214)],
+            rewritten_from: None,
             upload_time: UNIX_EPOCH + Duration::new(1_767_236_412, 345_678_901),
         }
     }

@@ -36,6 +36,7 @@ async fn scene() -> Scene {
         accept_label_change: true,
         overlaps: Overlaps::Refuse,
         allow_index_issues: false,
+        newer_encodings: Default::default(),
         upload_compacted: true,
         min_time: i64::MIN,
         max_time: i64::MAX,

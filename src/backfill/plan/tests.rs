@@ -73,6 +73,7 @@ fn settings() -> Settings {
         accept_label_change: false,
         overlaps: Overlaps::Refuse,
         allow_index_issues: false,
+        newer_encodings: Default::default(),
         upload_compacted: true,
         min_time: 0,
         max_time: 1000,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use url::Url;
 
-use super::{BlockTimes, Common, Objstore, PrometheusClient, ResultFormat, label_set};
+use super::{BlockTimes, Common, NewerEncodings, Objstore, PrometheusClient, ResultFormat, label_set};
 use crate::{
     cli::value::{self, HashFunc},
     model::{Label, Labels},
@@ -105,6 +105,17 @@ pub struct BackfillSource {
     /// in the bucket what is not sorted, and chunks that are wholly outside of the block's range or begin at its end.
     #[arg(long = "allow-index-issues")]
     pub allow_index_issues: bool,
+
+    /// What to do with chunks in encodings that Thanos' Store Gateway and Compactor refuse: rewrite, hold, ship or mark
+    ///
+    /// As --shipper.newer-encodings of the sidecar; hold refuses such blocks.
+    #[arg(
+        long = "newer-encodings",
+        value_name = "rewrite|hold|ship|mark",
+        default_value = "rewrite",
+        hide_possible_values = true
+    )]
+    pub newer_encodings: NewerEncodings,
 
     /// Also send blocks that were compacted; on unless it is turned off with --no-upload-compacted
     #[arg(

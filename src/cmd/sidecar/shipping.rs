@@ -16,9 +16,9 @@ use prometheus_client::{
 
 use crate::{
     cli,
-    cmd::invalid_yaml,
+    cmd::{encodings::newer_encodings, invalid_yaml},
     objstore::{self, Bucket, config::BucketConfig},
-    shipper::{Heartbeat, Metrics, Policy, Settings},
+    shipper::{ContentPolicy, Heartbeat, Metrics, Overlapping, Policy, Settings},
 };
 
 /// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
@@ -144,6 +144,13 @@ pub(super) async fn open(
         policy: Policy {
             upload_compacted: flags.shipper.upload_compacted,
             allow_out_of_order: flags.shipper.allow_out_of_order_uploads,
+        },
+        content: ContentPolicy {
+            newer_encodings: newer_encodings(flags.shipper.newer_encodings),
+            overlapping: match flags.shipper.overlapping {
+                cli::Overlapping::Ship => Overlapping::Ship,
+                cli::Overlapping::Mark => Overlapping::Mark,
+            },
         },
         sha256: flags.shipper.hash_func == cli::HashFunc::Sha256,
         source: "sidecar".to_owned(),

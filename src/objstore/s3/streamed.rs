@@ -57,7 +57,8 @@ impl Store {
                  (--shipper.newer-encodings=hold or --shipper.newer-encodings=ship)",
                 rest.size / MIB
             );
-            return Err(self.error(Op::Upload, key, ErrorKind::Configuration, detail));
+            // Of this object: others may be short, or of a length that is known.
+            return Err(self.error(Op::Upload, key, ErrorKind::Refused, detail));
         }
         // Waited for by `settle` until it is dropped, as `put_file` is.
         self.cleanup.track_future(self.put_batches(key, first, rest)).await

@@ -1,11 +1,12 @@
 //! Kinds of content of what is shipped.
 
 use super::*;
-use crate::tsdb::content::Kind;
+use crate::{shipper::NewerEncodings, tsdb::content::Kind};
 
 #[tokio::test(start_paused = true)]
 async fn each_block_is_counted_once_for_each_of_its_kinds() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    world.content.newer_encodings = NewerEncodings::Ship;
     let mut shipper = world.shipper();
     let (plain, odd) = (Made::new(&name(1), 0), Made::new(&name(2), 5));
     world.seal(&mut shipper, &plain);

@@ -121,8 +121,8 @@ pub(super) fn of_sample(sample: Sample, segments: &[&PinnedFile]) -> Result<Enco
             continue;
         };
         let mut window = Window::new(segment);
-        let at = chunk(&mut window, segment, reference as u32)?;
-        if let Some(byte) = window.at(at, 1)?.first() {
+        let content = chunk(&mut window, segment, reference as u32)?;
+        if let Some(byte) = window.at(content.start, 1)?.first() {
             found.add(*byte);
         }
     }
