@@ -162,6 +162,7 @@ async fn ship(data: &Path, id: &str) -> Duration {
         dir: data.to_owned(),
         ledger_name: format!("{}.json", NUMBER.fetch_add(1, Ordering::Relaxed)),
         policy: Policy::default(),
+        content: Default::default(),
         sha256: false,
         source: "sidecar".to_owned(),
         scan_interval: Duration::from_secs(30),

@@ -137,6 +137,7 @@ fn metas(criterion: &mut Criterion) {
         labels: Labels::from_pairs([("cluster", "eu-1"), ("replica", "a")]),
         source: "sidecar".to_owned(),
         files: vec![file("chunks/000001"), file("index")],
+        rewritten_from: None,
         upload_time: SystemTime::now(),
     };
     let mut group = criterion.benchmark_group("meta.json");

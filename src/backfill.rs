@@ -24,7 +24,6 @@ mod prove;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
-    chunk::Encoding,
     model::Labels,
     objstore,
     shipper::{CheckedFiles, NewerEncodings},
@@ -294,11 +293,7 @@ impl Item {
 
     /// Notes what happens with chunks that readers refuse, or refuses the block.
     fn judge_encodings(&mut self, facts: &Facts, choice: NewerEncodings) {
-        let newer = facts.encodings.iter().filter_map(|(byte, count)| {
-            let encoding = Encoding::from_prometheus(i32::from(*byte))?;
-            encoding.storeapi().is_none().then(|| format!("{count} {encoding}"))
-        });
-        let newer: Vec<String> = newer.collect();
+        let newer = facts.newer_encodings();
         if newer.is_empty() || matches!(self.decision, Decision::Refused(_)) {
             return;
         }

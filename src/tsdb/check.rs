@@ -34,6 +34,9 @@ pub(super) const SEGMENT_VERSION: u8 = 1;
 /// How long a segment's header is (bytes); the first chunk follows.
 pub(super) const SEGMENT_HEADER: u64 = 8;
 
+/// The encoding of the chunks that Thanos downsampled: up to five chunks in one, which count nothing together.
+const AGGREGATES: u8 = 0xff;
+
 /// What kind of thing is wrong with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

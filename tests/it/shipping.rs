@@ -1,5 +1,6 @@
 //! From Prometheus to the bucket, with the real program: every block arrives, whole, whatever happens on the way.
 
+mod encodings;
 mod killed;
 mod memory;
 mod metrics;

@@ -23,7 +23,6 @@ use tokio::{
 use super::{INDEX, LOST};
 use crate::{
     audit::{Issue, Kind},
-    chunk::Encoding,
     objstore::{self, Bucket, ErrorKind, Op, Reading, Scope},
     threads::StopOnDrop,
     tsdb::{
@@ -155,11 +154,7 @@ fn content(meta: &Meta, broken: &Broken) -> Issue {
 
 /// Chunks that the readers of today refuse.
 fn of_encodings(meta: &Meta, facts: &Facts) -> Option<Issue> {
-    let newer = facts.encodings.iter().filter_map(|(byte, count)| {
-        let encoding = Encoding::from_prometheus(i32::from(*byte))?;
-        encoding.storeapi().is_none().then(|| format!("{count} {encoding}"))
-    });
-    let newer: Vec<String> = newer.collect();
+    let newer = facts.newer_encodings();
     (!newer.is_empty()).then(|| {
         let what = format!(
             "{} of its {} chunks are in an encoding that Thanos' store gateway and compactor refuse; {REWRITE}",

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::{
     super::PinnedFile,
-    Broken, Reason, SEGMENT_HEADER, chunk,
+    AGGREGATES, Broken, Reason, SEGMENT_HEADER, chunk,
     window::{CHECKSUM, LONGEST_UVARINT, Window, uvarint},
 };
 use crate::chunk::Encoding;
@@ -47,7 +47,7 @@ impl Encodings {
 
     /// The chunks in an encoding that is not known here.
     pub fn unknown(&self) -> u64 {
-        self.count(|byte| byte != super::full::AGGREGATES && Encoding::from_prometheus(byte.into()).is_none())
+        self.count(|byte| byte != AGGREGATES && Encoding::from_prometheus(byte.into()).is_none())
     }
 
     fn count(&self, which: impl Fn(u8) -> bool) -> u64 {

@@ -28,7 +28,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use self::stream::{Stream, apart};
-use super::{Broken, Reason, missing_segment, segment_name};
+use super::{AGGREGATES, Broken, Reason, missing_segment, segment_name};
 use crate::{
     chunk::Encoding,
     tsdb::{Block, BlockMeta, PinError, Pinned},
@@ -44,9 +44,6 @@ pub use issues::{IndexIssue, IssueKind};
 
 /// How long the table of contents is at the end of an index (bytes).
 pub const TOC: u64 = super::index::TOC;
-
-/// The encoding of the chunks that Thanos downsampled: up to five chunks in one, which count nothing together.
-pub(super) const AGGREGATES: u8 = 0xff;
 
 /// No block has more segments: of the usual size they would be 32 TiB. It bounds what a wrong reference can cost.
 const MOST_SEGMENTS: usize = 1 << 16;
@@ -66,6 +63,17 @@ pub struct Facts {
     pub encodings: BTreeMap<u8, u64>,
     /// What Prometheus reads and Thanos' compactor may stop at, one for each kind.
     pub issues: Vec<IndexIssue>,
+}
+
+impl Facts {
+    /// How many chunks are in encodings that today's readers of a bucket refuse, each in words such as `5 XOR2`.
+    pub fn newer_encodings(&self) -> Vec<String> {
+        let newer = self.encodings.iter().filter_map(|(byte, count)| {
+            let encoding = Encoding::from_prometheus(i32::from(*byte))?;
+            encoding.storeapi().is_none().then(|| format!("{count} {encoding}"))
+        });
+        newer.collect()
+    }
 }
 
 /// What a file of a block is, byte for byte.

@@ -290,6 +290,7 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
         dir: data.path().to_owned(),
         ledger_name: "thanos.shipper.json".to_owned(),
         policy: Policy::default(),
+        content: Default::default(),
         sha256: false,
         source: "sidecar".to_owned(),
         scan_interval: Duration::from_millis(200),

@@ -13,7 +13,10 @@ use super::{divided, files, newest, pages, pages_and_manifests, root, spans};
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 32] = [
+const FOREIGN: [&str; 35] = [
+    "enable-feature",
+    "compact.enable-vertical-compaction",
+    "deduplication.replica-label",
     "config.file",
     "delete-delay",
     "endpoint",
