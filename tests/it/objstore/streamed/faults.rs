@@ -180,7 +180,7 @@ async fn without_multipart_uploads_an_object_of_several_parts_is_refused_in_word
     let put = bucket.put_stream("x", pieces(&content[..PART], &[MIB]), ALL).await;
     assert_eq!(put.unwrap(), PART as u64, "one request does");
     let error = bucket.put_stream("x", endless(&content), ALL).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Configuration);
+    assert_eq!(error.kind, ErrorKind::Refused);
     for words in [
         "needs a multipart upload",
         "its length is not known before it is sent",
