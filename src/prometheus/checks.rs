@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use super::{configuration::StorageSettings, error::Error};
-use crate::model::duration::parse_prometheus;
+use crate::model::{Labels, duration::parse_prometheus};
 
 const MIN: &str = "storage.tsdb.min-block-duration";
 const MAX: &str = "storage.tsdb.max-block-duration";
@@ -131,6 +131,34 @@ pub(super) fn unlabelled() -> Finding {
          configuration, or --label here"
             .to_owned(),
     )
+}
+
+/// The finding for external labels whose value looks like a variable that nobody has replaced: it is the same on all
+/// replicas, so that their blocks overlap and their series are taken for one.
+pub(super) fn unreplaced(labels: &Labels) -> Option<Finding> {
+    let odd = labels.iter().filter(|label| has_variable(&label.value));
+    let odd: Vec<String> = odd.map(|label| format!("{}={:?}", label.name, &*label.value)).collect();
+    (!odd.is_empty()).then(|| {
+        Finding::error(format!(
+            "external labels look like variables that nobody has replaced ({}); every replica has the same then, so that their \
+             blocks overlap in the bucket. Have the variable replaced in Prometheus' configuration (the operator's \
+             config-reloader does it for $(POD_NAME); Prometheus replaces ${{POD_NAME}} from 3.0 on, and before that with \
+             --enable-feature=expand-external-labels), or in --label",
+            odd.join(", ")
+        ))
+    })
+}
+
+/// Whether a text has a `$(NAME)`, `${NAME}` or `%{NAME}` in it.
+fn has_variable(text: &str) -> bool {
+    [("$(", ')'), ("${", '}'), ("%{", '}')].iter().any(|(open, close)| {
+        text.match_indices(open).any(|(at, _)| {
+            let rest = &text[at + open.len()..];
+            let name = rest.split(*close).next().unwrap_or_default();
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            name.len() < rest.len() && !name.is_empty() && name.chars().all(is_name)
+        })
+    })
 }
 
 /// Compares Prometheus' `flags` (`None`: it does not report them) with ours: the data directory as `--tsdb.path` spells
@@ -388,6 +416,39 @@ mod tests {
             (&[], false),
         ] {
             assert_eq!(is_agent(&flags(pairs)), want, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_looks_like_a_variable_is_an_error() {
+        for value in ["$(POD_NAME)", "prom-${HOSTNAME}", "%{X}-1", "a$(B)c", "${POD_NAME}${X}"] {
+            let finding = unreplaced(&Labels::from_pairs([("cluster", "eu"), ("replica", value)])).unwrap();
+            let text = finding.to_string();
+            assert_eq!(finding.severity, Severity::Error);
+            assert!(
+                text.contains(&format!("replica={value:?}")) && !text.contains("cluster"),
+                "{text}"
+            );
+        }
+        for value in [
+            "",
+            "a",
+            "$",
+            "$()",
+            "${}",
+            "$(a",
+            "$POD_NAME",
+            "100%",
+            "%{",
+            "$(a b)",
+            "{X}",
+            "(X)",
+            "$(a.b)",
+        ] {
+            assert!(
+                unreplaced(&Labels::from_pairs([("replica", value)])).is_none(),
+                "{value}"
+            );
         }
     }
 

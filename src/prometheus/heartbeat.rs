@@ -303,6 +303,8 @@ impl Heartbeat {
             let settings = &reading.configuration.storage;
             findings.extend(checks::newer_encodings(reading.flags.as_ref(), settings));
         }
+        let labels = reading.configuration.labels.overlaid_with(&self.settings.extra_labels);
+        findings.extend(checks::unreplaced(&labels));
         if reading.configuration.labels.is_empty() && self.settings.extra_labels.is_empty() {
             findings.push(checks::unlabelled());
         }

@@ -122,6 +122,32 @@ fn lays_our_labels_over_those_of_prometheus() {
 }
 
 #[test]
+fn a_variable_that_nobody_has_replaced_makes_not_ready_and_is_counted_until_it_is() {
+    let (mut beating, _) = heartbeat(settings());
+    beating.apply(reading(&[("cluster", "eu"), ("replica", "$(POD_NAME)")], "2h"));
+    let problem = beating.sender.borrow().problem.clone().unwrap();
+    assert!(problem.contains("replica=\"$(POD_NAME)\""), "{problem}");
+    assert_eq!(beating.metrics.configuration_errors.get(), 1);
+    beating.apply(reading(&[("cluster", "eu"), ("replica", "prometheus-0")], "2h"));
+    let problem = beating.sender.borrow().problem.clone();
+    assert_eq!((problem, beating.metrics.configuration_errors.get()), (None, 0));
+    // In our own flag as well.
+    let (mut beating, _) = heartbeat(Settings {
+        extra_labels: Labels::from_pairs([("replica", "${HOSTNAME}")]),
+        ..settings()
+    });
+    beating.apply(reading(&[("cluster", "eu")], "2h"));
+    assert!(
+        beating
+            .sender
+            .borrow()
+            .problem
+            .as_ref()
+            .is_some_and(|problem| problem.contains("${HOSTNAME}"))
+    );
+}
+
+#[test]
 fn a_mistake_in_the_configuration_is_a_problem_until_it_is_gone() {
     let (mut heartbeat, registry) = heartbeat(settings());
     heartbeat.apply(reading(&[], "1d12h"));
