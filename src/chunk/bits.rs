@@ -1,5 +1,7 @@
 //! Streams of bits, the most significant bit of each byte first.
 
+use std::mem;
+
 /// The data ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End;
@@ -9,26 +11,34 @@ pub(super) struct End;
 pub(super) const AT_ONCE: u32 = 56;
 
 /// Bits, written one after another.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Writer {
     /// What is written, and room behind it that is filled with anything.
     bytes: Vec<u8>,
-    /// How many bytes of it are full.
+    /// How many bits are written.
     at: usize,
-    /// The bits behind those, at the top; all others are zeros.
+    /// Those of the last byte, if it is not full, at the top; all others are zeros.
     word: u64,
-    /// How many they are: fewer than 8.
-    used: u32,
 }
 
 impl Writer {
     /// Goes on behind whole bytes.
     pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self {
-            at: bytes.len(),
+            at: bytes.len() * 8,
             bytes,
             word: 0,
-            used: 0,
+        }
+    }
+
+    /// Goes on behind whole bytes, with room for so many more.
+    pub(super) fn with_room(mut bytes: Vec<u8>, room: usize) -> Self {
+        let len = bytes.len();
+        bytes.resize(len + room, 0);
+        Self {
+            bytes,
+            at: len * 8,
+            word: 0,
         }
     }
 
@@ -37,35 +47,32 @@ impl Writer {
     pub(super) fn bits(&mut self, value: u64, count: u32) {
         let low = count.min(32);
         if count > low {
-            let high = (count - low).min(32);
-            self.put((value >> 32) & (u64::MAX >> (64 - high)), high);
+            self.put(value >> 32, (count - low).min(32));
         }
-        if low > 0 {
-            self.put(value & (u64::MAX >> (64 - low)), low);
-        }
+        self.put(value, low);
     }
 
-    /// The lowest `count` (at most [`AT_ONCE`]) bits of `value`, which has no others.
-    #[inline]
+    /// The lowest `count` (at most [`AT_ONCE`]) bits of `value`.
+    #[inline(always)]
     pub(super) fn put(&mut self, value: u64, count: u32) {
-        let end = self.at + 8;
-        if end > self.bytes.len() {
-            self.grow(end);
+        if count > 0 {
+            self.put_top(value << (64 - count), count);
         }
-        let filled = self.used + count;
-        // With no bits at all any shift does.
-        let word = self.word | value << (64_u32.wrapping_sub(filled) & 63);
-        // A whole word is written each time: what is behind its bits is written again.
-        self.bytes[self.at..end].copy_from_slice(&word.to_be_bytes());
-        let whole = filled / 8;
-        self.at += whole as usize;
-        self.word = word << (whole * 8);
-        self.used = filled % 8;
     }
 
-    #[cold]
-    fn grow(&mut self, least: usize) {
-        self.bytes.resize(least.max(self.bytes.len() * 2).max(64), 0);
+    /// The highest `count` (at most [`AT_ONCE`]) bits of `value`, which has no others.
+    #[inline(always)]
+    pub(super) fn put_top(&mut self, value: u64, count: u32) {
+        let (byte, used) = (self.at / 8, (self.at % 8) as u32);
+        let word = self.word | value >> used;
+        // A whole word is written each time: what is behind its bits is written again.
+        match self.bytes.get_mut(byte..byte + 8) {
+            Some(place) => place.copy_from_slice(&word.to_be_bytes()),
+            // By value: a writer whose address is given away is kept in memory by the compiler.
+            None => self.bytes = write_at_end(mem::take(&mut self.bytes), byte, word),
+        }
+        self.word = word << ((used + count) & !7);
+        self.at += count as usize;
     }
 
     pub(super) fn bit(&mut self, set: bool) {
@@ -73,7 +80,7 @@ impl Writer {
     }
 
     /// So many zeros.
-    #[inline]
+    #[inline(always)]
     pub(super) fn zeros(&mut self, mut count: u32) {
         while count > AT_ONCE {
             self.put(0, AT_ONCE);
@@ -84,11 +91,16 @@ impl Writer {
 
     /// Seven bits a byte, the lowest first, the highest bit for more to come.
     pub(super) fn uvarint(&mut self, mut value: u64) {
+        let (mut bytes, mut count) = (0, 0);
         while value >= 0x80 {
-            self.bits(value | 0x80, 8);
+            bytes = bytes << 8 | value & 0x7f | 0x80;
+            count += 8;
             value >>= 7;
+            if count == AT_ONCE {
+                self.put(mem::take(&mut bytes), mem::take(&mut count));
+            }
         }
-        self.bits(value, 8);
+        self.put(bytes << 8 | value, count + 8);
     }
 
     /// A uvarint with the sign in its lowest bit.
@@ -98,9 +110,28 @@ impl Writer {
 
     /// Everything written, filled up with zeros to a whole byte.
     pub(super) fn into_bytes(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.at + usize::from(self.used > 0));
+        self.bytes.truncate(self.at.div_ceil(8));
         self.bytes
     }
+}
+
+/// Writes a word where there is no room for it, and makes more room than it needs.
+#[cold]
+#[inline(never)]
+fn write_at_end(mut bytes: Vec<u8>, at: usize, word: u64) -> Vec<u8> {
+    bytes.resize((at + 8).max(bytes.len() * 2).max(64), 0);
+    bytes[at..at + 8].copy_from_slice(&word.to_be_bytes());
+    bytes
+}
+
+/// The word that begins at a byte near the end or behind it, with zeros for what is not there.
+#[cold]
+#[inline(never)]
+fn last_word(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let mut word = [0; 8];
+    word[..rest.len().min(8)].copy_from_slice(&rest[..rest.len().min(8)]);
+    u64::from_be_bytes(word)
 }
 
 /// Bits, read one after another.
@@ -127,40 +158,45 @@ impl<'a> Reader<'a> {
     }
 
     /// The next bits, at the top of a word: [`AT_ONCE`] at least, zeros behind the end. None are read.
-    #[inline]
+    #[inline(always)]
     pub(super) fn peek(&self) -> u64 {
-        let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
-        let word = match rest.first_chunk() {
+        let at = self.at / 8;
+        let word = match self.bytes.get(at..at + 8).and_then(<[u8]>::first_chunk) {
             Some(word) => u64::from_be_bytes(*word),
-            None => {
-                let mut word = [0; 8];
-                word[..rest.len()].copy_from_slice(rest);
-                u64::from_be_bytes(word)
-            }
+            None => last_word(self.bytes, at),
         };
         // At most 7 bits are skipped, so that 57 are left in the word.
         word << (self.at % 8)
     }
 
+    /// The 64 bits that come so many bits later, with zeros behind the end.
+    #[inline(always)]
+    pub(super) fn peek_whole(&self, later: u32) -> u64 {
+        let at = self.at + later as usize;
+        let high = Reader { bytes: self.bytes, at }.peek();
+        let last = self.bytes.get(at / 8 + 8).copied().unwrap_or_default();
+        high | u64::from(last) >> (8 - at % 8)
+    }
+
+    /// Passes over all that is left, and beyond.
+    pub(super) fn give_up(&mut self) {
+        self.at = usize::MAX / 2;
+    }
+
     /// Passes over bits that were seen. Whoever does so may pass the end, and asks [`Self::is_over`] before long.
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip(&mut self, count: u32) {
         self.at += count as usize;
     }
 
     /// Whether more was skipped than there is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_over(&self) -> bool {
         self.at > self.bytes.len() * 8
     }
 
-    /// How many bits were skipped that are not there.
-    pub(super) fn beyond(&self) -> usize {
-        self.at.saturating_sub(self.bytes.len() * 8)
-    }
-
     /// The next `count` (1 to 64) bits, with zeros behind the end; see [`Self::skip`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, count: u32) -> u64 {
         if count <= AT_ONCE {
             let value = self.peek() >> (64 - count);
@@ -168,8 +204,11 @@ impl<'a> Reader<'a> {
             return value;
         }
         let low = count - 32;
-        let high = self.take(32);
-        high << low | self.take(low)
+        let high = self.peek() >> 32;
+        self.skip(32);
+        let value = high << low | self.peek() >> (64 - low);
+        self.skip(low);
+        value
     }
 
     /// The next `count` (at most 64) bits.

@@ -33,7 +33,8 @@ impl Starts {
         }
     }
 
-    /// The sample before which none of the samples behind the first brings a start timestamp.
+    /// The sample before which none of the samples behind the first brings a start timestamp; all from there on do.
+    #[inline(always)]
     pub(super) fn next(&self) -> u16 {
         match self.from {
             0 => u16::MAX,
@@ -42,13 +43,13 @@ impl Starts {
     }
 
     /// Whether the last sample has one.
+    #[inline(always)]
     pub(super) fn is_set(&self) -> bool {
         self.start != 0
     }
 
     /// Reads what stands behind a sample at `time`, whose forerunner is at `before` (Unix milliseconds); `Ok(false)` if it
     /// cannot be a time.
-    #[inline]
     pub(super) fn read(&mut self, reader: &mut Reader<'_>, sample: u16, before: i64, time: i64) -> Result<bool, End> {
         if sample == 0 {
             if self.first {
@@ -57,14 +58,26 @@ impl Starts {
                 };
                 self.start = time.wrapping_sub(distance);
             }
-        } else if self.from > 0 && sample >= self.from {
-            let more = varbit::read_signed(reader)?;
-            self.distance = match sample == self.from {
-                true => more,
-                false => self.distance.wrapping_add(more),
-            };
-            self.start = before.wrapping_sub(self.distance);
+            return Ok(true);
         }
-        Ok(true)
+        self.take(reader, sample, before);
+        match reader.is_over() {
+            true => Err(End),
+            false => Ok(true),
+        }
+    }
+
+    /// As [`Self::read`] behind any sample but the first, with zeros behind the end (see [`Reader::skip`]).
+    #[inline(always)]
+    pub(super) fn take(&mut self, reader: &mut Reader<'_>, sample: u16, before: i64) {
+        if sample < self.next() {
+            return;
+        }
+        let more = varbit::take_signed(reader);
+        self.distance = match sample == self.from {
+            true => more,
+            false => self.distance.wrapping_add(more),
+        };
+        self.start = before.wrapping_sub(self.distance);
     }
 }

@@ -6,47 +6,49 @@ use super::bits::{AT_ONCE, End, Reader, Writer};
 const MOST_LEADING: u32 = 31;
 
 /// Which bits of the difference are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     leading: u32,
-    trailing: u32,
+    /// 1 to 64.
+    width: u32,
+    inside: u64,
 }
 
 impl Window {
-    /// What a reader takes it for before any was written.
-    pub(super) const WHOLE: Self = Self {
-        leading: 0,
-        trailing: 0,
-    };
-
-    /// What a writer takes it for before it has written any: it holds nothing.
-    const NONE: Self = Self {
-        leading: u32::MAX,
-        trailing: 0,
-    };
-
-    fn of(difference: u64) -> Self {
-        Self {
-            leading: difference.leading_zeros().min(MOST_LEADING),
-            trailing: difference.trailing_zeros(),
-        }
-    }
-
-    fn holds(self, other: Self) -> bool {
-        other.leading >= self.leading && other.trailing >= self.trailing
-    }
-
-    fn width(self) -> u32 {
-        64 - self.leading - self.trailing
-    }
-
     /// How many bits its bounds take.
     const BOUNDS: u32 = 11;
 
-    /// Reads a window's bounds, with zeros behind the end (see [`Reader::skip`]); none if they overlap.
-    #[inline]
-    fn take(reader: &mut Reader<'_>) -> Option<Self> {
-        let bounds = reader.take(Self::BOUNDS) as u32;
+    /// What a reader takes it for before any was written.
+    const WHOLE: Self = Self {
+        leading: 0,
+        width: 64,
+        inside: u64::MAX,
+    };
+
+    /// What a writer takes it for: it holds nothing.
+    const NONE: Self = Self {
+        inside: 0,
+        ..Self::WHOLE
+    };
+
+    /// The narrowest around a difference that is not 0.
+    fn of(difference: u64) -> Self {
+        let leading = difference.leading_zeros().min(MOST_LEADING);
+        let trailing = difference.trailing_zeros();
+        Self {
+            leading,
+            width: 64 - leading - trailing,
+            inside: u64::MAX >> leading & u64::MAX << trailing,
+        }
+    }
+
+    /// Its bounds as they are written.
+    fn bounds(self) -> u32 {
+        self.leading << 6 | self.width & 63
+    }
+
+    /// The one with these bounds; none if they overlap.
+    fn of_bounds(bounds: u32) -> Option<Self> {
         let leading = bounds >> 6;
         let width = match bounds & 63 {
             // 64 does not fit into six bits.
@@ -54,20 +56,36 @@ impl Window {
             width => width,
         };
         let trailing = 64_u32.checked_sub(leading + width)?;
-        Some(Self { leading, trailing })
+        Some(Self {
+            leading,
+            width,
+            inside: u64::MAX >> leading & u64::MAX << trailing,
+        })
     }
 
-    /// Reads a window's bounds; `Ok(None)` if they overlap.
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, End> {
-        match reader.left() < Self::BOUNDS as usize {
-            true => Err(End),
-            false => Ok(Self::take(reader)),
+    /// The difference of which these bits, from the highest on, lie in the window; what is behind them does not matter.
+    #[inline(always)]
+    fn difference(self, bits: u64) -> u64 {
+        bits >> self.leading & self.inside
+    }
+
+    /// Writes a few zeros (at most 32), and a difference that is not 0: by this window if it holds it, or else by a new one.
+    #[inline(always)]
+    pub(super) fn write(&mut self, writer: &mut Writer, zeros: u32, difference: u64) {
+        let (mut head, mut length) = (0b10 << 62, zeros + 2);
+        if difference & !self.inside != 0 {
+            *self = Self::of(difference);
+            head = 0b11 << 62 | u64::from(self.bounds()) << (62 - Self::BOUNDS);
+            length += Self::BOUNDS;
         }
-    }
-
-    /// Reads the bits of a difference that lie in the window.
-    pub(super) fn difference(self, reader: &mut Reader<'_>) -> Result<u64, End> {
-        Ok(reader.bits(self.width())? << self.trailing)
+        let (tail, all) = (difference << self.leading, length + self.width);
+        let first = head >> zeros | tail >> length;
+        if all <= AT_ONCE {
+            writer.put_top(first, all);
+        } else {
+            writer.put_top(first & !0 << (64 - AT_ONCE), AT_ONCE);
+            writer.put_top(tail << (AT_ONCE - length), all - AT_ONCE);
+        }
     }
 }
 
@@ -80,10 +98,17 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new(first: f64) -> Self {
-        Self {
-            bits: first.to_bits(),
-            window: Window::NONE,
-        }
+        Self::behind(first.to_bits(), Window::NONE)
+    }
+
+    /// Behind a float that was written by this window or another one.
+    pub(super) fn behind(bits: u64, window: Window) -> Self {
+        Self { bits, window }
+    }
+
+    /// The window that is known.
+    pub(super) fn window(&self) -> Window {
+        self.window
     }
 
     pub(super) fn write(&mut self, writer: &mut Writer, value: f64) {
@@ -91,29 +116,12 @@ impl Encoder {
     }
 
     /// Writes a few zeros and then the float with these bits.
-    #[inline]
     pub(super) fn write_behind(&mut self, writer: &mut Writer, zeros: u32, bits: u64) {
         let difference = bits ^ self.bits;
         self.bits = bits;
-        if difference == 0 {
-            writer.put(0, zeros + 1);
-            return;
-        }
-        let needed = Window::of(difference);
-        let (head, length) = match self.window.holds(needed) {
-            true => (0b10, zeros + 2),
-            false => {
-                self.window = needed;
-                let bounds = needed.leading << 6 | needed.width() & 63;
-                (0b11 << Window::BOUNDS | u64::from(bounds), zeros + 2 + Window::BOUNDS)
-            }
-        };
-        let (tail, width) = (difference >> self.window.trailing, self.window.width());
-        if length + width <= AT_ONCE {
-            writer.put(head << width | tail, length + width);
-        } else {
-            writer.put(head, length);
-            writer.bits(tail, width);
+        match difference {
+            0 => writer.put(0, zeros + 1),
+            _ => self.window.write(writer, zeros, difference),
         }
     }
 }
@@ -122,7 +130,7 @@ impl Encoder {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decoder {
     pub(super) bits: u64,
-    pub(super) window: Window,
+    window: Window,
 }
 
 impl Decoder {
@@ -139,13 +147,15 @@ impl Decoder {
 
     /// The difference by the window that is there.
     pub(super) fn same_window(&mut self, reader: &mut Reader<'_>) -> Result<(), End> {
-        self.bits ^= self.window.difference(reader)?;
+        let width = self.window.width;
+        let bits = reader.bits(width)?;
+        self.bits ^= self.window.difference(bits << (64 - width));
         Ok(())
     }
 
     /// A new window and the difference by it; `Ok(false)` if the window is none.
     pub(super) fn new_window(&mut self, reader: &mut Reader<'_>) -> Result<bool, End> {
-        let Some(window) = Window::read(reader)? else {
+        let Some(window) = Window::of_bounds(reader.bits(Window::BOUNDS)? as u32) else {
             return Ok(false);
         };
         self.window = window;
@@ -153,21 +163,31 @@ impl Decoder {
         Ok(true)
     }
 
-    /// As [`Self::same_window`], with zeros behind the end (see [`Reader::skip`]).
-    #[inline]
-    pub(super) fn take_same_window(&mut self, reader: &mut Reader<'_>) {
-        self.bits ^= reader.take(self.window.width()) << self.window.trailing;
-    }
-
-    /// As [`Self::new_window`], with zeros behind the end (see [`Reader::skip`]).
-    #[inline]
-    pub(super) fn take_new_window(&mut self, reader: &mut Reader<'_>) -> bool {
-        let Some(window) = Window::take(reader) else {
-            return false;
+    /// The next difference, by a new window or the last one. It begins so many bits behind the reader, of which `word` has
+    /// the first `sure` ones; what is behind the end is zeros (see [`Reader::skip`]). Returns it, unless the
+    /// window is none.
+    #[inline(always)]
+    pub(super) fn take_behind(
+        &mut self,
+        reader: &mut Reader<'_>,
+        new: bool,
+        behind: u32,
+        (word, sure): (u64, u32),
+    ) -> Option<u64> {
+        let mut behind = behind;
+        if new {
+            self.window = Window::of_bounds((word << behind >> (64 - Window::BOUNDS)) as u32)?;
+            behind += Window::BOUNDS;
+        }
+        let end = behind + self.window.width;
+        let bits = match end <= sure {
+            true => word << behind,
+            false => reader.peek_whole(behind),
         };
-        self.window = window;
-        self.take_same_window(reader);
-        true
+        reader.skip(end);
+        let difference = self.window.difference(bits);
+        self.bits ^= difference;
+        Some(difference)
     }
 
     /// The next float; `Ok(false)` if its window is none.

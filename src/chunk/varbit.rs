@@ -51,10 +51,26 @@ pub(super) fn read_signed(reader: &mut Reader<'_>) -> Result<i64, End> {
 
 /// Reads a signed integer of a width, in the range of [`fits`].
 pub(super) fn read_width(reader: &mut Reader<'_>, width: u32) -> Result<i64, End> {
-    let bits = reader.bits(width)?;
-    Ok(if width == 0 || width >= 64 || bits <= 1 << (width - 1) {
+    Ok(signed(reader.bits(width)?, width))
+}
+
+/// Reads a signed integer, with zeros behind the end (see [`Reader::skip`]).
+#[inline(always)]
+pub(super) fn take_signed(reader: &mut Reader<'_>) -> i64 {
+    let ones = reader.peek().leading_ones().min(8);
+    reader.skip((ones + 1).min(8));
+    match WIDTHS[ones as usize] {
+        0 => 0,
+        width => signed(reader.take(width), width),
+    }
+}
+
+/// What the bits of a width stand for.
+#[inline]
+fn signed(bits: u64, width: u32) -> i64 {
+    if width == 0 || width >= 64 || bits <= 1 << (width - 1) {
         bits as i64
     } else {
         bits.wrapping_sub(1 << width) as i64
-    })
+    }
 }

@@ -64,7 +64,11 @@ impl Encoder {
             u16::MAX => return Err(Error::TooManySamples),
             _ => {
                 let difference = delta.wrapping_sub(self.delta) as i64;
-                write_later(&mut self.writer, &mut self.value, difference, value.to_bits());
+                match difference {
+                    0 => self.writer.bit(false),
+                    _ => write_difference(&mut self.writer, 0, difference),
+                }
+                self.value.write(&mut self.writer, value);
                 self.delta = delta;
             }
         }
@@ -80,22 +84,23 @@ impl Encoder {
     }
 }
 
-/// Writes a sample behind the second: how much more time went by than before the last one, and the bits of its value.
-#[inline]
-pub(super) fn write_later(writer: &mut Writer, value: &mut value::Encoder, difference: i64, bits: u64) {
-    if difference == 0 {
-        value.write_behind(writer, 1, bits);
-        return;
-    }
+/// Writes a few zeros, and how much more time than before the last sample went by before this one, if that is not as much
+/// (then it would be one zero).
+#[inline(always)]
+pub(super) fn write_difference(writer: &mut Writer, zeros: u32, difference: i64) {
     let (prefix, length, width) = match difference {
         _ if varbit::fits(difference, 14) => (0b10, 2, 14),
         _ if varbit::fits(difference, 17) => (0b110, 3, 17),
         _ if varbit::fits(difference, 20) => (0b1110, 4, 20),
-        _ => (0b1111, 4, 64),
+        _ => {
+            writer.put(0b1111, zeros + 4);
+            return writer.bits(difference as u64, 64);
+        }
     };
-    writer.put(prefix, length);
-    writer.bits(difference as u64, width);
-    value.write(writer, f64::from_bits(bits));
+    writer.put(
+        prefix << width | difference as u64 & ((1 << width) - 1),
+        zeros + length + width,
+    );
 }
 
 /// Reads the samples of a chunk: (Unix milliseconds, value). The iterator ends after its first error.

@@ -1,19 +1,26 @@
 //! XOR2 chunks rewritten as XOR chunks. Both encodings tell times by the same differences of differences and values by the
-//! same kind of windows, so that a sample goes from bits to bits, and neither its time nor its value is looked at. Whole
-//! blocks go through here: nothing is allocated, and where the bits end is asked once for each sample.
+//! same kind of windows, so that a sample goes from bits to bits, and neither its time nor its value is looked at.
+//!
+//! Whole blocks go through here: nothing is allocated, and what is known between two samples stays in registers as long as
+//! they are of the usual kinds ([`Transcoder::usual`]); the others are taken one by one. A chunk that is no good is told by
+//! an end or a window that is none, and read anew to find the error.
 
 use std::mem;
 
 use super::{
     super::{
         Error, STALE_NAN,
-        bits::{AT_ONCE, End, Reader, Writer},
-        st::{Starts, WIDE_START},
-        value,
-        xor::{self, BAD_WINDOW, WIDE_TIME},
+        bits::{AT_ONCE, Reader, Writer},
+        st::Starts,
+        value, xor,
     },
-    HEADER,
+    HEADER, decode,
 };
+
+/// So many unchanged samples at most are written together with what follows them.
+const SHORT: u16 = 8;
+/// How many bits of a word are left behind them.
+const SURE: u32 = AT_ONCE - SHORT as u32;
 
 /// Appends a chunk to `out` as an XOR chunk with the same samples, bit by bit, without the start timestamps; returns how
 /// many of those there were.
@@ -24,21 +31,35 @@ pub fn transcode_into(data: &[u8], out: &mut Vec<u8>) -> Result<u16, Error> {
     let (Some(count), Some(body)) = (data.first_chunk::<2>(), data.get(HEADER..)) else {
         return Err(Error::NoHeader);
     };
-    let mut bytes = mem::take(out);
-    bytes.extend(count);
+    let announced = u16::from_be_bytes(*count);
+    out.extend(count);
     let mut transcoder = Transcoder {
         reader: Reader::new(body),
-        writer: Writer::new(bytes),
+        // Most chunks become no longer than that.
+        writer: Writer::with_room(mem::take(out), data.len() + data.len() / 4 + 16),
         starts: Starts::new(data[HEADER - 1]),
         time: 0,
         delta: 0,
         read: value::Decoder::new(0),
         written: value::Encoder::new(0.0),
         stale: false,
+        announced,
+        sample: 0,
+        started: 0,
     };
-    let result = transcoder.all(u16::from_be_bytes(*count));
+    let whole = transcoder.all();
     *out = transcoder.writer.into_bytes();
-    result
+    match whole {
+        Some(()) => Ok(transcoder.started),
+        None => Err(error(data, announced)),
+    }
+}
+
+/// What is wrong with a chunk.
+#[cold]
+fn error(data: &[u8], announced: u16) -> Error {
+    let found = decode(data).find_map(Result::err);
+    found.unwrap_or(Error::Cut { read: 0, announced })
 }
 
 struct Transcoder<'a> {
@@ -54,172 +75,257 @@ struct Transcoder<'a> {
     written: value::Encoder,
     /// Whether the last value is such a mark.
     stale: bool,
+    announced: u16,
+    /// The next sample.
+    sample: u16,
+    /// How many samples before had start timestamps.
+    started: u16,
 }
 
 impl Transcoder<'_> {
-    fn all(&mut self, announced: u16) -> Result<u16, Error> {
-        let (mut sample, mut started) = (0, 0);
-        while sample < announced {
-            let cut = |read| Error::Cut { read, announced };
-            let word = self.reader.peek();
-            let run = self.unchanged(word, sample, announced);
-            if run > 0 {
-                if self.reader.is_over() {
-                    return Err(cut(sample + self.overrun(run)));
-                }
-                started += if self.starts.is_set() { run } else { 0 };
-                sample += run;
-                continue;
+    /// `None`: it is no chunk.
+    fn all(&mut self) -> Option<()> {
+        for sample in 0..self.announced.min(2) {
+            let before = self.time;
+            match sample {
+                0 => self.first()?,
+                _ => self.second()?,
             }
-            let what = match self.sample(word, sample) {
-                Ok(what) if !self.reader.is_over() => what,
-                _ => return Err(cut(sample)),
-            };
-            if let Some(what) = what {
-                return Err(Error::Garbled { sample, what });
+            let read = self.starts.read(&mut self.reader, sample, before, self.time);
+            read.ok().filter(|good| *good)?;
+            self.end_sample()?;
+        }
+        while self.sample < self.announced {
+            match self.starts.next() < self.announced {
+                true => self.usual::<true>(),
+                false => self.usual::<false>(),
             }
-            started += u16::from(self.starts.is_set());
-            sample += 1;
+            if self.sample < self.announced {
+                self.any()?;
+            }
         }
-        Ok(started)
+        (!self.reader.is_over()).then_some(())
     }
 
-    /// Samples that are as far from the last as that from the one before, and have its value, take one bit here and two
-    /// there. Rewrites those that begin here, if they have nothing else; returns how many they are.
-    #[inline]
-    fn unchanged(&mut self, word: u64, sample: u16, announced: u16) -> u16 {
-        if sample < 2 || self.stale {
-            return 0;
-        }
-        let most = announced.min(self.starts.next()).saturating_sub(sample);
-        let run = word.leading_zeros().min(AT_ONCE).min(u32::from(most));
-        if run > 0 {
-            self.reader.skip(run);
-            self.writer.zeros(2 * run);
-            self.time = self.time.wrapping_add(self.delta.wrapping_mul(u64::from(run)) as i64);
-        }
-        // At most AT_ONCE.
-        run as u16
+    fn end_sample(&mut self) -> Option<()> {
+        self.started += u16::from(self.starts.is_set());
+        self.sample += 1;
+        (!self.reader.is_over()).then_some(())
     }
 
-    /// How many samples of a run of single bits are there, if it goes beyond the end.
-    #[cold]
-    fn overrun(&self, run: u16) -> u16 {
-        // The end is within the run.
-        run - self.reader.beyond() as u16
-    }
-
-    /// One sample of any kind, which begins with the bits of `word`; what is wrong with it. `Err`, or a reader beyond the
-    /// end: it is not there.
-    #[inline]
-    fn sample(&mut self, word: u64, sample: u16) -> Result<Option<&'static str>, End> {
-        let before = self.time;
-        let what = match sample {
-            0 => self.first()?,
-            1 => self.second()?,
-            _ => self.later(word),
-        };
-        if what.is_some() {
-            return Ok(what);
-        }
-        let good = self.starts.read(&mut self.reader, sample, before, self.time)?;
-        Ok((!good).then_some(WIDE_START))
-    }
-
-    fn first(&mut self) -> Result<Option<&'static str>, End> {
-        let Some(time) = self.reader.varint()? else {
-            return Ok(Some(WIDE_TIME));
-        };
-        self.time = time;
-        let bits = self.reader.bits(64)?;
-        self.writer.varint(time);
+    fn first(&mut self) -> Option<()> {
+        self.time = self.reader.varint().ok()??;
+        let bits = self.reader.bits(64).ok()?;
+        self.writer.varint(self.time);
         self.writer.bits(bits, 64);
         self.written = value::Encoder::new(f64::from_bits(bits));
         self.stale = bits == STALE_NAN;
         if !self.stale {
             self.read.bits = bits;
         }
-        Ok(None)
+        Some(())
     }
 
-    fn second(&mut self) -> Result<Option<&'static str>, End> {
-        let Some(delta) = self.reader.uvarint()? else {
-            return Ok(Some(WIDE_TIME));
-        };
-        self.delta = delta;
-        self.time = self.time.wrapping_add(delta as i64);
-        self.writer.uvarint(delta);
-        let good = self.value();
-        let bits = self.bits();
-        self.written.write_behind(&mut self.writer, 0, bits);
-        Ok((!good).then_some(BAD_WINDOW))
+    fn second(&mut self) -> Option<()> {
+        self.delta = self.reader.uvarint().ok()??;
+        self.time = self.time.wrapping_add(self.delta as i64);
+        self.writer.uvarint(self.delta);
+        self.value()
     }
 
-    /// From the third sample on.
-    #[inline]
-    fn later(&mut self, word: u64) -> Option<&'static str> {
-        let (difference, good) = match word.leading_ones() {
-            0 => {
-                self.reader.skip(1);
-                self.stale = false;
-                (0, true)
+    /// The next sample, behind the second, of any kind.
+    #[inline(never)]
+    fn any(&mut self) -> Option<()> {
+        let (before, word) = (self.time, self.reader.peek());
+        let ones = word.leading_ones().min(5);
+        match ones {
+            // As far from the last as that from the one before.
+            0 | 5 => {
+                self.reader.skip((ones + 1).min(5));
+                self.stale = ones == 5;
+                self.write(1);
             }
             1 => {
                 self.reader.skip(3);
-                self.stale = false;
-                let new = word << 2 >> 63 == 1;
-                (0, self.window(new))
-            }
-            2 => {
-                self.reader.skip(3 + 13);
-                ((word << 3) as i64 >> (64 - 13), self.value())
-            }
-            3 => {
-                self.reader.skip(4 + 20);
-                ((word << 4) as i64 >> (64 - 20), self.value())
-            }
-            4 => {
-                self.reader.skip(5);
-                let difference = self.reader.take(64) as i64;
-                (difference, self.value())
+                self.window(word << 2 >> 63 == 1)?;
+                self.write(1);
             }
             _ => {
-                self.reader.skip(5);
-                self.stale = true;
-                (0, true)
+                self.reader.skip((ones + 1).min(5));
+                let width = [13, 20, 64][ones as usize - 2];
+                let difference = (self.reader.take(width) << (64 - width)) as i64 >> (64 - width);
+                self.delta = self.delta.wrapping_add(difference as u64);
+                match difference {
+                    // Prometheus has a shorter way to say so.
+                    0 => self.writer.bit(false),
+                    _ => xor::write_difference(&mut self.writer, 0, difference),
+                }
+                self.value()?;
             }
-        };
-        self.delta = self.delta.wrapping_add(difference as u64);
+        }
         self.time = self.time.wrapping_add(self.delta as i64);
-        let bits = self.bits();
-        xor::write_later(&mut self.writer, &mut self.written, difference, bits);
-        (!good).then_some(BAD_WINDOW)
+        self.starts.take(&mut self.reader, self.sample, before);
+        self.end_sample()
     }
 
-    /// The bits of the last value.
-    #[inline]
-    fn bits(&self) -> u64 {
-        if self.stale { STALE_NAN } else { self.read.bits }
-    }
-
-    /// A value with a prefix of its own; whether it is one.
-    fn value(&mut self) -> bool {
+    /// A value with a prefix of its own.
+    fn value(&mut self) -> Option<()> {
         let ones = self.reader.peek().leading_ones().min(3);
         self.reader.skip((ones + 1).min(3));
-        self.stale = ones == 3;
         match ones {
-            0 | 3 => true,
-            _ => self.window(ones == 2),
+            0 | 3 => self.stale = ones == 3,
+            _ => self.window(ones == 2)?,
         }
+        self.write(0);
+        Some(())
     }
 
-    /// The difference to the last value by its window or a new one; whether that is one.
-    #[inline]
-    fn window(&mut self, new: bool) -> bool {
-        if new {
-            return self.read.take_new_window(&mut self.reader);
+    /// The difference of a value, by a new window or the last one.
+    fn window(&mut self, new: bool) -> Option<()> {
+        self.stale = false;
+        let word = self.reader.peek();
+        self.read.take_behind(&mut self.reader, new, 0, (word, AT_ONCE))?;
+        Some(())
+    }
+
+    /// Writes so many zeros and the last value.
+    fn write(&mut self, zeros: u32) {
+        let bits = if self.stale { STALE_NAN } else { self.read.bits };
+        self.written.write_behind(&mut self.writer, zeros, bits);
+    }
+
+    /// The next samples, behind the second, as long as they are of the usual kinds: no marks, and at times that are not far
+    /// off. Some of them bring start timestamps only if `STARTS` says so. Behind the end are zeros:
+    /// unchanged samples.
+    #[inline(never)]
+    fn usual<const STARTS: bool>(&mut self) {
+        if self.stale {
+            return;
         }
-        self.read.take_same_window(&mut self.reader);
+        let mut at = Usual {
+            reader: self.reader.clone(),
+            writer: mem::take(&mut self.writer),
+            read: self.read,
+            window: self.written.window(),
+            difference: 0,
+        };
+        let (mut starts, mut time, mut delta) = (self.starts, self.time, self.delta);
+        let (mut sample, mut started) = (self.sample, 0);
+        let announced = self.announced;
+        let last = if STARTS {
+            announced.min(starts.next())
+        } else {
+            announced
+        };
+        while sample < announced {
+            let (mut word, mut zeros) = (at.reader.peek(), 0);
+            if word >> 63 == 0 {
+                let run = at.unchanged(word, last.saturating_sub(sample));
+                sample += run;
+                if STARTS {
+                    time = time.wrapping_add(delta.wrapping_mul(u64::from(run)) as i64);
+                    started += if starts.is_set() { run } else { 0 };
+                }
+                word <<= run;
+                zeros = 2 * u32::from(run);
+                if run > SHORT || sample == announced {
+                    at.writer.zeros(zeros);
+                    continue;
+                }
+            }
+            if !at.one(word, zeros) {
+                at.writer.zeros(zeros);
+                break;
+            }
+            if STARTS {
+                delta = delta.wrapping_add(at.difference as u64);
+                let before = time;
+                time = time.wrapping_add(delta as i64);
+                starts.take(&mut at.reader, sample, before);
+                started += u16::from(starts.is_set());
+            }
+            sample += 1;
+        }
+        if !STARTS && starts.is_set() {
+            started = sample - self.sample;
+        }
+        (self.reader, self.writer, self.read) = (at.reader, at.writer, at.read);
+        self.written = value::Encoder::behind(at.read.bits, at.window);
+        (self.starts, self.time, self.delta) = (starts, time, delta);
+        self.sample = sample;
+        self.started += started;
+    }
+}
+
+/// What [`Transcoder::usual`] has at hand.
+struct Usual<'a> {
+    reader: Reader<'a>,
+    writer: Writer,
+    /// The last value, which was written, too.
+    read: value::Decoder,
+    /// The window by which it was written.
+    window: value::Window,
+    /// How much more time went by before the last sample than before the one before.
+    difference: i64,
+}
+
+impl Usual<'_> {
+    /// Samples that are as far from the last as that from the one before, and have its value, take one bit here and two
+    /// zeros there. Passes over those that begin with the bits of `word`, at most `most`, and returns how many they are.
+    #[inline(always)]
+    fn unchanged(&mut self, word: u64, most: u16) -> u16 {
+        let run = (word | 1).leading_zeros().min(AT_ONCE).min(u32::from(most));
+        self.reader.skip(run);
+        // At most AT_ONCE.
+        run as u16
+    }
+
+    /// One sample that begins with the bits of `word`, of which the first [`SURE`] are sure, behind so many zeros. `false`:
+    /// nothing was done, since it is none of the usual ones.
+    #[inline(always)]
+    fn one(&mut self, word: u64, zeros: u32) -> bool {
+        self.difference = 0;
+        if word >> 62 == 0b10 {
+            let new = word << 2 >> 63 == 1;
+            self.changed((word, SURE), 3, new, zeros + 1);
+            return true;
+        }
+        if word >> 63 == 0 {
+            // It is followed by a start timestamp: no run.
+            self.reader.skip(1);
+            self.writer.put(0, zeros + 2);
+            return true;
+        }
+        let (length, difference) = match word >> 60 {
+            0b1100 | 0b1101 => (3 + 13, (word << 3) as i64 >> (64 - 13)),
+            0b1110 => (4 + 20, (word << 4) as i64 >> (64 - 20)),
+            _ => return false,
+        };
+        let word = self.reader.peek_whole(length);
+        let ones = (word & !1).leading_ones();
+        if difference == 0 || ones > 2 {
+            return false;
+        }
+        self.difference = difference;
+        self.reader.skip(length);
+        xor::write_difference(&mut self.writer, zeros, difference);
+        if ones == 0 {
+            self.reader.skip(1);
+            self.writer.put(0, 1);
+        } else {
+            self.changed((word, AT_ONCE), ones + 1, ones == 2, 0);
+        }
         true
+    }
+
+    /// A value behind a prefix of so many bits, which begins with the bits of `word`: by a new window or the last one.
+    #[inline(always)]
+    fn changed(&mut self, word: (u64, u32), prefix: u32, new: bool, zeros: u32) {
+        match self.read.take_behind(&mut self.reader, new, prefix, word) {
+            // Prometheus has a shorter way to say so.
+            Some(0) => self.writer.put(0, zeros + 1),
+            Some(difference) => self.window.write(&mut self.writer, zeros, difference),
+            None => self.reader.give_up(),
+        }
     }
 }
