@@ -1,13 +1,15 @@
 //! What is asked of the disk all day long: the idle scan, the check of an index, `meta.json`; and the check of every byte
-//! of a block. Figures, no verdicts; run by `make bench`.
+//! of a block, and its rewriting. Figures, no verdicts; run by `make bench`.
 
 #[path = "../tests/it/rig/mod.rs"]
 mod rig;
 
 mod figures;
+mod newer;
 
 use std::{
     hint::black_box,
+    io,
     sync::atomic::{AtomicBool, AtomicU64},
     time::SystemTime,
 };
@@ -22,6 +24,7 @@ use narthex::{
             self,
             full::{self, Options},
         },
+        rewrite::{self, OutFile, Output, SEGMENT_LIMIT},
         scan,
     },
 };
@@ -41,6 +44,7 @@ fn main() {
     scans(&mut criterion);
     checks(&mut criterion);
     full_checks(&mut criterion);
+    rewriting(&mut criterion);
     metas(&mut criterion);
     criterion.final_summary();
 }
@@ -119,6 +123,47 @@ fn full_checks(criterion: &mut Criterion) {
                 full::blocks(&found, &options, |_, result| {
                     result.expect("promtool makes whole blocks");
                 });
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Where the rewritten bytes go: nowhere.
+struct Nowhere;
+
+impl Output for Nowhere {
+    fn write(&mut self, _: OutFile, bytes: &[u8]) -> io::Result<()> {
+        black_box(bytes);
+        Ok(())
+    }
+
+    fn finish(&mut self, _: OutFile) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A block of XOR2 chunks becomes one of XOR chunks, on one thread; the block is in the page cache.
+fn rewriting(criterion: &mut Criterion) {
+    let data = temp_dir("bench");
+    let made = newer::write(&data.path().join("01M8REWRYTE000000000000009"), SERIES / 5);
+    let found = scan(data.path()).expect("the directory can be read").blocks;
+    let pinned = Pinned::open(&found[0]).expect("the block is there");
+    let per_sample = made.bytes as f64 / made.samples as f64;
+    let mut group = criterion.benchmark_group(format!(
+        "rewrite of a block of 20000 series, XOR2 with {per_sample:.2} bytes a sample"
+    ));
+    group.throughput(Throughput::Bytes(pinned.files.iter().map(|file| file.len).sum()));
+    for (name, sha256) in [("CRC-32C", false), ("and SHA-256", true)] {
+        let options = rewrite::Options {
+            segment_limit: SEGMENT_LIMIT,
+            sha256,
+            stop: &AtomicBool::new(false),
+        };
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let done = rewrite::block(&pinned, &options, &mut Nowhere).expect("the block is whole");
+                assert_eq!(done.samples, made.samples);
             });
         });
     }

@@ -22,6 +22,7 @@ mod objstore;
 mod ops;
 mod prometheus;
 mod restore;
+mod rewritten;
 mod rig;
 mod rig_test;
 mod series;

@@ -195,8 +195,8 @@ impl Transcoder<'_> {
     }
 
     /// The next samples, behind the second, as long as they are of the usual kinds: no marks, and at times that are not far
-    /// off. Some of them bring start timestamps only if `STARTS` says so. Behind the end are zeros:
-    /// unchanged samples.
+    /// off. Some of them bring start timestamps only if `STARTS` says so. Behind the end come zeros, which are unchanged
+    /// samples.
     #[inline(never)]
     fn usual<const STARTS: bool>(&mut self) {
         if self.stale {
