@@ -18,7 +18,7 @@ use super::{
     error::ErrorKind,
     json::{Item, Node, Scanner, Sink},
 };
-use crate::model::Labels;
+use crate::model::{Labels, duration::parse_prometheus};
 
 /// Largest answer that is read through, in bytes.
 pub(super) const LIMIT: usize = 64 << 20;
@@ -45,13 +45,16 @@ pub struct Configuration {
     pub storage: StorageSettings,
 }
 
-/// Settings of Prometheus' storage, each as it is written; `None` for what the configuration does not say.
+/// Settings of Prometheus' storage, texts as they are written; `None` for what the configuration does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageSettings {
     /// `storage.tsdb.chunk_encoding.floats` (3.13 and later): `xor` or `xor2`.
     pub float_encoding: Option<String>,
     /// `storage.tsdb.retention` (3.11 and later).
     pub retention: Option<RetentionSettings>,
+    /// `storage.tsdb.out_of_order_time_window` (ms): how much older than the newest sample one may be that is still taken. 0
+    /// if it is not set; `None` until it was read, or where it cannot be made out.
+    pub out_of_order_window_ms: Option<i64>,
 }
 
 /// `storage.tsdb.retention`; what it does not say has no limit.
@@ -259,8 +262,37 @@ fn parse(yaml: &str) -> Result<Configuration, ErrorKind> {
         .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
     Ok(Configuration {
         labels: Labels::from_pairs(labels),
-        storage: storage(yaml).unwrap_or_default(),
+        storage: StorageSettings {
+            out_of_order_window_ms: out_of_order_window(yaml),
+            ..storage(yaml).unwrap_or_default()
+        },
     })
+}
+
+/// `storage.tsdb.out_of_order_time_window` (ms), read apart: that other settings are odd does not make it unknown, and what
+/// is odd on the way to it does not make it 0.
+fn out_of_order_window(yaml: &str) -> Option<i64> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Config {
+        storage: Option<Storage>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Storage {
+        tsdb: Option<Tsdb>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Tsdb {
+        out_of_order_time_window: Option<String>,
+    }
+    let config: Option<Config> = serde_saphyr::from_str_with_options(yaml, options()).ok()?;
+    let tsdb = config.and_then(|config| config.storage?.tsdb);
+    match tsdb.and_then(|tsdb| tsdb.out_of_order_time_window) {
+        None => Some(0),
+        Some(window) => i64::try_from(parse_prometheus(&window).ok()?.as_millis()).ok(),
+    }
 }
 
 /// The settings of the storage; `None` if they are not what is known here.
@@ -291,6 +323,7 @@ fn storage(yaml: &str) -> Option<StorageSettings> {
     Some(StorageSettings {
         float_encoding: tsdb.chunk_encoding.and_then(|encoding| encoding.floats),
         retention: tsdb.retention,
+        out_of_order_window_ms: None,
     })
 }
 

@@ -66,7 +66,7 @@ fn finds_the_section_wherever_it_is() {
 #[test]
 fn reads_the_settings_of_the_storage_wherever_they_are_and_passes_over_odd_ones() {
     let storage = "storage:\n  tsdb:\n    retention:\n      time: 15d\n      size: 512MB\n      percentage: 80.5\n    \
-                   chunk_encoding:\n      floats: xor2\n  exemplars:\n    max_exemplars: 100000\n";
+                   chunk_encoding:\n      floats: xor2\n    out_of_order_time_window: 1d12h\n  exemplars:\n    max_exemplars: 100000\n";
     let expected = StorageSettings {
         float_encoding: Some("xor2".into()),
         retention: Some(RetentionSettings {
@@ -74,6 +74,7 @@ fn reads_the_settings_of_the_storage_wherever_they_are_and_passes_over_odd_ones(
             size: Some("512MB".into()),
             percentage: Some("80.5".into()),
         }),
+        out_of_order_window_ms: Some(36 * 3_600_000),
     };
     let jobs = "scrape_configs:\n- job_name: x\n  params:\n    a: [\"\\n\", storage]\n";
     let global = "global:\n  external_labels:\n    a: b\n";
@@ -91,15 +92,29 @@ fn reads_the_settings_of_the_storage_wherever_they_are_and_passes_over_odd_ones(
             assert_eq!(found.storage, expected, "{yaml}");
         }
     }
-    for odd in [
-        "storage:\n",
-        "storage: 5\n",
-        "storage:\n  tsdb: [1]\n",
-        "storage:\n  tsdb:\n    retention: no\n",
+    for (odd, out_of_order_window_ms) in [
+        ("", Some(0)),
+        ("storage:\n", Some(0)),
+        ("storage:\n  exemplars:\n    max_exemplars: 100000\n", Some(0)),
+        ("storage:\n  tsdb:\n    retention: no\n", Some(0)),
+        (
+            "storage:\n  tsdb:\n    retention: no\n    out_of_order_time_window: 30m\n",
+            Some(1_800_000),
+        ),
+        ("storage: {tsdb: {out_of_order_time_window: 5m}}", Some(300_000)),
+        // What it is cannot be told.
+        ("storage: 5\n", None),
+        ("storage:\n  tsdb: [1]\n", None),
+        ("storage:\n  tsdb:\n    out_of_order_time_window: soon\n", None),
+        ("storage:\n  tsdb:\n    out_of_order_time_window: [1h]\n", None),
     ] {
         let found = scan(&answer(&format!("{global}{odd}")), 7).unwrap();
         assert_eq!(found.labels, Labels::from_pairs([("a", "b")]), "{odd}");
-        assert_eq!(found.storage, StorageSettings::default(), "{odd}");
+        let expected = StorageSettings {
+            out_of_order_window_ms,
+            ..StorageSettings::default()
+        };
+        assert_eq!(found.storage, expected, "{odd}");
     }
 }
 
