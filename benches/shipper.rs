@@ -168,6 +168,7 @@ async fn ship(data: &Path, id: &str) -> Duration {
         scan_interval: Duration::from_secs(30),
         look_again: Duration::from_secs(60),
         heartbeat: None,
+        min_time: None,
     };
     let (_origin, origins) = watch::channel(PrometheusStatus {
         labels: Some(labels()),

@@ -189,6 +189,7 @@ pub(crate) fn series_request(body: &[u8]) {
     let view = View {
         labels: Labels::from_pairs([("cluster", "eu"), ("replica", "a")]),
         min_time_ms: 0,
+        limit_ms: 0,
         version: "3.5.0".to_owned(),
         seen: true,
     };

@@ -23,7 +23,7 @@ pub use content::{ContentError, Env, content, process_env};
 pub use flags::*;
 pub use table::{command_names, command_section, flag_table};
 pub use text::version;
-pub use value::{Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod, TlsVersion, ValueError};
+pub use value::{Address, HashFunc, InlineYaml, LogFormat, LogLevel, MinTime, ReloadMethod, TlsVersion, ValueError};
 
 use argv::{PrintRequest, Spec, Words};
 

@@ -6,8 +6,10 @@ pub mod go_string;
 pub mod labels;
 pub mod matcher;
 pub mod selector;
+pub mod served_from;
 pub mod uvarint;
 pub mod whole_number;
 
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;
+pub use served_from::ServedFrom;

@@ -29,6 +29,7 @@ mod gate;
 mod heartbeat;
 mod ledger;
 mod metrics;
+mod min_time;
 #[cfg(test)]
 mod model_test;
 mod pass;
@@ -64,6 +65,7 @@ pub use drain::DrainReport;
 pub use heartbeat::Heartbeat;
 pub use ledger::{Found, Ledger, LocalBlock};
 pub use metrics::Metrics;
+pub use min_time::AutoMinTime;
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
 pub(crate) use upload::{
     BlockFiles, CheckedFiles, Error as UploadError, FileStamp, UploadOutcome, UploadRequest, Uploader, rewritten_files,
@@ -99,6 +101,8 @@ pub struct Settings {
     pub look_again: Duration,
     /// How fresh news of Prometheus are requested; `None` if nobody can be asked.
     pub heartbeat: Option<Heartbeat>,
+    /// Who wants to know from which time on queries have to be answered; `None` if that is fixed.
+    pub min_time: Option<AutoMinTime>,
 }
 
 /// Whether Prometheus may still seal a block; asked for only when the shipper is told to stop.
@@ -125,6 +129,9 @@ pub struct PrometheusStatus {
     /// The oldest time that its head holds, in ms since 1970, as last read; `None` if it does not tell. It empties its
     /// head up to the end of a block of it once it keeps that block.
     pub head_min_time_ms: Option<i64>,
+    /// How much older than the newest sample one may be that is still taken (ms): `out_of_order_time_window` of its
+    /// configuration; `None` until that was read.
+    pub out_of_order_window_ms: Option<i64>,
     /// It waits for the ledger before it compacts blocks of level 1 (`--storage.tsdb.delay-compact-file.path`).
     pub delays_compaction: bool,
     /// It was told, at some time in this run, to write chunks that Thanos' readers refuse.
@@ -171,6 +178,8 @@ pub struct Shipper {
     content_reported: HashSet<BlockId>,
     /// What is known of durability beside the ledger.
     durability: durability::Durability,
+    /// Finds out from which time on queries have to be answered, if somebody wants to know.
+    min_time: Option<min_time::MinTime>,
     /// How many blocks are uploaded at the same time.
     blocks_at_once: usize,
     /// What failed last, so that it is logged once, and once more at the end.
@@ -221,6 +230,7 @@ impl Shipper {
             compaction_blocked: Vec::new(),
             content_reported: HashSet::new(),
             durability: durability::Durability::default(),
+            min_time: settings.min_time.clone().map(min_time::MinTime::new),
             blocks_at_once: pipeline::BLOCKS_AT_ONCE,
             last_failure: None,
             settings,
@@ -249,14 +259,23 @@ impl Shipper {
             if self.has_news {
                 continue;
             }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
-                hint = self.hints.recv() => self.record_hints(hint),
-                () = changed(&mut self.prometheus) => {}
-            }
+            self.rest(stop, wait).await;
         }
         self.drain().await;
+    }
+
+    /// Waits between two passes: for so long, or until there are news.
+    async fn rest(&mut self, stop: &CancellationToken, wait: Duration) {
+        let end = Instant::now() + wait;
+        if self.look_at_bucket(stop, wait).await {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep_until(end) => {}
+            hint = self.hints.recv() => self.record_hints(hint),
+            () = changed(&mut self.prometheus) => {}
+        }
     }
 
     /// One pass; how long to rest after it when nothing happens.

@@ -9,6 +9,7 @@ pub mod exemplars;
 pub mod info;
 pub mod label_calls;
 pub mod metadata;
+pub mod min_time;
 pub mod patterns;
 pub mod request_limits;
 pub mod rules;

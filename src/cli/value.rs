@@ -1,6 +1,7 @@
 //! What a flag's text is turned into. Everything here is pure: no file, no network, no environment.
 
 mod label;
+mod min_time;
 mod size;
 
 use std::{
@@ -17,7 +18,10 @@ use crate::model::{
     selector::Selector,
 };
 
+pub use min_time::MinTime;
+
 pub(super) use label::{external_label, label};
+pub(super) use min_time::min_time;
 pub(super) use size::size;
 
 /// Why a flag's value cannot be used, in words for the operator; it never repeats a value that may hold a secret.

@@ -124,11 +124,12 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     let passed_on = watch::Sender::new(None);
     bucket.report(&mut registry);
     let shipping_status = bucket.status();
+    let (min_time, wanted) = shipping::min_time(&flags.store, &bucket);
     let shipping = match bucket {
         Configured::Nothing | Configured::Empty(_) => None,
         Configured::Bucket(bucket) => {
             let heartbeat = Heartbeat::new(peer.trigger(), passed_on.subscribe());
-            Some(shipping::open(&flags, &bucket, heartbeat, &mut registry).await?)
+            Some(shipping::open(&flags, &bucket, heartbeat, wanted, &mut registry).await?)
         }
     };
     // Connections of its own: they live in the thread that answers queries.
@@ -139,7 +140,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         client: asked,
         snapshots: peer.snapshots(),
         probe: probe.clone(),
-        min_time: flags.store.min_time,
+        min_time,
         stored_names: peer.stored_names(),
         budget: Budget::new(usize::try_from(flags.store.memory_limit).unwrap_or(usize::MAX)),
         patterns: Patterns::new(pool.clone()),
@@ -320,6 +321,7 @@ impl StatusRelay {
             status.liveness = liveness(&snapshot);
             status.reload_failed_at = snapshot.reload_failed_at;
             status.head_min_time_ms = snapshot.head_min_time_ms;
+            status.out_of_order_window_ms = snapshot.settings.out_of_order_window_ms;
             status.delays_compaction = snapshot.delays_compaction();
             // A block may hold what was written before the setting was changed.
             status.newer_encodings |= snapshot.writes_newer_encodings();

@@ -76,6 +76,8 @@ pub(super) struct Report {
     pub(super) open: Vec<OpenBlock>,
     /// All samples of local blocks before this time (ms since 1970) are; `None` if nobody can tell.
     pub(super) until: Option<i64>,
+    /// The local blocks that are.
+    pub(super) durable: HashSet<BlockId>,
 }
 
 /// What is known of durability beside the ledger.
@@ -105,12 +107,16 @@ impl Durability {
             .collect();
         let mut highest = ledger.highest().filter(|highest| *highest <= now);
         let (mut open, mut lowest): (Vec<OpenBlock>, Option<i64>) = (Vec::new(), None);
+        let mut durable = HashSet::new();
         let was_open = std::mem::take(&mut self.open);
         for found in blocks {
             let (id, meta) = (found.block.id, &found.block.meta);
             match self.standing(found, &waiting, ledger) {
-                BlockDurability::Durable if meta.max_time <= now => highest = highest.max(Some(meta.max_time)),
-                BlockDurability::Durable | BlockDurability::Nothing => {}
+                BlockDurability::Durable => {
+                    durable.insert(id);
+                    highest = highest.max(Some(meta.max_time).filter(|end| *end <= now));
+                }
+                BlockDurability::Nothing => {}
                 BlockDurability::Open(why) => {
                     lowest = lowest.map_or(Some(meta.min_time), |lowest| Some(lowest.min(meta.min_time)));
                     self.open.insert(id, Arc::clone(meta));
@@ -136,6 +142,7 @@ impl Durability {
         Report {
             open,
             until: self.reported,
+            durable,
         }
     }
 

@@ -83,7 +83,9 @@ impl Shipper {
             .filter(|corrupt| corrupt.is_block() || self.durability.was_open(corrupt.id))
             .map(|corrupt| corrupt.id)
             .collect();
+        let any_unreadable = !unreadable.is_empty();
         let report = self.durability.judge(&blocks, unreadable, &self.ledger, now_ms());
+        self.update_min_time(view, &report, any_unreadable);
         let count = i64::try_from(report.open.len()).unwrap_or(i64::MAX);
         self.metrics.unuploaded.set(count);
         let oldest = report.open.iter().map(|open| open.id.timestamp_ms()).min();

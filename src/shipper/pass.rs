@@ -67,6 +67,7 @@ impl Shipper {
             Err(error) => {
                 self.metrics.dir_sync_failures.inc();
                 self.save_ledger();
+                self.lose_sight_of_blocks();
                 let dir = self.settings.dir.display().to_string();
                 self.log_failure(Failure::of_scan(format!(
                     "cannot read the data directory {dir}: {error}; is --tsdb.path right, mounted and readable?"

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::{
-    ContentPolicy, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper,
+    AutoMinTime, ContentPolicy, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper,
     watcher::{Change, Hint},
 };
 use crate::{
@@ -31,6 +31,7 @@ pub(super) struct World {
     pub(super) prometheus: watch::Sender<PrometheusStatus>,
     pub(super) policy: Policy,
     pub(super) content: ContentPolicy,
+    pub(super) min_time: Option<AutoMinTime>,
     pub(super) metrics: Metrics,
 }
 
@@ -104,10 +105,12 @@ impl World {
             prometheus: watch::Sender::new(PrometheusStatus {
                 labels,
                 liveness,
+                out_of_order_window_ms: Some(0),
                 ..PrometheusStatus::default()
             }),
             policy: Policy::default(),
             content: ContentPolicy::default(),
+            min_time: None,
             metrics: Metrics::register(&mut registry),
         }
     }
@@ -124,6 +127,7 @@ impl World {
             scan_interval: Duration::from_secs(30),
             look_again: Duration::from_secs(60),
             heartbeat: None,
+            min_time: self.min_time.clone(),
         };
         let bucket = Arc::clone(&self.bucket);
         Shipper::new(settings, bucket, self.prometheus.subscribe(), self.metrics.clone())

@@ -4,6 +4,7 @@ mod bucket_lookup;
 mod compaction;
 mod content;
 mod gate;
+mod min_time;
 mod removed_blocks;
 mod rewritten;
 mod scope;

@@ -1,13 +1,13 @@
 //! What every service needs, and what is fixed for one call.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 use tonic::Status;
 
-use super::{budget::Budget, patterns::Patterns};
+use super::{budget::Budget, min_time::MinTime, patterns::Patterns};
 use crate::{
-    model::{Labels, duration::TimeOrDuration},
+    model::Labels,
     ops::{grpc::Caller, probe::Probe},
     prometheus::{api::RequestOptions, client::Client, heartbeat::Snapshot, stored_names::StoredNames},
     threads::BlockingPool,
@@ -26,7 +26,7 @@ pub struct Context {
     /// Whether the process is ready.
     pub probe: Probe,
     /// `--min-time`: nothing older is served.
-    pub min_time: TimeOrDuration,
+    pub min_time: MinTime,
     /// Which labels Prometheus stores.
     pub stored_names: StoredNames,
     /// The memory of all calls.
@@ -46,6 +46,8 @@ pub struct View {
     pub labels: Labels,
     /// The oldest time that is served, in ms since 1970.
     pub min_time_ms: i64,
+    /// The oldest time that `--min-time` lets through, in ms since 1970, whatever Prometheus has.
+    pub limit_ms: i64,
     /// Prometheus' version; `0` if it does not report one.
     pub version: String,
     /// Whether Prometheus was read at least once, so that all this is its own.
@@ -55,11 +57,12 @@ pub struct View {
 impl Context {
     /// What holds now.
     pub fn view(&self) -> View {
-        let limit_ms = self.limit_ms();
+        let limit_ms = self.min_time.limit_ms();
         let snapshot = self.snapshots.borrow();
         View {
             labels: snapshot.labels.clone(),
             min_time_ms: limit_ms.max(snapshot.lowest_time_ms),
+            limit_ms,
             version: snapshot.version.clone(),
             seen: snapshot.seen,
         }
@@ -85,14 +88,6 @@ impl Context {
         }
     }
 
-    /// The oldest time that `--min-time` lets through now, in ms since 1970.
-    pub fn limit_ms(&self) -> i64 {
-        match self.min_time {
-            TimeOrDuration::At(ms) => ms,
-            TimeOrDuration::FromNow(ms) => now_ms().saturating_add(ms),
-        }
-    }
-
     /// How `caller` may ask Prometheus: until its own deadline, or for the time that calls without one have.
     pub(super) fn request_options(&self, caller: &Caller) -> RequestOptions {
         let now = Instant::now();
@@ -102,9 +97,4 @@ impl Context {
             .on_pool(self.pool.clone())
             .reporting(move |stage| caller.set_stage(stage))
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -61,7 +61,7 @@ impl LabelCalls {
         } else {
             0
         };
-        let Some(filter) = self.filter(&matchers, request.start, request.end, limit) else {
+        let Some(filter) = filter(&view, &matchers, (request.start, request.end), limit) else {
             return self.nothing();
         };
         let (client, options, reservation) = (
@@ -107,7 +107,7 @@ impl LabelCalls {
         if let Some(value) = external.filter(|_| matchers.is_empty()) {
             return encode([value.to_owned()].into(), 0, reservation);
         }
-        let Some(filter) = self.filter(&matchers, request.start, request.end, request.limit) else {
+        let Some(filter) = filter(&view, &matchers, (request.start, request.end), request.limit) else {
             return self.nothing();
         };
         let options = self.context.request_options(caller);
@@ -154,17 +154,6 @@ impl LabelCalls {
         }
     }
 
-    /// What to ask Prometheus; `None` if all of the time is older than what is served.
-    fn filter<'a>(&self, matchers: &'a [Matcher], start_ms: i64, end_ms: i64, limit: i64) -> Option<SeriesFilter<'a>> {
-        let start_ms = start_ms.max(self.context.limit_ms());
-        (start_ms <= end_ms).then_some(SeriesFilter {
-            matchers,
-            start_ms,
-            end_ms,
-            limit,
-        })
-    }
-
     fn nothing(&self) -> Result<Answer, Status> {
         encode(BTreeSet::new(), 0, self.context.budget.reservation())
     }
@@ -190,6 +179,22 @@ impl LabelCalls {
         let done = self.context.pool.run(work).await;
         done.map_err(|lost| Status::internal(lost.to_string()))?
     }
+}
+
+/// What to ask Prometheus about a time (ms since 1970, both inclusive); `None` if all of it is older than what is served.
+fn filter<'a>(
+    view: &View,
+    matchers: &'a [Matcher],
+    (start_ms, end_ms): (i64, i64),
+    limit: i64,
+) -> Option<SeriesFilter<'a>> {
+    let start_ms = start_ms.max(view.limit_ms);
+    (start_ms <= end_ms).then_some(SeriesFilter {
+        matchers,
+        start_ms,
+        end_ms,
+        limit,
+    })
 }
 
 /// A message of at most `limit` texts, if that is positive. Those of names and of values have the same form.

@@ -11,6 +11,8 @@
 
 use std::{ops::Deref, str::FromStr, sync::Arc};
 
+use jiff::Timestamp;
+
 use super::{
     BlockId,
     json::{Node, Object},
@@ -164,6 +166,19 @@ impl Meta {
         };
         let document = Arc::new(root.object.clone());
         Ok(Self { block, document })
+    }
+}
+
+impl Meta {
+    /// When the file was sent to a bucket (ms since 1970), by the clock of whoever sent it: `thanos.upload_time`. `None` if
+    /// it does not say.
+    pub fn upload_time(&self) -> Option<i64> {
+        let Some(Node::Object(thanos)) = self.document.get("thanos") else {
+            return None;
+        };
+        let time: Timestamp = thanos.get("upload_time")?.as_text()?.parse().ok()?;
+        // Go writes a time that was not set as one of the year 1.
+        Some(time.as_millisecond()).filter(|millis| *millis > 0)
     }
 }
 
@@ -419,6 +434,33 @@ mod tests {
             Meta::parse(b"{\"a\":\"\xff\"}").unwrap_err().to_string(),
             "it is not UTF-8"
         );
+    }
+
+    #[test]
+    fn the_time_of_sending_is_that_of_whoever_sent_it() {
+        let sent = |thanos: &str| {
+            let text = format!(r#"{{"ulid":"{ID}","version":1{thanos}}}"#);
+            Meta::parse(text.as_bytes()).unwrap().upload_time()
+        };
+        // As Go writes it, and as we do.
+        assert_eq!(
+            sent(r#","thanos":{"upload_time":"2026-01-01T03:00:12.345678901Z"}"#),
+            Some(1_767_236_412_345)
+        );
+        assert_eq!(
+            sent(r#","thanos":{"upload_time":"2026-01-01T05:00:12+02:00"}"#),
+            Some(1_767_236_412_000)
+        );
+        for nothing in [
+            "",
+            r#","thanos":{}"#,
+            r#","thanos":{"upload_time":null}"#,
+            r#","thanos":{"upload_time":"0001-01-01T00:00:00Z"}"#,
+            r#","thanos":{"upload_time":"yesterday"}"#,
+            r#","thanos":{"upload_time":1767236412}"#,
+        ] {
+            assert_eq!(sent(nothing), None, "{nothing}");
+        }
     }
 
     #[test]

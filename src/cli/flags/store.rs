@@ -4,8 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{MIN_TIME, value};
-use crate::model::duration::TimeOrDuration;
+use super::{
+    MIN_TIME,
+    value::{self, MinTime},
+};
 
 /// What queries may ask for and cost.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -30,12 +32,23 @@ pub struct Store {
 
     /// Answer queries with nothing older than this; uploads are not affected
     ///
-    /// A time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago, 1d (no minus) a day ahead.
+    /// A time like 2026-01-31T00:00:00Z, or a duration from now: -1d is a day ago, 1d (no minus) a day ahead. With auto
+    /// (narthex' own) what the bucket is proven to have is left to a Store Gateway, less --min-time-margin; whatever is not
+    /// proven is served.
     #[arg(
-        long = "min-time", value_name = "time", value_parser = value::time_or_duration,
+        long = "min-time", value_name = "time", value_parser = value::min_time,
         default_value = MIN_TIME
     )]
-    pub min_time: TimeOrDuration,
+    pub min_time: MinTime,
+
+    /// How far --min-time=auto overlaps with the bucket, and how long a block must have been there (narthex' own)
+    ///
+    /// More than a Store Gateway takes to find a block: its --sync-block-duration and --consistency-delay together, and
+    /// what it needs to load it.
+    #[arg(
+        long = "min-time-margin", value_name = "duration", value_parser = value::go_duration, default_value = "3h"
+    )]
+    pub min_time_margin: Duration,
 
     /// Memory for answers whose clients read slowly, all calls together
     ///

@@ -30,6 +30,10 @@ use crate::{
     },
 };
 
+/// The default of `--min-time-margin`.
+const MIN_TIME_MARGIN: Duration = Duration::from_secs(3 * 3600);
+/// A shorter margin may leave a gap: Store Gateways sync each 15 minutes, and the head is emptied a while after its end.
+const LEAST_MARGIN: Duration = Duration::from_secs(3600);
 /// The default of `--store.spill-limit`, in bytes.
 const SPILL_LIMIT: u64 = 4 << 30;
 /// Answers are spilled in blocks of so many bytes.
@@ -126,6 +130,7 @@ pub(super) async fn build(
         samples: flags.store.request_samples,
     };
     let snapshots = context.snapshots.clone();
+    context.min_time.register(&snapshots, registry);
     let probe = context.probe.clone();
     context.client.register_metrics(registry);
     let series = Series::new(
@@ -149,10 +154,17 @@ pub(super) async fn build(
     })
 }
 
-/// Settings for slow clients that are accepted and do not do what they seem to, in words for the log.
+/// Settings that are accepted and do not do what they seem to, in words for the log.
 fn without_effect(store: &cli::Store) -> Vec<&'static str> {
     let has_dir = store.spill_dir.as_ref().is_some_and(|dir| !dir.as_os_str().is_empty());
     let mut found = Vec::new();
+    let is_auto = store.min_time == cli::MinTime::Auto;
+    if !is_auto && store.min_time_margin != MIN_TIME_MARGIN {
+        found.push("--min-time-margin has no effect without --min-time=auto");
+    }
+    if is_auto && store.min_time_margin < LEAST_MARGIN {
+        found.push("--min-time-margin is below 1h: a Store Gateway looks for new blocks each 15m unless told otherwise, and until it has found one, nobody may answer for its samples");
+    }
     if !has_dir && store.spill_limit != SPILL_LIMIT {
         found.push(
             "--store.spill-limit has no effect without --store.spill-dir: answers of slow clients wait in memory only",
@@ -240,6 +252,26 @@ mod tests {
         match cli::parse(args) {
             cli::Outcome::Run(cli::Command::Sidecar(flags)) => without_effect(&flags.store),
             other => panic!("no sidecar: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_margin_without_auto_and_one_that_may_leave_a_gap_are_warned_of() {
+        assert_eq!(found(&["--min-time=auto"]), Vec::<&str>::new());
+        assert_eq!(found(&["--min-time=auto", "--min-time-margin=1h"]), Vec::<&str>::new());
+        for (flags, part) in [
+            (&["--min-time-margin=6h"][..], "no effect without --min-time=auto"),
+            (
+                &["--min-time-margin=6h", "--min-time=-1d"],
+                "no effect without --min-time=auto",
+            ),
+            (&["--min-time=auto", "--min-time-margin=59m59s"], "below 1h"),
+        ] {
+            let found = found(flags);
+            assert!(
+                matches!(&found[..], [one] if one.contains(part)),
+                "{flags:?}: {found:?}"
+            );
         }
     }
 

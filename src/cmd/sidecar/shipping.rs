@@ -13,12 +13,14 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tokio::sync::watch;
 
 use crate::{
     cli,
     cmd::{encodings::newer_encodings, invalid_yaml},
     objstore::{self, Bucket, config::BucketConfig},
-    shipper::{ContentPolicy, Heartbeat, Metrics, Overlapping, Policy, Settings},
+    shipper::{AutoMinTime, ContentPolicy, Heartbeat, Metrics, Overlapping, Policy, Settings},
+    storeapi::min_time::MinTime,
 };
 
 /// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
@@ -116,6 +118,24 @@ pub(super) struct Shipping {
     pub(super) metrics: Metrics,
 }
 
+/// From which time on queries are answered, and what the shipper has to tell for it.
+pub(super) fn min_time(flags: &cli::Store, bucket: &Configured) -> (MinTime, Option<AutoMinTime>) {
+    match (flags.min_time, bucket.is_on()) {
+        (cli::MinTime::Fixed(time), _) => (MinTime::Fixed(time), None),
+        (cli::MinTime::Auto, false) => {
+            tracing::info!(
+                "--min-time=auto: there is no bucket that could have anything; everything that Prometheus holds is served"
+            );
+            (MinTime::EVERYTHING, None)
+        }
+        (cli::MinTime::Auto, true) => {
+            let (served_from, proven) = watch::channel(None);
+            let margin = flags.min_time_margin;
+            (MinTime::Auto(proven), Some(AutoMinTime { margin, served_from }))
+        }
+    }
+}
+
 /// Opens the bucket, without speaking to it, and registers the metrics.
 ///
 /// # Errors
@@ -124,6 +144,7 @@ pub(super) async fn open(
     flags: &cli::Sidecar,
     config: &BucketConfig,
     heartbeat: Heartbeat,
+    min_time: Option<AutoMinTime>,
     registry: &mut Registry,
 ) -> Result<Shipping> {
     for warning in &config.warnings {
@@ -157,10 +178,29 @@ pub(super) async fn open(
         scan_interval: SCAN_INTERVAL,
         look_again: LOOK_AGAIN,
         heartbeat: Some(heartbeat),
+        min_time,
     };
     Ok(Shipping {
         settings,
         bucket,
         metrics: Metrics::register(registry),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_bucket_auto_serves_everything() {
+        let args = ["narthex", "sidecar", "--min-time=auto"].map(Into::into);
+        let cli::Outcome::Run(cli::Command::Sidecar(flags)) = cli::parse(args) else {
+            panic!("no sidecar");
+        };
+        for bucket in [Configured::Nothing, Configured::Empty("--objstore.config".to_owned())] {
+            let (min_time, wanted) = min_time(&flags.store, &bucket);
+            assert_eq!(min_time.limit_ms(), -62_167_219_200_000);
+            assert!(wanted.is_none());
+        }
+    }
 }

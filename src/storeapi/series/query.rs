@@ -223,6 +223,7 @@ mod tests {
         View {
             labels: Labels::from_pairs(external.iter().copied()),
             min_time_ms: i64::MIN,
+            limit_ms: i64::MIN,
             version: "2.42.0".to_owned(),
             seen: true,
         }

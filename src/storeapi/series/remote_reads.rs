@@ -398,6 +398,7 @@ mod tests {
         View {
             labels: Labels::from_pairs(labels.iter().copied()),
             min_time_ms: 0,
+            limit_ms: 0,
             version: "3.14.0".to_owned(),
             seen: true,
         }

@@ -297,6 +297,7 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
         scan_interval: Duration::from_millis(200),
         look_again: Duration::from_secs(2),
         heartbeat: None,
+        min_time: None,
     };
     let labels = Some(Labels::from_pairs([("cluster", "a")]));
     let (_origin, origins) = watch::channel(PrometheusStatus {

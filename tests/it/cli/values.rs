@@ -3,11 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use narthex::{
-    cli::{HashFunc, LogFormat, LogLevel, ReloadMethod, TlsVersion},
+    cli::{HashFunc, LogFormat, LogLevel, MinTime, ReloadMethod, TlsVersion},
     model::duration::TimeOrDuration,
 };
 
-use super::{bad_value, printed, refused, sidecar};
+use super::{bad_value, bad_value_of, printed, refused, sidecar};
 
 #[test]
 fn without_flags_every_default_is_that_of_thanos() {
@@ -277,7 +277,10 @@ fn what_queries_may_ask_for_is_understood() {
     assert_eq!(grpc.tls_min_version, TlsVersion::V1_2);
     assert_eq!(grpc.request_logging_file.as_deref(), Some(Path::new("/r")));
     assert_eq!((flags.store.request_series, flags.store.request_samples), (1000, 1));
-    assert_eq!(flags.store.min_time, TimeOrDuration::FromNow(-36 * 3_600_000));
+    assert_eq!(
+        flags.store.min_time,
+        MinTime::Fixed(TimeOrDuration::FromNow(-36 * 3_600_000))
+    );
     let store = &flags.store;
     assert_eq!(
         (store.read_ahead, store.spill_limit, store.memory_limit),
@@ -287,13 +290,42 @@ fn what_queries_may_ask_for_is_understood() {
     let times = (store.max_client_lag.as_secs(), store.timeout.as_secs());
     assert_eq!(times, (5, 60));
     let always = sidecar(&["sidecar"]).store;
-    assert_eq!(always.min_time, TimeOrDuration::At(-62_167_219_200_000));
+    assert_eq!(always.min_time, MinTime::Fixed(TimeOrDuration::At(-62_167_219_200_000)));
     assert_eq!(
         (always.read_ahead, always.memory_limit, always.spill_dir),
         (64 << 20, 256 << 20, None)
     );
     let times = (always.max_client_lag.as_secs(), always.timeout.as_secs());
     assert_eq!(times, (30, 120));
+}
+
+#[test]
+fn the_min_time_may_be_left_to_what_the_bucket_has() {
+    let store = sidecar(&["sidecar", "--min-time=auto"]).store;
+    assert_eq!(store.min_time, MinTime::Auto);
+    assert_eq!(store.min_time_margin, Duration::from_secs(3 * 3600));
+    let store = sidecar(&["sidecar", "--min-time", "auto", "--min-time-margin=1d"]).store;
+    assert_eq!(store.min_time_margin, Duration::from_secs(24 * 3600));
+    for (words, part) in [
+        (
+            ["sidecar", "--min-time=Auto"],
+            "--min-time: \"Auto\" is neither a time nor a duration",
+        ),
+        (["sidecar", "--min-time=auto-3h"], "; or auto"),
+        (["sidecar", "--min-time-margin="], "--min-time-margin"),
+    ] {
+        let text = bad_value(&words);
+        assert!(text.contains(part), "{words:?}: {text}");
+    }
+    // Only the sidecar knows what auto would be.
+    let text = bad_value_of(
+        "bucket ls",
+        &["bucket", "ls", "--objstore.config=type: X", "--min-time=auto"],
+    );
+    assert!(
+        text.contains("neither a time nor a duration") && !text.contains("or auto"),
+        "{text}"
+    );
 }
 
 #[test]

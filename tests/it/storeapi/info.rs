@@ -1,9 +1,8 @@
 //! Info: all of it or nothing.
 
 use narthex::{
-    model::duration::TimeOrDuration,
     pb::thanos::info::{InfoRequest, InfoResponse, info_client::InfoClient, info_server::Info},
-    storeapi::{Context, info::InfoService},
+    storeapi::{Context, info::InfoService, min_time::MinTime},
 };
 use prost::Message;
 use tokio::sync::watch;
@@ -40,7 +39,7 @@ async fn service(scene: &Scene, change: impl FnOnce(&mut narthex::prometheus::Sn
     change(&mut snapshot);
     InfoService::new(Context {
         snapshots: watch::Sender::new(snapshot).subscribe(),
-        min_time: TimeOrDuration::At(-62_167_219_200_000),
+        min_time: MinTime::EVERYTHING,
         ..scene.context.clone()
     })
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use narthex::{
     model::duration::TimeOrDuration,
     pb::thanos::{LabelMatcher, LabelNamesRequest, LabelValuesRequest, label_matcher::Type, store_client::StoreClient},
+    storeapi::min_time::MinTime,
 };
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -262,7 +263,7 @@ async fn nothing_older_than_the_min_time_is_served() {
         end: now(),
         ..values("zone")
     };
-    let hour = |ms| TimeOrDuration::FromNow(ms);
+    let hour = |ms| MinTime::Fixed(TimeOrDuration::FromNow(ms));
     let ahead = scene.but(|context| context.min_time = hour(3_600_000)).await;
     assert!(ahead.names(up_to_now.clone()).await.unwrap().is_empty());
     assert!(ahead.values(zones.clone()).await.unwrap().is_empty());

@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use narthex::{
-    model::duration::TimeOrDuration,
     ops::{
         grpc,
         probe::{Condition, Probe},
@@ -17,6 +16,7 @@ use narthex::{
     storeapi::{
         self, Context,
         budget::Budget,
+        min_time::MinTime,
         patterns::Patterns,
         series::{Series, SlowClients, limits::Limits, read_ahead::memory::Memory},
     },
@@ -210,7 +210,7 @@ impl Scene {
             snapshots,
             probe,
             // The default of --min-time.
-            min_time: TimeOrDuration::At(-62_167_219_200_000),
+            min_time: MinTime::EVERYTHING,
             stored_names,
             budget: Budget::new(256 << 20),
             patterns: Patterns::new(pool.clone()),
