@@ -13,11 +13,12 @@ use super::{divided, files, newest, pages, pages_and_manifests, root, spans};
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 35] = [
+const FOREIGN: [&str; 38] = [
     "enable-feature",
     "compact.enable-vertical-compaction",
     "deduplication.replica-label",
     "config.file",
+    "consistency-delay",
     "delete-delay",
     "endpoint",
     "grpc-client-tls-ca",
@@ -25,6 +26,7 @@ const FOREIGN: [&str; 35] = [
     "grpc-client-tls-key",
     "grpc-client-tls-secure",
     "id",
+    "ignore-deletion-marks-delay",
     "issues",
     "list",
     "objstore-backup.config",
@@ -34,6 +36,7 @@ const FOREIGN: [&str; 35] = [
     "selector.relabel-config",
     "selector.relabel-config-file",
     "storage.remote.read-concurrent-limit",
+    "sync-block-duration",
     "storage.tsdb.path",
     "storage.tsdb.retention.time",
     "storage.tsdb.delay-compact-file.path",
