@@ -21,8 +21,10 @@ pub const AT_ONCE: usize = 16;
 pub const LARGEST_META: u64 = 1 << 20;
 /// Says that a block is to be deleted, since it was merged or is too old; beside the block's files.
 pub const DELETION_MARK: &str = "deletion-mark.json";
+/// The object by which compactors leave a block alone (Thanos' `metadata.NoCompactMark`, version 1).
+pub const NO_COMPACT_MARK: &str = "no-compact-mark.json";
 /// Objects of others that may stand beside a block's own.
-pub const MARKERS: [&str; 3] = [DELETION_MARK, "no-compact-mark.json", "no-downsample-mark.json"];
+pub const MARKERS: [&str; 3] = [DELETION_MARK, NO_COMPACT_MARK, "no-downsample-mark.json"];
 
 /// What the bucket has under a block's name.
 #[derive(Clone, Debug)]

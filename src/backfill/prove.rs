@@ -11,7 +11,7 @@ use super::{
 use crate::{
     audit::{self, Issue, integrity::Reader},
     catalog::{self, Text},
-    lineage::{Existing, existing},
+    lineage::{Existing, existing, may_repair},
     objstore::{self, Bucket, Comparison, Scope},
     shipper::{ContentPolicy, UploadError, Uploader, rewritten_files},
     tsdb::{Block, BlockId, BucketFile, Meta, PinError, Pinned, PinnedFile, RewrittenFrom},
@@ -201,7 +201,12 @@ fn in_words(issues: &[Issue]) -> String {
 /// # Errors
 /// The bucket's, and those of a local file.
 pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Option<String>, objstore::Error> {
-    let differs = same_as_they_are(block, bucket).await?;
+    let pinned = match Pinned::open(block) {
+        Ok(pinned) => pinned,
+        Err(PinError::Vanished) => return Ok(Some("it was deleted here meanwhile, and cannot be compared".into())),
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    let differs = same_as_they_are(&pinned, bucket).await?;
     if differs.is_none() {
         return Ok(None);
     }
@@ -210,7 +215,7 @@ pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Resul
     };
     match Meta::parse(&text) {
         Ok(there) => match there.rewritten_from() {
-            Some(from) => same_rewritten(block, bucket, &there, &from).await,
+            Some(from) => same_rewritten(&pinned, bucket, &there, &from).await,
             None => Ok(differs),
         },
         Err(_) => Ok(differs),
@@ -220,48 +225,35 @@ pub(super) async fn same_files(block: &Block, bucket: &Arc<dyn Bucket>) -> Resul
 /// In what the objects of a block that was rewritten are not what its files are rewritten to; compared by their sizes and,
 /// where `meta.json` has them, by their hashes.
 async fn same_rewritten(
-    block: &Block,
+    pinned: &Pinned,
     bucket: &Arc<dyn Bucket>,
     there: &Meta,
     from: &RewrittenFrom,
 ) -> Result<Option<String>, objstore::Error> {
-    let pinned = match Pinned::open(block) {
-        Ok(pinned) => pinned,
-        Err(PinError::Vanished) => return Ok(Some("it was deleted here meanwhile, and cannot be compared".into())),
-        Err(error) => return Ok(Some(error.to_string())),
-    };
-    if !from.is_of(&pinned) {
+    if !from.is_of(pinned) {
         return Ok(Some("it was rewritten from other files than those here".into()));
     }
     let listed = audit::integrity::list(bucket.as_ref(), there).await?;
-    let issues = audit::integrity::issues(block.id, &listed);
+    let issues = audit::integrity::issues(pinned.id, &listed);
     if !issues.is_empty() {
         return Ok(Some(in_words(&issues)));
     }
     let hashed = listed.files.iter().any(|file| file.sha256.is_some());
-    let files = match rewritten_files(&pinned, hashed).await {
+    let files = match rewritten_files(pinned, hashed).await {
         Ok(files) => files,
         Err(why) => return Ok(Some(why)),
     };
     let differs = files.iter().find(|own| {
         let there = listed.files.iter().find(|there| there.rel_path == own.rel_path);
-        there.is_none_or(|there| {
-            let other_hash = there.sha256.as_ref().zip(own.sha256.as_ref());
-            there.size != own.size || other_hash.is_some_and(|(there, own)| !there.eq_ignore_ascii_case(own))
-        })
+        there.is_none_or(|there| may_repair(there, own).is_err())
     });
     Ok(differs.map(|own| format!("{} was rewritten to other bytes than it would be now", own.rel_path)))
 }
 
-async fn same_as_they_are(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Option<String>, objstore::Error> {
-    let pinned = match Pinned::open(block) {
-        Ok(pinned) => pinned,
-        Err(PinError::Vanished) => return Ok(Some("it was deleted here meanwhile, and cannot be compared".into())),
-        Err(error) => return Ok(Some(error.to_string())),
-    };
+async fn same_as_they_are(pinned: &Pinned, bucket: &Arc<dyn Bucket>) -> Result<Option<String>, objstore::Error> {
     let entries: Vec<BucketFile> = pinned.files.iter().map(entry).collect();
     if let Err(error) = Uploader::new(Arc::clone(bucket), false, ContentPolicy::default())
-        .prove(block.id, &entries, None)
+        .prove(pinned.id, &entries, None)
         .await
     {
         return match error {
@@ -274,7 +266,7 @@ async fn same_as_they_are(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Opt
     let requests: Vec<_> = pinned
         .files
         .iter()
-        .map(|file| compare(bucket, block.id, file).boxed())
+        .map(|file| compare(bucket, pinned.id, file).boxed())
         .collect();
     let found: Vec<Option<String>> = stream::iter(requests).buffered(OBJECTS_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().next())

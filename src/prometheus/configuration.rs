@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeMap, mem, ops::ControlFlow};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     error::ErrorKind,
@@ -269,27 +269,28 @@ fn parse(yaml: &str) -> Result<Configuration, ErrorKind> {
     })
 }
 
+/// `storage.tsdb`, as far as `T` knows it: `Some(None)` where there is none, `None` where it is not of that form.
+fn tsdb<T: DeserializeOwned>(yaml: &str) -> Option<Option<T>> {
+    #[derive(Deserialize)]
+    struct Config<T> {
+        storage: Option<Storage<T>>,
+    }
+    #[derive(Deserialize)]
+    struct Storage<T> {
+        tsdb: Option<T>,
+    }
+    let config: Option<Config<T>> = serde_saphyr::from_str_with_options(yaml, options()).ok()?;
+    Some(config.and_then(|config| config.storage?.tsdb))
+}
+
 /// `storage.tsdb.out_of_order_time_window` (ms), read apart: that other settings are odd does not make it unknown, and what
 /// is odd on the way to it does not make it 0.
 fn out_of_order_window(yaml: &str) -> Option<i64> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Config {
-        storage: Option<Storage>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Storage {
-        tsdb: Option<Tsdb>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
+    #[derive(Deserialize)]
     struct Tsdb {
         out_of_order_time_window: Option<String>,
     }
-    let config: Option<Config> = serde_saphyr::from_str_with_options(yaml, options()).ok()?;
-    let tsdb = config.and_then(|config| config.storage?.tsdb);
-    match tsdb.and_then(|tsdb| tsdb.out_of_order_time_window) {
+    match tsdb::<Tsdb>(yaml)?.and_then(|tsdb| tsdb.out_of_order_time_window) {
         None => Some(0),
         Some(window) => i64::try_from(parse_prometheus(&window).ok()?.as_millis()).ok(),
     }
@@ -297,33 +298,20 @@ fn out_of_order_window(yaml: &str) -> Option<i64> {
 
 /// The settings of the storage; `None` if they are not what is known here.
 fn storage(yaml: &str) -> Option<StorageSettings> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Config {
-        storage: Option<Storage>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Storage {
-        tsdb: Option<Tsdb>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
+    #[derive(Deserialize)]
     struct Tsdb {
         chunk_encoding: Option<ChunkEncoding>,
         retention: Option<RetentionSettings>,
     }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
+    #[derive(Deserialize)]
     struct ChunkEncoding {
         floats: Option<String>,
     }
-    let config: Option<Config> = serde_saphyr::from_str_with_options(yaml, options()).ok()?;
-    let tsdb = config?.storage?.tsdb?;
+    let tsdb = tsdb::<Tsdb>(yaml)??;
     Some(StorageSettings {
         float_encoding: tsdb.chunk_encoding.and_then(|encoding| encoding.floats),
         retention: tsdb.retention,
-        out_of_order_window_ms: None,
+        ..StorageSettings::default()
     })
 }
 

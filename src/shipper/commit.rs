@@ -13,16 +13,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::{
-    catalog::LARGEST_META,
+    catalog::{LARGEST_META, NO_COMPACT_MARK},
     lineage::{self, Existing},
     model::Labels,
     objstore::{self, ErrorKind, Placed},
     shipper::upload::{BlockFiles, Error, UploadRequest, Uploader, stamps},
     tsdb::{Block, BlockId, Pinned, Stamp},
 };
-
-/// The object by which compactors leave a block alone (Thanos' `metadata.NoCompactMark`, version 1).
-const NO_COMPACT_MARK: &str = "no-compact-mark.json";
 
 /// How a block became visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,27 +65,8 @@ impl Shipper {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::tsdb::Meta;
-
-    fn block(n: u32, range: (i64, i64), sources: &[u32]) -> Block {
-        let id = |n: u32| BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap();
-        let sources: Vec<String> = sources.iter().map(|n| format!("\"{}\"", id(*n))).collect();
-        let meta = format!(
-            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"compaction":{{"level":1,"sources":[{}]}},"version":1}}"#,
-            id(n),
-            range.0,
-            range.1,
-            sources.join(",")
-        );
-        Block {
-            id: id(n),
-            dir: Path::new("data").into(),
-            meta: Meta::parse(meta.as_bytes()).unwrap().into(),
-        }
-    }
+    use crate::shipper::testing::block;
 
     #[test]
     fn a_block_overlaps_an_older_one_that_shares_a_time_and_no_history() {

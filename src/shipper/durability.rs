@@ -191,33 +191,13 @@ impl Durability {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::{model::Labels, tsdb::Meta};
+    use crate::{
+        model::Labels,
+        shipper::testing::{block, numbered as id},
+    };
 
     const NOW: i64 = 10_000;
-
-    fn id(n: u32) -> BlockId {
-        BlockId::parse(&format!("01K4ABCDEFGHJKMNPQRST{n:05}")).unwrap()
-    }
-
-    /// The `n`th block, of this range and these sources.
-    fn block(n: u32, range: (i64, i64), sources: &[u32]) -> Block {
-        let sources: Vec<String> = sources.iter().map(|n| format!("\"{}\"", id(*n))).collect();
-        let meta = format!(
-            r#"{{"ulid":"{}","minTime":{},"maxTime":{},"stats":{{"numSamples":1}},"compaction":{{"level":1,"sources":[{}]}},"version":1}}"#,
-            id(n),
-            range.0,
-            range.1,
-            sources.join(",")
-        );
-        Block {
-            id: id(n),
-            dir: Path::new("data").into(),
-            meta: Meta::parse(meta.as_bytes()).unwrap().into(),
-        }
-    }
 
     /// A ledger that lists these blocks and remembers these sources.
     fn ledger(listed: &[&Block], sources: &[u32]) -> Ledger {

@@ -18,7 +18,7 @@ use crate::{
     model::Labels,
     objstore::{self, Limits, Op, layers::Faulty},
     tsdb::{
-        BlockId,
+        Block, BlockId, Meta,
         testing::{Shape, write_block},
     },
 };
@@ -59,6 +59,28 @@ fn memory_dir() -> tempfile::TempDir {
     match std::env::var_os("TMPDIR") {
         Some(_) => tempfile::tempdir().unwrap(),
         None => tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap()),
+    }
+}
+
+/// The name of the `n`th block of a test that needs no block on the disk.
+pub(super) fn numbered(n: u32) -> BlockId {
+    id(&format!("01K4ABCDEFGHJKMNPQRST{n:05}"))
+}
+
+/// The `n`th block, of this range and these sources, as its `meta.json` tells; there is none on the disk.
+pub(super) fn block(n: u32, range: (i64, i64), sources: &[u32]) -> Block {
+    let sources: Vec<String> = sources.iter().map(|n| format!("\"{}\"", numbered(*n))).collect();
+    let meta = format!(
+        r#"{{"ulid":"{}","minTime":{},"maxTime":{},"stats":{{"numSamples":1}},"compaction":{{"level":1,"sources":[{}]}},"version":1}}"#,
+        numbered(n),
+        range.0,
+        range.1,
+        sources.join(",")
+    );
+    Block {
+        id: numbered(n),
+        dir: Path::new("data").into(),
+        meta: Meta::parse(meta.as_bytes()).unwrap().into(),
     }
 }
 

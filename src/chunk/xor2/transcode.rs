@@ -2,7 +2,7 @@
 //! same kind of windows, so that a sample goes from bits to bits, and neither its time nor its value is looked at.
 //!
 //! Whole blocks go through here: nothing is allocated, and what is known between two samples stays in registers as long as
-//! they are of the usual kinds ([`Transcoder::usual`]); the others are taken one by one. A chunk that is no good is told by
+//! they are of the usual kinds ([`Transcoder::usual`]); the others are taken one by one. A chunk that is no good is reported by
 //! an end or a window that is none, and read anew to find the error.
 
 use std::mem;

@@ -151,7 +151,7 @@ impl Uploader {
                 Some(put) = puts.next(), if !puts.is_empty() => put?,
                 done = &mut work => {
                     let done = done.map_err(|lost| UploadError::Panicked(format!("rewriting it: {lost}")))?;
-                    // What the thread was told is the end of a request, whose own words say more.
+                    // The thread only knows that a request has ended; the error of the request says why.
                     while let Some(put) = puts.next().await {
                         put?;
                     }
