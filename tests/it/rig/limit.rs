@@ -3,6 +3,9 @@
 //! Whatever of the rig a test uses first counts as its beginning, so that no test has to ask for its limit; the end of its
 //! thread is its end. A test that hangs can be neither unwound nor left behind, hence the end of the process: its children
 //! end with it, see [`super::process::Process`].
+//!
+//! The few tests that keep a core busy for a minute take turns, see [`turn`]: all at once, beside others, each of them would
+//! need as long as all together.
 
 use std::{
     collections::HashMap,
@@ -13,9 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync;
+
 use super::log::tail;
 
-/// How long a test may take. The longest take one minute when nothing else runs.
+/// How long a test may take, without its wait for its turn. The longest take one minute when nothing else runs.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// The variable that names another limit, in seconds.
@@ -25,7 +30,8 @@ pub(crate) const VARIABLE: &str = "NARTHEX_TEST_LIMIT";
 #[derive(Debug)]
 struct Running {
     name: String,
-    since: Instant,
+    /// `None` while it waits for its turn.
+    since: Option<Instant>,
     /// The programs that it has started, and where they log.
     logs: Vec<(String, PathBuf)>,
 }
@@ -48,7 +54,7 @@ impl Test {
         let name = thread.name().filter(|name| name.contains("::"))?.to_owned();
         let running = Running {
             name,
-            since: Instant::now(),
+            since: Some(Instant::now()),
             logs: Vec::new(),
         };
         running_tests().get_or_insert_default().insert(thread.id(), running);
@@ -87,6 +93,26 @@ pub(crate) fn started(program: &str, log: &Path) {
     }
 }
 
+/// Who holds this is the one test of those that keep a core busy for long.
+pub(crate) type Turn = sync::MutexGuard<'static, ()>;
+
+/// Waits until no other test holds the turn. The wait does not count: it ends, as each that holds the turn has its limit.
+pub(crate) async fn turn() -> Turn {
+    static TURN: sync::Mutex<()> = sync::Mutex::const_new(());
+    begin();
+    count_from(None);
+    let turn = TURN.lock().await;
+    count_from(Some(Instant::now()));
+    turn
+}
+
+/// Sets the beginning of the test of this thread.
+fn count_from(since: Option<Instant>) {
+    if let Some(test) = running_tests().get_or_insert_default().get_mut(&thread::current().id()) {
+        test.since = since;
+    }
+}
+
 fn watch() {
     let limit = std::env::var(VARIABLE).map_or(LIMIT, |seconds| {
         let seconds = seconds.parse();
@@ -96,7 +122,9 @@ fn watch() {
         thread::sleep(Duration::from_millis(500));
         let running = running_tests();
         let tests = running.iter().flat_map(HashMap::values);
-        let late: Vec<&Running> = tests.filter(|test| test.since.elapsed() > limit).collect();
+        let late: Vec<&Running> = tests
+            .filter(|test| test.since.is_some_and(|since| since.elapsed() > limit))
+            .collect();
         if late.is_empty() {
             continue;
         }

@@ -18,6 +18,7 @@ use crate::rig::{
     Prometheus, Sidecar, Tools,
     blocks::{self, Spec},
     http,
+    limit::turn,
     prometheus::Options,
     tools::temp_dir,
 };
@@ -126,6 +127,7 @@ fn established(process: u32, port: u16) -> usize {
 
 /// 200 calls beside a Prometheus that takes `limit` at once, with these flags.
 async fn storm(limit: u64, flags: &[&str]) {
+    let _turn = turn().await;
     let data = temp_dir("heavy");
     blocks::place(&blocks::generate(DATA), data.path());
     let options = Options {

@@ -6,16 +6,17 @@ use serde_json::json;
 use super::scene::{PATIENCE, all_listed, flags, watches};
 use crate::{
     bad_blocks::stage::prometheus,
-    rig::{Sidecar, Weed, blocks, bucket::check, tools::temp_dir},
+    rig::{Sidecar, Weed, blocks, bucket::check, limit::turn, tools::temp_dir},
 };
 
 /// More than all of it may take, several times over, in bytes.
 const BLOCK: u64 = 400 << 20;
 /// The budget, in bytes.
-const MOST: u64 = 48 << 20;
+const MOST: u64 = 24 << 20;
 
 #[tokio::test]
 async fn a_large_block_is_shipped_in_little_memory() {
+    let _turn = turn().await;
     let (dir, block) = blocks::sparse(BLOCK);
     let bucket = Weed::shared().await.bucket("large").await;
     let sidecar = Sidecar::start(flags(prometheus().await, dir.path(), &bucket.config()));

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     prometheus::fake::Answer,
-    rig::{Prometheus, Tools, http, prometheus::Options, wait_until},
+    rig::{Prometheus, Tools, http, limit::turn, prometheus::Options, wait_until},
 };
 
 /// Labels of a target as Kubernetes has them: more than anybody needs.
@@ -76,6 +76,7 @@ async fn targets_of(scene: &Scene) -> Result<usize, Status> {
 
 #[tokio::test]
 async fn info_is_answered_again_and_again_while_more_than_64_mib_of_targets_are_read() {
+    let _turn = turn().await;
     let answer = targets(20_000);
     assert!(size(&answer) > 64 << 20, "{}", size(&answer));
     let fake = fake("2.42.0", move |_| answer.clone());
