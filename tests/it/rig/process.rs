@@ -167,21 +167,24 @@ impl Drop for Process {
 /// A port of 127.0.0.1 that is free now, never given out before by this process. Somebody else may be faster, so whoever
 /// starts a program on it tries again with another one.
 pub(crate) fn free_port() -> u16 {
-    free_port_where(|_| true)
+    free_ports(&[0])
 }
 
-/// A free port for which the port 10000 above is free too.
+/// A free port for which the port 10000 above is free too, and is never given out either.
 pub(crate) fn free_port_pair() -> u16 {
-    free_port_where(|port| TcpListener::bind(("127.0.0.1", port + 10000)).is_ok())
+    free_ports(&[0, 10_000])
 }
 
-fn free_port_where(good: impl Fn(u16) -> bool) -> u16 {
+/// A port such that it is free, and what lies so far above it.
+fn free_ports(above: &[u16]) -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     for _ in 0..1000 {
         // Below the range that the kernel takes the ports of outgoing connections from.
         let port = rand::random_range(15000..32000);
-        let free = TcpListener::bind(("127.0.0.1", port)).is_ok() && good(port);
-        if free && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+        let mut ports = above.iter().map(|above| port + above);
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if ports.all(|port| !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            given.extend(above.iter().map(|above| port + above));
             return port;
         }
     }

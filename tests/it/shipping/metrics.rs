@@ -80,9 +80,12 @@ pub(super) async fn tell_what_was_shipped(stand: &Stand, prometheus: &Prometheus
         let page = String::from_utf8(page.to_vec()).expect("the page is text");
         let metrics = Metrics::parse(&page);
         let uploads = metrics.value("thanos_shipper_uploads_total", &[])?;
-        // Counted one after the other: the last block may be uploaded, and not off the list yet.
+        // Set one after the other: the last block may be uploaded, and not off the list yet.
         let left = metrics.value("narthex_unuploaded_blocks", &[])?;
-        (uploads as usize == before.len() && left == 0.0 && sealed(data) == before).then_some((page, before))
+        let age = metrics.value("narthex_oldest_unuploaded_block_age_seconds", &[])?;
+        let until = metrics.value("narthex_durable_until_timestamp_seconds", &[])?;
+        let settled = left == 0.0 && age == 0.0 && until == durable_until(data);
+        (uploads as usize == before.len() && settled && sealed(data) == before).then_some((page, before))
     };
     let (page, blocks) = stand.sidecar.wait_until(PATIENCE, "all blocks are shipped", look).await;
     let metrics = Metrics::parse(&page);
@@ -113,11 +116,9 @@ fn shipper(metrics: &Metrics, data: &Path, blocks: usize, early: usize) {
     ] {
         assert_eq!(value(metrics, name, &[]), expected, "{name}");
     }
-    let newest = by_time(data).pop().expect("there are blocks");
-    let until = json(&data.join(newest).join("meta.json"))["maxTime"].as_i64().unwrap();
     assert_eq!(
         value(metrics, "narthex_durable_until_timestamp_seconds", &[]),
-        until as f64 / 1000.0
+        durable_until(data)
     );
     // Of a block that was sealed before it was watched for, nobody knows when that was.
     let timed = value(metrics, "narthex_seal_to_durable_seconds_count", &[]) as usize;
@@ -125,6 +126,13 @@ fn shipper(metrics: &Metrics, data: &Path, blocks: usize, early: usize) {
         (blocks - early..=blocks).contains(&timed),
         "{timed} of {blocks} blocks, {early} early"
     );
+}
+
+/// The end of the newest block, in seconds since 1970.
+fn durable_until(data: &Path) -> f64 {
+    let newest = by_time(data).pop().expect("there are blocks");
+    let until = json(&data.join(newest).join("meta.json"))["maxTime"].as_i64().unwrap();
+    until as f64 / 1000.0
 }
 
 fn store(metrics: &Metrics, data: &Path, blocks: &[String], bucket: &str) {

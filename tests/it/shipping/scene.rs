@@ -180,7 +180,7 @@ impl LedgerWatch {
                     }
                     Err(wrong) => watched.wrong.push(wrong),
                 }
-                std::thread::sleep(Duration::from_micros(200));
+                std::thread::sleep(Duration::from_millis(1));
             }
             watched
         };
