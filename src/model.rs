@@ -5,6 +5,7 @@ pub mod fields;
 pub mod go_string;
 pub mod labels;
 pub mod matcher;
+pub mod retention;
 pub mod selector;
 pub mod served_from;
 pub mod uvarint;
@@ -12,4 +13,5 @@ pub mod whole_number;
 
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;
+pub use retention::Retention;
 pub use served_from::ServedFrom;

@@ -8,6 +8,7 @@
 //! - `connection` and `transport` are the connections below both; [`http_client`] reads the YAML of
 //!   `--prometheus.http-client`: credentials, TLS, proxy, connection pool.
 //! - [`checks`] compares Prometheus' flags with ours; pure.
+//! - `retention` makes out how long Prometheus keeps blocks; pure.
 //! - [`heartbeat`] asks Prometheus at an interval and publishes a [`Snapshot`] through a watch channel.
 //!
 //! **Guarantees.** No trouble of Prometheus ends this process or blocks it: each call ends after its deadline, memory
@@ -32,6 +33,7 @@ mod json;
 mod metrics_page;
 mod request_queue;
 mod response_body;
+mod retention;
 mod secret;
 mod tls;
 mod transport;

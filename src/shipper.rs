@@ -39,6 +39,7 @@ mod prove;
 mod quarantine;
 mod quiet_period;
 mod removed_blocks;
+mod retention;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -75,7 +76,7 @@ pub use upload::{ContentPolicy, NewerEncodings, Overlapping};
 
 use crate::{
     lineage::Lineage,
-    model::Labels,
+    model::{Labels, Retention},
     objstore::{Backoff, Bucket},
     tsdb::{BlockId, Scanner},
 };
@@ -134,6 +135,8 @@ pub struct PrometheusStatus {
     pub out_of_order_window_ms: Option<i64>,
     /// It waits for the ledger before it compacts blocks of level 1 (`--storage.tsdb.delay-compact-file.path`).
     pub delays_compaction: bool,
+    /// How long it keeps blocks; `None` until that was read, or where it cannot be made out.
+    pub retention: Option<Retention>,
     /// It was told, at some time in this run, to write chunks that Thanos' readers refuse.
     pub newer_encodings: bool,
 }
@@ -174,6 +177,8 @@ pub struct Shipper {
     pending: BTreeMap<BlockId, Pending>,
     /// The blocks that keep Prometheus from compacting, as they were reported.
     compaction_blocked: Vec<compaction::Blocking>,
+    /// When retention deletes what is not durable.
+    retention: retention::Forecast,
     /// The local blocks whose kinds of content were counted and logged.
     content_reported: HashSet<BlockId>,
     /// What is known of durability beside the ledger.
@@ -228,6 +233,7 @@ impl Shipper {
             backoff: Backoff::default(),
             pending: BTreeMap::new(),
             compaction_blocked: Vec::new(),
+            retention: retention::Forecast::default(),
             content_reported: HashSet::new(),
             durability: durability::Durability::default(),
             min_time: settings.min_time.clone().map(min_time::MinTime::new),

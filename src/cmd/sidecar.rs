@@ -323,6 +323,7 @@ impl StatusRelay {
             status.head_min_time_ms = snapshot.head_min_time_ms;
             status.out_of_order_window_ms = snapshot.settings.out_of_order_window_ms;
             status.delays_compaction = snapshot.delays_compaction();
+            status.retention = snapshot.retention();
             // A block may hold what was written before the setting was changed.
             status.newer_encodings |= snapshot.writes_newer_encodings();
         });

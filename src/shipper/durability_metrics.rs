@@ -94,6 +94,7 @@ impl Shipper {
         let until = report.until.map_or(0.0, |until| until as f64 / 1000.0);
         self.metrics.durable_until.set(until);
         self.report_blocked_compaction(view);
+        self.report_retention(view, &report);
         report
     }
 }

@@ -38,6 +38,8 @@ pub struct Metrics {
     quarantined: ByReason,
     waiting: ByReason,
     compaction_blocked: ByBlock,
+    deletion: ByBlock,
+    pub(crate) near_deletion: Gauge,
     rewritten_chunks: Counter,
     dropped_starts: Counter,
     content: Family<[(&'static str, &'static str); 1], Counter>,
@@ -62,7 +64,9 @@ impl Metrics {
             unuploaded: Gauge::default(),
             quarantined: ByReason::default(),
             waiting: ByReason::default(),
-            compaction_blocked: ByBlock::default(),
+            compaction_blocked: ByBlock::new("reason"),
+            deletion: ByBlock::new("limit"),
+            near_deletion: Gauge::default(),
             rewritten_chunks: Counter::default(),
             dropped_starts: Counter::default(),
             content: Family::default(),
@@ -92,7 +96,13 @@ impl Metrics {
 
     /// Sets which blocks keep Prometheus from compacting, and why they are set aside; others do not.
     pub fn set_compaction_blocked(&self, blocks: Vec<(BlockId, &'static str)>) {
-        self.compaction_blocked.set(blocks);
+        let blocks = blocks.into_iter().map(|(block, reason)| (block, reason, 1.0));
+        self.compaction_blocked.set(blocks.collect());
+    }
+
+    /// Sets which blocks that are not durable retention deletes, by which limit, and when (seconds since 1970).
+    pub fn set_deletions(&self, blocks: Vec<(BlockId, &'static str, f64)>) {
+        self.deletion.set(blocks);
     }
 
     /// Counts what was rewritten of a block that is durable now.
@@ -196,6 +206,16 @@ impl Metrics {
             self.compaction_blocked.clone(),
         );
         ours.register(
+            "unuploaded_block_deletion_timestamp_seconds",
+            "When Prometheus' retention deletes a local block that is not durable in the bucket, and by which limit; the first 20",
+            self.deletion.clone(),
+        );
+        ours.register(
+            "unuploaded_blocks_near_deletion",
+            "Local blocks that are not durable in the bucket, and of whose time on the disk less than a quarter is left before retention deletes them",
+            self.near_deletion.clone(),
+        );
+        ours.register(
             "shipped_block_content",
             "Blocks that were checked and sent, by kind of content; a block of several kinds counts for each",
             self.content.clone(),
@@ -255,22 +275,32 @@ impl EncodeMetric for ByReason {
     }
 }
 
-/// A gauge of 1 for each of some blocks, with a reason. All are replaced at once.
-#[derive(Clone, Debug, Default)]
-struct ByBlock(Arc<Mutex<Vec<(BlockId, &'static str)>>>);
+/// A gauge for each of some blocks, with one label more. All are replaced at once.
+#[derive(Clone, Debug)]
+struct ByBlock {
+    label: &'static str,
+    blocks: Arc<Mutex<Vec<(BlockId, &'static str, f64)>>>,
+}
 
 impl ByBlock {
-    fn set(&self, blocks: Vec<(BlockId, &'static str)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blocks;
+    fn new(label: &'static str) -> Self {
+        Self {
+            label,
+            blocks: Arc::default(),
+        }
+    }
+
+    fn set(&self, blocks: Vec<(BlockId, &'static str, f64)>) {
+        *self.blocks.lock().unwrap_or_else(PoisonError::into_inner) = blocks;
     }
 }
 
 impl EncodeMetric for ByBlock {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (block, reason) in blocks {
-            let labels = [("block", block.to_string()), ("reason", reason.to_owned())];
-            ConstGauge::new(1_i64).encode(encoder.encode_family(&labels)?)?;
+        let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (block, value, number) in blocks {
+            let labels = [("block", block.to_string()), (self.label, value.to_owned())];
+            ConstGauge::new(number).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -80,6 +80,7 @@ impl Shipper {
         self.record_hints(None);
         self.wait_for_removal_hints(&scan).await;
         self.check_ledger(&scan).await;
+        self.measure_disk(&scan).await;
         let decisions = self.decide(&scan);
         let view = View {
             decisions: &decisions,

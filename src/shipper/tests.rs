@@ -6,6 +6,7 @@ mod content;
 mod gate;
 mod min_time;
 mod removed_blocks;
+mod retention;
 mod rewritten;
 mod scope;
 

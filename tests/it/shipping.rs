@@ -5,6 +5,7 @@ mod killed;
 mod memory;
 mod metrics;
 mod replicas;
+mod retention;
 mod scene;
 mod stopped;
 mod versions;

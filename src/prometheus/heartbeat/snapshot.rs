@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    model::Labels,
+    model::{Labels, Retention},
     prometheus::{
         Configuration, StorageSettings,
         checks::{self, Finding, Severity},
         client::Storage,
         error::Error,
+        retention,
     },
 };
 
@@ -117,6 +118,11 @@ impl Snapshot {
     /// Whether Prometheus is told to write chunks that Thanos' readers refuse, as far as its flags and settings show.
     pub fn writes_newer_encodings(&self) -> bool {
         !checks::newer_encoding_settings(&self.flags, &self.settings).is_empty()
+    }
+
+    /// How long Prometheus keeps its blocks, as far as its flags and settings show.
+    pub fn retention(&self) -> Option<Retention> {
+        retention::retention(&self.flags, &self.settings)
     }
 
     /// Whether Prometheus runs in agent mode, as far as its flags show: it then stores nothing that could be queried.
