@@ -100,7 +100,8 @@ impl Shipper {
             let new = self.is_new(&block);
             // One that was tried before may have left something open.
             due.request.fresh = new && !self.pending.contains_key(&block.id);
-            if new || self.needs_upload(&mut due, &block, labels).await? {
+            let labels = self.labels_of(block.id, labels);
+            if new || self.needs_upload(&mut due, &block, &labels).await? {
                 to_upload.push(due);
             }
         }

@@ -224,7 +224,7 @@ impl Shipper {
             },
         }
         match self.labels().filter(|labels| !labels.is_empty()) {
-            Some(labels) => GateState::Open(labels),
+            Some(now) => GateState::Open(self.labels_of(block.id, &now)),
             None => GateState::Wait {
                 why: WaitReason::Labels,
                 until: now + 2 * LONGEST_WAIT,

@@ -5,7 +5,8 @@
 //! readable by other users (mode 0644), and written only when it changes. A block is listed only after it was proven
 //! complete in the bucket that the ledger names. Beside Thanos' keys it has one of ours: the bucket and which of the places
 //! at its address it is, the labels of the last commit, the durable blocks that are gone and live on in local compacted
-//! ones, the highest time that is durable, and the blocks that are listed without being durable.
+//! ones, the highest time that is durable, the blocks that are listed without being durable, and under which labels those
+//! were sealed that are not durable yet: a change of the labels does not concern them.
 //!
 //! **Listed without being durable** are local blocks that are never shipped by decision, such as empty ones: Prometheus
 //! compacts nothing beyond the first block of level 1 that is not listed (its planner stops there), so that one that is
@@ -35,13 +36,13 @@ mod file;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use file::{File, Ours, Stamp};
+use file::{File, Ours, SealedUnder, Stamp};
 
 use crate::{
     model::Labels,
@@ -101,6 +102,8 @@ pub struct Ledger {
     order: Vec<BlockId>,
     /// Local blocks that are listed though they are not durable: they are never shipped.
     skipped: BTreeSet<BlockId>,
+    /// The external labels under which local blocks were sealed that are not durable.
+    sealed_under: BTreeMap<BlockId, Labels>,
     /// Durable blocks that are not local any more, or not listed, and that a local block was compacted of.
     sources: BTreeSet<BlockId>,
     /// The highest end of a durable block (ms since 1970).
@@ -134,6 +137,7 @@ impl Ledger {
             shipped: BTreeSet::new(),
             order: Vec::new(),
             skipped: BTreeSet::new(),
+            sealed_under: BTreeMap::new(),
             sources: BTreeSet::new(),
             highest: None,
             foreign: None,
@@ -182,6 +186,13 @@ impl Ledger {
                 return Found::Bad(format!("{name:?} is not a block"));
             }
         };
+        for SealedUnder { labels, blocks: names } in &ours.sealed_under {
+            let labels = Labels::from_pairs(labels.clone());
+            match blocks(names) {
+                Ok(ids) => self.sealed_under.extend(ids.into_iter().map(|id| (id, labels.clone()))),
+                Err(name) => return Found::Bad(format!("{name:?} is not a block")),
+            }
+        }
         self.skipped = skipped.into_iter().collect();
         order.retain(|id| !self.skipped.contains(id));
         self.incarnation = self.incarnation.take().or_else(|| ours.incarnation.clone());
@@ -233,6 +244,21 @@ impl Ledger {
         self.skipped = skipped.collect();
     }
 
+    /// Keeps under which external labels these local blocks were sealed, of those of which it is not known; whether there
+    /// were such. Written with the next [`Ledger::save`], and kept until the block is durable or gone.
+    pub fn keep_labels(&mut self, blocks: impl IntoIterator<Item = BlockId>, labels: &Labels) -> bool {
+        let known = self.sealed_under.len();
+        for id in blocks.into_iter().filter(|id| !self.shipped.contains(id)) {
+            self.sealed_under.entry(id).or_insert_with(|| labels.clone());
+        }
+        self.sealed_under.len() > known
+    }
+
+    /// Under which external labels a block was sealed that is not durable, if that is known.
+    pub fn sealed_under(&self, id: BlockId) -> Option<&Labels> {
+        self.sealed_under.get(&id)
+    }
+
     /// The highest end of a durable block (ms since 1970), whether the block is still local or not.
     pub fn highest(&self) -> Option<i64> {
         self.highest
@@ -282,6 +308,7 @@ impl Ledger {
         if self.shipped.insert(id) {
             self.order.push(id);
         }
+        self.sealed_under.remove(&id);
         if !labels.is_empty() {
             self.labels = labels.clone();
         }
@@ -325,6 +352,7 @@ impl Ledger {
         }
         self.shipped = order.iter().copied().collect();
         self.order = order;
+        self.sealed_under.retain(|id, _| present.contains(id));
     }
 
     /// A block that ends in the future tells nothing of now; what a clock that was wrong once let through is dropped.
@@ -399,14 +427,23 @@ impl Ledger {
 
     fn text(&self) -> io::Result<String> {
         let names = |ids: &mut dyn Iterator<Item = &BlockId>| ids.map(BlockId::to_string).collect();
-        let pairs = self.labels.iter();
+        let pairs = |labels: &Labels| labels.iter().map(|l| (l.name.to_string(), l.value.to_string())).collect();
+        let mut sealed: BTreeMap<&Labels, Vec<String>> = BTreeMap::new();
+        for (id, labels) in &self.sealed_under {
+            sealed.entry(labels).or_default().push(id.to_string());
+        }
+        let sealed = sealed.into_iter().map(|(labels, blocks)| SealedUnder {
+            labels: pairs(labels),
+            blocks,
+        });
         let skipped = || self.skipped.difference(&self.shipped);
         let ours = Ours {
             bucket: self.bucket.clone(),
             incarnation: self.incarnation.clone(),
-            labels: pairs.map(|l| (l.name.to_string(), l.value.to_string())).collect(),
+            labels: pairs(&self.labels),
             sources: names(&mut self.sources.iter()),
             skipped: names(&mut skipped()),
+            sealed_under: sealed.collect(),
             durable_until: self.highest,
         };
         File::new(names(&mut self.order.iter().chain(skipped())), ours).text()

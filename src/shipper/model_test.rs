@@ -3,6 +3,7 @@
 
 mod bucket;
 mod check;
+mod labels;
 mod planner;
 mod steps;
 
@@ -85,6 +86,8 @@ struct Model {
     merged: BTreeMap<String, String>,
     /// The labels that were in force at some time.
     labels: BTreeSet<String>,
+    /// The labels under which a pass has first seen a block that is not durable; `None` if nobody can tell.
+    sealed_under: BTreeMap<String, Option<Labels>>,
     /// Blocks that must not become visible, nor be listed by a ledger that has to ask: withdrawn, or marked for deletion.
     barred: BTreeSet<String>,
     /// Committed blocks that somebody marked for deletion.
@@ -117,6 +120,7 @@ impl Model {
             committed: BTreeSet::new(),
             merged: BTreeMap::new(),
             labels: BTreeSet::from(["a".to_owned()]),
+            sealed_under: BTreeMap::new(),
             barred: BTreeSet::new(),
             marked: BTreeSet::new(),
             by_thanos: BTreeSet::new(),
@@ -170,6 +174,7 @@ impl Model {
             }
             Step::LedgerGone => {
                 self.by_thanos.clear();
+                self.forget_labels();
                 self.planner.ledger_gone = true;
                 let _ = fs_err::remove_file(self.ledger());
             }
@@ -194,6 +199,7 @@ impl Model {
     fn new_life_with_ledger(&mut self, bytes: &[u8]) {
         fs_err::write(self.ledger(), bytes).unwrap();
         self.by_thanos.clear();
+        self.forget_labels();
         if serde_json::from_slice::<serde_json::Value>(bytes).is_err() {
             // It has to ask, and what is marked is not durable.
             self.barred.extend(self.marked.iter().cloned());
@@ -291,7 +297,7 @@ impl Model {
             self.compact_blocks(sources);
         }
         if while_down {
-            self.shipper = Some(self.world.shipper());
+            self.new_life();
         }
     }
 
@@ -350,13 +356,14 @@ impl Model {
             }
         };
         aside.extend(shipper.aside());
+        self.shipper = Some(shipper);
         if !done {
-            shipper = self.world.shipper();
+            self.new_life();
         }
         // What a pass that ended early has left on its way arrives, or not, before anybody looks.
         self.world.bucket.settle().await;
-        self.shipper = Some(shipper);
-        self.check_order(open, begun, &aside);
+        self.check_order(&open, begun, &aside);
+        self.saw(&self.open(), done);
         self.planner.ledger_gone = false;
         if done {
             self.check_durable_until();

@@ -80,6 +80,7 @@ impl Shipper {
         self.record_hints(None);
         self.wait_for_removal_hints(&scan).await;
         self.check_ledger(&scan).await;
+        self.keep_labels(&scan);
         self.measure_disk(&scan).await;
         let decisions = self.decide(&scan);
         let view = View {
@@ -322,6 +323,24 @@ impl Shipper {
         let seal = self.events.seal(block.id);
         let young = seal.is_some_and(|seal| seal.at.duration_since(made(block.id)).is_ok_and(|age| age < YOUNG));
         young && block.meta.level <= 1 && !self.uploader.is_unsettled(block.id) && !self.events.was_durable(block.id)
+    }
+
+    /// Keeps under which labels blocks were sealed that are seen for the first time: a later change does not concern them.
+    fn keep_labels(&mut self, scan: &Scan) {
+        let Some(labels) = self.labels().filter(|labels| !labels.is_empty()) else {
+            return;
+        };
+        let blocks = scan.blocks.iter();
+        let wanted = blocks.filter(|block| plan::is_wanted(block, &self.ledger, &self.settings.policy));
+        let wanted: Vec<BlockId> = wanted.map(|block| block.id).collect();
+        if self.ledger.keep_labels(wanted, &labels) {
+            self.save_ledger();
+        }
+    }
+
+    /// The labels under which a block was sealed, as far as that is known; else these.
+    pub(super) fn labels_of(&self, id: BlockId, now: &Labels) -> Labels {
+        self.ledger.sealed_under(id).unwrap_or(now).clone()
     }
 
     /// The current external labels; those of the last commit for blocks found while Prometheus, which has not answered yet,

@@ -182,7 +182,7 @@ impl Shipper {
     /// Checks whether a block that was committed, and of which something was missing, is whole now, and records it.
     async fn record_repaired(&mut self, due: &DueBlock) -> Result<(), Error> {
         let block = &due.request.block;
-        let labels = self.labels().unwrap_or_default();
+        let labels = self.labels_of(block.id, &self.labels().unwrap_or_default());
         self.uploader.check_committed_before(block, &labels).await?;
         tracing::info!(block = %block.id, "uploaded the objects that were missing from a committed block; it is durable");
         self.record(block, &labels);

@@ -4,6 +4,7 @@ mod bucket_lookup;
 mod compaction;
 mod content;
 mod gate;
+mod labels;
 mod min_time;
 mod removed_blocks;
 mod retention;
@@ -130,20 +131,6 @@ async fn a_hint_that_waits_is_noted_before_the_pass_decides() {
     assert_eq!(shipper.pass().await, Outcome::Clean);
     assert_eq!(world.listed(), [a]);
     assert!(begun.elapsed() <= SETTLE, "it was held as if it were copied");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_labels_that_are_recorded_are_those_that_were_stamped() {
-    let world = World::new().await;
-    let mut shipper = world.shipper();
-    let a = name(1);
-    world.copy_in(&Made::new(&a, 0));
-    let (outcome, ()) = tokio::join!(shipper.pass(), async {
-        sleep(Duration::from_secs(5)).await;
-        world.label("b");
-    });
-    assert_eq!(outcome, Outcome::Clean);
-    assert_eq!(world.stamped(&a).unwrap(), world.ledger()["narthex"]["labels"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -206,7 +206,7 @@ pub(super) fn log_change(old: &Snapshot, new: &Snapshot, url: &str) {
     if old.seen && old.labels != new.labels {
         let then = match new.labels.is_empty() {
             true => "there are none now: no block is uploaded and queries are refused until there are some",
-            false => "blocks uploaded from now on carry the new ones",
+            false => "blocks that are sealed from now on carry the new ones",
         };
         tracing::warn!(
             prometheus = url, old = %old.labels, new = %new.labels,

@@ -46,9 +46,19 @@ pub(super) struct Ours {
     /// Blocks that are listed and not durable: they are never shipped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) skipped: Vec<String>,
+    /// Under which external labels blocks were sealed that are not durable yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sealed_under: Vec<SealedUnder>,
     /// The highest end of a durable block (ms since 1970).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) durable_until: Option<i64>,
+}
+
+/// Blocks that were sealed under the same labels.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SealedUnder {
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) blocks: Vec<String>,
 }
 
 impl File {

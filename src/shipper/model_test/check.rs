@@ -7,8 +7,8 @@ use crate::{model::Labels, objstore::Op};
 
 impl Model {
     /// What became visible in a pass are the first of those that were open, tried in their order, under the labels of
-    /// now. Blocks that were set `aside` hold nobody.
-    pub(super) fn check_order(&mut self, mut open: Vec<String>, begun: usize, aside: &BTreeSet<String>) {
+    /// when they were first seen. Blocks that were set `aside` hold nobody.
+    pub(super) fn check_order(&mut self, open: &[String], begun: usize, aside: &BTreeSet<String>) {
         let store = tree(self.world.store.path());
         let calls = self.world.bucket.calls();
         let mut tried: Vec<&str> = calls[begun..]
@@ -17,7 +17,11 @@ impl Model {
             .filter_map(|(_, key)| key.strip_suffix("/meta.json"))
             .collect();
         // A block that was removed meanwhile holds nobody.
-        open.retain(|block| self.begins.contains_key(block) || tried.contains(&block.as_str()));
+        let open = open.iter();
+        let open: Vec<String> = open
+            .filter(|block| self.begins.contains_key(*block) || tried.contains(&block.as_str()))
+            .cloned()
+            .collect();
         let whole = |block: &str| {
             let meta = store.get(&format!("{block}/meta.json"));
             meta.is_some_and(|meta| serde_json::from_slice::<serde_json::Value>(meta).is_ok())
@@ -50,12 +54,15 @@ impl Model {
             self.truth
                 .extend(now.map(|(file, bytes)| (file.clone(), bytes.clone())));
         }
-        for block in visible.into_iter().chain(back) {
+        let visible = visible.into_iter().map(|block| (block, false));
+        for (block, is_back) in visible.chain(back.into_iter().map(|block| (block, true))) {
             let stamped = self.world.stamped(&block).unwrap();
             let stamped: BTreeMap<String, String> = serde_json::from_value(stamped).unwrap();
-            assert!(!stamped.is_empty(), "no labels on {block}");
-            if let Some(labels) = &labels {
-                assert_eq!(&Labels::from_pairs(stamped), labels, "labels of {block}");
+            assert!(self.labels.contains(&stamped["replica"]), "labels of {block}");
+            let sealed_under = self.sealed_under.remove(&block).unwrap_or_else(|| labels.clone());
+            // When a block that was merged was looked for under other labels is not kept here.
+            if let Some(labels) = sealed_under.filter(|_| !is_back) {
+                assert_eq!(Labels::from_pairs(stamped), labels, "labels of {block}");
             }
             self.settle(&block);
             self.committed.insert(block);
