@@ -32,6 +32,7 @@ mod metrics;
 mod min_time;
 #[cfg(test)]
 mod model_test;
+mod other_writers;
 mod pass;
 mod pipeline;
 mod plan;
@@ -48,7 +49,7 @@ mod upload;
 mod watcher;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     path::PathBuf,
     sync::Arc,
@@ -177,6 +178,8 @@ pub struct Shipper {
     pending: BTreeMap<BlockId, Pending>,
     /// The blocks that keep Prometheus from compacting, as they were reported.
     compaction_blocked: Vec<compaction::Blocking>,
+    /// Blocks in the bucket that others made under our labels, as they were reported.
+    other_writers: BTreeSet<BlockId>,
     /// When retention deletes what is not durable.
     retention: retention::Forecast,
     /// The local blocks whose kinds of content were counted and logged.
@@ -233,6 +236,7 @@ impl Shipper {
             backoff: Backoff::default(),
             pending: BTreeMap::new(),
             compaction_blocked: Vec::new(),
+            other_writers: BTreeSet::new(),
             retention: retention::Forecast::default(),
             content_reported: HashSet::new(),
             durability: durability::Durability::default(),

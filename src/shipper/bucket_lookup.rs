@@ -93,6 +93,7 @@ impl Shipper {
             .filter(|block| !self.is_new(block));
         if let Some(oldest) = doubtful.map(|block| block.id).min() {
             self.refresh_lineage(Some(oldest).filter(|_| !compacted)).await?;
+            self.report_other_writers(&due, labels);
         }
         let mut to_upload = Vec::new();
         for mut due in due {

@@ -44,6 +44,7 @@ pub struct Metrics {
     dropped_starts: Counter,
     content: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) vanished: Counter,
+    pub(crate) other_writers: Counter,
     withdrawn: Counter,
     pub(crate) ledger_failures: Counter,
     pub(crate) oldest: OldestUnuploaded,
@@ -71,6 +72,7 @@ impl Metrics {
             dropped_starts: Counter::default(),
             content: Family::default(),
             vanished: Counter::default(),
+            other_writers: Counter::default(),
             withdrawn: Counter::default(),
             ledger_failures: Counter::default(),
             oldest: OldestUnuploaded::default(),
@@ -229,6 +231,11 @@ impl Metrics {
             "dropped_start_timestamps",
             "Samples whose start timestamp was dropped when their chunks were rewritten",
             self.dropped_starts.clone(),
+        );
+        ours.register(
+            "other_writer_blocks",
+            "Blocks in the bucket that have the labels and times of local ones and were not made here, as far as metas were read",
+            self.other_writers.clone(),
         );
         ours.register(
             "vanished_blocks",

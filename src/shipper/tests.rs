@@ -6,6 +6,7 @@ mod content;
 mod gate;
 mod labels;
 mod min_time;
+mod other_writers;
 mod removed_blocks;
 mod retention;
 mod rewritten;
