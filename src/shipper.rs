@@ -27,6 +27,7 @@ mod durability_metrics;
 mod failure;
 mod gate;
 mod heartbeat;
+mod held;
 mod ledger;
 mod metrics;
 mod min_time;
@@ -101,6 +102,8 @@ pub struct Settings {
     pub scan_interval: Duration,
     /// After which time a broken block is looked at again.
     pub look_again: Duration,
+    /// How many bytes of blocks that Prometheus has deleted are held until they are shipped; 0 holds none.
+    pub hold_unshipped: u64,
     /// How fresh news of Prometheus are requested; `None` if nobody can be asked.
     pub heartbeat: Option<Heartbeat>,
     /// Who wants to know from which time on queries have to be answered; `None` if that is fixed.
@@ -178,6 +181,8 @@ pub struct Shipper {
     pending: BTreeMap<BlockId, Pending>,
     /// The blocks that keep Prometheus from compacting, as they were reported.
     compaction_blocked: Vec<compaction::Blocking>,
+    /// Blocks that wait, open in case Prometheus deletes them.
+    held: held::Held,
     /// Blocks in the bucket that others made under our labels, as they were reported.
     other_writers: BTreeSet<BlockId>,
     /// When retention deletes what is not durable.
@@ -236,6 +241,7 @@ impl Shipper {
             backoff: Backoff::default(),
             pending: BTreeMap::new(),
             compaction_blocked: Vec::new(),
+            held: held::Held::new(settings.hold_unshipped),
             other_writers: BTreeSet::new(),
             retention: retention::Forecast::default(),
             content_reported: HashSet::new(),

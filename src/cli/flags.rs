@@ -360,6 +360,13 @@ pub struct Shipper {
     )]
     pub overlapping: Overlapping,
 
+    /// How much of blocks that Prometheus deletes before they are shipped is held open until they are; 0: nothing
+    ///
+    /// Retention asks nobody whether a block was shipped. Blocks that wait are opened, at no cost; once deleted, they take their
+    /// space on the disk until they are shipped, beyond what Prometheus counts. When narthex ends, what it holds is lost.
+    #[arg(long = "shipper.hold-unshipped", value_name = "size", value_parser = value::size, default_value = "0")]
+    pub hold_unshipped: u64,
+
     /// Hash to record for each uploaded file: SHA256, or empty for none
     #[arg(
         long = "hash-func", value_name = "name", value_parser = value::hash_func, default_value = "",

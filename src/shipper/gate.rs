@@ -214,6 +214,8 @@ impl Shipper {
         let (now, block) = (Instant::now(), &due.request.block);
         let (why, until) = self.settles(block.id, due.quiet);
         match all_files_exist(&block.dir, pinned) {
+            // It was in the data directory in an earlier pass, and Prometheus had kept it.
+            false if self.held.is_deleted(block.id) => {}
             true if now < until => return GateState::Wait { why, until },
             true => {}
             // What retention or compaction removed was kept before, and so was what had settled.

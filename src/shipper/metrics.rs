@@ -40,6 +40,7 @@ pub struct Metrics {
     compaction_blocked: ByBlock,
     deletion: ByBlock,
     pub(crate) near_deletion: Gauge,
+    held_bytes: Gauge,
     rewritten_chunks: Counter,
     dropped_starts: Counter,
     content: Family<[(&'static str, &'static str); 1], Counter>,
@@ -68,6 +69,7 @@ impl Metrics {
             compaction_blocked: ByBlock::new("reason"),
             deletion: ByBlock::new("limit"),
             near_deletion: Gauge::default(),
+            held_bytes: Gauge::default(),
             rewritten_chunks: Counter::default(),
             dropped_starts: Counter::default(),
             content: Family::default(),
@@ -105,6 +107,11 @@ impl Metrics {
     /// Sets which blocks that are not durable retention deletes, by which limit, and when (seconds since 1970).
     pub fn set_deletions(&self, blocks: Vec<(BlockId, &'static str, f64)>) {
         self.deletion.set(blocks);
+    }
+
+    /// Sets what is held of deleted blocks, in bytes.
+    pub fn set_held_bytes(&self, bytes: u64) {
+        self.held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts what was rewritten of a block that is durable now.
@@ -216,6 +223,11 @@ impl Metrics {
             "unuploaded_blocks_near_deletion",
             "Local blocks that are not durable in the bucket, and of whose time on the disk less than a quarter is left before retention deletes them",
             self.near_deletion.clone(),
+        );
+        ours.register(
+            "held_bytes",
+            "What blocks take that were deleted before they were durable, and are held open until they are shipped",
+            self.held_bytes.clone(),
         );
         ours.register(
             "shipped_block_content",

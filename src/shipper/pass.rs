@@ -62,7 +62,7 @@ impl Shipper {
         self.watcher.ensure();
         self.record_hints(None);
         self.has_news = false;
-        let scan = match self.scan().await {
+        let mut scan = match self.scan().await {
             Ok(scan) => scan,
             Err(error) => {
                 self.metrics.dir_sync_failures.inc();
@@ -79,6 +79,7 @@ impl Shipper {
         // After the scan, so that a block sealed meanwhile is not taken for one that was copied in.
         self.record_hints(None);
         self.wait_for_removal_hints(&scan).await;
+        self.hold_blocks(&mut scan).await;
         self.check_ledger(&scan).await;
         self.keep_labels(&scan);
         self.measure_disk(&scan).await;
@@ -288,6 +289,7 @@ impl Shipper {
                 request: UploadRequest {
                     overlapped: few(content::overlapped_by(&block, &view.scan.blocks).iter()),
                     depth,
+                    held: self.held.files(block.id),
                     ..UploadRequest::new(block)
                 },
             });
@@ -305,7 +307,7 @@ impl Shipper {
                 continue;
             }
             let broken = match self.quarantine.has(id) {
-                true => self.uploader.find_broken(&due.request.block).await,
+                true => self.uploader.find_broken(&due.request).await,
                 false => Ok(None),
             };
             match broken {

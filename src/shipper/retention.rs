@@ -176,7 +176,8 @@ impl Shipper {
     /// Sets the metrics to when retention deletes what is not durable, and logs which blocks have little time left.
     pub(super) fn report_retention(&mut self, view: View<'_>, report: &Report) {
         let retention = self.prometheus.borrow().retention.unwrap_or_default();
-        let local: Vec<&Block> = view.decisions.iter().map(|decision| &decision.block).collect();
+        let local = view.decisions.iter().map(|decision| &decision.block);
+        let local: Vec<&Block> = local.filter(|block| !self.held.is_deleted(block.id)).collect();
         let open: HashSet<BlockId> = report.open.iter().map(|open| open.id).collect();
         let (now, disk) = (now_ms(), &self.retention.disk);
         let open = local.iter().filter(|block| open.contains(&block.id));

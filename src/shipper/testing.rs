@@ -32,6 +32,7 @@ pub(super) struct World {
     pub(super) policy: Policy,
     pub(super) content: ContentPolicy,
     pub(super) min_time: Option<AutoMinTime>,
+    pub(super) hold_unshipped: u64,
     pub(super) metrics: Metrics,
 }
 
@@ -133,6 +134,7 @@ impl World {
             policy: Policy::default(),
             content: ContentPolicy::default(),
             min_time: None,
+            hold_unshipped: 0,
             metrics: Metrics::register(&mut registry),
         }
     }
@@ -147,6 +149,7 @@ impl World {
             sha256: false,
             source: "sidecar".into(),
             scan_interval: Duration::from_secs(30),
+            hold_unshipped: self.hold_unshipped,
             look_again: Duration::from_secs(60),
             heartbeat: None,
             min_time: self.min_time.clone(),

@@ -4,6 +4,7 @@ mod bucket_lookup;
 mod compaction;
 mod content;
 mod gate;
+mod held;
 mod labels;
 mod min_time;
 mod other_writers;

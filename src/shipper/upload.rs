@@ -32,7 +32,7 @@ use self::{
     policy::Treatment,
 };
 pub(crate) use self::{
-    open::{FileStamp, stamps},
+    open::{FileStamp, HeldFiles, stamps},
     rewritten::rewritten_files,
 };
 use crate::{
@@ -81,6 +81,8 @@ pub(crate) struct UploadRequest {
     pub(crate) replace: bool,
     /// Blocks whose times it overlaps, in words; empty if there are none.
     pub(crate) overlapped: String,
+    /// Its files, where they are held open in case it is deleted.
+    pub(crate) held: Option<Arc<HeldFiles>>,
     /// How closely its chunks are looked at, unless it was checked in full.
     pub(crate) depth: Depth,
     /// It was checked in full, and must still be what it was then. What an earlier run has sent of it is compared
@@ -97,6 +99,7 @@ impl UploadRequest {
             repair: None,
             replace: false,
             overlapped: String::new(),
+            held: None,
             depth: Depth::Sample,
             checked: None,
         }
@@ -259,7 +262,7 @@ impl Uploader {
             pinned,
             stamps,
             encodings,
-        } = match self.pin(&request.block, request.depth).await? {
+        } = match self.pin(request, request.depth).await? {
             Ok(opened) => opened,
             Err(outcome) => return Ok(outcome),
         };
@@ -344,8 +347,8 @@ impl Uploader {
     ///
     /// # Errors
     /// Only that looking for it panicked.
-    pub(super) async fn find_broken(&self, block: &Block) -> Result<Option<Broken>, Error> {
-        match self.pin(block, Depth::Sample).await {
+    pub(super) async fn find_broken(&self, request: &UploadRequest) -> Result<Option<Broken>, Error> {
+        match self.pin(request, Depth::Sample).await {
             Ok(Err(UploadOutcome::Broken(broken))) => Ok(Some(broken)),
             Err(Error::Panicked(why)) => Err(Error::Panicked(why)),
             // Whatever else it is shows when the block is uploaded.
@@ -354,12 +357,12 @@ impl Uploader {
     }
 
     /// Opens and checks the block.
-    async fn pin(&self, block: &Block, depth: Depth) -> Result<Result<Opened, UploadOutcome>, Error> {
+    async fn pin(&self, request: &UploadRequest, depth: Depth) -> Result<Result<Opened, UploadOutcome>, Error> {
         let _permit = self.checks.acquire().await.map_err(io::Error::other)?;
-        let checked = self.with_state(block.id, |state| state.checked.clone());
-        let block = block.clone();
+        let (block, held) = (request.block.clone(), request.held.clone());
         let id = block.id;
-        let found = blocking(move || open(&block, checked, depth))
+        let checked = self.with_state(id, |state| state.checked.clone());
+        let found = blocking(move || open(&block, held.as_deref(), checked, depth))
             .await
             .map_err(|lost| Error::Panicked(format!("checking it: {lost}")))?;
         Ok(match found {

@@ -25,8 +25,8 @@ use super::{
 /// The index, relative to the block.
 pub(super) const INDEX: &str = "index";
 
-/// The open files of one block. Each holds a descriptor until it is dropped.
-#[derive(Debug)]
+/// The open files of one block. Each holds a descriptor until it and its clones are dropped.
+#[derive(Clone, Debug)]
 pub struct Pinned {
     /// The block.
     pub id: BlockId,

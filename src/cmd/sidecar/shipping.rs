@@ -176,6 +176,7 @@ pub(super) async fn open(
         sha256: flags.shipper.hash_func == cli::HashFunc::Sha256,
         source: "sidecar".to_owned(),
         scan_interval: SCAN_INTERVAL,
+        hold_unshipped: flags.shipper.hold_unshipped,
         look_again: LOOK_AGAIN,
         heartbeat: Some(heartbeat),
         min_time,

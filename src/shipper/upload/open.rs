@@ -33,9 +33,35 @@ pub(super) struct Opened {
     pub(super) encodings: Encodings,
 }
 
-/// Opens the block and checks it, unless exactly these files were checked before, as closely.
+/// The open files of a block, and its whole `meta.json`.
+#[derive(Debug)]
+pub(crate) struct HeldFiles {
+    meta: Meta,
+    pub(crate) pinned: Pinned,
+}
+
+impl HeldFiles {
+    /// Opens a block.
+    ///
+    /// # Errors
+    /// As for [`Pinned::open`].
+    pub(crate) fn open(block: &Block) -> Result<Self, PinError> {
+        let meta = read_meta(block)?;
+        let pinned = Pinned::open(block)?;
+        Ok(Self { meta, pinned })
+    }
+
+    /// What the files take, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pinned.files.iter().map(|file| file.len).sum()
+    }
+}
+
+/// Opens the block and checks it, unless exactly these files were checked before, as closely. One that is gone is taken from
+/// the files that are `held`.
 pub(super) fn open(
     block: &Block,
+    held: Option<&HeldFiles>,
     checked: Option<(Vec<FileStamp>, Encodings)>,
     depth: Depth,
 ) -> Result<Opened, PinError> {
@@ -47,9 +73,13 @@ pub(super) fn open(
     {
         panic!("a panic that a test asked for");
     }
-    // Before the others: once these are open, the block may be deleted.
-    let meta = Box::new(read_meta(block)?);
-    let pinned = Pinned::open(block)?;
+    // The meta.json before the others: once these are open, the block may be deleted.
+    let opened = read_meta(block).and_then(|meta| Ok((meta, Pinned::open(block)?)));
+    let (meta, pinned) = match (opened, held) {
+        (Err(PinError::Vanished), Some(held)) => (held.meta.clone(), held.pinned.clone()),
+        (opened, _) => opened?,
+    };
+    let meta = Box::new(meta);
     let stamps = stamps(&pinned)?;
     let known = checked.filter(|(before, found)| *before == stamps && (found.complete || depth == Depth::Sample));
     let encodings = match known {

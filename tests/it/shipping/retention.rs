@@ -1,8 +1,10 @@
 //! What Prometheus' retention does with blocks that are not shipped, and what is said of it.
 
-use super::scene::{PATIENCE, by_time, flags, json};
+use fs_err as fs;
+
+use super::scene::{PATIENCE, by_time, flags, json, watches};
 use crate::rig::{
-    Prometheus, Sidecar, Tools,
+    BucketView, Keeper, Prometheus, Sidecar, Tools, assert_all_shipped,
     blocks::{self, Spec},
     prometheus::Options,
     tools::temp_dir,
@@ -78,7 +80,7 @@ async fn by_time_prometheus_deletes_at_the_moment_that_is_told() {
 async fn by_size_prometheus_deletes_what_does_not_fit() {
     let block = blocks::generate(Spec::small(0));
     let files = ["index", "meta.json", "chunks/000001"].map(|file| block.join(file));
-    let bytes: u64 = files.iter().map(|file| fs_err::metadata(file).unwrap().len()).sum();
+    let bytes: u64 = files.iter().map(|file| fs::metadata(file).unwrap().len()).sum();
     let keep = |bytes: u64| [format!("--storage.tsdb.retention.size={bytes}B")];
     let limits = |told: Vec<Said>| told.into_iter().map(|(_, limit)| limit).collect::<Vec<_>>();
     for told in told(&keep(bytes * 3 / 2)).await {
@@ -87,4 +89,37 @@ async fn by_size_prometheus_deletes_what_does_not_fit() {
     for told in told(&keep(bytes * 5)).await {
         assert_eq!(limits(told), ["size", "size"]);
     }
+}
+
+#[tokio::test]
+async fn what_retention_deletes_meanwhile_arrives_all_the_same() {
+    let options = Options {
+        args: vec!["--storage.tsdb.retention.time=15s".to_owned()],
+        ..Options::default()
+    };
+    let prometheus = Prometheus::start(&Tools::oldest(), options).await;
+    let keeper = Keeper::watch(prometheus.data());
+    let store = temp_dir("store");
+    // The directory is not there yet, and is never made.
+    let local = store.path().join("bucket");
+    let bucket = BucketView::dir(&local);
+    let mut args = flags(&prometheus, prometheus.data(), &bucket.config());
+    args.push("--shipper.hold-unshipped=1GiB".to_owned());
+    let sidecar = Sidecar::start(args);
+    sidecar.wait_ready(PATIENCE).await;
+    let deleted = async || {
+        let held = sidecar.metric("narthex_held_bytes").await?;
+        (held > 0.0 && keeper.blocks().len() > prometheus.blocks().len()).then_some(())
+    };
+    sidecar.wait_until(PATIENCE, "a block that waits is deleted", deleted).await;
+    fs::create_dir(&local).unwrap();
+    watches(&sidecar).await;
+    assert!(prometheus.stop().await.success());
+    let none = async || (sidecar.metric("narthex_unuploaded_blocks").await? == 0.0).then_some(());
+    sidecar.wait_until(PATIENCE, "all blocks are shipped", none).await;
+    let let_go = async || (sidecar.metric("narthex_held_bytes").await? == 0.0).then_some(());
+    sidecar.wait_until(PATIENCE, "nothing is held any more", let_go).await;
+    assert_all_shipped(&bucket, &keeper).await;
+    assert_eq!(sidecar.metric("narthex_vanished_blocks_total").await, Some(0.0));
+    assert!(keeper.blocks().len() > prometheus.blocks().len());
 }

@@ -1,0 +1,59 @@
+//! Blocks that are deleted before they are shipped, and held until they are.
+
+use super::*;
+
+/// A world in which nothing can be uploaded, and a block that waits in it.
+async fn waiting(limit: u64) -> (World, crate::shipper::Shipper, Made) {
+    let mut world = World::new().await;
+    world.hold_unshipped = limit;
+    let mut shipper = world.shipper();
+    let a = Made::new(&name(1), 0);
+    world.seal(&mut shipper, &a);
+    world.bucket.on(Op::Upload, "", .., Fault::Fail(ErrorKind::Server));
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    (world, shipper, a)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_deletes_is_shipped_all_the_same_and_then_let_go() {
+    let (world, mut shipper, a) = waiting(1 << 20).await;
+    let dir = world.data.path().join(&a.name);
+    let index = fs_err::read(dir.join("index")).unwrap();
+    let b = Made::new(&name(2), 10);
+    world.seal(&mut shipper, &b);
+    world.retire(&mut shipper, &a.name);
+    for _ in 0..3 {
+        assert_eq!(shipper.pass().await, Outcome::Failed);
+        sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(world.metrics.unuploaded.get(), 2);
+    assert!(shipper.held.deleted_bytes() > index.len() as u64);
+    assert_eq!(shipper.retention.deletion(id(&a.name)), None, "it is deleted already");
+    world.bucket.heal();
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.object(&format!("{}/index", a.name)), Some(index));
+    assert_eq!(world.stamped(&a.name).unwrap(), serde_json::json!({"replica": "a"}));
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [b.name]);
+    assert_eq!(shipper.held.deleted_bytes(), 0);
+    assert_eq!((world.metrics.vanished.get(), world.metrics.unuploaded.get()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_is_lost_and_counted() {
+    let (world, mut shipper, a) = waiting(1).await;
+    world.retire(&mut shipper, &a.name);
+    shipper.pass().await;
+    assert_eq!(shipper.held.deleted_bytes(), 0);
+    assert_eq!((world.metrics.vanished.get(), world.metrics.unuploaded.get()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_prometheus_withdraws_is_not_held() {
+    let (world, mut shipper, a) = waiting(1 << 20).await;
+    world.withdraw(&mut shipper, &a.name);
+    world.bucket.heal();
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert!(world.object(&format!("{}/meta.json", a.name)).is_none());
+    assert_eq!((world.metrics.withdrawn(), world.metrics.vanished.get()), (1, 0));
+}
