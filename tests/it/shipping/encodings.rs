@@ -18,8 +18,43 @@ fn testdata(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/rewrite")).join(name)
 }
 
+/// The blocks of the test data, each of which has a twin of plain encodings.
+const ALL: [&str; 4] = ["floats", "histograms", "labels", "segments"];
+
+/// One of the blocks, by number.
+pub(super) fn source(number: usize) -> PathBuf {
+    testdata(ALL[number % ALL.len()]).join("source")
+}
+
+/// What Prometheus' own code wrote of the samples of a copy of one of the blocks, in plain encodings.
+pub(super) fn plain_twin(copy: &Path) -> PathBuf {
+    let index = fs::read(copy.join("index")).unwrap();
+    let is_source = |data: &&str| fs::read(testdata(data).join("source/index")).unwrap() == index;
+    let data = ALL.iter().find(is_source).expect("it is a copy of one of the blocks");
+    testdata(data).join("plain")
+}
+
+/// Panics unless a block of the bucket is, byte for byte, the twin of the local copy.
+pub(super) async fn assert_is_a_twin(bucket: &BucketView, name: &str, copy: &Path) {
+    let twin = plain_twin(copy);
+    let segments = fs::read_dir(twin.join("chunks")).unwrap();
+    let segments = segments.map(|segment| format!("chunks/{}", segment.unwrap().file_name().display()));
+    let mut files: Vec<String> = segments.collect();
+    files.sort();
+    files.push("index".to_owned());
+    for file in &files {
+        let (there, expected) = (bucket.read(&format!("{name}/{file}")).await, fs::read(twin.join(file)).unwrap());
+        assert!(there.as_deref() == Some(&*expected), "{name}/{file} is not that of the twin");
+    }
+    let meta = bucket.read_json(&format!("{name}/meta.json")).await;
+    let listed = meta["thanos"]["files"].as_array().unwrap();
+    let listed: Vec<&str> = listed.iter().map(|file| file["rel_path"].as_str().unwrap()).collect();
+    files.push("meta.json".to_owned());
+    assert_eq!(listed, files);
+}
+
 /// Puts a copy of a block of the test data there as Prometheus does, under a name of now; the name.
-fn seal(source: &Path, data: &Path) -> String {
+pub(super) fn seal(source: &Path, data: &Path) -> String {
     let name = ulid::Ulid::generate().to_string();
     let aside = data.join(format!("{name}.tmp-for-creation"));
     copy(source, &aside);

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, path::Path};
 
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::scene::{LEDGER, LedgerWatch, PATIENCE, all_listed, all_quiet, flags, json, listed, seal};
+use super::{
+    encodings,
+    scene::{LEDGER, LedgerWatch, PATIENCE, all_listed, all_quiet, flags, json, listed, seal},
+};
 use crate::{
     bad_blocks::stage::prometheus,
     rig::{BucketView, Sidecar, Weed, bucket::check, prometheus::sealed, tools::temp_dir, wait::random_moment},
@@ -20,24 +23,76 @@ const SEGMENT: usize = (5 << 20) + 4096;
 const BACKLOG: usize = 45;
 const MORE: usize = 10;
 
-/// Objects of each block.
-const OBJECTS: usize = 4;
+/// Which blocks are on their way.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// They are sent as they are: four objects each.
+    AsTheyAre,
+    /// They are rewritten: three objects or more each.
+    Rewritten,
+}
+
+impl Kind {
+    /// Seals the block with this number.
+    fn seal(self, data: &Path, number: usize, bytes: &mut StdRng) {
+        match self {
+            Kind::AsTheyAre => drop(seal(data, number as u64, SEGMENT, bytes)),
+            Kind::Rewritten => drop(encodings::seal(&encodings::source(number), data)),
+        }
+    }
+
+    fn objects(self) -> usize {
+        match self {
+            Kind::AsTheyAre => 4,
+            Kind::Rewritten => 3,
+        }
+    }
+
+    /// Panics if not all of a visible block is there.
+    async fn assert_whole(self, bucket: &BucketView, id: &str, data: &Path) {
+        match self {
+            Kind::AsTheyAre => check(bucket, id, &data.join(id))
+                .await
+                .unwrap_or_else(|wrong| panic!("{id} is visible, but: {wrong}")),
+            Kind::Rewritten => encodings::assert_is_a_twin(bucket, id, &data.join(id)).await,
+        }
+    }
+
+    /// What the bucket has of a block.
+    fn keys(self, data: &Path, id: &str) -> Vec<String> {
+        let segments = match self {
+            Kind::AsTheyAre => data.join(id),
+            Kind::Rewritten => encodings::plain_twin(&data.join(id)),
+        };
+        let segments = fs_err::read_dir(segments.join("chunks")).unwrap();
+        let segments = segments.map(|segment| format!("chunks/{}", segment.unwrap().file_name().display()));
+        let names = segments.chain(["index".to_owned(), "meta.json".to_owned()]);
+        names.map(|name| format!("{id}/{name}")).collect()
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_fifty_times_on_the_way_to_s3() {
     let bucket = Weed::shared().await.bucket("killed").await;
     let config = bucket.config_with(PARTS);
-    kill_again_and_again(&bucket, &config, None, 50).await;
+    kill_again_and_again(Kind::AsTheyAre, &bucket, &config, None, 50).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_twenty_five_times_on_the_way_to_a_directory() {
     let dir = temp_dir("killed");
     let bucket = BucketView::dir(dir.path());
-    kill_again_and_again(&bucket, &bucket.config(), Some(dir.path()), 25).await;
+    kill_again_and_again(Kind::AsTheyAre, &bucket, &bucket.config(), Some(dir.path()), 25).await;
 }
 
-async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&Path>, kills: usize) {
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_thirty_times_while_blocks_are_rewritten() {
+    let bucket = Weed::shared().await.bucket("killed").await;
+    let config = bucket.config();
+    kill_again_and_again(Kind::Rewritten, &bucket, &config, None, 30).await;
+}
+
+async fn kill_again_and_again(kind: Kind, bucket: &BucketView, config: &str, local: Option<&Path>, kills: usize) {
     let (dir, mut bytes, mut moments) = (
         temp_dir("killed"),
         StdRng::seed_from_u64(1),
@@ -45,7 +100,7 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
     );
     let data = dir.path();
     for slot in 0..BACKLOG {
-        seal(data, slot as u64, SEGMENT, &mut bytes);
+        kind.seal(data, slot, &mut bytes);
     }
     all_quiet(data).await;
     let mut sidecar = Sidecar::start(flags(prometheus().await, data, config));
@@ -57,7 +112,7 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
         if listed(data).len() == sealed(data).len() {
             let slots = sealed(data).len()..;
             for slot in slots.take(MORE) {
-                seal(data, slot as u64, SEGMENT, &mut bytes);
+                kind.seal(data, slot, &mut bytes);
             }
         }
         let objects = async || {
@@ -67,11 +122,11 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
             sent.unwrap_or_default() as usize
         };
         let through = || listed(data).len() == sealed(data).len();
-        random_moment(&mut moments, OBJECTS, objects, through).await;
+        random_moment(&mut moments, kind.objects(), objects, through).await;
         sidecar.kill9();
         // Otherwise it lived too long to be seen at work.
         done += usize::from(!through());
-        half += usize::from(holds_after_a_kill(bucket, data, &mut whole).await);
+        half += usize::from(holds_after_a_kill(kind, bucket, data, &mut whole).await);
     }
     // The moments were such that there was something to see.
     assert!(half >= kills / 5, "only {half} of {kills} kills left a block half sent");
@@ -79,7 +134,7 @@ async fn kill_again_and_again(bucket: &BucketView, config: &str, local: Option<&
     all_listed(&sidecar, data).await;
     assert!(sidecar.stop().await.success());
     watch.end();
-    everything_is_there(bucket, data).await;
+    everything_is_there(kind, bucket, data).await;
 }
 
 /// Lets it ship two blocks, then kills it.
@@ -90,7 +145,7 @@ async fn first_life(sidecar: &Sidecar, data: &Path) {
 }
 
 /// What is visible is whole, and what the ledger lists is visible. Whether a block is there in part.
-async fn holds_after_a_kill(bucket: &BucketView, data: &Path, whole: &mut BTreeSet<String>) -> bool {
+async fn holds_after_a_kill(kind: Kind, bucket: &BucketView, data: &Path, whole: &mut BTreeSet<String>) -> bool {
     let ledger = json(&data.join(LEDGER));
     assert_eq!(ledger["version"], 1);
     let keys = bucket.list().await;
@@ -99,31 +154,21 @@ async fn holds_after_a_kill(bucket: &BucketView, data: &Path, whole: &mut BTreeS
         assert!(visible.contains(&id), "{id} is listed, but not visible");
     }
     for id in visible.difference(&whole.clone()) {
-        assert_whole(bucket, id, data).await;
+        kind.assert_whole(bucket, id, data).await;
         whole.insert(id.clone());
     }
     keys.keys()
         .any(|key| key.split_once('/').is_some_and(|(id, _)| !visible.contains(id)))
 }
 
-async fn assert_whole(bucket: &BucketView, id: &str, data: &Path) {
-    check(bucket, id, &data.join(id))
-        .await
-        .unwrap_or_else(|wrong| panic!("{id} is visible, but: {wrong}"));
-}
-
 /// Every block is there as if nothing had happened, and nothing else is.
-async fn everything_is_there(bucket: &BucketView, data: &Path) {
+async fn everything_is_there(kind: Kind, bucket: &BucketView, data: &Path) {
     let blocks = sealed(data);
     assert_eq!(bucket.visible().await, blocks);
     for id in &blocks {
-        assert_whole(bucket, id, data).await;
+        kind.assert_whole(bucket, id, data).await;
     }
-    let names = ["chunks/000001", "chunks/000002", "index", "meta.json"];
-    let expected: BTreeSet<String> = blocks
-        .iter()
-        .flat_map(|id| names.map(|name| format!("{id}/{name}")))
-        .collect();
+    let expected: BTreeSet<String> = blocks.iter().flat_map(|id| kind.keys(data, id)).collect();
     // Temporary files of those that were killed stay for a day, and are no objects.
     let object = |key: &String| !key.rsplit('/').next().is_some_and(|name| name.starts_with('.'));
     let found: BTreeSet<String> = bucket.list().await.into_keys().filter(object).collect();
