@@ -81,7 +81,9 @@ fn size(text: &str) -> Option<u64> {
     while !rest.is_empty() {
         let digits = rest.find(|char: char| !char.is_ascii_digit() && char != '.')?;
         let (number, behind) = rest.split_at(digits);
-        let end = behind.find(|char: char| !char.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let end = behind
+            .find(|char: char| !char.is_ascii_alphabetic())
+            .unwrap_or(behind.len());
         let (unit, next) = behind.split_at(end);
         let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit)?;
         let number: f64 = number.parse().ok()?;
@@ -150,7 +152,10 @@ mod tests {
         for ((time, size, percentage), wanted) in [
             (("15d", "", ""), limits(Some(15 * DAY), None, None)),
             (("", "512MB", ""), limits(None, Some(512 << 20), None)),
-            (("1d", "1.5GB", "12.5"), limits(Some(DAY), Some(1536 << 20), Some(125_000))),
+            (
+                ("1d", "1.5GB", "12.5"),
+                limits(Some(DAY), Some(1536 << 20), Some(125_000)),
+            ),
             (("", "", "100"), limits(None, None, Some(1_000_000))),
             (("", "", "0"), limits(None, None, None)),
             (("0s", "0B", ""), limits(None, None, None)),

@@ -2,7 +2,7 @@
 //!
 //! Kept in memory only, for the blocks that are local; a restart counts anew those that it ships.
 
-use super::{NewerEncodings, Shipper, upload::UploadRequest};
+use super::{NewerEncodings, Shipper, ledger::now_ms, upload::UploadRequest};
 use crate::tsdb::{Block, BlockId, Encodings, content, content::Kind};
 
 /// The local blocks that are older by their names than `block`, overlap its times, and are neither made of what it was made
@@ -32,6 +32,8 @@ impl Shipper {
         if !self.content_reported.insert(block.id) {
             return;
         }
+        let deletion = self.retention.deletion(block.id);
+        let retention_leaves = deletion.map(|deletion| tracing::field::debug(deletion.left(now_ms())));
         for kind in content::kinds(&block.meta, encodings, !overlapped.is_empty()) {
             self.metrics.count_content(kind);
             let id = block.id;
@@ -50,7 +52,7 @@ impl Shipper {
                             "the block is sent as it is, with a no-compact-mark.json (--shipper.newer-encodings=mark): queries over it fail"
                         }
                     };
-                    tracing::warn!(block = %id, chunks = encodings.newer(), "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse; {then}");
+                    tracing::warn!(block = %id, chunks = encodings.newer(), retention_leaves, "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse; {then}");
                 }
                 Kind::UnknownEncodings => {
                     tracing::error!(block = %id, chunks = encodings.unknown(), "the block has chunks in an encoding that is not known to this version of narthex; what reads the bucket may not know it either");

@@ -96,7 +96,13 @@ impl Shipper {
         let present: HashSet<BlockId> = (scan.blocks.iter().map(|block| block.id))
             .chain(scan.corrupt.iter().map(|corrupt| corrupt.id))
             .collect();
-        let gone: Vec<BlockId> = self.held.blocks.keys().filter(|id| !present.contains(id)).copied().collect();
+        let gone: Vec<BlockId> = self
+            .held
+            .blocks
+            .keys()
+            .filter(|id| !present.contains(id))
+            .copied()
+            .collect();
         for id in gone {
             let was_young = self.events.is_young(id);
             if !self.held.is_deleted(id) && self.events.removal(id, was_young) == Removal::Withdrawn {
@@ -113,9 +119,10 @@ impl Shipper {
     /// Opens the blocks that are to be shipped and are not open yet, the oldest first.
     async fn open_waiting(&mut self, scan: &Scan) {
         let policy = self.settings.policy;
-        let wanted = scan.blocks.iter().filter(|block| {
-            !self.held.blocks.contains_key(&block.id) && plan::is_wanted(block, &self.ledger, &policy)
-        });
+        let wanted = scan
+            .blocks
+            .iter()
+            .filter(|block| !self.held.blocks.contains_key(&block.id) && plan::is_wanted(block, &self.ledger, &policy));
         let wanted: Vec<Block> = wanted.cloned().collect();
         let room = MOST_FILES.saturating_sub(self.held.files_open());
         if wanted.is_empty() || room == 0 {

@@ -427,7 +427,12 @@ impl Ledger {
 
     fn text(&self) -> io::Result<String> {
         let names = |ids: &mut dyn Iterator<Item = &BlockId>| ids.map(BlockId::to_string).collect();
-        let pairs = |labels: &Labels| labels.iter().map(|l| (l.name.to_string(), l.value.to_string())).collect();
+        let pairs = |labels: &Labels| {
+            labels
+                .iter()
+                .map(|l| (l.name.to_string(), l.value.to_string()))
+                .collect()
+        };
         let mut sealed: BTreeMap<&Labels, Vec<String>> = BTreeMap::new();
         for (id, labels) in &self.sealed_under {
             sealed.entry(labels).or_default().push(id.to_string());

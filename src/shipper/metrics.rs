@@ -105,7 +105,7 @@ impl Metrics {
     }
 
     /// Sets which blocks that are not durable retention deletes, by which limit, and when (seconds since 1970).
-    pub fn set_deletions(&self, blocks: Vec<(BlockId, &'static str, f64)>) {
+    pub(super) fn set_deletions(&self, blocks: Vec<OfBlock>) {
         self.deletion.set(blocks);
     }
 
@@ -294,11 +294,14 @@ impl EncodeMetric for ByReason {
     }
 }
 
+/// A block, the value of one label more, and a number.
+type OfBlock = (BlockId, &'static str, f64);
+
 /// A gauge for each of some blocks, with one label more. All are replaced at once.
 #[derive(Clone, Debug)]
 struct ByBlock {
     label: &'static str,
-    blocks: Arc<Mutex<Vec<(BlockId, &'static str, f64)>>>,
+    blocks: Arc<Mutex<Vec<OfBlock>>>,
 }
 
 impl ByBlock {
@@ -309,7 +312,7 @@ impl ByBlock {
         }
     }
 
-    fn set(&self, blocks: Vec<(BlockId, &'static str, f64)>) {
+    fn set(&self, blocks: Vec<OfBlock>) {
         *self.blocks.lock().unwrap_or_else(PoisonError::into_inner) = blocks;
     }
 }

@@ -16,12 +16,7 @@ use std::{
 
 use fs_err as fs;
 
-use super::{
-    Shipper,
-    durability::Report,
-    durability_metrics::View,
-    ledger::now_ms,
-};
+use super::{Shipper, durability::Report, durability_metrics::View, ledger::now_ms};
 use crate::{
     model::Retention,
     threads::blocking,
@@ -76,6 +71,8 @@ struct Disk {
 /// When retention deletes what is not durable, and what was said of it.
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
+    /// How long Prometheus keeps blocks, as known when the disk was measured.
+    kept: Retention,
     disk: Disk,
     deletions: HashMap<BlockId, Deletion>,
     /// The blocks of which it was logged that little time is left.
@@ -105,7 +102,9 @@ fn deletion(block: &Block, local: &[&Block], time_ms: Option<i64>, disk: &Disk, 
         let kept = local.iter().filter(|other| other.meta.max_time >= end);
         let taken = kept.fold(disk.head, |sum, block| sum.saturating_add(bytes(block)));
         let room = limit.checked_sub(taken);
-        let recent = local.iter().filter(|other| newest.saturating_sub(other.meta.max_time) < RECENT_MS);
+        let recent = local
+            .iter()
+            .filter(|other| newest.saturating_sub(other.meta.max_time) < RECENT_MS);
         let (grown, since) = recent.fold((0_u64, newest), |(sum, since), block| {
             (sum.saturating_add(bytes(block)), since.min(block.meta.min_time))
         });
@@ -159,6 +158,7 @@ impl Shipper {
     /// Reads from the disk what is needed to tell when retention deletes blocks by size, if it does.
     pub(super) async fn measure_disk(&mut self, scan: &Scan) {
         let retention = self.prometheus.borrow().retention.unwrap_or_default();
+        self.retention.kept = retention;
         let by_size = retention.bytes.is_some() || retention.disk_millionths.is_some();
         let all_listed = scan.blocks.iter().all(|block| self.ledger.contains(block.id));
         let known = std::mem::take(&mut self.retention.disk);
@@ -175,16 +175,22 @@ impl Shipper {
 
     /// Sets the metrics to when retention deletes what is not durable, and logs which blocks have little time left.
     pub(super) fn report_retention(&mut self, view: View<'_>, report: &Report) {
-        let retention = self.prometheus.borrow().retention.unwrap_or_default();
         let local = view.decisions.iter().map(|decision| &decision.block);
         let local: Vec<&Block> = local.filter(|block| !self.held.is_deleted(block.id)).collect();
         let open: HashSet<BlockId> = report.open.iter().map(|open| open.id).collect();
         let (now, disk) = (now_ms(), &self.retention.disk);
         let open = local.iter().filter(|block| open.contains(&block.id));
-        let deletions = open.filter_map(|block| Some((block.id, deletion(block, &local, retention.time_ms, disk, now)?)));
+        let deletions = open.filter_map(|block| {
+            Some((
+                block.id,
+                deletion(block, &local, self.retention.kept.time_ms, disk, now)?,
+            ))
+        });
         let deletions: HashMap<BlockId, Deletion> = deletions.collect();
         let made = |id: BlockId| i64::try_from(id.timestamp_ms()).unwrap_or(i64::MAX);
-        let near = deletions.iter().filter(|(id, deletion)| deletion.is_near(made(**id), now));
+        let near = deletions
+            .iter()
+            .filter(|(id, deletion)| deletion.is_near(made(**id), now));
         let near: HashSet<BlockId> = near.map(|(id, _)| *id).collect();
         for id in near.difference(&self.retention.logged) {
             let Deletion { at_ms, limit } = deletions[id];
@@ -192,7 +198,9 @@ impl Shipper {
             let why = self.pending.get(id).map_or("", |pending| &pending.why);
             tracing::warn!(block = %id, ?left, limit, why, "Prometheus' retention deletes this block soon, and it is not in the bucket: more than three quarters of its time are over. Mend what keeps it, or raise the retention until it is shipped");
         }
-        self.metrics.near_deletion.set(i64::try_from(near.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .near_deletion
+            .set(i64::try_from(near.len()).unwrap_or(i64::MAX));
         let mut first: Vec<_> = deletions.iter().collect();
         first.sort_unstable_by_key(|(id, deletion)| (deletion.at_ms, **id));
         let first = first.into_iter().take(NAMED);
@@ -282,7 +290,10 @@ mod tests {
         let local: Vec<&Block> = all.iter().collect();
         let mut disk = disk(&all, 100, 0, 1_600);
         disk.blocks.insert(numbered(50), 300);
-        assert_eq!(hours(deletion(local[12], &local, None, &disk, NOW)), Some((102, "size")));
+        assert_eq!(
+            hours(deletion(local[12], &local, None, &disk, NOW)),
+            Some((102, "size"))
+        );
     }
 
     #[test]
