@@ -6,8 +6,8 @@
 //! as it should. One that is set aside holds it back until somebody does something: local blocks stay small, so that
 //! queries over long times become slower, and nobody else says so. Computed anew in each pass; nothing is kept.
 
-use super::{Shipper, durability_metrics::View, quarantine::Quarantine};
-use crate::{shipper::Ledger, tsdb::BlockId};
+use super::{Shipper, durability_metrics::View};
+use crate::tsdb::BlockId;
 
 /// The most blocks that are named in the metric. The first of them is the one that Prometheus stops at.
 const NAMED: usize = 20;
@@ -22,9 +22,16 @@ pub(super) struct Blocking {
 
 /// The blocks that were set aside and keep Prometheus from compacting, in the order in which it meets them; the first few.
 /// `delayed`: it waits for the ledger.
-fn blocking(view: View<'_>, ledger: &Ledger, quarantine: &Quarantine, delayed: bool) -> Vec<Blocking> {
+fn blocking(view: View<'_>, shipper: &Shipper, delayed: bool) -> Vec<Blocking> {
+    let Shipper {
+        ledger,
+        quarantine,
+        held,
+        ..
+    } = shipper;
     let unlisted = view.decisions.iter().map(|decision| &decision.block);
     let unlisted = unlisted.filter(|block| delayed && block.meta.level <= 1 && !ledger.contains(block.id));
+    let unlisted = unlisted.filter(|block| !held.is_deleted(block.id));
     let unreadable = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
     let ids = unlisted.map(|block| block.id).chain(unreadable);
     let mut blocking: Vec<Blocking> = ids
@@ -39,7 +46,7 @@ impl Shipper {
     /// Sets the metric to the blocks that keep Prometheus from compacting, and logs those that are new.
     pub(super) fn report_blocked_compaction(&mut self, view: View<'_>) {
         let delayed = self.prometheus.borrow().delays_compaction;
-        let now = blocking(view, &self.ledger, &self.quarantine, delayed);
+        let now = blocking(view, self, delayed);
         if now == self.compaction_blocked {
             return;
         }

@@ -3,7 +3,8 @@
 //! Retention asks nobody whether a block was shipped. While a block waits, its files are opened, which costs no space; once
 //! Prometheus has deleted it, they keep its bytes, so that it is shipped all the same, as if it were still there. Deleted
 //! blocks are held up to the limit that the operator gives, since their space is not free before they are shipped: one that
-//! would go beyond it is lost, and counted as such. A block that Prometheus withdrew is never held: it writes the samples again.
+//! would go beyond it is lost, and counted as such. A block that Prometheus withdrew is never held: it writes the samples again;
+//! nor is one that is broken, and will not be shipped. What the bucket does not take is held until it does, or we end.
 //!
 //! At most [`MOST_FILES`] files are held, of the oldest blocks. Kept by the process alone: when it ends, what is held is lost.
 
@@ -96,6 +97,10 @@ impl Shipper {
         let present: HashSet<BlockId> = (scan.blocks.iter().map(|block| block.id))
             .chain(scan.corrupt.iter().map(|corrupt| corrupt.id))
             .collect();
+        // One that is back may be another copy.
+        self.held
+            .blocks
+            .retain(|id, held| !held.deleted || !present.contains(id));
         let gone: Vec<BlockId> = self
             .held
             .blocks
@@ -105,7 +110,8 @@ impl Shipper {
             .collect();
         for id in gone {
             let was_young = self.events.is_young(id);
-            if !self.held.is_deleted(id) && self.events.removal(id, was_young) == Removal::Withdrawn {
+            let withdrawn = !self.held.is_deleted(id) && self.events.removal(id, was_young) == Removal::Withdrawn;
+            if withdrawn || self.quarantine.is_broken(id) {
                 self.held.blocks.remove(&id);
             } else {
                 scan.blocks.extend(self.held.delete(id).cloned());

@@ -222,6 +222,12 @@ impl Quarantine {
         self.entries.contains_key(&id)
     }
 
+    /// Whether a block is set aside for what is wrong with it, and not with the bucket or with the way there.
+    pub(super) fn is_broken(&self, id: BlockId) -> bool {
+        const ELSEWHERE: [&str; 7] = [OVERLAP, FOREIGN, MARKED, CONFLICT, UNREADABLE, REFUSED, HELD];
+        self.reason(id).is_some_and(|reason| !ELSEWHERE.contains(&reason))
+    }
+
     /// Why a block is set aside, unless it is on its way in.
     pub(super) fn reason(&self, id: BlockId) -> Option<&'static str> {
         let entry = self.entries.get(&id).filter(|entry| !entry.arriving);

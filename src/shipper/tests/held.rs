@@ -57,3 +57,34 @@ async fn what_prometheus_withdraws_is_not_held() {
     assert!(world.object(&format!("{}/meta.json", a.name)).is_none());
     assert_eq!((world.metrics.withdrawn(), world.metrics.vanished.get()), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_broken_is_not_held_and_what_comes_back_is_opened_anew() {
+    let (world, mut shipper, a) = waiting(1 << 20).await;
+    // It comes first, so that the failures of the other one do not end the pass before.
+    let broken = Made::new(&name(2), -10);
+    let dir = world.seal(&mut shipper, &broken);
+    fs_err::write(dir.join("index"), "no index").unwrap();
+    // It is not being written any more.
+    for _ in 0..2 {
+        sleep(Duration::from_secs(600)).await;
+        shipper.pass().await;
+    }
+    assert_eq!(shipper.aside(), [broken.name.clone()].into());
+    world.retire(&mut shipper, &broken.name);
+    shipper.pass().await;
+    assert_eq!(
+        (shipper.held.is_deleted(id(&broken.name)), shipper.held.deleted_bytes()),
+        (false, 0)
+    );
+    world.retire(&mut shipper, &a.name);
+    shipper.pass().await;
+    assert!(shipper.held.is_deleted(id(&a.name)) && shipper.held.deleted_bytes() > 0);
+    world.seal(&mut shipper, &a);
+    shipper.pass().await;
+    assert_eq!(
+        (shipper.held.is_deleted(id(&a.name)), shipper.held.deleted_bytes()),
+        (false, 0)
+    );
+    assert!(shipper.held.files(id(&a.name)).is_some(), "it was opened anew");
+}
