@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     bad_blocks::stage::prometheus,
-    rig::{BucketView, Sidecar, Weed, bucket::check, prometheus::sealed, tools::temp_dir, wait::random_moment},
+    rig::{
+        BucketView, Sidecar, Weed, bucket::check, limit::turn, prometheus::sealed, tools::temp_dir, wait::random_moment,
+    },
 };
 
 /// The smallest part that S3 takes, in bytes: each block's larger segment is sent in two of them.
@@ -93,6 +95,7 @@ async fn killed_thirty_times_while_blocks_are_rewritten() {
 }
 
 async fn kill_again_and_again(kind: Kind, bucket: &BucketView, config: &str, local: Option<&Path>, kills: usize) {
+    let _turn = turn().await;
     let (dir, mut bytes, mut moments) = (
         temp_dir("killed"),
         StdRng::seed_from_u64(1),
