@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::configuration::{RetentionSettings, StorageSettings};
 use crate::model::{duration::parse_prometheus, retention::Retention};
 
-/// What Prometheus keeps when it is told nothing, in ms.
+/// Prometheus' own default, in ms.
 const DEFAULT_MS: i64 = 15 * 24 * 60 * 60 * 1000;
 
 /// The units of a size, in bytes: all of them are powers of 1024, whatever their names.

@@ -137,7 +137,7 @@ impl Shipper {
         let opened = blocking(move || {
             let (mut opened, mut room) = (Vec::new(), room);
             for block in wanted {
-                // What cannot be opened is told when it is its turn.
+                // One that cannot be opened is reported when it is to be sent.
                 let Ok(files) = HeldFiles::open(&block) else { continue };
                 let Some(left) = room.checked_sub(files.pinned.files.len()) else {
                     break;

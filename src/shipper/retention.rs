@@ -9,6 +9,7 @@
 //! cannot be read counts as nothing. Nothing is kept on disk; a restart warns again.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     time::Duration,
@@ -86,37 +87,63 @@ impl Forecast {
     }
 }
 
-/// When a block goes that stands among all local ones.
-fn deletion(block: &Block, local: &[&Block], time_ms: Option<i64>, disk: &Disk, now_ms: i64) -> Option<Deletion> {
-    let newest = local.iter().map(|block| block.meta.max_time).max()?;
-    let end = block.meta.max_time;
-    let by_time = time_ms.map(|kept| {
-        let at_ms = match newest.saturating_sub(end) >= kept {
-            true => now_ms.min(end.saturating_add(kept)),
-            false => end.saturating_add(kept),
-        };
-        Deletion { at_ms, limit: "time" }
-    });
-    let by_size = disk.limit.and_then(|limit| {
+/// What all local blocks say together: computed once for all that are judged, of which there may be thousands.
+#[derive(Debug)]
+struct Local {
+    /// The end of the newest block (ms since 1970).
+    newest: i64,
+    /// What the head, and all blocks that end no earlier than this (ms since 1970), take, in bytes.
+    taken: HashMap<i64, u64>,
+    /// By how much the disk has filled in the last day of blocks, in bytes, and in which time (ms).
+    grown: (u64, i64),
+}
+
+impl Local {
+    /// `None` without a block.
+    fn new(blocks: &[&Block], disk: &Disk) -> Option<Self> {
         let bytes = |block: &Block| disk.blocks.get(&block.id).copied().unwrap_or(0);
-        let kept = local.iter().filter(|other| other.meta.max_time >= end);
-        let taken = kept.fold(disk.head, |sum, block| sum.saturating_add(bytes(block)));
-        let room = limit.checked_sub(taken);
-        let recent = local
+        let mut blocks = blocks.to_vec();
+        blocks.sort_unstable_by_key(|block| Reverse(block.meta.max_time));
+        let newest = blocks.first()?.meta.max_time;
+        let (mut taken, mut sum) = (HashMap::new(), disk.head);
+        for block in &blocks {
+            sum = sum.saturating_add(bytes(block));
+            taken.insert(block.meta.max_time, sum);
+        }
+        let recent = blocks
             .iter()
-            .filter(|other| newest.saturating_sub(other.meta.max_time) < RECENT_MS);
+            .filter(|block| newest.saturating_sub(block.meta.max_time) < RECENT_MS);
         let (grown, since) = recent.fold((0_u64, newest), |(sum, since), block| {
             (sum.saturating_add(bytes(block)), since.min(block.meta.min_time))
         });
-        let took_ms = newest.saturating_sub(since).max(1);
-        let at_ms = match (room, grown) {
-            (None, _) => now_ms,
-            (Some(_), 0) => return None,
-            (Some(room), grown) => now_ms.saturating_add((room as f64 / grown as f64 * took_ms as f64) as i64),
-        };
-        Some(Deletion { at_ms, limit: "size" })
-    });
-    by_time.into_iter().chain(by_size).min_by_key(|deletion| deletion.at_ms)
+        Some(Self {
+            newest,
+            taken,
+            grown: (grown, newest.saturating_sub(since).max(1)),
+        })
+    }
+
+    /// When one of the blocks goes that ends then (ms since 1970).
+    fn deletion(&self, end: i64, time_ms: Option<i64>, limit: Option<u64>, now_ms: i64) -> Option<Deletion> {
+        let by_time = time_ms.map(|kept| {
+            let at_ms = match self.newest.saturating_sub(end) >= kept {
+                true => now_ms.min(end.saturating_add(kept)),
+                false => end.saturating_add(kept),
+            };
+            Deletion { at_ms, limit: "time" }
+        });
+        let by_size = limit.and_then(|limit| {
+            let room = limit.checked_sub(self.taken.get(&end).copied().unwrap_or(0));
+            let (grown, took_ms) = self.grown;
+            let at_ms = match (room, grown) {
+                (None, _) => now_ms,
+                (Some(_), 0) => return None,
+                (Some(room), grown) => now_ms.saturating_add((room as f64 / grown as f64 * took_ms as f64) as i64),
+            };
+            Some(Deletion { at_ms, limit: "size" })
+        });
+        by_time.into_iter().chain(by_size).min_by_key(|deletion| deletion.at_ms)
+    }
 }
 
 /// What the files in a directory take, and those in directories so deep below it, in bytes; what cannot be read is left out.
@@ -178,13 +205,14 @@ impl Shipper {
         let local = view.decisions.iter().map(|decision| &decision.block);
         let local: Vec<&Block> = local.filter(|block| !self.held.is_deleted(block.id)).collect();
         let open: HashSet<BlockId> = report.open.iter().map(|open| open.id).collect();
-        let (now, disk) = (now_ms(), &self.retention.disk);
+        let (now, Forecast { kept, disk, .. }) = (now_ms(), &self.retention);
+        let together = Local::new(&local, disk);
         let open = local.iter().filter(|block| open.contains(&block.id));
         let deletions = open.filter_map(|block| {
-            Some((
-                block.id,
-                deletion(block, &local, self.retention.kept.time_ms, disk, now)?,
-            ))
+            let deletion = together
+                .as_ref()?
+                .deletion(block.meta.max_time, kept.time_ms, disk.limit, now);
+            Some((block.id, deletion?))
         });
         let deletions: HashMap<BlockId, Deletion> = deletions.collect();
         let made = |id: BlockId| i64::try_from(id.timestamp_ms()).unwrap_or(i64::MAX);
@@ -231,6 +259,10 @@ mod tests {
             head,
             limit: Some(limit),
         }
+    }
+
+    fn deletion(block: &Block, local: &[&Block], time_ms: Option<i64>, disk: &Disk, now_ms: i64) -> Option<Deletion> {
+        Local::new(local, disk)?.deletion(block.meta.max_time, time_ms, disk.limit, now_ms)
     }
 
     fn hours(found: Option<Deletion>) -> Option<(i64, &'static str)> {
