@@ -241,6 +241,25 @@ impl<'a> Reader<'a> {
 
     /// Reads a uvarint; `Ok(None)` if it takes more than 64 bits.
     pub(super) fn uvarint(&mut self) -> Result<Option<u64>, End> {
+        // Nearly all take fewer bytes than are in sight.
+        let (mut word, mut value) = (self.peek(), 0);
+        for index in 0..AT_ONCE / 8 {
+            value |= (word >> 56 & 0x7f) << (7 * index);
+            if word >> 63 == 0 {
+                let length = 8 * (index + 1);
+                if length as usize > self.left() {
+                    return Err(End);
+                }
+                self.skip(length);
+                return Ok(Some(value));
+            }
+            word <<= 8;
+        }
+        self.long_uvarint()
+    }
+
+    #[cold]
+    fn long_uvarint(&mut self) -> Result<Option<u64>, End> {
         let mut value = 0;
         for index in 0..10 {
             let byte = self.bits(8)?;
