@@ -224,7 +224,11 @@ fn compare(object: &[u8], file: &mut fs::File, seen: &mut u64) -> Result<(), Str
         *seen += object.len() as u64;
         return Ok(());
     }
-    let at = object.iter().zip(&source).take_while(|(object, source)| object == source).count();
+    let at = object
+        .iter()
+        .zip(&source)
+        .take_while(|(object, source)| object == source)
+        .count();
     Err(format!("byte {} differs", *seen + at as u64))
 }
 
