@@ -6,12 +6,14 @@
 //! querier these are other series.
 //!
 //! **Since when** is the time at which the last of these blocks was sent, by its `meta.json`; where that does not say, when
-//! it was first seen here. A proof goes on when a compactor has merged the block into another one: as long as what proved it
+//! it was first seen here; for what was missing or marked meanwhile, when it was found again, as a Store Gateway has to find
+//! it anew. A proof goes on when a compactor has merged the block into another one: as long as what proved it
 //! before still stands there, marked or not, a Store Gateway reads that one. It ends once that is gone, and then the merged
 //! block is as old as it is.
 //!
 //! **Cost.** What is proven is kept for [`LASTS`] and asked again after [`CHECK_EVERY`]: two requests for a block, as marks are
-//! not seen in a listing of names. For blocks that were merged, `lineage` reads the `meta.json` of each block of the bucket
+//! not seen in a listing of names. A look between asks once for the `meta.json` of each block that proves something: a deletion
+//! begins with that. For blocks that were merged, `lineage` reads the `meta.json` of each block of the bucket
 //! that is younger than the oldest of them, whoever's it is: one request for each, once, and some 0.4 KiB of memory for as
 //! long as a local block needs it; and for each block that has merged ones two requests in [`CHECK_EVERY`]. Where there are
 //! more than [`MOST_BLOCKS`] such blocks, merged ones are not looked for and count as missing.
@@ -60,6 +62,9 @@ pub(super) struct Proofs {
     listed_at: Option<Instant>,
     /// When blocks were first seen that do not say when they were sent (ms since 1970).
     first_seen: HashMap<BlockId, i64>,
+    /// Blocks that the bucket did not have when they were looked for, and which of the blocks that proved them were gone from
+    /// the listing; none if nothing proved them.
+    missing: HashMap<BlockId, Vec<BlockId>>,
     /// What the bucket's blocks say of themselves, while a local block is only within others.
     lineage: Lineage,
 }
@@ -112,19 +117,20 @@ impl Proofs {
         }
         self.keep_present(blocks, &listing.present);
         self.listed_at = Some(begun);
+        let mut standing = HashSet::new();
         for block in blocks {
             let proof = self.by_block.get(&block.id);
-            if proof.is_some_and(|proof| proof.checked.elapsed() < CHECK_EVERY) {
-                continue;
+            if let Some(proof) = proof.filter(|proof| proof.checked.elapsed() < CHECK_EVERY) {
+                let mut holders = proof.holders.clone();
+                holders.retain(|holder| !standing.contains(holder));
+                if all_stand(bucket, &holders).await? {
+                    standing.extend(holders);
+                    continue;
+                }
             }
-            match self.prove(bucket, block, labels, &mut listing).await? {
-                Some(proof) => {
-                    self.by_block.insert(block.id, proof);
-                }
-                None => {
-                    self.by_block.remove(&block.id);
-                    break;
-                }
+            let proof = self.prove(bucket, block, labels, &mut listing).await?;
+            if !self.keep(block.id, proof) {
+                break;
             }
         }
         let within_others = |(id, proof): (&BlockId, &Proof)| proof.holders != [*id];
@@ -134,11 +140,36 @@ impl Proofs {
         Ok(())
     }
 
+    /// Keeps what was found out of a block; whether it is proven.
+    fn keep(&mut self, id: BlockId, proof: Option<Proof>) -> bool {
+        let Some(mut proof) = proof else {
+            self.by_block.remove(&id);
+            self.missing.insert(id, Vec::new());
+            return false;
+        };
+        let gone = self.missing.remove(&id);
+        if gone.is_some_and(|gone| gone.is_empty() || proof.holders.iter().any(|holder| gone.contains(holder))) {
+            proof.since = now_ms();
+        }
+        self.by_block.insert(id, proof);
+        true
+    }
+
     /// Forgets what was proven by blocks that are gone, and of blocks that are not local any more.
     fn keep_present(&mut self, blocks: &[Block], present: &HashSet<BlockId>) {
         let local: HashSet<BlockId> = blocks.iter().map(|block| block.id).collect();
-        self.by_block
-            .retain(|id, proof| local.contains(id) && proof.holders.iter().all(|holder| present.contains(holder)));
+        self.missing.retain(|id, _| local.contains(id));
+        self.by_block.retain(|id, _| local.contains(id));
+        let missing = &mut self.missing;
+        self.by_block.retain(|id, proof| {
+            let gone = proof.holders.iter().filter(|holder| !present.contains(holder));
+            let gone: Vec<BlockId> = gone.copied().collect();
+            let stands = gone.is_empty();
+            if !stands {
+                missing.insert(*id, gone);
+            }
+            stands
+        });
         self.first_seen.retain(|id, _| present.contains(id));
     }
 

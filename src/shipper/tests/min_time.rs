@@ -120,6 +120,7 @@ async fn without_durable_blocks_everything_is_served() {
 async fn what_the_bucket_loses_is_served_again() {
     for (case, time) in [
         ("removed", Duration::from_secs(600)),
+        ("without its meta.json", Duration::from_secs(600)),
         ("marked", HOUR),
         ("without its index", HOUR),
     ] {
@@ -129,6 +130,9 @@ async fn what_the_bucket_loses_is_served_again() {
         match case {
             "removed" => scene.remove_from_bucket(&block),
             "marked" => scene.world.mark(&block),
+            "without its meta.json" => {
+                fs_err::remove_file(scene.world.store.path().join(&block).join("meta.json")).unwrap();
+            }
             _ => fs_err::remove_file(scene.world.store.path().join(&block).join("index")).unwrap(),
         }
         assert_eq!(scene.after(time).await, Some(2000 - MARGIN), "{case}");
@@ -143,6 +147,31 @@ async fn what_the_bucket_loses_is_served_again() {
             Some(ALL_BUT_LATE),
             "{case}"
         );
+    }
+}
+
+/// A Store Gateway has to find it anew, however long ago it was sent.
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_to_the_bucket_is_served_until_the_margin_is_over() {
+    for marked in [false, true] {
+        let mut scene = Scene::new().await;
+        assert_eq!(scene.after(Duration::ZERO).await, Some(ALL_BUT_LATE));
+        let block = scene.names[1].clone();
+        let (place, away) = (
+            scene.world.store.path().join(&block),
+            scene.world.data.path().join("away"),
+        );
+        match marked {
+            true => scene.world.mark(&block),
+            false => fs_err::rename(&place, &away).unwrap(),
+        }
+        assert_eq!(scene.after(HOUR).await, Some(2000 - MARGIN));
+        match marked {
+            true => fs_err::remove_file(place.join("deletion-mark.json")).unwrap(),
+            false => fs_err::rename(&away, &place).unwrap(),
+        }
+        assert_eq!(scene.after(HOUR / 2).await, Some(2000), "marked: {marked}");
+        assert_eq!(scene.after(2 * HOUR).await, Some(ALL_BUT_LATE), "marked: {marked}");
     }
 }
 
@@ -322,18 +351,23 @@ async fn what_prometheus_says_of_its_head_holds_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bucket_that_does_not_change_costs_a_listing_and_each_block_once_an_hour() {
+async fn a_bucket_that_does_not_change_costs_a_listing_and_a_request_for_each_block() {
     let mut scene = Scene::new().await;
     scene.after(Duration::ZERO).await;
     let listing = (Op::Iter, String::new());
-    assert_eq!(scene.requests().await, std::slice::from_ref(&listing));
+    let metas = scene.names[..2]
+        .iter()
+        .map(|name| (Op::Get, format!("{name}/meta.json")));
+    let quick: Vec<_> = [listing.clone()].into_iter().chain(metas).collect();
+    assert_eq!(scene.requests().await, quick);
     scene.after(Duration::from_secs(2400)).await;
     let mut block = Vec::new();
     for name in &scene.names[..2] {
         block.extend([(Op::Get, format!("{name}/meta.json")), (Op::Iter, name.clone())]);
     }
-    assert_eq!(scene.requests().await, [vec![listing.clone()], block].concat());
-    assert_eq!(scene.requests().await, std::slice::from_ref(&listing));
+    // Once an hour their files and marks, too.
+    assert_eq!(scene.requests().await, [vec![listing], block].concat());
+    assert_eq!(scene.requests().await, quick);
     // What comes after a block that is lost makes no difference: it is not looked into.
     let first = scene.names[0].clone();
     scene.remove_from_bucket(&first);
