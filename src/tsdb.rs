@@ -39,7 +39,7 @@ pub(crate) mod testing;
 
 pub use check::{Broken, Depth, Encodings, Reason};
 pub use id::BlockId;
-pub use meta::{BlockMeta, Meta, MetaError};
+pub use meta::{BlockMeta, Meta, MetaError, Parents};
 pub use pinned::{PinError, Pinned, PinnedFile, count_segments};
 pub use rewritten_from::RewrittenFrom;
 pub use scan::{Block, Corrupt, LARGEST_META, Scan, Scanner, read_meta, scan};

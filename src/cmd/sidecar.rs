@@ -272,7 +272,7 @@ fn log_drain_report(report: &DrainReport) {
     if !report.not_durable.is_empty() {
         tracing::error!(
             blocks = report.not_durable.len(),
-            "stopped before all blocks were uploaded; the lines above say why for each. Those that only wait are uploaded when narthex starts again with this data directory"
+            "stopped before all blocks were uploaded; the lines above say why for each. Those that only wait, and are still on the disk, are uploaded when narthex starts again with this data directory"
         );
     }
 }

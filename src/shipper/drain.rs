@@ -87,8 +87,9 @@ impl Shipper {
         if !in_time {
             // The pass was dropped, so what it knew is old: scan once more, without the bucket.
             self.record_hints(None);
-            if let Ok(scan) = self.scan().await {
+            if let Ok(mut scan) = self.scan().await {
                 self.wait_for_removal_hints(&scan).await;
+                self.hold_blocks(&mut scan).await;
                 let decisions = self.decide(&scan);
                 self.record_pending(View {
                     decisions: &decisions,
@@ -102,7 +103,12 @@ impl Shipper {
             .map(|(block, pending)| (block, pending.why))
             .collect();
         for (block, why) in &not_durable {
-            tracing::error!(%block, why, "not durable: this block is only on the local disk");
+            if self.held.is_deleted(*block) {
+                self.metrics.vanished.inc();
+                tracing::error!(%block, why, "not durable, and lost: Prometheus has deleted this block, and only the files that narthex held open still had it (--shipper.hold-unshipped)");
+            } else {
+                tracing::error!(%block, why, "not durable: this block is only on the local disk");
+            }
         }
         if not_durable.is_empty() {
             tracing::info!("every sealed block is durable");

@@ -4,7 +4,8 @@
 //! Prometheus has deleted it, they keep its bytes, so that it is shipped all the same, as if it were still there. Deleted
 //! blocks are held up to the limit that the operator gives, since their space is not free before they are shipped: one that
 //! would go beyond it is lost, and counted as such. A block that Prometheus withdrew is never held: it writes the samples again;
-//! nor is one that is broken, and will not be shipped. What the bucket does not take is held until it does, or we end.
+//! nor is one that it wrote anew (after a deletion of samples) or compacted into one that is shipped; nor one that is set
+//! aside and will not be shipped. What the bucket does not take for now is held until it does, or we end.
 //!
 //! At most [`MOST_FILES`] files are held, of the oldest blocks. Kept by the process alone: when it ends, what is held is lost.
 
@@ -13,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Shipper, block_events::Removal, plan, upload::HeldFiles};
+use super::{Shipper, block_events::Removal, plan, removed_blocks::written_anew, upload::HeldFiles};
 use crate::{
     threads::blocking,
     tsdb::{Block, BlockId, Scan},
@@ -110,8 +111,13 @@ impl Shipper {
             .collect();
         for id in gone {
             let was_young = self.events.is_young(id);
-            let withdrawn = !self.held.is_deleted(id) && self.events.removal(id, was_young) == Removal::Withdrawn;
-            if withdrawn || self.quarantine.is_broken(id) {
+            let newly = !self.held.is_deleted(id);
+            let withdrawn = newly && self.events.removal(id, was_young) == Removal::Withdrawn;
+            // It may have been looked at while it was being deleted: what is open tells whether it is broken.
+            if newly && self.quarantine.is_broken(id) {
+                self.quarantine.forget(id);
+            }
+            if withdrawn || self.quarantine.is_final(id) || self.is_superseded(id, scan) {
                 self.held.blocks.remove(&id);
             } else {
                 scan.blocks.extend(self.held.delete(id).cloned());
@@ -120,6 +126,17 @@ impl Shipper {
         scan.blocks.sort_by_key(|block| (block.meta.min_time, block.id));
         self.open_waiting(scan).await;
         self.metrics.set_held_bytes(self.held.deleted_bytes());
+    }
+
+    /// Whether another block that is shipped has what there was to ship of a block that is gone.
+    fn is_superseded(&self, id: BlockId, scan: &Scan) -> bool {
+        let held = self.held.blocks.values().map(|held| &held.block);
+        let mut others = scan.blocks.iter().chain(held).filter(|block| block.id != id);
+        others.any(|block| {
+            let is_shipped =
+                || plan::is_wanted(block, &self.ledger, &self.settings.policy) || self.ledger.contains(block.id);
+            (written_anew(id, block) || block.meta.sources.contains(&id)) && is_shipped()
+        })
     }
 
     /// Opens the blocks that are to be shipped and are not open yet, the oldest first.

@@ -222,10 +222,24 @@ impl Quarantine {
         self.entries.contains_key(&id)
     }
 
-    /// Whether a block is set aside for what is wrong with it, and not with the bucket or with the way there.
+    /// Whether a block is set aside for what is wrong with its files.
     pub(super) fn is_broken(&self, id: BlockId) -> bool {
-        const ELSEWHERE: [&str; 7] = [OVERLAP, FOREIGN, MARKED, CONFLICT, UNREADABLE, REFUSED, HELD];
-        self.reason(id).is_some_and(|reason| !ELSEWHERE.contains(&reason))
+        let problem = self.entries.get(&id).map(|entry| &entry.problem);
+        let problem = problem.or_else(|| self.corrupt.get(&id));
+        problem.is_some_and(Problem::is_of_files)
+    }
+
+    /// The block is looked at anew.
+    pub(super) fn forget(&mut self, id: BlockId) {
+        self.entries.remove(&id);
+        self.corrupt.remove(&id);
+    }
+
+    /// Whether a block is set aside for what stays so once it is deleted here: what is wrong with it, what is not sent by
+    /// decision, or what the bucket holds in its place. What the store refuses for now, and a disk that does not read, may heal.
+    pub(super) fn is_final(&self, id: BlockId) -> bool {
+        self.reason(id)
+            .is_some_and(|reason| !matches!(reason, UNREADABLE | REFUSED))
     }
 
     /// Why a block is set aside, unless it is on its way in.

@@ -5,11 +5,16 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Shipper, block_events::Removal};
-use crate::tsdb::{BlockId, Scan};
+use crate::tsdb::{Block, BlockId, Parents, Scan};
 
 /// How long the scan waits for what the watch says of a young block that is gone: it comes within milliseconds, if it
 /// comes.
 const WATCH_LAG: Duration = Duration::from_secs(1);
+
+/// Whether `block` is what Prometheus made of the block `id` alone, when it deleted samples of it.
+pub(super) fn written_anew(id: BlockId, block: &Block) -> bool {
+    matches!(&block.meta.parents, Parents::Blocks(parents) if *parents == [id])
+}
 
 impl Shipper {
     /// Waits a moment for the hints of how young blocks were removed, where the scan was faster than the watch: without one
@@ -53,6 +58,10 @@ impl Shipper {
                 continue;
             }
             if self.events.is_withdrawn(id) {
+                continue;
+            }
+            if let Some(new) = scan.blocks.iter().find(|block| written_anew(id, block)) {
+                tracing::warn!(block = %id, new = %new.id, "Prometheus wrote a block anew before it was durable, because samples of it were deleted; the new block takes its place");
                 continue;
             }
             match self.events.removal(id, self.events.is_young(id)) {

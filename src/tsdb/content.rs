@@ -68,7 +68,7 @@ pub fn by_meta(meta: &BlockMeta) -> Vec<Kind> {
         kinds.push(Kind::OutOfOrder);
     }
     // A block that was cut from the head has no parent; one that was compacted is of a higher level.
-    if meta.level <= 1 && meta.parents == Parents::Blocks {
+    if meta.level <= 1 && matches!(meta.parents, Parents::Blocks(_)) {
         kinds.push(Kind::Rewritten);
     }
     kinds

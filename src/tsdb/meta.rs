@@ -52,15 +52,15 @@ pub struct BlockMeta {
 }
 
 /// Of what a block was made directly, as far as that tells how it came about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Parents {
     /// It names none: it was cut from the head.
     #[default]
     None,
     /// One whose name is nothing but zeros, by which Prometheus marks what it made of a part of its head.
     Nameless,
-    /// Blocks.
-    Blocks,
+    /// Blocks: those whose names are good.
+    Blocks(Vec<BlockId>),
 }
 
 /// A whole `meta.json`: what it says of the block, and the document, which goes to the bucket. Clones share the document.
@@ -206,10 +206,14 @@ fn parents(compaction: &At<'_>) -> Parents {
             .is_some_and(|name| name.bytes().all(|byte| byte == b'0')),
         _ => false,
     };
+    let named = |parent: &Node| match parent {
+        Node::Object(parent) => BlockId::parse(&parent.get("ulid")?.as_text()?),
+        _ => None,
+    };
     match parents.is_empty() {
         true => Parents::None,
         false if parents.iter().all(nameless) => Parents::Nameless,
-        false => Parents::Blocks,
+        false => Parents::Blocks(parents.iter().filter_map(named).collect()),
     }
 }
 

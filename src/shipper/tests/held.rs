@@ -72,7 +72,10 @@ async fn what_is_broken_is_not_held_and_what_comes_back_is_opened_anew() {
     }
     assert_eq!(shipper.aside(), [broken.name.clone()].into());
     world.retire(&mut shipper, &broken.name);
-    shipper.pass().await;
+    // Its open files are looked at once more: it might have been broken by being deleted.
+    for _ in 0..2 {
+        shipper.pass().await;
+    }
     assert_eq!(
         (shipper.held.is_deleted(id(&broken.name)), shipper.held.deleted_bytes()),
         (false, 0)
@@ -87,4 +90,76 @@ async fn what_is_broken_is_not_held_and_what_comes_back_is_opened_anew() {
         (false, 0)
     );
     assert!(shipper.held.files(id(&a.name)).is_some(), "it was opened anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_half_deleted_when_it_was_seen_is_held() {
+    for file in ["meta.json", "index", "chunks/000001"] {
+        let (world, mut shipper, a) = waiting(1 << 20).await;
+        fs_err::remove_file(world.data.path().join(&a.name).join(file)).unwrap();
+        for _ in 0..2 {
+            sleep(Duration::from_secs(600)).await;
+            shipper.pass().await;
+        }
+        assert_eq!(shipper.aside(), [a.name.clone()].into(), "{file}");
+        world.retire(&mut shipper, &a.name);
+        world.bucket.heal();
+        assert_eq!(shipper.pass().await, Outcome::Clean, "{file}");
+        assert!(world.object(&format!("{}/index", a.name)).is_some(), "{file}");
+        assert!(world.object(&format!("{}/meta.json", a.name)).is_some(), "{file}");
+        assert_eq!(world.metrics.vanished.get(), 0, "{file}");
+    }
+}
+
+/// Prometheus' `clean_tombstones` writes a block without the deleted samples, and removes the old one.
+#[tokio::test(start_paused = true)]
+async fn what_prometheus_writes_anew_is_not_held() {
+    for limit in [0, 1 << 20] {
+        let (world, mut shipper, a) = waiting(limit).await;
+        let b = Made::new(&name(2), 0);
+        let meta = world.seal(&mut shipper, &b).join("meta.json");
+        let mut document: serde_json::Value = serde_json::from_slice(&fs_err::read(&meta).unwrap()).unwrap();
+        document["compaction"]["parents"] = serde_json::json!([{"ulid": a.name, "minTime": 0, "maxTime": 10}]);
+        fs_err::write(&meta, document.to_string()).unwrap();
+        world.retire(&mut shipper, &a.name);
+        shipper.pass().await;
+        assert_eq!(shipper.held.deleted_bytes(), 0);
+        world.bucket.heal();
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+        assert!(world.object(&format!("{}/meta.json", a.name)).is_none());
+        assert!(world.object(&format!("{}/meta.json", b.name)).is_some());
+        assert_eq!(world.metrics.vanished.get(), 0, "its samples are in the new one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_bucket_has_otherwise_is_not_held() {
+    let (world, mut shipper, a) = waiting(1 << 20).await;
+    world.bucket.heal();
+    let other = world.store.path().join(&a.name);
+    fs_err::create_dir_all(&other).unwrap();
+    let meta = fs_err::read(world.data.path().join(&a.name).join("meta.json")).unwrap();
+    let mut document: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+    document["maxTime"] = serde_json::json!(11);
+    document["thanos"] =
+        serde_json::json!({"labels": {"replica": "a"}, "downsample": {"resolution": 0}, "source": "x", "files": []});
+    fs_err::write(other.join("meta.json"), document.to_string()).unwrap();
+    shipper.pass().await;
+    assert_eq!(shipper.aside(), [a.name.clone()].into());
+    world.retire(&mut shipper, &a.name);
+    shipper.pass().await;
+    assert_eq!(shipper.held.deleted_bytes(), 0);
+    assert_eq!((world.metrics.vanished.get(), world.metrics.unuploaded.get()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_when_we_end_is_lost_and_counted() {
+    let (world, mut shipper, a) = waiting(1 << 20).await;
+    world.retire(&mut shipper, &a.name);
+    shipper.pass().await;
+    assert_eq!(world.metrics.vanished.get(), 0);
+    let vanished = world.metrics.vanished.clone();
+    let report = shipper.close(false).await;
+    assert_eq!(report.not_durable.into_keys().collect::<Vec<_>>(), [id(&a.name)]);
+    assert_eq!(vanished.get(), 1);
 }
