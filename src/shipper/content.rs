@@ -27,7 +27,7 @@ pub(super) fn overlapped_by(block: &Block, local: &[Block]) -> Vec<BlockId> {
 
 impl Shipper {
     /// Counts and logs of which kinds a block is, the first time.
-    pub(super) fn report_content(&mut self, request: &UploadRequest, encodings: &Encodings) {
+    pub(super) fn report_content(&mut self, request: &UploadRequest, encodings: &Encodings, sent: bool) {
         let (block, overlapped) = (&request.block, &request.overlapped);
         if !self.content_reported.insert(block.id) {
             return;
@@ -35,7 +35,9 @@ impl Shipper {
         let deletion = self.retention.deletion(block.id);
         let retention_leaves = deletion.map(|deletion| tracing::field::debug(deletion.left(now_ms())));
         for kind in content::kinds(&block.meta, encodings, !overlapped.is_empty()) {
-            self.metrics.count_content(kind);
+            if sent {
+                self.metrics.count_content(kind);
+            }
             let id = block.id;
             match kind {
                 Kind::Plain => {}

@@ -103,13 +103,13 @@ impl Shipper {
                 return Ok(Progress::Done);
             }
             Ok(UploadOutcome::Held { encodings, why }) => {
-                self.report_content(&due.request, &encodings);
+                self.report_content(&due.request, &encodings, false);
                 self.set_aside(&due.request.block, Problem::new(quarantine::HELD, why), false);
                 return Ok(Progress::Done);
             }
             Ok(UploadOutcome::Repaired) => self.record_repaired(due).await,
             Ok(UploadOutcome::Uploaded(block_files)) => {
-                self.report_content(&due.request, &block_files.encodings);
+                self.report_content(&due.request, &block_files.encodings, true);
                 if let Some(until) = older_waits_until {
                     return Ok(Progress::WaitingUntil(until));
                 }

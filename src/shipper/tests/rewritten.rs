@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     objstore::Bucket,
     shipper::{ContentPolicy, NewerEncodings, Overlapping},
+    tsdb::content::Kind,
 };
 
 fn testdata(name: &str) -> PathBuf {
@@ -198,6 +199,7 @@ async fn a_block_that_is_held_stays_here_and_holds_nobody() {
     assert_eq!(world.listed(), [plain.name.as_str()]);
     assert_eq!(shipper.quarantine.by_reason()["encoding"], 1);
     assert_eq!(world.metrics.unuploaded.get(), 1);
+    assert_eq!(world.metrics.content(Kind::NewerEncodings), 0, "it was not sent");
     assert!(
         !objects(&world)
             .iter()
