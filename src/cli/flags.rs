@@ -350,8 +350,8 @@ pub struct Shipper {
     /// What to do with blocks that overlap others by their nature: ship, or mark
     ///
     /// Blocks of samples that came out of order, of stale series, or rewritten after a deletion. A compactor stops at blocks that
-    /// overlap, unless it runs with --compact.enable-vertical-compaction or --deduplication.replica-label. mark sends such a
-    /// block with a no-compact-mark.json, so that a compactor without these passes over it.
+    /// overlap, marked or not, unless it runs with --compact.enable-vertical-compaction or --deduplication.replica-label. mark
+    /// sends such a block with a no-compact-mark.json, so that a compactor with these does not merge it.
     #[arg(
         long = "shipper.overlapping",
         value_name = "ship|mark",

@@ -39,7 +39,7 @@ use crate::{
 const REPAIR: &str = "rebuild the block with promtool: see --allow-index-issues in `narthex --help-long`";
 
 /// What helps when chunks are in an encoding that readers refuse.
-const REWRITE: &str = "mark the block for deletion, and send it again from a copy (see --shipper.newer-encodings), or run a version of Thanos that reads them";
+const REWRITE: &str = "mark the block for deletion, and once the compactor has deleted it (after its --delete-delay) send it again with `narthex backfill` from a copy, which rewrites it; or run a version of Thanos that reads them";
 
 /// How objects are read back. Clones share their bounds.
 #[derive(Clone, Debug)]
