@@ -229,6 +229,10 @@ pub(super) fn chunk(window: &mut Window<'_>, segment: &PinnedFile, offset: u32) 
         ));
     };
     let body = start + head as u64;
+    // Mostly all of it is in sight.
+    if is_seen_sound(bytes, head, len) {
+        return Ok(body..body + 1 + len);
+    }
     let end = body.checked_add(1 + 4).and_then(|end| end.checked_add(len));
     let Some(end) = end.filter(|end| *end <= segment.len) else {
         return Err(cut_chunk(name, segment.len, start));
@@ -237,6 +241,14 @@ pub(super) fn chunk(window: &mut Window<'_>, segment: &PinnedFile, offset: u32) 
         return Err(damaged_chunk(name, start));
     }
     Ok(body..end - window::CHECKSUM)
+}
+
+/// Whether the chunk with `len` bytes of data behind the first `head` bytes of `seen` is among those, and sound.
+#[inline]
+fn is_seen_sound(seen: &[u8], head: usize, len: u64) -> bool {
+    let end = usize::try_from(len).ok().and_then(|len| len.checked_add(head + 1));
+    let split = end.and_then(|end| Some((seen.get(head..end)?, seen.get(end..)?)));
+    split.is_some_and(|(content, sum)| sum.starts_with(&crc32c::crc32c(content).to_be_bytes()))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
         Broken, PinnedFile, Reason,
         check::{
             SEGMENT_HEADER, chunk, cut_chunk, missing_segment, segment_header,
-            window::{CHECKSUM, LONGEST_UVARINT, Window, uvarint},
+            window::{CHECKSUM, Window},
         },
     },
     Error, Options, Rewritten,
@@ -147,16 +147,8 @@ impl Source<'_> {
         let Some((_, window)) = &mut self.window else {
             return Err(missing_segment(number).into());
         };
-        // Mostly all of it is in sight.
-        let seen = window.at(offset.into(), LONGEST_UVARINT)?;
-        let range = match uvarint(seen) {
-            Some((len, head)) if is_sound(seen, len, head) => {
-                let start = u64::from(offset) + head as u64;
-                start..start + 1 + len
-            }
-            _ => chunk(window, segment, offset)?,
-        };
-        let len = range.end - range.start;
+        let whole = chunk(window, segment, offset)?;
+        let len = whole.end - whole.start;
         if len > LONGEST_CHUNK {
             let name = &segment.rel_path;
             let what = format_args!("{name} has a chunk of {len} bytes at byte {offset}, more than {LONGEST_CHUNK}");
@@ -166,7 +158,7 @@ impl Source<'_> {
             let what = "the index refers to more than twice as many bytes of chunks as the segments have";
             Broken::new(Reason::Chunk, what)
         })?;
-        let bytes = window.at(range.start, (len + CHECKSUM) as usize)?;
+        let bytes = window.at(whole.start, (len + CHECKSUM) as usize)?;
         let content = bytes.get(..len as usize);
         let sum = bytes.get(len as usize..).and_then(|rest| rest.first_chunk());
         let (Some(content), Some(sum)) = (content, sum) else {
@@ -179,14 +171,6 @@ impl Source<'_> {
             sum: *sum,
         })
     }
-}
-
-/// Whether the chunk with `len` bytes of data behind the first `head` bytes of `seen` is among those, and sound.
-#[inline]
-fn is_sound(seen: &[u8], len: u64, head: usize) -> bool {
-    let end = usize::try_from(len).ok().and_then(|len| len.checked_add(head + 1));
-    let split = end.and_then(|end| Some((seen.get(head..end)?, seen.get(end..)?)));
-    split.is_some_and(|(content, sum)| sum.starts_with(&crc32c::crc32c(content).to_be_bytes()))
 }
 
 impl<'a> Found<'a> {
