@@ -89,7 +89,7 @@ impl Shipper {
             self.record_hints(None);
             if let Ok(mut scan) = self.scan().await {
                 self.wait_for_removal_hints(&scan).await;
-                self.hold_blocks(&mut scan).await;
+                self.add_held(&mut scan);
                 let decisions = self.decide(&scan);
                 self.record_pending(View {
                     decisions: &decisions,

@@ -172,7 +172,7 @@ impl Durability {
     }
 
     /// The block among `blocks` that Prometheus made of `id`, which was open and is gone: its samples are there.
-    pub(super) fn merged_into(&self, id: BlockId, blocks: &[Block]) -> Option<BlockId> {
+    pub(super) fn merged_into<'a>(&self, id: BlockId, blocks: impl IntoIterator<Item = &'a Block>) -> Option<BlockId> {
         let itself = vec![id];
         let sources = self
             .open
@@ -181,7 +181,7 @@ impl Durability {
             .filter(|sources| !sources.is_empty())
             .unwrap_or(&itself);
         let holds = |block: &&Block| block.id != id && sources.iter().all(|source| block.meta.sources.contains(source));
-        blocks.iter().find(holds).map(|block| block.id)
+        blocks.into_iter().find(holds).map(|block| block.id)
     }
 
     fn is_durable(&self, id: BlockId, ledger: &Ledger) -> bool {

@@ -88,9 +88,14 @@ impl Held {
 impl Shipper {
     /// Opens the blocks that wait, and adds those to a scan that were deleted and are held.
     pub(super) async fn hold_blocks(&mut self, scan: &mut Scan) {
-        if self.held.limit == 0 {
-            return;
+        if self.held.limit > 0 {
+            self.add_held(scan);
+            self.open_waiting(scan).await;
         }
+    }
+
+    /// Adds the blocks to a scan that were deleted and are held, and lets those go that need not be.
+    pub(super) fn add_held(&mut self, scan: &mut Scan) {
         let policy = self.settings.policy;
         self.held
             .blocks
@@ -124,19 +129,17 @@ impl Shipper {
             }
         }
         scan.blocks.sort_by_key(|block| (block.meta.min_time, block.id));
-        self.open_waiting(scan).await;
         self.metrics.set_held_bytes(self.held.deleted_bytes());
     }
 
     /// Whether another block that is shipped has what there was to ship of a block that is gone.
     fn is_superseded(&self, id: BlockId, scan: &Scan) -> bool {
         let held = self.held.blocks.values().map(|held| &held.block);
-        let mut others = scan.blocks.iter().chain(held).filter(|block| block.id != id);
-        others.any(|block| {
-            let is_shipped =
-                || plan::is_wanted(block, &self.ledger, &self.settings.policy) || self.ledger.contains(block.id);
-            (written_anew(id, block) || block.meta.sources.contains(&id)) && is_shipped()
-        })
+        let policy = &self.settings.policy;
+        let is_shipped =
+            |block: &&Block| self.ledger.contains(block.id) || plan::is_wanted(block, &self.ledger, policy);
+        let shipped = scan.blocks.iter().chain(held).filter(is_shipped);
+        shipped.clone().any(|block| written_anew(id, block)) || self.durability.merged_into(id, shipped).is_some()
     }
 
     /// Opens the blocks that are to be shipped and are not open yet, the oldest first.
