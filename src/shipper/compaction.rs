@@ -30,8 +30,8 @@ fn blocking(view: View<'_>, shipper: &Shipper, delayed: bool) -> Vec<Blocking> {
         ..
     } = shipper;
     let unlisted = view.decisions.iter().map(|decision| &decision.block);
-    let unlisted = unlisted.filter(|block| delayed && block.meta.level <= 1 && !ledger.contains(block.id));
-    let unlisted = unlisted.filter(|block| !held.is_deleted(block.id));
+    let unlisted = unlisted
+        .filter(|block| delayed && block.meta.level <= 1 && !ledger.contains(block.id) && !held.is_deleted(block.id));
     let unreadable = view.scan.corrupt.iter().map(|corrupt| corrupt.id);
     let ids = unlisted.map(|block| block.id).chain(unreadable);
     let mut blocking: Vec<Blocking> = ids

@@ -26,7 +26,7 @@ pub(super) fn overlapped_by(block: &Block, local: &[Block]) -> Vec<BlockId> {
 }
 
 impl Shipper {
-    /// Counts and logs of which kinds a block is, the first time.
+    /// Logs of which kinds a block is, and counts them if it was sent, the first time.
     pub(super) fn report_content(&mut self, request: &UploadRequest, encodings: &Encodings, sent: bool) {
         let (block, overlapped) = (&request.block, &request.overlapped);
         if !self.content_reported.insert(block.id) {

@@ -159,9 +159,11 @@ impl Proofs {
     fn keep_present(&mut self, blocks: &[Block], present: &HashSet<BlockId>) {
         let local: HashSet<BlockId> = blocks.iter().map(|block| block.id).collect();
         self.missing.retain(|id, _| local.contains(id));
-        self.by_block.retain(|id, _| local.contains(id));
         let missing = &mut self.missing;
         self.by_block.retain(|id, proof| {
+            if !local.contains(id) {
+                return false;
+            }
             let gone = proof.holders.iter().filter(|holder| !present.contains(holder));
             let gone: Vec<BlockId> = gone.copied().collect();
             let stands = gone.is_empty();
