@@ -141,8 +141,8 @@ pub(super) fn unreplaced(labels: &Labels) -> Option<Finding> {
     (!odd.is_empty()).then(|| {
         Finding::error(format!(
             "external labels look like variables that nobody has replaced ({}); every replica has the same then, so that their \
-             blocks, which are shipped all the same, overlap in the bucket. Have the variable replaced in Prometheus' configuration (the operator's \
-             config-reloader does it for $(POD_NAME); Prometheus replaces ${{POD_NAME}} from 3.0 on, and before that with \
+             blocks, which are shipped all the same, overlap in the bucket. Have the variable replaced in Prometheus' \
+             configuration (the operator's config-reloader does it for $(POD_NAME); Prometheus replaces ${{POD_NAME}} from 3.0 on, and before that with \
              --enable-feature=expand-external-labels), or in --label",
             odd.join(", ")
         ))
