@@ -219,6 +219,8 @@ impl Shipper {
         let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity(), None);
         ledger::log_found(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);
+        let wanted = settings.min_time.clone();
+        let min_time = wanted.map(|auto| min_time::MinTime::new(auto, ledger.out_of_order_window));
         let mut shipper = Self {
             uploader: Arc::new(upload::Uploader::new(bucket, settings.sha256, settings.content)),
             scanner: Scanner::default(),
@@ -246,7 +248,7 @@ impl Shipper {
             retention: retention::Forecast::default(),
             content_reported: HashSet::new(),
             durability: durability::Durability::default(),
-            min_time: settings.min_time.clone().map(min_time::MinTime::new),
+            min_time,
             blocks_at_once: pipeline::BLOCKS_AT_ONCE,
             last_failure: None,
             settings,

@@ -5,8 +5,9 @@
 //! readable by other users (mode 0644), and written only when it changes. A block is listed only after it was proven
 //! complete in the bucket that the ledger names. Beside Thanos' keys it has one of ours: the bucket and which of the places
 //! at its address it is, the labels of the last commit, the durable blocks that are gone and live on in local compacted
-//! ones, the highest time that is durable, the blocks that are listed without being durable, and under which labels those
-//! were sealed that are not durable yet: a change of the labels does not concern them.
+//! ones, the highest time that is durable, the blocks that are listed without being durable, how old samples may be that
+//! Prometheus still holds, and under which labels blocks were sealed that are not durable yet: a change of the labels does
+//! not concern them.
 //!
 //! **Listed without being durable** are local blocks that are never shipped by decision, such as empty ones: Prometheus
 //! compacts nothing beyond the first block of level 1 that is not listed (its planner stops there), so that one that is
@@ -108,6 +109,8 @@ pub struct Ledger {
     sources: BTreeSet<BlockId>,
     /// The highest end of a durable block (ms since 1970).
     highest: Option<i64>,
+    /// How old samples may be that Prometheus holds in its head (ms); see [`super::min_time`].
+    pub(super) out_of_order_window: Option<i64>,
     /// What Thanos wrote, as long as it is to stay.
     foreign: Option<String>,
     /// What is to be kept beside before the next write.
@@ -140,6 +143,7 @@ impl Ledger {
             sealed_under: BTreeMap::new(),
             sources: BTreeSet::new(),
             highest: None,
+            out_of_order_window: None,
             foreign: None,
             displaced: None,
             written: None,
@@ -201,6 +205,7 @@ impl Ledger {
         self.order = order;
         self.sources = sources.into_iter().collect();
         self.highest = ours.durable_until;
+        self.out_of_order_window = ours.out_of_order_window_ms;
         self.written = Some(text);
         self.on_disk = stamp;
         Found::Ours
@@ -450,6 +455,7 @@ impl Ledger {
             skipped: names(&mut skipped()),
             sealed_under: sealed.collect(),
             durable_until: self.highest,
+            out_of_order_window_ms: self.out_of_order_window,
         };
         File::new(names(&mut self.order.iter().chain(skipped())), ours).text()
     }

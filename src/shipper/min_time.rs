@@ -19,9 +19,11 @@
 //! block is sealed, when Prometheus has news, and when commits wait or a failed pass is to be tried again. What was proven
 //! until then is kept.
 //!
-//! **Crash, retry, cancel.** Nothing is on disk: a new process serves everything until it has looked. A look that failed is
+//! **Crash, retry, cancel.** On disk is only how old samples may be that came out of order ([`out_of_order`]): a new process
+//! serves everything until it has looked. A look that failed is
 //! tried again after [`LOOK_AGAIN`].
 
+mod out_of_order;
 mod proofs;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,7 @@ use std::{fmt, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::proofs::Proofs;
+use self::{out_of_order::OutOfOrderWindow, proofs::Proofs};
 use super::{Shipper, Skip, Verdict, changed, durability::Report, durability_metrics::View, ledger::now_ms};
 use crate::{model::ServedFrom, tsdb::Block};
 
@@ -180,9 +182,7 @@ struct Seen {
 pub(super) struct MinTime {
     settings: AutoMinTime,
     seen: Seen,
-    /// How old a sample may be when it comes (ms): the most that Prometheus was seen to allow, since what came while it did
-    /// may not be sealed yet. `None` until it has told.
-    out_of_order_window: Option<i64>,
+    out_of_order: OutOfOrderWindow,
     proofs: Proofs,
     /// No look before this moment.
     next_look: Option<Instant>,
@@ -192,11 +192,12 @@ pub(super) struct MinTime {
 }
 
 impl MinTime {
-    pub(super) fn new(settings: AutoMinTime) -> Self {
+    /// `out_of_order_ms`: how old a sample could be when it came (ms), as the ledger kept it.
+    pub(super) fn new(settings: AutoMinTime, out_of_order_ms: Option<i64>) -> Self {
         Self {
             settings,
             seen: Seen::default(),
-            out_of_order_window: None,
+            out_of_order: OutOfOrderWindow::new(out_of_order_ms),
             proofs: Proofs::default(),
             next_look: None,
             last_failure: None,
@@ -212,7 +213,7 @@ impl MinTime {
         Ok(Circumstances {
             now: now_ms(),
             margin: i64::try_from(self.settings.margin.as_millis()).unwrap_or(i64::MAX),
-            out_of_order_window: self.out_of_order_window.ok_or(Unknown::Unasked)?,
+            out_of_order_window: self.out_of_order.ms().ok_or(Unknown::Unasked)?,
             head_from: self.seen.head_from,
         })
     }
@@ -305,8 +306,12 @@ impl Shipper {
             unreadable,
             head_from: prometheus.head_min_time_ms,
         };
-        min_time.out_of_order_window = min_time.out_of_order_window.max(prometheus.out_of_order_window_ms);
+        let local = view.scan.blocks.iter();
+        min_time.out_of_order.update(prometheus.out_of_order_window_ms, local);
         drop(prometheus);
+        if let Some(window) = min_time.out_of_order.ms() {
+            self.ledger.out_of_order_window = Some(window);
+        }
         min_time.publish();
     }
 

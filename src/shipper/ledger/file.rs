@@ -52,6 +52,9 @@ pub(super) struct Ours {
     /// The highest end of a durable block (ms since 1970).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) durable_until: Option<i64>,
+    /// How old samples may be that Prometheus holds in its head (ms).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) out_of_order_window_ms: Option<i64>,
 }
 
 /// Blocks that were sealed under the same labels.
