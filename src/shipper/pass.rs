@@ -216,11 +216,9 @@ impl Shipper {
         };
         let decisions = plan::plan(&scan.blocks, &self.ledger, &facts, policy);
         // Of level 1 only: Prometheus does not ask for others.
-        let skipped = decisions.iter().filter(|decision| {
-            decision.verdict == Verdict::Skip(Skip::Empty)
-                && decision.block.meta.level <= 1
-                && decision.block.meta.is_empty()
-        });
+        let skipped = decisions
+            .iter()
+            .filter(|decision| decision.verdict == Verdict::Skip(Skip::Empty) && decision.block.meta.level <= 1);
         self.ledger.list_skipped(skipped.map(|decision| decision.block.id));
         decisions
     }

@@ -110,7 +110,7 @@ fn verdict(block: &Block, ledger: &Ledger, policy: &Policy) -> Verdict {
     if ledger.contains(block.id) {
         return Verdict::Shipped;
     }
-    if block.meta.num_samples == 0 {
+    if block.meta.is_empty() {
         return Verdict::Skip(Skip::Empty);
     }
     if block.meta.level > 1 && !policy.upload_compacted {
@@ -159,6 +159,16 @@ mod tests {
         assert_eq!(one(&block(1, 2, 0), &none, &plain), Verdict::Skip(Skip::Empty));
         assert_eq!(one(&block(1, 3, 5), &none, &plain), Verdict::Skip(Skip::Compacted(3)));
         assert_eq!(one(&block(1, 3, 5), &none, &compacted), Verdict::Ship);
+    }
+
+    #[test]
+    fn a_block_with_series_is_shipped_whatever_its_meta_json_says_of_samples() {
+        let mut block = block(1, 1, 0);
+        let none = Facts::default();
+        assert_eq!(one(&block, &none, &Policy::default()), Verdict::Skip(Skip::Empty));
+        let text = r#"{"ulid":"01K4ABCDEFGHJKMNPQRST00001","stats":{"numSeries":1,"numChunks":1},"compaction":{"level":1},"version":1}"#;
+        block.meta = Meta::parse(text.as_bytes()).unwrap().into();
+        assert_eq!(one(&block, &none, &Policy::default()), Verdict::Ship);
     }
 
     #[test]

@@ -35,7 +35,7 @@ async fn a_block_without_samples_is_listed_and_holds_no_compaction_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_says_it_has_no_samples_and_has_series_is_not_for_prometheus_to_merge() {
+async fn a_block_that_says_it_has_no_samples_and_has_series_is_shipped() {
     let world = World::new().await;
     let mut shipper = world.shipper();
     let odd = empty(1, 0);
@@ -45,7 +45,8 @@ async fn a_block_that_says_it_has_no_samples_and_has_series_is_not_for_prometheu
         .replace(r#""numSamples":0"#, r#""numSamples":0,"numSeries":1"#);
     fs_err::write(dir.join("meta.json"), meta).unwrap();
     assert_eq!(shipper.pass().await, Outcome::Clean);
-    assert!(world.listed().is_empty());
+    assert_eq!(world.listed(), [odd.name.as_str()]);
+    assert!(world.object(&format!("{}/meta.json", odd.name)).is_some());
 }
 
 #[tokio::test(start_paused = true)]
