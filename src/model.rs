@@ -1,6 +1,7 @@
 //! Pure values that every module shares: they do no I/O and import nothing of ours.
 
 pub mod duration;
+pub mod duration_text;
 pub mod fields;
 pub mod go_string;
 pub mod labels;

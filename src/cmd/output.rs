@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::model::Labels;
+pub(super) use crate::model::duration_text::go_duration;
 
 /// A table of columns with a title each; rows of as many cells.
 #[derive(Clone, Debug)]
@@ -69,25 +70,6 @@ pub(super) fn time(ms: i64) -> String {
 /// A moment (ms since 1970) to the second, as Thanos' tables have it.
 pub(super) fn time_to_the_second(ms: i64) -> String {
     time(ms.div_euclid(1000).saturating_mul(1000))
-}
-
-/// A duration (ms) as Go writes it: `2h0m0s`, `1.5s`, `20ms`.
-pub(super) fn go_duration(ms: i64) -> String {
-    let sign = if ms < 0 { "-" } else { "" };
-    let ms = ms.unsigned_abs();
-    let (whole, fraction) = (ms / 1000, ms % 1000);
-    if whole == 0 && fraction > 0 {
-        return format!("{sign}{fraction}ms");
-    }
-    let seconds = match fraction {
-        0 => format!("{}s", whole % 60),
-        _ => format!("{}s", format!("{}.{fraction:03}", whole % 60).trim_end_matches('0')),
-    };
-    match (whole / 3600, whole / 60 % 60) {
-        (0, 0) => format!("{sign}{seconds}"),
-        (0, minutes) => format!("{sign}{minutes}m{seconds}"),
-        (hours, minutes) => format!("{sign}{hours}h{minutes}m{seconds}"),
-    }
 }
 
 /// A number with a comma before every three digits.
@@ -209,28 +191,6 @@ mod tests {
         assert_eq!(time(1_767_236_400_000), "2026-01-01T03:00:00Z");
         assert_eq!(time(1_767_236_400_120), "2026-01-01T03:00:00.12Z");
         assert_eq!(time(i64::MIN), i64::MIN.to_string());
-    }
-
-    /// As Go's `Duration.String` has them.
-    #[test]
-    fn durations_are_those_of_go() {
-        for (ms, text) in [
-            (0, "0s"),
-            (1, "1ms"),
-            (999, "999ms"),
-            (-20, "-20ms"),
-            (1000, "1s"),
-            (1500, "1.5s"),
-            (1010, "1.01s"),
-            (60_000, "1m0s"),
-            (7_199_877, "1h59m59.877s"),
-            (136_800_123, "38h0m0.123s"),
-            (-28_800_000, "-8h0m0s"),
-            (864_000_000, "240h0m0s"),
-            (i64::MIN, "-2562047788015h12m55.808s"),
-        ] {
-            assert_eq!(go_duration(ms), text);
-        }
     }
 
     #[test]

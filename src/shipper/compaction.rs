@@ -43,15 +43,19 @@ fn blocking(view: View<'_>, shipper: &Shipper, delayed: bool) -> Vec<Blocking> {
 }
 
 impl Shipper {
-    /// Sets the metric to the blocks that keep Prometheus from compacting, and logs those that are new.
+    /// Sets the metric to the blocks that keep Prometheus from compacting, and logs where it stops.
     pub(super) fn report_blocked_compaction(&mut self, view: View<'_>) {
         let delayed = self.prometheus.borrow().delays_compaction;
         let now = blocking(view, self, delayed);
         if now == self.compaction_blocked {
             return;
         }
-        let new = now.iter().filter(|block| !self.compaction_blocked.contains(block));
-        for Blocking { id, reason } in new {
+        // Those behind the first one change nothing as long as it is there.
+        if let Some(first) = now
+            .first()
+            .filter(|first| self.compaction_blocked.first() != Some(first))
+        {
+            let Blocking { id, reason } = first;
             tracing::warn!(block = %id, reason, "Prometheus compacts none of its blocks from this one on while it is set aside; its queries over long times become slower. Do what the message about this block says");
         }
         self.metrics

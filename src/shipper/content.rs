@@ -2,7 +2,7 @@
 //!
 //! Kept in memory only, for the blocks that are local; a restart counts anew those that it ships.
 
-use super::{NewerEncodings, Shipper, ledger::now_ms, upload::UploadRequest};
+use super::{NewerEncodings, Shipper, upload::UploadRequest};
 use crate::tsdb::{Block, BlockId, Encodings, content, content::Kind};
 
 /// The local blocks that are older by their names than `block`, overlap its times, and are neither made of what it was made
@@ -26,27 +26,21 @@ pub(super) fn overlapped_by(block: &Block, local: &[Block]) -> Vec<BlockId> {
 }
 
 impl Shipper {
-    /// Logs of which kinds a block is, and counts them if it was sent, the first time.
-    pub(super) fn report_content(&mut self, request: &UploadRequest, encodings: &Encodings, sent: bool) {
+    /// Counts of which kinds a block is that was sent, and logs them, the first time.
+    pub(super) fn report_content(&mut self, request: &UploadRequest, encodings: &Encodings) {
         let (block, overlapped) = (&request.block, &request.overlapped);
         if !self.content_reported.insert(block.id) {
             return;
         }
-        let deletion = self.retention.deletion(block.id);
-        let retention_leaves = deletion.map(|deletion| tracing::field::debug(deletion.left(now_ms())));
         for kind in content::kinds(&block.meta, encodings, !overlapped.is_empty()) {
-            if sent {
-                self.metrics.count_content(kind);
-            }
+            self.metrics.count_content(kind);
             let id = block.id;
             match kind {
                 Kind::Plain => {}
                 Kind::NewerEncodings => {
                     let then = match self.settings.content.newer_encodings {
-                        NewerEncodings::Rewrite => "they are rewritten on the way to the bucket",
-                        NewerEncodings::Hold => {
-                            "the block is held back (--shipper.newer-encodings=hold), until Prometheus' retention deletes it"
-                        }
+                        // One that is held is set aside, and never comes here.
+                        NewerEncodings::Rewrite | NewerEncodings::Hold => "they are rewritten on the way to the bucket",
                         NewerEncodings::Ship => {
                             "the block is sent as it is (--shipper.newer-encodings=ship): queries over it fail, and a compactor stops at it"
                         }
@@ -54,7 +48,7 @@ impl Shipper {
                             "the block is sent as it is, with a no-compact-mark.json (--shipper.newer-encodings=mark): queries over it fail"
                         }
                     };
-                    tracing::warn!(block = %id, chunks = encodings.newer(), retention_leaves, "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse; {then}");
+                    tracing::warn!(block = %id, chunks = encodings.newer(), "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse; {then}");
                 }
                 Kind::UnknownEncodings => {
                     tracing::error!(block = %id, chunks = encodings.unknown(), "the block has chunks in an encoding that is not known to this version of narthex; what reads the bucket may not know it either");

@@ -17,6 +17,7 @@ use super::{
     durability_metrics::View,
     failure::Failure,
     gate::GateResult,
+    ledger::now_ms,
     quarantine::{self, Problem},
     upload::{BlockFiles, Error, UploadOutcome},
 };
@@ -102,14 +103,15 @@ impl Shipper {
                 self.set_aside_broken(due, broken);
                 return Ok(Progress::Done);
             }
-            Ok(UploadOutcome::Held { encodings, why }) => {
-                self.report_content(&due.request, &encodings, false);
-                self.set_aside(&due.request.block, Problem::new(quarantine::HELD, why), false);
+            Ok(UploadOutcome::Held { why }) => {
+                let deletion = self.retention.deletion(id);
+                let left = deletion.map(|deletion| deletion.left_in_words(now_ms()));
+                self.set_aside(&due.request.block, Problem::held(why, left), false);
                 return Ok(Progress::Done);
             }
             Ok(UploadOutcome::Repaired) => self.record_repaired(due).await,
             Ok(UploadOutcome::Uploaded(block_files)) => {
-                self.report_content(&due.request, &block_files.encodings, true);
+                self.report_content(&due.request, &block_files.encodings);
                 if let Some(until) = older_waits_until {
                     return Ok(Progress::WaitingUntil(until));
                 }

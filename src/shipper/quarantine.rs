@@ -50,6 +50,8 @@ pub(super) struct Problem {
     pub(super) detail: String,
     /// Tells one from another where the words do not, since stores number their answers.
     kind: Option<ErrorKind>,
+    /// What retention leaves of the time of a block that is held back, in words.
+    retention_leaves: Option<String>,
 }
 
 impl Problem {
@@ -58,6 +60,15 @@ impl Problem {
             reason,
             detail,
             kind: None,
+            retention_leaves: None,
+        }
+    }
+
+    /// A block is not sent for what its chunks are.
+    pub(super) fn held(why: String, retention_leaves: Option<String>) -> Self {
+        Self {
+            retention_leaves,
+            ..Self::new(HELD, why)
         }
     }
 
@@ -300,7 +311,7 @@ fn warn(id: BlockId, problem: &Problem) {
             "a block is left out because of what the bucket holds or answers; the others go on, and this one is retried after 1 to 16 minutes"
         ),
         HELD => tracing::error!(
-            block = %id, reason, detail,
+            block = %id, reason, detail, retention_leaves = problem.retention_leaves,
             "a block is held back because of the encoding of its chunks; the others go on. It is whole, and only on this disk: Prometheus deletes it at the end of its retention"
         ),
         UNREADABLE => tracing::error!(

@@ -19,7 +19,7 @@ use fs_err as fs;
 
 use super::{Shipper, durability::Report, durability_metrics::View, ledger::now_ms};
 use crate::{
-    model::Retention,
+    model::{Retention, duration_text::go_duration},
     threads::blocking,
     tsdb::{Block, BlockId, Scan},
 };
@@ -49,6 +49,12 @@ impl Deletion {
     /// What is left until then.
     pub(super) fn left(self, now_ms: i64) -> Duration {
         Duration::from_secs(u64::try_from(self.at_ms.saturating_sub(now_ms)).unwrap_or(0) / 1000)
+    }
+
+    /// The same for a message, to the minute.
+    pub(super) fn left_in_words(self, now_ms: i64) -> String {
+        let minutes = self.left(now_ms).as_secs() / 60;
+        go_duration(i64::try_from(minutes).unwrap_or(i64::MAX).saturating_mul(60_000))
     }
 
     /// Whether less than a quarter is left of the time on the disk of a block that was made then (ms since 1970).
@@ -222,9 +228,9 @@ impl Shipper {
         let near: HashSet<BlockId> = near.map(|(id, _)| *id).collect();
         for id in near.difference(&self.retention.logged) {
             let Deletion { at_ms, limit } = deletions[id];
-            let left = Deletion { at_ms, limit }.left(now);
+            let left = Deletion { at_ms, limit }.left_in_words(now);
             let why = self.pending.get(id).map_or("", |pending| &pending.why);
-            tracing::warn!(block = %id, ?left, limit, why, "Prometheus' retention deletes this block soon, and it is not in the bucket: more than three quarters of its time are over. Mend what keeps it, or raise the retention until it is shipped");
+            tracing::warn!(block = %id, left, limit, why, "Prometheus' retention deletes this block soon, and it is not in the bucket: more than three quarters of its time are over. Mend what keeps it, or raise the retention until it is shipped");
         }
         self.metrics
             .near_deletion

@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 
 #[cfg(test)]
 pub(super) use self::open::PANICS;
+pub(super) use self::policy::NEWER_ENCODINGS;
 pub use self::policy::{ContentPolicy, NewerEncodings, Overlapping};
 use self::{
     describe::described,
@@ -114,7 +115,7 @@ pub(crate) enum UploadOutcome {
     /// What was missing of a block that is committed is there.
     Repaired,
     /// Its content is not for the bucket, by the operator's choice or since it cannot be rewritten.
-    Held { encodings: Encodings, why: String },
+    Held { why: String },
     /// The block is broken.
     Broken(Broken),
     /// It was deleted locally before all of it was opened.
@@ -211,7 +212,7 @@ pub(super) struct BlockState {
 pub(crate) struct Uploader {
     pub(crate) bucket: Arc<dyn Bucket>,
     sha256: bool,
-    content: ContentPolicy,
+    pub(super) content: ContentPolicy,
     checks: Semaphore,
     sends: Semaphore,
     rewrites: Semaphore,
@@ -283,7 +284,7 @@ impl Uploader {
         }
         let Treatment { rewrite, no_compact } = match self.content.treatment(request, &encodings) {
             Ok(treatment) => treatment,
-            Err(why) => return Ok(UploadOutcome::Held { encodings, why }),
+            Err(why) => return Ok(UploadOutcome::Held { why }),
         };
         if !request.fresh {
             self.abort_stale_uploads(id);
@@ -293,7 +294,7 @@ impl Uploader {
             true => match self.send_rewritten(id, &pinned).await {
                 Ok((entries, from)) => (entries, Some(from)),
                 Err(rewritten::Error::Broken(broken)) => return Ok(UploadOutcome::Broken(broken)),
-                Err(rewritten::Error::Refused(why)) => return Ok(UploadOutcome::Held { encodings, why }),
+                Err(rewritten::Error::Refused(why)) => return Ok(UploadOutcome::Held { why }),
                 Err(rewritten::Error::Upload(error)) => return Err(error),
             },
             false => (self.send_as_it_is(request, &pinned, &stamps).await?, None),

@@ -6,6 +6,9 @@ use crate::tsdb::{
     content::{self, Kind},
 };
 
+/// Why a compactor must leave a block alone whose chunks it cannot read.
+pub(in crate::shipper) const NEWER_ENCODINGS: &str = "it has chunks in encodings that compactors refuse";
+
 /// What happens with a block whose chunks Thanos' Store Gateway and Compactor refuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NewerEncodings {
@@ -70,7 +73,7 @@ impl ContentPolicy {
             }
             NewerEncodings::Rewrite => rewrite = newer > 0,
             NewerEncodings::Mark if newer + unknown > 0 => {
-                reasons.push("it has chunks in encodings that compactors refuse".to_owned());
+                reasons.push(NEWER_ENCODINGS.to_owned());
             }
             NewerEncodings::Hold | NewerEncodings::Ship | NewerEncodings::Mark => {}
         }
