@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::{
     objstore::{self, Bucket, ErrorKind, Scope},
-    tsdb::{BlockId, Meta},
+    tsdb::{BlockId, Encodings, Meta, check::at_start_of_segment, segment_path},
 };
 
 /// Metas read at once.
@@ -19,6 +19,8 @@ pub const AT_ONCE: usize = 16;
 /// No `meta.json` in a bucket is larger than this (bytes). One of a block of 4 TiB, with a hash of each of its files, has
 /// about as much.
 pub const LARGEST_META: u64 = 1 << 20;
+/// How much of a segment [`first_encodings`] reads (bytes): a hundred chunks or so, all of their first series among them.
+const FIRST_CHUNKS: u64 = 16 << 10;
 /// Says that a block is to be deleted, since it was merged or is too old; beside the block's files.
 pub const DELETION_MARK: &str = "deletion-mark.json";
 /// The object by which compactors leave a block alone (Thanos' `metadata.NoCompactMark`, version 1).
@@ -114,6 +116,32 @@ pub fn blocks(bucket: &dyn Bucket) -> impl Stream<Item = Result<(BlockId, Found)
                 .buffer_unordered(AT_ONCE)
         })
         .try_flatten()
+}
+
+/// The encodings of the first chunks of a block, those of its first series; none of a block that was rewritten on its way
+/// here, and of one whose segment the store does not give. One request for a few KiB: enough to see what Prometheus was
+/// told to write, since that takes effect in all series alike, and no proof for what only a few series have.
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub async fn first_encodings(bucket: &dyn Bucket, meta: &Meta) -> Result<Encodings, objstore::Error> {
+    match meta.rewritten_from() {
+        Some(_) => Ok(Encodings::default()),
+        None => encodings_of_first_chunks(bucket, meta.ulid).await,
+    }
+}
+
+/// The same of a block that was not rewritten.
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub async fn encodings_of_first_chunks(bucket: &dyn Bucket, id: BlockId) -> Result<Encodings, objstore::Error> {
+    let key = format!("{id}/{}", segment_path(1));
+    match bucket.read_start(&key, FIRST_CHUNKS).await {
+        Ok(start) => Ok(at_start_of_segment(&start)),
+        Err(error) if error.kind == ErrorKind::NotFound || error.scope() == Scope::Object => Ok(Encodings::default()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a block is marked for deletion.

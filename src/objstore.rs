@@ -18,8 +18,8 @@ mod s3;
 use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use bytes::{Bytes, BytesMut};
+use futures_util::{TryStreamExt, stream::BoxStream};
 use prometheus_client::registry::Registry;
 
 use self::config::{BucketConfig, ConfigError, Provider};
@@ -224,6 +224,19 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// offset beyond the end is [`ErrorKind::Refused`]; one at the end gives nothing. As many objects are read at once
     /// as requests with a body may run: a further call waits until a reading is over or dropped.
     async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error>;
+
+    /// Reads the first `len` bytes of an object, or all of one that is shorter, in one request.
+    async fn read_start(&self, key: &str, len: u64) -> Result<Bytes, Error> {
+        let mut pieces = self.read(key, 0).await?.pieces;
+        let mut start = BytesMut::new();
+        while (start.len() as u64) < len
+            && let Some(piece) = pieces.try_next().await?
+        {
+            start.extend_from_slice(&piece);
+        }
+        start.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(start.freeze())
+    }
 
     /// Whether an object has exactly the bytes of `source`: by the checksum that the store keeps of it, or else by
     /// reading it back. A checksum costs one small request (two for an object in other parts than would be sent now) and

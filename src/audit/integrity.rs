@@ -1,7 +1,7 @@
 //! Whether a block of a bucket is complete and undamaged.
 //!
 //! [`list`] compares the objects of a block with what its `meta.json` lists, as [`crate::lineage`] judges it: one request.
-//! [`read_back`] reads all of them and checks the content.
+//! [`first_encodings`] looks at its first chunks: one more. [`read_back`] reads all of them and checks the content.
 
 mod read_back;
 
@@ -9,10 +9,14 @@ pub use self::read_back::{ReadBack, Reader, read_back};
 use super::{Issue, Kind};
 pub use crate::lineage::BlockObjects;
 use crate::{
+    catalog,
     lineage::{self, Fault},
     objstore::{self, Bucket},
     tsdb::{BlockId, Meta},
 };
+
+/// What helps when chunks are in an encoding that readers refuse.
+const REWRITE: &str = "mark the block for deletion, and once the compactor has deleted it (after its --delete-delay) send it again with `narthex backfill` from a copy, which rewrites it; or run a version of Thanos that reads them";
 
 const INDEX: &str = "index";
 /// What helps when something of a block is lost.
@@ -39,6 +43,19 @@ pub async fn list_without_meta(bucket: &dyn Bucket, id: BlockId) -> Result<Block
 /// What is wrong with the objects of the block `id`.
 pub fn issues(id: BlockId, listed: &BlockObjects) -> Vec<Issue> {
     listed.faults.iter().map(|fault| issue(id, fault)).collect()
+}
+
+/// Whether the first chunks of a block are in an encoding that the readers of today refuse: one request more.
+///
+/// # Errors
+/// Those that concern the whole bucket.
+pub async fn first_encodings(bucket: &dyn Bucket, meta: &Meta) -> Result<Option<Issue>, objstore::Error> {
+    let found = catalog::first_encodings(bucket, meta).await?;
+    Ok((found.newer() > 0).then(|| {
+        let names = found.newer_names();
+        let what = format!("it has {names} chunks, which Thanos' store gateway and compactor refuse; {REWRITE}");
+        Issue::new(meta.ulid, Kind::Encoding, what)
+    }))
 }
 
 fn issue(id: BlockId, fault: &Fault) -> Issue {

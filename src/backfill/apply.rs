@@ -16,7 +16,9 @@ use crate::{
     lineage::existing,
     model::Labels,
     objstore::{self, Bucket, ErrorKind, Scope, Transient, retry_transient},
-    shipper::{BlockFiles, Committed, ContentPolicy, UploadError, UploadOutcome, UploadRequest, Uploader},
+    shipper::{
+        BlockFiles, Committed, ContentPolicy, NewerEncodings, UploadError, UploadOutcome, UploadRequest, Uploader,
+    },
     tsdb::{Block, BlockId},
 };
 
@@ -66,6 +68,7 @@ impl Applied {
 pub struct Apply {
     uploader: Arc<Uploader>,
     source: String,
+    newer_encodings: NewerEncodings,
 }
 
 /// How one block fared.
@@ -99,6 +102,7 @@ impl Apply {
         Self {
             uploader: Arc::new(Uploader::new(Arc::clone(bucket), settings.sha256, content)),
             source: settings.source.clone(),
+            newer_encodings: settings.newer_encodings,
         }
     }
 
@@ -155,6 +159,13 @@ impl Apply {
             () = stop.cancelled() => {}
             () = self.find_merged(&due, &mut applied) => {}
         }
+        if applied.failed.is_none() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                failed = self.mark_newer(plan) => applied.failed = failed,
+            }
+        }
         let through = |id: &BlockId| {
             applied.sent.contains(id)
                 || applied.there.contains(id)
@@ -202,6 +213,21 @@ impl Apply {
         applied.there.extend(merged);
     }
 
+    /// Keeps compactors from blocks that were in the bucket before with chunks that they refuse, if that is asked for; the
+    /// first one for which that fails, and why.
+    async fn mark_newer(&self, plan: &Plan) -> Option<(BlockId, String)> {
+        if self.newer_encodings != NewerEncodings::Mark {
+            return None;
+        }
+        for item in plan.items.iter().filter(|item| !item.newer_in_bucket.is_empty()) {
+            let marked = retried(|| async { Ok(self.uploader.mark_newer(item.id).await?) }.boxed()).await;
+            if let Err(NotSent::Refused(why) | NotSent::Failed(why)) = marked {
+                return Some((item.id, format!("its no-compact-mark.json cannot be put: {why}")));
+            }
+        }
+        None
+    }
+
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.
     async fn commit(&self, block: &Block, files: &BlockFiles, labels: &Labels) -> Result<BlockOutcome, UploadError> {
         // What an earlier attempt may have left is ours.
@@ -241,7 +267,7 @@ async fn upload(uploader: &Uploader, job: &UploadRequest, labels: &Labels) -> Re
     match retried(|| upload_unless_there(uploader, job, labels).boxed()).await? {
         Ok(UploadOutcome::Uploaded(files)) => Ok(Uploaded::Ready(Box::new(files))),
         Ok(UploadOutcome::Broken(broken)) => Err(NotSent::Refused(format!("it broke since it was checked: {broken}"))),
-        Ok(UploadOutcome::Held { why, .. }) => Err(NotSent::Refused(why)),
+        Ok(UploadOutcome::Held { why }) => Err(NotSent::Refused(why)),
         Ok(UploadOutcome::Vanished) => Err(NotSent::Refused("it was deleted here meanwhile".into())),
         Ok(UploadOutcome::Repaired) => Ok(Uploaded::There),
         Err(None) => Ok(Uploaded::There),
@@ -276,7 +302,7 @@ async fn in_bucket(uploader: &Uploader, block: &Block, labels: &Labels) -> Resul
         UnderName::Nothing => InBucket::Nothing,
         UnderName::Marked(why) => InBucket::Other(why.to_owned()),
         UnderName::Other(why) => InBucket::Other(why),
-        UnderName::Same => match same_files(block, &uploader.bucket).await? {
+        UnderName::Same { .. } => match same_files(block, &uploader.bucket).await? {
             None => InBucket::Same,
             Some(why) => InBucket::Other(format!("it has other bytes: {why}; it is not overwritten")),
         },

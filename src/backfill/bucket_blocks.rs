@@ -33,7 +33,10 @@ pub(super) enum UnderName {
     /// Something that is to be deleted, in words. The block may be within others.
     Marked(&'static str),
     /// The block by its `meta.json`, whole; its bytes are still to be compared.
-    Same,
+    Same {
+        /// It was rewritten on its way there.
+        rewritten: bool,
+    },
     /// Something else, or the block in a state that sending it does not mend; in words.
     Other(String),
 }
@@ -69,7 +72,9 @@ impl UnderName {
                     "a block of this name is in the bucket and is another one: it has the labels {theirs} there, and would get \
                      {labels}; it is not overwritten"
                 )),
-                None => Self::Same,
+                None => Self::Same {
+                    rewritten: committed.meta.rewritten_from().is_some(),
+                },
             },
         }
     }
@@ -79,7 +84,7 @@ impl UnderName {
     /// What is wrong with a block that should be there; `None` if it is, by what is known so far.
     pub(super) fn wrong(self) -> Option<String> {
         match self {
-            Self::Same => None,
+            Self::Same { .. } => None,
             Self::Nothing => Some("its meta.json is gone".to_owned()),
             Self::Marked(why) => Some(why.to_owned()),
             Self::Other(why) => Some(why),

@@ -5,7 +5,7 @@
 //! MiB or so.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,8 +22,9 @@ use super::{
     prove::same_files,
 };
 use crate::{
+    catalog,
     objstore::{self, Bucket, Scope},
-    shipper::{CheckedFiles, FileStamp},
+    shipper::{CheckedFiles, FileStamp, NewerEncodings},
     threads::{StopOnDrop, blocking},
     tsdb::{
         Block, BucketFile, Encodings, PinError, Pinned,
@@ -52,7 +53,7 @@ pub async fn plan(settings: &Settings, bucket: &Arc<dyn Bucket>, progress: &Chec
     let mut items = blocking(move || find(&path)).await.map_err(std::io::Error::from)??;
     rules::select(&mut items, settings);
     let mut bucket_blocks = BucketBlocks::read(bucket.as_ref()).await?;
-    decide_by_bucket(&mut items, &mut bucket_blocks, bucket).await?;
+    decide_by_bucket(&mut items, &mut bucket_blocks, bucket, settings.newer_encodings).await?;
     check(&mut items, settings, progress).await?;
     rules::leave_out_parts(&mut items);
     let nearby = bucket_blocks.nearby(bucket.as_ref(), &items).await?;
@@ -69,17 +70,18 @@ async fn decide_by_bucket(
     items: &mut [Item],
     bucket_blocks: &mut BucketBlocks,
     bucket: &Arc<dyn Bucket>,
+    choice: NewerEncodings,
 ) -> Result<(), objstore::Error> {
-    let mut same = BTreeSet::new();
+    let mut same = BTreeMap::new();
     for (place, own) in BucketBlocks::under_their_names(bucket.as_ref(), items).await? {
         let item = &mut items[place];
         let Some(block) = &item.block else { continue };
         let marked = match own {
             UnderName::Nothing => None,
             UnderName::Marked(why) => Some(Decision::Refused(why.to_owned())),
-            UnderName::Same => {
+            UnderName::Same { rewritten } => {
                 item.in_bucket = true;
-                same.insert(place);
+                same.insert(place, rewritten);
                 continue;
             }
             UnderName::Other(why) => {
@@ -95,15 +97,37 @@ async fn decide_by_bucket(
             item.decision = decision;
         }
     }
-    let same = items.iter_mut().enumerate().filter(|(place, _)| same.contains(place));
-    stream::iter(same.map(|(_, item)| Ok(item)))
-        .try_for_each_concurrent(COMPARED_AT_ONCE, |item| async move {
-            if let Some(block) = &item.block {
-                item.decision = compared(block, bucket).await?;
+    let items = items.iter_mut().enumerate();
+    let same = items.filter_map(|(place, item)| Some((item, *same.get(&place)?)));
+    stream::iter(same.map(Ok))
+        .try_for_each_concurrent(COMPARED_AT_ONCE, |(item, rewritten)| async move {
+            let Some(block) = &item.block else { return Ok(()) };
+            item.decision = compared(block, bucket).await?;
+            if let Decision::There(how) = &mut item.decision
+                && !rewritten
+            {
+                let found = catalog::encodings_of_first_chunks(bucket.as_ref(), block.id).await?;
+                item.newer_in_bucket = found.newer_names();
+                how.push_str(&newer_in_bucket(&item.newer_in_bucket, choice));
             }
             Ok(())
         })
         .await
+}
+
+/// What one should know of a block that is in the bucket with chunks in these encodings.
+fn newer_in_bucket(names: &str, choice: NewerEncodings) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let then = match choice {
+        NewerEncodings::Mark => "it gets a no-compact-mark.json if it has none",
+        NewerEncodings::Ship => "a compactor stops at it",
+        NewerEncodings::Rewrite | NewerEncodings::Hold => {
+            "it is not overwritten: mark it for deletion, and run again once it is deleted there, to have it rewritten"
+        }
+    };
+    format!("; it has {names} chunks, which Thanos' store gateway and compactor refuse; {then}")
 }
 
 async fn compared(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Decision, objstore::Error> {

@@ -136,6 +136,7 @@ impl Shipper {
                 if let Some(theirs) = &there.other_labels {
                     tracing::info!(block = %block.id, labels = %theirs, "the block is in the bucket under other labels than those of now; it stays as it is");
                 }
+                self.uploader.warn_of_newer_in_bucket(&there.meta).await?;
                 // By an earlier try of ours, whose answer was lost.
                 if self.uploader.is_unsettled(block.id) {
                     self.count_shipped(block, there.files.iter().filter_map(|file| file.size).sum());

@@ -13,12 +13,12 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::{
-    catalog::{LARGEST_META, NO_COMPACT_MARK},
+    catalog::{self, LARGEST_META, NO_COMPACT_MARK},
     lineage::{self, Existing},
     model::Labels,
-    objstore::{self, ErrorKind, Placed},
-    shipper::upload::{BlockFiles, Error, UploadRequest, Uploader, stamps},
-    tsdb::{Block, BlockId, Pinned, Stamp},
+    objstore::{self, ErrorKind, Placed, Scope},
+    shipper::upload::{BlockFiles, Error, NEWER_ENCODINGS, NewerEncodings, UploadRequest, Uploader, stamps},
+    tsdb::{Block, BlockId, Meta, Pinned, Stamp},
 };
 
 /// How a block became visible.
@@ -83,6 +83,51 @@ impl Uploader {
         self.bucket.put_new(&key, Bytes::from(mark.to_string())).await.map(drop)
     }
 
+    /// Keeps compactors from a block with chunks that they refuse.
+    pub(crate) async fn mark_newer(&self, id: BlockId) -> Result<(), objstore::Error> {
+        self.mark_no_compact(id, NEWER_ENCODINGS).await
+    }
+
+    /// Whether a block that was committed before has chunks that readers refuse: then what that means, in words. Nothing of
+    /// it is overwritten, whatever the operator has chosen; with `mark` it gets its mark now.
+    ///
+    /// # Errors
+    /// Those that concern the whole bucket.
+    pub(super) async fn newer_in_bucket(&self, there: &Meta) -> Result<Option<String>, objstore::Error> {
+        let found = catalog::first_encodings(self.bucket.as_ref(), there).await?;
+        if found.newer() == 0 {
+            return Ok(None);
+        }
+        let marked = match self.content.newer_encodings {
+            NewerEncodings::Mark => self.mark_newer(there.ulid).await,
+            _ => Ok(()),
+        };
+        let then = match (self.content.newer_encodings, marked) {
+            (_, Err(error)) if error.scope() == Scope::Object => {
+                format!("queries over it fail, and its {NO_COMPACT_MARK} cannot be put there: {error}")
+            }
+            (_, Err(error)) => return Err(error),
+            (NewerEncodings::Mark, _) => format!("queries over it fail, and {NO_COMPACT_MARK} keeps compactors from it"),
+            (NewerEncodings::Ship, _) => "queries over it fail, and a compactor stops at it".to_owned(),
+            (NewerEncodings::Rewrite | NewerEncodings::Hold, _) => "queries over it fail, and a compactor stops at it. What is \
+                committed is never overwritten: mark it for deletion, and once it is deleted there, send it again with narthex \
+                backfill, which rewrites it"
+                .to_owned(),
+        };
+        Ok(Some(format!(
+            "{} chunks, which Thanos' Store Gateway and Compactor refuse: {then}",
+            found.newer_names()
+        )))
+    }
+
+    /// Logs it, of a block that was committed before.
+    pub(super) async fn warn_of_newer_in_bucket(&self, there: &Meta) -> Result<(), objstore::Error> {
+        if let Some(what) = self.newer_in_bucket(there).await? {
+            tracing::warn!(block = %there.ulid, "the block was in the bucket before, as it is, with {what}");
+        }
+        Ok(())
+    }
+
     async fn put_meta(&self, request: &UploadRequest, meta: Bytes) -> Result<Placed, objstore::Error> {
         let key = format!("{}/meta.json", request.block.id);
         let put = match request.replace {
@@ -123,7 +168,10 @@ impl Uploader {
     pub(super) async fn check_committed_before(&self, block: &Block, labels: &Labels) -> Result<Committed, Error> {
         let place = self.place(&block.id.to_string());
         match lineage::existing(self.bucket.as_ref(), &block.meta, labels).await? {
-            Existing::Complete(_) => Ok(Committed::Before),
+            Existing::Complete(there) => {
+                self.warn_of_newer_in_bucket(&there.meta).await?;
+                Ok(Committed::Before)
+            }
             Existing::Marked => Err(Error::Marked { place }),
             Existing::Conflict(why) => Err(Error::Conflict(format!(
                 "{why}. What is committed in {place} is never overwritten"

@@ -24,7 +24,7 @@ pub mod full;
 pub(super) mod index;
 pub(super) mod window;
 
-pub use encodings::{Depth, Encodings};
+pub use encodings::{Depth, Encodings, at_start_of_segment};
 use window::Window;
 
 /// Every segment begins with it.

@@ -20,7 +20,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
 
-use super::{INDEX, LOST};
+use super::{INDEX, LOST, REWRITE};
 use crate::{
     audit::{Issue, Kind},
     objstore::{self, Bucket, ErrorKind, Op, Reading, Scope},
@@ -37,9 +37,6 @@ use crate::{
 
 /// What helps when the index has issues and the objects are whole.
 const REPAIR: &str = "rebuild the block with promtool: see --allow-index-issues in `narthex --help-long`";
-
-/// What helps when chunks are in an encoding that readers refuse.
-const REWRITE: &str = "mark the block for deletion, and once the compactor has deleted it (after its --delete-delay) send it again with `narthex backfill` from a copy, which rewrites it; or run a version of Thanos that reads them";
 
 /// How objects are read back. Clones share their bounds.
 #[derive(Clone, Debug)]

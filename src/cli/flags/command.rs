@@ -79,16 +79,18 @@ pub enum Bucket {
     /// Show a table of the blocks of a bucket, with labels, samples and level
     ///
     /// One line per block with its times, series, samples, chunks, compaction level, labels, resolution and source, under the
-    /// names of Thanos' columns. A block whose meta.json cannot be read is named in the log, and the command ends with 3.
-    /// Only reads.
+    /// names of Thanos' columns, and what readers must know of its content: whether it overlaps others by its nature, and
+    /// whether its first chunks have encodings that Thanos refuses. A block whose meta.json cannot be read is named in the
+    /// log, and the command ends with 3. Only reads.
     Inspect(Box<Inspect>),
 
     /// Prove that every block of a bucket is whole
     ///
     /// Holds the objects of each block against the files that its meta.json lists: each must be there, in its size. Tells
-    /// of blocks of the same labels that overlap, and of uploads that never got a meta.json. --full reads every byte,
-    /// and checks index and chunks, too: whether they are damaged, and whether the index has what Thanos' compactor stops
-    /// at, such as chunks of a series that overlap, or label names that are not sorted.
+    /// of blocks of the same labels that overlap, of uploads that never got a meta.json, and of blocks whose first chunks
+    /// have encodings that Thanos refuses. --full reads every byte, and checks index and chunks, too: whether they are
+    /// damaged, which encodings all of them have, and whether the index has what Thanos' compactor stops at, such as chunks
+    /// of a series that overlap, or label names that are not sorted.
     ///
     /// Only reads: nothing is repaired, marked or deleted. Where Thanos' verify ends with 0 although it found something,
     /// this ends with 3.

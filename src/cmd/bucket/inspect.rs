@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use super::{
     Completion,
     output::{self, Table},
-    scan::{LeftOut, Wanted, scan},
+    scan::{LeftOut, Scanned, Wanted, scan},
 };
 use crate::{
+    catalog,
     cli::{InspectColumn, InspectOutput},
     model::Labels,
     objstore::Bucket,
     tsdb::{
-        BlockId, Meta,
+        BlockId, Encodings, Meta,
         content::{self, Kind},
     },
 };
@@ -56,12 +57,14 @@ struct Row {
     labels: Labels,
     resolution: i64,
     source: String,
-    /// By its `meta.json`; which encodings its chunks have is not asked.
+    /// By its `meta.json` and its first chunks; empty if it is plain.
     content: Vec<Kind>,
 }
 
-impl From<&Meta> for Row {
-    fn from(meta: &Meta) -> Self {
+impl Row {
+    fn new(meta: &Meta, encodings: &Encodings) -> Self {
+        let mut content = content::kinds(meta, encodings, false);
+        content.retain(|kind| *kind != Kind::Plain);
         Self {
             id: meta.ulid,
             from: meta.min_time,
@@ -74,12 +77,10 @@ impl From<&Meta> for Row {
             labels: meta.thanos_labels.clone().unwrap_or_default(),
             resolution: meta.resolution(),
             source: meta.source(),
-            content: content::by_meta(meta),
+            content,
         }
     }
-}
 
-impl Row {
     fn range(&self) -> i64 {
         self.until.saturating_sub(self.from)
     }
@@ -164,11 +165,18 @@ pub(super) async fn table(
     sort_by: &[InspectColumn],
     output: InspectOutput,
 ) -> Result<(String, Completion)> {
-    let mut rows: Vec<Row> = Vec::new();
     let mut left_out = LeftOut::default();
-    let mut blocks = std::pin::pin!(scan(bucket, wanted, false));
-    while let Some(scanned) = blocks.try_next().await? {
-        rows.extend(left_out.accept(scanned).map(|(meta, _)| Row::from(&*meta)));
+    let looks = scan(bucket, wanted, false).map_ok(|scanned| async move {
+        let encodings = match &scanned {
+            Scanned::Block { meta, .. } => catalog::first_encodings(bucket, meta).await?,
+            Scanned::Partial(_) | Scanned::Unreadable(..) => Encodings::default(),
+        };
+        anyhow::Ok((scanned, encodings))
+    });
+    let mut looks = std::pin::pin!(looks.try_buffer_unordered(catalog::AT_ONCE));
+    let mut rows: Vec<Row> = Vec::new();
+    while let Some((scanned, encodings)) = looks.try_next().await? {
+        rows.extend(left_out.accept(scanned).map(|(meta, _)| Row::new(&meta, &encodings)));
     }
     left_out.log_counts();
     sort(&mut rows, sort_by);

@@ -305,11 +305,19 @@ async fn check_objects(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore
     }
     checked.issues = integrity::issues(meta.ulid, &listed);
     let all_there = checked.issues.iter().all(|issue| issue.kind == Kind::Extra);
-    if let Some(reader) = task.reader.as_ref().filter(|_| all_there) {
-        match integrity::read_back(task.bucket, meta, &listed.files, reader).await? {
+    match &task.reader {
+        _ if !all_there => {}
+        Some(reader) => match integrity::read_back(task.bucket, meta, &listed.files, reader).await? {
             Ok(read) => checked.issues.extend(read.reader_issues),
             Err(issues) => checked.issues.extend(issues),
-        }
+        },
+        None => checked
+            .issues
+            .extend(integrity::first_encodings(&**task.bucket, meta).await?),
+    }
+    if listed.marked {
+        // Whoever followed the advice has nothing left to do.
+        checked.issues.retain(|issue| issue.kind != Kind::Encoding);
     }
     Ok(checked)
 }

@@ -299,6 +299,10 @@ impl Bucket for Faulty {
         })
     }
 
+    async fn read_start(&self, key: &str, len: u64) -> Result<Bytes, Error> {
+        self.call(Op::Get, key, self.inner.read_start(key, len)).await
+    }
+
     async fn compare(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
         let fault = self.fault(Op::Get, key);
         let found = self.apply(fault, Op::Get, key, self.inner.compare(key, source)).await?;

@@ -205,6 +205,12 @@ impl Metered {
         result
     }
 
+    fn fetched(&self, operation: &'static str, len: u64) {
+        let operation = Operation { operation };
+        self.metrics.fetched.get_or_create(&operation).inc_by(len);
+        self.metrics.transferred.get_or_create(&operation).observe(len as f64);
+    }
+
     fn sent(&self, len: u64) {
         self.metrics
             .transferred
@@ -264,15 +270,13 @@ impl Bucket for Metered {
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
         let bytes = self.measure("get", self.inner.get(key, limit)).await?;
-        let operation = Operation { operation: "get" };
-        self.metrics
-            .fetched
-            .get_or_create(&operation)
-            .inc_by(bytes.len() as u64);
-        self.metrics
-            .transferred
-            .get_or_create(&operation)
-            .observe(bytes.len() as f64);
+        self.fetched("get", bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    async fn read_start(&self, key: &str, len: u64) -> Result<Bytes, Error> {
+        let bytes = self.measure("get_range", self.inner.read_start(key, len)).await?;
+        self.fetched("get_range", bytes.len() as u64);
         Ok(bytes)
     }
 

@@ -179,11 +179,12 @@ impl Store {
         }
     }
 
-    /// Reads a small object.
-    pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
+    /// Reads a small object, or this range of one.
+    pub(super) async fn read(&self, key: &str, limit: u64, range: Option<String>) -> Result<Bytes, Error> {
         let budget = self.retry_budget();
         let once = || async {
             let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
+            let request = request.set_range(range.clone());
             let request = self.within_budget(request.customize(), Purpose::Bytes, &budget);
             let answer = request.send().await;
             let answer = answer.map_err(|error| self.sdk_error(Op::Get, key, error))?;

@@ -132,6 +132,34 @@ async fn what_prometheus_writes_anew_is_not_held() {
     }
 }
 
+/// Compacted blocks name the blocks of level 1 that they were made of, and not each other.
+#[tokio::test(start_paused = true)]
+async fn a_compacted_block_that_is_compacted_further_is_not_held() {
+    let mut world = World::new().await;
+    world.hold_unshipped = 1 << 20;
+    world.policy.upload_compacted = true;
+    let mut shipper = world.shipper();
+    let compacted = |n: u32, level: u64, sources: &[u32]| Made {
+        level,
+        sources: sources.iter().map(|n| name(*n)).collect(),
+        ..Made::new(&name(n), 0)
+    };
+    let (smaller, larger) = (compacted(5, 2, &[1, 2]), compacted(6, 3, &[1, 2, 3]));
+    world.seal(&mut shipper, &smaller);
+    world.bucket.on(Op::Upload, "", .., Fault::Fail(ErrorKind::Server));
+    assert_eq!(shipper.pass().await, Outcome::Failed);
+    assert!(shipper.held.files(id(&smaller.name)).is_some());
+    world.seal(&mut shipper, &larger);
+    world.retire(&mut shipper, &smaller.name);
+    shipper.pass().await;
+    assert_eq!(shipper.held.deleted_bytes(), 0);
+    world.bucket.heal();
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    assert_eq!(world.listed(), [larger.name]);
+    assert!(world.object(&format!("{}/meta.json", smaller.name)).is_none());
+    assert_eq!(world.metrics.vanished.get(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_bucket_has_otherwise_is_not_held() {
     let (world, mut shipper, a) = waiting(1 << 20).await;

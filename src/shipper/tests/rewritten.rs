@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     objstore::Bucket,
     shipper::{ContentPolicy, NewerEncodings, Overlapping},
-    tsdb::content::Kind,
+    tsdb::{Meta, content::Kind},
 };
 
 fn testdata(name: &str) -> PathBuf {
@@ -251,6 +251,56 @@ async fn a_block_is_sent_as_it_is_when_that_is_wanted_and_marked_before_anybody_
             );
         }
     }
+}
+
+/// As Thanos, or `ship`, has sent it.
+#[tokio::test(start_paused = true)]
+async fn of_a_block_that_the_bucket_has_with_newer_encodings_it_is_said_what_that_means() {
+    use NewerEncodings::*;
+    for (choice, said) in [
+        (Rewrite, "mark it for deletion"),
+        (Hold, "mark it for deletion"),
+        (Ship, "a compactor stops at it"),
+        (Mark, "no-compact-mark.json keeps compactors from it"),
+    ] {
+        let mut world = world_with(Ship).await;
+        let mut shipper = world.shipper();
+        let newer = world.seal_copy(&mut shipper, &testdata("floats").join("source"));
+        let plain = Made::new(&name(1), 2_000_000_000_000);
+        world.seal(&mut shipper, &plain);
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+        fs_err::remove_file(world.data.path().join("thanos.shipper.json")).unwrap();
+        world.content.newer_encodings = choice;
+        let mut shipper = world.shipper();
+        assert_eq!(shipper.pass().await, Outcome::Clean);
+        assert_eq!(world.listed().len(), 2, "{choice:?}");
+        for (block, is_newer) in [(&newer, true), (&plain.name, false)] {
+            let meta = world.object(&format!("{block}/meta.json")).unwrap();
+            let found = shipper
+                .uploader
+                .newer_in_bucket(&Meta::parse(&meta).unwrap())
+                .await
+                .unwrap();
+            let expected = found
+                .as_ref()
+                .is_some_and(|text| text.starts_with("XOR2 chunks") && text.contains(said));
+            assert_eq!(
+                (found.is_some(), expected),
+                (is_newer, is_newer),
+                "{choice:?}: {found:?}"
+            );
+            let marked = world.object(&format!("{block}/no-compact-mark.json")).is_some();
+            assert_eq!(marked, is_newer && choice == Mark, "{choice:?}");
+        }
+    }
+    // What was rewritten is nothing of the kind, whatever the local block is.
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let name = world.seal_copy(&mut shipper, &testdata("floats").join("source"));
+    assert_eq!(shipper.pass().await, Outcome::Clean);
+    let meta = world.object(&format!("{name}/meta.json")).unwrap();
+    let found = shipper.uploader.newer_in_bucket(&Meta::parse(&meta).unwrap()).await;
+    assert_eq!(found.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use super::{
     super::PinnedFile,
-    AGGREGATES, Broken, Reason, SEGMENT_HEADER, chunk,
+    AGGREGATES, Broken, Reason, SEGMENT_HEADER, SEGMENT_MAGIC, chunk,
     window::{CHECKSUM, LONGEST_UVARINT, Window, uvarint},
 };
 use crate::chunk::Encoding;
@@ -43,6 +43,16 @@ impl Encodings {
     /// timestamps.
     pub fn newer(&self) -> u64 {
         self.count(|byte| Encoding::from_prometheus(byte.into()).is_some_and(|known| known.storeapi().is_none()))
+    }
+
+    /// The names of those encodings.
+    pub fn newer_names(&self) -> String {
+        let known = self
+            .chunks
+            .keys()
+            .filter_map(|byte| Encoding::from_prometheus((*byte).into()));
+        let newer = known.filter(|encoding| encoding.storeapi().is_none());
+        newer.map(Encoding::name).collect::<Vec<_>>().join(" and ")
     }
 
     /// The chunks in an encoding that is not known here.
@@ -127,6 +137,25 @@ pub(super) fn of_sample(sample: Sample, segments: &[&PinnedFile]) -> Result<Enco
         }
     }
     Ok(found)
+}
+
+/// The encodings of the chunks that begin within the first bytes of a segment: those of its first series, to their ends.
+/// For a first look; what makes no sense ends it, and no checksum is looked at.
+pub fn at_start_of_segment(start: &[u8]) -> Encodings {
+    let mut found = Encodings::default();
+    let mut rest = match start.starts_with(&SEGMENT_MAGIC) {
+        true => start.get(SEGMENT_HEADER as usize..).unwrap_or_default(),
+        false => &[],
+    };
+    while let Some((len, head)) = uvarint(rest)
+        && let Some(byte) = rest.get(head)
+    {
+        found.add(*byte);
+        let next = usize::try_from(len).unwrap_or(usize::MAX);
+        let next = next.saturating_add(head + 1 + CHECKSUM as usize);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    found
 }
 
 /// The encodings of all chunks: their frames are read one after another, up to the last one that a series refers to.
@@ -225,6 +254,7 @@ mod tests {
         let (_data, pinned) = block(700, 3, |series, place| if (series, place) == (333, 1) { 9 } else { 5 });
         let found = quick(&pinned, Depth::All).unwrap();
         assert_eq!((found.newer(), found.unknown()), (2099, 1));
+        assert_eq!(found.newer_names(), "HISTOGRAM_ST");
         let (_data, pinned) = block(700, 3, |series, place| if (series, place) == (333, 1) { 9 } else { 1 });
         assert_eq!(quick(&pinned, Depth::Sample).unwrap().unknown(), 0);
         assert_eq!(quick(&pinned, Depth::All).unwrap().unknown(), 1);
@@ -246,6 +276,25 @@ mod tests {
             assert!(gaps.windows(2).all(|pair| pair[0] == pair[1]), "{series}");
             assert!(taken.first().is_none_or(|first| *first == 0));
         }
+    }
+
+    #[test]
+    fn the_first_bytes_of_a_segment_tell_of_the_chunks_that_begin_there() {
+        let (_data, pinned) = block(4, 3, |_, place| if place == 2 { 4 } else { 1 });
+        let segment = pinned.segments().next().unwrap();
+        let bytes = fs_err::read(&segment.path).unwrap();
+        // Two series of three chunks: 1 + 1 + 2 + 4 bytes each of the first one.
+        assert_eq!(at_start_of_segment(&bytes).chunks, counts(&[(1, 4), (4, 2)]));
+        assert_eq!(
+            at_start_of_segment(&bytes[..8 + 2 * 8 + 2]).chunks,
+            counts(&[(1, 2), (4, 1)])
+        );
+        assert_eq!(at_start_of_segment(&bytes[..8 + 2 * 8 + 1]).chunks, counts(&[(1, 2)]));
+        for odd in [&b""[..], b"\x85\xbd\x40\xdd\x01\0\0\0", b"no segment of chunks"] {
+            assert_eq!(at_start_of_segment(odd).chunks, counts(&[]));
+        }
+        let endless = [&bytes[..8], &[0xff; 9], &[1, 4]].concat();
+        assert_eq!(at_start_of_segment(&endless).chunks, counts(&[(4, 1)]));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) async fn conforms(bucket: Arc<dyn Bucket>) {
     lists(&*bucket).await;
     lists_the_top(&*bucket).await;
     reads(&*bucket).await;
+    reads_the_start(&*bucket).await;
     sends_large_files(&*bucket).await;
     stores_nothing_of_a_file_that_became_shorter(&*bucket).await;
     places_only_what_is_new(&*bucket).await;
@@ -61,6 +62,21 @@ async fn puts_and_gets(bucket: &dyn Bucket) {
     }
     bucket.put_bytes("b/nothing", Bytes::new()).await.unwrap();
     assert_eq!(bucket.get("b/nothing", 0).await.unwrap(), "");
+}
+
+async fn reads_the_start(bucket: &dyn Bucket) {
+    bucket.put_bytes("start/object", "0123456789".into()).await.unwrap();
+    for (len, expected) in [
+        (0, ""),
+        (1, "0"),
+        (9, "012345678"),
+        (10, "0123456789"),
+        (1 << 20, "0123456789"),
+    ] {
+        assert_eq!(bucket.read_start("start/object", len).await.unwrap(), expected, "{len}");
+    }
+    let absent = bucket.read_start("start/nothing", 5).await.unwrap_err();
+    assert_eq!(absent.kind, ErrorKind::NotFound);
 }
 
 async fn lists(bucket: &dyn Bucket) {

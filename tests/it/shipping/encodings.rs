@@ -159,7 +159,63 @@ async fn what_readers_refuse_is_rewritten_or_named() {
     let name = seal(&testdata("floats").join("source"), stage.dir());
     stage.wait_for_ledger(&[&name]).await;
     stage.assert_shipped(&[&name]).await;
-    assert_eq!(verify(&stage.bucket), (Some(3), vec![(name, "encoding".to_owned())]));
+    assert_eq!(
+        verify(&stage.bucket),
+        (Some(3), vec![(name.clone(), "encoding".to_owned())])
+    );
+    // Without reading all of it, too, and in the table.
+    let config = format!("--objstore.config={}", stage.bucket.config());
+    let quick = narthex(&["bucket", "verify", "-o", "json", &config]);
+    assert_eq!(quick.code, Some(3), "{quick:?}");
+    assert_eq!(quick.json()["issues"][0]["kind"], "encoding", "{quick:?}");
+    let table = narthex(&["bucket", "inspect", "-o", "json", &config]);
+    assert_eq!(
+        table.json()[0]["content"],
+        serde_json::json!(["newer_encodings"]),
+        "{table:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_in_the_bucket_with_newer_encodings_is_told_by_backfill_and_marked_if_that_is_wanted() {
+    let (data, store) = (temp_dir("data"), temp_dir("bucket"));
+    let bucket = BucketView::dir(store.path());
+    let name = seal(&testdata("floats").join("source"), data.path());
+    let backfill = |choice: &str, more: &[&str]| {
+        let (path, config) = (format!("--path={}", data.path().display()), bucket.config());
+        let (config, choice) = (
+            format!("--objstore.config={config}"),
+            format!("--newer-encodings={choice}"),
+        );
+        let args = ["backfill", "--label=replica=a", &choice, &path, &config];
+        narthex(&[&args[..], more].concat())
+    };
+    assert_eq!(backfill("ship", &[]).code, Some(0));
+    let sent = bucket.list().await;
+    for (choice, said) in [
+        ("rewrite", "mark it for deletion, and run again"),
+        ("hold", "mark it for deletion, and run again"),
+        ("ship", "a compactor stops at it"),
+    ] {
+        let again = backfill(choice, &[]);
+        assert_eq!(again.code, Some(0), "{again:?}");
+        assert!(
+            again.stdout.contains("XOR2 chunks") && again.stdout.contains(said),
+            "{again:?}"
+        );
+        assert_eq!(bucket.list().await, sent, "{choice}");
+    }
+    let planned = backfill("mark", &["--dry-run"]);
+    assert_eq!(
+        (planned.code, bucket.list().await),
+        (Some(0), sent.clone()),
+        "{planned:?}"
+    );
+    let marked = backfill("mark", &[]);
+    assert_eq!(marked.code, Some(0), "{marked:?}");
+    let mark = bucket.read_json(&format!("{name}/no-compact-mark.json")).await;
+    assert_eq!(mark["id"], name.as_str());
+    assert_eq!(bucket.list().await.len(), sent.len() + 1);
 }
 
 #[tokio::test]
