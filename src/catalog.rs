@@ -25,8 +25,10 @@ const FIRST_CHUNKS: u64 = 16 << 10;
 pub const DELETION_MARK: &str = "deletion-mark.json";
 /// The object by which compactors leave a block alone (Thanos' `metadata.NoCompactMark`, version 1).
 pub const NO_COMPACT_MARK: &str = "no-compact-mark.json";
+/// The object by which compactors do not downsample a block (Thanos' `metadata.NoDownsampleMark`, version 1).
+pub const NO_DOWNSAMPLE_MARK: &str = "no-downsample-mark.json";
 /// Objects of others that may stand beside a block's own.
-pub const MARKERS: [&str; 3] = [DELETION_MARK, NO_COMPACT_MARK, "no-downsample-mark.json"];
+pub const MARKERS: [&str; 3] = [DELETION_MARK, NO_COMPACT_MARK, NO_DOWNSAMPLE_MARK];
 
 /// What the bucket has under a block's name.
 #[derive(Clone, Debug)]

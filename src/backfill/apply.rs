@@ -222,7 +222,10 @@ impl Apply {
         for item in plan.items.iter().filter(|item| !item.newer_in_bucket.is_empty()) {
             let marked = retried(|| async { Ok(self.uploader.mark_newer(item.id).await?) }.boxed()).await;
             if let Err(NotSent::Refused(why) | NotSent::Failed(why)) = marked {
-                return Some((item.id, format!("its no-compact-mark.json cannot be put: {why}")));
+                return Some((
+                    item.id,
+                    format!("the marks that keep compactors from it cannot be put there: {why}"),
+                ));
             }
         }
         None

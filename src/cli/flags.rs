@@ -337,7 +337,8 @@ pub struct Shipper {
     /// XOR2 (storage.tsdb.chunk_encoding.floats: xor2 in Prometheus 3.13 and later) and histograms with start timestamps. rewrite
     /// sends the block with these chunks as XOR and plain histograms, sample for sample, without start timestamps; nothing changes on
     /// the local disk. hold keeps such blocks on the local disk. ship sends them as they are: queries over them fail, and a
-    /// compactor stops at them. mark does the same with a no-compact-mark.json, so that the compactor passes over them.
+    /// compactor stops at them. mark does the same with no-compact-mark.json and no-downsample-mark.json, so that the compactor
+    /// passes over them. What the bucket has already is never rewritten; with mark, it gets the marks when it is looked at.
     /// An encoding that is not known here is never rewritten: with rewrite, such a block is held.
     #[arg(
         long = "shipper.newer-encodings",
@@ -363,7 +364,8 @@ pub struct Shipper {
     /// How much of blocks that Prometheus deletes before they are shipped is held open until they are; 0: nothing
     ///
     /// Retention asks nobody whether a block was shipped. Blocks that wait are opened, at no cost; once deleted, they take their
-    /// space on the disk until they are shipped, beyond what Prometheus counts. When narthex ends, what it holds is lost.
+    /// space on the disk until they are shipped, beyond what Prometheus counts; one that does not fit any more is lost. Blocks
+    /// that are set aside, as by --shipper.newer-encodings=hold, are not kept. When narthex ends, what it holds is lost.
     #[arg(long = "shipper.hold-unshipped", value_name = "size", value_parser = value::size, default_value = "0")]
     pub hold_unshipped: u64,
 

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::{
-    catalog::{self, LARGEST_META, NO_COMPACT_MARK},
+    catalog::{self, LARGEST_META, NO_COMPACT_MARK, NO_DOWNSAMPLE_MARK},
     lineage::{self, Existing},
     model::Labels,
     objstore::{self, ErrorKind, Placed, Scope},
@@ -29,6 +29,24 @@ pub(crate) enum Committed {
     /// It was, with all of its files, before.
     Before,
 }
+
+/// An object that keeps compactors from a block (version 1 of Thanos' marks).
+struct Mark {
+    name: &'static str,
+    /// The key of the time at which it was put there.
+    time: &'static str,
+}
+
+const NO_COMPACT: Mark = Mark {
+    name: NO_COMPACT_MARK,
+    time: "no_compact_time",
+};
+
+/// Compactors downsample blocks of 40 h and more whether or not they may merge them.
+const NO_DOWNSAMPLE: Mark = Mark {
+    name: NO_DOWNSAMPLE_MARK,
+    time: "no_downsample_time",
+};
 
 impl Uploader {
     /// Makes a block visible under `labels`, unless it is.
@@ -54,7 +72,10 @@ impl Uploader {
         let meta = Bytes::from(block_files.meta.for_bucket(&stamp));
         let len = meta.len() as u64;
         if let Some(why) = &block_files.no_compact {
-            self.mark_no_compact(block.id, why).await?;
+            self.put_mark(block.id, &NO_COMPACT, why).await?;
+            if block_files.no_downsample {
+                self.put_mark(block.id, &NO_DOWNSAMPLE, why).await?;
+            }
         }
         self.set_unsettled(block.id, true);
         let committed = match self.put_meta(request, meta).await? {
@@ -69,27 +90,28 @@ impl Uploader {
         Ok(committed)
     }
 
-    /// Puts the mark that keeps compactors from a block, before they can see it. One that is there stays.
-    async fn mark_no_compact(&self, id: BlockId, why: &str) -> Result<(), objstore::Error> {
+    /// Puts a mark that keeps compactors from a block, before they can see it. One that is there stays.
+    async fn put_mark(&self, id: BlockId, mark: &Mark, why: &str) -> Result<(), objstore::Error> {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-        let mark = serde_json::json!({
+        let body = serde_json::json!({
             "id": id.to_string(),
             "version": 1,
             "details": format!("narthex: {why}"),
-            "no_compact_time": now,
+            mark.time: now,
             "reason": "manual",
         });
-        let key = format!("{id}/{NO_COMPACT_MARK}");
-        self.bucket.put_new(&key, Bytes::from(mark.to_string())).await.map(drop)
+        let key = format!("{id}/{}", mark.name);
+        self.bucket.put_new(&key, Bytes::from(body.to_string())).await.map(drop)
     }
 
-    /// Keeps compactors from a block with chunks that they refuse.
+    /// Keeps compactors from a block with chunks that they refuse: from merging it, and from downsampling it.
     pub(crate) async fn mark_newer(&self, id: BlockId) -> Result<(), objstore::Error> {
-        self.mark_no_compact(id, NEWER_ENCODINGS).await
+        self.put_mark(id, &NO_COMPACT, NEWER_ENCODINGS).await?;
+        self.put_mark(id, &NO_DOWNSAMPLE, NEWER_ENCODINGS).await
     }
 
     /// Whether a block that was committed before has chunks that readers refuse: then what that means, in words. Nothing of
-    /// it is overwritten, whatever the operator has chosen; with `mark` it gets its mark now.
+    /// it is overwritten, whatever the operator has chosen; with `mark` it gets its marks now.
     ///
     /// # Errors
     /// Those that concern the whole bucket.
@@ -104,14 +126,17 @@ impl Uploader {
         };
         let then = match (self.content.newer_encodings, marked) {
             (_, Err(error)) if error.scope() == Scope::Object => {
-                format!("queries over it fail, and its {NO_COMPACT_MARK} cannot be put there: {error}")
+                format!("queries over it fail, and the marks that keep compactors from it cannot be put there: {error}")
             }
             (_, Err(error)) => return Err(error),
-            (NewerEncodings::Mark, _) => format!("queries over it fail, and {NO_COMPACT_MARK} keeps compactors from it"),
-            (NewerEncodings::Ship, _) => "queries over it fail, and a compactor stops at it".to_owned(),
+            (NewerEncodings::Mark, _) => {
+                format!("queries over it fail, and its {NO_COMPACT_MARK} and {NO_DOWNSAMPLE_MARK} keep compactors from it")
+            }
+            (NewerEncodings::Ship, _) => {
+                format!("queries over it fail, and a compactor stops at it unless it has a {NO_COMPACT_MARK}")
+            }
             (NewerEncodings::Rewrite | NewerEncodings::Hold, _) => "queries over it fail, and a compactor stops at it. What is \
-                committed is never overwritten: mark it for deletion, and once it is deleted there, send it again with narthex \
-                backfill, which rewrites it"
+                committed is never overwritten: see \"XOR2 is in the bucket already\" in README for how to have it rewritten"
                 .to_owned(),
         };
         Ok(Some(format!(

@@ -138,6 +138,8 @@ pub(crate) struct BlockFiles {
     pub(crate) rewritten: Option<RewrittenFrom>,
     /// Why a compactor must leave the block alone, if it must.
     pub(crate) no_compact: Option<String>,
+    /// It must not be downsampled either.
+    pub(crate) no_downsample: bool,
 }
 
 /// Why the data of a block, or its commit, is not proven to be in the bucket.
@@ -282,7 +284,11 @@ impl Uploader {
             }
             return Ok(UploadOutcome::Repaired);
         }
-        let Treatment { rewrite, no_compact } = match self.content.treatment(request, &encodings) {
+        let Treatment {
+            rewrite,
+            no_compact,
+            no_downsample,
+        } = match self.content.treatment(request, &encodings) {
             Ok(treatment) => treatment,
             Err(why) => return Ok(UploadOutcome::Held { why }),
         };
@@ -309,6 +315,7 @@ impl Uploader {
             encodings,
             rewritten,
             no_compact,
+            no_downsample,
         }))
     }
 

@@ -238,11 +238,17 @@ async fn a_block_is_sent_as_it_is_when_that_is_wanted_and_marked_before_anybody_
                 .unwrap()
                 .contains("rewritten")
         );
-        if let Some(mark) = world.object(&key) {
-            // As Thanos' metadata.NoCompactMark.
+        // As Thanos' metadata.NoCompactMark and NoDownsampleMark.
+        for (mark, time) in [
+            ("no-compact-mark.json", "no_compact_time"),
+            ("no-downsample-mark.json", "no_downsample_time"),
+        ] {
+            let mark = world.object(&format!("{name}/{mark}"));
+            assert_eq!(mark.is_some(), marked, "{choice:?}");
+            let Some(mark) = mark else { continue };
             let mark: serde_json::Value = serde_json::from_slice(&mark).unwrap();
             assert_eq!((&mark["id"], &mark["version"]), (&name.as_str().into(), &1.into()));
-            assert!(mark["no_compact_time"].as_u64().is_some() && mark["reason"] == "manual");
+            assert!(mark[time].as_u64().is_some() && mark["reason"] == "manual");
             assert!(
                 mark["details"]
                     .as_str()
@@ -258,10 +264,13 @@ async fn a_block_is_sent_as_it_is_when_that_is_wanted_and_marked_before_anybody_
 async fn of_a_block_that_the_bucket_has_with_newer_encodings_it_is_said_what_that_means() {
     use NewerEncodings::*;
     for (choice, said) in [
-        (Rewrite, "mark it for deletion"),
-        (Hold, "mark it for deletion"),
-        (Ship, "a compactor stops at it"),
-        (Mark, "no-compact-mark.json keeps compactors from it"),
+        (Rewrite, "XOR2 is in the bucket already"),
+        (Hold, "XOR2 is in the bucket already"),
+        (Ship, "a compactor stops at it unless"),
+        (
+            Mark,
+            "no-compact-mark.json and no-downsample-mark.json keep compactors from it",
+        ),
     ] {
         let mut world = world_with(Ship).await;
         let mut shipper = world.shipper();

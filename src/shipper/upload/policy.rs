@@ -19,7 +19,7 @@ pub enum NewerEncodings {
     Hold,
     /// It is sent as it is.
     Ship,
-    /// It is sent as it is, with a mark that keeps compactors from it.
+    /// It is sent as it is, with marks that keep compactors from it.
     Mark,
 }
 
@@ -49,13 +49,15 @@ pub(super) struct Treatment {
     pub(super) rewrite: bool,
     /// Why a compactor must leave it alone, if it must.
     pub(super) no_compact: Option<String>,
+    /// It must not be downsampled either.
+    pub(super) no_downsample: bool,
 }
 
 impl ContentPolicy {
     /// How the block of a request is sent; else why it is not.
     pub(super) fn treatment(&self, request: &UploadRequest, encodings: &Encodings) -> Result<Treatment, String> {
         let (newer, unknown) = (encodings.newer(), encodings.unknown());
-        let (mut rewrite, mut reasons) = (false, Vec::new());
+        let (mut rewrite, mut no_downsample, mut reasons) = (false, false, Vec::new());
         match self.newer_encodings {
             NewerEncodings::Rewrite | NewerEncodings::Hold if unknown > 0 => {
                 return Err(format!(
@@ -74,6 +76,7 @@ impl ContentPolicy {
             NewerEncodings::Rewrite => rewrite = newer > 0,
             NewerEncodings::Mark if newer + unknown > 0 => {
                 reasons.push(NEWER_ENCODINGS.to_owned());
+                no_downsample = true;
             }
             NewerEncodings::Hold | NewerEncodings::Ship | NewerEncodings::Mark => {}
         }
@@ -86,7 +89,11 @@ impl ContentPolicy {
             }
         }
         let no_compact = (!reasons.is_empty()).then(|| reasons.join("; "));
-        Ok(Treatment { rewrite, no_compact })
+        Ok(Treatment {
+            rewrite,
+            no_compact,
+            no_downsample,
+        })
     }
 }
 
@@ -134,7 +141,10 @@ mod tests {
             };
             let treated = |bytes: &[u8]| {
                 let treatment = policy.treatment(&request("", ""), &of(bytes));
-                treatment.ok().map(|how| (how.rewrite, how.no_compact.is_some()))
+                treatment.ok().map(|how| {
+                    assert_eq!(how.no_compact.is_some(), how.no_downsample);
+                    (how.rewrite, how.no_downsample)
+                })
             };
             assert_eq!(treated(&[1, 2, 3, 0xff]), plain, "{choice:?}");
             assert_eq!(treated(&[1, 4]), newer, "{choice:?}");
@@ -160,7 +170,7 @@ mod tests {
         ] {
             let request = request(hint, overlapped);
             let marked = mark.treatment(&request, &of(&[1])).unwrap();
-            assert_eq!(marked.no_compact.as_deref(), expected);
+            assert_eq!((marked.no_compact.as_deref(), marked.no_downsample), (expected, false));
             let shipped = ContentPolicy::default().treatment(&request, &of(&[1])).unwrap();
             assert_eq!(shipped.no_compact, None);
         }
