@@ -47,11 +47,12 @@ impl UnderName {
         match found {
             Existing::Nothing { marked: false } => Self::Nothing,
             Existing::Nothing { marked: true } => Self::Marked(
-                "a deletion-mark.json stands under its name in the bucket, so a compactor would delete it; remove that mark to \
-                 send it",
+                "a deletion-mark.json stands under its name in the bucket, so a compactor would delete it; run again once that is \
+                 gone, or remove it to send the block now",
             ),
             Existing::Marked => Self::Marked(
-                "it is in the bucket, but marked for deletion there; remove its deletion-mark.json to keep it",
+                "it is in the bucket, but marked for deletion there; run again once it is deleted, and it is sent anew, or remove \
+                 its deletion-mark.json to keep what is there",
             ),
             Existing::Torn(why) => Self::Other(format!(
                 "its meta.json in the bucket cannot be used ({why}), and is not overwritten; look at it, and delete the block \

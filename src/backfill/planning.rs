@@ -102,13 +102,18 @@ async fn decide_by_bucket(
     stream::iter(same.map(Ok))
         .try_for_each_concurrent(COMPARED_AT_ONCE, |(item, rewritten)| async move {
             let Some(block) = &item.block else { return Ok(()) };
-            item.decision = compared(block, bucket).await?;
+            item.decision = compared(block, rewritten, bucket).await?;
             if let Decision::There(how) = &mut item.decision
                 && !rewritten
             {
                 let found = catalog::encodings_of_first_chunks(bucket.as_ref(), block.id).await?;
                 item.newer_in_bucket = found.newer_names();
-                how.push_str(&newer_in_bucket(&item.newer_in_bucket, choice));
+                if !item.newer_in_bucket.is_empty() {
+                    let what = newer_in_bucket(&item.newer_in_bucket, choice);
+                    tracing::warn!(block = %item.id, "the block is in the bucket as it is: {what}");
+                    how.push_str("; ");
+                    how.push_str(&what);
+                }
             }
             Ok(())
         })
@@ -117,20 +122,18 @@ async fn decide_by_bucket(
 
 /// What one should know of a block that is in the bucket with chunks in these encodings.
 fn newer_in_bucket(names: &str, choice: NewerEncodings) -> String {
-    if names.is_empty() {
-        return String::new();
-    }
     let then = match choice {
-        NewerEncodings::Mark => "it gets a no-compact-mark.json if it has none",
-        NewerEncodings::Ship => "a compactor stops at it",
+        NewerEncodings::Mark => "the marks that keep compactors from it are put there unless they are",
+        NewerEncodings::Ship => "a compactor stops at it unless it has a no-compact-mark.json",
         NewerEncodings::Rewrite | NewerEncodings::Hold => {
-            "it is not overwritten: mark it for deletion, and run again once it is deleted there, to have it rewritten"
+            "it is not overwritten: mark it for deletion, and once it is deleted there, run again with \
+             --newer-encodings=rewrite"
         }
     };
-    format!("; it has {names} chunks, which Thanos' store gateway and compactor refuse; {then}")
+    format!("it has {names} chunks, which Thanos' store gateway and compactor refuse; {then}")
 }
 
-async fn compared(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Decision, objstore::Error> {
+async fn compared(block: &Block, rewritten: bool, bucket: &Arc<dyn Bucket>) -> Result<Decision, objstore::Error> {
     let differs = match same_files(block, bucket).await {
         Err(error) if error.scope() == Scope::Object => {
             return Ok(Decision::Refused(format!(
@@ -144,6 +147,7 @@ async fn compared(block: &Block, bucket: &Arc<dyn Bucket>) -> Result<Decision, o
             "a block of this name is in the bucket with other bytes: {why}; it is not overwritten. Find out which is right: \
              narthex bucket verify --full"
         )),
+        None if rewritten => Decision::There("compared with what it is rewritten to, by sizes and checksums".into()),
         None => Decision::There("compared with the bucket, byte for byte or by checksum".into()),
     })
 }

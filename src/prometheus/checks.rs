@@ -92,9 +92,9 @@ pub(super) fn newer_encodings(flags: Option<&BTreeMap<String, String>>, settings
     let found = newer_encoding_settings(flags.unwrap_or(&nothing), settings);
     (!found.is_empty()).then(|| {
         Finding::warning(format!(
-            "Prometheus writes chunks in an encoding that Thanos' Store Gateway and Compactor refuse ({}): a block with \
-             such chunks fails every query over it, and stops the compactor. What narthex does with these blocks is \
-             chosen by --shipper.newer-encodings",
+            "Prometheus writes chunks in an encoding that Thanos' Store Gateway and Compactor refuse ({}): sent as they \
+             are, they fail every query over their block, and stop the compactor. Unless --shipper.newer-encodings says \
+             otherwise, narthex rewrites them on the way, and nothing is to be done",
             found.join(", ")
         ))
     })

@@ -40,12 +40,15 @@ impl Shipper {
                 Kind::NewerEncodings => {
                     let then = match self.settings.content.newer_encodings {
                         // One that is held is set aside, and never comes here.
-                        NewerEncodings::Rewrite | NewerEncodings::Hold => "they are rewritten on the way to the bucket",
+                        NewerEncodings::Rewrite | NewerEncodings::Hold => {
+                            tracing::info!(block = %id, chunks = encodings.newer(), "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse; they were rewritten on the way to the bucket");
+                            continue;
+                        }
                         NewerEncodings::Ship => {
                             "the block is sent as it is (--shipper.newer-encodings=ship): queries over it fail, and a compactor stops at it"
                         }
                         NewerEncodings::Mark => {
-                            "the block is sent as it is, with a no-compact-mark.json (--shipper.newer-encodings=mark): queries over it fail"
+                            "the block is sent as it is, with marks that keep compactors from it (--shipper.newer-encodings=mark): queries over it fail"
                         }
                     };
                     tracing::warn!(block = %id, chunks = encodings.newer(), "the block has chunks in encodings that Thanos' Store Gateway and Compactor refuse; {then}");

@@ -260,7 +260,8 @@ impl MinTime {
                 self.settings.served_from.send_replace(Some(served_from));
                 if self.logged.take().is_some() {
                     tracing::info!(
-                        from_ms = served_from.time_ms, margin = ?self.settings.margin,
+                        from = jiff::Timestamp::from_millisecond(served_from.time_ms).ok().map(tracing::field::display),
+                        margin = ?self.settings.margin,
                         "--min-time=auto: queries are answered from this time on; the bucket is proven to have what is older"
                     );
                 }

@@ -40,6 +40,9 @@ const TITLES: [&str; 14] = [
     "CONTENT",
 ];
 
+/// The content of a block whose chunks were rewritten on its way to the bucket.
+const REWRITTEN: &str = "rewritten_encodings";
+
 /// How long a range must be before a compactor downsamples blocks of a resolution (both ms).
 const DOWNSAMPLED_FROM: [(i64, i64); 2] = [(0, 40 * 3_600_000), (300_000, 240 * 3_600_000)];
 
@@ -58,13 +61,15 @@ struct Row {
     resolution: i64,
     source: String,
     /// By its `meta.json` and its first chunks; empty if it is plain.
-    content: Vec<Kind>,
+    content: Vec<&'static str>,
 }
 
 impl Row {
     fn new(meta: &Meta, encodings: &Encodings) -> Self {
-        let mut content = content::kinds(meta, encodings, false);
-        content.retain(|kind| *kind != Kind::Plain);
+        let kinds = content::kinds(meta, encodings, false).into_iter();
+        let kinds = kinds.filter(|kind| *kind != Kind::Plain).map(|kind| kind.as_str());
+        let rewritten = meta.rewritten_from().map(|_| REWRITTEN);
+        let content = kinds.chain(rewritten).collect();
         Self {
             id: meta.ulid,
             from: meta.min_time,
@@ -110,7 +115,7 @@ impl Row {
             self.source.clone(),
             match self.content.is_empty() {
                 true => "-".to_owned(),
-                false => self.content.iter().map(Kind::as_str).collect::<Vec<_>>().join(","),
+                false => self.content.join(","),
             },
         ]
     }
@@ -130,7 +135,7 @@ impl Row {
             "labels": output::labels_json(&self.labels),
             "resolution": self.resolution,
             "source": self.source,
-            "content": self.content.iter().map(Kind::as_str).collect::<Vec<_>>(),
+            "content": self.content,
         })
     }
 

@@ -90,6 +90,7 @@ impl Report {
             text.push_str("no blocks were found: are these the right bucket, prefix, selector and times?\n");
         }
         let issues = match self.issues.len() {
+            0 if self.blocks == 0 && self.complete => "nothing was checked".to_owned(),
             0 if !self.complete => "no issues so far".to_owned(),
             0 => "no issues".to_owned(),
             some => output::counted(some as u64, "issue"),
@@ -142,7 +143,10 @@ impl Report {
                 block.id,
                 Kind::Overlap,
                 format_args!(
-                    "{shared}; the compactor halts on this: find out what else uploads under these labels, and delete one of the two"
+                    "{shared}; the compactor halts on this unless it runs with --compact.enable-vertical-compaction or \
+                     --deduplication.replica-label. If bucket inspect calls one of the two out_of_order or stale_series, both \
+                     are needed; else find out what else uploads under these labels, and delete \
+                     one only if it is a copy of the other"
                 ),
             )),
         }

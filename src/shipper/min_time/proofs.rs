@@ -144,7 +144,9 @@ impl Proofs {
     fn keep(&mut self, id: BlockId, proof: Option<Proof>) -> bool {
         let Some(mut proof) = proof else {
             self.by_block.remove(&id);
-            self.missing.insert(id, Vec::new());
+            if self.missing.insert(id, Vec::new()).is_none_or(|gone| !gone.is_empty()) {
+                tracing::warn!(block = %id, "the bucket does not show a block that was shipped: it is gone, damaged, marked for deletion or under other labels, and not merged into another one. Queries over it are answered from here as long as Prometheus has it; if nobody meant that, narthex bucket verify tells more, and narthex backfill sends it again");
+            }
             return false;
         };
         let gone = self.missing.remove(&id);

@@ -55,7 +55,7 @@ fn a_bucket_without_blocks_is_not_clean() {
         (
             Some(3),
             "no blocks were found: are these the right bucket, prefix, selector and times?\n\
-             0 blocks, 0 objects, 0 B: no issues\n"
+             0 blocks, 0 objects, 0 B: nothing was checked\n"
         )
     );
     bucket.plain(1, T, T + 2 * H);
@@ -158,7 +158,7 @@ fn overlaps_are_issues_unless_they_heal() {
     let overlaps: Vec<&str> = run.stdout.lines().filter(|line| line.contains("  overlap  ")).collect();
     assert_eq!(overlaps.len(), 2, "{run:?}");
     let want = "01KDVC00000000000000000001  overlap   has times in common with 01KDVC00000000000000000006: \
-                2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z, labels cluster=a, resolution 0s; the compactor halts on this";
+                2026-01-01T01:00:00Z to 2026-01-01T02:00:00Z, labels cluster=a, resolution 0s; the compactor halts on this unless";
     assert!(overlaps[0].starts_with(want), "{run:?}");
     assert!(
         run.stdout

@@ -13,13 +13,15 @@ use super::{divided, files, newest, pages, pages_and_manifests, root, spans};
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 38] = [
+const FOREIGN: [&str; 40] = [
     "enable-feature",
     "compact.enable-vertical-compaction",
     "deduplication.replica-label",
     "config.file",
     "consistency-delay",
     "delete-delay",
+    "details",
+    "marker",
     "endpoint",
     "grpc-client-tls-ca",
     "grpc-client-tls-cert",

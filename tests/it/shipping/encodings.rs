@@ -141,9 +141,16 @@ async fn what_readers_refuse_is_rewritten_or_named() {
         let name = seal(&testdata(data).join("source"), stage.dir());
         stage.wait_for_ledger(&[&name]).await;
         stage
-            .wait_for_log(&["level=warn", &name, "are rewritten on the way to the bucket"])
+            .wait_for_log(&["level=info", &name, "were rewritten on the way to the bucket"])
             .await;
         assert_eq!(verify(&stage.bucket), (Some(0), vec![]), "{data}");
+        let config = format!("--objstore.config={}", stage.bucket.config());
+        let table = narthex(&["bucket", "inspect", "-o", "json", &config]);
+        assert_eq!(
+            table.json()[0]["content"],
+            serde_json::json!(["rewritten_encodings"]),
+            "{table:?}"
+        );
         holds_the_samples_of(&stage.bucket, &name, &testdata(data).join("plain")).await;
         let metrics = stage.metrics().await;
         let kind = [("kind", "newer_encodings")];
@@ -193,9 +200,12 @@ async fn what_is_in_the_bucket_with_newer_encodings_is_told_by_backfill_and_mark
     assert_eq!(backfill("ship", &[]).code, Some(0));
     let sent = bucket.list().await;
     for (choice, said) in [
-        ("rewrite", "mark it for deletion, and run again"),
-        ("hold", "mark it for deletion, and run again"),
-        ("ship", "a compactor stops at it"),
+        (
+            "rewrite",
+            "mark it for deletion, and once it is deleted there, run again",
+        ),
+        ("hold", "run again with --newer-encodings=rewrite"),
+        ("ship", "a compactor stops at it unless"),
     ] {
         let again = backfill(choice, &[]);
         assert_eq!(again.code, Some(0), "{again:?}");
@@ -213,9 +223,11 @@ async fn what_is_in_the_bucket_with_newer_encodings_is_told_by_backfill_and_mark
     );
     let marked = backfill("mark", &[]);
     assert_eq!(marked.code, Some(0), "{marked:?}");
-    let mark = bucket.read_json(&format!("{name}/no-compact-mark.json")).await;
-    assert_eq!(mark["id"], name.as_str());
-    assert_eq!(bucket.list().await.len(), sent.len() + 1);
+    for mark in ["no-compact-mark.json", "no-downsample-mark.json"] {
+        let mark = bucket.read_json(&format!("{name}/{mark}")).await;
+        assert_eq!(mark["id"], name.as_str());
+    }
+    assert_eq!(bucket.list().await.len(), sent.len() + 2);
 }
 
 #[tokio::test]
