@@ -75,6 +75,16 @@ impl Writer {
         self.at += count as usize;
     }
 
+    /// As [`Self::put_top`], if there is room for a word; `false`: nothing was written.
+    #[inline(always)]
+    pub(super) fn put_inside(&mut self, value: u64, count: u32) -> bool {
+        let inside = self.at / 8 + 8 <= self.bytes.len();
+        if inside {
+            self.put_top(value, count);
+        }
+        inside
+    }
+
     pub(super) fn bit(&mut self, set: bool) {
         self.put(u64::from(set), 1);
     }
@@ -167,6 +177,12 @@ impl<'a> Reader<'a> {
         };
         // At most 7 bits are skipped, so that 57 are left in the word.
         word << (self.at % 8)
+    }
+
+    /// As [`Self::peek`], if a whole word is left.
+    #[inline(always)]
+    pub(super) fn peek_inside(&self) -> Option<u64> {
+        (self.at / 8 + 8 <= self.bytes.len()).then(|| self.peek())
     }
 
     /// The 64 bits that come so many bits later, with zeros behind the end.

@@ -89,6 +89,65 @@ impl Window {
     }
 }
 
+/// How differences go from the window in which they are read to another one in which they are written, without a look at
+/// them. Both times they stand behind a prefix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passage {
+    /// The bits of a word that belong to the difference.
+    inside: u64,
+    /// Those of them that the other window does not hold.
+    outside: u64,
+    /// How far to the left they are turned to stand where they are written.
+    turn: u32,
+    /// How many bits of a float stand before them.
+    leading: u32,
+    prefix: u32,
+    /// How many bits are read, those of the prefix among them.
+    pub(super) read: u32,
+    /// How many bits are written, those of the prefix among them.
+    pub(super) written: u32,
+}
+
+impl Passage {
+    /// Behind a prefix of so many bits; none if one of the windows is too wide for a single word.
+    #[inline(always)]
+    pub(super) fn between(from: Window, to: Window, prefix: u32) -> Option<Self> {
+        let (read, written) = (prefix + from.width, prefix + to.width);
+        if read > AT_ONCE || written > AT_ONCE {
+            return None;
+        }
+        let inside = from.inside << from.leading >> prefix;
+        Some(Self {
+            inside,
+            outside: inside & !(to.inside << from.leading >> prefix),
+            turn: to.leading.wrapping_sub(from.leading) % 64,
+            leading: from.leading,
+            prefix,
+            read,
+            written,
+        })
+    }
+
+    /// The bits of the difference that is behind the prefix of a word, unless it is 0 or needs a new window.
+    #[inline(always)]
+    pub(super) fn take(&self, word: u64) -> Option<u64> {
+        let bits = word & self.inside;
+        (bits != 0 && bits & self.outside == 0).then_some(bits)
+    }
+
+    /// Those bits where they are written.
+    #[inline(always)]
+    pub(super) fn turned(&self, bits: u64) -> u64 {
+        bits.rotate_left(self.turn)
+    }
+
+    /// The difference that those bits are.
+    #[inline(always)]
+    pub(super) fn difference(&self, bits: u64) -> u64 {
+        bits << self.prefix >> self.leading
+    }
+}
+
 /// One float after another, on the writing side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Encoder {
@@ -143,6 +202,17 @@ impl Decoder {
 
     pub(super) fn value(&self) -> f64 {
         f64::from_bits(self.bits)
+    }
+
+    /// The window that is known.
+    #[inline(always)]
+    pub(super) fn window(&self) -> Window {
+        self.window
+    }
+
+    /// Whether a window of at least so many bits was read, and no more than can be seen at once.
+    pub(super) fn knows_window(&self, least: u32) -> bool {
+        (least..AT_ONCE).contains(&self.window.width)
     }
 
     /// The difference by the window that is there.

@@ -12,7 +12,8 @@ use super::{
         Error, STALE_NAN,
         bits::{AT_ONCE, Reader, Writer},
         st::Starts,
-        value, xor,
+        value::{self, Passage},
+        xor,
     },
     HEADER, decode,
 };
@@ -21,6 +22,11 @@ use super::{
 const SHORT: u16 = 8;
 /// How many bits of a word are left behind them.
 const SURE: u32 = AT_ONCE - SHORT as u32;
+/// How a sample begins that is as far from the last as that from the one before, and whose value stands in the last window:
+/// here and there, both in so many bits.
+const SAME_WINDOW: (u64, u64, u32) = (0b100, 0b010, 3);
+/// From so many bits in the window on, most samples begin like that; where there are fewer, many are unchanged.
+const WIDE: u32 = 24;
 
 /// Appends a chunk to `out` as an XOR chunk with the same samples, bit by bit, without the start timestamps; returns how
 /// many of those there were.
@@ -96,9 +102,10 @@ impl Transcoder<'_> {
             self.end_sample()?;
         }
         while self.sample < self.announced {
-            match self.starts.next() < self.announced {
-                true => self.usual::<true>(),
-                false => self.usual::<false>(),
+            match (self.starts.next() < self.announced, self.read.knows_window(WIDE)) {
+                (true, _) => self.usual::<true, false>(),
+                (false, true) => self.usual::<false, true>(),
+                (false, false) => self.usual::<false, false>(),
             }
             if self.sample < self.announced {
                 self.any()?;
@@ -195,10 +202,11 @@ impl Transcoder<'_> {
     }
 
     /// The next samples, behind the second, as long as they are of the usual kinds: no marks, and at times that are not far
-    /// off. Some of them bring start timestamps only if `STARTS` says so. Behind the end come zeros, which are unchanged
+    /// off. Some of them bring start timestamps only if `STARTS` says so. `SAME` takes samples together by
+    /// [`Usual::same_windows`], which pays where there are many of those. Behind the end come zeros, which are unchanged
     /// samples.
     #[inline(never)]
-    fn usual<const STARTS: bool>(&mut self) {
+    fn usual<const STARTS: bool, const SAME: bool>(&mut self) {
         if self.stale {
             return;
         }
@@ -219,6 +227,13 @@ impl Transcoder<'_> {
         };
         while sample < announced {
             let (mut word, mut zeros) = (at.reader.peek(), 0);
+            if SAME && word >> (64 - SAME_WINDOW.2) == SAME_WINDOW.0 {
+                sample += at.same_windows(announced - sample);
+                if sample == announced {
+                    break;
+                }
+                word = at.reader.peek();
+            }
             if word >> 63 == 0 {
                 let run = at.unchanged(word, last.saturating_sub(sample));
                 sample += run;
@@ -278,6 +293,34 @@ impl Usual<'_> {
         self.reader.skip(run);
         // At most AT_ONCE.
         run as u16
+    }
+
+    /// Samples that begin as [`SAME_WINDOW`] says, one after another, as long as the window in which they are written
+    /// holds them, too: at most `most`, and none near the end of the data or of the room for them. Returns how many they
+    /// are.
+    #[inline(always)]
+    fn same_windows(&mut self, most: u16) -> u16 {
+        let (here, there, prefix) = SAME_WINDOW;
+        let Some(passage) = Passage::between(self.read.window(), self.window, prefix) else {
+            return 0;
+        };
+        let (mut reader, mut writer) = (self.reader.clone(), mem::take(&mut self.writer));
+        let (mut changed, mut count) = (0, 0);
+        while count < most {
+            let word = reader.peek_inside().filter(|word| word >> (64 - prefix) == here);
+            let Some(bits) = word.and_then(|word| passage.take(word)) else {
+                break;
+            };
+            if !writer.put_inside(there << (64 - prefix) | passage.turned(bits), passage.written) {
+                break;
+            }
+            reader.skip(passage.read);
+            changed ^= bits;
+            count += 1;
+        }
+        (self.reader, self.writer) = (reader, writer);
+        self.read.bits ^= passage.difference(changed);
+        count
     }
 
     /// One sample that begins with the bits of `word`, of which the first [`SURE`] are sure, behind so many zeros. `false`:
