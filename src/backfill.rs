@@ -153,8 +153,8 @@ pub struct Item {
     pub decision: Decision,
     /// The bucket has it under its own name.
     pub in_bucket: bool,
-    /// The names of the encodings of its chunks in the bucket that readers refuse; empty if there are none.
-    newer_in_bucket: String,
+    /// The bucket has it with chunks in these encodings, which readers refuse; empty if it has not.
+    refused_in_bucket: String,
     /// It is left out since its samples are in this one, which is to be sent.
     pub within: Option<BlockId>,
     /// What the full check found, if there was one.
@@ -238,7 +238,7 @@ impl Item {
             files,
             decision: Decision::Send(None),
             in_bucket: false,
-            newer_in_bucket: String::new(),
+            refused_in_bucket: String::new(),
             within: None,
             known: None,
         }
@@ -254,7 +254,7 @@ impl Item {
             files: 0,
             decision: Decision::Refused(why),
             in_bucket: false,
-            newer_in_bucket: String::new(),
+            refused_in_bucket: String::new(),
             within: None,
             known: None,
         }

@@ -120,28 +120,29 @@ pub fn blocks(bucket: &dyn Bucket) -> impl Stream<Item = Result<(BlockId, Found)
         .try_flatten()
 }
 
-/// The encodings of the first chunks of a block, those of its first series; none of a block that was rewritten on its way
-/// here, and of one whose segment the store does not give. One request for a few KiB: enough to see what Prometheus was
-/// told to write, since that takes effect in all series alike, and no proof for what only a few series have.
-///
-/// # Errors
-/// Those that concern the whole bucket.
-pub async fn first_encodings(bucket: &dyn Bucket, meta: &Meta) -> Result<Encodings, objstore::Error> {
-    match meta.rewritten_from() {
-        Some(_) => Ok(Encodings::default()),
-        None => encodings_of_first_chunks(bucket, meta.ulid).await,
-    }
+/// What a look at the first chunks of a block has shown.
+#[derive(Debug)]
+pub enum FirstChunks {
+    /// Their encodings; none of a block that was rewritten on its way here, and of one without a first segment.
+    Seen(Encodings),
+    /// The store does not give them.
+    Refused(objstore::Error),
 }
 
-/// The same of a block that was not rewritten.
+/// Looks at the first chunks of a block, those of its first series: one request for a few KiB. It shows what Prometheus wrote
+/// floats in when the block began, mostly; what only some series have (histograms), or only later chunks, it does not.
 ///
 /// # Errors
 /// Those that concern the whole bucket.
-pub async fn encodings_of_first_chunks(bucket: &dyn Bucket, id: BlockId) -> Result<Encodings, objstore::Error> {
-    let key = format!("{id}/{}", segment_path(1));
+pub async fn first_encodings(bucket: &dyn Bucket, meta: &Meta) -> Result<FirstChunks, objstore::Error> {
+    if meta.rewritten_from().is_some() {
+        return Ok(FirstChunks::Seen(Encodings::default()));
+    }
+    let key = format!("{}/{}", meta.ulid, segment_path(1));
     match bucket.read_start(&key, FIRST_CHUNKS).await {
-        Ok(start) => Ok(at_start_of_segment(&start)),
-        Err(error) if error.kind == ErrorKind::NotFound || error.scope() == Scope::Object => Ok(Encodings::default()),
+        Ok(start) => Ok(FirstChunks::Seen(at_start_of_segment(&start))),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(FirstChunks::Seen(Encodings::default())),
+        Err(error) if error.scope() == Scope::Object => Ok(FirstChunks::Refused(error)),
         Err(error) => Err(error),
     }
 }

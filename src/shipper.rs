@@ -34,6 +34,7 @@ mod min_time;
 #[cfg(test)]
 mod model_test;
 mod other_writers;
+mod out_of_order;
 mod pass;
 mod pipeline;
 mod plan;
@@ -192,6 +193,7 @@ pub struct Shipper {
     /// What is known of durability beside the ledger.
     durability: durability::Durability,
     /// Finds out from which time on queries have to be answered, if somebody wants to know.
+    out_of_order: out_of_order::OutOfOrderWindow,
     min_time: Option<min_time::MinTime>,
     /// How many blocks are uploaded at the same time.
     blocks_at_once: usize,
@@ -219,8 +221,7 @@ impl Shipper {
         let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity(), None);
         ledger::log_found(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);
-        let wanted = settings.min_time.clone();
-        let min_time = wanted.map(|auto| min_time::MinTime::new(auto, ledger.out_of_order_window));
+        let out_of_order = out_of_order::OutOfOrderWindow::new(ledger.out_of_order_window);
         let mut shipper = Self {
             uploader: Arc::new(upload::Uploader::new(bucket, settings.sha256, settings.content)),
             scanner: Scanner::default(),
@@ -248,7 +249,8 @@ impl Shipper {
             retention: retention::Forecast::default(),
             content_reported: HashSet::new(),
             durability: durability::Durability::default(),
-            min_time,
+            out_of_order,
+            min_time: settings.min_time.clone().map(min_time::MinTime::new),
             blocks_at_once: pipeline::BLOCKS_AT_ONCE,
             last_failure: None,
             settings,

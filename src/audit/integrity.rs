@@ -1,7 +1,7 @@
 //! Whether a block of a bucket is complete and undamaged.
 //!
 //! [`list`] compares the objects of a block with what its `meta.json` lists, as [`crate::lineage`] judges it: one request.
-//! [`first_encodings`] looks at its first chunks: one more. [`read_back`] reads all of them and checks the content.
+//! [`read_back`] reads all of them and checks the content.
 
 mod read_back;
 
@@ -9,10 +9,9 @@ pub use self::read_back::{ReadBack, Reader, read_back};
 use super::{Issue, Kind};
 pub use crate::lineage::BlockObjects;
 use crate::{
-    catalog,
     lineage::{self, Fault},
     objstore::{self, Bucket},
-    tsdb::{BlockId, Meta},
+    tsdb::{BlockId, Encodings, Meta},
 };
 
 /// What helps when chunks are in an encoding that readers refuse.
@@ -45,17 +44,13 @@ pub fn issues(id: BlockId, listed: &BlockObjects) -> Vec<Issue> {
     listed.faults.iter().map(|fault| issue(id, fault)).collect()
 }
 
-/// Whether the first chunks of a block are in an encoding that the readers of today refuse: one request more.
-///
-/// # Errors
-/// Those that concern the whole bucket.
-pub async fn first_encodings(bucket: &dyn Bucket, meta: &Meta) -> Result<Option<Issue>, objstore::Error> {
-    let found = catalog::first_encodings(bucket, meta).await?;
-    Ok((found.newer() > 0).then(|| {
-        let names = found.newer_names();
+/// The issue of a block with chunks in encodings that the readers of today refuse, if there are any among these.
+pub fn of_encodings(id: BlockId, found: &Encodings) -> Option<Issue> {
+    let names = found.refused();
+    (!names.is_empty()).then(|| {
         let what = format!("it has {names} chunks, which Thanos' store gateway and compactor refuse; {REWRITE}");
-        Issue::new(meta.ulid, Kind::Encoding, what)
-    }))
+        Issue::new(id, Kind::Encoding, what)
+    })
 }
 
 fn issue(id: BlockId, fault: &Fault) -> Issue {

@@ -37,6 +37,8 @@ pub struct Applied {
     pub there: Vec<BlockId>,
     /// Blocks that turned out not to be fit to be sent, and why; and those that were left out as their parts.
     pub refused: Vec<(BlockId, String)>,
+    /// Blocks that were in the bucket before and could not be marked, and why.
+    pub unmarked: Vec<(BlockId, String)>,
     /// The block that failed for good, and why; nothing younger was made visible.
     pub failed: Option<(BlockId, String)>,
     /// Blocks that are still to be sent, and those that were left out as their parts: run again.
@@ -111,6 +113,11 @@ impl Apply {
     pub async fn run(&self, plan: &Plan, stop: &CancellationToken, mut done: impl FnMut(&Item)) -> Applied {
         let due: Vec<&Item> = plan.to_send().collect();
         let mut applied = Applied::default();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.mark_refused(plan, &mut applied) => {}
+        }
         let uploads = stream::iter(due.iter().copied()).map(|item| {
             let (uploader, job) = (Arc::clone(&self.uploader), job(item));
             let labels = item.labels.clone();
@@ -159,13 +166,6 @@ impl Apply {
             () = stop.cancelled() => {}
             () = self.find_merged(&due, &mut applied) => {}
         }
-        if applied.failed.is_none() {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                failed = self.mark_newer(plan) => applied.failed = failed,
-            }
-        }
         let through = |id: &BlockId| {
             applied.sent.contains(id)
                 || applied.there.contains(id)
@@ -213,22 +213,31 @@ impl Apply {
         applied.there.extend(merged);
     }
 
-    /// Keeps compactors from blocks that were in the bucket before with chunks that they refuse, if that is asked for; the
-    /// first one for which that fails, and why.
-    async fn mark_newer(&self, plan: &Plan) -> Option<(BlockId, String)> {
+    /// Keeps compactors from blocks that are in the bucket already with chunks that they refuse, if that is asked for.
+    async fn mark_refused(&self, plan: &Plan, applied: &mut Applied) {
         if self.newer_encodings != NewerEncodings::Mark {
-            return None;
+            return;
         }
-        for item in plan.items.iter().filter(|item| !item.newer_in_bucket.is_empty()) {
-            let marked = retried(|| async { Ok(self.uploader.mark_newer(item.id).await?) }.boxed()).await;
-            if let Err(NotSent::Refused(why) | NotSent::Failed(why)) = marked {
-                return Some((
-                    item.id,
-                    format!("the marks that keep compactors from it cannot be put there: {why}"),
-                ));
+        for item in plan.items.iter().filter(|item| !item.refused_in_bucket.is_empty()) {
+            let Some(block) = &item.block else { continue };
+            match retried(|| self.mark_one(block, &item.labels).boxed()).await {
+                Ok(()) => {}
+                Err(NotSent::Refused(why)) => applied.unmarked.push((item.id, why)),
+                Err(NotSent::Failed(why)) => {
+                    applied.unmarked.push((item.id, why));
+                    break;
+                }
             }
         }
-        None
+    }
+
+    /// Marks a block, unless it is gone since the plan was made, or was sent anew.
+    async fn mark_one(&self, block: &Block, labels: &Labels) -> Result<(), UploadError> {
+        let found = existing(self.uploader.bucket.as_ref(), &block.meta, labels).await?;
+        match UnderName::of(found, labels) {
+            UnderName::Same { rewritten: false } => Ok(self.uploader.mark_newer(block.id).await?),
+            _ => Ok(()),
+        }
     }
 
     /// Commits a block, unless somebody else did: its data may have waited for hours for an older block.

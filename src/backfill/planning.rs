@@ -22,13 +22,15 @@ use super::{
     prove::same_files,
 };
 use crate::{
-    catalog,
     objstore::{self, Bucket, Scope},
     shipper::{CheckedFiles, FileStamp, NewerEncodings},
     threads::{StopOnDrop, blocking},
     tsdb::{
-        Block, BucketFile, Encodings, PinError, Pinned,
-        check::full::{self, Checked, Options},
+        Block, BucketFile, Depth, Encodings, PinError, Pinned,
+        check::{
+            self,
+            full::{self, Checked, Options},
+        },
     },
 };
 
@@ -106,10 +108,9 @@ async fn decide_by_bucket(
             if let Decision::There(how) = &mut item.decision
                 && !rewritten
             {
-                let found = catalog::encodings_of_first_chunks(bucket.as_ref(), block.id).await?;
-                item.newer_in_bucket = found.newer_names();
-                if !item.newer_in_bucket.is_empty() {
-                    let what = newer_in_bucket(&item.newer_in_bucket, choice);
+                item.refused_in_bucket = refused_encodings(block).await;
+                if !item.refused_in_bucket.is_empty() {
+                    let what = refused_in_bucket(&item.refused_in_bucket, choice);
                     tracing::warn!(block = %item.id, "the block is in the bucket as it is: {what}");
                     how.push_str("; ");
                     how.push_str(&what);
@@ -120,11 +121,21 @@ async fn decide_by_bucket(
         .await
 }
 
+/// The encodings that readers refuse of the chunks of a block here, by all of them; empty if there are none. What cannot be
+/// read was not compared either.
+async fn refused_encodings(block: &Block) -> String {
+    let block = block.clone();
+    let found = blocking(move || Some(check::quick(&Pinned::open(&block).ok()?, Depth::All).ok()?.refused()));
+    found.await.ok().flatten().unwrap_or_default()
+}
+
 /// What one should know of a block that is in the bucket with chunks in these encodings.
-fn newer_in_bucket(names: &str, choice: NewerEncodings) -> String {
+fn refused_in_bucket(names: &str, choice: NewerEncodings) -> String {
     let then = match choice {
         NewerEncodings::Mark => "the marks that keep compactors from it are put there unless they are",
-        NewerEncodings::Ship => "a compactor stops at it unless it has a no-compact-mark.json",
+        NewerEncodings::Ship => {
+            "a compactor stops at it unless it is marked with no-compact-mark.json and no-downsample-mark.json"
+        }
         NewerEncodings::Rewrite | NewerEncodings::Hold => {
             "it is not overwritten: mark it for deletion, and once it is deleted there, run again with \
              --newer-encodings=rewrite"

@@ -246,15 +246,11 @@ impl Bucket for S3Bucket {
     }
 
     async fn get(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
-        self.0.read(key, limit, None).await
+        self.0.read(key, limit).await
     }
 
     async fn read_start(&self, key: &str, len: u64) -> Result<Bytes, Error> {
-        // A range of no bytes cannot be asked for.
-        match len.checked_sub(1) {
-            Some(last) => self.0.read(key, len, Some(format!("bytes=0-{last}"))).await,
-            None => Ok(Bytes::new()),
-        }
+        self.0.read_start(key, len).await
     }
 
     async fn read(&self, key: &str, offset: u64) -> Result<Reading, Error> {

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use crate::{
-    catalog::{self, LARGEST_META, NO_COMPACT_MARK, NO_DOWNSAMPLE_MARK},
+    catalog::{self, FirstChunks, LARGEST_META, NO_COMPACT_MARK, NO_DOWNSAMPLE_MARK},
     lineage::{self, Existing},
     model::Labels,
     objstore::{self, ErrorKind, Placed, Scope},
@@ -36,6 +36,9 @@ struct Mark {
     /// The key of the time at which it was put there.
     time: &'static str,
 }
+
+/// When a compactor does not stop at a block whose chunks it cannot read.
+const UNLESS_MARKED: &str = "unless it is marked with no-compact-mark.json and no-downsample-mark.json";
 
 const NO_COMPACT: Mark = Mark {
     name: NO_COMPACT_MARK,
@@ -116,8 +119,14 @@ impl Uploader {
     /// # Errors
     /// Those that concern the whole bucket.
     pub(super) async fn newer_in_bucket(&self, there: &Meta) -> Result<Option<String>, objstore::Error> {
-        let found = catalog::first_encodings(self.bucket.as_ref(), there).await?;
-        if found.newer() == 0 {
+        let names = match catalog::first_encodings(self.bucket.as_ref(), there).await? {
+            FirstChunks::Seen(found) => found.refused(),
+            FirstChunks::Refused(error) => {
+                tracing::warn!(block = %there.ulid, %error, "cannot see in which encodings the chunks of this block are in the bucket");
+                return Ok(None);
+            }
+        };
+        if names.is_empty() {
             return Ok(None);
         }
         let marked = match self.content.newer_encodings {
@@ -130,18 +139,20 @@ impl Uploader {
             }
             (_, Err(error)) => return Err(error),
             (NewerEncodings::Mark, _) => {
-                format!("queries over it fail, and its {NO_COMPACT_MARK} and {NO_DOWNSAMPLE_MARK} keep compactors from it")
+                format!(
+                    "queries over it fail, and its {NO_COMPACT_MARK} and {NO_DOWNSAMPLE_MARK} keep compactors from it"
+                )
             }
             (NewerEncodings::Ship, _) => {
-                format!("queries over it fail, and a compactor stops at it unless it has a {NO_COMPACT_MARK}")
+                format!("queries over it fail, and a compactor stops at it {UNLESS_MARKED}")
             }
-            (NewerEncodings::Rewrite | NewerEncodings::Hold, _) => "queries over it fail, and a compactor stops at it. What is \
-                committed is never overwritten: see \"XOR2 is in the bucket already\" in README for how to have it rewritten"
-                .to_owned(),
+            (NewerEncodings::Rewrite | NewerEncodings::Hold, _) => format!(
+                "queries over it fail, and a compactor stops at it {UNLESS_MARKED}. What is committed is never overwritten: see \
+                 \"XOR2 is in the bucket already\" in README for how to have it rewritten"
+            ),
         };
         Ok(Some(format!(
-            "{} chunks, which Thanos' Store Gateway and Compactor refuse: {then}",
-            found.newer_names()
+            "{names} chunks, which Thanos' Store Gateway and Compactor refuse: {then}"
         )))
     }
 

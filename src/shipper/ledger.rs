@@ -109,7 +109,7 @@ pub struct Ledger {
     sources: BTreeSet<BlockId>,
     /// The highest end of a durable block (ms since 1970).
     highest: Option<i64>,
-    /// How old samples may be that Prometheus holds in its head (ms); see [`super::min_time`].
+    /// How old samples may be that Prometheus holds in its head (ms); see [`super::out_of_order`].
     pub(super) out_of_order_window: Option<i64>,
     /// What Thanos wrote, as long as it is to stay.
     foreign: Option<String>,

@@ -19,11 +19,10 @@
 //! block is sealed, when Prometheus has news, and when commits wait or a failed pass is to be tried again. What was proven
 //! until then is kept.
 //!
-//! **Crash, retry, cancel.** On disk is only how old samples may be that came out of order ([`out_of_order`]): a new process
+//! **Crash, retry, cancel.** On disk is only how old samples of the head may be ([`super::out_of_order`]): a new process
 //! serves everything until it has looked. A look that failed is
 //! tried again after [`LOOK_AGAIN`].
 
-mod out_of_order;
 mod proofs;
 #[cfg(test)]
 mod tests;
@@ -33,7 +32,7 @@ use std::{fmt, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{out_of_order::OutOfOrderWindow, proofs::Proofs};
+use self::proofs::Proofs;
 use super::{Shipper, Skip, Verdict, changed, durability::Report, durability_metrics::View, ledger::now_ms};
 use crate::{model::ServedFrom, tsdb::Block};
 
@@ -182,7 +181,8 @@ struct Seen {
 pub(super) struct MinTime {
     settings: AutoMinTime,
     seen: Seen,
-    out_of_order: OutOfOrderWindow,
+    /// How old samples of the head may be (ms); `None` until Prometheus has told.
+    out_of_order_window: Option<i64>,
     proofs: Proofs,
     /// No look before this moment.
     next_look: Option<Instant>,
@@ -192,12 +192,11 @@ pub(super) struct MinTime {
 }
 
 impl MinTime {
-    /// `out_of_order_ms`: how old a sample could be when it came (ms), as the ledger kept it.
-    pub(super) fn new(settings: AutoMinTime, out_of_order_ms: Option<i64>) -> Self {
+    pub(super) fn new(settings: AutoMinTime) -> Self {
         Self {
             settings,
             seen: Seen::default(),
-            out_of_order: OutOfOrderWindow::new(out_of_order_ms),
+            out_of_order_window: None,
             proofs: Proofs::default(),
             next_look: None,
             last_failure: None,
@@ -213,7 +212,7 @@ impl MinTime {
         Ok(Circumstances {
             now: now_ms(),
             margin: i64::try_from(self.settings.margin.as_millis()).unwrap_or(i64::MAX),
-            out_of_order_window: self.out_of_order.ms().ok_or(Unknown::Unasked)?,
+            out_of_order_window: self.out_of_order_window.ok_or(Unknown::Unasked)?,
             head_from: self.seen.head_from,
         })
     }
@@ -297,6 +296,7 @@ impl MinTime {
 impl Shipper {
     /// Takes in what a pass has shown, and tells from which time on queries have to be answered.
     pub(super) fn update_min_time(&mut self, view: View<'_>, report: &Report, unreadable: bool) {
+        self.keep_out_of_order_window(view, report);
         let Some(min_time) = &mut self.min_time else { return };
         let blocks = view.decisions.iter();
         let blocks = blocks.filter(|found| found.verdict != Verdict::Skip(Skip::Empty));
@@ -307,13 +307,20 @@ impl Shipper {
             unreadable,
             head_from: prometheus.head_min_time_ms,
         };
-        let local = view.scan.blocks.iter();
-        min_time.out_of_order.update(prometheus.out_of_order_window_ms, local);
+        min_time.out_of_order_window = self.out_of_order.ms();
         drop(prometheus);
-        if let Some(window) = min_time.out_of_order.ms() {
+        min_time.publish();
+    }
+
+    /// Keeps how old samples of the head may be, whether or not anybody asks for it now.
+    fn keep_out_of_order_window(&mut self, view: View<'_>, report: &Report) {
+        let told = self.prometheus.borrow().out_of_order_window_ms;
+        let blocks = view.scan.blocks.iter();
+        let durable = blocks.filter(|block| report.durable.contains(&block.id));
+        self.out_of_order.update(told, durable.map(|block| &*block.meta));
+        if let Some(window) = self.out_of_order.ms() {
             self.ledger.out_of_order_window = Some(window);
         }
-        min_time.publish();
     }
 
     /// Says that the data directory cannot be read: nobody knows which blocks there are.

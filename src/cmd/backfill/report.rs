@@ -163,6 +163,11 @@ impl Report {
         for id in &applied.left {
             self.set(*id, "not_sent", None);
         }
+        for (id, why) in &applied.unmarked {
+            self.failures.push(format!(
+                "block {id} is in the bucket with chunks that compactors refuse, and cannot be marked: {why}"
+            ));
+        }
         if let Some((id, why)) = &applied.failed {
             self.set(*id, "failed", Some(why.clone()));
             self.failures.push(format!("block {id}: {why}"));

@@ -12,7 +12,7 @@ use super::{
     scan::{LeftOut, Scanned, Wanted, scan},
 };
 use crate::{
-    catalog,
+    catalog::{self, FirstChunks},
     cli::{InspectColumn, InspectOutput},
     model::Labels,
     objstore::Bucket,
@@ -173,7 +173,13 @@ pub(super) async fn table(
     let mut left_out = LeftOut::default();
     let looks = scan(bucket, wanted, false).map_ok(|scanned| async move {
         let encodings = match &scanned {
-            Scanned::Block { meta, .. } => catalog::first_encodings(bucket, meta).await?,
+            Scanned::Block { meta, .. } => match catalog::first_encodings(bucket, meta).await? {
+                FirstChunks::Seen(encodings) => encodings,
+                FirstChunks::Refused(error) => {
+                    tracing::warn!(block = %meta.ulid, %error, "cannot see in which encodings the chunks of this block are");
+                    Encodings::default()
+                }
+            },
             Scanned::Partial(_) | Scanned::Unreadable(..) => Encodings::default(),
         };
         anyhow::Ok((scanned, encodings))

@@ -17,7 +17,7 @@ use crate::{
         self, Issue, Kind, Overlap,
         integrity::{self, BlockObjects, Reader},
     },
-    catalog::{self, Text},
+    catalog::{self, FirstChunks, Text},
     lineage::Entry,
     objstore::{self, Bucket, Scope},
     tsdb::{BlockId, Meta},
@@ -315,9 +315,15 @@ async fn check_objects(task: &Task<'_>, meta: &Meta) -> Result<Checked, objstore
             Ok(read) => checked.issues.extend(read.reader_issues),
             Err(issues) => checked.issues.extend(issues),
         },
-        None => checked
-            .issues
-            .extend(integrity::first_encodings(&**task.bucket, meta).await?),
+        None => match catalog::first_encodings(&**task.bucket, meta).await? {
+            FirstChunks::Seen(found) => checked.issues.extend(integrity::of_encodings(meta.ulid, &found)),
+            FirstChunks::Refused(error) => {
+                let detail =
+                    format!("its first chunks cannot be looked at, whose encodings readers may refuse: {error}");
+                let block = meta.ulid;
+                checked.note.get_or_insert(Note { block, detail });
+            }
+        },
     }
     if listed.marked {
         // Whoever followed the advice has nothing left to do.

@@ -179,8 +179,22 @@ impl Store {
         }
     }
 
-    /// Reads a small object, or this range of one.
-    pub(super) async fn read(&self, key: &str, limit: u64, range: Option<String>) -> Result<Bytes, Error> {
+    /// Reads a small object.
+    pub(super) async fn read(&self, key: &str, limit: u64) -> Result<Bytes, Error> {
+        self.read_some(key, limit, None).await
+    }
+
+    /// Reads the first `len` bytes of an object, or all of a shorter one. A store that knows no ranges is not listened to for
+    /// longer.
+    pub(super) async fn read_start(&self, key: &str, len: u64) -> Result<Bytes, Error> {
+        // A range of no bytes cannot be asked for.
+        match len.checked_sub(1) {
+            Some(last) => self.read_some(key, len, Some(format!("bytes=0-{last}"))).await,
+            None => Ok(Bytes::new()),
+        }
+    }
+
+    async fn read_some(&self, key: &str, limit: u64, range: Option<String>) -> Result<Bytes, Error> {
         let budget = self.retry_budget();
         let once = || async {
             let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
@@ -188,7 +202,7 @@ impl Store {
             let request = self.within_budget(request.customize(), Purpose::Bytes, &budget);
             let answer = request.send().await;
             let answer = answer.map_err(|error| self.sdk_error(Op::Get, key, error))?;
-            match self.read_body(key, limit, answer).await {
+            match self.read_body(key, limit, range.is_some(), answer).await {
                 // The SDK tries again up to the head of the answer; what breaks off later is ours.
                 Err(error) if error.kind == ErrorKind::Network => Err(Failed::Again(error)),
                 result => Ok(result?),
@@ -197,8 +211,10 @@ impl Store {
         budget.run(once).await
     }
 
-    async fn read_body(&self, key: &str, limit: u64, mut answer: GetObjectOutput) -> Result<Bytes, Error> {
+    /// The body of an answer; of one that is longer than `limit` its `start`, if that is enough.
+    async fn read_body(&self, key: &str, limit: u64, start: bool, mut answer: GetObjectOutput) -> Result<Bytes, Error> {
         let expected = answer.content_length.and_then(|len| u64::try_from(len).ok());
+        let expected = expected.map(|len| if start { len.min(limit) } else { len });
         let too_large = || {
             let detail = format!("the object has more than the {limit} bytes that are read at most");
             self.error(Op::Get, key, ErrorKind::TooLarge, detail)
@@ -207,8 +223,10 @@ impl Store {
             return Err(too_large());
         }
         let mut body = BytesMut::with_capacity(expected.and_then(|len| usize::try_from(len).ok()).unwrap_or(0));
-        while let Some(piece) = answer.body.next().await {
-            let piece = piece.map_err(|error| {
+        while (!start || (body.len() as u64) < limit)
+            && let Some(piece) = answer.body.next().await
+        {
+            let mut piece = piece.map_err(|error| {
                 let kind = errors::broken_off(&error);
                 let detail = format!(
                     "the answer broke off after {} bytes: {}",
@@ -217,8 +235,12 @@ impl Store {
                 );
                 self.error(Op::Get, key, kind, detail)
             })?;
-            if (body.len() + piece.len()) as u64 > limit {
-                return Err(too_large());
+            let room = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(body.len());
+            if piece.len() > room {
+                match start {
+                    true => piece.truncate(room),
+                    false => return Err(too_large()),
+                }
             }
             body.extend_from_slice(&piece);
             rate_limit::wait(self.rate_limit.receive(piece.len())).await;

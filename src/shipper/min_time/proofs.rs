@@ -65,6 +65,8 @@ pub(super) struct Proofs {
     /// Blocks that the bucket did not have when they were looked for, and which of the blocks that proved them were gone from
     /// the listing; none if nothing proved them.
     missing: HashMap<BlockId, Vec<BlockId>>,
+    /// It was logged that the bucket has lost a block, and that is still so for some block.
+    loss_logged: bool,
     /// What the bucket's blocks say of themselves, while a local block is only within others.
     lineage: Lineage,
 }
@@ -117,7 +119,7 @@ impl Proofs {
         }
         self.keep_present(blocks, &listing.present);
         self.listed_at = Some(begun);
-        let mut standing = HashSet::new();
+        let (mut standing, mut all_proven) = (HashSet::new(), true);
         for block in blocks {
             let proof = self.by_block.get(&block.id);
             if let Some(proof) = proof.filter(|proof| proof.checked.elapsed() < CHECK_EVERY) {
@@ -129,10 +131,13 @@ impl Proofs {
                 }
             }
             let proof = self.prove(bucket, block, labels, &mut listing).await?;
-            if !self.keep(block.id, proof) {
+            all_proven = self.keep(block.id, proof);
+            if !all_proven {
+                self.log_loss(block.id, &listing);
                 break;
             }
         }
+        self.loss_logged &= !all_proven;
         let within_others = |(id, proof): (&BlockId, &Proof)| proof.holders != [*id];
         if !listing.lineage_is_fresh && !self.by_block.iter().any(within_others) {
             self.lineage.forget();
@@ -140,13 +145,20 @@ impl Proofs {
         Ok(())
     }
 
+    /// Says that the bucket has lost a block, and what else it may have lost, once.
+    fn log_loss(&mut self, id: BlockId, listing: &Listing) {
+        let is_lost = !listing.present.contains(&id) && listing.present.len() <= MOST_BLOCKS;
+        if is_lost && !self.loss_logged {
+            tracing::warn!(block = %id, "the bucket has lost a block that was shipped, and has none that it was merged into; younger ones may be lost as well. Queries over them are answered from here as long as Prometheus has them. If nobody meant to delete them (as a compactor does by its retention), send them again with narthex backfill");
+        }
+        self.loss_logged |= is_lost;
+    }
+
     /// Keeps what was found out of a block; whether it is proven.
     fn keep(&mut self, id: BlockId, proof: Option<Proof>) -> bool {
         let Some(mut proof) = proof else {
             self.by_block.remove(&id);
-            if self.missing.insert(id, Vec::new()).is_none_or(|gone| !gone.is_empty()) {
-                tracing::warn!(block = %id, "the bucket does not show a block that was shipped: it is gone, damaged, marked for deletion or under other labels, and not merged into another one. Queries over it are answered from here as long as Prometheus has it; if nobody meant that, narthex bucket verify tells more, and narthex backfill sends it again");
-            }
+            self.missing.insert(id, Vec::new());
             return false;
         };
         let gone = self.missing.remove(&id);

@@ -351,7 +351,7 @@ async fn what_prometheus_says_of_its_head_holds_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_for_old_samples_counts_until_they_must_be_sealed_also_after_a_restart() {
+async fn a_window_for_old_samples_counts_after_it_was_narrowed_also_after_a_restart() {
     let mut scene = Scene::new().await;
     let tell = |scene: &Scene, window| {
         let told = |prometheus: &mut PrometheusStatus| prometheus.out_of_order_window_ms = Some(window);
@@ -364,28 +364,6 @@ async fn a_window_for_old_samples_counts_until_they_must_be_sealed_also_after_a_
         scene.shipper = scene.world.shipper();
         assert_eq!(scene.after(Duration::ZERO).await, Some(ALL_BUT_LATE - 1000));
     }
-    // What Prometheus makes, by the times of the names: too soon, not of the head, and such a block.
-    let made_in = |hours: u64, n: u32| {
-        let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
-        ulid::Ulid::from_parts(now + hours * 3_600_000, u128::from(n)).to_string()
-    };
-    let [soon, later] = [(0, 1), (2, 3)].map(|(hours, n)| made_in(hours, n));
-    scene.world.seal(&mut scene.shipper, &Made::new(&soon, 3000));
-    let compacted = Made {
-        level: 2,
-        sources: vec![scene.names[0].clone()],
-        ..Made::new(&made_in(2, 2), 1000)
-    };
-    scene.world.seal(&mut scene.shipper, &compacted);
-    scene.after(HOUR).await;
-    scene.backdate(&soon);
-    assert_eq!(scene.after(2 * HOUR).await, Some(ALL_BUT_LATE - 1000));
-    scene.world.seal(&mut scene.shipper, &Made::new(&later, 4000));
-    scene.after(HOUR).await;
-    scene.backdate(&later);
-    assert_eq!(scene.after(2 * HOUR).await, Some(ALL_BUT_LATE));
-    scene.shipper = scene.world.shipper();
-    assert_eq!(scene.after(Duration::ZERO).await, Some(ALL_BUT_LATE));
 }
 
 #[tokio::test(start_paused = true)]

@@ -284,6 +284,12 @@ async fn of_a_block_that_the_bucket_has_with_newer_encodings_it_is_said_what_tha
         assert_eq!(shipper.pass().await, Outcome::Clean);
         assert_eq!(world.listed().len(), 2, "{choice:?}");
         for (block, is_newer) in [(&newer, true), (&plain.name, false)] {
+            for mark in ["no-compact-mark.json", "no-downsample-mark.json"] {
+                let marked = world.object(&format!("{block}/{mark}")).is_some();
+                assert_eq!(marked, is_newer && choice == Mark, "{choice:?}: {mark}");
+            }
+        }
+        for (block, is_newer) in [(&newer, true), (&plain.name, false)] {
             let meta = world.object(&format!("{block}/meta.json")).unwrap();
             let found = shipper
                 .uploader
@@ -298,8 +304,6 @@ async fn of_a_block_that_the_bucket_has_with_newer_encodings_it_is_said_what_tha
                 (is_newer, is_newer),
                 "{choice:?}: {found:?}"
             );
-            let marked = world.object(&format!("{block}/no-compact-mark.json")).is_some();
-            assert_eq!(marked, is_newer && choice == Mark, "{choice:?}");
         }
     }
     // What was rewritten is nothing of the kind, whatever the local block is.

@@ -45,14 +45,13 @@ impl Encodings {
         self.count(|byte| Encoding::from_prometheus(byte.into()).is_some_and(|known| known.storeapi().is_none()))
     }
 
-    /// The names of those encodings.
-    pub fn newer_names(&self) -> String {
-        let known = self
-            .chunks
-            .keys()
-            .filter_map(|byte| Encoding::from_prometheus((*byte).into()));
-        let newer = known.filter(|encoding| encoding.storeapi().is_none());
-        newer.map(Encoding::name).collect::<Vec<_>>().join(" and ")
+    /// The names of the encodings that readers of today refuse, and of those that are not known here; empty without any.
+    pub fn refused(&self) -> String {
+        let name = |byte: &u8| match Encoding::from_prometheus((*byte).into()) {
+            Some(known) => known.storeapi().is_none().then(|| known.name().to_owned()),
+            None => (*byte != AGGREGATES).then(|| format!("encoding {byte}")),
+        };
+        self.chunks.keys().filter_map(name).collect::<Vec<_>>().join(" and ")
     }
 
     /// The chunks in an encoding that is not known here.
@@ -139,8 +138,8 @@ pub(super) fn of_sample(sample: Sample, segments: &[&PinnedFile]) -> Result<Enco
     Ok(found)
 }
 
-/// The encodings of the chunks that begin within the first bytes of a segment: those of its first series, to their ends.
-/// For a first look; what makes no sense ends it, and no checksum is looked at.
+/// The encodings of the chunks that are within the first bytes of a segment: those of its first series. For a first look: what
+/// makes no sense, or has another checksum, is left out.
 pub fn at_start_of_segment(start: &[u8]) -> Encodings {
     let mut found = Encodings::default();
     let mut rest = match start.starts_with(&SEGMENT_MAGIC) {
@@ -148,12 +147,14 @@ pub fn at_start_of_segment(start: &[u8]) -> Encodings {
         false => &[],
     };
     while let Some((len, head)) = uvarint(rest)
-        && let Some(byte) = rest.get(head)
+        && let Some(end) = usize::try_from(len).ok().and_then(|len| len.checked_add(head + 1))
+        && let (Some(content), Some(behind)) = (rest.get(head..end), rest.get(end..))
+        && let Some((sum, next)) = behind.split_at_checked(CHECKSUM as usize)
     {
-        found.add(*byte);
-        let next = usize::try_from(len).unwrap_or(usize::MAX);
-        let next = next.saturating_add(head + 1 + CHECKSUM as usize);
-        rest = rest.get(next..).unwrap_or_default();
+        if let Some(byte) = content.first().filter(|_| sum == crc32c::crc32c(content).to_be_bytes()) {
+            found.add(*byte);
+        }
+        rest = next;
     }
     found
 }
@@ -254,7 +255,13 @@ mod tests {
         let (_data, pinned) = block(700, 3, |series, place| if (series, place) == (333, 1) { 9 } else { 5 });
         let found = quick(&pinned, Depth::All).unwrap();
         assert_eq!((found.newer(), found.unknown()), (2099, 1));
-        assert_eq!(found.newer_names(), "HISTOGRAM_ST");
+        assert_eq!(found.refused(), "HISTOGRAM_ST and encoding 9");
+        let plain: BTreeMap<u8, u64> = [1, 2, 3, AGGREGATES].map(|byte| (byte, 1)).into();
+        let plain = Encodings {
+            chunks: plain,
+            complete: true,
+        };
+        assert_eq!(plain.refused(), "");
         let (_data, pinned) = block(700, 3, |series, place| if (series, place) == (333, 1) { 9 } else { 1 });
         assert_eq!(quick(&pinned, Depth::Sample).unwrap().unknown(), 0);
         assert_eq!(quick(&pinned, Depth::All).unwrap().unknown(), 1);
@@ -285,16 +292,17 @@ mod tests {
         let bytes = fs_err::read(&segment.path).unwrap();
         // Two series of three chunks: 1 + 1 + 2 + 4 bytes each of the first one.
         assert_eq!(at_start_of_segment(&bytes).chunks, counts(&[(1, 4), (4, 2)]));
-        assert_eq!(
-            at_start_of_segment(&bytes[..8 + 2 * 8 + 2]).chunks,
-            counts(&[(1, 2), (4, 1)])
-        );
-        assert_eq!(at_start_of_segment(&bytes[..8 + 2 * 8 + 1]).chunks, counts(&[(1, 2)]));
+        let third = &bytes[..8 + 3 * 8];
+        assert_eq!(at_start_of_segment(third).chunks, counts(&[(1, 2), (4, 1)]));
+        assert_eq!(at_start_of_segment(&third[..third.len() - 1]).chunks, counts(&[(1, 2)]));
+        let mut damaged = third.to_vec();
+        damaged[8 + 1] = 7;
+        assert_eq!(at_start_of_segment(&damaged).chunks, counts(&[(1, 1), (4, 1)]));
         for odd in [&b""[..], b"\x85\xbd\x40\xdd\x01\0\0\0", b"no segment of chunks"] {
             assert_eq!(at_start_of_segment(odd).chunks, counts(&[]));
         }
         let endless = [&bytes[..8], &[0xff; 9], &[1, 4]].concat();
-        assert_eq!(at_start_of_segment(&endless).chunks, counts(&[(4, 1)]));
+        assert_eq!(at_start_of_segment(&endless).chunks, counts(&[]));
     }
 
     #[test]

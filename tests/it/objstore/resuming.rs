@@ -385,3 +385,43 @@ async fn a_checksum_counts_as_far_as_it_says_something() {
         assert_eq!(got, (expected, requests), "{headers} {part:?}");
     }
 }
+
+#[tokio::test]
+async fn of_a_store_that_knows_no_ranges_the_start_of_an_object_is_taken_and_no_more() {
+    let whole = || ok("etag: \"e1\"\r\n", OBJECT);
+    // One byte more than is read of it never comes.
+    let endless = || {
+        Act::Drip(
+            vec!["HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n0123".into()],
+            Duration::ZERO,
+        )
+    };
+    let cut = || {
+        Act::Drip(
+            vec!["HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n012".into()],
+            Duration::ZERO,
+        )
+    };
+    let server = Server::start(move |_, nth| match nth {
+        1 => whole(),
+        2 => endless(),
+        3 => cut(),
+        4 => refusal("416 Requested Range Not Satisfiable", "InvalidRange", "no such range"),
+        _ => whole(),
+    })
+    .await;
+    let bucket = open(&s3_yaml(&server.host, "thanos", &["max_retries: 2"]), impatient()).await;
+    assert_eq!(bucket.read_start("x", 4).await.unwrap(), "0123");
+    assert_eq!(bucket.read_start("x", 4).await.unwrap(), "0123");
+    let refused = {
+        // What breaks off is asked for again; an empty object has no first byte.
+        bucket.read_start("x", 4).await.unwrap_err()
+    };
+    assert_eq!(refused.kind, ErrorKind::Refused, "{refused}");
+    assert_eq!(bucket.read_start("x", 100).await.unwrap(), OBJECT);
+    let ranges: Vec<String> = asked(&server).into_iter().map(|(range, _)| range).collect();
+    assert_eq!(
+        ranges,
+        ["bytes=0-3", "bytes=0-3", "bytes=0-3", "bytes=0-3", "bytes=0-99"]
+    );
+}

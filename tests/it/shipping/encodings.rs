@@ -228,6 +228,17 @@ async fn what_is_in_the_bucket_with_newer_encodings_is_told_by_backfill_and_mark
         assert_eq!(mark["id"], name.as_str());
     }
     assert_eq!(bucket.list().await.len(), sent.len() + 2);
+    // A mark that cannot be put leaves no other block unmarked.
+    let other = seal(&testdata("histograms").join("source"), data.path());
+    assert_eq!(backfill("ship", &["--allow-overlaps"]).code, Some(0));
+    for mark in ["no-compact-mark.json", "no-downsample-mark.json"] {
+        fs::remove_file(store.path().join(&name).join(mark)).unwrap();
+    }
+    fs::create_dir(store.path().join(&name).join("no-compact-mark.json")).unwrap();
+    let failed = backfill("mark", &[]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    failed.assert(1, &[&name, "cannot be marked"]);
+    assert!(bucket.read(&format!("{other}/no-downsample-mark.json")).await.is_some());
 }
 
 #[tokio::test]
