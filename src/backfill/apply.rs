@@ -277,7 +277,7 @@ fn job(item: &Item) -> Option<UploadRequest> {
 /// Uploads the data of a block, unless the block became visible since the plan was made.
 async fn upload(uploader: &Uploader, job: &UploadRequest, labels: &Labels) -> Result<Uploaded, NotSent> {
     match retried(|| upload_unless_there(uploader, job, labels).boxed()).await? {
-        Ok(UploadOutcome::Uploaded(files)) => Ok(Uploaded::Ready(Box::new(files))),
+        Ok(UploadOutcome::Uploaded(files)) => Ok(Uploaded::Ready(files)),
         Ok(UploadOutcome::Broken(broken)) => Err(NotSent::Refused(format!("it broke since it was checked: {broken}"))),
         Ok(UploadOutcome::Held { why }) => Err(NotSent::Refused(why)),
         Ok(UploadOutcome::Vanished) => Err(NotSent::Refused("it was deleted here meanwhile".into())),

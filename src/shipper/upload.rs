@@ -111,7 +111,7 @@ impl UploadRequest {
 #[derive(Debug)]
 pub(crate) enum UploadOutcome {
     /// All of its data is in the bucket.
-    Uploaded(BlockFiles),
+    Uploaded(Box<BlockFiles>),
     /// What was missing of a block that is committed is there.
     Repaired,
     /// Its content is not for the bucket, by the operator's choice or since it cannot be rewritten.
@@ -307,7 +307,7 @@ impl Uploader {
         };
         drop(permit);
         self.prove(id, &entries, None).await?;
-        Ok(UploadOutcome::Uploaded(BlockFiles {
+        Ok(UploadOutcome::Uploaded(Box::new(BlockFiles {
             meta,
             pinned,
             stamps,
@@ -316,7 +316,7 @@ impl Uploader {
             rewritten,
             no_compact,
             no_downsample,
-        }))
+        })))
     }
 
     /// Sends all files of a block; how `meta.json` lists them.
