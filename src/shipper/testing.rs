@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     AutoMinTime, ContentPolicy, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper,
@@ -34,6 +34,8 @@ pub(super) struct World {
     pub(super) min_time: Option<AutoMinTime>,
     pub(super) hold_unshipped: u64,
     pub(super) metrics: Metrics,
+    /// Takes the place of the watch of the last shipper.
+    hints: Mutex<Option<mpsc::Sender<Hint>>>,
 }
 
 /// What a block is to be.
@@ -136,11 +138,27 @@ impl World {
             min_time: None,
             hold_unshipped: 0,
             metrics: Metrics::register(&mut registry),
+            hints: Mutex::default(),
         }
     }
 
-    /// A new run of the shipper.
+    /// A new run of the shipper, without a watch: the kernel tells in real time, which paused time leaves behind. What happens to
+    /// blocks is told by the methods here and by [`World::hints`].
     pub(super) fn shipper(&self) -> Shipper {
+        let mut shipper = self.watching_shipper();
+        let (send, hints) = mpsc::channel(256);
+        *self.hints.lock().unwrap() = Some(send);
+        shipper.hints = hints;
+        shipper
+    }
+
+    /// Where hints for the last shipper are put in.
+    pub(super) fn hints(&self) -> mpsc::Sender<Hint> {
+        self.hints.lock().unwrap().clone().unwrap()
+    }
+
+    /// A new run of the shipper with a watch.
+    pub(super) fn watching_shipper(&self) -> Shipper {
         let settings = Settings {
             dir: self.data.path().into(),
             ledger_name: "thanos.shipper.json".into(),

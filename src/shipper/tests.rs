@@ -119,7 +119,7 @@ async fn other_files_among_the_chunks_do_not_delay_a_block() {
 #[tokio::test(start_paused = true)]
 async fn a_hint_that_waits_is_noted_before_the_pass_decides() {
     let world = World::new().await;
-    let mut shipper = world.shipper();
+    let mut shipper = world.watching_shipper();
     shipper.watcher.ensure();
     let a = name(1);
     world.seal(&mut shipper, &Made::new(&a, 0));

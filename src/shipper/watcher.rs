@@ -69,12 +69,6 @@ impl Watcher {
         )
     }
 
-    /// Where hints are put in.
-    #[cfg(test)]
-    pub(crate) fn sender(&self) -> mpsc::Sender<Hint> {
-        self.send.clone()
-    }
-
     /// Sets the watch if there is none on the directory that now bears the name. Call it before each scan.
     pub(crate) fn ensure(&mut self) {
         let now = fs_err::metadata(&self.dir).ok().map(|dir| (dir.dev(), dir.ino()));

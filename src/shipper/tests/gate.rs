@@ -193,7 +193,7 @@ async fn what_is_sealed_while_a_commit_waits_is_uploaded_at_once() {
     let mut shipper = world.shipper();
     let (a, b) = (name(1), name(2));
     world.seal(&mut shipper, &Made::new(&a, 0));
-    let hints = shipper.watcher.sender();
+    let hints = world.hints();
     let begun = Instant::now();
     let (outcome, ()) = tokio::join!(shipper.pass(), async {
         sleep(Duration::from_secs(1)).await;

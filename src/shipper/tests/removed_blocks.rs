@@ -1,19 +1,7 @@
 //! Blocks that are gone from the data directory, where the watch tells late, or not at all.
 
-use tokio::sync::mpsc;
-
 use super::{compacted, *};
-use crate::shipper::{
-    Shipper,
-    watcher::{Change, Hint},
-};
-
-/// Takes the place of the watch: it tells only what is sent here.
-fn mute(shipper: &mut Shipper) -> mpsc::Sender<Hint> {
-    let (send, hints) = mpsc::channel(16);
-    shipper.hints = hints;
-    send
-}
+use crate::shipper::watcher::{Change, Hint};
 
 #[tokio::test(start_paused = true)]
 async fn how_a_young_block_was_removed_may_be_told_after_the_scan() {
@@ -24,7 +12,6 @@ async fn how_a_young_block_was_removed_may_be_told_after_the_scan() {
     ] {
         let world = World::new().await;
         let mut shipper = world.shipper();
-        let watch = mute(&mut shipper);
         let a = name(1);
         world.bucket.on(Op::Upload, &a, .., Fault::Fail(ErrorKind::Server));
         world.seal(&mut shipper, &Made::new(&a, 0));
@@ -34,7 +21,7 @@ async fn how_a_young_block_was_removed_may_be_told_after_the_scan() {
             sleep(Duration::from_millis(300)).await;
             if let Some(change) = change {
                 let (id, at) = (id(&a), SystemTime::now());
-                watch.send(Hint { id, change, at }).await.unwrap();
+                world.hints().send(Hint { id, change, at }).await.unwrap();
             }
         });
         assert_eq!(outcome, Outcome::Clean);
@@ -47,7 +34,6 @@ async fn how_a_young_block_was_removed_may_be_told_after_the_scan() {
 async fn what_prometheus_compacted_soon_after_the_commit_was_not_withdrawn() {
     let world = World::new().await;
     let mut shipper = world.shipper();
-    let _watch = mute(&mut shipper);
     let (a, b) = (name(1), name(2));
     for (block, min) in [(&a, 0), (&b, 5)] {
         world.seal(&mut shipper, &Made::new(block, min));
