@@ -82,15 +82,16 @@ async fn blocks_without_samples_and_compacted_ones_are_skipped() {
     let stage = Stage::start(&[]).await;
     let data = stage.dir();
     let older = seal(&sound(0), data, |_| {});
-    seal(&sound(1), data, |dir| {
+    // It has series, whatever it says of samples.
+    let odd = seal(&sound(1), data, |dir| {
         edit_meta(dir, |meta| meta["stats"]["numSamples"] = 0.into());
     });
     // That is how Prometheus writes a block without samples. It is listed, so that Prometheus does not wait for it.
     let empty = seal(&sound(1), data, |dir| edit_meta(dir, |meta| meta["stats"] = json!({})));
     let open = [2, 3].map(|compacted| seal(&sound(1), data, |dir| edit_meta(dir, level(compacted))));
     let newer = seal(&sound(2), data, |_| {});
-    stage.wait_for_ledger(&[&older, &empty, &newer]).await;
-    stage.assert_shipped(&[&older, &newer]).await;
+    stage.wait_for_ledger(&[&older, &odd, &empty, &newer]).await;
+    stage.assert_shipped(&[&older, &odd, &newer]).await;
     let unproven = "not known to be in the bucket";
     for id in &open {
         let told = ["level=error", unproven, id, "--shipper.upload-compacted"];
@@ -104,11 +105,11 @@ async fn blocks_without_samples_and_compacted_ones_are_skipped() {
         });
     });
     let last = seal(&sound(3), data, |_| {});
-    stage.wait_for_ledger(&[&older, &empty, &newer, &last]).await;
+    stage.wait_for_ledger(&[&older, &odd, &empty, &newer, &last]).await;
     stage
         .wait_for_metric("thanos_shipper_dir_syncs_total", &[], |now| now > passes)
         .await;
-    stage.assert_shipped(&[&older, &newer, &last]).await;
+    stage.assert_shipped(&[&older, &odd, &newer, &last]).await;
     // What is in the bucket as its source is no worry.
     assert_eq!(log_line(&stage.sidecar, &[unproven, &merged]), None);
     assert_eq!(stage.metric("narthex_unuploaded_blocks").await, 2.0);
