@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli,
+    model::Labels,
     ops::{
         connections,
         grpc::{self, Running},
@@ -208,6 +209,7 @@ impl Sidecar {
             ready: self.probe.condition("prometheus"),
             client: self.client,
             ready_timeout: self.flags.prometheus.ready_timeout,
+            labels: None,
         };
         // The heartbeat, metrics and probes go on until the shipper is through: it asks whether Prometheus keeps its last
         // blocks, and its end can be watched.
@@ -289,6 +291,8 @@ struct StatusRelay {
     client: Client,
     /// After so long without labels an error is logged.
     ready_timeout: Duration,
+    /// The labels that were passed on last, once Prometheus has told some.
+    labels: Option<Labels>,
 }
 
 impl StatusRelay {
@@ -328,6 +332,13 @@ impl StatusRelay {
             status.newer_encodings |= snapshot.writes_newer_encodings();
         });
         self.passed_on.send_replace(answered);
+        if snapshot.seen {
+            let old = self.labels.replace(snapshot.labels.clone());
+            // Not before: the shipper stamps blocks with the new ones by now.
+            if let Some(old) = old.filter(|old| *old != snapshot.labels) {
+                snapshot.log_changed_labels(&old, self.client.url());
+            }
+        }
         !snapshot.labels.is_empty()
     }
 
@@ -428,6 +439,7 @@ mod tests {
             ready: Probe::register("test", &mut Registry::default()).condition("prometheus"),
             client: Client::new(&url, &HttpClientConfig::default(), POLL_INTERVAL).expect("an address"),
             ready_timeout: Duration::from_secs(3600),
+            labels: None,
         };
         let stop = CancellationToken::new();
         let following = tokio::spawn(relay.run(stop.clone()));
