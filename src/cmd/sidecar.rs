@@ -209,7 +209,6 @@ impl Sidecar {
             ready: self.probe.condition("prometheus"),
             client: self.client,
             ready_timeout: self.flags.prometheus.ready_timeout,
-            labels: None,
         };
         // The heartbeat, metrics and probes go on until the shipper is through: it asks whether Prometheus keeps its last
         // blocks, and its end can be watched.
@@ -291,8 +290,6 @@ struct StatusRelay {
     client: Client,
     /// After so long without labels an error is logged.
     ready_timeout: Duration,
-    /// The labels that were passed on last, once Prometheus has told some.
-    labels: Option<Labels>,
 }
 
 impl StatusRelay {
@@ -320,8 +317,9 @@ impl StatusRelay {
         let answered = *self.answered.borrow_and_update();
         let snapshot = self.snapshots.borrow_and_update().clone();
         self.ready.set(snapshot.problem.clone().map_or(Ok(()), Err));
+        let mut old_labels = None;
         update(&self.status, |status| {
-            status.labels = snapshot.seen.then(|| snapshot.labels.clone());
+            old_labels = std::mem::replace(&mut status.labels, snapshot.seen.then(|| snapshot.labels.clone()));
             status.liveness = liveness(&snapshot);
             status.reload_failed_at = snapshot.reload_failed_at;
             status.head_min_time_ms = snapshot.head_min_time_ms;
@@ -332,12 +330,9 @@ impl StatusRelay {
             status.newer_encodings |= snapshot.writes_newer_encodings();
         });
         self.passed_on.send_replace(answered);
-        if snapshot.seen {
-            let old = self.labels.replace(snapshot.labels.clone());
-            // Not before: the shipper stamps blocks with the new ones by now.
-            if let Some(old) = old.filter(|old| *old != snapshot.labels) {
-                snapshot.log_changed_labels(&old, self.client.url());
-            }
+        // Not before: the shipper stamps blocks with the new ones by now.
+        if let Some(old) = old_labels.filter(|old| *old != snapshot.labels) {
+            log_changed_labels(&old, &snapshot.labels, self.client.url());
         }
         !snapshot.labels.is_empty()
     }
@@ -361,6 +356,14 @@ impl StatusRelay {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
+}
+
+fn log_changed_labels(old: &Labels, new: &Labels, url: &str) {
+    let then = match new.is_empty() {
+        true => "there are none now: no block is uploaded and queries are refused until there are some",
+        false => "blocks that are sealed from now on carry the new ones",
+    };
+    tracing::warn!(prometheus = url, %old, %new, "external labels have changed; {then}");
 }
 
 /// Waits for a change; for ever when there will be none.
@@ -396,7 +399,7 @@ mod tests {
 
     fn unasked() -> Snapshot {
         Snapshot {
-            labels: crate::model::Labels::default(),
+            labels: Labels::default(),
             version: String::new(),
             flags: Default::default(),
             settings: Default::default(),
@@ -439,7 +442,6 @@ mod tests {
             ready: Probe::register("test", &mut Registry::default()).condition("prometheus"),
             client: Client::new(&url, &HttpClientConfig::default(), POLL_INTERVAL).expect("an address"),
             ready_timeout: Duration::from_secs(3600),
-            labels: None,
         };
         let stop = CancellationToken::new();
         let following = tokio::spawn(relay.run(stop.clone()));

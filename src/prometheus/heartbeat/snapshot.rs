@@ -201,20 +201,6 @@ fn reload_failed_at(old: &Snapshot, now: Option<u64>) -> Option<Instant> {
     }
 }
 
-impl Snapshot {
-    /// Logs that the labels are others than `old`. It is for whoever has told all that use them, so that what is logged is so.
-    pub fn log_changed_labels(&self, old: &Labels, url: &str) {
-        let then = match self.labels.is_empty() {
-            true => "there are none now: no block is uploaded and queries are refused until there are some",
-            false => "blocks that are sealed from now on carry the new ones",
-        };
-        tracing::warn!(
-            prometheus = url, %old, new = %self.labels,
-            "external labels have changed; {then}"
-        );
-    }
-}
-
 /// Logs what an operator should hear of.
 pub(super) fn log_change(old: &Snapshot, new: &Snapshot, url: &str) {
     if old.problem == new.problem {
