@@ -94,32 +94,29 @@ impl<S> HeadTimeout<S> {
         }
     }
 
-    /// Starts, keeps or ends the head's timer after a read; `Err` when it has run out.
-    fn check_head(&mut self, cx: &mut Context<'_>, received: bool) -> io::Result<()> {
+    /// Ends the head's timer if the head has arrived; `Err` when it has run out.
+    fn check_head(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let requests = self.activity.requests();
-        if self.head_timer.as_ref().is_some_and(|(before, _)| *before != requests) {
-            self.head_timer = None;
+        self.head_timer.take_if(|(before, _)| *before != requests);
+        if let Some((_, timer)) = &mut self.head_timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Err(timed_out("receiving the head of the request"));
         }
-        if received && self.head_timer.is_none() {
-            self.head_timer = Some((requests, Box::pin(sleep(self.head))));
-        }
-        let Some((_, timer)) = &mut self.head_timer else {
-            return Ok(());
-        };
-        if timer.as_mut().poll(cx).is_ready() {
-            Err(timed_out("receiving the head of the request"))
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Before the read: an error says that nothing was put into `buf`.
+        self.check_head(cx)?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let received = buf.filled().len() > before;
-        self.check_head(cx, received)?;
+        if buf.filled().len() > before && self.head_timer.is_none() {
+            // It wakes nobody until the next read, which looks at it first.
+            self.head_timer = Some((self.activity.requests(), Box::pin(sleep(self.head))));
+        }
         read
     }
 }
@@ -173,6 +170,20 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(guarded);
         drip.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_fails_has_read_nothing() {
+        let (mut client, server) = duplex(64);
+        let mut guarded = HeadTimeout::new(server, Activity::new(Instant::now()), SHORT, LONG);
+        client.write_all(b"xy").await.unwrap();
+        guarded.read_exact(&mut [0]).await.unwrap();
+        sleep(SHORT * 2).await;
+        let mut space = [0; 8];
+        let mut buf = ReadBuf::new(&mut space);
+        let read = std::future::poll_fn(|cx| Pin::new(&mut guarded).poll_read(cx, &mut buf)).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(buf.filled().is_empty(), "{:?}", buf.filled());
     }
 
     #[tokio::test]

@@ -106,6 +106,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
         if *came >= OPENING {
             this.open = None;
         } else if timer.as_mut().poll(cx).is_ready() {
+            // An error says that nothing was read.
+            buf.set_filled(before);
             return Poll::Ready(Err(timed_out("waiting for the HTTP/2 preface")));
         }
         read
@@ -148,6 +150,19 @@ mod tests {
     };
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_fails_has_read_nothing() {
+        let (mut client, server) = duplex(64);
+        let mut late = Opening::new(server, Instant::now() + Duration::from_secs(10));
+        sleep(Duration::from_secs(11)).await;
+        client.write_all(b"x").await.unwrap();
+        let mut space = [0; 8];
+        let mut buf = ReadBuf::new(&mut space);
+        let read = std::future::poll_fn(|cx| Pin::new(&mut late).poll_read(cx, &mut buf)).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(buf.filled().is_empty(), "{:?}", buf.filled());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_opening_that_drips_is_cut_and_one_that_is_in_is_left_alone() {
