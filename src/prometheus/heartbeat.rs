@@ -25,7 +25,8 @@
 //! checked again at each heartbeat, also after Prometheus was restarted with other flags. An agent has no blocks, so
 //! that its flags are not checked; that it is one is a warning.
 //!
-//! **Logs** report changes only: each new problem once, its end, new labels, new warnings.
+//! **Logs** report changes only: each new problem once, its end, new warnings. New labels are logged by whoever passes
+//! them on.
 
 mod metrics;
 mod snapshot;
