@@ -167,6 +167,7 @@ async fn ship(data: &Path, id: &str) -> Duration {
         source: "sidecar".to_owned(),
         scan_interval: Duration::from_secs(30),
         hold_unshipped: 0,
+        jitter: Duration::ZERO,
         look_again: Duration::from_secs(60),
         heartbeat: None,
         min_time: None,

@@ -15,6 +15,8 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
+
 use crate::{
     cli::{self, Bucket, Command, Common, LogFormat, LogLevel, Tools, ToolsBucket},
     ops::{
@@ -22,12 +24,15 @@ use crate::{
         supervisor::Outcome,
         telemetry::{self, Format, InitError, Level},
     },
+    spans,
 };
 
 /// Threads that do the work; one keeps a disk and a network busy, the other answers probes meanwhile.
 const WORKERS: usize = 2;
 /// Threads that wait for the disk.
 const DISK_WORKERS: usize = 8;
+/// Files that are read again while the process runs, each with a thread at most: a file system that hangs holds those.
+const FOLLOWED_FILES: usize = 8;
 
 /// Runs a command until it is done. It ends the process itself once the command was built: threads that wait for a disk
 /// are not waited for.
@@ -43,7 +48,15 @@ pub fn run(command: Command) -> ExitCode {
 }
 
 fn start(command: Command) -> anyhow::Result<Outcome> {
-    init_log(command.common())?;
+    let (layer, sender) = spans_config(command.common())?.map(spans::set_up).unzip();
+    init_log(command.common(), layer)?;
+    if sender.is_none() {
+        warn_if_empty(
+            "tracing.config-file",
+            command.common().tracing_config_file.as_deref(),
+            "",
+        );
+    }
     if let Err(error) = process::raise_open_files() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
@@ -52,27 +65,43 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime
         .worker_threads(WORKERS)
-        .max_blocking_threads(DISK_WORKERS)
+        .max_blocking_threads(DISK_WORKERS + FOLLOWED_FILES)
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
-        match command {
-            Command::Sidecar(flags) => {
-                let config = sidecar::Config::new(*flags)?;
-                sidecar::build(config).await?.run().await
-            }
-            Command::Backfill(flags) => backfill::backfill(*flags).await,
-            Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => backfill::upload_blocks(*flags).await,
-            Command::Bucket(Bucket::Ls(flags)) => bucket::ls(*flags).await,
-            Command::Bucket(Bucket::Inspect(flags)) => bucket::inspect(*flags).await,
-            Command::Bucket(Bucket::Verify(flags)) => bucket::verify(*flags).await,
-            Command::Bucket(Bucket::Gaps(flags)) => bucket::gaps(*flags).await,
-            Command::Restore(flags) => restore::restore(*flags).await,
+        let metrics = sender.as_ref().map(spans::Sender::metrics).unwrap_or_default();
+        let sending = sender.map(spans::Sender::start);
+        let outcome = run_command(command, &metrics).await;
+        if let Some(sending) = sending {
+            sending.finish().await;
         }
+        outcome
     });
     // Dropping it would wait for threads that wait for a disk, for ever where that hangs.
     runtime.shutdown_background();
     outcome
+}
+
+async fn run_command(command: Command, spans: &spans::Metrics) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Sidecar(flags) => {
+            let config = sidecar::Config::new(*flags)?;
+            sidecar::build(config, spans).await?.run().await
+        }
+        Command::Backfill(flags) => backfill::backfill(*flags).await,
+        Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => backfill::upload_blocks(*flags).await,
+        Command::Bucket(Bucket::Ls(flags)) => bucket::ls(*flags).await,
+        Command::Bucket(Bucket::Inspect(flags)) => bucket::inspect(*flags).await,
+        Command::Bucket(Bucket::Verify(flags)) => bucket::verify(*flags).await,
+        Command::Bucket(Bucket::Gaps(flags)) => bucket::gaps(*flags).await,
+        Command::Restore(flags) => restore::restore(*flags).await,
+    }
+}
+
+/// How spans are sent, if they are.
+fn spans_config(flags: &Common) -> anyhow::Result<Option<spans::Config>> {
+    let yaml = flags.tracing(&cli::process_env)?;
+    spans::Config::parse(&yaml, cli::process_env).context("the configuration of tracing (--tracing.config) is wrong")
 }
 
 /// Where the wrong YAML of the bucket came from: the error names the line, and needs the file beside it.
@@ -88,7 +117,7 @@ fn warn_if_empty(flag: &str, file: Option<&Path>, text: &str) {
     }
 }
 
-fn init_log(flags: &Common) -> Result<(), InitError> {
+fn init_log(flags: &Common, spans: Option<spans::Layer>) -> Result<(), InitError> {
     let level = match flags.log_level {
         LogLevel::Error => Level::Error,
         LogLevel::Warn => Level::Warn,
@@ -100,5 +129,5 @@ fn init_log(flags: &Common) -> Result<(), InitError> {
         LogFormat::Json => Format::Json,
         LogFormat::Journald => Format::Journald,
     };
-    telemetry::init(level, format, Some(&flags.debug_name))
+    telemetry::init(level, format, Some(&flags.debug_name), spans)
 }

@@ -8,18 +8,20 @@
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
-//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model, threads |
+//! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model, threads, spans |
 //! | [`restore`] | blocks of a bucket brought back to disk | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`lineage`] | whether a block is in the bucket: under its own name, or within other blocks | catalog, tsdb, objstore, model |
 //! | [`catalog`] | the blocks of a bucket, by their `meta.json` | tsdb, objstore, model |
-//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: how a block reaches the bucket | lineage, catalog, tsdb, objstore, model, threads |
+//! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: how a block reaches the bucket | lineage, catalog, tsdb, objstore, model, threads, spans |
 //! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | prometheus, chunk, ops, pb, model, threads |
-//! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads |
+//! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads, spans |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors, newer encodings rewritten | chunk, model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | trust, model, threads |
-//! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | trust, model, pb |
+//! | [`reloader`] | has Prometheus load its files when they change: watching, rendering, telling it | prometheus, model, threads |
+//! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | trust, model, pb, spans, threads |
+//! | [`spans`] | what calls and blocks spend their time on, for a collector of traces | trust, model, threads |
 //! | [`trust`] | whose TLS certificates are good, for clients that call us and servers that we call | nothing |
 //! | [`threads`] | work that blocks: off the runtime, stopped when nobody waits, panics as values | nothing |
 //! | [`model`] | labels, durations: pure values | nothing |
@@ -37,8 +39,10 @@ pub mod objstore;
 pub mod ops;
 pub mod pb;
 pub mod prometheus;
+pub mod reloader;
 pub mod restore;
 pub mod shipper;
+pub mod spans;
 pub mod storeapi;
 pub mod threads;
 pub mod trust;

@@ -10,6 +10,7 @@ pub mod retention;
 pub mod selector;
 pub mod served_from;
 pub mod uvarint;
+pub mod variables;
 pub mod whole_number;
 
 pub use labels::{Label, Labels};

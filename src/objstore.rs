@@ -12,6 +12,7 @@ mod blocking;
 pub mod config;
 mod filesystem;
 pub mod layers;
+mod live;
 mod rate_limit;
 mod s3;
 
@@ -26,6 +27,7 @@ use self::config::{BucketConfig, ConfigError, Provider};
 pub(crate) use self::{backoff::Backoff, filesystem::missing};
 pub use self::{
     backoff::{Transient, retry_transient},
+    live::{Follower, ReadConfig},
     rate_limit::RateLimit,
 };
 
@@ -61,11 +63,30 @@ pub async fn open(
     limits: &Limits,
     registry: &mut Registry,
 ) -> Result<Arc<dyn Bucket>, ConfigError> {
-    let bucket: Arc<dyn Bucket> = match &config.provider {
+    let bucket = open_plain(config, limits).await?;
+    Ok(Arc::new(layers::Metered::new(bucket, registry)))
+}
+
+/// The same, and what follows the configuration of which `text` was read: it is to be run beside the bucket.
+///
+/// # Errors
+/// As for [`open`].
+pub async fn open_followed(
+    (config, text): (&BucketConfig, String),
+    read: ReadConfig,
+    limits: &Limits,
+    registry: &mut Registry,
+) -> Result<(Arc<dyn Bucket>, Follower), ConfigError> {
+    let live = Arc::new(live::Live::new(open_plain(config, limits).await?));
+    let follower = Follower::new(Arc::clone(&live), read, text, limits.clone(), registry);
+    Ok((Arc::new(layers::Metered::new(live, registry)), follower))
+}
+
+async fn open_plain(config: &BucketConfig, limits: &Limits) -> Result<Arc<dyn Bucket>, ConfigError> {
+    Ok(match &config.provider {
         Provider::Filesystem(directory) => Arc::new(filesystem::Filesystem::new(directory, &config.prefix, limits)),
         Provider::S3(s3) => Arc::new(s3::S3Bucket::open(s3, &config.prefix, limits).await?),
-    };
-    Ok(Arc::new(layers::Metered::new(bucket, registry)))
+    })
 }
 
 /// One object of a listing.

@@ -23,9 +23,14 @@ pub mod probe;
 pub mod process;
 pub mod supervisor;
 pub mod telemetry;
+pub mod web;
 
 mod exposition;
+mod file_check;
 mod http_connection;
+mod http_progress;
+mod http_serving;
 mod log_limit;
 mod log_line;
 mod stall;
+mod tls_names;

@@ -35,10 +35,9 @@ mod request_queue;
 mod response_body;
 mod retention;
 mod secret;
-mod tls;
 mod transport;
 
-pub use client::{Alive, Client, Storage};
+pub use client::{Alive, Client, LastReload, Storage};
 pub use configuration::{Configuration, RetentionSettings, StorageSettings};
 pub use error::{Error, ErrorKind, SetupError, Shed};
 pub use heartbeat::{Heartbeat, Snapshot};

@@ -53,6 +53,7 @@ mod watcher;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
+    hash::RandomState,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -101,6 +102,8 @@ pub struct Settings {
     pub source: String,
     /// The time between two scans when nothing hints at a new block.
     pub scan_interval: Duration,
+    /// The most by which sending a block that was just sealed is put off, by chance; zero: it is sent at once.
+    pub jitter: Duration,
     /// After which time a broken block is looked at again.
     pub look_again: Duration,
     /// How many bytes of blocks that Prometheus has deleted are held until they are shipped; 0 holds none.
@@ -178,6 +181,8 @@ pub struct Shipper {
     /// When the sources of compacted blocks were last looked up in the bucket.
     sources_looked_up_at: Option<Instant>,
     backoff: Backoff,
+    /// Of this process alone, so that no two of a fleet choose the same.
+    jitter_seed: RandomState,
     /// What is not durable, as of the last pass.
     pending: BTreeMap<BlockId, Pending>,
     /// The blocks that keep Prometheus from compacting, as they were reported.
@@ -242,6 +247,7 @@ impl Shipper {
             ledger_checked: false,
             sources_looked_up_at: None,
             backoff: Backoff::default(),
+            jitter_seed: RandomState::new(),
             pending: BTreeMap::new(),
             compaction_blocked: Vec::new(),
             held: held::Held::new(settings.hold_unshipped),

@@ -35,9 +35,13 @@ use rustls::{
 };
 
 use self::certificate::{Certificate, Validity};
-pub use self::handshake::ServerProblem;
+pub use self::{
+    client::{ClientFiles, FileError, client_config},
+    handshake::ServerProblem,
+};
 
 mod certificate;
+mod client;
 mod handshake;
 
 /// id-kp-serverAuth and id-kp-clientAuth.
@@ -313,6 +317,12 @@ pub fn signed_in_tls13(
         signed,
         &provider.signature_verification_algorithms,
     )
+}
+
+/// The alternative names of a certificate, as texts: DNS names, mail addresses, URIs, IP addresses. None in one that
+/// cannot be read.
+pub fn alternative_names(der: &CertificateDer<'_>) -> Vec<String> {
+    Certificate::read(der).map_or_else(|_| Vec::new(), |certificate| certificate.extensions.names)
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{Instrument as _, info_span};
 
 use super::{
     Decision, Item, Plan, Settings,
@@ -19,6 +20,7 @@ use crate::{
     shipper::{
         BlockFiles, Committed, ContentPolicy, NewerEncodings, UploadError, UploadOutcome, UploadRequest, Uploader,
     },
+    spans,
     tsdb::{Block, BlockId},
 };
 
@@ -121,14 +123,17 @@ impl Apply {
         let uploads = stream::iter(due.iter().copied()).map(|item| {
             let (uploader, job) = (Arc::clone(&self.uploader), job(item));
             let labels = item.labels.clone();
+            let span = info_span!(target: spans::TARGET, parent: None, "ship_block", block = %item.id);
+            let uploading = info_span!(target: spans::TARGET, parent: &span, "upload");
             // A task of its own each, so that it goes on while another block is committed.
-            let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            let task = async move {
                 match job {
                     Some(job) => upload(&uploader, &job, &labels).await,
                     None => Err(NotSent::Refused("it was not checked".into())),
                 }
-            }));
-            async move { (item, task.await) }
+            };
+            let task = AbortOnDropHandle::new(tokio::spawn(task.instrument(uploading)));
+            async move { (item, span, task.await) }
         });
         let mut uploads = std::pin::pin!(uploads.buffered(BLOCKS_AT_ONCE));
         loop {
@@ -137,7 +142,7 @@ impl Apply {
                 () = stop.cancelled() => break,
                 next = uploads.next() => next,
             };
-            let Some((item, uploaded)) = next else { break };
+            let Some((item, span, uploaded)) = next else { break };
             let uploaded = uploaded.unwrap_or_else(|error| {
                 Err(NotSent::Failed(format!(
                     "uploading it failed, which is a bug in narthex: {error}"
@@ -146,7 +151,7 @@ impl Apply {
             let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                outcome = self.commit_uploaded(item, uploaded) => outcome,
+                outcome = self.commit_uploaded(item, uploaded).instrument(span.clone()) => outcome,
             };
             match outcome {
                 Ok(BlockOutcome::Sent) => {
@@ -154,8 +159,12 @@ impl Apply {
                     applied.sent.push(item.id);
                 }
                 Ok(BlockOutcome::There) => applied.there.push(item.id),
-                Ok(BlockOutcome::Refused(why)) => applied.refused.push((item.id, why)),
+                Ok(BlockOutcome::Refused(why)) => {
+                    spans::fail(&span, &why);
+                    applied.refused.push((item.id, why));
+                }
                 Err(why) => {
+                    spans::fail(&span, &why);
                     applied.failed = Some((item.id, why));
                     break;
                 }
@@ -252,7 +261,9 @@ impl Apply {
             }
         }
         let job = UploadRequest::new(block.clone());
-        Ok(match self.uploader.commit(&job, files, labels, &self.source).await? {
+        let span = info_span!(target: spans::TARGET, "commit");
+        let committed = self.uploader.commit(&job, files, labels, &self.source).instrument(span);
+        Ok(match committed.await? {
             Committed::Now => BlockOutcome::Sent,
             Committed::Before if tried_before => BlockOutcome::Sent,
             Committed::Before => match in_bucket(&self.uploader, block, labels).await? {

@@ -13,6 +13,8 @@ use super::{
     value::InlineYaml,
 };
 
+/// Less than this, in bytes a second, nobody means.
+const LEAST_RATE: u64 = 1024;
 /// Less than this, in bytes, and no call could be answered.
 const LEAST_MEMORY: u64 = 1 << 20;
 
@@ -34,12 +36,10 @@ pub(super) fn command(command: &Command) -> Vec<String> {
 }
 
 fn sidecar(flags: &Sidecar, found: &mut Findings) {
-    servers(flags, found);
-    found.reject_unsupported(
-        given(&flags.reloader.config_file) || !flags.reloader.rule_dirs.is_empty(),
-        "reloader.config-file and --reloader.rule-dir",
-        "reloading Prometheus",
-        "drop them and run a config-reloader beside Prometheus",
+    found.when(
+        given(&flags.reloader.config_file) && flags.reloader.config_file == flags.reloader.envsubst_file,
+        "--reloader.config-envsubst-file is the same as --reloader.config-file, which it would overwrite: name another file"
+            .to_owned(),
     );
     let prometheus = &flags.prometheus;
     for (name, value) in [
@@ -49,6 +49,11 @@ fn sidecar(flags: &Sidecar, found: &mut Findings) {
     ] {
         found.when(value.is_zero(), format!("--{name} must be above 0, for example 30s"));
     }
+    found.when(
+        (1..LEAST_RATE).contains(&flags.shipper.max_rate),
+        "--shipper.max-rate must be at least 1KiB (a second), or 0 for no limit: a number without a unit is one of bytes"
+            .to_owned(),
+    );
     found.when(
         flags.store.memory_limit < LEAST_MEMORY,
         "--store.memory-limit must be at least 1MiB, for example 256MiB: no call could be answered".to_owned(),
@@ -106,26 +111,11 @@ fn now() -> i64 {
 }
 
 fn common(flags: &Common, found: &mut Findings) {
-    found.reject_unsupported(
-        set(&flags.tracing_config, &flags.tracing_config_file),
-        "tracing.config and --tracing.config-file",
-        "tracing",
-        "drop them",
-    );
     let ratio = flags.auto_gomemlimit_ratio;
     let inside = ratio > 0.0 && ratio <= 1.0;
     found.when(
         !inside,
         format!("--auto-gomemlimit.ratio must be above 0 and at most 1, not {ratio}"),
-    );
-}
-
-fn servers(flags: &Sidecar, found: &mut Findings) {
-    found.reject_unsupported(
-        given(&flags.http.config),
-        "http.config",
-        "TLS and passwords on the HTTP server",
-        "drop it and listen on an address that only the scraper reaches, or put a proxy in front",
     );
 }
 
@@ -136,13 +126,6 @@ impl Findings {
         if wrong {
             self.0.push(line);
         }
-    }
-
-    fn reject_unsupported(&mut self, used: bool, flags: &str, function: &str, way_out: &str) {
-        self.when(
-            used,
-            format!("--{flags}: this version does not have {function} yet; {way_out}"),
-        );
     }
 }
 

@@ -6,6 +6,7 @@
 mod backfill;
 mod bucket;
 mod command;
+mod common;
 mod prometheus;
 mod restore;
 mod store;
@@ -16,7 +17,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     content::{ContentError, Env, content},
-    value::{self, Address, HashFunc, InlineYaml, LogFormat, LogLevel, ReloadMethod, TlsVersion},
+    value::{self, Address, HashFunc, InlineYaml, ReloadMethod, TlsVersion},
 };
 use crate::model::{Label, Labels};
 
@@ -26,6 +27,7 @@ pub use bucket::{
     Selection, TimeLimit, Verify,
 };
 pub use command::{Bucket, Command, Tools, ToolsBucket};
+pub use common::Common;
 pub use prometheus::{Prometheus, PrometheusClient};
 pub use restore::Restore;
 pub use store::Store;
@@ -62,53 +64,6 @@ pub struct Sidecar {
     pub store: Store,
 }
 
-/// Flags that every command has.
-#[derive(Args, Clone, Debug, PartialEq)]
-#[command(next_help_heading = "Logging and process")]
-#[group(skip)]
-pub struct Common {
-    /// Write log lines of this level and above
-    #[arg(long = "log.level", value_name = "level", default_value = "info")]
-    pub log_level: LogLevel,
-
-    /// How log lines are written
-    ///
-    /// logfmt and json go to stderr, journald to systemd's journal.
-    #[arg(long = "log.format", value_name = "format", default_value = "logfmt")]
-    pub log_format: LogFormat,
-
-    /// Add this name to every log line
-    #[arg(
-        long = "debug.name",
-        value_name = "name",
-        default_value = "",
-        hide_default_value = true,
-        hide = true
-    )]
-    pub debug_name: String,
-
-    /// Tracing set-up as YAML (not yet: refused)
-    #[arg(
-        long = "tracing.config", value_name = "yaml", value_parser = value::inline_yaml, default_value = "",
-        hide_default_value = true
-    )]
-    pub tracing_config: InlineYaml,
-
-    /// File with the tracing set-up (not yet: refused)
-    #[arg(long = "tracing.config-file", value_name = "file", value_parser = value::path_parser())]
-    pub tracing_config_file: Option<PathBuf>,
-
-    /// Accepted and without effect: there is no Go runtime to tune
-    #[arg(long = "enable-auto-gomemlimit")]
-    pub enable_auto_gomemlimit: bool,
-
-    /// Checked and without effect; above 0, at most 1
-    #[arg(
-        long = "auto-gomemlimit.ratio", value_name = "ratio", value_parser = value::float, default_value = "0.9"
-    )]
-    pub auto_gomemlimit_ratio: f64,
-}
-
 /// The HTTP server: metrics and probes.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "HTTP")]
@@ -132,7 +87,10 @@ pub struct Http {
     )]
     pub grace_period: Duration,
 
-    /// File with TLS and passwords for the HTTP server (not yet: refused)
+    /// File with TLS, passwords, headers and a limit of requests for the HTTP server
+    ///
+    /// In the format of Prometheus' own web.config.file. It holds for every path, probes included, and is read again when it or a
+    /// file that it names changes.
     #[arg(id = "http.config", long = "http.config", value_name = "file", value_parser = value::path_parser())]
     pub config: Option<PathBuf>,
 }
@@ -273,6 +231,12 @@ impl Objstore {
         )
     }
 
+    /// Whether [`Objstore::content`] can be asked for again: not where the file is a pipe.
+    pub fn can_be_read_again(&self) -> bool {
+        let file = self.config_file.as_ref().filter(|file| !file.as_os_str().is_empty());
+        file.is_none_or(|file| fs_err::metadata(file).is_ok_and(|found| found.is_file()))
+    }
+
     /// Which of the flags was given, with the name of the file and without the YAML, even if there is nothing in it;
     /// `None` if neither was.
     pub fn given(&self) -> Option<String> {
@@ -391,6 +355,21 @@ pub struct Shipper {
     )]
     pub upload_concurrency: i64,
 
+    /// Most bytes to send in a second, such as 50MiB; 0 means no limit (narthex' own)
+    ///
+    /// All requests to the bucket share it. A block of 2h must be through before the next one is sealed, so leave room.
+    #[arg(long = "shipper.max-rate", value_name = "size", value_parser = value::size, default_value = "0")]
+    pub max_rate: u64,
+
+    /// Wait up to this time, by chance, before a block that was just sealed is sent (narthex' own)
+    ///
+    /// For fleets whose blocks are all sealed in the same second. What was sealed before the start, and what is sealed while the
+    /// process stops, is sent at once.
+    #[arg(
+        long = "shipper.jitter", value_name = "duration", value_parser = value::go_duration, default_value = "0s"
+    )]
+    pub jitter: Duration,
+
     /// How long shipping may go on after a signal to stop; 0 stops at once (narthex' own)
     ///
     /// Within this time the blocks that are sealed already are finished. Keep it below the grace period of the pod
@@ -415,45 +394,54 @@ impl Shipper {
     }
 }
 
-/// The reloader, which comes later.
+/// The reloader.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Reloader")]
 #[group(skip)]
 pub struct Reloader {
-    /// Reload Prometheus when this file changes (not yet: refused)
+    /// Have Prometheus load its configuration anew when this file changes
+    ///
+    /// It may be packed with gzip if --reloader.config-envsubst-file is given. What is empty, or no YAML, is told in the log and not
+    /// passed on.
     #[arg(
         id = "reloader.config-file", long = "reloader.config-file", value_name = "file",
         value_parser = value::path_parser()
     )]
     pub config_file: Option<PathBuf>,
 
-    /// Write that file here with variables replaced; without --reloader.config-file it has no effect
+    /// Write that file here, where Prometheus reads it, with variables replaced
+    ///
+    /// $(NAME) is replaced by the environment variable NAME, which must be set. Without --reloader.config-file it has no effect.
     #[arg(long = "reloader.config-envsubst-file", value_name = "file", value_parser = value::path_parser())]
     pub envsubst_file: Option<PathBuf>,
 
-    /// Reload Prometheus when a file in this directory changes; may be repeated (not yet: refused)
+    /// Have Prometheus load its rules anew when a file in this directory changes; may be repeated
     #[arg(long = "reloader.rule-dir", value_name = "dir", value_parser = value::path_parser())]
     pub rule_dirs: Vec<PathBuf>,
 
-    /// How often files are read again (not yet: checked only)
+    /// How often these files are read again, beside the times when the kernel tells of a change
+    ///
+    /// 0: they are read once, at the start, and Prometheus is not told.
     #[arg(
         long = "reloader.watch-interval", value_name = "duration", value_parser = value::go_duration,
         default_value = "3m"
     )]
     pub watch_interval: Duration,
 
-    /// How soon a failed reload is tried again (not yet: checked only)
+    /// How soon a failed reload is tried again
+    ///
+    /// What Prometheus refuses is tried again after twice this time, then four times and so on, up to --reloader.watch-interval.
     #[arg(
         long = "reloader.retry-interval", value_name = "duration", value_parser = value::go_duration,
         default_value = "5s"
     )]
     pub retry_interval: Duration,
 
-    /// How Prometheus is told to reload (not yet: checked only)
+    /// How Prometheus is told to reload: by HTTP, which it must allow (--web.enable-lifecycle), or by SIGHUP
     #[arg(long = "reloader.method", value_name = "method", default_value = "http")]
     pub method: ReloadMethod,
 
-    /// Name of the process that the signal method looks for (not yet: without effect)
+    /// Name of the process that gets SIGHUP with --reloader.method=signal
     #[arg(long = "reloader.process-name", value_name = "name", default_value = "prometheus")]
     pub process_name: String,
 }

@@ -4,6 +4,7 @@
 //! No failure of Prometheus or the bucket ends the process: it is reported in the log, the metrics and the readiness.
 
 mod queries;
+mod reloading;
 mod shipping;
 
 use std::{sync::Arc, time::Duration};
@@ -23,12 +24,15 @@ use crate::{
         probe::{Condition, Probe},
         process,
         supervisor::{self, Outcome, Supervisor},
+        web::Web,
     },
     prometheus::{
         client::{Alive, Client, HttpClientConfig},
         heartbeat::{self, Settings as PeerSettings, Snapshot, Validation},
     },
-    shipper::{DrainReport, Heartbeat, Liveness, PrometheusStatus, Shipper},
+    reloader::Reloader,
+    shipper::{Heartbeat, Liveness, PrometheusStatus},
+    spans,
     storeapi::{self, budget::Budget, patterns::Patterns},
     threads::BlockingPool,
 };
@@ -53,6 +57,7 @@ pub struct Config {
     flags: cli::Sidecar,
     bucket: Configured,
     http_client: HttpClientConfig,
+    web: Option<Web>,
     queries: queries::Config,
 }
 
@@ -72,10 +77,13 @@ impl Config {
         let http_client = HttpClientConfig::parse(&yaml)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
         let queries = queries::Config::new(&flags.grpc)?;
+        let web = flags.http.config.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let web = web.map(Web::load).transpose()?;
         Ok(Self {
             flags,
             bucket,
             http_client,
+            web,
             queries,
         })
     }
@@ -90,10 +98,12 @@ pub struct Sidecar {
     probe: Probe,
     client: Client,
     peer: heartbeat::Heartbeat,
+    reloader: Reloader,
     queries: Queries,
     connections: connections::Metrics,
     running: Running,
     http_limits: http::Limits,
+    web: Option<Web>,
     shipping: Option<Shipping>,
     /// Whether blocks are shipped, in words.
     shipping_status: String,
@@ -105,16 +115,18 @@ pub struct Sidecar {
 ///
 /// # Errors
 /// A port in use; a file that the configuration names and that cannot be used.
-pub async fn build(config: Config) -> Result<Sidecar> {
+pub async fn build(config: Config, spans: &spans::Metrics) -> Result<Sidecar> {
     let Config {
         flags,
         bucket,
         http_client,
+        web,
         queries,
     } = config;
     let server = http::bind(flags.http.address.to_socket().as_str(), "--http-address").await?;
     let mut registry = Registry::default();
     process::register(&mut registry);
+    spans.register(&mut registry);
     let probe = Probe::register("sidecar", &mut registry);
     for warning in Client::warnings(&flags.prometheus.url, &http_client) {
         tracing::warn!(warning, "configuration of the client for Prometheus");
@@ -122,15 +134,16 @@ pub async fn build(config: Config) -> Result<Sidecar> {
     let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
     let peer = heartbeat::Heartbeat::new(client.clone(), peer_settings(&flags, bucket.is_on()), &mut registry);
+    let reloader = reloading::reloader(&flags, &http_client, peer.trigger(), &mut registry)?;
     let passed_on = watch::Sender::new(None);
     bucket.report(&mut registry);
     let shipping_status = bucket.status();
     let (min_time, wanted) = shipping::min_time(&flags.store, &bucket);
     let shipping = match bucket {
         Configured::Nothing | Configured::Empty(_) => None,
-        Configured::Bucket(bucket) => {
+        Configured::Bucket(bucket, yaml) => {
             let heartbeat = Heartbeat::new(peer.trigger(), passed_on.subscribe());
-            Some(shipping::open(&flags, &bucket, heartbeat, wanted, &mut registry).await?)
+            Some(shipping::open(&flags, (&bucket, yaml), heartbeat, wanted, &mut registry).await?)
         }
     };
     // Connections of its own: they live in the thread that answers queries.
@@ -161,6 +174,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
         probe,
         client,
         peer,
+        reloader,
         queries,
         connections,
         running,
@@ -168,6 +182,7 @@ pub async fn build(config: Config) -> Result<Sidecar> {
             connections: at_once.1,
             ..http::Limits::default()
         },
+        web,
         shipping,
         shipping_status,
         passed_on,
@@ -217,6 +232,8 @@ impl Sidecar {
         tasks.spawn("heartbeat", following, infallible(self.peer.run(serving.clone())));
         tasks.spawn("status", following, infallible(relay.run(token.clone())));
 
+        tasks.spawn("reloader", MARGIN, infallible(self.reloader.run(token.clone())));
+
         let grpc_grace = self.flags.grpc.grace_period + MARGIN;
         let queries = self.queries.run(token.clone());
         tasks.spawn("grpc", grpc_grace, queries);
@@ -227,17 +244,8 @@ impl Sidecar {
             let grace = self.flags.shipper.grace_period;
             infallible(async move {
                 let ship = async {
-                    if let Some((
-                        Shipping {
-                            settings,
-                            bucket,
-                            metrics,
-                        },
-                        statuses,
-                    )) = shipping
-                    {
-                        let shipper = Shipper::new(settings, bucket, statuses, metrics);
-                        log_drain_report(&shipper.run(token.clone(), grace).await);
+                    if let Some((shipping, statuses)) = shipping {
+                        shipping.run(statuses, &token, grace).await;
                     }
                 };
                 let stop = async {
@@ -254,6 +262,7 @@ impl Sidecar {
             connections: self.connections,
             running: Some(self.running),
             shipping: self.shipping_status,
+            web: self.web,
         };
         let serve = self.server.serve(pages, self.http_limits, serving, http_grace);
         tasks.spawn("http", shipping_grace + http_grace + MARGIN, infallible(serve));
@@ -264,18 +273,6 @@ impl Sidecar {
 async fn infallible(task: impl Future<Output = ()>) -> Result<(), supervisor::TaskError> {
     task.await;
     Ok(())
-}
-
-fn log_drain_report(report: &DrainReport) {
-    if !report.in_time && !report.not_durable.is_empty() {
-        tracing::warn!("the grace period (--shipper.grace-period) ended before all blocks were uploaded");
-    }
-    if !report.not_durable.is_empty() {
-        tracing::error!(
-            blocks = report.not_durable.len(),
-            "stopped before all blocks were uploaded; the lines above say why for each. Those that only wait, and are still on the disk, are uploaded when narthex starts again with this data directory"
-        );
-    }
 }
 
 /// Passes what the heartbeat learns on to the probe and the shipper; during shutdown, watches whether Prometheus stops, too.

@@ -26,7 +26,7 @@ pub struct RateLimit(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     /// Bytes in a second; 0 for no limit.
-    rate: u64,
+    rate: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
     /// When the bytes that were taken so far are through.
@@ -37,9 +37,14 @@ impl RateLimit {
     /// A limit of at most `rate` bytes in a second, both ways together; 0 means no limit.
     pub fn at_most(rate: u64) -> Self {
         Self(Arc::new(State {
-            rate,
+            rate: AtomicU64::new(rate),
             ..State::default()
         }))
+    }
+
+    /// Ends the limit for all that begins from now on.
+    pub fn lift(&self) {
+        self.0.rate.store(0, Ordering::Relaxed);
     }
 
     /// How many bytes of bodies were sent so far.
@@ -67,17 +72,18 @@ impl RateLimit {
     /// How many bytes are taken at once, so that many requests that share a low limit all move now and then: an eighth
     /// of a second's worth. Without a limit there is nothing to divide.
     pub(super) fn step(&self) -> usize {
-        match self.0.rate {
+        match self.0.rate.load(Ordering::Relaxed) {
             0 => usize::MAX,
             rate => usize::try_from((rate / 8).max(SMALLEST_STEP)).unwrap_or(usize::MAX),
         }
     }
 
     fn reserve(&self, bytes: usize) -> Duration {
-        if self.0.rate == 0 {
+        let rate = self.0.rate.load(Ordering::Relaxed);
+        if rate == 0 {
             return Duration::ZERO;
         }
-        let cost = Duration::from_secs_f64(bytes as f64 / self.0.rate as f64);
+        let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let now = Instant::now();
         let mut through = self.0.through.lock().unwrap_or_else(PoisonError::into_inner);
         let start = through.map_or(now, |through| through.max(now));
@@ -131,6 +137,11 @@ mod tests {
             "{second:?}"
         );
         assert!(rate_limit.send(1) > second);
+        rate_limit.lift();
+        assert_eq!(
+            (rate_limit.send(1 << 30), rate_limit.step()),
+            (Duration::ZERO, usize::MAX)
+        );
     }
 
     #[test]

@@ -57,6 +57,7 @@ mod reflection;
 mod request;
 mod running;
 mod settings;
+mod span;
 mod stream;
 mod tls;
 mod usage;

@@ -9,7 +9,6 @@
 //!   turns not healthy. Dropping the future of `serve` closes everything at once.
 
 use std::{
-    convert::Infallible,
     io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
@@ -19,29 +18,27 @@ use std::{
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{
-    HeaderValue, Request, Response, StatusCode,
+    HeaderValue, Response, StatusCode,
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName},
 };
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     connections::{self, OpenConnections},
     exposition::{self, Format},
     grpc::Running,
-    http_connection::{Activity, HeadTimeout},
+    http_connection::Activity,
+    http_serving::{Answer, Connection},
     listen::{self, BindError},
     probe::Probe,
-    stall,
+    web::Web,
 };
+
+pub use super::http_serving::Limits;
 
 /// Says why a probe fails; the body must stay as Thanos' is.
 const REASON: HeaderName = HeaderName::from_static("x-narthex-reason");
@@ -49,40 +46,10 @@ const REASON: HeaderName = HeaderName::from_static("x-narthex-reason");
 const SHIPPING: HeaderName = HeaderName::from_static("x-narthex-shipping");
 /// The longest reason that goes into the header, in bytes.
 const REASON_MAX: usize = 512;
-/// The longest head of a request, in bytes.
-const HEAD_MAX: usize = 16 * 1024;
 /// An answer shorter than this is not worth being compressed.
 const GZIP_FROM: usize = 1024;
 /// The most running calls on the page that shows them.
 const CALLS_MAX: usize = 10_000;
-
-/// What clients may cost.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// From the first byte of a request's head to its last.
-    pub head: Duration,
-    /// How long an answer may make no progress.
-    pub stall: Duration,
-    /// How long the kernel lets sent bytes stay unacknowledged.
-    pub unacknowledged: Duration,
-    /// How long a connection may stay open without a request.
-    pub idle: Duration,
-    /// Connections at once.
-    pub connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            head: Duration::from_secs(10),
-            stall: Duration::from_secs(30),
-            unacknowledged: stall::UNACKNOWLEDGED,
-            // Longer than common scrape intervals, so that a scraper keeps its connection.
-            idle: Duration::from_secs(150),
-            connections: 512,
-        }
-    }
-}
 
 /// A bound port that does not answer yet.
 #[derive(Debug)]
@@ -104,6 +71,8 @@ pub struct Pages {
     pub running: Option<Running>,
     /// Whether blocks are shipped, and if not why, in one line: a header of `/-/ready`.
     pub shipping: String,
+    /// What `--http.config` asks for, if it was given.
+    pub web: Option<Web>,
 }
 
 /// Binds `address` (`host:port`; an empty host means all addresses); the error names it and `flag`.
@@ -126,15 +95,23 @@ impl Server {
         let probe = pages.probe.clone();
         let mut connections = OpenConnections::new("http", limits.connections, &pages.connections);
         let born = Instant::now();
+        let web = pages.web.clone();
+        let answer: Answer = Arc::new(move |path, headers| pages.answer(path, headers));
         loop {
             tokio::select! {
                 biased;
                 () = token.cancelled() => break,
                 (stream, peer) = connections.next(&listener) => {
                     let activity = Activity::new(born);
-                    let connection =
-                        serve_connection(stream, peer, activity.clone(), pages.clone(), limits, connections.closing());
-                    connections.spawn(Arc::new(activity), connection);
+                    let connection = Connection {
+                        peer,
+                        activity: activity.clone(),
+                        answer: Arc::clone(&answer),
+                        web: web.clone(),
+                        limits,
+                        closing: connections.closing(),
+                    };
+                    connections.spawn(Arc::new(activity), connection.serve(stream));
                 }
             }
         }
@@ -147,44 +124,6 @@ impl Server {
             );
         }
         probe.stopped();
-    }
-}
-
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    activity: Activity,
-    pages: Pages,
-    limits: Limits,
-    closing: CancellationToken,
-) {
-    if let Err(error) = stall::prepare(&stream, limits.unacknowledged) {
-        debug!(%peer, %error, "an HTTP connection closed before it was set up");
-        return;
-    }
-    let guarded = HeadTimeout::new(stream, activity.clone(), limits.head, limits.stall);
-    let service = service_fn(move |request: Request<Incoming>| {
-        activity.request();
-        let answer = pages.answer(request.uri().path(), request.headers());
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // Runs from the moment a connection has nothing to do; the head's own limit is in `HeadTimeout`.
-        .header_read_timeout(limits.idle)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(guarded), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        // Port scans, aborted clients, slow ones: no fault of this server.
-        debug!(%peer, error = &error as &dyn std::error::Error, "an HTTP connection failed");
     }
 }
 

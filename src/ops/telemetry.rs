@@ -4,6 +4,7 @@
 //! lost, and the process goes on. The journal gets its fields as fields. Libraries are logged from warnings up; at
 //! debug also their informational events, except of those that handle credentials: below warnings they log access keys,
 //! tokens and signatures. `RUST_LOG` is not read: only the flags count. A panic is logged as a line like any other.
+//! Spans for a collector pass through the same subscriber, and leave nothing in the log.
 
 use std::{
     error::Error,
@@ -22,12 +23,13 @@ use tracing::{
 };
 use tracing_log::{LogTracer, NormalizeEvent as _};
 use tracing_subscriber::{
-    filter::Targets,
+    filter::{Targets, filter_fn},
     layer::{Context, Layer, SubscriberExt as _},
     registry::{LookupSpan, Registry},
 };
 
 use super::log_line::{Fields, Line, Value};
+use crate::spans;
 
 /// The lowest level that is logged (`--log.level`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,15 +100,25 @@ impl FromStr for Format {
     }
 }
 
-/// Sets up the log of the process, once. `debug_name` is told in each line under the key `name`.
+/// Sets up the log of the process, once. `debug_name` is told in each line under the key `name`. `spans` takes spans for a
+/// collector; without it there are none.
 ///
 /// # Errors
 /// When there is no journal to write to, or the log was set up before.
-pub fn init(level: Level, format: Format, debug_name: Option<&str>) -> Result<(), InitError> {
+pub fn init(
+    level: Level,
+    format: Format,
+    debug_name: Option<&str>,
+    spans: Option<spans::Layer>,
+) -> Result<(), InitError> {
     let name = debug_name.filter(|name| !name.is_empty());
-    let filtered = Registry::default().with(filter(level));
+    let filter = filter(level, spans.is_some());
+    let filtered = Registry::default().with(spans).with(filter);
     let set = match format {
-        Format::Journald => tracing::subscriber::set_global_default(filtered.with(journal(name)?)),
+        Format::Journald => {
+            let events = filter_fn(|metadata| metadata.target() != spans::TARGET);
+            tracing::subscriber::set_global_default(filtered.with(journal(name)?.with_filter(events)))
+        }
         Format::Logfmt | Format::Json => {
             tracing::subscriber::set_global_default(filtered.with(Lines::new(format, name, io::stderr())))
         }
@@ -144,8 +156,9 @@ const HANDLE_CREDENTIALS: [&str; 3] = ["aws_", "hyper", "h2"];
 /// purpose, does not show it: no word about it helps anybody.
 const MISLEADING: &str = "aws_smithy_runtime::client::http::connection_poisoning";
 
-/// Ours at the level that was asked for; libraries from warnings up, and a little more at debug.
-fn filter(level: Level) -> Targets {
+/// Ours at the level that was asked for; libraries from warnings up, and a little more at debug. Spans for a collector where
+/// there is one.
+fn filter(level: Level, spans: bool) -> Targets {
     let (ours, libraries) = match level {
         Level::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
         Level::Warn => (LevelFilter::WARN, LevelFilter::WARN),
@@ -157,6 +170,7 @@ fn filter(level: Level) -> Targets {
         .with_default(libraries)
         .with_targets(HANDLE_CREDENTIALS.map(|target| (target, quiet)))
         .with_target(MISLEADING, LevelFilter::OFF)
+        .with_target(spans::TARGET, if spans { LevelFilter::INFO } else { LevelFilter::OFF })
         .with_target(env!("CARGO_CRATE_NAME"), ours)
 }
 
@@ -193,6 +207,9 @@ where
     Self: 'static,
 {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: Context<'_, S>) {
+        if attributes.metadata().target() == spans::TARGET {
+            return;
+        }
         let mut collected = Collected::default();
         attributes.record(&mut collected);
         if let Some(span) = context.span(id) {
@@ -352,7 +369,7 @@ mod tests {
     fn logged(level: Level, format: Format, name: Option<&str>, work: impl FnOnce()) -> Vec<String> {
         let buffer = Buffer::default();
         let subscriber = Registry::default()
-            .with(filter(level))
+            .with(filter(level, true))
             .with(Lines::new(format, name, buffer.clone()));
         tracing::subscriber::with_default(subscriber, work);
         let bytes = buffer.0.lock().unwrap().clone();
@@ -397,6 +414,8 @@ mod tests {
         let lines = logged(Level::Debug, Format::Json, None, || {
             let outer = info_span!("pass", pass = 7, block = "outer");
             let _outer = outer.enter();
+            let for_a_collector = info_span!(target: spans::TARGET, "upload", hidden = true);
+            let _for_a_collector = for_a_collector.enter();
             let inner = info_span!("block", block = "01HX", bytes = tracing::field::Empty);
             inner.record("bytes", 5);
             inner.record("bytes", 6);

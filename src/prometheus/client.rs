@@ -3,6 +3,7 @@
 //! Each call has one deadline that covers connecting, the head of the response and its body. Responses are bounded in
 //! size. Dropping the future of a call drops the request.
 
+mod reload;
 mod storage;
 mod stored;
 
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio::time::timeout_at;
+use tracing::{Instrument as _, info_span};
 use url::Url;
 
 use super::{
@@ -21,6 +23,9 @@ use super::{
     request_queue::{Kind, RequestQueues},
     transport::{PostResponse, Transport, has_credentials},
 };
+use crate::spans;
+
+pub use self::reload::LastReload;
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
 
 /// How long [`Client::alive`] waits: it is asked while the process shuts down.
@@ -248,12 +253,22 @@ impl Client {
             let answered = timeout_at(options.deadline(), answered).await;
             answered.unwrap_or(Err(ErrorKind::Timeout(options.limit())))
         };
-        asked.await.map_err(|kind| self.error(path, kind))
+        let span = info_span!(
+            target: spans::TARGET, "query_prometheus", otel.kind = "client", http.request.method = "GET",
+            url.path = path
+        );
+        let answered = asked.instrument(span.clone()).await;
+        answered.map_err(|kind| {
+            let error = self.error(path, kind);
+            spans::fail(&span, &error);
+            error
+        })
     }
 
     fn error(&self, path: &str, kind: ErrorKind) -> Error {
         let (url, kind) = (self.shown(path), self.explain(kind));
-        Error { url, kind }
+        let method = "GET";
+        Error { method, url, kind }
     }
 
     /// The kind of an error, with what only the client knows: whose credentials were sent.

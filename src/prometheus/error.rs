@@ -1,18 +1,20 @@
 //! Errors by kind, each with what to do about it.
 
-use std::{error::Error as _, io, path::PathBuf, time::Duration};
+use std::{error::Error as _, io, time::Duration};
 
 use rustls::InvalidMessage;
 
-use crate::threads::Lost;
+use crate::{threads::Lost, trust::FileError};
 
 /// How much of an error answer is kept, in characters.
 const KEPT_CHARS: usize = 1000;
 
 /// A call to Prometheus that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("GET {url}: {kind}")]
+#[error("{method} {url}: {kind}")]
 pub struct Error {
+    /// The method of HTTP.
+    pub method: &'static str,
     /// The address, without credentials.
     pub url: String,
     /// What went wrong.
@@ -57,6 +59,12 @@ pub enum ErrorKind {
         /// Prometheus' message, as for [`ErrorKind::Status`].
         body: String,
     },
+    /// It may not be reloaded by HTTP.
+    #[error(
+        "status 403: Prometheus may not be reloaded by HTTP; start it with --web.enable-lifecycle, or use \
+         --reloader.method=signal"
+    )]
+    NoLifecycle,
     /// The request does not fit into an address.
     #[error("the request's URL would have {length} bytes, and {limit} are allowed: use fewer or shorter matchers")]
     TooLong {
@@ -152,27 +160,19 @@ pub enum SetupError {
     /// `--prometheus.url` is no address that can be asked.
     #[error("--prometheus.url: {0}")]
     Url(String),
-    /// A file that `--prometheus.http-client` names cannot be read.
-    #[error("--prometheus.http-client: {key}: {cause}")]
-    File {
-        /// The key in the YAML.
-        key: &'static str,
-        /// Why; names the file. It is part of the text, and so no source that would be printed once more.
-        cause: io::Error,
-    },
-    /// A file that `--prometheus.http-client` names does not hold what it should.
-    #[error("--prometheus.http-client: {key}: {}: {problem}", .path.display())]
-    Content {
-        /// The key in the YAML.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, without the content.
-        problem: String,
-    },
+    /// A file that `--prometheus.http-client` names cannot be used. It is part of the text, and so no source that would be
+    /// printed once more.
+    #[error("--prometheus.http-client: {0}")]
+    File(FileError),
     /// Settings of `--prometheus.http-client` that do not go together with each other or with the URL.
     #[error("--prometheus.http-client: {0}")]
     Settings(String),
+}
+
+impl From<FileError> for SetupError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
 }
 
 impl ErrorKind {

@@ -211,8 +211,11 @@ impl Heartbeat {
     ) -> Result<T, Error> {
         let answer = timeout_at(end, answer).await;
         answer.unwrap_or_else(|_| {
-            let (url, kind) = (self.client.shown(path), ErrorKind::Timeout(self.client.limit()));
-            Err(Error { url, kind })
+            Err(Error {
+                method: "GET",
+                url: self.client.shown(path),
+                kind: ErrorKind::Timeout(self.client.limit()),
+            })
         })
     }
 

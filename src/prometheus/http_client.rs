@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::secret::Secret;
-use crate::model::whole_number::WholeNumber;
+use crate::{model::whole_number::WholeNumber, trust::ClientFiles};
 
 /// Default number of idle connections: with the two of Thanos most calls would connect anew.
 const IDLE_CONNECTIONS: i64 = 16;
@@ -26,7 +26,7 @@ pub struct HttpClientConfigError(String);
 pub struct HttpClientConfig {
     pub(super) auth: Auth,
     pub(super) proxy: Option<Proxy>,
-    pub(super) tls: TlsConfig,
+    pub(super) tls: ClientFiles,
     pub(super) transport: TransportConfig,
     warnings: Vec<String>,
 }
@@ -59,16 +59,6 @@ impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0.host_str())
     }
-}
-
-/// Keys of `tls_config`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TlsConfig {
-    pub(super) ca_file: Option<PathBuf>,
-    /// Certificate and key.
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
-    pub(super) server_name: Option<String>,
-    pub(super) insecure_skip_verify: bool,
 }
 
 /// Keys of `transport_config` that matter here; `None` is without a limit.
@@ -284,14 +274,14 @@ fn unknown_keys(tree: &Value) -> Vec<String> {
 }
 
 impl RawTls {
-    fn checked(self) -> Result<TlsConfig, HttpClientConfigError> {
+    fn checked(self) -> Result<ClientFiles, HttpClientConfigError> {
         let identity = match (present(self.cert_file), present(self.key_file)) {
             (Some(cert), Some(key)) => Some((cert.into(), key.into())),
             (None, None) => None,
             (Some(_), None) => return Err(config_error("tls_config.cert_file needs tls_config.key_file")),
             (None, Some(_)) => return Err(config_error("tls_config.key_file needs tls_config.cert_file")),
         };
-        Ok(TlsConfig {
+        Ok(ClientFiles {
             ca_file: present(self.ca_file).map(Into::into),
             identity,
             server_name: present(self.server_name),

@@ -28,8 +28,10 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use tokio::time::{Instant, Sleep};
+use tracing::{Instrument as _, Span, info_span};
 
 use super::{Client, error::ErrorKind, response_body::ResponseBody, transport::PostResponse};
+use crate::spans;
 use frames::{FrameError, FrameReader};
 use samples::Sampled;
 use wire::{Frame, WireError};
@@ -183,15 +185,24 @@ impl Client {
                 false => Err(ReadErrorKind::Endless.into()),
             }
         };
-        match asked.await {
+        let span = info_span!(
+            target: spans::TARGET, "query_prometheus", otel.kind = "client", http.request.method = "POST",
+            url.path = PATH
+        );
+        match asked.instrument(span.clone()).await {
             Ok(Ok(pieces)) => Ok(Answer::Frames(Box::new(Frames {
                 pieces,
                 reader: FrameReader::default(),
                 empty: 0,
                 url,
+                span,
             }))),
             Ok(Err(samples)) => Ok(Answer::Samples(samples)),
-            Err(Failure { kind, is_over }) => Err(ReadError { url, kind, is_over }),
+            Err(Failure { kind, is_over }) => {
+                let error = ReadError { url, kind, is_over };
+                spans::fail(&span, &error);
+                Err(error)
+            }
         }
     }
 }
@@ -257,6 +268,8 @@ pub struct Frames {
     /// Frames without series since the last one with any.
     empty: u32,
     url: String,
+    /// Lasts until the response is read.
+    span: Span,
 }
 
 impl Frames {
@@ -264,10 +277,14 @@ impl Frames {
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ReadError>>> {
         let frame = ready!(self.poll_next(cx)).transpose();
         Poll::Ready(frame.map(|frame| {
-            frame.map_err(|kind| ReadError {
-                url: self.url.clone(),
-                kind,
-                is_over: false,
+            frame.map_err(|kind| {
+                let error = ReadError {
+                    url: self.url.clone(),
+                    kind,
+                    is_over: false,
+                };
+                spans::fail(&self.span, &error);
+                error
             })
         }))
     }
@@ -375,6 +392,7 @@ impl Frames {
             reader: FrameReader::default(),
             empty: 0,
             url: "http://prometheus/api/v1/read".to_owned(),
+            span: Span::none(),
         }
     }
 }

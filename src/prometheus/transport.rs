@@ -33,7 +33,11 @@ use super::{
     error::{ErrorKind, SetupError},
     http_client::{Auth, HttpClientConfig, Source},
     response_body::ResponseBody,
-    tls,
+};
+use crate::{
+    spans,
+    threads::BlockingPool,
+    trust::{self, FileError},
 };
 
 /// Largest password or token file, in bytes.
@@ -65,6 +69,8 @@ struct State {
     config: HttpClientConfig,
     target: Target,
     clients: Mutex<Clients>,
+    /// One thread reads its files: where it hangs, no other one is taken.
+    files: BlockingPool,
 }
 
 #[derive(Clone, Debug)]
@@ -128,6 +134,7 @@ impl Transport {
             config: config.clone(),
             target,
             clients,
+            files: BlockingPool::new(1),
         });
         Ok(Self { state, slots, host })
     }
@@ -140,9 +147,17 @@ impl Transport {
 
     /// Sends a GET and waits for the answer's head.
     pub(super) async fn get(&self, url: Url) -> Result<reqwest::Response, ErrorKind> {
+        self.request(Method::GET, url).await
+    }
+
+    /// Sends a request without a body and waits for the answer's head.
+    pub(super) async fn request(&self, method: Method, url: Url) -> Result<reqwest::Response, ErrorKind> {
         let (Clients { client, .. }, auth) = self.current().await?;
         let has_credentials = has_credentials(&url);
-        let mut request = client.get(url);
+        let mut request = client.request(method, url);
+        let mut headers = HeaderMap::new();
+        spans::inject(&mut headers);
+        request = request.headers(headers);
         if let Some(host) = &self.host {
             request = request.header(HOST, host.clone());
         }
@@ -162,6 +177,7 @@ impl Transport {
         if let Some(auth) = basic(&url).or(auth) {
             headers.insert(AUTHORIZATION, auth);
         }
+        spans::inject(&mut headers);
         let Some(pool) = pool else {
             let request = client.post(url).headers(headers).body(body);
             let send = async { request.send().await.map_err(|error| self.state.unsent(error)) };
@@ -209,7 +225,7 @@ impl Transport {
         }
         let state = Arc::clone(&self.state);
         // A file may be on a slow or dead mount.
-        let current = tokio::task::spawn_blocking(move || state.current()).await;
+        let current = self.state.files.run(move || state.current()).await;
         current.map_err(|error| SetupError::Settings(format!("reading its files: {error}")))?
     }
 }
@@ -319,7 +335,7 @@ fn build(config: &HttpClientConfig, target: &Target) -> Result<reqwest::Client, 
         .referer(false)
         // The environment's proxies are not for us.
         .no_proxy()
-        .tls_backend_preconfigured(tls::client_config(&config.tls)?)
+        .tls_backend_preconfigured(trust::client_config(&config.tls)?)
         .pool_max_idle_per_host(transport.idle_connections)
         .pool_idle_timeout(transport.idle_timeout);
     if let Some(limit) = connect_timeout(config, target.secure) {
@@ -350,7 +366,7 @@ fn connection_pool(config: &HttpClientConfig, target: &Target) -> Result<Option<
             let name = target.behind_name.as_ref().map_or(&host, |(name, _)| name).clone();
             let name = ServerName::try_from(name)
                 .map_err(|error| SetupError::Url(format!("host {host:?} cannot be verified: {error}")))?;
-            Some((Arc::new(tls::client_config(&config.tls)?), name))
+            Some((Arc::new(trust::client_config(&config.tls)?), name))
         }
     };
     Ok(Some(Arc::new(ConnectionPool::new(connection::Target {
@@ -405,11 +421,11 @@ fn header(auth: &Auth) -> Result<Option<HeaderValue>, SetupError> {
     let mut value = HeaderValue::from_str(&text).map_err(|_| {
         let problem = "holds characters that cannot be sent".to_owned();
         match source {
-            Source::File(key, path) => SetupError::Content {
+            Source::File(key, path) => SetupError::File(FileError::Content {
                 key,
                 path: path.clone(),
                 problem,
-            },
+            }),
             Source::Inline(_) => SetupError::Settings(format!("bearer_token {problem}")),
         }
     })?;
@@ -425,14 +441,11 @@ fn secret(source: &Source) -> Result<String, SetupError> {
     };
     let mut text = String::new();
     let read = fs_err::File::open(path).and_then(|file| file.take(SECRET_FILE + 1).read_to_string(&mut text));
-    read.map_err(|cause| SetupError::File { key, cause })?;
+    read.map_err(|cause| FileError::Read { key, cause })?;
     if text.len() as u64 > SECRET_FILE {
         let problem = format!("larger than {SECRET_FILE} bytes");
-        return Err(SetupError::Content {
-            key,
-            path: path.clone(),
-            problem,
-        });
+        let path = path.clone();
+        return Err(FileError::Content { key, path, problem }.into());
     }
     Ok(text.trim().to_owned())
 }

@@ -33,6 +33,8 @@ impl Shipper {
     /// Ships until everything sealed is durable and no more can come. Ends by itself; the caller bounds it.
     pub(super) async fn drain(&mut self) {
         tracing::info!("stopping: uploading the blocks that are already sealed");
+        // There is no time left to spread.
+        self.settings.jitter = Duration::ZERO;
         let stopped = Instant::now();
         let mut gone_since = None;
         loop {

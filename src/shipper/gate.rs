@@ -20,7 +20,7 @@
 //! tried again in the next pass. Nothing is kept on disk: after a crash the block counts as found. Dropping the wait changes
 //! nothing.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, hash::BuildHasher as _, path::Path, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -28,6 +28,7 @@ use super::{
     Liveness, Shipper,
     block_events::{Removal, YOUNG, made_within},
     due_block::DueBlock,
+    ledger::now_ms,
     plan::QUIET,
     quiet_period::QuietPeriod,
 };
@@ -42,6 +43,8 @@ pub(super) const SETTLE: Duration = Duration::from_secs(5);
 pub(super) const SETTLE_WHILE_FAILING: Duration = Duration::from_secs(60);
 /// For how long after a failed reload Prometheus counts as failing.
 const RELOADS_FAIL_FOR: Duration = Duration::from_secs(180);
+/// A block that retention deletes sooner than that after the longest jitter is sent at once.
+const NO_JITTER_BEFORE_DELETION: Duration = Duration::from_secs(3600);
 /// How often a block that waits at the gate is checked.
 const POLL: Duration = Duration::from_millis(250);
 /// After which time Prometheus is asked again whether it has emptied its head of what is in the block; it grows by as much.
@@ -198,6 +201,20 @@ impl Shipper {
     pub(super) fn unsent_until(&self, id: BlockId) -> Option<Instant> {
         let seal = self.events.seal(id).filter(|_| self.do_reloads_fail())?;
         Some(seal.since + SETTLE).filter(|until| *until > Instant::now())
+    }
+
+    /// Until when a block that was seen to be sealed waits before it is sent, so that a fleet that seals in the same second does not
+    /// send in the same second (`--shipper.jitter`). One that Prometheus is about to delete does not wait.
+    pub(super) fn jitter_until(&self, id: BlockId) -> Option<Instant> {
+        let longest = u64::try_from(self.settings.jitter.as_nanos()).unwrap_or(u64::MAX);
+        let near = i64::try_from((self.settings.jitter + NO_JITTER_BEFORE_DELETION).as_millis()).unwrap_or(i64::MAX);
+        let deletion = self.retention.deletion(id);
+        if deletion.is_some_and(|deletion| deletion.at_ms < now_ms().saturating_add(near)) {
+            return None;
+        }
+        let share = self.jitter_seed.hash_one(id).checked_rem(longest)?;
+        let until = self.events.seal(id)?.since + Duration::from_nanos(share);
+        Some(until).filter(|until| *until > Instant::now())
     }
 
     /// Whether reloads of Prometheus fail at the moment.

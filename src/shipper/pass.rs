@@ -272,9 +272,14 @@ impl Shipper {
             true => Depth::All,
             false => Depth::Sample,
         };
+        let ordered = !self.settings.policy.allow_out_of_order;
         for block in due {
-            if let Some(until) = self.unsent_until(block.id) {
+            if let Some(until) = self.unsent_until(block.id).max(self.jitter_until(block.id)) {
                 unsent = Some(unsent.map_or(until, |earlier: Instant| earlier.min(until)));
+                if ordered {
+                    // Those behind it would only wait for it, with their files open.
+                    break;
+                }
                 continue;
             }
             // One that cannot be read is reported when it is opened.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, info_span};
 
 use super::{
     Shipper,
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     model::Labels,
     objstore::{ErrorKind, Scope},
+    spans,
     tsdb::{Block, Broken},
 };
 
@@ -40,7 +42,8 @@ enum Progress {
 
 impl Shipper {
     /// Uploads the blocks, several at once, and commits them in their order. Returns when to try those again that wait at the
-    /// gate, if there are such. `unsent`: when to try blocks again that are not even sent yet.
+    /// gate, if there are such. `unsent`: when to try blocks again that are not even sent yet; they are younger, if there is an
+    /// order.
     pub(super) async fn upload_and_commit(
         &mut self,
         due: Vec<DueBlock>,
@@ -50,24 +53,33 @@ impl Shipper {
         let uploader = Arc::clone(&self.uploader);
         let uploads = stream::iter(due).map(|due| {
             let (uploader, request) = (Arc::clone(&uploader), due.request.clone());
+            let id = request.block.id;
+            let span = info_span!(target: spans::TARGET, parent: None, "ship_block", block = %id);
+            let upload = info_span!(target: spans::TARGET, parent: &span, "upload");
             // A task of its own each, so that it goes on while another block is committed.
-            let task = AbortOnDropHandle::new(tokio::spawn(async move { uploader.upload(&request).await }));
-            async move { (due, task.await) }
+            let task = async move { uploader.upload(&request).await }.instrument(upload);
+            let task = AbortOnDropHandle::new(tokio::spawn(task));
+            async move { (due, span, task.await) }
         });
         let mut uploads = std::pin::pin!(uploads.buffered(self.blocks_at_once));
         let ordered = !self.settings.policy.allow_out_of_order;
-        let (mut failed, mut later) = (None, unsent);
-        while let Some((due, uploaded)) = uploads.next().await {
+        let (mut failed, mut later) = (None, None);
+        while let Some((due, span, uploaded)) = uploads.next().await {
             let id = due.request.block.id;
             let uploaded = uploaded.unwrap_or_else(|error| Err(panicked(&error)));
+            if let Err(error) = &uploaded {
+                spans::fail(&span, error);
+            }
             let progress = self
                 .commit_or_set_aside(&due, uploaded, later.filter(|_| ordered))
+                .instrument(span.clone())
                 .await;
             self.update_durability_metrics(view);
             match progress {
                 Ok(Progress::Done) => {}
                 Ok(Progress::WaitingUntil(until)) => later = Some(later.map_or(until, |earlier| earlier.min(until))),
                 Err(error) => {
+                    spans::fail(&span, &error);
                     // Eight blocks may need more descriptors than there are; one may not.
                     if matches!(error, Error::Local(_)) {
                         self.blocks_at_once = 1;
@@ -84,7 +96,8 @@ impl Shipper {
         if failed.is_none() {
             self.blocks_at_once = BLOCKS_AT_ONCE;
         }
-        failed.map_or(Ok(later), Err)
+        let next = [later, unsent].into_iter().flatten().min();
+        failed.map_or(Ok(next), Err)
     }
 
     /// Commits and records a block that was uploaded, or sets it aside. While an older one waits at the gate, until
@@ -115,7 +128,11 @@ impl Shipper {
                 if let Some(until) = older_waits_until {
                     return Ok(Progress::WaitingUntil(until));
                 }
-                match self.wait_at_gate(due, &block_files.pinned).await {
+                let waiting = self.wait_at_gate(due, &block_files.pinned);
+                match waiting
+                    .instrument(info_span!(target: spans::TARGET, "wait_at_gate"))
+                    .await
+                {
                     GateResult::Open(labels) => self.commit(due, &block_files, &labels).await,
                     GateResult::Later(until) => return Ok(Progress::WaitingUntil(until)),
                     GateResult::Gone { withdrawn } => {
@@ -167,7 +184,8 @@ impl Shipper {
         let commit = self
             .uploader
             .commit(&due.request, block_files, labels, &self.settings.source);
-        match commit.await? {
+        let span = info_span!(target: spans::TARGET, "commit");
+        match commit.instrument(span).await? {
             Committed::Before if !unsettled => {
                 tracing::info!(block = %block.id, "another writer has committed this block; it is whole");
             }

@@ -168,6 +168,7 @@ impl World {
             source: "sidecar".into(),
             scan_interval: Duration::from_secs(30),
             hold_unshipped: self.hold_unshipped,
+            jitter: Duration::ZERO,
             look_again: Duration::from_secs(60),
             heartbeat: None,
             min_time: self.min_time.clone(),

@@ -5,6 +5,7 @@ mod compaction;
 mod content;
 mod gate;
 mod held;
+mod jitter;
 mod labels;
 mod min_time;
 mod other_writers;

@@ -22,6 +22,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
+use tracing::{Instrument as _, info_span};
 
 #[cfg(test)]
 pub(super) use self::open::PANICS;
@@ -39,6 +40,7 @@ pub(crate) use self::{
 use crate::{
     lineage::may_repair,
     objstore::{self, Bucket, Comparison},
+    spans,
     threads::blocking,
     tsdb::{Block, BlockId, Broken, BucketFile, Depth, Encodings, Meta, PinError, Pinned, Reason, RewrittenFrom},
 };
@@ -265,7 +267,11 @@ impl Uploader {
             pinned,
             stamps,
             encodings,
-        } = match self.pin(request, request.depth).await? {
+        } = match self
+            .pin(request, request.depth)
+            .instrument(info_span!(target: spans::TARGET, "check"))
+            .await?
+        {
             Ok(opened) => opened,
             Err(outcome) => return Ok(outcome),
         };
@@ -296,17 +302,23 @@ impl Uploader {
             self.abort_stale_uploads(id);
         }
         let permit = self.sends.acquire().await.map_err(io::Error::other)?;
+        let sending = info_span!(target: spans::TARGET, "send");
         let (entries, rewritten) = match rewrite {
-            true => match self.send_rewritten(id, &pinned).await {
+            true => match self.send_rewritten(id, &pinned).instrument(sending).await {
                 Ok((entries, from)) => (entries, Some(from)),
                 Err(rewritten::Error::Broken(broken)) => return Ok(UploadOutcome::Broken(broken)),
                 Err(rewritten::Error::Refused(why)) => return Ok(UploadOutcome::Held { why }),
                 Err(rewritten::Error::Upload(error)) => return Err(error),
             },
-            false => (self.send_as_it_is(request, &pinned, &stamps).await?, None),
+            false => {
+                let sent = self.send_as_it_is(request, &pinned, &stamps).instrument(sending);
+                (sent.await?, None)
+            }
         };
         drop(permit);
-        self.prove(id, &entries, None).await?;
+        self.prove(id, &entries, None)
+            .instrument(info_span!(target: spans::TARGET, "prove"))
+            .await?;
         Ok(UploadOutcome::Uploaded(Box::new(BlockFiles {
             meta,
             pinned,

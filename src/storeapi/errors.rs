@@ -132,6 +132,7 @@ mod tests {
     fn the_text_says_what_was_asked_and_what_prometheus_says() {
         let body = "match[] must contain at least one non-empty matcher".to_owned();
         let error = Error {
+            method: "GET",
             url: "http://localhost:9090/api/v1/series".to_owned(),
             kind: ErrorKind::Status { code: 400, body },
         };

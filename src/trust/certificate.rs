@@ -3,6 +3,8 @@
 //! It reads and does not judge, and is strict: what it does not understand is an error. The certificates come from
 //! strangers, so nothing is assumed, and nothing is copied but what is asked for.
 
+use std::net::IpAddr;
+
 use rustls::pki_types::CertificateDer;
 
 const INTEGER: u8 = 0x02;
@@ -65,6 +67,8 @@ pub(super) struct Extensions<'a> {
     ca: Option<bool>,
     /// `keyUsage`, unless it names none: whether the key may sign certificates.
     signs: Option<bool>,
+    /// `subjectAltName`: DNS names, mail addresses, URIs and IP addresses, as texts.
+    pub(super) names: Vec<String>,
     /// `extKeyUsage`: object identifiers.
     usages: Option<Vec<&'a [u8]>>,
     /// Whether there is one that must be understood, and is not.
@@ -209,7 +213,9 @@ impl<'a> Extensions<'a> {
                 let mut names = Der(value.expect(SEQUENCE)?);
                 let mut known = false;
                 while !names.0.is_empty() {
-                    known |= matches!(names.any()?.0, 0x81 | 0x82 | 0x86 | 0x87);
+                    let (tag, name) = names.any()?;
+                    known |= matches!(tag, 0x81 | 0x82 | 0x86 | 0x87);
+                    self.names.extend(alternative_name(tag, name));
                 }
                 return Ok(known);
             }
@@ -234,6 +240,16 @@ impl<'a> Extensions<'a> {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+/// A name of `subjectAltName` as a text; `None` for one of a kind that has none here, and one that is none.
+fn alternative_name(tag: u8, name: &[u8]) -> Option<String> {
+    match (tag, name.len()) {
+        (0x81 | 0x82 | 0x86, _) => std::str::from_utf8(name).ok().map(str::to_owned),
+        (0x87, 4) => <[u8; 4]>::try_from(name).ok().map(|ip| IpAddr::from(ip).to_string()),
+        (0x87, 16) => <[u8; 16]>::try_from(name).ok().map(|ip| IpAddr::from(ip).to_string()),
+        _ => None,
     }
 }
 

@@ -198,16 +198,37 @@ fn command_lines_end_as_with_thanos() {
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_and_not_ignored() {
-    for flag in [
-        "--http.config=web.yml",
-        "--tracing.config=type: OTLP",
-        "--tracing.config-file=tracing.yml",
-        "--reloader.config-file=prometheus.yml",
-        "--reloader.rule-dir=rules",
+fn a_collector_that_cannot_be_meant_is_refused_by_every_command() {
+    for (flag, parts) in [
+        (
+            "--tracing.config=type: OTLP",
+            ["--tracing.config", "config.client_type must be grpc or http"],
+        ),
+        (
+            "--tracing.config=type: JAEGER",
+            [
+                "type JAEGER is not supported, only OTLP",
+                "type: OTLP, config: {client_type",
+            ],
+        ),
+        ("--tracing.config=typ: OTLP", ["--tracing.config", "typ"]),
+        (
+            "--tracing.config=type: $(NO_SUCH_TYPE)",
+            ["--tracing.config", "NO_SUCH_TYPE is not set"],
+        ),
+        (
+            "--tracing.config-file=/no/such/tracing.yml",
+            ["--tracing.config-file", "/no/such/tracing.yml"],
+        ),
     ] {
-        run(&["sidecar", flag]).refused(&["this version does not have"]);
+        for command in [&["sidecar"][..], &["bucket", "ls"]] {
+            run(&[command, &[flag]].concat()).refused(&parts);
+        }
     }
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_and_not_ignored() {
     run(&["sidecar", "--prometheus.get_config_interval=0s"]).refused(&["--prometheus.get_config_interval"]);
     run(&["sidecar", "--auto-gomemlimit.ratio=2"]).refused(&["--auto-gomemlimit.ratio"]);
 }

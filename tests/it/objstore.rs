@@ -24,9 +24,14 @@ const SECRET_KEY: &str = "test-secret-key-test-secret-key";
 
 /// A server whose buckets are the directories of `root`; it ends with the runtime of the test.
 async fn s3_server(root: &Path) -> String {
+    s3_server_for(root, s3s::auth::SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY)).await
+}
+
+/// The same, for those whom `auth` knows.
+pub(crate) async fn s3_server_for(root: &Path, auth: impl s3s::auth::S3Auth) -> String {
     let files = s3s_fs::FileSystem::new(root).unwrap();
     let mut builder = s3s::service::S3ServiceBuilder::new(files);
-    builder.set_auth(s3s::auth::SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    builder.set_auth(auth);
     let service = builder.build();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -43,7 +48,7 @@ async fn s3_server(root: &Path) -> String {
 }
 
 /// The configuration of a bucket at `host`; `more` are further lines of its `config`.
-fn s3_yaml(host: &str, bucket: &str, more: &[&str]) -> String {
+pub(crate) fn s3_yaml(host: &str, bucket: &str, more: &[&str]) -> String {
     let mut yaml = format!(
         "type: S3\nconfig:\n  bucket: {bucket}\n  endpoint: {host}\n  insecure: true\n  region: here\n  \
          access_key: {ACCESS_KEY}\n  secret_key: {SECRET_KEY}\n"

@@ -57,6 +57,7 @@ impl Rig {
             connections,
             running: None,
             shipping: "off: this is a test".to_owned(),
+            web: None,
         };
         let served = tokio::spawn(server.serve(pages, limits, token.clone(), grace));
         Self {

@@ -7,6 +7,7 @@ mod metrics;
 mod replicas;
 mod retention;
 mod scene;
+mod spread;
 mod stopped;
 mod versions;
 mod withdrawn;

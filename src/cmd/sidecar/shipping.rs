@@ -14,12 +14,16 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli,
     cmd::{encodings::newer_encodings, invalid_yaml},
-    objstore::{self, Bucket, config::BucketConfig},
-    shipper::{AutoMinTime, ContentPolicy, Heartbeat, Metrics, Overlapping, Policy, Settings},
+    objstore::{self, Bucket, Follower, config::BucketConfig},
+    shipper::{
+        AutoMinTime, ContentPolicy, DrainReport, Heartbeat, Metrics, Overlapping, Policy, PrometheusStatus, Settings,
+        Shipper,
+    },
     storeapi::min_time::MinTime,
 };
 
@@ -29,6 +33,8 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// A request to the bucket that makes no progress for so long is given up.
 const STALL: Duration = Duration::from_secs(30);
+/// Half of the time after which the alert for blocks that are not in the bucket fires.
+const LONG_JITTER: Duration = Duration::from_secs(15 * 60);
 
 /// Every state of `narthex_shipping`; all of them are shown, and one is 1.
 const STATES: [&str; 3] = ["on", "not_configured", "empty_configuration"];
@@ -41,8 +47,8 @@ struct State {
 /// What the flags say of the bucket.
 #[derive(Debug)]
 pub(super) enum Configured {
-    /// Which it is.
-    Bucket(Box<BucketConfig>),
+    /// Which it is, and the text that says so.
+    Bucket(Box<BucketConfig>, String),
     /// Nothing: neither flag was given.
     Nothing,
     /// This flag was given, and there is nothing in it.
@@ -59,21 +65,22 @@ impl Configured {
         Ok(match (yaml.trim().is_empty(), flags.given()) {
             (true, Some(flag)) => Self::Empty(flag),
             (true, None) => Self::Nothing,
-            (false, _) => Self::Bucket(Box::new(
-                objstore::config::parse(&yaml).with_context(|| invalid_yaml(flags))?,
-            )),
+            (false, _) => {
+                let config = objstore::config::parse(&yaml).with_context(|| invalid_yaml(flags))?;
+                Self::Bucket(Box::new(config), yaml)
+            }
         })
     }
 
     /// Whether blocks are shipped.
     pub(super) fn is_on(&self) -> bool {
-        matches!(self, Self::Bucket(_))
+        matches!(self, Self::Bucket(..))
     }
 
     /// Says in the log that nothing is shipped, if that is so, and registers the metric that says it.
     pub(super) fn report(&self, registry: &mut Registry) {
         match self {
-            Self::Bucket(_) => {}
+            Self::Bucket(..) => {}
             Self::Nothing => tracing::info!("no object storage is configured: uploads are disabled"),
             Self::Empty(flag) => tracing::warn!(
                 flag,
@@ -94,7 +101,7 @@ impl Configured {
 
     fn state(&self) -> &'static str {
         match self {
-            Self::Bucket(_) => "on",
+            Self::Bucket(..) => "on",
             Self::Nothing => "not_configured",
             Self::Empty(_) => "empty_configuration",
         }
@@ -103,7 +110,7 @@ impl Configured {
     /// The same in words, for the header of `/-/ready`.
     pub(super) fn status(&self) -> String {
         match self {
-            Self::Bucket(_) => "on".to_owned(),
+            Self::Bucket(..) => "on".to_owned(),
             Self::Nothing => "off: no object storage is configured".to_owned(),
             Self::Empty(flag) => format!("off: {flag} is empty"),
         }
@@ -116,6 +123,9 @@ pub(super) struct Shipping {
     pub(super) settings: Settings,
     pub(super) bucket: Arc<dyn Bucket>,
     pub(super) metrics: Metrics,
+    /// Follows the file of the configuration.
+    pub(super) follower: Follower,
+    pub(super) rate_limit: objstore::RateLimit,
 }
 
 /// From which time on queries are answered, and what the shipper has to tell for it.
@@ -142,7 +152,7 @@ pub(super) fn min_time(flags: &cli::Store, bucket: &Configured) -> (MinTime, Opt
 /// A file that the configuration names and that cannot be used.
 pub(super) async fn open(
     flags: &cli::Sidecar,
-    config: &BucketConfig,
+    (config, yaml): (&BucketConfig, String),
     heartbeat: Heartbeat,
     min_time: Option<AutoMinTime>,
     registry: &mut Registry,
@@ -153,9 +163,16 @@ pub(super) async fn open(
     let limits = objstore::Limits {
         requests_at_once: flags.shipper.requests_at_once(),
         stall: STALL,
-        rate_limit: objstore::RateLimit::default(),
+        rate_limit: objstore::RateLimit::at_most(flags.shipper.max_rate),
     };
-    let bucket = objstore::open(config, &limits, registry)
+    if flags.shipper.jitter > LONG_JITTER {
+        tracing::warn!(
+            jitter = ?flags.shipper.jitter,
+            "blocks wait for up to --shipper.jitter before they are sent, and are on the local disk only meanwhile: keep it to minutes"
+        );
+    }
+    let read = reader(&flags.objstore, &yaml);
+    let (bucket, follower) = objstore::open_followed((config, yaml), read, &limits, registry)
         .await
         .context("the object storage cannot be used")?;
     tracing::info!(bucket = bucket.identity(), dir = %flags.tsdb.path.display(), "shipping blocks");
@@ -177,6 +194,7 @@ pub(super) async fn open(
         source: "sidecar".to_owned(),
         scan_interval: SCAN_INTERVAL,
         hold_unshipped: flags.shipper.hold_unshipped,
+        jitter: flags.shipper.jitter,
         look_again: LOOK_AGAIN,
         heartbeat: Some(heartbeat),
         min_time,
@@ -185,7 +203,60 @@ pub(super) async fn open(
         settings,
         bucket,
         metrics: Metrics::register(registry),
+        follower,
+        rate_limit: limits.rate_limit,
     })
+}
+
+impl Shipping {
+    /// Ships until `stop`, and then for at most `grace`.
+    pub(super) async fn run(
+        self,
+        statuses: watch::Receiver<PrometheusStatus>,
+        stop: &CancellationToken,
+        grace: Duration,
+    ) {
+        let shipper = Shipper::new(self.settings, self.bucket, statuses, self.metrics);
+        let shipped = CancellationToken::new();
+        let ship = async {
+            let _shipped = shipped.clone().drop_guard();
+            log_drain_report(&shipper.run(stop.clone(), grace).await);
+        };
+        let hurry = async {
+            // There is no time left to spare the network.
+            stop.cancelled().await;
+            self.rate_limit.lift();
+        };
+        tokio::join!(ship, self.follower.run(shipped.clone()), hurry);
+    }
+}
+
+fn log_drain_report(report: &DrainReport) {
+    if !report.in_time && !report.not_durable.is_empty() {
+        tracing::warn!("the grace period (--shipper.grace-period) ended before all blocks were uploaded");
+    }
+    if !report.not_durable.is_empty() {
+        tracing::error!(
+            blocks = report.not_durable.len(),
+            "stopped before all blocks were uploaded; the lines above say why for each. Those that only wait, and are still on the disk, are uploaded when narthex starts again with this data directory"
+        );
+    }
+}
+
+/// Reads the configuration again. What comes from a pipe can be read once only, and stays as it is.
+fn reader(objstore: &cli::Objstore, yaml: &str) -> objstore::ReadConfig {
+    if !objstore.can_be_read_again() {
+        let yaml = yaml.to_owned();
+        return Arc::new(move || Ok(yaml.clone()));
+    }
+    let objstore = objstore.clone();
+    Arc::new(move || objstore.content(&cli::process_env).map_err(|error| in_words(&error)))
+}
+
+/// An error and its causes.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //!   nothing else.
 //! - **Running calls**: while a call runs, [`super::Running`] lists it, with what its client has read; its service
 //!   finds the same entry among the request's extensions ([`super::Caller`]).
+//! - **Span**: where spans are sent to a collector, whatever a call does is within its span.
 //! - **Metrics and log**: every call of a known method is counted as started and as ended, once, however it ends. A
 //!   call that the client dropped, or whose connection broke, ended as Canceled.
 //!
@@ -32,6 +33,7 @@ use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body};
 use tower_service::Service;
+use tracing::Span;
 
 use super::{
     codec::{Codec, Compressor},
@@ -42,6 +44,7 @@ use super::{
     request::RequestBody,
     running::Entry,
     settings::Settings,
+    span,
     usage::Usage,
 };
 
@@ -87,6 +90,11 @@ impl<S> Calls<S> {
         self.usage.begin();
         let at = deadline.as_ref().map(Deadline::at);
         let entry = self.settings.running.begin(path, counted.as_ref(), self.peer, at);
+        // Strangers choose the names of what does not exist, and a collector keeps each.
+        let span = match &counted {
+            Some(_) => span::begin(path, self.peer, request.headers()),
+            None => Span::none(),
+        };
         Call {
             counted,
             entry: Some(entry),
@@ -95,6 +103,7 @@ impl<S> Calls<S> {
             deadline,
             codec: None,
             log,
+            span,
             begun: Instant::now(),
             ended: false,
         }
@@ -142,6 +151,7 @@ where
             ))
         });
         let mut service = self.service.clone();
+        let _in_span = call.span.clone().entered();
         // Outside of the call's own task: a panic here would end the connection.
         match catch_unwind(AssertUnwindSafe(|| service.call(request))) {
             Ok(future) => AnswerFuture(State::Running(Box::pin(future), Some(call))),
@@ -177,6 +187,7 @@ struct Call {
     deadline: Option<Deadline>,
     codec: Option<Codec>,
     log: Option<Box<log::Entry>>,
+    span: Span,
     begun: Instant,
     ended: bool,
 }
@@ -190,8 +201,13 @@ impl Call {
         if let Some(counted) = &self.counted {
             counted.end(code, took);
         }
-        if let Some(log) = self.log.take() {
-            log.end(code, &message(), took);
+        let span = std::mem::replace(&mut self.span, Span::none());
+        if self.log.is_some() || !span.is_disabled() {
+            let message = message();
+            span::end(&span, code, &message);
+            if let Some(log) = self.log.take() {
+                log.end(code, &message, took);
+            }
         }
         self.entry = None;
         self.usage.end();
@@ -302,6 +318,7 @@ where
         };
         // Polled after its end, which does not happen.
         let Some(call) = slot else { return Poll::Pending };
+        let _in_span = call.span.clone().entered();
         let ended = match call.too_late() {
             Some(status) => Err(status),
             None => match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
@@ -356,6 +373,7 @@ impl Sending {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let _in_span = self.call.span.clone().entered();
         loop {
             if let Some(status) = self.call.too_late() {
                 return Poll::Ready(Next::Fail(status));

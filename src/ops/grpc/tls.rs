@@ -11,11 +11,7 @@
 use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -27,21 +23,24 @@ use rustls::{
 };
 use tracing::{info, warn};
 
-use crate::{ops::log_limit::LogLimit, trust::Trusted};
+use crate::{
+    ops::{
+        file_check::FileCheck,
+        log_limit::LogLimit,
+        tls_names::{self, Keys},
+    },
+    trust::Trusted,
+};
 
 mod error;
 mod failure;
-mod names;
 
 pub use self::error::TlsError;
-use self::error::{CERT, CLIENT_CA, KEY, MIN_VERSION, content, flag};
+use self::error::{CERT, CIPHERS, CLIENT_CA, CURVES, KEY, MIN_VERSION, content, flag};
 pub(super) use self::failure::{Failure, Reason};
 
 /// The supported versions.
 static VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
-
-/// The files are checked no more often than this.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,9 +87,7 @@ struct Inner {
     config: ArcSwap<ServerConfig>,
     /// What was last tried, whether it could be used or not.
     tried: Mutex<Stamps>,
-    born: Instant,
-    /// When the files were last checked, in ms since `born`.
-    checked_ms: AtomicU64,
+    check: FileCheck,
     /// Limit how often failed handshakes are logged, by reason.
     failures: [LogLimit; Failure::REASONS.len()],
 }
@@ -119,7 +116,12 @@ impl Tls {
             TlsVersion::V1_3 => &VERSIONS[1..],
             _ => &VERSIONS[..],
         };
-        let provider = Arc::new(names::provider(&flags.ciphers, &flags.curves)?);
+        let keys = Keys {
+            ciphers: CIPHERS,
+            curves: CURVES,
+        };
+        let provider = tls_names::provider(&flags.ciphers, &flags.curves, keys);
+        let provider = Arc::new(provider.map_err(|error| flag(error.key, error.problem))?);
         let files = Files {
             cert: &cert,
             key: &key,
@@ -136,22 +138,15 @@ impl Tls {
             provider,
             config: ArcSwap::from_pointee(config),
             tried: Mutex::new(tried),
-            born: Instant::now(),
-            checked_ms: AtomicU64::new(0),
+            check: FileCheck::new(),
             failures: Default::default(),
         }))))
     }
 
     /// The configuration for the next handshake.
     pub(super) async fn config(&self) -> Arc<ServerConfig> {
-        let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let checked = self.0.checked_ms.load(Ordering::Relaxed);
-        if u128::from(age.saturating_sub(checked)) >= CHECK_EVERY.as_millis() {
-            self.0.checked_ms.store(age, Ordering::Relaxed);
-            let inner = Arc::clone(&self.0);
-            // An error means that the process is about to end.
-            let _ = tokio::task::spawn_blocking(move || inner.reload_if_changed()).await;
-        }
+        let inner = Arc::clone(&self.0);
+        self.0.check.run(move || inner.reload_if_changed()).await;
         self.0.config.load_full()
     }
 

@@ -296,6 +296,7 @@ impl Client {
         let (parts, around) = self.collect_parts(TSDB_FORM, path, &parameters, options, parts).await?;
         let head = around.as_deref().map(head_stats).transpose();
         let head = head.map_err(|kind| Error {
+            method: "GET",
             url: self.shown(path),
             kind,
         })?;

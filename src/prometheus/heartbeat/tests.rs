@@ -62,6 +62,7 @@ fn telling(storage: Storage) -> Result<Observation, Error> {
 fn refused() -> Result<Observation, Error> {
     let url = "http://x/".to_owned();
     Err(Error {
+        method: "GET",
         url,
         kind: ErrorKind::Refused,
     })

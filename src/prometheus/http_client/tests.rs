@@ -24,7 +24,7 @@ fn reads_what_the_operator_writes() {
         let config = parse(empty);
         assert_eq!(
             (config.auth, config.tls),
-            (Auth::None, TlsConfig::default()),
+            (Auth::None, ClientFiles::default()),
             "{empty:?}"
         );
         assert_eq!(config.transport.idle_connections, 16);
@@ -58,7 +58,7 @@ fn reads_every_key() {
     let ca_file = Some("/ca".into());
     assert_eq!(
         config.tls,
-        TlsConfig {
+        ClientFiles {
             ca_file,
             identity,
             server_name,

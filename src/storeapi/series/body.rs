@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http_body::Frame;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
+use tracing::Instrument as _;
 
 #[cfg(doc)]
 use super::read_ahead::PIECE;
@@ -50,7 +51,8 @@ impl SeriesBody {
     /// The body that gives `answer`; what memory has no room for goes to `spill_dir`. To be called within a runtime.
     pub fn new(answer: Answer, delivery: Delivery, spill_dir: Option<SpillDir>, pending: Pending) -> Self {
         let ahead = Arc::new(ReadAhead::new(answer, delivery));
-        let reader = tokio::spawn(reader::run(Arc::downgrade(&ahead), spill_dir));
+        let reader = reader::run(Arc::downgrade(&ahead), spill_dir);
+        let reader = tokio::spawn(reader.in_current_span());
         Self {
             ahead: Some(ahead),
             done: false,

@@ -296,6 +296,7 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
         source: "sidecar".to_owned(),
         scan_interval: Duration::from_millis(200),
         hold_unshipped: 0,
+        jitter: Duration::ZERO,
         look_again: Duration::from_secs(2),
         heartbeat: None,
         min_time: None,

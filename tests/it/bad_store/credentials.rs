@@ -1,12 +1,21 @@
 //! A real store that does not know us, or not the bucket.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use fs_err as fs;
+use s3s::{
+    S3Result,
+    auth::{S3Auth, SecretKey},
+    s3_error,
+};
 
 use super::{PATIENCE, seal, sound};
 use crate::{
     bad_blocks::stage::{Stage, args_for, listed, prometheus, wait_for_log},
+    objstore::{s3_server_for, s3_yaml},
     rig::{
         BucketView, S3Client, Sidecar, Weed,
         tools::temp_dir,
@@ -195,4 +204,86 @@ async fn a_log_at_debug_shows_no_credentials() {
             assert_eq!(line, None, "{secret}");
         }
     }
+}
+
+/// A store that knows one pair of keys at a time.
+#[derive(Clone)]
+struct OneKey(Arc<Mutex<(String, String)>>);
+
+#[async_trait::async_trait]
+impl S3Auth for OneKey {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let known = self.0.lock().unwrap();
+        match access_key == known.0 {
+            true => Ok(known.1.as_str().into()),
+            false => Err(s3_error!(InvalidAccessKeyId)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_are_rotated_are_used_without_a_restart() {
+    let (root, data, dir) = (temp_dir("bucket"), temp_dir("data"), temp_dir("config"));
+    fs::create_dir(root.path().join("thanos")).unwrap();
+    let keys = OneKey(Arc::new(Mutex::new(("old".to_owned(), "old-secret".to_owned()))));
+    let host = s3_server_for(root.path(), keys.clone()).await;
+    let file = dir.path().join("bucket.yml");
+    let write = |key: &str| {
+        let yaml = s3_yaml(&host, "thanos", &[]);
+        let kept: String = yaml
+            .split_inclusive('\n')
+            .filter(|line| !line.contains("_key:"))
+            .collect();
+        let half = file.with_extension("half");
+        fs::write(
+            &half,
+            format!("{kept}  access_key: {key}\n  secret_key: {key}-secret\n"),
+        )
+        .unwrap();
+        fs::rename(half, &file).unwrap();
+    };
+    write("old");
+    let sidecar = Sidecar::start(vec![
+        format!("--prometheus.url={}", prometheus().await.url()),
+        "--prometheus.get_config_interval=1s".to_owned(),
+        format!("--tsdb.path={}", data.path().display()),
+        format!("--objstore.config-file={}", file.display()),
+    ]);
+    let committed = async |id: &str| {
+        let meta = root.path().join("thanos").join(id).join("meta.json");
+        let there = async || meta.is_file().then_some(());
+        sidecar.wait_until(PATIENCE, format!("{id} is committed"), there).await;
+    };
+    let reloaded = async |expected: f64| {
+        let name = "narthex_objstore_config_last_reload_successful";
+        let is = async || (sidecar.metric(name).await? == expected).then_some(());
+        sidecar.wait_until(PATIENCE, format!("{name} {expected}"), is).await;
+    };
+    let first = seal(&sound(0), data.path(), |_| {});
+    committed(&first).await;
+    reloaded(1.0).await;
+    // The old key is revoked before the new file is there, and what comes first is wrong.
+    *keys.0.lock().unwrap() = ("new".to_owned(), "new-secret".to_owned());
+    let second = seal(&sound(1), data.path(), |_| {});
+    wait_for_log(
+        &sidecar,
+        &["level=warn", "upload failed, retrying", "403 InvalidAccessKeyId"],
+    )
+    .await;
+    fs::write(&file, "type: S3\nconfig: {bucket: elsewhere, endpoint: \"host:1\"}\n").unwrap();
+    reloaded(0.0).await;
+    let said = wait_for_log(
+        &sidecar,
+        &["level=warn", "--objstore.config-file has changed and cannot be used"],
+    )
+    .await;
+    assert!(
+        said.contains("it is about another place, s3://host:1/elsewhere"),
+        "{said}"
+    );
+    write("new");
+    committed(&second).await;
+    reloaded(1.0).await;
+    assert!(!sidecar.log().contains("new-secret") && !sidecar.log().contains("old-secret"));
+    assert!(sidecar.stop().await.success());
 }

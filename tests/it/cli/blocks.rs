@@ -462,8 +462,6 @@ fn flags_that_cannot_go_together_are_told() {
             &["backfill", "--accept-label-change"],
             "--accept-label-change needs labels to change to",
         ),
-        (&["backfill", "--tracing.config=x"], "--tracing.config"),
-        (&["bucket", "ls", "--tracing.config-file=x"], "--tracing.config-file"),
         (
             &["tools", "bucket", "upload-blocks", "--auto-gomemlimit.ratio=2"],
             "--auto-gomemlimit.ratio",

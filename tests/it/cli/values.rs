@@ -7,7 +7,7 @@ use narthex::{
     model::duration::TimeOrDuration,
 };
 
-use super::{bad_value, bad_value_of, printed, refused, sidecar};
+use super::{bad_value, bad_value_of, refused, sidecar};
 
 #[test]
 fn without_flags_every_default_is_that_of_thanos() {
@@ -222,26 +222,25 @@ fn the_operators_command_lines_run() {
 }
 
 #[test]
-fn what_does_not_exist_yet_is_refused_by_name() {
-    for (word, part) in [
-        (
-            "--tracing.config=type: OTLP",
-            "--tracing.config and --tracing.config-file",
-        ),
-        ("--tracing.config-file=/t.yml", "--tracing.config and"),
-        ("--http.config=/web.yml", "--http.config:"),
-        ("--reloader.config-file=/p.yml", "--reloader.config-file and"),
-        ("--reloader.rule-dir=/rules", "--reloader.config-file and"),
-    ] {
-        let text = refused(&["sidecar", word]);
-        assert!(text.contains(part) && text.contains("yet"), "{word}: {text}");
-    }
-    let both = printed(
-        &["sidecar", "--http.config=/web.yml", "--reloader.rule-dir=/rules"],
-        false,
-        1,
+fn the_reloader_does_not_overwrite_what_it_reads() {
+    let same = [
+        "sidecar",
+        "--reloader.config-file=/p.yml",
+        "--reloader.config-envsubst-file=/p.yml",
+    ];
+    let text = refused(&same);
+    assert!(
+        text.contains("--reloader.config-envsubst-file is the same as --reloader.config-file"),
+        "{text}"
     );
-    assert_eq!(both.lines().count(), 2, "{both}");
+    let flags = sidecar(&[
+        "sidecar",
+        "--reloader.config-file=/in.yml",
+        "--reloader.config-envsubst-file=/out.yml",
+        "--reloader.rule-dir=/a",
+        "--reloader.rule-dir=/b",
+    ]);
+    assert_eq!(flags.reloader.rule_dirs, [Path::new("/a"), Path::new("/b")]);
 }
 
 #[test]

@@ -6,15 +6,18 @@ use fs_err as fs;
 use narthex::{
     cli::{self, Outcome, Sidecar, flag_table},
     objstore,
+    ops::web::Web,
+    spans,
 };
 use serde_json::Value;
 
-use super::{divided, files, newest, pages, pages_and_manifests, root, spans};
+use super::{divided, files, newest, pages, pages_and_manifests, root, spans as code_spans};
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 40] = [
+const FOREIGN: [&str; 41] = [
     "enable-feature",
+    "web.enable-lifecycle",
     "compact.enable-vertical-compaction",
     "deduplication.replica-label",
     "config.file",
@@ -76,8 +79,19 @@ fn is_taken(what: &str, text: &str) {
     let value = yaml(what, text);
     if value.get("kind").is_some() {
         assert!(value.get("apiVersion").is_some(), "{what}");
+    } else if value.get("type").is_some_and(|kind| kind == "OTLP") {
+        let config = spans::Config::parse(text, |_| None).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(config.unwrap().warnings().is_empty(), "{what}");
     } else if value.get("type").is_some() {
         is_a_bucket(what, text);
+    } else if value.get("tls_server_config").is_some() {
+        let dir = temp_dir("docs");
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(dir.path().join("tls.crt"), pair.cert.pem()).unwrap();
+        fs::write(dir.path().join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
+        let path = dir.path().join("web.yml");
+        fs::write(&path, text).unwrap();
+        Web::load(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
     } else if value.get("global").is_some() {
         let dir = temp_dir("docs");
         let path = dir.path().join("prometheus.yml");
@@ -120,7 +134,6 @@ fn is_a_sidecar(what: &str, thanos: &Value) {
     words.extend(args.iter().map(String::as_str));
     let sidecar = understood(&words).unwrap().expect("it runs");
     assert!(sidecar.shipper.grace_period < Duration::from_secs(600), "{what}");
-    assert!(thanos.get("tracingConfig").is_none(), "{what}: it is refused");
     let version = env!("CARGO_PKG_VERSION");
     assert!(
         thanos["image"].as_str().unwrap().ends_with(&format!(":{version}")),
@@ -190,7 +203,7 @@ fn command_lines_are_understood() {
     let mut seen = 0;
     for (name, page) in pages() {
         let (fences, prose) = divided(&page);
-        let code = fences.into_iter().map(|fence| fence.text).chain(spans(&prose));
+        let code = fences.into_iter().map(|fence| fence.text).chain(code_spans(&prose));
         for line in code.flat_map(|code| commands(&code)) {
             let words = words(&line).unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
             let words: Vec<&str> = words.iter().map(String::as_str).collect();

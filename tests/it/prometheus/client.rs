@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use narthex::{
     model::Labels,
     prometheus::{Alive, Client, Error, ErrorKind, HttpClientConfig, SetupError},
+    trust::FileError,
 };
 use proptest::prelude::*;
 use url::Url;
@@ -289,10 +290,10 @@ async fn sends_the_secrets_that_the_files_hold_now() {
     assert!(
         matches!(
             error.kind,
-            ErrorKind::Setup(SetupError::Content {
+            ErrorKind::Setup(SetupError::File(FileError::Content {
                 key: "bearer_token_file",
                 ..
-            })
+            }))
         ),
         "{error}"
     );

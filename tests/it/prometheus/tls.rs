@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use narthex::prometheus::{Client, ErrorKind, HttpClientConfig, SetupError};
+use narthex::{
+    prometheus::{Client, ErrorKind, HttpClientConfig, SetupError},
+    trust::FileError,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     RootCertStore, ServerConfig,
@@ -221,10 +224,10 @@ async fn shows_its_own_certificate() {
     assert!(
         matches!(
             error,
-            SetupError::Content {
+            SetupError::File(FileError::Content {
                 key: "tls_config.key_file",
                 ..
-            }
+            })
         ),
         "{error}"
     );
@@ -245,10 +248,10 @@ async fn shows_its_own_certificate() {
     assert!(
         matches!(
             error,
-            SetupError::File {
+            SetupError::File(FileError::Read {
                 key: "tls_config.cert_file",
                 ..
-            }
+            })
         ),
         "{error}"
     );

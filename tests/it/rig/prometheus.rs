@@ -29,10 +29,14 @@ pub(crate) struct Options {
     pub data: Option<PathBuf>,
     /// Whether it scrapes itself each second.
     pub scrape: bool,
+    /// Whether it may be reloaded by HTTP.
+    pub lifecycle: bool,
     /// Further entries of `scrape_configs`: YAML, indented by two spaces.
     pub scrape_configs: String,
     /// A file of rules, if it is not empty.
     pub rules: String,
+    /// The collector that it sends its spans to, by gRPC without TLS.
+    pub tracing: Option<String>,
 }
 
 impl Default for Options {
@@ -46,8 +50,10 @@ impl Default for Options {
             args: Vec::new(),
             data: None,
             scrape: true,
+            lifecycle: true,
             scrape_configs: String::new(),
             rules: String::new(),
+            tracing: None,
         }
     }
 }
@@ -101,6 +107,16 @@ impl Prometheus {
     /// Its address, e.g. `http://127.0.0.1:1234`.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The file with its configuration.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir.path().join("prometheus.yml")
+    }
+
+    /// How often it has loaded its configuration, with success, over all its starts.
+    pub(crate) fn loads(&self) -> usize {
+        self.log().matches("Completed loading of configuration file").count()
     }
 
     /// Its data directory.
@@ -187,8 +203,11 @@ fn spawn(leg: &Leg, options: &Options, port: u16, data: &Path, dir: &Path) -> Pr
         .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
         .arg(format!("--storage.tsdb.path={}", data.display()))
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-        .args(["--web.enable-lifecycle", "--web.enable-admin-api"])
+        .arg("--web.enable-admin-api")
         .current_dir(dir);
+    if options.lifecycle {
+        command.arg("--web.enable-lifecycle");
+    }
     let given = |flag: &str| options.args.iter().any(|arg| arg.starts_with(flag));
     for (flag, value) in [
         ("--storage.tsdb.min-block-duration", options.block),
@@ -226,6 +245,11 @@ fn config(options: &Options, port: u16) -> String {
     }
     if !options.rules.is_empty() {
         text.push_str("rule_files: [rules.yml]\n");
+    }
+    if let Some(collector) = &options.tracing {
+        text.push_str(&format!(
+            "tracing: {{endpoint: '{collector}', client_type: grpc, insecure: true, sampling_fraction: 1}}\n"
+        ));
     }
     text.push_str("scrape_configs:\n");
     text.push_str(&options.scrape_configs);

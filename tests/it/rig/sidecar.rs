@@ -235,7 +235,7 @@ fn spawn(
     // What this machine's owner has configured for himself must not change what a test sees.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_ascii_uppercase();
-        if text.starts_with("AWS_") || text.ends_with("_PROXY") {
+        if ["AWS_", "OTEL_"].iter().any(|start| text.starts_with(start)) || text.ends_with("_PROXY") {
             command.env_remove(name);
         }
     }

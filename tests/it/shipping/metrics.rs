@@ -18,7 +18,7 @@ use super::{
 use crate::rig::{Metrics, Prometheus, Tools, http, prometheus::sealed};
 
 /// Families with their types, as Thanos' sidecar has them; without those of gRPC, the StoreAPI, the reloader and Go.
-const OF_THANOS: [(&str, &str); 33] = [
+const OF_THANOS: [(&str, &str); 44] = [
     ("grpc_req_panics_recovered_total", "counter"),
     ("grpc_server_handled_total", "counter"),
     ("grpc_server_handling_seconds", "histogram"),
@@ -31,6 +31,23 @@ const OF_THANOS: [(&str, &str); 33] = [
     ("thanos_store_server_pending_series_requests", "gauge"),
     ("thanos_store_server_series_requested", "histogram"),
     ("thanos_sidecar_prometheus_up", "gauge"),
+    (
+        "thanos_sidecar_reloader_config_apply_operations_failed_total",
+        "counter",
+    ),
+    ("thanos_sidecar_reloader_config_apply_operations_total", "counter"),
+    (
+        "thanos_sidecar_reloader_config_environment_variable_expansion_errors",
+        "gauge",
+    ),
+    ("thanos_sidecar_reloader_info", "gauge"),
+    ("thanos_sidecar_reloader_last_reload_success_timestamp_seconds", "gauge"),
+    ("thanos_sidecar_reloader_last_reload_successful", "gauge"),
+    ("thanos_sidecar_reloader_reloads_failed_total", "counter"),
+    ("thanos_sidecar_reloader_reloads_total", "counter"),
+    ("thanos_sidecar_reloader_watch_errors_total", "counter"),
+    ("thanos_sidecar_reloader_watch_events_total", "counter"),
+    ("thanos_sidecar_reloader_watches", "gauge"),
     ("thanos_status", "gauge"),
     ("thanos_build_info", "gauge"),
     ("thanos_shipper_dir_syncs_total", "counter"),

@@ -14,6 +14,7 @@ use rustls::{
 
 use crate::{
     objstore::config::{ClientCert, ConfigError, HttpConfig},
+    threads::BlockingPool,
     trust::{self, Trusted},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Tls {
     verify: bool,
     provider: Arc<CryptoProvider>,
     last: ArcSwapOption<Made>,
+    /// One thread reads them: where it hangs, no other one is taken.
+    files: BlockingPool,
 }
 
 impl std::fmt::Debug for Tls {
@@ -62,6 +65,7 @@ impl Tls {
             verify: !http.insecure_skip_verify,
             provider: Arc::new(aws_lc_rs::default_provider()),
             last: ArcSwapOption::empty(),
+            files: BlockingPool::new(1),
         }
     }
 
@@ -81,7 +85,7 @@ impl Tls {
             return Ok(Arc::clone(&last.config));
         }
         let this = Arc::clone(self);
-        let fresh = tokio::task::spawn_blocking(move || this.read()).await;
+        let fresh = self.files.run(move || this.read()).await;
         match (fresh, last) {
             (Ok(Ok(config)), _) => Ok(config),
             (Ok(Err(error)), Some(last)) => {
