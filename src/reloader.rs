@@ -233,14 +233,19 @@ impl Reloader {
         );
         let mut trouble = problem.map(|problem| problem.to_string());
         let wait = match state {
-            Some(state) if Some(state) != self.loaded || !self.in_use => match self.reload(state).await {
-                Ok(()) if trouble.is_none() => self.settings.watch_interval,
-                Ok(()) => self.retry(),
-                Err((error, wait)) => {
-                    trouble = Some(error);
-                    wait
+            Some(state) if Some(state) != self.loaded || !self.in_use => {
+                match self.reload(state, trouble.is_some()).await {
+                    Ok(()) if trouble.is_none() => self.settings.watch_interval,
+                    Ok(()) => self.retry(),
+                    Err((error, wait)) => {
+                        trouble = Some(match trouble {
+                            Some(problem) => format!("{problem}; besides, {error}"),
+                            None => error,
+                        });
+                        wait
+                    }
                 }
-            },
+            }
             // It would be as much work for the file system again.
             _ if slow => self.retry().max(self.settings.watch_interval),
             _ if trouble.is_some() => self.retry(),
@@ -335,9 +340,9 @@ impl Reloader {
         since.elapsed() < UNSETTLED
     }
 
-    /// Tells Prometheus, unless that failed for the same state and is not due again. An error comes with the time after
-    /// which to try again.
-    async fn reload(&mut self, state: State) -> Result<(), (String, Duration)> {
+    /// Tells Prometheus, unless that failed for the same state and is not due again; `in_part`: something of it cannot be used.
+    /// An error comes with the time after which to try again.
+    async fn reload(&mut self, state: State, in_part: bool) -> Result<(), (String, Duration)> {
         let failed = self.failed.as_ref().filter(|failed| failed.state == state);
         let refused_before = failed.map_or(0, |failed| failed.refusals);
         if let Some(failed) = failed {
@@ -358,7 +363,14 @@ impl Reloader {
             self.failed = None;
             self.reloaded.notify_one();
             let (method, seconds) = (self.settings.method.name(), began.elapsed().as_secs_f64());
-            tracing::info!(method, seconds, "Prometheus has loaded its files");
+            match in_part {
+                true => tracing::info!(
+                    method,
+                    seconds,
+                    "Prometheus has loaded those of its files that can be used"
+                ),
+                false => tracing::info!(method, seconds, "Prometheus has loaded its files"),
+            }
             return Ok(());
         };
         let refusals = match error.is_costly() {

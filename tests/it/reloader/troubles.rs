@@ -116,6 +116,23 @@ async fn rules_that_cannot_be_read_hold_up_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_is_broken_is_told_also_while_prometheus_is_away() {
+    let stage = Stage::start(Start::default()).await;
+    stage.wait_for_reloads(1).await;
+    stage.prometheus.kill();
+    stage.write_raw("global:\n  external_labels: {a: $(NOBODY)}\n");
+    stage.rules.swap(&rule("unseen"));
+    stage
+        .wait_for_log(&[
+            "level=warn",
+            "$(NOBODY)",
+            "besides, Prometheus was not reloaded",
+            "connection refused",
+        ])
+        .await;
+}
+
+#[tokio::test]
 async fn a_prometheus_that_may_not_be_reloaded_by_http_is_told_with_the_way_out() {
     let stage = Stage::start(Start {
         lifecycle: false,
