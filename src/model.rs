@@ -2,6 +2,7 @@
 
 pub mod duration;
 pub mod duration_text;
+pub mod error_text;
 pub mod fields;
 pub mod go_string;
 pub mod labels;
@@ -12,6 +13,7 @@ pub mod served_from;
 pub mod uvarint;
 pub mod variables;
 pub mod whole_number;
+pub mod yaml_text;
 
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;

@@ -4,12 +4,13 @@
 //! batch costs beside its bytes is bounded however small they are. More bytes than the caller grants end it before they are
 //! in any batch. Memory: the batch that is being filled, and what is left of one piece. Dropping stops it; nothing is kept.
 
-use std::{error::Error as StdError, sync::Arc};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream::Fuse};
 
 use super::{Error, ErrorKind, Op, PieceError, Pieces};
+use crate::model::error_text::with_causes;
 
 /// Pieces of fewer bytes are copied together: one of its own would cost more than that.
 const SMALL: usize = 4 << 10;
@@ -97,7 +98,10 @@ impl Unusable {
     /// The failure of the object at `place`.
     pub(super) fn into_error(self, place: String) -> Error {
         let (kind, detail) = match self {
-            Unusable::Producer(error) => (ErrorKind::Local, format!("making its bytes failed: {}", chain(&*error))),
+            Unusable::Producer(error) => (
+                ErrorKind::Local,
+                format!("making its bytes failed: {}", with_causes(&*error)),
+            ),
             Unusable::TooMany(most) => {
                 let detail = format!("it has more than the {most} bytes that are sent at most");
                 (ErrorKind::TooLarge, detail)
@@ -111,18 +115,6 @@ impl Unusable {
             source: None,
         }
     }
-}
-
-/// An error and what lies below it.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        below = error.source();
-    }
-    text
 }
 
 /// A stream that is being cut.

@@ -11,7 +11,13 @@ use serde_json::Value;
 use url::Url;
 
 use super::secret::Secret;
-use crate::{model::whole_number::WholeNumber, trust::ClientFiles};
+use crate::{
+    model::{
+        whole_number::WholeNumber,
+        yaml_text::{self, present},
+    },
+    trust::ClientFiles,
+};
 
 /// Default number of idle connections: with the two of Thanos most calls would connect anew.
 const IDLE_CONNECTIONS: i64 = 16;
@@ -221,14 +227,7 @@ fn config_error(text: impl Into<String>) -> HttpClientConfigError {
 }
 
 fn read<'a, T: Deserialize<'a>>(yaml: &'a str) -> Result<Option<T>, HttpClientConfigError> {
-    // A snippet of the text could show a password.
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(yaml, options).map_err(|error| config_error(error.to_string()))
-}
-
-/// Empty is the same as absent, as in Go.
-fn present(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
+    yaml_text::read(yaml).map_err(config_error)
 }
 
 fn source(

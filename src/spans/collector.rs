@@ -39,7 +39,7 @@ use tower_service::Service;
 use url::Url;
 
 use super::config::{Config, Protocol};
-use crate::trust;
+use crate::{model::error_text::with_causes, trust};
 
 /// For the name, the connection and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -168,9 +168,7 @@ impl Cause {
     }
 
     fn set(&self, error: &dyn std::error::Error) {
-        let causes = std::iter::successors(Some(error), |error| error.source());
-        let texts: Vec<String> = causes.map(ToString::to_string).collect();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(texts.join(": "));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(with_causes(error));
     }
 }
 

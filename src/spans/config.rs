@@ -12,7 +12,11 @@ use serde_json::Value;
 use url::Url;
 
 use crate::{
-    model::{duration::parse_go, whole_number},
+    model::{
+        duration::parse_go,
+        whole_number,
+        yaml_text::{self, present},
+    },
     trust::ClientFiles,
 };
 
@@ -244,14 +248,7 @@ fn error(text: impl Into<String>) -> ConfigError {
 }
 
 fn read<'a, T: Deserialize<'a>>(yaml: &'a str) -> Result<Option<T>, ConfigError> {
-    // A snippet of the text could show a token.
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(yaml, options).map_err(|problem| error(problem.to_string()))
-}
-
-/// Empty is the same as absent, as in Go.
-fn present(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
+    yaml_text::read(yaml).map_err(error)
 }
 
 fn texts(given: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli,
     cmd::{encodings::newer_encodings, invalid_yaml},
+    model::error_text::with_causes,
     objstore::{self, Bucket, Follower, config::BucketConfig},
     shipper::{
         AutoMinTime, ContentPolicy, DrainReport, Heartbeat, Metrics, Overlapping, Policy, PrometheusStatus, Settings,
@@ -250,13 +251,7 @@ fn reader(objstore: &cli::Objstore, yaml: &str) -> objstore::ReadConfig {
         return Arc::new(move || Ok(yaml.clone()));
     }
     let objstore = objstore.clone();
-    Arc::new(move || objstore.content(&cli::process_env).map_err(|error| in_words(&error)))
-}
-
-/// An error and its causes.
-fn in_words(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    Arc::new(move || objstore.content(&cli::process_env).map_err(|error| with_causes(&error)))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::{
     deadline::Deadline,
     metrics::{Kind, code_name},
 };
-use crate::model::whole_number::WholeNumber;
+use crate::model::{whole_number::WholeNumber, yaml_text};
 
 /// Which calls are logged, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,9 +108,7 @@ impl CallLog {
     /// Unknown keys or levels, a start that is logged without the end, an entry without its service or method.
     pub fn parse(yaml: &str) -> Result<Option<Self>, CallLogError> {
         // A line of the log is one line: without the picture of the place.
-        let options = serde_saphyr::options! { with_snippet: false };
-        let config: Option<Config> =
-            serde_saphyr::from_str_with_options(yaml, options).map_err(|error| CallLogError(error.to_string()))?;
+        let config: Option<Config> = yaml_text::read(yaml).map_err(CallLogError)?;
         let config = config.unwrap_or_default();
         let (http, grpc) = (config.http.unwrap_or_default(), config.grpc.unwrap_or_default());
         for (at, options) in [

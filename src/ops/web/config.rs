@@ -11,9 +11,12 @@ use std::{
 
 use bcrypt::HashParts;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::model::duration::parse_go;
+use crate::model::{
+    duration::parse_go,
+    yaml_text::{self, or_default},
+};
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -106,11 +109,6 @@ fn wrong(key: &str, problem: impl Into<String>) -> Wrong {
     }
 }
 
-/// A key without value is as one that is not there, as in Go.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(value: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(value)?.unwrap_or_default())
-}
-
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
@@ -186,9 +184,7 @@ impl Config {
     /// # Errors
     /// The first mistake; it names key and line, and quotes no secret.
     pub(super) fn parse(yaml: &str, dir: &Path) -> Result<Self, Wrong> {
-        let options = serde_saphyr::options! { with_snippet: false };
-        let file: Option<File> =
-            serde_saphyr::from_str_with_options(yaml, options).map_err(|error| wrong("", error.to_string()))?;
+        let file: Option<File> = yaml_text::read(yaml).map_err(|problem| wrong("", problem))?;
         let file = file.unwrap_or_default();
         let mut warnings = Vec::new();
         let tls = file.tls_server_config.read(dir, &mut warnings)?;

@@ -9,6 +9,8 @@ use serde::{
     de::{self, IgnoredAny, SeqAccess, Visitor},
 };
 
+use crate::model::yaml_text::or_default;
+
 /// Labels or annotations by name.
 pub type LabelMap = BTreeMap<String, String>;
 
@@ -220,10 +222,6 @@ impl<'de> Deserialize<'de> for ParsedSeparately {
         }
         from.deserialize_any(NoElements)
     }
-}
-
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
