@@ -174,17 +174,14 @@ pub struct Follower {
     /// One thread: where it hangs, no other one is taken.
     pool: BlockingPool,
     /// What was read last, whether it could be used or not.
-    last: BucketConfigText,
+    last: String,
     /// What was said last of what is wrong with it.
     said: Option<String>,
     successful: Gauge,
     successful_at: Gauge<f64, AtomicU64>,
 }
 
-/// The text of a configuration, which may hold secrets.
-#[derive(PartialEq, Eq)]
-struct BucketConfigText(String);
-
+/// Without the text, which may hold secrets.
 impl fmt::Debug for Follower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Follower")
@@ -207,7 +204,7 @@ impl Follower {
             read,
             limits,
             pool: BlockingPool::new(1),
-            last: BucketConfigText(text),
+            last: text,
             said: None,
             successful: Gauge::default(),
             successful_at: Gauge::default(),
@@ -257,7 +254,7 @@ impl Follower {
             Err(_) => return self.refuse(String::new(), &format!("it was not read within {READ_LIMIT:?}")),
         };
         // What could not be used is tried again: a file that it names may have come meanwhile.
-        if text == self.last.0 && self.successful.get() == 1 {
+        if text == self.last && self.successful.get() == 1 {
             return;
         }
         let opened = timeout(READ_LIMIT, self.open(&text)).await;
@@ -270,7 +267,7 @@ impl Follower {
                     bucket = self.live.identity,
                     "the file of --objstore.config-file has changed and was read again; requests from now on use it"
                 );
-                self.last = BucketConfigText(text);
+                self.last = text;
             }
             Err(problem) => self.refuse(text, &problem),
         }
@@ -281,7 +278,7 @@ impl Follower {
             return Err("it is empty".to_owned());
         }
         let config: BucketConfig = config::parse(text).map_err(|error| error.to_string())?;
-        if text != self.last.0 {
+        if text != self.last {
             for warning in &config.warnings {
                 tracing::warn!(warning, "object storage configuration");
             }
@@ -300,7 +297,7 @@ impl Follower {
 
     /// Says what is wrong, if that was not said last.
     fn refuse(&mut self, text: String, problem: &str) {
-        self.last = BucketConfigText(text);
+        self.last = text;
         self.record(false);
         if self.said.as_deref() != Some(problem) {
             self.said = Some(problem.to_owned());
