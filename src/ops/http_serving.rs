@@ -52,7 +52,7 @@ pub struct Limits {
     pub stall: Duration,
     /// How long the kernel lets sent bytes stay unacknowledged.
     pub unacknowledged: Duration,
-    /// How long a connection may stay open without a request; one of HTTP/2 is pinged after that.
+    /// How long a connection may stay open without a request.
     pub idle: Duration,
     /// Connections at once.
     pub connections: usize,
@@ -176,8 +176,6 @@ impl Connection {
             .max_send_buf_size(SEND_BUFFER)
             // Far below the limit of the number.
             .max_header_list_size(HEAD_MAX as u32)
-            .keep_alive_interval(limits.idle)
-            .keep_alive_timeout(limits.unacknowledged)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
