@@ -19,7 +19,7 @@ mod table;
 mod text;
 mod value;
 
-pub use content::{ContentError, Env, content, process_env};
+pub use content::{ContentError, Env, content, named, process_env};
 pub use flags::*;
 pub use table::{command_names, command_section, flag_table};
 pub use text::version;

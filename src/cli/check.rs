@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    content::named,
     flags::{BackfillSource, BlockTimes, Bucket, Command, Common, Gaps, Selection, Sidecar, Tools, ToolsBucket},
     value::InlineYaml,
 };
@@ -130,7 +131,7 @@ impl Findings {
 }
 
 fn given(path: &Option<PathBuf>) -> bool {
-    path.as_ref().is_some_and(|path| !path.as_os_str().is_empty())
+    named(path.as_deref()).is_some()
 }
 
 fn set(inline: &InlineYaml, file: &Option<PathBuf>) -> bool {

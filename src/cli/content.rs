@@ -45,11 +45,15 @@ pub enum ContentError {
     },
 }
 
+/// A path that is empty names nothing.
+pub fn named(path: Option<&Path>) -> Option<&Path> {
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
 /// The text of a flag pair: `inline` (the value of `--flag`) or what the file of `--flag-file` holds; empty if neither
 /// is given. With `env`, each `$(NAME)` is replaced, once: a value that holds `$(OTHER)` is left as it is.
 pub fn content(flag: &str, inline: &str, file: Option<&Path>, env: Option<&Env<'_>>) -> Result<String, ContentError> {
-    let file = file.filter(|path| !path.as_os_str().is_empty());
-    let (text, suffix) = match file {
+    let (text, suffix) = match named(file) {
         Some(_) if !inline.is_empty() => return Err(ContentError::Both { flag: flag.to_owned() }),
         Some(path) => {
             let read = fs_err::read_to_string(path);

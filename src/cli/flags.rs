@@ -16,7 +16,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::{
-    content::{ContentError, Env, content},
+    content::{ContentError, Env, content, named},
     value::{self, Address, HashFunc, InlineYaml, ReloadMethod, TlsVersion},
 };
 use crate::model::{Label, Labels};
@@ -233,7 +233,7 @@ impl Objstore {
 
     /// Whether [`Objstore::content`] can be asked for again: not where the file is a pipe.
     pub fn can_be_read_again(&self) -> bool {
-        let file = self.config_file.as_ref().filter(|file| !file.as_os_str().is_empty());
+        let file = named(self.config_file.as_deref());
         file.is_none_or(|file| fs_err::metadata(file).is_ok_and(|found| found.is_file()))
     }
 

@@ -77,8 +77,7 @@ impl Config {
         let http_client = HttpClientConfig::parse(&yaml)
             .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
         let queries = queries::Config::new(&flags.grpc)?;
-        let web = flags.http.config.as_deref().filter(|path| !path.as_os_str().is_empty());
-        let web = web.map(Web::load).transpose()?;
+        let web = cli::named(flags.http.config.as_deref()).map(Web::load).transpose()?;
         Ok(Self {
             flags,
             bucket,

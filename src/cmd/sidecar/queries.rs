@@ -4,7 +4,10 @@
 //! more than the work itself. The port is reserved at the start, and opens when the first heartbeat has brought labels: a
 //! server that answered without them would be asked for everything.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use prometheus_client::registry::Registry;
@@ -62,7 +65,7 @@ impl Config {
     /// # Errors
     /// The first mistake, with flag and file.
     pub(super) fn new(flags: &cli::Grpc) -> Result<Self> {
-        let file = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let file = |path: &Option<PathBuf>| cli::named(path.as_deref()).map(Path::to_owned);
         let tls = grpc::Tls::load(grpc::TlsFlags {
             cert: file(&flags.tls_cert),
             key: file(&flags.tls_key),
@@ -156,7 +159,7 @@ pub(super) async fn build(
 
 /// Settings that are accepted and do not do what they seem to, in words for the log.
 fn without_effect(store: &cli::Store) -> Vec<&'static str> {
-    let has_dir = store.spill_dir.as_ref().is_some_and(|dir| !dir.as_os_str().is_empty());
+    let has_dir = cli::named(store.spill_dir.as_deref()).is_some();
     let mut found = Vec::new();
     let is_auto = store.min_time == cli::MinTime::Auto;
     if !is_auto && store.min_time_margin != MIN_TIME_MARGIN {
@@ -190,7 +193,7 @@ fn slow_clients(flags: &cli::Sidecar, context: &Context, registry: &mut Registry
     let bytes = usize::try_from(flags.store.read_ahead).unwrap_or(usize::MAX);
     let memory = Memory::new(context.budget.clone(), bytes);
     memory.register(registry);
-    let dir = flags.store.spill_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = cli::named(flags.store.spill_dir.as_deref());
     let used = spill::register(registry);
     let spill_dir = dir
         .map(|dir| SpillDir::open(dir, flags.store.spill_limit, used))

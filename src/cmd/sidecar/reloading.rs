@@ -1,6 +1,9 @@
 //! The part that has Prometheus load its files anew: what it works with.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use prometheus_client::registry::Registry;
@@ -26,10 +29,11 @@ pub(super) fn reloader(
     let client = Client::new(&flags.prometheus.url, http, flags.prometheus.get_config_timeout)
         .context("--prometheus.url or --prometheus.http-client cannot be used")?;
     let flags = &flags.reloader;
+    let path = |path: Option<&PathBuf>| cli::named(path.map(PathBuf::as_path)).map(Path::to_owned);
     let settings = Settings {
-        config_file: given(flags.config_file.as_ref()),
-        output_file: given(flags.envsubst_file.as_ref()),
-        rule_dirs: flags.rule_dirs.iter().filter_map(|dir| given(Some(dir))).collect(),
+        config_file: path(flags.config_file.as_ref()),
+        output_file: path(flags.envsubst_file.as_ref()),
+        rule_dirs: flags.rule_dirs.iter().filter_map(|dir| path(Some(dir))).collect(),
         watch_interval: flags.watch_interval,
         retry_interval: flags.retry_interval,
         method: match flags.method {
@@ -39,9 +43,4 @@ pub(super) fn reloader(
         variables: cli::process_env,
     };
     Ok(Reloader::new(settings, client, Metrics::register(registry), reloaded))
-}
-
-/// A path that is empty names nothing.
-fn given(path: Option<&PathBuf>) -> Option<PathBuf> {
-    path.filter(|path| !path.as_os_str().is_empty()).cloned()
 }
