@@ -43,6 +43,7 @@ pub use self::{
 mod certificate;
 mod client;
 mod handshake;
+pub mod pem;
 
 /// id-kp-serverAuth and id-kp-clientAuth.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
@@ -82,13 +83,13 @@ impl NoCertificate {
 }
 
 impl Trusted {
-    /// Reads all certificates of `pem`; with a text about each that was left out, for a warning.
+    /// Reads all certificates of `text`, in PEM; with a text about each that was left out, for a warning.
     ///
     /// # Errors
     /// None can be read.
-    pub fn read(pem: &[u8]) -> Result<(Self, Vec<String>), NoCertificate> {
-        let found = CertificateDer::pem_slice_iter(pem);
-        Self::of(found.map(|found| found.map_err(|error| error.to_string())))
+    pub fn read(text: &[u8]) -> Result<(Self, Vec<String>), NoCertificate> {
+        let found = CertificateDer::pem_slice_iter(text);
+        Self::of(found.map(|found| found.map_err(|error| pem::words(&error).to_owned())))
     }
 
     /// The same of certificates that were read already, as those of the system.

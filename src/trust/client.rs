@@ -14,11 +14,11 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tracing::warn;
 
-use super::{Trusted, signed_in_tls12, signed_in_tls13};
+use super::{Trusted, pem, signed_in_tls12, signed_in_tls13};
 
 /// Keys of `tls_config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,13 +84,7 @@ pub fn client_config(config: &ClientFiles) -> Result<ClientConfig, FileError> {
     };
     let certificates = certificates("tls_config.cert_file", cert_file)?;
     let key = read("tls_config.key_file", key_file)?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| {
-        content(
-            "tls_config.key_file",
-            key_file,
-            format!("no private key in PEM: {error}"),
-        )
-    })?;
+    let key = pem::private_key(&key).map_err(|problem| content("tls_config.key_file", key_file, problem))?;
     builder.with_client_auth_cert(certificates, key).map_err(|error| {
         content(
             "tls_config.key_file",
@@ -110,13 +104,7 @@ fn trust_file(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Trust, File
 }
 
 fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let pem = read(key, path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(content(key, path, "no certificate in PEM".to_owned())),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(content(key, path, format!("bad PEM: {error}"))),
-    }
+    pem::certificates(&read(key, path)?).map_err(|problem| content(key, path, problem))
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {

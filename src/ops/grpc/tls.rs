@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::CertificateDer,
     version::{TLS12, TLS13},
 };
 use tracing::{info, warn};
@@ -29,7 +29,7 @@ use crate::{
         log_limit::LogLimit,
         tls_names::{self, Keys},
     },
-    trust::Trusted,
+    trust::{Trusted, pem},
 };
 
 mod error;
@@ -203,8 +203,7 @@ impl Files<'_> {
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<ServerConfig, TlsError> {
         let chain = certificates(CERT, self.cert)?;
-        let key = PrivateKeyDer::from_pem_slice(&read(KEY, self.key)?)
-            .map_err(|error| content(KEY, self.key, format!("no private key in PEM: {error}")))?;
+        let key = pem::private_key(&read(KEY, self.key)?).map_err(|problem| content(KEY, self.key, problem))?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(versions)
             .map_err(|error| flag(MIN_VERSION, error.to_string()))?;
@@ -228,13 +227,7 @@ impl Files<'_> {
 }
 
 fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read(flag, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(content(flag, path, "no certificate in PEM".to_owned())),
-        Ok(found) => Ok(found),
-        Err(error) => Err(content(flag, path, format!("bad PEM: {error}"))),
-    }
+    pem::certificates(&read(flag, path)?).map_err(|problem| content(flag, path, problem))
 }
 
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {

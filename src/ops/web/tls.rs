@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::CertificateDer,
     server::danger::ClientCertVerifier,
     version::{TLS12, TLS13},
 };
@@ -60,8 +60,7 @@ pub(super) fn server(config: &TlsConfig, http2: bool, at: &Path) -> Result<Serve
     };
     let chain = certificates(&config.cert, at)?;
     let wrong_key = |problem: String| WebError::content(at, config.key.key(), problem);
-    let key = PrivateKeyDer::from_pem_slice(&config.key.read(at)?)
-        .map_err(|error| wrong_key(format!("no private key in PEM: {error}")))?;
+    let key = trust::pem::private_key(&config.key.read(at)?).map_err(wrong_key)?;
     let shown = trust::shown(chain, key, &provider)
         .map_err(|error| wrong_key(format!("does not match the certificate: {error}")))?;
     let mut server = builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::unwrap_or_clone(
@@ -88,14 +87,7 @@ fn trusted(source: &Source, at: &Path) -> Result<Trusted, WebError> {
 }
 
 fn certificates(source: &Source, at: &Path) -> Result<Vec<CertificateDer<'static>>, WebError> {
-    let pem = source.read(at)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let problem = match found {
-        Ok(found) if !found.is_empty() => return Ok(found),
-        Ok(_) => "no certificate in PEM".to_owned(),
-        Err(error) => format!("bad PEM: {error}"),
-    };
-    Err(WebError::content(at, source.key(), problem))
+    trust::pem::certificates(&source.read(at)?).map_err(|problem| WebError::content(at, source.key(), problem))
 }
 
 impl Source {
