@@ -123,12 +123,16 @@ impl Supervisor {
     /// Waits for the first task to end or the first signal, and stops all. On a second signal it returns without waiting
     /// for anything; the caller is to end the process with [`Outcome::exit`] in any case.
     pub async fn run(mut self, mut signals: mpsc::Receiver<Signal>) -> Outcome {
-        let outcome = self.first_end(&mut signals).await;
+        let (outcome, asked) = match self.first_end(&mut signals).await {
+            Some(outcome) => (outcome, false),
+            None => (Outcome { code: 0 }, true),
+        };
         self.token.cancel();
-        self.stop_all(outcome, &mut signals).await
+        self.stop_all(outcome, asked, &mut signals).await
     }
 
-    async fn first_end(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Outcome {
+    /// How the first task ended; `None` after a signal.
+    async fn first_end(&mut self, signals: &mut mpsc::Receiver<Signal>) -> Option<Outcome> {
         loop {
             tokio::select! {
                 biased;
@@ -136,19 +140,19 @@ impl Supervisor {
                     Signal::Hangup => debug!("SIGHUP has no effect"),
                     Signal::Interrupt | Signal::Terminate => {
                         info!(?signal, "caught a signal, stopping; a second one ends the process at once");
-                        return Outcome { code: 0 };
+                        return None;
                     }
                 },
                 Some(ended) = self.tasks.join_next_with_id() => {
                     let failed = self.report(ended, "a task ended, stopping all");
-                    return Outcome { code: i32::from(failed) };
+                    return Some(Outcome { code: i32::from(failed) });
                 }
-                else => return Outcome { code: 0 },
+                else => return Some(Outcome { code: 0 }),
             }
         }
     }
 
-    async fn stop_all(&mut self, outcome: Outcome, signals: &mut mpsc::Receiver<Signal>) -> Outcome {
+    async fn stop_all(&mut self, mut outcome: Outcome, asked: bool, signals: &mut mpsc::Receiver<Signal>) -> Outcome {
         let stopping = Instant::now();
         while let Some(deadline) = self.running.values().map(|task| stopping + task.grace).min() {
             tokio::select! {
@@ -162,7 +166,10 @@ impl Supervisor {
                     }
                 },
                 Some(ended) = self.tasks.join_next_with_id() => {
-                    self.report(ended, "a task has stopped");
+                    // One that fails may take others with it that end well, and sooner.
+                    if self.report(ended, "a task has stopped") && !asked {
+                        outcome.code = 1;
+                    }
                 }
                 () = sleep_until(deadline) => self.cut_late(stopping),
             }
@@ -299,6 +306,18 @@ mod tests {
         supervisor.spawn("once", LONG, async { Ended::Ok(()) });
         assert_eq!(run(supervisor, &[]).await, Outcome { code: 0 });
         assert!(done.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn whom_a_failure_takes_along_does_not_hide_it() {
+        let mut supervisor = Supervisor::new();
+        let token = supervisor.token();
+        supervisor.spawn("heartbeat", LONG, async { Ended::Ok(()) });
+        supervisor.spawn("shipper", LONG, async move {
+            token.cancelled().await;
+            Ended::Err("no data directory".into())
+        });
+        assert_eq!(run(supervisor, &[]).await, Outcome { code: 1 });
     }
 
     #[tokio::test]
