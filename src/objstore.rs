@@ -13,8 +13,10 @@ pub mod config;
 mod filesystem;
 pub mod layers;
 mod live;
+mod pages;
 mod rate_limit;
 mod s3;
+mod transfer;
 
 use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
 

@@ -31,6 +31,26 @@ impl Batch {
         self.len
     }
 
+    /// What remains behind the first `at` bytes; `None` beyond the end. Nothing is copied.
+    pub(super) fn from(&self, at: u64) -> Option<Batch> {
+        let len = self.len.checked_sub(at)?;
+        let mut left = at;
+        let mut pieces = Vec::new();
+        for piece in self.pieces.iter() {
+            let gone = left.min(piece.len() as u64);
+            left -= gone;
+            // No more than the piece has.
+            let rest = piece.slice(gone as usize..);
+            if !rest.is_empty() {
+                pieces.push(rest);
+            }
+        }
+        Some(Batch {
+            pieces: pieces.into(),
+            len,
+        })
+    }
+
     /// They, in order; no piece is empty.
     pub(super) fn pieces(&self) -> &[Bytes] {
         &self.pieces

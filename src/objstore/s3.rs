@@ -10,24 +10,19 @@
 //! lifecycle rule. On cancel: dropping a future closes its connection at once; open uploads are aborted in the
 //! background ([`Bucket::settle`]). On retry: sending an object again replaces it.
 
-mod body;
 mod client;
 mod compare;
-mod content;
 mod credentials;
 mod errors;
 mod headers;
-mod limited_body;
 mod list;
 mod multipart;
 mod payload;
-mod progress;
 mod put;
 mod read;
 mod retries;
 mod stall_timeout;
 mod streamed;
-mod transport;
 
 use std::{
     collections::HashSet,
@@ -51,6 +46,7 @@ use self::{
 use super::{
     Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, RateLimit, Reading, Source,
     config::{ConfigError, ListVersion, S3Config},
+    transfer::{body, content, progress, transport},
 };
 
 /// A bucket in an S3 store.

@@ -11,9 +11,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_smithy_runtime_api::client::result::SdkError;
 
-pub(super) use self::answer::tidy;
-use self::answer::{Answer, asks_for_md5, classify, one_line, refuses_condition, refuses_unsigned_body};
+use self::answer::{Answer, asks_for_md5, classify, refuses_condition, refuses_unsigned_body};
 use super::{progress::Stall, transport};
+pub(super) use crate::objstore::transfer::words::{chain, find, tidy};
 use crate::objstore::{ErrorKind, Op};
 
 pub(super) use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
@@ -105,28 +105,6 @@ pub(super) fn broken_off(error: &(dyn StdError + 'static)) -> ErrorKind {
 /// The store's code, if it gave one.
 pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
     error.as_service_error().and_then(|error| error.meta().code())
-}
-
-/// The first error of a type in a chain of sources.
-pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    transport::causes(error).find_map(|cause| cause.downcast_ref())
-}
-
-/// The longest text of an error and all that it stems from, in characters: it ends with the innermost cause.
-const CHAIN_LIMIT: usize = 800;
-
-/// An error and all that it stems from, in one line.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    for cause in transport::causes(error).filter(|cause| !transport::is_only_a_wrapper(*cause)) {
-        let more = cause.to_string();
-        if text.is_empty() {
-            text = more;
-        } else if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-    }
-    one_line(&text, CHAIN_LIMIT)
 }
 
 /// The chain below the SDK's own, empty words.

@@ -8,7 +8,7 @@ use super::{
     headers::Purpose,
     retries::{Failed, RetryBudget},
 };
-use crate::objstore::{Error, ErrorKind, NameFilter, Object, Op, config::ListVersion, rate_limit};
+use crate::objstore::{Error, ErrorKind, NameFilter, Object, Op, config::ListVersion, pages::Pages, rate_limit};
 
 /// What one page of a listing holds, whichever call it came from.
 struct Page {
@@ -18,7 +18,7 @@ struct Page {
     next: Option<Next>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Hash)]
 enum Next {
     Token(String),
     Marker(String),
@@ -69,27 +69,21 @@ impl Store {
     }
 
     async fn pages(&self, query: &Query<'_>, mut each: impl FnMut(Page)) -> Result<(), Error> {
-        let mut next = None;
+        let mut pages = Pages::new();
         loop {
             let budget = self.retry_budget();
             let once = || async {
                 Ok(match self.list_version {
-                    ListVersion::V1 => self.page_v1(query, next.as_ref(), &budget).await?,
-                    ListVersion::V2 => self.page_v2(query, next.as_ref(), &budget).await?,
+                    ListVersion::V1 => self.page_v1(query, pages.at(), &budget).await?,
+                    ListVersion::V2 => self.page_v2(query, pages.at(), &budget).await?,
                 })
             };
-            let page = budget.run(once).await?;
-            let following = page.next.clone();
+            let mut page = budget.run(once).await?;
+            let next = page.next.take();
             each(page);
-            match following {
-                None => return Ok(()),
-                // A store that does not move on would be asked for ever.
-                same if same == next => {
-                    let detail = "the store's listing does not advance from page to page".to_owned();
-                    return Err(self.error(Op::Iter, query.dir, ErrorKind::Refused, detail));
-                }
-                following => next = following,
-            }
+            let Some(next) = next else { return Ok(()) };
+            let advanced = pages.advance(next);
+            advanced.map_err(|problem| self.error(Op::Iter, query.dir, ErrorKind::Refused, problem))?;
         }
     }
 

@@ -12,7 +12,7 @@ use aws_sdk_s3::{config::Credentials as Keys, error::DisplayErrorContext, primit
 use super::*;
 use crate::objstore::{
     config::{Provider, parse},
-    s3::transport::testing::{Answer, Seen, answer, serve},
+    transfer::transport::testing::{Answer, Seen, answer, serve},
 };
 
 const KEYS: &str = "access_key: ak\nsecret_key: sk";
@@ -22,7 +22,7 @@ fn configured(bucket: &str, endpoint: &str, lines: &str) -> S3Config {
     let text = format!("type: S3\nconfig:\n  bucket: {bucket}\n  endpoint: '{endpoint}'\n{lines}");
     match parse(&text).unwrap().provider {
         Provider::S3(config) => *config,
-        Provider::Filesystem(_) => panic!("S3 expected"),
+        _ => panic!("S3 expected"),
     }
 }
 

@@ -13,14 +13,14 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::objstore::{
     config::{Provider, parse},
-    s3::transport::testing::{Answer, Seen, answer, file, serve},
+    transfer::transport::testing::{Answer, Seen, answer, file, serve},
 };
 
 fn configured(lines: &str) -> S3Config {
     let text = format!("type: S3\nconfig:\n  bucket: b\n  endpoint: localhost:1\n{lines}");
     match parse(&text).unwrap().provider {
         Provider::S3(config) => *config,
-        Provider::Filesystem(_) => panic!("S3 expected"),
+        other => panic!("S3 expected, not {other:?}"),
     }
 }
 

@@ -2,11 +2,8 @@
 
 use std::{path::Path, time::SystemTime};
 
-use super::HttpResponse;
+use super::{HttpResponse, tidy};
 use crate::objstore::{ErrorKind, Op};
-
-/// The longest part of a store's message that is kept, in characters.
-const MESSAGE_LIMIT: usize = 300;
 
 /// A store's refusal, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,21 +81,6 @@ fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = body.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     (!text.trim().is_empty()).then(|| text.trim())
-}
-
-/// One line of bounded length: stores and proxies answer all sorts of things.
-pub(in crate::objstore::s3) fn tidy(text: &str) -> String {
-    one_line(text, MESSAGE_LIMIT)
-}
-
-/// One line of at most `limit` characters.
-pub(in crate::objstore::s3) fn one_line(text: &str, limit: usize) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(limit)
-        .collect();
-    line.trim().to_owned()
 }
 
 /// What kind of failure an answer is, what was said, and what helps. `key_file` is the customer's key, if there is one.

@@ -1,7 +1,7 @@
 //! Which host is asked, told by a proxy.
 
 use super::*;
-use crate::objstore::s3::transport::testing::{Authority, proxy};
+use crate::objstore::transfer::transport::testing::{Authority, proxy};
 
 /// Bucket, endpoint, other keys; host and port that are connected to, and the path.
 const CASES: [(&str, &str, &str, &str); 12] = [

@@ -6,7 +6,7 @@ use aws_sdk_s3::error::SdkError;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::objstore::s3::transport::testing::{Authority, Peer, file, serve_with};
+use crate::objstore::transfer::transport::testing::{Authority, Peer, file, serve_with};
 
 /// A simulated S3 on a directory with a bucket `bucket`, behind TLS; it checks signatures and asks for a certificate.
 async fn simulator(dir: &Path, authority: &Authority) -> std::net::SocketAddr {

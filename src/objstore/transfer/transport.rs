@@ -14,7 +14,7 @@
 mod connect;
 mod failure;
 #[cfg(test)]
-pub(super) mod testing;
+pub(in crate::objstore) mod testing;
 mod tls;
 
 use std::{
@@ -49,14 +49,14 @@ use self::{
     failure::{TimedOut, connector_error},
     tls::Tls,
 };
-pub(super) use self::{
+pub(in crate::objstore) use self::{
     connect::Proxies,
     failure::{causes, is_only_a_wrapper, no_answer, not_connected, not_http},
 };
 use crate::objstore::config::{ConfigError, HttpConfig};
 
 /// How long dialling may take, unless the SDK asks for less (metadata services: one second).
-pub(super) const DIAL: Duration = Duration::from_secs(30);
+pub(in crate::objstore) const DIAL: Duration = Duration::from_secs(30);
 
 /// How long the head of an answer may take where the configuration does not say.
 const HEAD: Duration = Duration::from_secs(120);
@@ -65,7 +65,7 @@ type Pool = Client<Connector, RequestBody>;
 
 /// An HTTP client for the SDK.
 #[derive(Clone, Debug)]
-pub(super) struct Transport(Arc<Shared>);
+pub(in crate::objstore) struct Transport(Arc<Shared>);
 
 struct Shared {
     http: HttpConfig,
@@ -88,7 +88,7 @@ impl fmt::Debug for Shared {
 
 impl Transport {
     /// Opens nothing and reads nothing yet.
-    pub(super) fn new(http: &HttpConfig, trace: bool, proxies: Proxies) -> Self {
+    pub(in crate::objstore) fn new(http: &HttpConfig, trace: bool, proxies: Proxies) -> Self {
         Self(Arc::new(Shared {
             tls: Arc::new(Tls::new(http)),
             http: http.clone(),
@@ -99,8 +99,17 @@ impl Transport {
         }))
     }
 
+    /// Sends requests, below no SDK.
+    pub(in crate::objstore) fn connector(&self) -> impl HttpConnector + use<> {
+        Caller {
+            transport: self.clone(),
+            pool: self.0.pool(DIAL),
+            patience: None,
+        }
+    }
+
     /// Reads the certificates and keys that a handshake will need, so that a mistake shows before the first one.
-    pub(super) async fn check_tls(&self) -> Result<(), ConfigError> {
+    pub(in crate::objstore) async fn check_tls(&self) -> Result<(), ConfigError> {
         self.0.tls.config().await.map(|_| ())
     }
 }

@@ -42,7 +42,7 @@ impl fmt::Display for TimedOut {
 impl Error for TimedOut {}
 
 /// Whether the connection stood and no answer came in time.
-pub(in crate::objstore::s3) fn no_answer(error: &ConnectorError) -> bool {
+pub(in crate::objstore) fn no_answer(error: &ConnectorError) -> bool {
     causes(error).any(|cause| cause.downcast_ref().is_some_and(|slow: &TimedOut| slow.answer))
 }
 
@@ -77,23 +77,23 @@ impl Error for NotConnected {
 }
 
 /// Whether a failure says nothing that its source does not say: a word of the SDK or of the HTTP client for its kind.
-pub(in crate::objstore::s3) fn is_only_a_wrapper(error: &(dyn Error + 'static)) -> bool {
+pub(in crate::objstore) fn is_only_a_wrapper(error: &(dyn Error + 'static)) -> bool {
     let wraps = error.is::<ConnectorError>() || error.is::<hyper_util::client::legacy::Error>();
     wraps && error.source().is_some()
 }
 
 /// Whether the connection was not made.
-pub(in crate::objstore::s3) fn not_connected(error: &(dyn Error + 'static)) -> bool {
+pub(in crate::objstore) fn not_connected(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<NotConnected>() || cause.is::<Handshake>())
 }
 
 /// Whether what answered does not speak HTTP.
-pub(in crate::objstore::s3) fn not_http(error: &(dyn Error + 'static)) -> bool {
+pub(in crate::objstore) fn not_http(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_parse))
 }
 
 /// An error and all that it stems from.
-pub(in crate::objstore::s3) fn causes<'a>(
+pub(in crate::objstore) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&cause: &&'a (dyn Error + 'static)| cause.source())

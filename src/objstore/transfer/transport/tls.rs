@@ -8,7 +8,7 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
@@ -164,13 +164,8 @@ impl Tls {
     }
 
     fn pair(&self, paths: &ClientCert, cert: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, ConfigError> {
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert).collect();
-        let chain = chain.map_err(|error| not_pem(CERT, &paths.cert_file, &error))?;
-        if chain.is_empty() {
-            let problem = format!("{} holds no certificate in PEM form", paths.cert_file.display());
-            return Err(ConfigError::new(CERT, problem));
-        }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| not_pem(KEY, &paths.key_file, &error))?;
+        let chain = trust::pem::certificates(cert).map_err(|error| not_pem(CERT, &paths.cert_file, &error))?;
+        let key = trust::pem::private_key(key).map_err(|error| not_pem(KEY, &paths.key_file, &error))?;
         trust::shown(chain, key, &self.provider).map_err(|error| {
             let problem = format!("{}: {error}; is key_file its key?", paths.cert_file.display());
             ConfigError::new(CERT, problem)

@@ -22,7 +22,7 @@ use crate::objstore::Source;
 
 /// How much is read from the file and handed to the transport at once. 64 KiB to 1 MiB cost the same CPU; this keeps
 /// what a slow connection holds in memory small.
-pub(super) const BUFFER: usize = 128 * 1024;
+pub(in crate::objstore) const BUFFER: usize = 128 * 1024;
 
 /// How many idle buffers are kept for the next request.
 const IDLE_BUFFERS: usize = 32;
@@ -32,7 +32,7 @@ const DIGEST_STEP: u64 = 8 << 20;
 
 /// BufferPool that are used again, so that a transfer of any length allocates a few of them only.
 #[derive(Clone, Default)]
-pub(super) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(in crate::objstore) struct BufferPool(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl fmt::Debug for BufferPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,25 +75,25 @@ impl Drop for PooledBuffer {
 
 /// Why the local file could not be read, told to whoever started the request: the transport swallows it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Failure(Arc<OnceLock<String>>);
+pub(in crate::objstore) struct Failure(Arc<OnceLock<String>>);
 
 impl Failure {
-    pub(super) fn get(&self) -> Option<&str> {
+    pub(in crate::objstore) fn get(&self) -> Option<&str> {
         self.0.get().map(String::as_str)
     }
 }
 
 /// A range of an open file.
 #[derive(Clone, Debug)]
-pub(super) struct Slice {
-    pub(super) source: Source,
-    pub(super) offset: u64,
-    pub(super) len: u64,
+pub(in crate::objstore) struct Slice {
+    pub(in crate::objstore) source: Source,
+    pub(in crate::objstore) offset: u64,
+    pub(in crate::objstore) len: u64,
 }
 
 impl Slice {
     /// The whole file.
-    pub(super) fn whole(source: &Source) -> Self {
+    pub(in crate::objstore) fn whole(source: &Source) -> Self {
         Self {
             source: source.clone(),
             offset: 0,
@@ -102,7 +102,7 @@ impl Slice {
     }
 
     /// A body that can be sent more than once, and where its reading errors will be told.
-    pub(super) fn body(&self, buffers: &BufferPool) -> (ByteStream, Failure) {
+    pub(in crate::objstore) fn body(&self, buffers: &BufferPool) -> (ByteStream, Failure) {
         let failure = Failure::default();
         let (slice, buffers, told) = (self.clone(), buffers.clone(), failure.clone());
         let body = SdkBody::retryable(move || {
@@ -132,7 +132,7 @@ impl Slice {
     }
 
     /// Where the bytes from `at` on differ first from `other`, counted in the slice. Blocks.
-    pub(super) fn first_difference(
+    pub(in crate::objstore) fn first_difference(
         &self,
         mut at: u64,
         other: &[u8],
@@ -152,7 +152,7 @@ impl Slice {
     }
 
     /// Reads the slice once into a sum. Blocks no async thread; when dropped it stops after a few MiB.
-    pub(super) async fn digest<S: Sum>(&self, mut sum: S, buffers: &BufferPool) -> Result<S, String> {
+    pub(in crate::objstore) async fn digest<S: Sum>(&self, mut sum: S, buffers: &BufferPool) -> Result<S, String> {
         let mut at = 0;
         while at < self.len {
             let end = self.len.min(at + DIGEST_STEP);
@@ -215,27 +215,27 @@ impl Body for FileBody {
 }
 
 /// What is computed of bytes in their order.
-pub(super) trait Sum: Send + 'static {
+pub(in crate::objstore) trait Sum: Send + 'static {
     fn update(&mut self, data: &[u8]);
 }
 
 /// A checksum in the making.
 #[derive(Clone)]
-pub(super) enum Hasher {
+pub(in crate::objstore) enum Hasher {
     Crc32c(u32),
     Md5(Md5),
 }
 
 impl Hasher {
-    pub(super) fn crc32c() -> Self {
+    pub(in crate::objstore) fn crc32c() -> Self {
         Hasher::Crc32c(0)
     }
 
-    pub(super) fn md5() -> Self {
+    pub(in crate::objstore) fn md5() -> Self {
         Hasher::Md5(Md5::new())
     }
 
-    pub(super) fn finish(self) -> Checksum {
+    pub(in crate::objstore) fn finish(self) -> Checksum {
         match self {
             Hasher::Crc32c(crc) => Checksum::Crc32c(crc),
             Hasher::Md5(md5) => Checksum::Md5(STANDARD.encode(md5.finalize())),
@@ -254,7 +254,7 @@ impl Sum for Hasher {
 
 /// What a request carries as proof of its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Checksum {
+pub(in crate::objstore) enum Checksum {
     Crc32c(u32),
     /// In base64, as `Content-MD5` wants it.
     Md5(String),
@@ -262,7 +262,7 @@ pub(super) enum Checksum {
 
 impl Checksum {
     /// The value of `x-amz-checksum-crc32c`, if it is one.
-    pub(super) fn crc32c(&self) -> Option<String> {
+    pub(in crate::objstore) fn crc32c(&self) -> Option<String> {
         match self {
             Checksum::Crc32c(crc) => Some(STANDARD.encode(crc.to_be_bytes())),
             Checksum::Md5(_) => None,
@@ -270,7 +270,7 @@ impl Checksum {
     }
 
     /// The value of `Content-MD5`, if it is one.
-    pub(super) fn md5(&self) -> Option<String> {
+    pub(in crate::objstore) fn md5(&self) -> Option<String> {
         match self {
             Checksum::Crc32c(_) => None,
             Checksum::Md5(md5) => Some(md5.clone()),

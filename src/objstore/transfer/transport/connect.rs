@@ -39,11 +39,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// itself, and, since no proxy could reach the same one, never for link-local addresses and those that Amazon gives its
 /// metadata services (fd00:ec2::/32).
 #[derive(Debug)]
-pub(in crate::objstore::s3) struct Proxies(Matcher);
+pub(in crate::objstore) struct Proxies(Matcher);
 
 impl Proxies {
     /// As the environment says.
-    pub(in crate::objstore::s3) fn from_env() -> Self {
+    pub(in crate::objstore) fn from_env() -> Self {
         let first = |names: [&str; 2]| {
             names
                 .iter()
@@ -58,7 +58,7 @@ impl Proxies {
     }
 
     /// URLs of proxies for either scheme, and a comma-separated list of hosts to reach directly; empty for none.
-    pub(in crate::objstore::s3) fn new(http: &str, https: &str, direct: &str) -> Self {
+    pub(in crate::objstore) fn new(http: &str, https: &str, direct: &str) -> Self {
         let all_direct = direct.split(',').any(|host| host.trim() == "*");
         let [http, https] = [http, https].map(|url| if all_direct { String::new() } else { url.to_owned() });
         Self(Matcher::builder().http(http).https(https).no(direct.to_owned()).build())

@@ -361,7 +361,7 @@ async fn the_system_s_authorities_come_from_where_the_environment_says() {
         child
             .args([
                 "--exact",
-                "objstore::s3::transport::tests::tls::child_with_authorities",
+                "objstore::transfer::transport::tests::tls::child_with_authorities",
                 "--ignored",
                 "--nocapture",
             ])

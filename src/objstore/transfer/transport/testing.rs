@@ -28,35 +28,35 @@ use tokio_rustls::TlsAcceptor;
 
 /// What a handler is given beside the request.
 #[derive(Clone, Debug, Default)]
-pub(in crate::objstore::s3) struct Peer {
+pub(in crate::objstore) struct Peer {
     /// The client's certificate, as DER.
-    pub(in crate::objstore::s3) certificate: Option<Vec<u8>>,
+    pub(in crate::objstore) certificate: Option<Vec<u8>>,
     /// The name that the client asked for.
-    pub(in crate::objstore::s3) asked_for: Option<String>,
+    pub(in crate::objstore) asked_for: Option<String>,
 }
 
 /// One request as it arrived.
 #[derive(Debug)]
-pub(in crate::objstore::s3) struct Seen {
-    pub(in crate::objstore::s3) head: http::request::Parts,
-    pub(in crate::objstore::s3) body: Bytes,
-    pub(in crate::objstore::s3) peer: Peer,
+pub(in crate::objstore) struct Seen {
+    pub(in crate::objstore) head: http::request::Parts,
+    pub(in crate::objstore) body: Bytes,
+    pub(in crate::objstore) peer: Peer,
 }
 
 impl Seen {
-    pub(in crate::objstore::s3) fn header(&self, name: &str) -> &str {
+    pub(in crate::objstore) fn header(&self, name: &str) -> &str {
         self.head.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-pub(in crate::objstore::s3) type Answer = Response<Full<Bytes>>;
+pub(in crate::objstore) type Answer = Response<Full<Bytes>>;
 
-pub(in crate::objstore::s3) fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
+pub(in crate::objstore) fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
     Response::builder().status(status).body(Full::new(body.into())).unwrap()
 }
 
 /// A server that reads each request in full and then asks the handler.
-pub(in crate::objstore::s3) async fn serve<H, F>(tls: Option<ServerConfig>, handler: H) -> SocketAddr
+pub(in crate::objstore) async fn serve<H, F>(tls: Option<ServerConfig>, handler: H) -> SocketAddr
 where
     H: Fn(Seen) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
@@ -76,7 +76,7 @@ where
 }
 
 /// A server of one service for each connection.
-pub(in crate::objstore::s3) async fn serve_with<S, B>(
+pub(in crate::objstore) async fn serve_with<S, B>(
     tls: Option<ServerConfig>,
     make: impl Fn(Peer) -> S + Send + Sync + 'static,
 ) -> SocketAddr
@@ -119,20 +119,20 @@ where
 }
 
 /// A certificate authority.
-pub(in crate::objstore::s3) struct Authority {
-    pub(in crate::objstore::s3) pem: String,
+pub(in crate::objstore) struct Authority {
+    pub(in crate::objstore) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key.
-pub(in crate::objstore::s3) struct Pair {
-    pub(in crate::objstore::s3) cert: String,
-    pub(in crate::objstore::s3) der: CertificateDer<'static>,
-    pub(in crate::objstore::s3) key: String,
+pub(in crate::objstore) struct Pair {
+    pub(in crate::objstore) cert: String,
+    pub(in crate::objstore) der: CertificateDer<'static>,
+    pub(in crate::objstore) key: String,
 }
 
 impl Authority {
-    pub(in crate::objstore::s3) fn new(name: &str) -> Self {
+    pub(in crate::objstore) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -144,7 +144,7 @@ impl Authority {
         }
     }
 
-    pub(in crate::objstore::s3) fn sign(&self, name: &str) -> Pair {
+    pub(in crate::objstore) fn sign(&self, name: &str) -> Pair {
         let key = KeyPair::generate().unwrap();
         let cert = CertificateParams::new(vec![name.to_owned()])
             .unwrap()
@@ -159,7 +159,7 @@ impl Authority {
 }
 
 /// A certificate that vouches for itself and calls itself an authority, as `openssl req -x509` makes them.
-pub(in crate::objstore::s3) fn self_signed(name: &str) -> Pair {
+pub(in crate::objstore) fn self_signed(name: &str) -> Pair {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -173,7 +173,7 @@ pub(in crate::objstore::s3) fn self_signed(name: &str) -> Pair {
 
 impl Pair {
     /// TLS for a server with this certificate; `clients`: who must have signed the client's.
-    pub(in crate::objstore::s3) fn server(&self, clients: Option<&Authority>) -> ServerConfig {
+    pub(in crate::objstore) fn server(&self, clients: Option<&Authority>) -> ServerConfig {
         use rustls::pki_types::pem::PemObject;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -198,7 +198,7 @@ impl Pair {
 }
 
 /// Writes a file for a test and tells its path.
-pub(in crate::objstore::s3) fn file(dir: &Path, name: &str, content: &str) -> PathBuf {
+pub(in crate::objstore) fn file(dir: &Path, name: &str, content: &str) -> PathBuf {
     let path = dir.join(name);
     fs_err::write(&path, content).unwrap();
     path
@@ -206,7 +206,7 @@ pub(in crate::objstore::s3) fn file(dir: &Path, name: &str, content: &str) -> Pa
 
 /// A proxy: notes the first line and the authorization of what it is asked for. Tunnels lead to `target`, whatever
 /// they ask for; plain requests are answered with "by proxy".
-pub(in crate::objstore::s3) async fn proxy(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(in crate::objstore) async fn proxy(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let notes = Arc::new(Mutex::new(Vec::new()));

@@ -22,14 +22,14 @@ const FRAMES_IN_A_STEP: usize = 64;
 
 /// What a request sends; clones share it.
 #[derive(Clone, Debug)]
-pub(super) enum Content {
+pub(in crate::objstore) enum Content {
     File(Slice),
     Memory(Batch),
 }
 
 impl Content {
     /// A body that can be sent more than once, and where errors of reading the file will be told.
-    pub(super) fn body(&self, buffers: &BufferPool) -> (ByteStream, Failure) {
+    pub(in crate::objstore) fn body(&self, buffers: &BufferPool) -> (ByteStream, Failure) {
         match self {
             Content::File(slice) => slice.body(buffers),
             Content::Memory(batch) => {
@@ -40,8 +40,20 @@ impl Content {
         }
     }
 
+    /// The rest of it, from `at` bytes on; `None` beyond its end.
+    pub(in crate::objstore) fn from(&self, at: u64) -> Option<Content> {
+        Some(match self {
+            Content::File(slice) => Content::File(Slice {
+                source: slice.source.clone(),
+                offset: slice.offset + at,
+                len: slice.len.checked_sub(at)?,
+            }),
+            Content::Memory(batch) => Content::Memory(batch.from(at)?),
+        })
+    }
+
     /// Takes all of it into a sum. Blocks no async thread for longer than one buffer takes.
-    pub(super) async fn digest<S: Sum>(&self, sum: S, buffers: &BufferPool) -> Result<S, String> {
+    pub(in crate::objstore) async fn digest<S: Sum>(&self, sum: S, buffers: &BufferPool) -> Result<S, String> {
         match self {
             Content::File(slice) => slice.digest(sum, buffers).await,
             Content::Memory(batch) => digest(batch, sum).await,
@@ -147,7 +159,7 @@ mod tests {
     use super::*;
     use crate::objstore::{
         batches::Batches,
-        s3::body::{Checksum, Hasher},
+        transfer::body::{Checksum, Hasher},
     };
 
     async fn batch(lens: &[usize]) -> (Batch, Vec<u8>) {

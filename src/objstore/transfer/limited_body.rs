@@ -20,7 +20,7 @@ use super::progress::Progress;
 use crate::objstore::RateLimit;
 
 /// A body with a rate limit.
-pub(super) struct RateLimitedBody {
+pub(in crate::objstore) struct RateLimitedBody {
     inner: SdkBody,
     rate_limit: RateLimit,
     progress: Arc<Progress>,
@@ -31,7 +31,7 @@ pub(super) struct RateLimitedBody {
 }
 
 impl RateLimitedBody {
-    pub(super) fn new(inner: SdkBody, rate_limit: RateLimit, progress: Arc<Progress>) -> Self {
+    pub(in crate::objstore) fn new(inner: SdkBody, rate_limit: RateLimit, progress: Arc<Progress>) -> Self {
         Self {
             inner,
             rate_limit,

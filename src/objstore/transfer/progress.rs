@@ -15,22 +15,22 @@ const ASSUMED_RATE: u64 = 128 << 10;
 
 /// How long each stage of a request may take without progress.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
+pub(in crate::objstore) struct Timeouts {
     /// Anything that moves bytes.
-    pub(super) stall: Duration,
+    pub(in crate::objstore) stall: Duration,
     /// Until the first byte of the body is taken: dialling, and the TLS handshake.
-    pub(super) connecting: Duration,
+    pub(in crate::objstore) connecting: Duration,
     /// The head of the answer.
-    pub(super) answer: Duration,
+    pub(in crate::objstore) answer: Duration,
     /// The head of the answer to what puts parts together.
-    pub(super) completion: Duration,
+    pub(in crate::objstore) completion: Duration,
 }
 
 /// Nothing moved for too long.
 #[derive(Debug)]
-pub(super) struct Stall {
-    pub(super) doing: &'static str,
-    pub(super) waited: Duration,
+pub(in crate::objstore) struct Stall {
+    pub(in crate::objstore) doing: &'static str,
+    pub(in crate::objstore) waited: Duration,
 }
 
 impl fmt::Display for Stall {
@@ -43,7 +43,7 @@ impl StdError for Stall {}
 
 /// How far one request has come.
 #[derive(Debug)]
-pub(super) struct Progress(Mutex<Taken>);
+pub(in crate::objstore) struct Progress(Mutex<Taken>);
 
 #[derive(Clone, Copy, Debug)]
 struct Taken {
@@ -53,7 +53,7 @@ struct Taken {
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(in crate::objstore) fn new() -> Self {
         let now = Instant::now();
         Self(Mutex::new(Taken {
             bytes: 0,
@@ -62,20 +62,20 @@ impl Progress {
         }))
     }
 
-    pub(super) fn took(&self, bytes: u64) {
+    pub(in crate::objstore) fn took(&self, bytes: u64) {
         let mut taken = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         taken.bytes += bytes;
         taken.last = Instant::now();
     }
 
     /// The body itself lets nothing pass until then: no stall of the transport.
-    pub(super) fn wait_until(&self, then: Instant) {
+    pub(in crate::objstore) fn wait_until(&self, then: Instant) {
         let mut taken = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         taken.last = taken.last.max(then);
     }
 
     /// When the request is taken for stalled if nothing moves until then, how long that is, and what it is waiting for.
-    pub(super) fn deadline(&self, total: u64, timeouts: Timeouts) -> (Instant, Duration, &'static str) {
+    pub(in crate::objstore) fn deadline(&self, total: u64, timeouts: Timeouts) -> (Instant, Duration, &'static str) {
         let taken = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if total > 0 && taken.bytes < total {
             let (limit, doing) = if taken.bytes == 0 {
