@@ -7,9 +7,11 @@ use std::{
 };
 
 use fs_err as fs;
+use reqwest::Response;
 use serde_json::Value;
 
 use super::{
+    cloud::CloudClient,
     keeper::Keeper,
     prometheus::is_block,
     s3_client::S3Client,
@@ -27,6 +29,7 @@ pub(crate) struct BucketView {
 enum Place {
     Dir(PathBuf),
     S3(S3Client),
+    Cloud(CloudClient),
 }
 
 impl BucketView {
@@ -42,6 +45,14 @@ impl BucketView {
     pub(crate) fn s3(client: S3Client) -> BucketView {
         BucketView {
             place: Place::S3(client),
+            prefix: String::new(),
+        }
+    }
+
+    /// A bucket of an emulator.
+    pub(crate) fn cloud(client: CloudClient) -> BucketView {
+        BucketView {
+            place: Place::Cloud(client),
             prefix: String::new(),
         }
     }
@@ -70,6 +81,7 @@ impl BucketView {
                     client.host()
                 ),
             ),
+            Place::Cloud(client) => client.config(),
         };
         config.push_str(more);
         let config: String = config.lines().map(|line| format!("  {line}\n")).collect();
@@ -99,6 +111,10 @@ impl BucketView {
                 .list(&full)
                 .await
                 .unwrap_or_else(|error| panic!("cannot list {full}: {error}")),
+            Place::Cloud(client) => client
+                .list(&full)
+                .await
+                .unwrap_or_else(|error| panic!("cannot list {full}: {error}")),
         };
         found
             .into_iter()
@@ -111,13 +127,22 @@ impl BucketView {
         let full = format!("{}{key}", self.prefix);
         match &self.place {
             Place::Dir(path) => fs::read(path.join(full)).ok(),
-            Place::S3(client) => {
-                let answer = client
+            Place::S3(_) | Place::Cloud(_) => {
+                let answer = self
                     .get(&full)
                     .await
                     .unwrap_or_else(|error| panic!("cannot read: {error}"))?;
                 Some(answer.bytes().await.expect("an object can be read to its end").to_vec())
             }
+        }
+    }
+
+    /// An object of a server by its full key, still to be read.
+    async fn get(&self, key: &str) -> Result<Option<Response>, String> {
+        match &self.place {
+            Place::Dir(_) => Err("a directory is no server".to_owned()),
+            Place::S3(client) => client.get(key).await,
+            Place::Cloud(client) => client.get(key).await,
         }
     }
 
@@ -143,6 +168,10 @@ impl BucketView {
                 .put(&full, body)
                 .await
                 .unwrap_or_else(|error| panic!("cannot put: {error}")),
+            Place::Cloud(client) => client
+                .put(&full, body)
+                .await
+                .unwrap_or_else(|error| panic!("cannot put: {error}")),
         }
     }
 
@@ -152,6 +181,10 @@ impl BucketView {
         match &self.place {
             Place::Dir(path) => fs::remove_file(path.join(full)).expect("the object can be removed"),
             Place::S3(client) => client
+                .delete(&full)
+                .await
+                .unwrap_or_else(|error| panic!("cannot delete: {error}")),
+            Place::Cloud(client) => client
                 .delete(&full)
                 .await
                 .unwrap_or_else(|error| panic!("cannot delete: {error}")),
@@ -172,7 +205,8 @@ impl BucketView {
     /// The keys of multipart uploads that are still open, without those of other prefixes.
     pub(crate) async fn open_uploads(&self) -> Vec<String> {
         match &self.place {
-            Place::Dir(_) => Vec::new(),
+            // What is not complete cannot be listed.
+            Place::Dir(_) | Place::Cloud(_) => Vec::new(),
             Place::S3(client) => {
                 let keys = client
                     .open_uploads()
@@ -201,8 +235,8 @@ impl BucketView {
                     }
                 }
             }
-            Place::S3(client) => {
-                let mut answer = client.get(&full).await?.ok_or("there is no such key")?;
+            Place::S3(_) | Place::Cloud(_) => {
+                let mut answer = self.get(&full).await?.ok_or("there is no such key")?;
                 while let Some(chunk) = answer.chunk().await.map_err(|error| error.to_string())? {
                     compare(&chunk, &mut file, &mut seen)?;
                 }

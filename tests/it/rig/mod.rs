@@ -11,6 +11,7 @@
 
 pub(crate) mod blocks;
 pub(crate) mod bucket;
+pub(crate) mod cloud;
 pub(crate) mod fault;
 pub(crate) mod http;
 pub(crate) mod keeper;
@@ -30,6 +31,7 @@ pub(crate) mod weed;
 
 pub(crate) use self::{
     bucket::{BucketView, assert_all_shipped, assert_whole},
+    cloud::{Emulator, Kind},
     fault::{Fault, Rule},
     keeper::Keeper,
     metrics::Metrics,

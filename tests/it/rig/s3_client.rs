@@ -152,7 +152,7 @@ fn sign(now: &str, canonical: &str) -> (String, String) {
 }
 
 /// HMAC-SHA256 with a key of at most 64 bytes.
-fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
+pub(super) fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
     let pad = |with: u8| {
         let mut block = [with; 64];
         block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
@@ -170,7 +170,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn escape(text: &str, keep_slash: bool) -> String {
+pub(super) fn escape(text: &str, keep_slash: bool) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
@@ -180,7 +180,7 @@ fn escape(text: &str, keep_slash: bool) -> String {
         .collect()
 }
 
-async fn good(answer: Response) -> Result<Response, String> {
+pub(super) async fn good(answer: Response) -> Result<Response, String> {
     if answer.status().is_success() {
         Ok(answer)
     } else {
@@ -194,7 +194,7 @@ async fn failure(answer: Response) -> String {
 }
 
 /// The contents of every element `name`; answers of S3 do not nest elements of one name.
-fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+pub(super) fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let mut rest = xml;
     std::iter::from_fn(move || {
@@ -206,7 +206,7 @@ fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-fn element(xml: &str, name: &str) -> Option<String> {
+pub(super) fn element(xml: &str, name: &str) -> Option<String> {
     let text = elements(xml, name).next()?;
     let text = text
         .replace("&lt;", "<")

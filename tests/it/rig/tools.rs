@@ -49,6 +49,18 @@ impl Tools {
         Tools::find().legs.swap_remove(0)
     }
 
+    /// The directory with the Python modules of the emulator of Google's store.
+    pub(crate) fn gcs_emulator() -> PathBuf {
+        list("gcs-emulator.list").trim().into()
+    }
+
+    /// The program that runs Azurite, and its script.
+    pub(crate) fn azurite() -> (PathBuf, PathBuf) {
+        let text = list("azurite.list");
+        let (node, script) = text.trim().split_once('\t').expect("two fields");
+        (program(node), program(script))
+    }
+
     /// SeaweedFS, the separate S3 server.
     pub(crate) fn weed() -> PathBuf {
         program(list("weed.list").trim())
