@@ -6,15 +6,18 @@
 //! all, the local directory writes to a temporary name and renames). That holds also for an object whose bytes are made
 //! while it is sent ([`Bucket::put_stream`]); only that such a put cannot be tried again without making them anew.
 
+mod azure;
 mod backoff;
 mod batches;
 mod blocking;
 pub mod config;
 mod filesystem;
+mod gcs;
 pub mod layers;
 mod live;
 mod pages;
 mod rate_limit;
+mod rest;
 mod s3;
 mod transfer;
 
@@ -88,6 +91,8 @@ async fn open_plain(config: &BucketConfig, limits: &Limits) -> Result<Arc<dyn Bu
     Ok(match &config.provider {
         Provider::Filesystem(directory) => Arc::new(filesystem::Filesystem::new(directory, &config.prefix, limits)),
         Provider::S3(s3) => Arc::new(s3::S3Bucket::open(s3, &config.prefix, limits).await?),
+        Provider::Gcs(gcs) => Arc::new(gcs::GcsBucket::open(gcs, &config.prefix, limits).await?),
+        Provider::Azure(azure) => Arc::new(azure::AzureBucket::open(azure, &config.prefix, limits).await?),
     })
 }
 

@@ -1,15 +1,19 @@
 //! The bucket's configuration: Thanos' object storage YAML, checked.
 //!
-//! [`parse`] is the only door. It accepts what Thanos accepts for the types `S3` and `FILESYSTEM`, and says of every
+//! [`parse`] is the only door. It accepts what Thanos accepts for the types that are supported, and says of every
 //! key that it cannot honour which one it is and why: a key that changes nothing becomes a warning, a key that would
 //! silently change what happens to the data becomes an error. It touches neither disk nor network (only a relative
 //! `directory` is made absolute from the working directory); files that it names are read when the bucket is opened.
 //! Secrets never show in `Debug`, `Display` or error texts.
 
+mod azure;
 mod field;
+mod gcs;
 mod http;
 mod s3;
 mod yaml;
+
+pub(super) use self::gcs::check_google_key;
 
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -33,6 +37,10 @@ pub struct BucketConfig {
 pub enum Provider {
     /// `type: S3`.
     S3(Box<S3Config>),
+    /// `type: GCS`.
+    Gcs(Box<GcsConfig>),
+    /// `type: AZURE`.
+    Azure(Box<AzureConfig>),
     /// `type: FILESYSTEM`.
     Filesystem(FilesystemConfig),
 }
@@ -42,6 +50,62 @@ pub enum Provider {
 pub struct FilesystemConfig {
     /// The absolute path of the directory that is the bucket.
     pub directory: PathBuf,
+}
+
+/// `config` of `type: GCS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcsConfig {
+    /// The bucket's name; not empty.
+    pub bucket: String,
+    /// The key of a service account, as JSON; `None`: a file that the environment names, or the metadata server.
+    pub service_account: Option<Secret>,
+    /// Connections.
+    pub http: HttpConfig,
+    /// Bytes: objects of unknown length are sent in chunks of this size, or of a default that is larger.
+    pub chunk_size: u64,
+    /// How often a request is tried in all, at least once.
+    pub attempts: u32,
+}
+
+/// `config` of `type: AZURE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AzureConfig {
+    /// The storage account.
+    pub account: String,
+    /// The container; not empty.
+    pub container: String,
+    /// Make the container if there is none.
+    pub create_container: bool,
+    /// The account's address, without a slash at its end: `https://<account>.blob.core.windows.net`.
+    pub base: String,
+    /// Where credentials come from.
+    pub credentials: AzureCredentials,
+    /// Connections.
+    pub http: HttpConfig,
+    /// How often a request is tried in all, at least once.
+    pub attempts: u32,
+}
+
+/// Where credentials for Azure come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AzureCredentials {
+    /// The account's key.
+    Key(Secret),
+    /// A shared access signature, as a query.
+    Sas(Secret),
+    /// An application and its secret.
+    Client {
+        /// The tenant.
+        tenant: String,
+        /// The application.
+        client: String,
+        /// Its secret.
+        secret: Secret,
+    },
+    /// A managed identity that is assigned by its client id.
+    ManagedIdentity(String),
+    /// Environment, workload identity, managed identity of this machine.
+    Environment,
 }
 
 /// `config` of `type: S3`.
@@ -296,14 +360,23 @@ struct FilesystemYaml {
     directory: Option<Spanned<String>>,
 }
 
-/// The types that Thanos knows and this program does not.
-const ELSEWHERE: [&str; 8] = ["GCS", "AZURE", "SWIFT", "COS", "ALIYUNOSS", "BOS", "OCI", "OBS"];
+/// The types that Thanos knows and this program does not, and the endpoint by which each speaks S3.
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("SWIFT", "<host of the Swift proxy with its s3api>"),
+    ("COS", "cos.<region>.myqcloud.com"),
+    ("ALIYUNOSS", "oss-<region>.aliyuncs.com"),
+    ("BOS", "s3.<region>.bcebos.com"),
+    ("OCI", "<namespace>.compat.objectstorage.<region>.oraclecloud.com"),
+    ("OBS", "obs.<region>.myhuaweicloud.com"),
+];
+
+const SUPPORTED: &str = "supported are S3, GCS, AZURE and FILESYSTEM";
 
 /// Reads a configuration from YAML whose `$(NAME)` are expanded already. Of several documents the first one counts.
 pub fn parse(text: &str) -> Result<BucketConfig, ConfigError> {
     let outer: Envelope<IgnoredAny> = yaml::first_document(text)?;
     let Some(kind) = outer.kind.filter(|kind| !kind.value.is_empty()) else {
-        return Err(ConfigError::new("type", "is missing; supported are S3 and FILESYSTEM"));
+        return Err(ConfigError::new("type", format!("is missing; {SUPPORTED}")));
     };
     let mut warnings = Vec::new();
     let provider = match kind.value.to_uppercase().as_str() {
@@ -313,14 +386,28 @@ pub fn parse(text: &str) -> Result<BucketConfig, ConfigError> {
                 .unwrap_or_default();
             Provider::S3(Box::new(raw.check(&mut warnings)?))
         }
+        "GCS" => {
+            let raw = yaml::first_document::<Envelope<gcs::GcsYaml>>(text)?
+                .config
+                .unwrap_or_default();
+            Provider::Gcs(Box::new(raw.check(&mut warnings)?))
+        }
+        "AZURE" => {
+            let raw = yaml::first_document::<Envelope<azure::AzureYaml>>(text)?
+                .config
+                .unwrap_or_default();
+            Provider::Azure(Box::new(raw.check(&mut warnings)?))
+        }
         "FILESYSTEM" => Provider::Filesystem(filesystem(yaml::first_document(text)?)?),
         other => {
-            let known = if ELSEWHERE.contains(&other) {
-                "not supported"
-            } else {
-                "unknown"
+            let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == other);
+            let problem = match elsewhere {
+                Some((name, endpoint)) => format!(
+                    "type {name} is not supported as such, but its store speaks S3: write type: S3, config: {{bucket: \"…\", \
+                     endpoint: \"{endpoint}\", access_key: \"…\", secret_key: \"…\"}}"
+                ),
+                None => format!("type {:?} is unknown; {SUPPORTED}", kind.value),
             };
-            let problem = format!("type {:?} is {known}; supported are S3 and FILESYSTEM", kind.value);
             return Err(ConfigError::new("type", problem).on_line(kind.referenced.line()));
         }
     };

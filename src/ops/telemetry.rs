@@ -150,7 +150,7 @@ fn journal(name: Option<&str>) -> Result<tracing_journald::Layer, InitError> {
 }
 
 /// The libraries that handle credentials: their targets begin so.
-const HANDLE_CREDENTIALS: [&str; 3] = ["aws_", "hyper", "h2"];
+const HANDLE_CREDENTIALS: [&str; 4] = ["aws_", "hyper", "h2", "object_store"];
 
 /// Says as an error, with each answer of a store that fails, that it cannot mark a connection which our transport, on
 /// purpose, does not show it: no word about it helps anybody.

@@ -82,14 +82,25 @@ const YAML: [(&str, &[&str]); 14] = [
     ("type: S3\nconfig:\n  endpoint: e:1\n", &["config.bucket"]),
     ("type: S3\nconfig:\n  bucket: b\n", &["config.endpoint"]),
     ("type: FILESYSTEM\nconfig: {}\n", &["config.directory", "missing"]),
-    ("config:\n  bucket: b\n", &["type", "missing", "S3 and FILESYSTEM"]),
     (
-        "type: GCS\nconfig:\n  bucket: b\n",
-        &["line 1", "\"GCS\" is not supported", "supported are S3 and FILESYSTEM"],
+        "config:\n  bucket: b\n",
+        &["type", "missing", "S3, GCS, AZURE and FILESYSTEM"],
+    ),
+    (
+        "type: OBS\nconfig:\n  bucket: b\n",
+        &[
+            "line 1",
+            "type OBS is not supported as such",
+            "obs.<region>.myhuaweicloud.com",
+        ],
     ),
     (
         "type: FLOPPY\n",
-        &["line 1", "\"FLOPPY\" is unknown", "supported are S3 and FILESYSTEM"],
+        &[
+            "line 1",
+            "\"FLOPPY\" is unknown",
+            "supported are S3, GCS, AZURE and FILESYSTEM",
+        ],
     ),
     ("type: [S3\n", &["line"]),
 ];

@@ -3,11 +3,14 @@
 mod conformance;
 mod directory;
 mod faults;
+mod google;
+mod microsoft;
 mod multipart;
 mod reading;
 mod resuming;
 mod scripted;
 mod signing;
+mod stores;
 mod streamed;
 mod unreachable;
 mod wire;

@@ -35,3 +35,17 @@ pub(super) fn wrong<T>(key: &str, line: u64, problem: impl Into<String>) -> Resu
 pub(super) fn missing<T>(key: &str, problem: &str) -> Result<T, ConfigError> {
     wrong(key, 0, problem)
 }
+
+/// `max_retries`: how often a request is tried in all; 0 is the default.
+pub(super) fn attempts(retries: Text, warnings: &mut Vec<String>) -> Result<u32, ConfigError> {
+    let retries = whole("max_retries", retries)?.map_or(0, |(retries, _)| retries);
+    if retries < 0 {
+        warnings.push("config.max_retries is negative and counts as 0, that is 10 attempts".into());
+    }
+    Ok(match u32::try_from(retries) {
+        Ok(0) => 10,
+        Ok(attempts) => attempts,
+        Err(_) if retries < 0 => 10,
+        Err(_) => u32::MAX,
+    })
+}

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     ConfigError, Credentials, ListVersion, Lookup, S3Config, Secret, Sse, UserMetadata,
-    field::{Text, given, missing, value, whole, wrong},
+    field::{Text, attempts, given, missing, value, whole, wrong},
     http::HttpYaml,
 };
 
@@ -248,19 +248,6 @@ fn part_size(text: Text) -> Result<u64, ConfigError> {
             wrong("part_size", line, problem)
         }
     }
-}
-
-fn attempts(retries: Text, warnings: &mut Vec<String>) -> Result<u32, ConfigError> {
-    let retries = whole("max_retries", retries)?.map_or(0, |(retries, _)| retries);
-    if retries < 0 {
-        warnings.push("config.max_retries is negative and counts as 0, that is 10 attempts".into());
-    }
-    Ok(match u32::try_from(retries) {
-        Ok(0) => 10,
-        Ok(attempts) => attempts,
-        Err(_) if retries < 0 => 10,
-        Err(_) => u32::MAX,
-    })
 }
 
 /// Headers that describe one object's content or the store's rules; they cannot be the same for all, or have a key.

@@ -12,7 +12,7 @@ fn s3(text: &str) -> (S3Config, Vec<String>) {
     let config = parse(text).unwrap();
     match config.provider {
         Provider::S3(s3) => (*s3, config.warnings),
-        Provider::Filesystem(_) => panic!("S3 expected"),
+        other => panic!("S3 expected, not {other:?}"),
     }
 }
 
@@ -202,13 +202,13 @@ fn mistakes_name_their_line_their_key_and_the_reason() {
         ("", 0, "type", "is missing"),
         ("# nothing\n", 0, "type", "is missing"),
         ("config: {}", 0, "type", "is missing"),
+        ("type: OBS", 1, "type", "its store speaks S3: write type: S3"),
         (
-            "type: GCS\nconfig: {bucket: b}",
-            1,
+            "\ntype: S4",
+            2,
             "type",
-            "not supported; supported are S3 and FILESYSTEM",
+            "unknown; supported are S3, GCS, AZURE and FILESYSTEM",
         ),
-        ("\ntype: S4", 2, "type", "unknown; supported are S3 and FILESYSTEM"),
         (
             "type: S3\nbucket: b",
             2,
@@ -495,4 +495,5 @@ proptest! {
     }
 }
 
+mod clouds;
 mod numbers;

@@ -48,7 +48,7 @@ const FOREIGN: [&str; 41] = [
     "storage.tsdb.min-block-duration",
     "storage.tsdb.max-block-duration",
     "locked",
-    "profile",
+    "release",
     "all-targets",
     "check",
     "now",

@@ -7,12 +7,18 @@ use futures_util::future::join_all;
 use narthex::objstore::{Bucket, ErrorKind, Object, Placed, Source};
 
 use super::{content, limits, open, reading::reads, s3, s3_yaml, streamed, unlinked};
-use crate::rig::Weed;
+use crate::rig::{Emulator, Kind, Weed};
 
 pub(super) const ALL: u64 = 64 << 20;
 
 /// The suite. Objects above 5 MiB travel in parts where there are parts.
 pub(super) async fn conforms(bucket: Arc<dyn Bucket>) {
+    conforms_but_for_conditions(Arc::clone(&bucket)).await;
+    places_only_what_is_new(&*bucket).await;
+}
+
+/// The suite for a store that knows no condition.
+async fn conforms_but_for_conditions(bucket: Arc<dyn Bucket>) {
     starts_empty(&*bucket).await;
     puts_and_gets(&*bucket).await;
     lists(&*bucket).await;
@@ -21,7 +27,6 @@ pub(super) async fn conforms(bucket: Arc<dyn Bucket>) {
     reads_the_start(&*bucket).await;
     sends_large_files(&*bucket).await;
     stores_nothing_of_a_file_that_became_shorter(&*bucket).await;
-    places_only_what_is_new(&*bucket).await;
     tells_sizes(&*bucket).await;
     works_side_by_side(&*bucket).await;
     shows_nothing_of_a_dropped_put(&*bucket).await;
@@ -258,6 +263,56 @@ async fn seaweedfs_conforms() {
     let bucket = open(&view.config_with("part_size: 5242880\n"), limits()).await;
     conforms(Arc::clone(&bucket)).await;
     is_strict(&*bucket).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn azures_store_conforms() {
+    let view = Emulator::shared(Kind::Azure).await.bucket("conforms").await;
+    let bucket = open(&view.config(), limits()).await;
+    conforms(Arc::clone(&bucket)).await;
+    is_strict(&*bucket).await;
+    let below = open(&view.below("a/b").config(), limits()).await;
+    assert!(
+        below.identity().ends_with("/a/b") && below.identity().starts_with("azure://"),
+        "{}",
+        below.identity()
+    );
+    conforms(below).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn googles_store_conforms() {
+    let view = Emulator::shared(Kind::Gcs).await.bucket("conforms").await;
+    let bucket = open(&view.config(), limits()).await;
+    assert!(bucket.identity().starts_with("gs://conforms-"), "{}", bucket.identity());
+    conforms_but_for_conditions(bucket).await;
+    conforms_but_for_conditions(open(&view.below("a/b").config(), limits()).await).await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_missing_is_made_unless_that_is_forbidden() {
+    let view = Emulator::shared(Kind::Azure).await.bucket("made").await;
+    let yaml = view.config().replace("container: made", "container: missing");
+    let forbidden = open(
+        &yaml.replace("config:\n", "config:\n  storage_create_container: false\n"),
+        limits(),
+    )
+    .await;
+    let error = forbidden.put_bytes("b/a", Bytes::from_static(b"x")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoBucket, "{error}");
+    assert_eq!(forbidden.list("b").await.unwrap_err().kind, ErrorKind::NoBucket);
+    let bucket = open(&yaml, limits()).await;
+    assert_eq!(bucket.list("b").await.unwrap(), [], "a backfill looks before it writes");
+    assert_eq!(bucket.list_top("", |_| true).await.unwrap(), Vec::<String>::new());
+    assert_eq!(bucket.stat("b/a").await.unwrap(), None);
+    assert_eq!(bucket.get("b/a", ALL).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(
+        forbidden.list("b").await.unwrap_err().kind,
+        ErrorKind::NoBucket,
+        "reading makes none"
+    );
+    bucket.put_bytes("b/a", Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(forbidden.get("b/a", ALL).await.unwrap(), "x");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use narthex::objstore::{Comparison, Error, ErrorKind, Limits, Proof, RateLimit};
 use super::{
     limits, open, s3_yaml,
     scripted::{Act, Request, Server, answer, ok, refusal, take},
+    stores::Store,
     unlinked,
 };
 
@@ -29,21 +30,22 @@ fn broken(headers: &str, bytes: &str) -> Act {
 }
 
 /// The same with the rest of the object.
-fn broken_rest(from: usize, bytes: &str) -> Act {
+fn broken_rest(store: Store, from: usize, bytes: &str) -> Act {
     let head = format!(
-        "HTTP/1.1 206 Partial Content\r\ncontent-length: {}\r\ncontent-range: bytes {from}-9/10\r\netag: \"e1\"\r\n\r\n{bytes}",
-        10 - from
+        "HTTP/1.1 206 Partial Content\r\ncontent-length: {}\r\ncontent-range: bytes {from}-9/10\r\n{}\r\n{bytes}",
+        10 - from,
+        store.tag()
     );
     Act::Drip(vec![head], Duration::ZERO)
 }
 
-fn rest(from: usize) -> Act {
-    let headers = format!("content-range: bytes {from}-9/10\r\netag: \"e1\"\r\n");
+fn rest(store: Store, from: usize) -> Act {
+    let headers = format!("content-range: bytes {from}-9/10\r\n{}", store.tag());
     answer("206 Partial Content", &headers, &OBJECT[from..])
 }
 
-async fn read(server: &Server, limits: Limits, offset: u64) -> Result<String, Error> {
-    let bucket = open(&s3_yaml(&server.host, "thanos", &["max_retries: 2"]), limits).await;
+async fn read(store: Store, server: &Server, limits: Limits, offset: u64) -> Result<String, Error> {
+    let bucket = open(&store.yaml(&server.host, &["max_retries: 2"]), limits).await;
     let mut reading = bucket.read("x", offset).await?;
     let (len, mut text) = (reading.len, String::new());
     while let Some(piece) = reading.pieces.try_next().await? {
@@ -53,183 +55,212 @@ async fn read(server: &Server, limits: Limits, offset: u64) -> Result<String, Er
     Ok(text)
 }
 
-/// What was asked for: `Range` and `If-Match`.
-fn asked(server: &Server) -> Vec<(String, String)> {
-    let asked = |request: Request| {
-        (
-            request.header("range").to_owned(),
-            request.header("if-match").to_owned(),
-        )
-    };
+/// What was asked for: `Range`, and the version of the object.
+fn asked(store: Store, server: &Server) -> Vec<(String, String)> {
+    let asked = |request: Request| (request.header("range").to_owned(), store.wants(&request));
     server.seen().into_iter().map(asked).collect()
 }
 
-fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
-    pairs.map(|(range, e_tag)| (range.into(), e_tag.into())).into()
+/// Ranges, and whether the version is that of the first answer.
+fn pairs<const N: usize>(store: Store, pairs: [(&str, bool); N]) -> Vec<(String, String)> {
+    let version = match store {
+        Store::S3 | Store::Azure => "\"e1\"",
+        Store::Google => "17",
+    };
+    let pair = |(range, same): (&str, bool)| (range.into(), if same { version.into() } else { String::new() });
+    pairs.map(pair).into()
 }
 
 #[tokio::test]
 async fn what_breaks_off_is_read_on_from_there() {
-    let server = Server::start(|_, number| match number {
-        1 => broken("etag: \"e1\"\r\n", ""),
-        2 => broken("etag: \"e1\"\r\n", "012"),
-        3 => refusal("503 Slow Down", "SlowDown", "not now"),
-        4 => broken_rest(3, "3456"),
-        5 => broken_rest(7, ""),
-        _ => rest(7),
-    })
-    .await;
-    assert_eq!(read(&server, limits(), 0).await.unwrap(), OBJECT);
-    let e_tag = "\"e1\"";
-    let expected = [
-        ("", ""),
-        ("", e_tag),
-        ("bytes=3-", e_tag),
-        ("bytes=3-", e_tag),
-        ("bytes=7-", e_tag),
-        ("bytes=7-", e_tag),
-    ];
-    assert_eq!(asked(&server), pairs(expected));
+    for store in Store::ALL {
+        let server = Server::start(move |_, number| match number {
+            1 => broken(store.tag(), ""),
+            2 => broken(store.tag(), "012"),
+            3 => store.refusal("503 Slow Down", store.busy(), "not now"),
+            4 => broken_rest(store, 3, "3456"),
+            5 => broken_rest(store, 7, ""),
+            _ => rest(store, 7),
+        })
+        .await;
+        assert_eq!(read(store, &server, limits(), 0).await.unwrap(), OBJECT);
+        let expected = [
+            ("", false),
+            ("", true),
+            ("bytes=3-", true),
+            ("bytes=3-", true),
+            ("bytes=7-", true),
+            ("bytes=7-", true),
+        ];
+        assert_eq!(asked(store, &server), pairs(store, expected));
+    }
 }
 
 #[tokio::test]
 async fn a_reading_from_an_offset_is_read_on_too() {
-    let server = Server::start(|_, number| match number {
-        1 => broken_rest(2, "23"),
-        _ => rest(4),
-    })
-    .await;
-    assert_eq!(read(&server, limits(), 2).await.unwrap(), OBJECT[2..]);
-    assert_eq!(asked(&server), pairs([("bytes=2-", ""), ("bytes=4-", "\"e1\"")]));
+    for store in Store::ALL {
+        let server = Server::start(move |_, number| match number {
+            1 => broken_rest(store, 2, "23"),
+            _ => rest(store, 4),
+        })
+        .await;
+        assert_eq!(read(store, &server, limits(), 2).await.unwrap(), OBJECT[2..]);
+        assert_eq!(
+            asked(store, &server),
+            pairs(store, [("bytes=2-", false), ("bytes=4-", true)])
+        );
+    }
 }
 
 #[tokio::test]
 async fn breaking_off_without_end_is_an_error() {
-    let server = Server::start(|_, number| match number {
-        1 => broken("etag: \"e1\"\r\n", "01"),
-        _ => broken_rest(2, ""),
-    })
-    .await;
-    let error = read(&server, limits(), 0).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Network, "{error}");
-    assert!(error.to_string().contains("after 2 of 10 bytes"), "{error}");
-    assert_eq!(server.seen().len(), 3);
+    for store in Store::ALL {
+        let server = Server::start(move |_, number| match number {
+            1 => broken(store.tag(), "01"),
+            _ => broken_rest(store, 2, ""),
+        })
+        .await;
+        let error = read(store, &server, limits(), 0).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Network, "{store:?}: {error}");
+        assert!(error.to_string().contains("after 2 of 10 bytes"), "{store:?}: {error}");
+        assert_eq!(server.seen().len(), 3, "{store:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_stall_in_the_middle_is_tried_again_and_then_an_error() {
-    let server = Server::start(|_, number| match number {
-        1 => Act::Drip(
-            vec!["HTTP/1.1 200 OK\r\ncontent-length: 10\r\netag: \"e1\"\r\n\r\n01".into()],
-            Duration::from_secs(3600),
-        ),
-        _ => Act::Stall(0),
-    })
-    .await;
-    let error = read(&server, impatient(), 0).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Stalled, "{error}");
-    assert_eq!(server.seen().len(), 3);
+    let each = Store::ALL.map(async |store| {
+        let server = Server::start(move |_, number| match number {
+            1 => Act::Drip(
+                vec![format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n{}\r\n01",
+                    store.tag()
+                )],
+                Duration::from_secs(3600),
+            ),
+            _ => Act::Stall(0),
+        })
+        .await;
+        let error = read(store, &server, impatient(), 0).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Stalled, "{store:?}: {error}");
+        assert_eq!(server.seen().len(), 3, "{store:?}");
 
-    let server = Server::start(|_, _| Act::Stall(0)).await;
-    let error = read(&server, impatient(), 0).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Stalled, "{error}");
-    assert_eq!(server.seen().len(), 2, "as often as anything else that never began");
+        let server = Server::start(|_, _| Act::Stall(0)).await;
+        let error = read(store, &server, impatient(), 0).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Stalled, "{store:?}: {error}");
+        assert_eq!(
+            server.seen().len(),
+            2,
+            "{store:?}: as often as anything else that never began"
+        );
+    });
+    futures_util::future::join_all(each).await;
 }
 
 #[tokio::test]
 async fn another_range_than_the_one_asked_for_is_refused() {
     let other = |range: &'static str| answer("206 Partial Content", &format!("content-range: {range}\r\n"), "56789");
-    for offset in [5, 4] {
-        for range in [
-            "bytes 0-4/10",
-            "bytes 4-8/10",
-            "bytes 5-9/*",
-            "bytes 6-10/11",
-            "bytes=5-9/10",
-            "",
-        ] {
-            let server = Server::start(move |_, _| other(range)).await;
-            let error = read(&server, limits(), offset).await.unwrap_err();
-            assert_eq!(error.kind, ErrorKind::Refused, "{range}: {error}");
-            assert_eq!(server.seen().len(), 1);
+    for store in Store::ALL {
+        for offset in [5, 4] {
+            for range in [
+                "bytes 0-4/10",
+                "bytes 4-8/10",
+                "bytes 5-9/*",
+                "bytes 6-10/11",
+                "bytes=5-9/10",
+                "",
+            ] {
+                let server = Server::start(move |_, _| other(range)).await;
+                let error = read(store, &server, limits(), offset).await.unwrap_err();
+                assert_eq!(error.kind, ErrorKind::Refused, "{store:?} {range}: {error}");
+                assert_eq!(server.seen().len(), 1);
+            }
         }
+        let server = Server::start(move |_, _| ok(store.tag(), OBJECT)).await;
+        let error = read(store, &server, limits(), 5).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Refused, "{store:?}: {error}");
+        assert!(error.to_string().contains("ignores Range"), "{store:?}: {error}");
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        let server = Server::start(move |_, _| Act::Answer(chunked.into())).await;
+        let error = read(store, &server, limits(), 0).await.unwrap_err();
+        assert!(
+            error.to_string().contains("does not tell how many"),
+            "{store:?}: {error}"
+        );
     }
-    let server = Server::start(|_, _| ok("etag: \"e1\"\r\n", OBJECT)).await;
-    let error = read(&server, limits(), 5).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
-    assert!(error.to_string().contains("ignores Range"), "{error}");
-    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
-    let server = Server::start(move |_, _| Act::Answer(chunked.into())).await;
-    let error = read(&server, limits(), 0).await.unwrap_err();
-    assert!(error.to_string().contains("does not tell how many"), "{error}");
 }
 
 #[tokio::test]
 async fn an_object_that_was_replaced_is_never_read_on() {
-    type Second = fn() -> Act;
+    type Second = fn(Store) -> Act;
     let seconds: [(Second, ErrorKind); 6] = [
         (
-            || refusal("412 Precondition Failed", "PreconditionFailed", "no"),
+            |store| store.refusal("412 Precondition Failed", "PreconditionFailed", "no"),
             ErrorKind::Integrity,
         ),
         (
-            || refusal("416 Range Not Satisfiable", "InvalidRange", "no"),
+            |store| store.refusal("416 Range Not Satisfiable", "InvalidRange", "no"),
             ErrorKind::Integrity,
         ),
         (
-            || {
+            |_| {
                 answer(
                     "206 Partial Content",
-                    "etag: \"e2\"\r\ncontent-range: bytes 4-9/10\r\n",
+                    "etag: \"e2\"\r\nx-goog-generation: 18\r\ncontent-range: bytes 4-9/10\r\n",
                     "456789",
                 )
             },
             ErrorKind::Integrity,
         ),
         (
-            || {
-                answer(
-                    "206 Partial Content",
-                    "etag: \"e1\"\r\ncontent-range: bytes 4-10/11\r\n",
-                    "456789a",
-                )
+            |store| {
+                let headers = format!("{}content-range: bytes 4-10/11\r\n", store.tag());
+                answer("206 Partial Content", &headers, "456789a")
             },
             ErrorKind::Integrity,
         ),
-        (|| ok("etag: \"e1\"\r\n", OBJECT), ErrorKind::Refused),
-        (|| refusal("404 Not Found", "NoSuchKey", "gone"), ErrorKind::NotFound),
+        (|store| ok(store.tag(), OBJECT), ErrorKind::Refused),
+        (
+            |store| store.refusal("404 Not Found", "NoSuchKey", "gone"),
+            ErrorKind::NotFound,
+        ),
     ];
-    for (nth, (second, kind)) in seconds.into_iter().enumerate() {
-        let server = Server::start(move |_, number| match number {
-            1 => broken("etag: \"e1\"\r\n", "0123"),
-            _ => second(),
-        })
-        .await;
-        let error = read(&server, limits(), 0).await.unwrap_err();
-        assert_eq!(error.kind, kind, "{nth}: {error}");
-        assert_eq!(server.seen().len(), 2, "{nth}");
+    for store in Store::ALL {
+        for (nth, (second, kind)) in seconds.into_iter().enumerate() {
+            let server = Server::start(move |_, number| match number {
+                1 => broken(store.tag(), "0123"),
+                _ => second(store),
+            })
+            .await;
+            let error = read(store, &server, limits(), 0).await.unwrap_err();
+            assert_eq!(error.kind, kind, "{store:?} {nth}: {error}");
+            assert_eq!(server.seen().len(), 2, "{store:?} {nth}");
+        }
+        let server = Server::start(|_, _| broken("", "0123")).await;
+        let error = read(store, &server, limits(), 0).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Network, "{store:?}: {error}");
+        assert_eq!(
+            server.seen().len(),
+            1,
+            "{store:?}: without a version nobody knows whether it is the same"
+        );
     }
-    let server = Server::start(|_, _| broken("", "0123")).await;
-    let error = read(&server, limits(), 0).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Network, "{error}");
-    assert_eq!(
-        server.seen().len(),
-        1,
-        "without an ETag nobody knows whether it is the same"
-    );
 }
 
 #[tokio::test]
 async fn an_offset_at_the_end_gives_nothing_and_one_beyond_is_an_error() {
-    let server = Server::start(|request, _| match &*request.method {
-        "HEAD" => Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".into()),
-        _ => refusal("416 Range Not Satisfiable", "InvalidRange", "no"),
-    })
-    .await;
-    assert_eq!(read(&server, limits(), 10).await.unwrap(), "");
-    let error = read(&server, limits(), 11).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
-    assert!(error.to_string().contains("has 10 bytes"), "{error}");
+    for store in Store::ALL {
+        let server = Server::start(move |request, _| match &*request.method {
+            "HEAD" => Act::Answer("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".into()),
+            _ if request.target.contains("fields=") => ok("", r#"{"name": "x", "size": "10"}"#),
+            _ => store.refusal("416 Range Not Satisfiable", "InvalidRange", "no"),
+        })
+        .await;
+        assert_eq!(read(store, &server, limits(), 10).await.unwrap(), "", "{store:?}");
+        let error = read(store, &server, limits(), 11).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Refused, "{store:?}: {error}");
+        assert!(error.to_string().contains("has 10 bytes"), "{store:?}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -246,7 +277,7 @@ async fn waiting_for_the_pace_is_no_stall() {
     };
     let bucket = open(&s3_yaml(&server.host, "thanos", &[]), limits.clone()).await;
     bucket.put_file("x", &unlinked(&[b'x'; 3000])).await.unwrap();
-    assert_eq!(read(&server, limits.clone(), 0).await.unwrap().len(), 3000);
+    assert_eq!(read(Store::S3, &server, limits.clone(), 0).await.unwrap().len(), 3000);
     assert_eq!(server.seen().len(), 2);
     assert_eq!((limits.rate_limit.sent(), limits.rate_limit.received()), (3000, 3000));
 }
@@ -402,26 +433,29 @@ async fn of_a_store_that_knows_no_ranges_the_start_of_an_object_is_taken_and_no_
             Duration::ZERO,
         )
     };
-    let server = Server::start(move |_, nth| match nth {
-        1 => whole(),
-        2 => endless(),
-        3 => cut(),
-        4 => refusal("416 Requested Range Not Satisfiable", "InvalidRange", "no such range"),
-        _ => whole(),
-    })
-    .await;
-    let bucket = open(&s3_yaml(&server.host, "thanos", &["max_retries: 2"]), impatient()).await;
-    assert_eq!(bucket.read_start("x", 4).await.unwrap(), "0123");
-    assert_eq!(bucket.read_start("x", 4).await.unwrap(), "0123");
-    let refused = {
-        // What breaks off is asked for again; an empty object has no first byte.
-        bucket.read_start("x", 4).await.unwrap_err()
-    };
-    assert_eq!(refused.kind, ErrorKind::Refused, "{refused}");
-    assert_eq!(bucket.read_start("x", 100).await.unwrap(), OBJECT);
-    let ranges: Vec<String> = asked(&server).into_iter().map(|(range, _)| range).collect();
-    assert_eq!(
-        ranges,
-        ["bytes=0-3", "bytes=0-3", "bytes=0-3", "bytes=0-3", "bytes=0-99"]
-    );
+    for store in Store::ALL {
+        let server = Server::start(move |_, nth| match nth {
+            1 => whole(),
+            2 => endless(),
+            3 => cut(),
+            4 => store.refusal("416 Requested Range Not Satisfiable", "InvalidRange", "no such range"),
+            _ => whole(),
+        })
+        .await;
+        let bucket = open(&store.yaml(&server.host, &["max_retries: 2"]), impatient()).await;
+        assert_eq!(bucket.read_start("x", 4).await.unwrap(), "0123", "{store:?}");
+        assert_eq!(bucket.read_start("x", 4).await.unwrap(), "0123", "{store:?}");
+        let refused = {
+            // What breaks off is asked for again; an empty object has no first byte.
+            bucket.read_start("x", 4).await.unwrap_err()
+        };
+        assert_eq!(refused.kind, ErrorKind::Refused, "{store:?}: {refused}");
+        assert_eq!(bucket.read_start("x", 100).await.unwrap(), OBJECT, "{store:?}");
+        let ranges: Vec<String> = asked(store, &server).into_iter().map(|(range, _)| range).collect();
+        assert_eq!(
+            ranges,
+            ["bytes=0-3", "bytes=0-3", "bytes=0-3", "bytes=0-3", "bytes=0-99"],
+            "{store:?}"
+        );
+    }
 }

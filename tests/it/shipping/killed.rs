@@ -12,7 +12,8 @@ use super::{
 use crate::{
     bad_blocks::stage::prometheus,
     rig::{
-        BucketView, Sidecar, Weed, bucket::check, limit::turn, prometheus::sealed, tools::temp_dir, wait::random_moment,
+        self, BucketView, Emulator, Sidecar, Weed, bucket::check, limit::turn, prometheus::sealed, tools::temp_dir,
+        wait::random_moment,
     },
 };
 
@@ -85,6 +86,20 @@ async fn killed_twenty_five_times_on_the_way_to_a_directory() {
     let dir = temp_dir("killed");
     let bucket = BucketView::dir(dir.path());
     kill_again_and_again(Kind::AsTheyAre, &bucket, &bucket.config(), Some(dir.path()), 25).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_ten_times_on_the_way_to_google() {
+    let bucket = Emulator::shared(rig::Kind::Gcs).await.bucket("killed").await;
+    let config = bucket.config();
+    kill_again_and_again(Kind::AsTheyAre, &bucket, &config, None, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_ten_times_on_the_way_to_azure() {
+    let bucket = Emulator::shared(rig::Kind::Azure).await.bucket("killed").await;
+    let config = bucket.config();
+    kill_again_and_again(Kind::AsTheyAre, &bucket, &config, None, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,8 +13,8 @@ use super::{
     scene::{LEDGER, LedgerWatch, PATIENCE, by_time, json, strings, watches},
 };
 use crate::rig::{
-    BucketView, Keeper, Leg, Prometheus, S3Server, Sidecar, Tools, Weed, assert_all_shipped, prometheus::Options,
-    tools::temp_dir, wait_until,
+    BucketView, Emulator, Keeper, Kind, Leg, Prometheus, S3Server, Sidecar, Tools, Weed, assert_all_shipped,
+    prometheus::Options, tools::temp_dir, wait_until,
 };
 
 /// One narthex with its bucket.
@@ -72,6 +72,13 @@ async fn ships(leg: &Leg, blocks: usize) {
             "ledger-of-files.json",
             Some(&local),
         ));
+        for (kind, ledger) in [
+            (Kind::Gcs, "ledger-of-google.json"),
+            (Kind::Azure, "ledger-of-azure.json"),
+        ] {
+            let bucket = Emulator::shared(kind).await.bucket("versions").await;
+            stands.push(stand(&prometheus, bucket, ledger, None));
+        }
     }
     for stand in &mut stands {
         begins(stand, &prometheus, &local).await;
@@ -108,8 +115,14 @@ fn stand(prometheus: &Prometheus, bucket: BucketView, ledger: &str, local: Optio
         Some(path) => format!("fs: {}", path.display()),
         None => {
             let config = bucket.config();
-            let line = config.lines().find_map(|line| line.trim().strip_prefix("bucket: "));
-            line.expect("an S3 bucket has a name").to_owned()
+            let name = |line: &str| {
+                let line = line.trim();
+                let name = line
+                    .strip_prefix("bucket: ")
+                    .or_else(|| line.strip_prefix("container: "));
+                name.map(str::to_owned)
+            };
+            config.lines().find_map(name).expect("it has a name")
         }
     };
     Stand {
