@@ -17,9 +17,9 @@ RUN set -eu; \
     target="$(rustc --print host-tuple)"; \
     NARTHEX_REVISION="${REVISION}" NARTHEX_BRANCH="${BRANCH}" NARTHEX_RUSTC="$(rustc --version)" \
     RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --locked --profile dist --bin narthex --target "${target}"; \
+    cargo build --locked --release --bin narthex --target "${target}"; \
     mkdir -p /image/bin /image/etc/ssl/certs /image/licenses; \
-    cp "target/${target}/dist/narthex" /image/bin/narthex; \
+    cp "target/${target}/release/narthex" /image/bin/narthex; \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt; \
     cp LICENSE /image/licenses/LICENSE; \
     printf 'hosts: files dns\n' > /image/etc/nsswitch.conf; \
