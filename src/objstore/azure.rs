@@ -24,25 +24,22 @@ use object_store::{
     azure::{AzureAuthorizer, AzureCredential, MicrosoftAzureBuilder, split_sas},
     client::HttpRequestBody,
 };
-use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::{
     Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, Proof, Reading, Source,
     config::{AzureConfig, AzureCredentials, ConfigError},
     rest::{
-        Answer, Call, Dialect, Failed, Place, Refusal, Rest, encoded, other_length,
-        tokens::{Credentials, Tokens, retries},
+        Answer, Dialect, Failed, Place, Refusal, Rest, address, encoded,
+        tokens::{Credentials, Env, Tokens, Variables, retries, unusable},
     },
     transfer::{
         body::Hasher,
+        compare::other_length,
         content::Content,
         transport::{Proxies, Transport},
     },
 };
-
-/// Looks up a variable of the environment.
-type Env = Arc<Variables>;
 
 /// A container in Azure's blob storage.
 #[derive(Debug)]
@@ -52,7 +49,6 @@ pub(super) struct AzureBucket(Arc<Store>);
 #[derive(Debug)]
 struct Store {
     rest: Arc<Rest<Azure>>,
-    cleanup: TaskTracker,
     /// The log has said that there is no container.
     told_missing: AtomicBool,
 }
@@ -80,11 +76,6 @@ impl Azure {
         let mark = if query.is_empty() { "" } else { "?" };
         address(&format!("{}/{}{mark}{query}", self.container, path.join("/")))
     }
-}
-
-fn address(text: &str) -> Result<Uri, String> {
-    text.parse()
-        .map_err(|error| format!("{text:?} is no address that can be asked: {error}"))
 }
 
 #[async_trait]
@@ -145,12 +136,8 @@ impl AzureBucket {
             transport,
             attempts: config.attempts,
         };
-        let cleanup = TaskTracker::new();
-        // A tracker that is closed can be waited for; tasks may still be added.
-        cleanup.close();
         Ok(Self(Arc::new(Store {
             rest: Arc::new(Rest::new(azure, place, limits)),
-            cleanup,
             told_missing: AtomicBool::new(false),
         })))
     }
@@ -181,14 +168,8 @@ fn credentials(config: &AzureConfig, tokens: Tokens, env: Env) -> Credentials<Az
     })
 }
 
-type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
-
-fn unusable(problem: String) -> object_store::Error {
-    object_store::Error::Generic {
-        store: "Azure",
-        source: problem.into(),
-    }
-}
+/// Who says what is wrong with credentials, as in object_store.
+const STORE: &str = "Azure";
 
 /// A variable, without what a line break of a Secret leaves.
 fn given(env: &Variables, name: &str) -> Option<String> {
@@ -205,7 +186,10 @@ fn address_given(env: &Variables, name: &str) -> object_store::Result<Option<Str
     let url = Url::parse(&text).ok();
     match url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
         Some(url) => Ok(Some(url.as_str().trim_end_matches('/').to_owned())),
-        None => Err(unusable(format!("{name} is no address: expected https:// and a host"))),
+        None => Err(unusable(
+            STORE,
+            format!("{name} is no address: expected https:// and a host"),
+        )),
     }
 }
 
@@ -229,7 +213,7 @@ fn builder(
     }
     // The library reads it by itself.
     if env("IDENTITY_HEADER").is_some_and(|text| HeaderValue::try_from(text).is_err()) {
-        return Err(unusable("IDENTITY_HEADER cannot be sent as it is".to_owned()));
+        return Err(unusable(STORE, "IDENTITY_HEADER cannot be sent as it is"));
     }
     Ok(builder)
 }
@@ -246,11 +230,11 @@ fn of_environment(builder: MicrosoftAzureBuilder, env: &Variables) -> object_sto
         (Some(_), Some(_), None, _) if given("AZURE_CLIENT_CERTIFICATE_PATH").is_some() => {
             let problem = "AZURE_CLIENT_CERTIFICATE_PATH is set, and certificates are not supported: set AZURE_CLIENT_SECRET, or \
                            use a workload's or a managed identity";
-            return Err(unusable(problem.to_owned()));
+            return Err(unusable(STORE, problem));
         }
         (Some(client), Some(tenant), None, Some(file)) => {
             let readable = fs_err::File::open(&file).map(drop);
-            readable.map_err(|error| unusable(format!("{error} (AZURE_FEDERATED_TOKEN_FILE)")))?;
+            readable.map_err(|error| unusable(STORE, format!("{error} (AZURE_FEDERATED_TOKEN_FILE)")))?;
             builder
                 .with_client_id(client)
                 .with_tenant_id(tenant)
@@ -280,22 +264,10 @@ fn of_environment(builder: MicrosoftAzureBuilder, env: &Variables) -> object_sto
 }
 
 impl Store {
-    fn call(&self, op: Op, key: &str, method: Method, uri: Result<Uri, String>) -> Result<Call, Error> {
-        let uri = uri.map_err(|problem| self.rest.error(op, key, ErrorKind::Refused, problem))?;
-        Ok(Call {
-            op,
-            method,
-            uri,
-            headers: Vec::new(),
-            content: None,
-            expected: &[],
-        })
-    }
-
     /// The head of an object, if there is one.
     async fn head(&self, key: &str) -> Result<Option<Answer>, Error> {
         let uri = self.rest.dialect.address(&self.rest.full(key), "");
-        let call = self.call(Op::Get, key, Method::HEAD, uri)?;
+        let call = self.rest.prepare(Op::Get, key, Method::HEAD, uri)?;
         match self.of_what_may_be_missing(self.rest.call(key, &call).await) {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
@@ -317,13 +289,8 @@ impl Store {
         let Some(head) = self.head(key).await? else {
             return Ok(None);
         };
-        match head.header("content-length").and_then(|length| length.parse().ok()) {
-            Some(size) => Ok(Some(size)),
-            None => {
-                let detail = "the store does not tell the size of the object";
-                Err(self.rest.error(Op::Get, key, ErrorKind::Refused, detail))
-            }
-        }
+        let size = head.header("content-length").and_then(|length| length.parse().ok());
+        self.rest.told_size(key, size).map(Some)
     }
 
     /// The MD5 that a store keeps of an object counts only where it has computed it itself: of what came in one request.
@@ -429,7 +396,7 @@ impl Bucket for AzureBucket {
     }
 
     async fn settle(&self) {
-        self.0.cleanup.wait().await;
+        self.0.rest.cleanup.wait().await;
     }
 }
 

@@ -20,18 +20,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::AUT
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use serde::Deserialize;
 use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::{
     Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, Proof, Reading, Source,
     config::{ConfigError, GcsConfig, check_google_key},
     rest::{
-        Call, Dialect, Failed, Place, Refusal, Rest, encoded, other_length,
-        tokens::{Credentials, Tokens, retries},
+        ANSWER_LIMIT, Dialect, Failed, Place, Refusal, Rest, address, encoded,
+        tokens::{Credentials, Env, Tokens, Variables, retries, unusable},
     },
     transfer::{
         body::{Checksum, Hasher, Slice},
+        compare::other_length,
         content::Content,
         transport::{Proxies, Transport},
     },
@@ -40,11 +40,11 @@ use super::{
 /// Where the API is.
 const ENDPOINT: &str = "https://storage.googleapis.com";
 
+/// Who says what is wrong with credentials, as in object_store.
+const STORE: &str = "GCS";
+
 /// What the Go client looks at, so that tests speak to an emulator: `host:port`; nothing is asked for credentials then.
 const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
-
-/// Looks up a variable of the environment.
-type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// A bucket in Google Cloud Storage.
 #[derive(Debug)]
@@ -55,7 +55,6 @@ pub(super) struct GcsBucket(Arc<Store>);
 struct Store {
     rest: Arc<Rest<Google>>,
     chunk_size: u64,
-    cleanup: TaskTracker,
     runtime: Handle,
 }
 
@@ -151,11 +150,6 @@ impl Dialect for Google {
     }
 }
 
-fn address(text: &str) -> Result<Uri, String> {
-    text.parse()
-        .map_err(|error| format!("{text:?} is no address that can be asked: {error}"))
-}
-
 /// What the store says of an object.
 #[derive(Debug, Deserialize)]
 struct Described {
@@ -210,13 +204,9 @@ impl GcsBucket {
             transport,
             attempts: config.attempts,
         };
-        let cleanup = TaskTracker::new();
-        // A tracker that is closed can be waited for; tasks may still be added.
-        cleanup.close();
         Ok(Self(Arc::new(Store {
             rest: Arc::new(Rest::new(google, place, limits)),
             chunk_size: config.chunk_size,
-            cleanup,
             runtime: Handle::current(),
         })))
     }
@@ -251,25 +241,18 @@ fn credentials(config: &GcsConfig, tokens: Tokens, env: Env) -> Credentials<GcpC
     })
 }
 
-fn unusable(problem: String) -> object_store::Error {
-    object_store::Error::Generic {
-        store: "GCS",
-        source: problem.into(),
-    }
-}
-
 fn check_file(file: &str, from: &str) -> object_store::Result<()> {
-    let text = fs_err::read_to_string(file).map_err(|error| unusable(format!("{error} ({from})")))?;
+    let text = fs_err::read_to_string(file).map_err(|error| unusable(STORE, format!("{error} ({from})")))?;
     let checked = check_google_key(&text).map(drop);
-    checked.map_err(|problem| unusable(format!("{file} ({from}) {problem}")))
+    checked.map_err(|problem| unusable(STORE, format!("{file} ({from}) {problem}")))
 }
 
 /// The library takes them as they are.
-fn check_metadata_host(env: &(dyn Fn(&str) -> Option<String> + Send + Sync)) -> object_store::Result<()> {
+fn check_metadata_host(env: &Variables) -> object_store::Result<()> {
     for name in ["GCE_METADATA_HOST", "GCE_METADATA_ROOT", "GCE_METADATA_IP"] {
         let host = env(name);
         if host.is_some_and(|host| Uri::try_from(format!("http://{host}/")).is_err()) {
-            return Err(unusable(format!("{name} is set, and names no host")));
+            return Err(unusable(STORE, format!("{name} is set, and names no host")));
         }
     }
     Ok(())
@@ -280,16 +263,8 @@ impl Store {
     async fn describe(&self, key: &str) -> Result<Option<Described>, Error> {
         let rest = &self.rest;
         let text = format!("{}?fields=name,size,crc32c", rest.dialect.description(&rest.full(key)));
-        let uri = address(&text).map_err(|problem| rest.error(Op::Get, key, ErrorKind::Refused, problem))?;
-        let call = Call {
-            op: Op::Get,
-            method: Method::GET,
-            uri,
-            headers: Vec::new(),
-            content: None,
-            expected: &[],
-        };
-        match rest.call_whole(key, &call, 1 << 20).await {
+        let call = rest.prepare(Op::Get, key, Method::GET, address(&text))?;
+        match rest.call_whole(key, &call, ANSWER_LIMIT).await {
             Ok((_, body)) => self.described(Op::Get, key, &body).map(Some),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -307,13 +282,7 @@ impl Store {
         let Some(described) = self.describe(key).await? else {
             return Ok(None);
         };
-        match described.size() {
-            Some(size) => Ok(Some(size)),
-            None => {
-                let detail = "the store does not tell the size of the object";
-                Err(self.rest.error(Op::Get, key, ErrorKind::Refused, detail))
-            }
-        }
+        self.rest.told_size(key, described.size()).map(Some)
     }
 
     async fn compare_with(&self, key: &str, source: &Source) -> Result<Comparison, Error> {
@@ -414,7 +383,7 @@ impl Bucket for GcsBucket {
     }
 
     async fn settle(&self) {
-        self.0.cleanup.wait().await;
+        self.0.rest.cleanup.wait().await;
     }
 }
 

@@ -1,17 +1,20 @@
 //! A store that is spoken to by plain requests over HTTP, as Google's and Azure's are: what they have in common.
 //!
 //! [`Rest`] sends requests, tries again what can heal, and turns refusals into errors by kind; a [`Dialect`] knows the store's
-//! addresses, credentials and words. [`reading`] streams objects, [`compare`] holds them against files.
+//! addresses, credentials and words. [`reading`] streams objects, [`listing`] goes through pages, [`compare`] holds objects against
+//! files.
 //!
 //! Guarantees, as for S3: at most `requests_at_once` requests with a body run at once, and as many objects are read. Each attempt
 //! ends when nothing moves for the stall time. One call makes at most as many requests as the configuration says; what stalls, or
 //! arrives damaged, is tried once more. On cancel: dropping a future closes its connection.
 
 mod compare;
+mod listing;
 mod reading;
 pub(super) mod tokens;
+mod tries;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::SdkBody;
@@ -22,10 +25,10 @@ use aws_smithy_runtime_api::client::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Method, Request, Uri, header};
 use http_body_util::BodyExt as _;
-use rand::RngExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::task::TaskTracker;
 
-pub(super) use self::compare::other_length;
+pub(super) use self::tries::Tries;
 use super::{
     Error, ErrorKind, Limits, Op, RateLimit,
     transfer::{
@@ -40,17 +43,7 @@ use super::{
 use crate::objstore::config::HttpConfig;
 
 /// How much of a refusal, or of what a store says of one object, is read, in bytes.
-const ANSWER_LIMIT: usize = 1 << 20;
-
-/// How much one page of a listing may have, in bytes: 5000 entries with long names.
-pub(super) const PAGE_LIMIT: usize = 64 << 20;
-
-/// The longest wait before the second try; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-
-/// How many tries of one call may stall, or arrive damaged.
-const STALLS: u32 = 2;
+pub(super) const ANSWER_LIMIT: usize = 1 << 20;
 
 const USER_AGENT: &str = concat!("narthex/", env!("CARGO_PKG_VERSION"));
 
@@ -124,6 +117,8 @@ pub(super) struct Rest<D> {
     pub(super) prefix: String,
     pub(super) rate_limit: RateLimit,
     pub(super) buffers: BufferPool,
+    /// What must end before the process does: [`Bucket::settle`](super::Bucket::settle) waits for it.
+    pub(super) cleanup: TaskTracker,
     connector: SharedHttpConnector,
     /// How many requests one call may make.
     attempts: u32,
@@ -160,6 +155,9 @@ impl<D: Dialect> Rest<D> {
         let connector = SharedHttpConnector::new(place.transport.connector());
         let connector = StallTimeout::new(connector, limits, place.secure, place.http);
         let at_once = limits.requests_at_once.max(1);
+        let cleanup = TaskTracker::new();
+        // A tracker that is closed can be waited for; tasks may still be added.
+        cleanup.close();
         Self {
             dialect,
             name: place.name,
@@ -167,6 +165,7 @@ impl<D: Dialect> Rest<D> {
             prefix,
             rate_limit: limits.rate_limit.clone(),
             buffers: BufferPool::default(),
+            cleanup,
             connector: SharedHttpConnector::new(connector),
             attempts: place.attempts.max(1),
             permits: Semaphore::new(at_once),
@@ -206,6 +205,28 @@ impl<D: Dialect> Rest<D> {
             detail: detail.into(),
             source: None,
         }
+    }
+
+    /// A call without headers and body.
+    pub(super) fn prepare(&self, op: Op, key: &str, method: Method, uri: Result<Uri, String>) -> Result<Call, Error> {
+        let uri = uri.map_err(|problem| self.error(op, key, ErrorKind::Refused, problem))?;
+        Ok(Call {
+            op,
+            method,
+            uri,
+            headers: Vec::new(),
+            content: None,
+            expected: &[],
+        })
+    }
+
+    /// The size of an object, as the store says it.
+    pub(super) fn told_size(&self, key: &str, size: Option<u64>) -> Result<u64, Error> {
+        let untold = || {
+            let detail = "the store does not tell the size of the object";
+            self.error(Op::Get, key, ErrorKind::Refused, detail)
+        };
+        size.ok_or_else(untold)
     }
 
     /// Waits for one of the slots that all requests with a body share.
@@ -401,67 +422,17 @@ async fn start(body: &mut SdkBody) -> Bytes {
     bytes.freeze()
 }
 
-/// How many more requests one call may make.
-#[derive(Debug)]
-pub(super) struct Tries {
-    left: u32,
-    most: u32,
-    stalls: u32,
-    wait: Duration,
-    /// Something came since the last failure.
-    progressed: bool,
-}
-
-impl Tries {
-    pub(super) fn new(most: u32) -> Self {
-        Self {
-            left: most,
-            most,
-            stalls: 0,
-            wait: FIRST_WAIT,
-            progressed: false,
-        }
-    }
-
-    /// Something came: it begins anew, and the next failure does not count.
-    pub(super) fn renew(&mut self) {
-        *self = Self::new(self.most);
-        self.progressed = true;
-    }
-
-    /// Waits before another try.
-    ///
-    /// # Errors
-    /// The same error, if there is to be none.
-    pub(super) async fn wait_for_another(&mut self, error: Error) -> Result<(), Error> {
-        let counts = !std::mem::take(&mut self.progressed);
-        if counts {
-            self.left = self.left.saturating_sub(1);
-        }
-        if !error.kind.is_transient() || self.left == 0 {
-            return Err(error);
-        }
-        if counts && matches!(error.kind, ErrorKind::Stalled | ErrorKind::Integrity) {
-            self.stalls += 1;
-            if self.stalls >= STALLS {
-                return Err(error);
-            }
-        }
-        tracing::debug!(%error, "request failed, retrying");
-        if error.kind != ErrorKind::Stalled {
-            let wait = rand::rng().random_range(0.0..1.0);
-            tokio::time::sleep(self.wait.mul_f64(wait)).await;
-            self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        }
-        Ok(())
-    }
-}
-
 impl<D: Dialect> Rest<D> {
     /// How many tries a call has.
     pub(super) fn tries(&self) -> Tries {
         Tries::new(self.attempts)
     }
+}
+
+/// An address that can be asked.
+pub(super) fn address(text: &str) -> Result<Uri, String> {
+    text.parse()
+        .map_err(|error| format!("{text:?} is no address that can be asked: {error}"))
 }
 
 /// `text` as a part of a path or a query: everything but letters, digits and `-._~` is encoded.

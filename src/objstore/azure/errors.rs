@@ -1,13 +1,10 @@
 //! What Azure's store answers when it refuses, by kind and with help for the operator.
 
-use crate::objstore::{ErrorKind, Op, rest::Refusal, transfer::words::tidy};
-
-/// The text of the first element of this name in an XML error; these documents are flat.
-fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    (!text.trim().is_empty()).then(|| text.trim())
-}
+use crate::objstore::{
+    ErrorKind, Op,
+    rest::Refusal,
+    transfer::words::{element, tidy},
+};
 
 pub(super) fn explain(op: Op, answer: &Refusal) -> (ErrorKind, String) {
     let body = String::from_utf8_lossy(&answer.body);

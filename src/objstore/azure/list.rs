@@ -2,15 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use http::Method;
 use serde::Deserialize;
 
-use super::{Store, address, query};
-use crate::objstore::{
-    Error, ErrorKind, NameFilter, Object, Op,
-    pages::Pages,
-    rest::{Call, PAGE_LIMIT},
-};
+use super::{Store, query};
+use crate::objstore::{Error, ErrorKind, NameFilter, Object};
 
 /// The document by its name: no other one is an empty listing.
 #[derive(Deserialize)]
@@ -97,47 +92,33 @@ impl Store {
     }
 
     async fn pages(&self, dir: &str, about: &[(&str, &str)], mut each: impl FnMut(Page) + Send) -> Result<(), Error> {
-        let refused = |problem: String| self.rest.error(Op::Iter, dir, ErrorKind::Refused, problem);
-        let mut pages = Pages::new();
-        loop {
+        let at = |marker: Option<&str>| {
             let mut parts = vec![("restype", "container"), ("comp", "list")];
             parts.extend_from_slice(about);
-            parts.extend(pages.at().map(|marker: &String| ("marker", marker.as_str())));
-            let text = format!("{}?{}", self.rest.dialect.container, query(&parts));
-            let call = Call {
-                op: Op::Iter,
-                method: Method::GET,
-                uri: address(&text).map_err(refused)?,
-                headers: Vec::new(),
-                content: None,
-                expected: &[],
-            };
-            let (_, body) = match self.rest.call_whole(dir, &call, PAGE_LIMIT).await {
-                // The first object makes it.
-                Err(error)
-                    if error.kind == ErrorKind::NoBucket
-                        && self.rest.dialect.create_container
-                        && pages.at().is_none() =>
-                {
-                    if !self.told_missing.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(
-                            container = self.rest.identity,
-                            "there is no such container yet: the first upload makes it"
-                        );
-                    }
-                    return Ok(());
-                }
-                page => page?,
-            };
-            let text = String::from_utf8_lossy(&body);
-            let mut page = read(&text).map_err(|error| {
-                let detail = format!("the listing is not that of Azure's blob storage: {error}");
-                self.rest.error(Op::Iter, dir, ErrorKind::Network, detail)
-            })?;
-            let next = page.next_marker.take().filter(|marker| !marker.is_empty());
+            parts.extend(marker.map(|marker| ("marker", marker)));
+            format!("{}?{}", self.rest.dialect.container, query(&parts))
+        };
+        let mut is_there = false;
+        let take = |body: &[u8]| {
+            is_there = true;
+            let mut page = read(&String::from_utf8_lossy(body))
+                .map_err(|error| format!("the listing is not that of Azure's blob storage: {error}"))?;
+            let next = page.next_marker.take();
             each(page);
-            let Some(next) = next else { return Ok(()) };
-            pages.advance(next).map_err(refused)?;
+            Ok(next)
+        };
+        match self.rest.pages(dir, at, take).await {
+            // The first object makes it.
+            Err(error) if error.kind == ErrorKind::NoBucket && self.rest.dialect.create_container && !is_there => {
+                if !self.told_missing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        container = self.rest.identity,
+                        "there is no such container yet: the first upload makes it"
+                    );
+                }
+                Ok(())
+            }
+            listed => listed,
         }
     }
 }

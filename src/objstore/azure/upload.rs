@@ -16,7 +16,7 @@ use super::{Store, query};
 use crate::objstore::{
     Error, ErrorKind, Op, Pieces, Placed, Source,
     batches::{Batch, Batches, Unusable},
-    rest::{Answer, Call, Dialect as _, Refusal},
+    rest::{ANSWER_LIMIT, Answer, Call, Dialect as _, Refusal, address},
     transfer::{
         body::{Hasher, Slice},
         content::Content,
@@ -73,12 +73,12 @@ impl Store {
             return Err(self.rest.error(Op::Upload, key, ErrorKind::Refused, detail));
         }
         // Waited for by `settle` until it is dropped.
-        let sent = self.cleanup.track_future(self.put_blocks(key, source, size)).await;
+        let sent = self.rest.cleanup.track_future(self.put_blocks(key, source, size)).await;
         match sent {
             // The blocks are gone: another writer has put his together.
             Err(error) if error.kind == ErrorKind::Integrity => {
                 tracing::debug!(%error, "sending the object once more");
-                self.cleanup.track_future(self.put_blocks(key, source, size)).await
+                self.rest.cleanup.track_future(self.put_blocks(key, source, size)).await
             }
             sent => sent,
         }
@@ -113,7 +113,7 @@ impl Store {
             headers,
             // That there is one, in two ways of saying it.
             expected: if new { &[409, 412] } else { &[] },
-            ..self.call(Op::Upload, key, Method::PUT, uri)?
+            ..self.rest.prepare(Op::Upload, key, Method::PUT, uri)?
         };
         let answer = self.send_summed(key, call, content).await?;
         match answer.status {
@@ -134,7 +134,7 @@ impl Store {
     async fn put_block(&self, key: &str, name: &str, content: Content) -> Result<(), Error> {
         let query = query(&[("comp", "block"), ("blockid", name)]);
         let uri = self.rest.dialect.address(&self.rest.full(key), &query);
-        let call = self.call(Op::Upload, key, Method::PUT, uri)?;
+        let call = self.rest.prepare(Op::Upload, key, Method::PUT, uri)?;
         self.send_summed(key, call, content).await.map(drop)
     }
 
@@ -148,7 +148,7 @@ impl Store {
         }
         list.push_str("</BlockList>");
         let uri = self.rest.dialect.address(&self.rest.full(key), "comp=blocklist");
-        let call = self.call(Op::Upload, key, Method::PUT, uri)?;
+        let call = self.rest.prepare(Op::Upload, key, Method::PUT, uri)?;
         let content = Content::Memory(Bytes::from(list).into());
         self.send_summed(key, call, content).await.map(drop)
     }
@@ -190,12 +190,12 @@ impl Store {
     }
 
     async fn make_container(&self) -> Result<(), Error> {
-        let uri = super::address(&format!("{}?restype=container", self.rest.dialect.container));
+        let uri = address(&format!("{}?restype=container", self.rest.dialect.container));
         let call = Call {
             expected: &[409],
-            ..self.call(Op::Upload, "", Method::PUT, uri)?
+            ..self.rest.prepare(Op::Upload, "", Method::PUT, uri)?
         };
-        let (answer, body) = self.rest.call_whole("", &call, 1 << 20).await?;
+        let (answer, body) = self.rest.call_whole("", &call, ANSWER_LIMIT).await?;
         match answer.status {
             201 => {
                 tracing::info!(container = self.rest.identity, "made the container, for there was none");
@@ -250,7 +250,7 @@ impl Store {
             self.put_list(key, &sent).await?;
             Ok(len)
         };
-        self.cleanup.track_future(sending).await
+        self.rest.cleanup.track_future(sending).await
     }
 }
 

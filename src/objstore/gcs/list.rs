@@ -1,14 +1,9 @@
 //! Listings of Google's store, page by page.
 
-use http::Method;
 use serde::Deserialize;
 
-use super::{Described, Store, address};
-use crate::objstore::{
-    Error, ErrorKind, NameFilter, Object, Op,
-    pages::Pages,
-    rest::{Call, PAGE_LIMIT, encoded},
-};
+use super::{Described, Store};
+use crate::objstore::{Error, NameFilter, Object, rest::encoded};
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -69,35 +64,22 @@ impl Store {
 
     async fn pages(&self, dir: &str, query: &str, mut each: impl FnMut(Page) + Send) -> Result<(), Error> {
         let google = &self.rest.dialect;
-        let refused = |problem: String| self.rest.error(Op::Iter, dir, ErrorKind::Refused, problem);
-        let mut pages = Pages::new();
-        loop {
-            let from = pages
-                .at()
-                .map(|token: &String| format!("&pageToken={}", encoded(token)));
-            let text = format!(
+        let at = |token: Option<&str>| {
+            let from = token.map(|token| format!("&pageToken={}", encoded(token)));
+            format!(
                 "{}/storage/v1/b/{}/o?{query}{}",
                 google.base,
                 encoded(&google.bucket),
                 from.unwrap_or_default()
-            );
-            let call = Call {
-                op: Op::Iter,
-                method: Method::GET,
-                uri: address(&text).map_err(refused)?,
-                headers: Vec::new(),
-                content: None,
-                expected: &[],
-            };
-            let (_, body) = self.rest.call_whole(dir, &call, PAGE_LIMIT).await?;
-            let mut page: Page = serde_json::from_slice(&body).map_err(|error| {
-                let detail = format!("the listing is not that of Google Cloud Storage: {error}");
-                self.rest.error(Op::Iter, dir, ErrorKind::Network, detail)
-            })?;
-            let next = page.next_page_token.take().filter(|token| !token.is_empty());
+            )
+        };
+        let read = |body: &[u8]| {
+            let mut page: Page = serde_json::from_slice(body)
+                .map_err(|error| format!("the listing is not that of Google Cloud Storage: {error}"))?;
+            let next = page.next_page_token.take();
             each(page);
-            let Some(next) = next else { return Ok(()) };
-            pages.advance(next).map_err(refused)?;
-        }
+            Ok(next)
+        };
+        self.rest.pages(dir, at, read).await
     }
 }

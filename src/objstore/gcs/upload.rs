@@ -10,11 +10,11 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderName, Method, StatusCode, Uri, header};
 use serde_json::json;
 
-use super::{Described, Google, Store, address, text};
+use super::{Described, Google, Store, text};
 use crate::objstore::{
     Error, ErrorKind, Op, Pieces, Placed,
     batches::{Batches, Unusable},
-    rest::{Answer, Call, Failed, Rest, Tries, encoded, whole},
+    rest::{ANSWER_LIMIT, Answer, Call, Failed, Rest, Tries, address, encoded, whole},
     transfer::{
         body::{Hasher, Sum as _},
         content::Content,
@@ -55,7 +55,7 @@ impl Drop for Session {
             std::mem::take(&mut self.key),
         );
         let end = async move { end(&rest, uri, &key).await };
-        self.store.cleanup.spawn_on(end, &self.store.runtime);
+        self.store.rest.cleanup.spawn_on(end, &self.store.runtime);
     }
 }
 
@@ -276,7 +276,7 @@ impl Store {
             }
         };
         // Waited for by `settle` until it is dropped.
-        self.cleanup.track_future(sending).await
+        self.rest.cleanup.track_future(sending).await
     }
 
     async fn open_for_parts(self: &Arc<Self>, key: &str) -> Result<Session, Error> {
@@ -420,7 +420,7 @@ impl Session {
                 }
             })),
             _ => {
-                let body = whole(&mut answer.body, 1 << 20).await?;
+                let body = whole(&mut answer.body, ANSWER_LIMIT).await?;
                 let described = serde_json::from_slice(&body).map_err(|error| {
                     Failed::new(
                         ErrorKind::Network,

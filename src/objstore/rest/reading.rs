@@ -64,17 +64,8 @@ impl<D: Dialect> Rest<D> {
             }
         };
         let Some(asked) = asked else {
-            return match size.await? {
-                Some(size) if size == offset => Ok(Reading {
-                    len: 0,
-                    pieces: stream::empty().boxed(),
-                }),
-                size => {
-                    let size = size.map_or("fewer".to_owned(), |size| size.to_string());
-                    let detail = format!("there is no byte {offset} to read on from: the object has {size} bytes");
-                    Err(self.error(Op::Get, key, ErrorKind::Refused, detail))
-                }
-            };
+            return range::nothing_left(offset, size.await?)
+                .map_err(|problem| self.error(Op::Get, key, ErrorKind::Refused, problem));
         };
         let stream = Stream {
             rest: Arc::clone(self),
@@ -198,7 +189,7 @@ async fn start(body: &mut SdkBody, wanted: usize) -> Result<Bytes, Failed> {
 }
 
 fn replaced() -> Failed {
-    Failed::new(ErrorKind::Integrity, "the object was replaced while it was read")
+    Failed::new(ErrorKind::Integrity, range::REPLACED)
 }
 
 impl<D: Dialect> Stream<D> {

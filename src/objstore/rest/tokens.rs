@@ -29,7 +29,7 @@ use object_store::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{Failed, whole};
+use super::{ANSWER_LIMIT, Failed, whole};
 use crate::{
     objstore::{
         ErrorKind,
@@ -54,11 +54,14 @@ const LOCAL_LIMIT: Duration = Duration::from_secs(5);
 /// No token is good for longer, in seconds (a hundred years): what says so cannot be reckoned with.
 const LONGEST: u64 = 100 * 366 * 24 * 3600;
 
-/// How much a service may answer, in bytes.
-const ANSWER_LIMIT: usize = 1 << 20;
-
 /// The time between two looks at the source of credentials that are refused.
 const AT_MOST_EVERY: Duration = Duration::from_secs(10);
+
+/// Looks up a variable of the environment.
+pub(in crate::objstore) type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+/// The same, to be kept.
+pub(in crate::objstore) type Env = Arc<Variables>;
 
 /// Gives out credentials, as they are now.
 type Provider<C> = Arc<dyn CredentialProvider<Credential = C>>;
@@ -169,6 +172,12 @@ fn none(error: &object_store::Error) -> Failed {
     Failed::new(ErrorKind::Credentials, detail)
 }
 
+/// What `make` says of a setting that is wrong.
+pub(in crate::objstore) fn unusable(store: &'static str, problem: impl Into<String>) -> object_store::Error {
+    let source = problem.into().into();
+    object_store::Error::Generic { store, source }
+}
+
 /// How often a service that gives out tokens is asked.
 pub(in crate::objstore) fn retries() -> RetryConfig {
     RetryConfig {
@@ -211,7 +220,7 @@ impl Tokens {
         let body = body.map_err(|failed| HttpError::new_boxed(HttpErrorKind::Interrupted, failed.detail.into()))?;
         let status = answer.status().as_u16();
         if (200..300).contains(&status)
-            && let Some(problem) = unusable(&body)
+            && let Some(problem) = wrong_answer(&body)
         {
             return Err(HttpError::new_boxed(HttpErrorKind::Decode, problem.into()));
         }
@@ -223,7 +232,7 @@ impl Tokens {
 }
 
 /// What is wrong with the answer of a service: it is taken as it is.
-fn unusable(body: &[u8]) -> Option<&'static str> {
+fn wrong_answer(body: &[u8]) -> Option<&'static str> {
     let answer: serde_json::Value = match serde_json::from_slice(body) {
         Ok(answer @ serde_json::Value::Object(_)) => answer,
         _ => return Some("the answer is not that of a service which gives out tokens"),
@@ -289,7 +298,7 @@ mod tests {
             r#"{"access_token": "x", "expires_on": "1795996800", "token_type": "Bearer"}"#,
             r#"{"access_token": "x", "expires_on": "9/23/2029 1:00:00 AM"}"#,
         ] {
-            assert_eq!(unusable(good.as_bytes()), None, "{good}");
+            assert_eq!(wrong_answer(good.as_bytes()), None, "{good}");
         }
         for bad in [
             r#"{"access_token": "a\nb", "expires_in": 3599}"#,
@@ -301,7 +310,7 @@ mod tests {
             "",
             r#"{"access_token": "x", "expires_on": "99999999999999"}"#,
         ] {
-            assert!(unusable(bad.as_bytes()).is_some(), "{bad}");
+            assert!(wrong_answer(bad.as_bytes()).is_some(), "{bad}");
         }
     }
 

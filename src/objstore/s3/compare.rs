@@ -12,7 +12,6 @@ use aws_sdk_s3::{
     types::{ChecksumMode, ChecksumType},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::StreamExt;
 
 use super::{
     Store,
@@ -20,7 +19,10 @@ use super::{
     headers::Purpose,
     multipart::{self, MAX_PARTS, Plan},
 };
-use crate::objstore::{Comparison, Error, ErrorKind, Op, Proof, Source};
+use crate::objstore::{
+    Comparison, Error, ErrorKind, Op, Proof, Source,
+    transfer::compare::{other_length, read_back},
+};
 
 /// A CRC32C as a store tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,27 +149,8 @@ impl Store {
     }
 
     async fn read_back(self: &Arc<Self>, key: &str, source: &Source) -> Result<Comparison, Error> {
-        let mut reading = match self.stream(key, 0).await {
-            Ok(reading) => reading,
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Comparison::Absent),
-            Err(error) => return Err(error),
-        };
-        if reading.len != source.len {
-            return Ok(other_length(reading.len, source));
-        }
-        let (slice, mut at) = (Slice::whole(source), 0);
-        while let Some(piece) = reading.pieces.next().await {
-            let piece = piece?;
-            let len = piece.len() as u64;
-            let (slice, buffers) = (slice.clone(), self.buffers.clone());
-            let held = tokio::task::spawn_blocking(move || slice.first_difference(at, &piece, &buffers)).await;
-            let held = held.unwrap_or_else(|error| Err(format!("reading the file was cut short: {error}")));
-            if let Some(at) = held.map_err(|reason| self.error(Op::Get, key, ErrorKind::Local, reason))? {
-                return Ok(Comparison::Different(format!("byte {at} differs (counted from 0)")));
-            }
-            at += len;
-        }
-        Ok(Comparison::Same(Proof::ReadBack))
+        let local = |reason| self.error(Op::Get, key, ErrorKind::Local, reason);
+        read_back(self.stream(key, 0).await, source, &self.buffers, local).await
     }
 }
 
@@ -183,10 +166,6 @@ fn is_composite(head: &HeadObjectOutput) -> bool {
 /// out, and then the ETag tells an object in parts.
 fn is_final(head: &HeadObjectOutput) -> bool {
     head.checksum_type() == Some(&ChecksumType::FullObject) || head.e_tag().is_some_and(|e_tag| !e_tag.contains('-'))
-}
-
-fn other_length(len: u64, source: &Source) -> Comparison {
-    Comparison::Different(format!("the object has {len} bytes, the file {}", source.len))
 }
 
 /// `<base64>` or `<base64>-<parts>`.

@@ -58,7 +58,9 @@ impl Store {
         let budget = self.retry_budget();
         let once = || async { Ok(self.ask(key, offset, None, &budget).await?) };
         let Some(answer) = budget.run(once).await? else {
-            return self.nothing_left(key, offset).await;
+            let size = compare::len(&self.head(key, None).await?);
+            return range::nothing_left(offset, size)
+                .map_err(|problem| self.error(Op::Get, key, ErrorKind::Refused, problem));
         };
         let stream = Stream {
             store: Arc::clone(self),
@@ -76,21 +78,6 @@ impl Store {
             len: answer.size - offset,
             pieces: stream::try_unfold(stream, Stream::next).boxed(),
         })
-    }
-
-    /// The answer for an offset that the store calls beyond the end: right at the end there is nothing, and no error.
-    async fn nothing_left(&self, key: &str, offset: u64) -> Result<Reading, Error> {
-        match compare::len(&self.head(key, None).await?) {
-            Some(size) if size == offset => Ok(Reading {
-                len: 0,
-                pieces: stream::empty().boxed(),
-            }),
-            size => {
-                let size = size.map_or("fewer".to_owned(), |size| size.to_string());
-                let detail = format!("there is no byte {offset} to read on from: the object has {size} bytes");
-                Err(self.error(Op::Get, key, ErrorKind::Refused, detail))
-            }
-        }
     }
 
     /// Asks for an object from `at` on, as long as it is the one with this ETag; `None` if it ends before.
@@ -133,8 +120,7 @@ impl Store {
     }
 
     fn replaced(&self, key: &str) -> Error {
-        let detail = "the object was replaced while it was read".to_owned();
-        self.error(Op::Get, key, ErrorKind::Integrity, detail)
+        self.error(Op::Get, key, ErrorKind::Integrity, range::REPLACED.to_owned())
     }
 }
 

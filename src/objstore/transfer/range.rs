@@ -1,6 +1,31 @@
 //! How much an answer brings of an object: what its head says must be exactly what was asked for.
 
+use futures_util::{StreamExt as _, stream};
+
 use super::words::tidy;
+use crate::objstore::Reading;
+
+/// What is said of an object that is another one than the one whose reading began.
+pub(in crate::objstore) const REPLACED: &str = "the object was replaced while it was read";
+
+/// The answer for an offset that the store calls beyond the end: right at the end there is nothing, and no error.
+///
+/// # Errors
+/// It is beyond the end.
+pub(in crate::objstore) fn nothing_left(offset: u64, size: Option<u64>) -> Result<Reading, String> {
+    match size {
+        Some(size) if size == offset => Ok(Reading {
+            len: 0,
+            pieces: stream::empty().boxed(),
+        }),
+        size => {
+            let size = size.map_or("fewer".to_owned(), |size| size.to_string());
+            Err(format!(
+                "there is no byte {offset} to read on from: the object has {size} bytes"
+            ))
+        }
+    }
+}
 
 /// The object's size, from an answer that must bring all of it from `at` on.
 ///

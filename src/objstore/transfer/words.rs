@@ -25,6 +25,13 @@ fn one_line(text: &str, limit: usize) -> String {
     line.trim().to_owned()
 }
 
+/// The text of the first element of this name in an XML error; these documents are flat.
+pub(in crate::objstore) fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    (!text.trim().is_empty()).then(|| text.trim())
+}
+
 /// The first error of a type in a chain of sources.
 pub(in crate::objstore) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     transport::causes(error).find_map(|cause| cause.downcast_ref())

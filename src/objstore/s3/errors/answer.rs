@@ -3,7 +3,7 @@
 use std::{path::Path, time::SystemTime};
 
 use super::{HttpResponse, tidy};
-use crate::objstore::{ErrorKind, Op};
+use crate::objstore::{ErrorKind, Op, transfer::words::element};
 
 /// A store's refusal, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,13 +74,6 @@ impl Answer {
         }
         said
     }
-}
-
-/// The text of the first element of this name in an XML error; these documents are flat.
-fn element<'a>(body: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = body.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    (!text.trim().is_empty()).then(|| text.trim())
 }
 
 /// What kind of failure an answer is, what was said, and what helps. `key_file` is the customer's key, if there is one.
