@@ -274,12 +274,8 @@ fn unknown_keys(tree: &Value) -> Vec<String> {
 
 impl RawTls {
     fn checked(self) -> Result<ClientFiles, HttpClientConfigError> {
-        let identity = match (present(self.cert_file), present(self.key_file)) {
-            (Some(cert), Some(key)) => Some((cert.into(), key.into())),
-            (None, None) => None,
-            (Some(_), None) => return Err(config_error("tls_config.cert_file needs tls_config.key_file")),
-            (None, Some(_)) => return Err(config_error("tls_config.key_file needs tls_config.cert_file")),
-        };
+        let (cert, key) = (present(self.cert_file), present(self.key_file));
+        let identity = ClientFiles::pair("tls_config", cert, key).map_err(config_error)?;
         Ok(ClientFiles {
             ca_file: present(self.ca_file).map(Into::into),
             identity,

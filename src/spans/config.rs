@@ -3,7 +3,7 @@
 //! At the top unknown keys are errors, as in Thanos; below `config` they are ignored there and warned of here. The other
 //! types of Thanos are refused with the text to write instead. No value of a header gets into a message.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry_sdk::trace::Sampler;
@@ -444,12 +444,8 @@ impl RawRetry {
 
 impl RawTls {
     fn checked(self) -> Result<ClientFiles, ConfigError> {
-        let identity = match (present(self.cert_file), present(self.key_file)) {
-            (Some(cert), Some(key)) => Some((PathBuf::from(cert), PathBuf::from(key))),
-            (None, None) => None,
-            (Some(_), None) => return Err(error("config.tls_config.cert_file needs config.tls_config.key_file")),
-            (None, Some(_)) => return Err(error("config.tls_config.key_file needs config.tls_config.cert_file")),
-        };
+        let (cert, key) = (present(self.cert_file), present(self.key_file));
+        let identity = ClientFiles::pair("config.tls_config", cert, key).map_err(error)?;
         Ok(ClientFiles {
             ca_file: present(self.ca_file).map(Into::into),
             identity,

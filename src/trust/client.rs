@@ -33,6 +33,25 @@ pub struct ClientFiles {
     pub insecure_skip_verify: bool,
 }
 
+impl ClientFiles {
+    /// `identity`, of which one half is of no use: the text names it, with `section` in front of the keys.
+    ///
+    /// # Errors
+    /// One of the two is missing.
+    pub fn pair(
+        section: &str,
+        cert_file: Option<String>,
+        key_file: Option<String>,
+    ) -> Result<Option<(PathBuf, PathBuf)>, String> {
+        match (cert_file, key_file) {
+            (Some(cert), Some(key)) => Ok(Some((cert.into(), key.into()))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(format!("{section}.cert_file needs {section}.key_file")),
+            (None, Some(_)) => Err(format!("{section}.key_file needs {section}.cert_file")),
+        }
+    }
+}
+
 /// Why files that [`ClientFiles`] name cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
