@@ -401,7 +401,7 @@ impl Shipper {
 pub struct Reloader {
     /// Have Prometheus load its configuration anew when this file changes
     ///
-    /// It may be packed with gzip if --reloader.config-envsubst-file is given. What is empty, or no YAML, is told in the log and not
+    /// It may be packed with gzip if --reloader.config-envsubst-file is given. What is empty, or no YAML, is logged and not
     /// passed on.
     #[arg(
         id = "reloader.config-file", long = "reloader.config-file", value_name = "file",
