@@ -21,7 +21,16 @@ mod rest;
 mod s3;
 mod transfer;
 
-use std::{fmt, fs::File, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -114,9 +123,33 @@ pub struct Source {
     pub path: PathBuf,
     /// Its length in bytes when it was opened; fewer bytes at reading time are an error.
     pub len: u64,
+    /// Counts what is read of it to be sent, where somebody wants to know.
+    pub read: ReadBytes,
+}
+
+/// How many bytes were read to be sent, those of a second attempt again; clones share the number.
+#[derive(Clone, Debug, Default)]
+pub struct ReadBytes(Arc<AtomicU64>);
+
+impl ReadBytes {
+    /// Counts so many.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Source {
+    /// A file that was opened under this name, when it had so many bytes.
+    pub fn new(file: Arc<File>, path: PathBuf, len: u64) -> Self {
+        let read = ReadBytes::default();
+        Self { file, path, len, read }
+    }
+
     /// Whether the file still has the length that it had when it was opened, or what has become of it.
     fn unchanged(&self) -> Result<(), String> {
         let path = self.path.display();

@@ -350,11 +350,8 @@ impl Run {
         let path = dir.join(&file.rel_path);
         let opened = path.clone();
         let opened = blocking(move || fs_err::File::open(opened)).await?;
-        let source = Source {
-            len: opened.metadata()?.len(),
-            file: Arc::new(opened.into_file()),
-            path,
-        };
+        let len = opened.metadata()?.len();
+        let source = Source::new(Arc::new(opened.into_file()), path, len);
         let key = format!("{id}/{}", file.rel_path);
         let compared = retry_transient(|| async { Ok(self.bucket.compare(&key, &source).await?) }).await?;
         Ok(match compared {

@@ -95,6 +95,11 @@ impl Pinned {
         self.files.iter().filter(|file| file.rel_path.starts_with(CHUNKS))
     }
 
+    /// What the files take, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len).sum()
+    }
+
     /// The index.
     pub fn index(&self) -> Option<&PinnedFile> {
         self.files.iter().find(|file| file.rel_path == INDEX)

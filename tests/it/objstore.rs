@@ -97,11 +97,7 @@ fn unlinked(content: &[u8]) -> Source {
     file.write_all(content).unwrap();
     let path = file.path().to_owned();
     let file = Arc::new(fs_err::File::open(&path).unwrap().into_parts().0);
-    Source {
-        file,
-        path,
-        len: content.len() as u64,
-    }
+    Source::new(file, path, content.len() as u64)
 }
 
 /// A server with one bucket, `thanos`.

@@ -124,11 +124,8 @@ mod tests {
         let [directory, broken, file] = ["root", "broken", "file"].map(|name| temp.path().join(name));
         fs_err::create_dir(&directory).unwrap();
         fs_err::write(&file, "{}").unwrap();
-        let source = Source {
-            file: Arc::new(fs_err::File::open(&file).unwrap().into_parts().0),
-            path: file,
-            len: 2,
-        };
+        let opened = Arc::new(fs_err::File::open(&file).unwrap().into_parts().0);
+        let source = Source::new(opened, file, 2);
         let mut bucket = Filesystem::new(&FilesystemConfig { directory }, "", &Limits::default());
         Arc::get_mut(&mut bucket.writer).unwrap().sync = sync;
         let body = Bytes::from_static(b"{}");

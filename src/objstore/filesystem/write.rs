@@ -191,6 +191,7 @@ impl Writer {
             let take = usize::try_from(source.len - unfinished.len).map_or(most, |left| left.min(most));
             fill(source, &mut buffer[..take], unfinished.len).map_err(Failed::Source)?;
             self.append(unfinished, &buffer[..take], cancelled)?;
+            source.read.add(take);
         }
         Ok(())
     }

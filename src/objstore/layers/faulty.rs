@@ -410,11 +410,8 @@ mod tests {
         flipped[300_000] ^= 1;
         let path = dir.path().join("file");
         fs_err::write(&path, &content).unwrap();
-        let source = Source {
-            file: Arc::new(fs_err::File::open(&path).unwrap().into_parts().0),
-            path,
-            len: content.len() as u64,
-        };
+        let opened = Arc::new(fs_err::File::open(&path).unwrap().into_parts().0);
+        let source = Source::new(opened, path, content.len() as u64);
 
         faulty.on(Op::Upload, "", 1..=2, Fault::Flip);
         faulty.put_bytes("a", content.clone()).await.unwrap();

@@ -202,6 +202,7 @@ impl Body for FileBody {
         }
         pooled.filled = take;
         this.sent += take as u64;
+        this.slice.source.read.add(take);
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(pooled)))))
     }
 
@@ -291,11 +292,7 @@ mod tests {
         file.write_all(content).unwrap();
         let path = file.path().to_owned();
         let file = Arc::new(fs_err::File::open(&path).unwrap().into_parts().0);
-        Source {
-            file,
-            path,
-            len: content.len() as u64,
-        }
+        Source::new(file, path, content.len() as u64)
     }
 
     fn content(len: usize) -> Vec<u8> {

@@ -53,7 +53,7 @@ impl HeldFiles {
 
     /// What the files take, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.pinned.files.iter().map(|file| file.len).sum()
+        self.pinned.bytes()
     }
 }
 
@@ -113,11 +113,7 @@ pub(crate) fn stamps(pinned: &Pinned) -> io::Result<Vec<FileStamp>> {
 impl PinnedFile {
     /// The file as a bucket takes it.
     pub(crate) fn source(&self) -> Source {
-        Source {
-            file: Arc::clone(&self.file),
-            path: self.path.clone(),
-            len: self.len,
-        }
+        Source::new(Arc::clone(&self.file), self.path.clone(), self.len)
     }
 }
 
