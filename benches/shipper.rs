@@ -24,7 +24,7 @@ use fs_err as fs;
 use narthex::{
     model::Labels,
     objstore::{self, Bucket, Limits, Source, config},
-    shipper::{Facts, Ledger, Liveness, Metrics, Policy, PrometheusStatus, QUIET, Settings, Shipper, plan},
+    shipper::{Facts, Ledger, Liveness, Metrics, Overviews, Policy, PrometheusStatus, QUIET, Settings, Shipper, plan},
     tsdb::{Block, BlockId, Meta},
 };
 use prometheus_client::registry::Registry;
@@ -92,11 +92,8 @@ fn files(criterion: &mut Criterion, runtime: &Runtime) {
     let dir = temp_dir("bench");
     let path = dir.path().join("file");
     fs::write(&path, noise()).expect("the target directory can be written");
-    let source = Source {
-        file: Arc::new(fs::File::open(&path).expect("it was just written").into_file()),
-        len: SIZE as u64,
-        path,
-    };
+    let file = Arc::new(fs::File::open(&path).expect("it was just written").into_file());
+    let source = Source::new(file, path, SIZE as u64);
     let host = runtime.block_on(drain::start());
     let view = BucketView::s3(S3Client::new(format!("http://{host}"), "bench"));
     let directory = BucketView::dir(&dir.path().join("bucket"));
@@ -171,6 +168,7 @@ async fn ship(data: &Path, id: &str) -> Duration {
         look_again: Duration::from_secs(60),
         heartbeat: None,
         min_time: None,
+        overviews: Overviews::default(),
     };
     let (_origin, origins) = watch::channel(PrometheusStatus {
         labels: Some(labels()),

@@ -35,6 +35,7 @@ mod min_time;
 mod model_test;
 mod other_writers;
 mod out_of_order;
+mod overview;
 mod pass;
 mod pipeline;
 mod plan;
@@ -47,6 +48,7 @@ mod retention;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod under_way;
 mod upload;
 mod watcher;
 
@@ -71,7 +73,9 @@ pub use heartbeat::Heartbeat;
 pub use ledger::{Found, Ledger, LocalBlock};
 pub use metrics::Metrics;
 pub use min_time::AutoMinTime;
+pub use overview::{BlockOverview, BlockState, Overview, Overviews};
 pub use plan::{Decision, Facts, Policy, QUIET, Skip, Verdict, Wait, plan};
+pub use under_way::{UnderWay, Upload};
 pub(crate) use upload::{
     BlockFiles, CheckedFiles, Error as UploadError, FileStamp, UploadOutcome, UploadRequest, Uploader, rewritten_files,
     stamps,
@@ -112,6 +116,8 @@ pub struct Settings {
     pub heartbeat: Option<Heartbeat>,
     /// Who wants to know from which time on queries have to be answered; `None` if that is fixed.
     pub min_time: Option<AutoMinTime>,
+    /// Where is shown what is known of the blocks.
+    pub overviews: Overviews,
 }
 
 /// Whether Prometheus may still seal a block; asked for only when the shipper is told to stop.
@@ -193,8 +199,8 @@ pub struct Shipper {
     other_writers: BTreeSet<BlockId>,
     /// When retention deletes what is not durable.
     retention: retention::Forecast,
-    /// The local blocks whose kinds of content were counted and logged.
-    content_reported: HashSet<BlockId>,
+    /// What was seen of local blocks, to be shown.
+    seen: overview::Seen,
     /// What is known of durability beside the ledger.
     durability: durability::Durability,
     /// Finds out from which time on queries have to be answered, if somebody wants to know.
@@ -226,9 +232,11 @@ impl Shipper {
         let (ledger, found) = Ledger::open(settings.dir.join(&settings.ledger_name), bucket.identity(), None);
         ledger::log_found(ledger.path(), &found);
         let (watcher, hints) = watcher::Watcher::new(&settings.dir);
+        let uploader = upload::Uploader::new(bucket, settings.sha256, settings.content);
+        let uploader = uploader.listing(settings.overviews.under_way().clone());
         let out_of_order = out_of_order::OutOfOrderWindow::new(ledger.out_of_order_window);
         let mut shipper = Self {
-            uploader: Arc::new(upload::Uploader::new(bucket, settings.sha256, settings.content)),
+            uploader: Arc::new(uploader),
             scanner: Scanner::default(),
             prometheus,
             metrics,
@@ -253,7 +261,7 @@ impl Shipper {
             held: held::Held::new(settings.hold_unshipped),
             other_writers: BTreeSet::new(),
             retention: retention::Forecast::default(),
-            content_reported: HashSet::new(),
+            seen: overview::Seen::default(),
             durability: durability::Durability::default(),
             out_of_order,
             min_time: settings.min_time.clone().map(min_time::MinTime::new),

@@ -29,10 +29,12 @@ impl Shipper {
     /// Counts of which kinds a block is that was sent, and logs them, the first time.
     pub(super) fn report_content(&mut self, request: &UploadRequest, encodings: &Encodings) {
         let (block, overlapped) = (&request.block, &request.overlapped);
-        if !self.content_reported.insert(block.id) {
+        if self.seen.kinds.contains_key(&block.id) {
             return;
         }
-        for kind in content::kinds(&block.meta, encodings, !overlapped.is_empty()) {
+        let kinds = content::kinds(&block.meta, encodings, !overlapped.is_empty());
+        self.seen.kinds.insert(block.id, kinds.clone());
+        for kind in kinds {
             self.metrics.count_content(kind);
             let id = block.id;
             match kind {

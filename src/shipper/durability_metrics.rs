@@ -29,34 +29,35 @@ impl Shipper {
             .iter()
             .map(|found| (found.block.id, &found.verdict))
             .collect();
-        let details: HashMap<BlockId, &str> = view
-            .scan
-            .corrupt
-            .iter()
-            .map(|corrupt| (corrupt.id, corrupt.detail.as_str()))
-            .collect();
         let mut pending = BTreeMap::new();
-        for OpenBlock { id, why } in report.open {
-            let why = match why {
-                OpenReason::Unshipped => match self.at_gate.get(&id) {
-                    Some(why) => format!("its data is in the bucket, and its commit waits: {}", why.in_words()),
-                    None => verdicts.get(&id).map(ToString::to_string).unwrap_or_default(),
-                },
-                OpenReason::Unreadable => self.unreadable(id, details.get(&id).copied().unwrap_or_default()),
-                OpenReason::Sources(missing) => {
-                    let why = unshipped(&missing);
-                    // Not before the bucket was asked.
-                    let is_new = self.pending.get(&id).map(|pending| &pending.why) != Some(&why);
-                    if is_new && self.sources_looked_up_at.is_some() {
-                        tracing::error!(block = %id, why, "the samples of a compacted block are not known to be in the bucket");
-                    }
-                    why
-                }
-            };
+        for open in &report.open {
+            let id = open.id;
+            let why = self.why_open(open, verdicts.get(&id).copied(), view.scan);
+            // Not before the bucket was asked.
+            let is_new = self.pending.get(&id).map(|pending| &pending.why) != Some(&why);
+            if matches!(open.why, OpenReason::Sources(_)) && is_new && self.sources_looked_up_at.is_some() {
+                tracing::error!(block = %id, why, "the samples of a compacted block are not known to be in the bucket");
+            }
             let is_no_block = self.quarantine.is_no_block(id);
             pending.insert(id, Pending { why, is_no_block });
         }
         self.pending = pending;
+        self.publish_overview(view, &report);
+    }
+
+    /// Why the samples of a block are not all durable, in words.
+    pub(super) fn why_open(&self, open: &OpenBlock, verdict: Option<&Verdict>, scan: &Scan) -> String {
+        match &open.why {
+            OpenReason::Unshipped => match self.at_gate.get(&open.id) {
+                Some(why) => why.waits(),
+                None => verdict.map(ToString::to_string).unwrap_or_default(),
+            },
+            OpenReason::Unreadable => {
+                let corrupt = scan.corrupt.iter().find(|corrupt| corrupt.id == open.id);
+                self.unreadable(open.id, corrupt.map_or("", |corrupt| &corrupt.detail))
+            }
+            OpenReason::Sources(missing) => unshipped(missing),
+        }
     }
 
     fn unreadable(&self, id: BlockId, detail: &str) -> String {
@@ -95,6 +96,7 @@ impl Shipper {
         self.metrics.durable_until.set(until);
         self.report_blocked_compaction(view);
         self.report_retention(view, &report);
+        self.publish_progress(view, &report);
         report
     }
 }

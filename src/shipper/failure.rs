@@ -63,6 +63,12 @@ impl From<objstore::Error> for Failure {
 }
 
 impl Shipper {
+    fn set_failure(&mut self, failure: Option<Failure>) {
+        let message = failure.as_ref().map(|failure| failure.message.clone());
+        self.settings.overviews.show_failure(message);
+        self.last_failure = failure;
+    }
+
     fn is_new_failure(&self, failure: &Failure) -> bool {
         self.last_failure.as_ref().is_none_or(|last| last.key != failure.key)
     }
@@ -76,7 +82,7 @@ impl Shipper {
                 failure.what
             );
         }
-        self.last_failure = Some(failure);
+        self.set_failure(Some(failure));
     }
 
     /// As [`Self::log_failure`], for blocks that wait for labels. That they are not known yet is normal for a moment at each
@@ -88,7 +94,7 @@ impl Shipper {
                 Some(_) => tracing::warn!(why = failure.message, "blocks wait for external labels"),
             }
         }
-        self.last_failure = Some(failure);
+        self.set_failure(Some(failure));
     }
 
     /// After a pass in which nothing failed: logs that nothing fails any more, if a failure was logged. One of the bucket is
@@ -101,6 +107,6 @@ impl Shipper {
         } else if !nothing_open {
             return;
         }
-        self.last_failure = None;
+        self.set_failure(None);
     }
 }

@@ -90,6 +90,11 @@ impl WaitReason {
             WaitReason::CopiedIn => "it was written to a moment ago",
         }
     }
+
+    /// The same as a sentence of its own.
+    pub(super) fn waits(self) -> String {
+        format!("its data is in the bucket, and its commit waits: {}", self.in_words())
+    }
 }
 
 /// Whether a block may be committed now.
@@ -274,7 +279,7 @@ impl Shipper {
         if self.at_gate.insert(id, why) == Some(why) {
             return;
         }
-        self.update_gate_metric();
+        self.report_gate();
         match why {
             WaitReason::Settling | WaitReason::CopiedIn => {
                 tracing::debug!(block = %id, why = why.in_words(), "the data of a block is uploaded, and its commit waits");
@@ -291,12 +296,13 @@ impl Shipper {
     }
 
     /// Sets the metric of how many blocks wait at the gate, and for what.
-    pub(super) fn update_gate_metric(&self) {
+    pub(super) fn report_gate(&self) {
         let mut waiting = BTreeMap::new();
         for why in self.at_gate.values() {
             *waiting.entry(why.as_str()).or_default() += 1;
         }
         self.metrics.set_waiting(waiting);
+        self.settings.overviews.show_waiting(&self.at_gate);
     }
 }
 

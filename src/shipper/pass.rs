@@ -106,7 +106,7 @@ impl Shipper {
             decisions: &decisions,
             scan,
         });
-        self.update_gate_metric();
+        self.report_gate();
         let opens = match result {
             Ok(()) => {
                 let unproven = decisions.iter().any(|decision| self.is_unproven(decision));
@@ -210,7 +210,7 @@ impl Shipper {
         self.quiet_periods.retain(|id| open.contains(&id));
         self.at_gate.retain(|id, _| open.contains(id));
         self.durability.proven.retain(|id| present.contains(id));
-        self.content_reported.retain(|id| present.contains(id));
+        self.seen.retain(|id| present.contains(id));
         let facts = Facts {
             waiting: self.quarantine.waiting(),
         };

@@ -247,6 +247,7 @@ impl Shipper {
         self.metrics.uploads.inc();
         let took = self.events.seal(block.id).and_then(|seal| seal.at.elapsed().ok());
         if let Some(took) = took {
+            self.seen.seal_to_durable.insert(block.id, took);
             self.metrics.seal_to_durable.observe(took.as_secs_f64());
         }
         if block.meta.num_tombstones > 0 {

@@ -5,8 +5,8 @@
 //! estimated: as if the disk went on filling as it did in the last day of blocks. (Prometheus looks each minute, and when it has
 //! sealed or compacted a block.)
 //!
-//! Sizes are read from the disk while a size is a limit and a block is not listed in the ledger, of each block once. What
-//! cannot be read counts as nothing. Nothing is kept on disk; a restart warns again.
+//! The size of each block is read from the disk once; that of the head while a size is a limit and a block is not listed in the
+//! ledger. What cannot be read counts as nothing. Nothing is kept on disk; a restart warns again.
 
 use std::{
     cmp::Reverse,
@@ -91,6 +91,11 @@ impl Forecast {
     pub(super) fn deletion(&self, id: BlockId) -> Option<Deletion> {
         self.deletions.get(&id).copied()
     }
+
+    /// What a block takes on the disk, in bytes, if it was measured.
+    pub(super) fn bytes(&self, id: BlockId) -> Option<u64> {
+        self.disk.blocks.get(&id).copied()
+    }
 }
 
 /// What all local blocks say together: computed once for all that are judged, of which there may be thousands.
@@ -173,36 +178,43 @@ fn limit_of_disk(dir: &Path, retention: Retention) -> Option<u64> {
     part.or(retention.bytes)
 }
 
-/// Measures what the head takes and what it may take with the blocks, and the blocks that are not known yet.
-fn measure(dir: &Path, retention: Retention, known: Disk, blocks: Vec<(BlockId, PathBuf)>) -> Disk {
-    let limit = limit_of_disk(dir, retention);
+/// Measures the blocks that are not known yet, and with `head` what the head takes, and what it may take with the blocks.
+fn measure(dir: &Path, head: Option<Retention>, known: Disk, blocks: Vec<(BlockId, PathBuf)>) -> Disk {
+    let limit = head.and_then(|retention| limit_of_disk(dir, retention));
     let bytes = |(id, dir): &(BlockId, PathBuf)| {
         let known = known.blocks.get(id).copied();
         (*id, known.unwrap_or_else(|| bytes_below(dir, DEPTH)))
     };
+    let measured = |name| bytes_below(&dir.join(name), DEPTH);
     Disk {
         blocks: blocks.iter().map(bytes).collect(),
-        head: HEAD.iter().map(|name| bytes_below(&dir.join(name), DEPTH)).sum(),
+        head: head.map_or(0, |_| HEAD.into_iter().map(measured).sum()),
         limit,
     }
 }
 
 impl Shipper {
-    /// Reads from the disk what is needed to tell when retention deletes blocks by size, if it does.
+    /// Reads from the disk what blocks take, and what else is needed to tell when retention deletes them by size, if it does.
     pub(super) async fn measure_disk(&mut self, scan: &Scan) {
         let retention = self.prometheus.borrow().retention.unwrap_or_default();
         self.retention.kept = retention;
         let by_size = retention.bytes.is_some() || retention.disk_millionths.is_some();
         let all_listed = scan.blocks.iter().all(|block| self.ledger.contains(block.id));
+        let head = (by_size && !all_listed).then_some(retention);
         let known = std::mem::take(&mut self.retention.disk);
-        if !by_size || all_listed {
+        let is_known = |block: &Block| known.blocks.contains_key(&block.id);
+        if head.is_none() && known.blocks.len() == scan.blocks.len() && scan.blocks.iter().all(is_known) {
+            self.retention.disk = Disk {
+                blocks: known.blocks,
+                ..Disk::default()
+            };
             return;
         }
         let dir = self.settings.dir.clone();
         let blocks = scan.blocks.iter().map(|block| (block.id, block.dir.to_path_buf()));
         let blocks = blocks.collect();
         // Without an answer nothing is known of the disk, as before.
-        let measured = blocking(move || measure(&dir, retention, known, blocks)).await;
+        let measured = blocking(move || measure(&dir, head, known, blocks)).await;
         self.retention.disk = measured.unwrap_or_default();
     }
 
@@ -385,12 +397,12 @@ mod tests {
             ..Retention::default()
         };
         let list = || vec![(numbered(1), block.clone())];
-        let first = measure(dir.path(), retention, Disk::default(), list());
+        let first = measure(dir.path(), Some(retention), Disk::default(), list());
         assert_eq!(first.blocks[&numbered(1)], 110);
         assert_eq!((first.head, first.limit), (111_000, Some(5)));
         fs::write(block.join("index"), "longer than it was").unwrap();
         fs::write(dir.path().join("wal/00000002"), "x").unwrap();
-        let second = measure(dir.path(), retention, first, list());
+        let second = measure(dir.path(), Some(retention), first, list());
         assert_eq!((second.blocks[&numbered(1)], second.head), (110, 111_001));
     }
 }

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    AutoMinTime, ContentPolicy, Liveness, Metrics, Policy, PrometheusStatus, Settings, Shipper,
+    AutoMinTime, ContentPolicy, Liveness, Metrics, Overviews, Policy, PrometheusStatus, Settings, Shipper,
     watcher::{Change, Hint},
 };
 use crate::{
@@ -172,6 +172,7 @@ impl World {
             look_again: Duration::from_secs(60),
             heartbeat: None,
             min_time: self.min_time.clone(),
+            overviews: Overviews::default(),
         };
         let bucket = Arc::clone(&self.bucket);
         Shipper::new(settings, bucket, self.prometheus.subscribe(), self.metrics.clone())

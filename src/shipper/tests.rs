@@ -9,6 +9,7 @@ mod jitter;
 mod labels;
 mod min_time;
 mod other_writers;
+mod overview;
 mod removed_blocks;
 mod retention;
 mod rewritten;

@@ -13,6 +13,7 @@ mod describe;
 mod open;
 mod policy;
 mod rewritten;
+mod send;
 
 use std::{
     collections::HashMap,
@@ -20,7 +21,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 use tracing::{Instrument as _, info_span};
 
@@ -37,9 +37,10 @@ pub(crate) use self::{
     open::{FileStamp, HeldFiles, stamps},
     rewritten::rewritten_files,
 };
+use super::under_way::UnderWay;
 use crate::{
     lineage::may_repair,
-    objstore::{self, Bucket, Comparison},
+    objstore::{self, Bucket},
     spans,
     threads::blocking,
     tsdb::{Block, BlockId, Broken, BucketFile, Depth, Encodings, Meta, PinError, Pinned, Reason, RewrittenFrom},
@@ -50,8 +51,6 @@ const CHECKS_AT_ONCE: usize = 2;
 /// Blocks whose files are sent at the same time: enough to keep every request slot busy, and few, so that the oldest block
 /// does not share the bandwidth with all others.
 const SENDS_AT_ONCE: usize = 2;
-/// Objects of a block that are compared with its files at the same time.
-const COMPARISONS_AT_ONCE: usize = 4;
 
 /// What was found out about a block's files before it is uploaded, by reading all of them.
 #[derive(Clone, Debug)]
@@ -222,6 +221,7 @@ pub(crate) struct Uploader {
     rewrites: Semaphore,
     cleanups: Arc<Semaphore>,
     states: Mutex<HashMap<BlockId, BlockState>>,
+    under_way: UnderWay,
 }
 
 impl Uploader {
@@ -235,7 +235,13 @@ impl Uploader {
             rewrites: Semaphore::new(1),
             cleanups: Arc::new(Semaphore::new(1)),
             states: Mutex::default(),
+            under_way: UnderWay::default(),
         }
+    }
+
+    /// The same, with this list of what is being sent.
+    pub(super) fn listing(self, under_way: UnderWay) -> Self {
+        Self { under_way, ..self }
     }
 
     /// Forgets blocks that need no more uploading.
@@ -331,24 +337,6 @@ impl Uploader {
         })))
     }
 
-    /// Sends all files of a block; how `meta.json` lists them.
-    async fn send_as_it_is(
-        &self,
-        request: &UploadRequest,
-        pinned: &Pinned,
-        stamps: &[FileStamp],
-    ) -> Result<Vec<BucketFile>, Error> {
-        let id = request.block.id;
-        if request.checked.is_some() {
-            self.compare_with_bucket(id, pinned, stamps).await?;
-        }
-        self.send(id, pinned, stamps).await?;
-        match &request.checked {
-            Some(known) => Ok(known.files.clone()),
-            None => self.list_files(pinned).await,
-        }
-    }
-
     /// Aborts what an earlier run left open of a block, beside the data path.
     fn abort_stale_uploads(&self, id: BlockId) {
         if self.with_state(id, |state| std::mem::replace(&mut state.aborted_stale, true)) {
@@ -406,47 +394,6 @@ impl Uploader {
         })
     }
 
-    /// Holds what is listed of a block against its files; what is the same counts as acknowledged.
-    async fn compare_with_bucket(&self, id: BlockId, pinned: &Pinned, stamps: &[FileStamp]) -> Result<(), Error> {
-        let there = self.bucket.list(&id.to_string()).await?;
-        let listed: HashMap<&str, u64> = there.iter().map(|object| (object.key.as_str(), object.size)).collect();
-        let candidates = pinned.files.iter().zip(stamps).filter_map(|(file, stamp)| {
-            let key = format!("{id}/{}", file.rel_path);
-            (listed.get(key.as_str()) == Some(&file.len)).then_some((key, file, *stamp))
-        });
-        let compared = candidates.map(|(key, file, stamp)| async move {
-            if let Comparison::Same(_) = self.bucket.compare(&key, &file.source()).await? {
-                self.with_state(id, |state| state.acknowledged.insert(file.rel_path.clone(), stamp));
-            }
-            Ok::<_, Error>(())
-        });
-        stream::iter(compared.collect::<Vec<_>>())
-            .buffer_unordered(COMPARISONS_AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
-        Ok(())
-    }
-
-    /// Sends what was not acknowledged yet. Whether it is still there is for the proof to say: a listing may lag.
-    async fn send(&self, id: BlockId, pinned: &Pinned, stamps: &[FileStamp]) -> Result<(), Error> {
-        let missing =
-            pinned.files.iter().zip(stamps).filter(|(file, stamp)| {
-                self.with_state(id, |state| state.acknowledged.get(&file.rel_path) != Some(stamp))
-            });
-        let sends = missing.map(|(file, stamp)| async move {
-            let key = format!("{id}/{}", file.rel_path);
-            self.bucket.put_file(&key, &file.source()).await?;
-            self.with_state(id, |state| state.acknowledged.insert(file.rel_path.clone(), *stamp));
-            Ok::<_, Error>(())
-        });
-        // The bucket limits how many requests run at once; here only the number of waiting futures is bounded.
-        stream::iter(sends.collect::<Vec<_>>())
-            .buffer_unordered(64)
-            .try_collect::<Vec<()>>()
-            .await?;
-        Ok(())
-    }
-
     /// Sends what is missing of a block that is committed: only files of which its `meta.json` in the bucket says the same.
     async fn repair(&self, id: BlockId, pinned: &Pinned, missing: &[BucketFile]) -> Result<(), Error> {
         for due in missing {
@@ -467,14 +414,6 @@ impl Uploader {
             self.bucket.put_file(&format!("{id}/{name}"), &file.source()).await?;
         }
         Ok(())
-    }
-
-    async fn list_files(&self, pinned: &Pinned) -> Result<Vec<BucketFile>, Error> {
-        let mut files = Vec::with_capacity(pinned.files.len());
-        for file in &pinned.files {
-            files.push(described(file, self.sha256).await?);
-        }
-        Ok(files)
     }
 
     /// Where a directory of the bucket is, for messages.

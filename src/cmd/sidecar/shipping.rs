@@ -22,8 +22,8 @@ use crate::{
     model::error_text::with_causes,
     objstore::{self, Bucket, Follower, config::BucketConfig},
     shipper::{
-        AutoMinTime, ContentPolicy, DrainReport, Heartbeat, Metrics, Overlapping, Policy, PrometheusStatus, Settings,
-        Shipper,
+        AutoMinTime, ContentPolicy, DrainReport, Heartbeat, Metrics, Overlapping, Overviews, Policy, PrometheusStatus,
+        Settings, Shipper,
     },
     storeapi::min_time::MinTime,
 };
@@ -199,6 +199,7 @@ pub(super) async fn open(
         look_again: LOOK_AGAIN,
         heartbeat: Some(heartbeat),
         min_time,
+        overviews: Overviews::default(),
     };
     Ok(Shipping {
         settings,

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Error as UploadError, Uploader};
 use crate::{
     lineage::may_repair,
-    objstore::{self, PieceError, Pieces},
+    objstore::{self, PieceError, Pieces, ReadBytes},
     threads::{Lost, StopOnDrop, blocking},
     tsdb::{
         BlockId, Broken, BucketFile, Pinned, RewrittenFrom,
@@ -131,6 +131,7 @@ impl Uploader {
         let stop = StopOnDrop::default();
         let (begin, mut begun) = mpsc::channel(1);
         let mut work = std::pin::pin!(spawn(pinned, self.sha256, Some(begin), stop.flag()));
+        let sending = self.under_way.begin(id, pinned.bytes(), 0);
         let mut puts = stream::FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -143,7 +144,10 @@ impl Uploader {
                         OutFile::Segment(_) => SEGMENT_LIMIT + (32 << 20),
                     };
                     match wanted(&name) {
-                        true => puts.push(async move { self.put(id, &name, pieces, acknowledged, at_most).await }),
+                        true => {
+                            let pieces = stream_of(pieces, sending.read());
+                            puts.push(async move { self.put(id, &name, pieces, acknowledged, at_most).await });
+                        }
                         // Without a taker its bytes are dropped.
                         false => drop(acknowledged.send(false)),
                     }
@@ -171,14 +175,11 @@ impl Uploader {
         &self,
         id: BlockId,
         name: &str,
-        pieces: mpsc::Receiver<Piece>,
+        pieces: Pieces<'_>,
         acknowledged: oneshot::Sender<bool>,
         at_most: u64,
     ) -> Result<(), objstore::Error> {
-        let len = self
-            .bucket
-            .put_stream(&format!("{id}/{name}"), stream_of(pieces), at_most)
-            .await?;
+        let len = self.bucket.put_stream(&format!("{id}/{name}"), pieces, at_most).await?;
         self.with_state(id, |state| state.rewritten.insert(name.to_owned(), len));
         // Whoever rewrites has ended if it is not waited for.
         let _ = acknowledged.send(true);
@@ -246,14 +247,20 @@ enum Piece {
     End,
 }
 
-/// The pieces of a file as a bucket takes them.
-fn stream_of(pieces: mpsc::Receiver<Piece>) -> Pieces<'static> {
-    let next = |pieces: Option<mpsc::Receiver<Piece>>| async move {
-        let mut pieces = pieces?;
-        match pieces.recv().await {
-            Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(pieces))),
-            Some(Piece::End) => None,
-            None => Some((Err(PieceError::from("the block was not rewritten to its end")), None)),
+/// The pieces of a file as a bucket takes them; they are counted.
+fn stream_of(pieces: mpsc::Receiver<Piece>, read: ReadBytes) -> Pieces<'static> {
+    let next = move |pieces: Option<mpsc::Receiver<Piece>>| {
+        let read = read.clone();
+        async move {
+            let mut pieces = pieces?;
+            match pieces.recv().await {
+                Some(Piece::Bytes(bytes)) => {
+                    read.add(bytes.len());
+                    Some((Ok(bytes), Some(pieces)))
+                }
+                Some(Piece::End) => None,
+                None => Some((Err(PieceError::from("the block was not rewritten to its end")), None)),
+            }
         }
     };
     stream::unfold(Some(pieces), next).boxed()

@@ -6,7 +6,7 @@ use fs_err as fs;
 use narthex::{
     model::Labels,
     objstore::{self, Limits},
-    shipper::{self, Liveness, Policy, PrometheusStatus, Settings, Shipper},
+    shipper::{self, Liveness, Overviews, Policy, PrometheusStatus, Settings, Shipper},
 };
 use prometheus_client::registry::Registry;
 use tokio::{sync::watch, time::sleep};
@@ -300,6 +300,7 @@ async fn a_block_that_is_mended_is_shipped_without_a_restart() {
         look_again: Duration::from_secs(2),
         heartbeat: None,
         min_time: None,
+        overviews: Overviews::default(),
     };
     let labels = Some(Labels::from_pairs([("cluster", "a")]));
     let (_origin, origins) = watch::channel(PrometheusStatus {

@@ -1,0 +1,276 @@
+//! What the shipper knows of the local blocks, for whoever shows it to an operator: made anew after each pass, and about once a
+//! second while one takes longer.
+//!
+//! At most [`SHOWN`] blocks are in it, those first that are not durable, so that it stays some 200 KiB whatever is on the disk.
+//! Kept in memory only; a restart makes it anew, without what was seen of blocks before.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Decision, Shipper, Skip, Verdict, Wait,
+    durability::{OpenBlock, OpenReason, Report},
+    durability_metrics::View,
+    gate::WaitReason,
+    ledger::now_ms,
+    under_way::UnderWay,
+};
+use crate::tsdb::{BlockId, BlockMeta, content, content::Kind};
+
+/// The most blocks that are shown.
+const SHOWN: usize = 1000;
+/// While a pass goes on it is made no more often than that.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is known of the local blocks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overview {
+    /// When it was made (ms since 1970); 0 before the first pass.
+    pub at_ms: i64,
+    /// The blocks, oldest first.
+    pub blocks: Vec<BlockOverview>,
+    /// How many durable blocks there are that are not in `blocks`.
+    pub more: usize,
+    /// How many blocks are not durable.
+    pub not_durable: usize,
+    /// What all blocks take on the disk, in bytes, as far as they were measured.
+    pub bytes: u64,
+    /// All samples of local blocks before this time (ms since 1970) are durable; `None` if nobody can tell.
+    pub durable_until_ms: Option<i64>,
+    /// What is held of deleted blocks, in bytes.
+    pub held_bytes: u64,
+    /// Why the last pass could not do all that is due, while that lasts.
+    pub failure: Option<String>,
+}
+
+/// What is known of one block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockOverview {
+    /// Its name.
+    pub id: BlockId,
+    /// What its `meta.json` says, if that can be read.
+    pub meta: Option<Arc<BlockMeta>>,
+    /// What it takes on the disk, in bytes, if it was measured.
+    pub bytes: Option<u64>,
+    /// How far it is.
+    pub state: BlockState,
+    /// Why, in words; empty where the state says all.
+    pub why: String,
+    /// What readers must know of its content, as far as it was looked at.
+    pub kinds: Vec<Kind>,
+    /// From the rename that sealed it to its commit, if this process has seen both.
+    pub seal_to_durable: Option<Duration>,
+    /// When retention deletes it (ms since 1970), if it is not durable and that is known.
+    pub deletion_ms: Option<i64>,
+    /// Prometheus has deleted it, and its files are held open.
+    pub held: bool,
+}
+
+/// How far a block is on its way to the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockState {
+    /// Its samples are in the bucket.
+    Durable,
+    /// It waits for its turn, or is being sent.
+    Due,
+    /// Its data is in the bucket, and its commit waits.
+    Waiting,
+    /// It is being copied in.
+    Arriving,
+    /// It is broken, or the bucket holds or answers something that keeps it out.
+    SetAside,
+    /// It is not shipped by decision, and its samples are not known to be in the bucket.
+    NotShipped,
+    /// It has no samples.
+    Empty,
+}
+
+impl BlockState {
+    /// In one word, for a program.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Due => "due",
+            Self::Waiting => "waiting",
+            Self::Arriving => "arriving",
+            Self::SetAside => "set_aside",
+            Self::NotShipped => "not_shipped",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// Where the newest overview is found, and what is being sent; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Overviews {
+    newest: Arc<Mutex<Arc<Overview>>>,
+    under_way: UnderWay,
+}
+
+impl Overviews {
+    /// The newest one.
+    pub fn newest(&self) -> Arc<Overview> {
+        Arc::clone(&self.newest.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The uploads under way.
+    pub fn under_way(&self) -> &UnderWay {
+        &self.under_way
+    }
+
+    fn publish(&self, overview: Overview) {
+        self.change(|newest| *newest = overview);
+    }
+
+    /// Why the last pass could not do all that is due; `None` if it could.
+    pub(super) fn show_failure(&self, failure: Option<String>) {
+        self.change(|newest| newest.failure = failure);
+    }
+
+    /// Which blocks wait at the gate now, and for what.
+    pub(super) fn show_waiting(&self, at_gate: &BTreeMap<BlockId, WaitReason>) {
+        self.change(|newest| {
+            for block in &mut newest.blocks {
+                match (at_gate.get(&block.id), block.state) {
+                    (Some(why), BlockState::Due | BlockState::Waiting) => {
+                        (block.state, block.why) = (BlockState::Waiting, why.waits());
+                    }
+                    (None, BlockState::Waiting) => (block.state, block.why) = (BlockState::Due, String::new()),
+                    _ => {}
+                }
+            }
+        });
+    }
+
+    /// Whoever reads one at the moment keeps what there was.
+    fn change(&self, change: impl FnOnce(&mut Overview)) {
+        change(Arc::make_mut(
+            &mut self.newest.lock().unwrap_or_else(PoisonError::into_inner),
+        ));
+    }
+}
+
+/// What is kept from pass to pass for the overviews.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// From seal to commit, of the local blocks that this process has shipped.
+    pub(super) seal_to_durable: HashMap<BlockId, Duration>,
+    /// The kinds of the local blocks that it has sent.
+    pub(super) kinds: HashMap<BlockId, Vec<Kind>>,
+    published: Option<Instant>,
+}
+
+impl Seen {
+    /// Forgets blocks that are gone.
+    pub(super) fn retain(&mut self, keep: impl Fn(&BlockId) -> bool) {
+        self.seal_to_durable.retain(|id, _| keep(id));
+        self.kinds.retain(|id, _| keep(id));
+    }
+}
+
+impl Shipper {
+    /// Makes the overview anew in the middle of a pass, unless that was done a moment ago.
+    pub(super) fn publish_progress(&mut self, view: View<'_>, report: &Report) {
+        if self.seen.published.is_none_or(|at| at.elapsed() >= PAUSE) {
+            self.publish_overview(view, report);
+        }
+    }
+
+    /// Makes the overview anew.
+    pub(super) fn publish_overview(&mut self, view: View<'_>, report: &Report) {
+        let open: HashMap<BlockId, &OpenBlock> = report.open.iter().map(|open| (open.id, open)).collect();
+        let read = view.decisions.iter().map(|decision| {
+            let meta = Some(Arc::clone(&decision.block.meta));
+            let id = decision.block.id;
+            let (state, why) = self.state(id, Some(decision), open.get(&id).copied(), report, view);
+            self.block_overview(id, meta, state, why)
+        });
+        let unreadable = report.open.iter().filter(|open| open.why == OpenReason::Unreadable);
+        let unreadable = unreadable.map(|open| {
+            let (state, why) = self.state(open.id, None, Some(open), report, view);
+            self.block_overview(open.id, None, state, why)
+        });
+        let mut blocks: Vec<BlockOverview> = read.chain(unreadable).collect();
+        let bytes = blocks.iter().filter_map(|block| block.bytes).sum();
+        let more = blocks.len().saturating_sub(SHOWN);
+        if more > 0 {
+            blocks.sort_by_key(|block| (block.state == BlockState::Durable, Reverse(block.id)));
+            blocks.truncate(SHOWN);
+        }
+        let begin = |block: &BlockOverview| block.meta.as_ref().map(|meta| meta.min_time);
+        blocks.sort_by_key(|block| (begin(block).unwrap_or(i64::MAX), block.id));
+        self.settings.overviews.publish(Overview {
+            at_ms: now_ms(),
+            blocks,
+            more,
+            not_durable: report.open.len(),
+            bytes,
+            durable_until_ms: report.until,
+            held_bytes: self.held.deleted_bytes(),
+            failure: self.last_failure.as_ref().map(|failure| failure.message.clone()),
+        });
+        self.seen.published = Some(Instant::now());
+    }
+
+    fn block_overview(
+        &self,
+        id: BlockId,
+        meta: Option<Arc<BlockMeta>>,
+        state: BlockState,
+        why: String,
+    ) -> BlockOverview {
+        let by_meta = || meta.as_deref().map(content::by_meta).unwrap_or_default();
+        BlockOverview {
+            bytes: self.retention.bytes(id),
+            kinds: self.seen.kinds.get(&id).cloned().unwrap_or_else(by_meta),
+            seal_to_durable: self.seen.seal_to_durable.get(&id).copied(),
+            deletion_ms: self.retention.deletion(id).map(|deletion| deletion.at_ms),
+            held: self.held.is_deleted(id),
+            id,
+            meta,
+            state,
+            why,
+        }
+    }
+
+    /// How far a block is, and why.
+    fn state(
+        &self,
+        id: BlockId,
+        decision: Option<&Decision>,
+        open: Option<&OpenBlock>,
+        report: &Report,
+        view: View<'_>,
+    ) -> (BlockState, String) {
+        let verdict = decision.map(|decision| &decision.verdict);
+        let Some(open) = open else {
+            return match verdict {
+                _ if report.durable.contains(&id) => (BlockState::Durable, String::new()),
+                Some(Verdict::Skip(Skip::Empty)) => (BlockState::Empty, "it holds no sample".to_owned()),
+                _ => (
+                    BlockState::Due,
+                    "its samples go to the bucket in the blocks that it was compacted of".to_owned(),
+                ),
+            };
+        };
+        let state = match (&open.why, verdict) {
+            (OpenReason::Sources(_), _) => BlockState::NotShipped,
+            _ if self.at_gate.contains_key(&id) => BlockState::Waiting,
+            _ if self.quarantine.is_arriving(id) => BlockState::Arriving,
+            (_, Some(Verdict::Wait(Wait::Arriving(_)))) => BlockState::Arriving,
+            (OpenReason::Unreadable, _) | (_, Some(Verdict::Wait(Wait::Quarantined(_)))) => BlockState::SetAside,
+            (OpenReason::Unshipped, _) => BlockState::Due,
+        };
+        let why = match state {
+            BlockState::Due => String::new(),
+            _ => self.why_open(open, verdict, view.scan),
+        };
+        (state, why)
+    }
+}
