@@ -40,7 +40,7 @@ pub use self::{
     log::{CallLog, CallLogError},
     metrics::{Kind, Method, Metrics, methods},
     reflection::{ReflectionError, reflection},
-    running::{Caller, Running},
+    running::{CallView, Caller, Running},
     settings::{Limits, MESSAGE_MAX, STREAMS, Settings},
     tls::{Tls, TlsError, TlsFlags, TlsVersion},
 };

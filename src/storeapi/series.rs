@@ -21,6 +21,7 @@ pub mod relabel;
 pub mod shard;
 
 mod call;
+mod load;
 mod remote_reads;
 mod sampled;
 mod skip_chunks;
@@ -30,6 +31,7 @@ use std::{sync::Arc, time::Duration};
 use prometheus_client::registry::Registry;
 use tonic::Status;
 
+pub use self::load::Load;
 use self::{
     body::SeriesBody,
     call::SeriesCall,

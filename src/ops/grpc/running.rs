@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -117,39 +117,67 @@ impl Caller {
         self.0.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One line of `key=value`; times in seconds.
-    fn line(&self, now: Instant) -> String {
+    /// What is known of it at this moment.
+    fn view(&self, now: Instant) -> CallView {
         let call = &*self.0;
-        let mut line = String::with_capacity(200);
         let age = now.saturating_duration_since(call.begun);
-        let sent = call.sent_messages.load(Ordering::Relaxed);
-        let quiet = age.saturating_sub(Duration::from_millis(call.taken_ms.load(Ordering::Relaxed)));
-        // Writing to a string cannot fail.
-        let _ = write!(line, "age={:.3} method=", age.as_secs_f64());
-        let _ = match &call.method {
-            Name::Counted(counted) => write!(line, "{}/{}", counted.method.service, counted.method.method),
-            Name::Path(path) => write!(line, "{}", path.trim_start_matches('/')),
-        };
-        let _ = match call.peer {
-            Some(peer) => write!(line, " peer={peer}"),
-            None => write!(line, " peer=unknown"),
-        };
-        let _ = match call.deadline {
-            Some(at) => write!(
-                line,
-                " deadline_in={:.3}",
-                at.saturating_duration_since(now).as_secs_f64()
-            ),
-            None => write!(line, " deadline_in=never"),
-        };
-        let _ = write!(
-            line,
-            " sent_bytes={} sent_messages={sent} client_idle_for={:.3} at=\"{}\"",
-            call.sent_bytes.load(Ordering::Relaxed),
-            quiet.as_secs_f64(),
-            self.stage(),
-        );
-        line
+        CallView {
+            method: match &call.method {
+                Name::Counted(counted) => format!("{}/{}", counted.method.service, counted.method.method),
+                Name::Path(path) => path.trim_start_matches('/').to_owned(),
+            },
+            peer: call.peer,
+            age,
+            deadline_in: call.deadline.map(|at| at.saturating_duration_since(now)),
+            sent_bytes: call.sent_bytes.load(Ordering::Relaxed),
+            sent_messages: call.sent_messages.load(Ordering::Relaxed),
+            client_idle_for: age.saturating_sub(Duration::from_millis(call.taken_ms.load(Ordering::Relaxed))),
+            stage: *self.stage(),
+        }
+    }
+}
+
+/// What is known of a running call at a moment.
+#[derive(Clone, Debug)]
+pub struct CallView {
+    /// `package.Service/Method`.
+    pub method: String,
+    /// Who calls.
+    pub peer: Option<SocketAddr>,
+    /// For how long it has been running.
+    pub age: Duration,
+    /// What is left until the client gives up; `None` if it never does.
+    pub deadline_in: Option<Duration>,
+    /// What the client has taken of the answer, in bytes.
+    pub sent_bytes: u64,
+    /// How many messages begin in that.
+    pub sent_messages: u64,
+    /// For how long the client has taken nothing.
+    pub client_idle_for: Duration,
+    /// Where it is, in a few words.
+    pub stage: &'static str,
+}
+
+/// One line of `key=value`; times in seconds.
+impl fmt::Display for CallView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "age={:.3} method={}", self.age.as_secs_f64(), self.method)?;
+        match self.peer {
+            Some(peer) => write!(f, " peer={peer}")?,
+            None => write!(f, " peer=unknown")?,
+        }
+        match self.deadline_in {
+            Some(left) => write!(f, " deadline_in={:.3}", left.as_secs_f64())?,
+            None => write!(f, " deadline_in=never")?,
+        }
+        write!(
+            f,
+            " sent_bytes={} sent_messages={} client_idle_for={:.3} at=\"{}\"",
+            self.sent_bytes,
+            self.sent_messages,
+            self.client_idle_for.as_secs_f64(),
+            self.stage,
+        )
     }
 }
 
@@ -221,13 +249,19 @@ impl Running {
 
     /// How many calls run, and a line for each of the oldest `limit`.
     pub fn lines(&self, limit: usize) -> (usize, Vec<String>) {
+        let (number, calls) = self.calls(limit);
+        (number, calls.iter().map(CallView::to_string).collect())
+    }
+
+    /// How many calls run, and what is known of each of the oldest `limit`.
+    pub fn calls(&self, limit: usize) -> (usize, Vec<CallView>) {
         let all = self.all();
         let number = all.calls.len();
         let oldest: Vec<Caller> = all.calls.values().take(limit).cloned().collect();
-        // The lock is not held while the lines are written.
+        // The lock is not held while more is done with them.
         drop(all);
         let now = Instant::now();
-        (number, oldest.iter().map(|caller| caller.line(now)).collect())
+        (number, oldest.iter().map(|caller| caller.view(now)).collect())
     }
 
     /// A page: how many calls run, and a line for each of the oldest `limit`.

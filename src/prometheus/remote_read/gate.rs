@@ -80,6 +80,11 @@ impl Gate {
         state.serve();
     }
 
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.lock().slots
+    }
+
     /// How many wait now.
     pub fn waiting(&self) -> usize {
         self.lock().queue.len()

@@ -138,6 +138,11 @@ impl Metrics {
         self.0.shed.inc();
     }
 
+    /// How many calls got no slot, read nothing for too long, and read too slowly so far.
+    pub(super) fn ended(&self) -> (u64, u64, u64) {
+        (self.0.shed.get(), self.0.stalled.get(), self.0.lagged.get())
+    }
+
     /// A client read nothing for too long.
     pub fn stalled(&self) {
         self.0.stalled.inc();

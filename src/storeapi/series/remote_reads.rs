@@ -156,6 +156,16 @@ impl RemoteReads {
         Self { inner: Arc::new(inner) }
     }
 
+    /// The queue before Prometheus.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    /// What each call may ask for.
+    pub(super) fn limits(&self) -> Limits {
+        self.inner.limits
+    }
+
     /// Where calls are counted.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.inner.metrics

@@ -64,6 +64,11 @@ impl Memory {
         );
     }
 
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        usize::try_from(self.used.get()).unwrap_or(0)
+    }
+
     /// Nothing yet.
     pub fn share(&self) -> Share {
         Share {
@@ -92,8 +97,7 @@ impl Share {
 
     /// Reserves memory, if this call may have so much more.
     pub fn reserve(&mut self, bytes: usize) -> bool {
-        let used = usize::try_from(self.memory.used.get()).unwrap_or(0);
-        let left = self.memory.total.saturating_sub(used.saturating_add(bytes));
+        let left = (self.memory.total).saturating_sub(self.memory.used().saturating_add(bytes));
         let may_hold = left.saturating_mul(TIMES_WHAT_IS_LEFT);
         let pieces = self.reservation.bytes() - self.beside;
         if pieces.saturating_add(bytes) > may_hold {

@@ -149,6 +149,11 @@ impl SpillDir {
         Ok(spill_dir)
     }
 
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        u64::try_from(self.0.used.get()).unwrap_or(0)
+    }
+
     /// An empty file.
     pub(super) async fn create_file(&self) -> io::Result<File> {
         let spill_dir = self.clone();
