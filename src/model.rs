@@ -7,6 +7,7 @@ pub mod fields;
 pub mod go_string;
 pub mod labels;
 pub mod matcher;
+pub mod readable;
 pub mod retention;
 pub mod selector;
 pub mod served_from;
