@@ -10,6 +10,7 @@
 #![allow(clippy::print_stderr, reason = "logs of the programs are shown when a test fails")]
 
 pub(crate) mod blocks;
+pub(crate) mod browser;
 pub(crate) mod bucket;
 pub(crate) mod cloud;
 pub(crate) mod fault;
@@ -30,6 +31,7 @@ pub(crate) mod wait;
 pub(crate) mod weed;
 
 pub(crate) use self::{
+    browser::Browser,
     bucket::{BucketView, assert_all_shipped, assert_whole},
     cloud::{Emulator, Kind},
     fault::{Fault, Rule},

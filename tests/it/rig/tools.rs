@@ -61,6 +61,13 @@ impl Tools {
         (program(node), program(script))
     }
 
+    /// Chromium, and its ChromeDriver.
+    pub(crate) fn chromium() -> (PathBuf, PathBuf) {
+        let text = list("chromium.list");
+        let (chromium, driver) = text.trim().split_once('\t').expect("two fields");
+        (program(chromium), program(driver))
+    }
+
     /// SeaweedFS, the separate S3 server.
     pub(crate) fn weed() -> PathBuf {
         program(list("weed.list").trim())
