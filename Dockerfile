@@ -1,4 +1,4 @@
-# narthex as an image: one static binary, CA certificates, nothing else.
+# narthex as an image: one static binary, CA certificates, and what it is made of with the licences of all that.
 #
 #   docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t narthex:0.1.0 .
 #
@@ -22,6 +22,7 @@ RUN set -eu; \
     cp "target/${target}/release/narthex" /image/bin/narthex; \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt; \
     cp LICENSE /image/licenses/LICENSE; \
+    scripts/licenses /image/licenses "${target}"; \
     printf 'hosts: files dns\n' > /image/etc/nsswitch.conf; \
     /image/bin/narthex --version
 
