@@ -15,6 +15,7 @@ mod content;
 mod examples;
 mod flags;
 mod manual;
+mod settings;
 mod table;
 mod text;
 mod value;
@@ -151,7 +152,7 @@ fn run(words: &Words, root: &clap::Command) -> Outcome {
     }
     let findings = check::command(&command);
     if findings.is_empty() {
-        return Outcome::Run(command);
+        return Outcome::Run(with_settings(command, words, root));
     }
     let lines = findings
         .iter()
@@ -162,6 +163,14 @@ fn run(words: &Words, root: &clap::Command) -> Outcome {
         text: lines,
         exit: 1,
     }
+}
+
+/// The command, which shows what it was started with where it can.
+fn with_settings(mut command: Command, words: &Words, root: &clap::Command) -> Command {
+    if let Command::Sidecar(flags) = &mut command {
+        flags.settings = settings::of(words, root);
+    }
+    command
 }
 
 fn stderr(text: String) -> Outcome {

@@ -8,6 +8,7 @@ mod output;
 mod progress;
 mod restore;
 pub mod sidecar;
+mod status;
 
 use std::{
     io::{Write, stderr},
@@ -21,6 +22,7 @@ use crate::{
     cli::{self, Bucket, Command, Common, LogFormat, LogLevel, Tools, ToolsBucket},
     ops::{
         process,
+        recent::Recent,
         supervisor::Outcome,
         telemetry::{self, Format, InitError, Level},
     },
@@ -49,7 +51,8 @@ pub fn run(command: Command) -> ExitCode {
 
 fn start(command: Command) -> anyhow::Result<Outcome> {
     let (layer, sender) = spans_config(command.common())?.map(spans::set_up).unzip();
-    init_log(command.common(), layer)?;
+    let recent = Recent::default();
+    init_log(command.common(), layer, recent.clone())?;
     if sender.is_none() {
         warn_if_empty(
             "tracing.config-file",
@@ -71,7 +74,7 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
     let outcome = runtime.block_on(async {
         let metrics = sender.as_ref().map(spans::Sender::metrics).unwrap_or_default();
         let sending = sender.map(spans::Sender::start);
-        let outcome = run_command(command, &metrics).await;
+        let outcome = run_command(command, &metrics, recent).await;
         if let Some(sending) = sending {
             sending.finish().await;
         }
@@ -82,12 +85,13 @@ fn start(command: Command) -> anyhow::Result<Outcome> {
     outcome
 }
 
-async fn run_command(command: Command, spans: &spans::Metrics) -> anyhow::Result<Outcome> {
+async fn run_command(command: Command, spans: &spans::Metrics, recent: Recent) -> anyhow::Result<Outcome> {
     match command {
         Command::Sidecar(flags) => {
             let config = sidecar::Config::new(*flags)?;
-            sidecar::build(config, spans).await?.run().await
+            sidecar::build(config, spans, recent).await?.run().await
         }
+        Command::Status(flags) => status::status(*flags).await,
         Command::Backfill(flags) => backfill::backfill(*flags).await,
         Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => backfill::upload_blocks(*flags).await,
         Command::Bucket(Bucket::Ls(flags)) => bucket::ls(*flags).await,
@@ -117,7 +121,7 @@ fn warn_if_empty(flag: &str, file: Option<&Path>, text: &str) {
     }
 }
 
-fn init_log(flags: &Common, spans: Option<spans::Layer>) -> Result<(), InitError> {
+fn init_log(flags: &Common, spans: Option<spans::Layer>, recent: Recent) -> Result<(), InitError> {
     let level = match flags.log_level {
         LogLevel::Error => Level::Error,
         LogLevel::Warn => Level::Warn,
@@ -129,5 +133,5 @@ fn init_log(flags: &Common, spans: Option<spans::Layer>) -> Result<(), InitError
         LogFormat::Json => Format::Json,
         LogFormat::Journald => Format::Journald,
     };
-    telemetry::init(level, format, Some(&flags.debug_name), spans)
+    telemetry::init(level, format, Some(&flags.debug_name), spans, recent)
 }

@@ -20,6 +20,7 @@
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors, newer encodings rewritten | chunk, model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | trust, model, threads |
 //! | [`reloader`] | has Prometheus load its files when they change: watching, rendering, telling it | prometheus, model, threads |
+//! | [`status`] | what an operator sees: the state of a sidecar as one value, as a page, as JSON, as text | model |
 //! | [`ops`] | probes, HTTP and gRPC servers, metrics of the process, logging, signals and tasks | trust, model, pb, spans, threads |
 //! | [`spans`] | what calls and blocks spend their time on, for a collector of traces | trust, model, threads |
 //! | [`trust`] | whose TLS certificates are good, for clients that call us and servers that we call | nothing |
@@ -43,6 +44,7 @@ pub mod reloader;
 pub mod restore;
 pub mod shipper;
 pub mod spans;
+pub mod status;
 pub mod storeapi;
 pub mod threads;
 pub mod trust;

@@ -129,6 +129,15 @@ enum Given {
 }
 
 impl Words {
+    /// The values that were given for a flag, in order; of a switch whether it is on.
+    pub(super) fn values(&self, flag: &str) -> impl Iterator<Item = String> {
+        let given = self.flags.iter().filter(move |(name, _)| name == flag);
+        given.map(|(_, given)| match given {
+            Given::Value(value) => value.to_string_lossy().into_owned(),
+            Given::Switch(on, _) => on.to_string(),
+        })
+    }
+
     /// The same flags as a command line for clap: a switch that is off is left out (or told to be off, if it is on
     /// otherwise), a value is tied to its flag.
     pub(super) fn for_clap(&self, command: &[String]) -> Vec<OsString> {

@@ -25,6 +25,10 @@ pub(super) fn command(command: &Command) -> Vec<String> {
     common(command.common(), &mut found);
     match command {
         Command::Sidecar(flags) => sidecar(flags, &mut found),
+        Command::Status(flags) => found.when(
+            flags.timeout.is_zero(),
+            "--timeout must be above 0, for example 10s".to_owned(),
+        ),
         Command::Backfill(flags) => backfill(&flags.source, &mut found),
         Command::Bucket(Bucket::Ls(flags)) => selection(&flags.blocks.selection, &mut found),
         Command::Bucket(Bucket::Inspect(flags)) => selection(&flags.blocks.selection, &mut found),
@@ -144,7 +148,7 @@ pub(super) fn repeated_label(command: &Command) -> Option<&str> {
         Command::Sidecar(flags) => &flags.prometheus.label,
         Command::Backfill(flags) => &flags.source.label,
         Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => &flags.label,
-        Command::Bucket(_) | Command::Restore(_) => return None,
+        Command::Status(_) | Command::Bucket(_) | Command::Restore(_) => return None,
     };
     let again = |i: &usize| labels[..*i].iter().any(|earlier| earlier.name == labels[*i].name);
     (0..labels.len()).find(again).map(|i| &*labels[i].name)

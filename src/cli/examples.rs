@@ -20,6 +20,17 @@ const SIDECAR: &[Example] = &[
     },
 ];
 
+const STATUS: &[Example] = &[
+    Example {
+        what: "Is my data safe?",
+        line: "narthex status",
+    },
+    Example {
+        what: "The same of a sidecar elsewhere, for a program",
+        line: "narthex status --url=http://prometheus-0.monitoring:10902 --output=json",
+    },
+];
+
 const BACKFILL: &[Example] = &[
     Example {
         what: "See what would be sent of what promtool has made",
@@ -123,6 +134,7 @@ const UPLOAD_BLOCKS: &[Example] = &[
 pub(super) fn of(path: &[String]) -> &'static [Example] {
     match path.join(" ").as_str() {
         "sidecar" => SIDECAR,
+        "status" => STATUS,
         "backfill" => BACKFILL,
         "bucket ls" => LS,
         "bucket inspect" => INSPECT,
@@ -135,9 +147,17 @@ pub(super) fn of(path: &[String]) -> &'static [Example] {
 }
 
 /// The exit codes of the command that these words name, and what they mean, if it is one that does its job and ends.
-pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
+pub(super) fn exit_codes(path: &[String]) -> Option<Vec<(u8, &'static str)>> {
     let mut failed = "failed: the bucket, the disk, the configuration, an unknown command or flag, or a second signal";
+    let mut interrupted = Some("interrupted by a signal; run it again to continue");
     let (good, found) = match path.join(" ").as_str() {
+        "status" => {
+            (failed, interrupted) = ("failed: nothing answers there, or what answers is no narthex", None);
+            (
+                "the sidecar is ready, and shipping is as it should be, or off",
+                "somebody should look: it is not ready, shipping fails, or blocks need attention",
+            )
+        }
         "backfill" | "tools bucket upload-blocks" => {
             failed = "failed: bucket, last proof, disk, configuration, an unknown command or flag, or a second signal";
             (
@@ -157,14 +177,8 @@ pub(super) fn exit_codes(path: &[String]) -> Option<[(u8, &'static str); 5]> {
         ),
         _ => return None,
     };
-    Some([
-        (0, good),
-        (1, failed),
-        (
-            2,
-            "a bad value on the command line, or a flag that is missing or given twice",
-        ),
-        (3, found),
-        (4, "interrupted by a signal; run it again to continue"),
-    ])
+    let bad_value = "a bad value on the command line, or a flag that is missing or given twice";
+    let mut codes = vec![(0, good), (1, failed), (2, bad_value), (3, found)];
+    codes.extend(interrupted.map(|meaning| (4, meaning)));
+    Some(codes)
 }

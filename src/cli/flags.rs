@@ -9,6 +9,8 @@ mod command;
 mod common;
 mod prometheus;
 mod restore;
+mod setting;
+mod status;
 mod store;
 
 use std::{path::PathBuf, time::Duration};
@@ -30,6 +32,8 @@ pub use command::{Bucket, Command, Tools, ToolsBucket};
 pub use common::Common;
 pub use prometheus::{Prometheus, PrometheusClient};
 pub use restore::Restore;
+pub use setting::Setting;
+pub use status::Status;
 pub use store::Store;
 
 /// The flags of `narthex sidecar`.
@@ -62,6 +66,9 @@ pub struct Sidecar {
     /// What queries may ask for.
     #[command(flatten)]
     pub store: Store,
+    /// All of them as they may be shown.
+    #[arg(skip)]
+    pub settings: Vec<Setting>,
 }
 
 /// The HTTP server: metrics and probes.

@@ -1,4 +1,4 @@
-//! The HTTP server: `/metrics`, `/-/healthy`, `/-/ready`, `/debug/calls`, and 404 for the rest.
+//! The HTTP server: `/metrics`, `/-/healthy`, `/-/ready`, `/debug/calls`, pages of the program, and 404 for the rest.
 //!
 //! - The port is bound by [`bind`], early; [`Server::serve`] answers on it.
 //! - Any method is answered, as in Thanos; a request's body is not read: the connection of a long one is closed.
@@ -19,7 +19,10 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap,
+        HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use http_body_util::Full;
 use prometheus_client::registry::Registry;
@@ -73,6 +76,36 @@ pub struct Pages {
     pub shipping: String,
     /// What `--http.config` asks for, if it was given.
     pub web: Option<Web>,
+    /// Pages of the program that is served here, by their paths.
+    pub more: Option<MorePages>,
+}
+
+/// A page, made when it is asked for.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Its kind.
+    pub content_type: &'static str,
+    /// What is in it.
+    pub body: String,
+}
+
+/// Gives the page of a path, if there is one. It must not wait for anything.
+#[derive(Clone)]
+pub struct MorePages(Arc<FindPage>);
+
+type FindPage = dyn Fn(&str) -> Option<Page> + Send + Sync;
+
+impl MorePages {
+    /// Those that `find` finds.
+    pub fn new(find: impl Fn(&str) -> Option<Page> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+}
+
+impl std::fmt::Debug for MorePages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MorePages")
+    }
 }
 
 /// Binds `address` (`host:port`; an empty host means all addresses); the error names it and `flag`.
@@ -138,7 +171,10 @@ impl Pages {
                 response
             }
             "/debug/calls" if let Some(running) = &self.running => plain(StatusCode::OK, running.dump(CALLS_MAX)),
-            _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            _ => match self.more.as_ref().and_then(|more| more.0(path)) {
+                Some(page) => document(page, headers),
+                None => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            },
         }
     }
 
@@ -154,22 +190,44 @@ impl Pages {
 
     fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let format = exposition::negotiate(joined(headers, ACCEPT).as_deref());
-        let Some(mut body) = self.page(format) else {
+        let Some(body) = self.page(format) else {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be encoded\n");
         };
-        let zipped = (body.len() > GZIP_FROM && exposition::accepts_gzip(joined(headers, ACCEPT_ENCODING).as_deref()))
-            .then(|| gzip(&body).ok())
-            .flatten();
-        let encoding = zipped.is_some().then_some(HeaderValue::from_static("gzip"));
-        if let Some(zipped) = zipped {
-            body = zipped;
-        }
-        let mut response = respond(StatusCode::OK, format, body);
-        if let Some(encoding) = encoding {
-            response.headers_mut().insert(CONTENT_ENCODING, encoding);
-        }
-        response
+        zipped(format.content_type(), body, headers)
     }
+}
+
+/// A page, which loads nothing and is not shown within another one.
+fn document(page: Page, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let mut response = zipped(page.content_type, page.body.into_bytes(), headers);
+    for (name, value) in [
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'",
+        ),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A good answer, compressed where that is worth it and the client takes it.
+fn zipped(content_type: &'static str, body: Vec<u8>, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let takes_gzip = exposition::accepts_gzip(joined(headers, ACCEPT_ENCODING).as_deref());
+    let zipped = (body.len() > GZIP_FROM && takes_gzip)
+        .then(|| gzip(&body).ok())
+        .flatten();
+    let encoding = zipped.is_some().then_some(HeaderValue::from_static("gzip"));
+    let mut response = Response::new(Full::new(Bytes::from(zipped.unwrap_or(body))));
+    let content_type = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    if let Some(encoding) = encoding {
+        response.headers_mut().insert(CONTENT_ENCODING, encoding);
+    }
+    response
 }
 
 fn verdict(state: Result<(), String>) -> Response<Full<Bytes>> {
@@ -216,15 +274,6 @@ fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
-fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     response
 }
 

@@ -14,8 +14,27 @@ pub(super) enum Value {
     Plain(String),
 }
 
+impl Value {
+    /// The value as it is read.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Plain(text) => text,
+        }
+    }
+}
+
 /// The fields of an event or a span in the order in which they were given.
 pub(super) type Fields = Vec<(&'static str, Value)>;
+
+/// A level as the log spells it.
+pub(super) fn level_name(level: tracing::Level) -> &'static str {
+    match level {
+        tracing::Level::ERROR => "error",
+        tracing::Level::WARN => "warn",
+        tracing::Level::INFO => "info",
+        tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
+    }
+}
 
 /// A line to be written.
 #[derive(Debug)]

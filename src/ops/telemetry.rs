@@ -7,20 +7,13 @@
 //! Spans for a collector pass through the same subscriber, and leave nothing in the log.
 
 use std::{
-    error::Error,
-    fmt::{self, Write as _},
     io::{self, Write},
     str::FromStr,
     sync::{Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
-use tracing::{
-    Event, Metadata, Subscriber, error,
-    field::{Field, Visit},
-    level_filters::LevelFilter,
-    span,
-};
+use tracing::{Event, Metadata, Subscriber, error, level_filters::LevelFilter, span};
 use tracing_log::{LogTracer, NormalizeEvent as _};
 use tracing_subscriber::{
     filter::{Targets, filter_fn},
@@ -28,7 +21,11 @@ use tracing_subscriber::{
     registry::{LookupSpan, Registry},
 };
 
-use super::log_line::{Fields, Line, Value};
+use super::{
+    log_fields::Collected,
+    log_line::{Line, level_name},
+    recent::Recent,
+};
 use crate::spans;
 
 /// The lowest level that is logged (`--log.level`).
@@ -101,7 +98,7 @@ impl FromStr for Format {
 }
 
 /// Sets up the log of the process, once. `debug_name` is told in each line under the key `name`. `spans` takes spans for a
-/// collector; without it there are none.
+/// collector; without it there are none. `recent` keeps the last warnings and errors.
 ///
 /// # Errors
 /// When there is no journal to write to, or the log was set up before.
@@ -110,10 +107,11 @@ pub fn init(
     format: Format,
     debug_name: Option<&str>,
     spans: Option<spans::Layer>,
+    recent: Recent,
 ) -> Result<(), InitError> {
     let name = debug_name.filter(|name| !name.is_empty());
     let filter = filter(level, spans.is_some());
-    let filtered = Registry::default().with(spans).with(filter);
+    let filtered = Registry::default().with(spans).with(filter).with(recent);
     let set = match format {
         Format::Journald => {
             let events = filter_fn(|metadata| metadata.target() != spans::TARGET);
@@ -231,8 +229,7 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut collected = Collected::default();
-        event.record(&mut collected);
+        let mut collected = Collected::of(event);
         for span in context.event_scope(event).into_iter().flatten() {
             if let Some(outer) = span.extensions().get::<Collected>() {
                 collected.fields.extend(outer.fields.iter().cloned());
@@ -259,15 +256,6 @@ where
     }
 }
 
-fn level_name(level: tracing::Level) -> &'static str {
-    match level {
-        tracing::Level::ERROR => "error",
-        tracing::Level::WARN => "warn",
-        tracing::Level::INFO => "info",
-        tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
-    }
-}
-
 /// `module/file.rs:line`; for a library with its directory's name in front.
 fn caller(metadata: &Metadata<'_>) -> String {
     let (file, line) = (
@@ -281,72 +269,9 @@ fn caller(metadata: &Metadata<'_>) -> String {
     format!("{short}:{line}")
 }
 
-/// The message and the fields of an event or a span.
-#[derive(Debug, Default)]
-struct Collected {
-    message: String,
-    fields: Fields,
-}
-
-impl Collected {
-    fn push(&mut self, field: &Field, value: Value) {
-        match (field.name(), value) {
-            ("message", Value::Text(text) | Value::Plain(text)) => self.message = text,
-            // What the bridge from the `log` crate adds; the caller says it already.
-            (name, _) if name.starts_with("log.") => {}
-            (name, value) => self.fields.push((name.strip_prefix("r#").unwrap_or(name), value)),
-        }
-    }
-}
-
-impl Visit for Collected {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, Value::Text(format!("{value:?}")));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, Value::Text(value.to_owned()));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, Value::Plain(value.to_string()));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, Value::Plain(value.to_string()));
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, Value::Plain(value.to_string()));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no infinities and no NaN.
-        let text = value.to_string();
-        self.push(
-            field,
-            if value.is_finite() {
-                Value::Plain(text)
-            } else {
-                Value::Text(text)
-            },
-        );
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(error) = source {
-            let _ = write!(text, ": {error}");
-            source = error.source();
-        }
-        self.push(field, Value::Text(text));
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{error::Error, sync::Arc};
 
     use tracing::{debug, info, info_span, warn};
 

@@ -170,6 +170,21 @@ impl Client {
         self.call("/api/v1/status/config", self.inner.timeout, ask).await
     }
 
+    /// What `path` holds, as it is: of Prometheus, or of another server that is spoken to in the same way.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]. The answer has more than `limit` bytes.
+    pub async fn document(&self, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
+        let ask = async |url| {
+            let mut response = self.inner.transport.get(url).await?;
+            if response.status().as_u16() != 200 {
+                return Err(answer::refusal(response).await);
+            }
+            answer::collect(&mut response, limit).await
+        };
+        self.call(path, self.inner.timeout, ask).await
+    }
+
     /// Whether Prometheus still runs; answers within 2 s.
     pub async fn alive(&self) -> Alive {
         let ask = async |url| {

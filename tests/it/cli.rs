@@ -146,7 +146,7 @@ fn mistakes_of_form_are_one_line_and_exit_1() {
         (&["sidecar", "two\nlines"], "unexpected \"two\\nlines\""),
         (
             &["store"],
-            "expected a command (sidecar, backfill, bucket, restore, tools), got \"store\"",
+            "expected a command (sidecar, status, backfill, bucket, restore, tools), got \"store\"",
         ),
         (&["-"], "expected a command"),
         (&["sidecar", "--tsdb.path"], "--tsdb.path needs a value"),

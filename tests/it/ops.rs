@@ -58,6 +58,7 @@ impl Rig {
             running: None,
             shipping: "off: this is a test".to_owned(),
             web: None,
+            more: None,
         };
         let served = tokio::spawn(server.serve(pages, limits, token.clone(), grace));
         Self {

@@ -57,6 +57,7 @@ impl Rig {
             running: None,
             shipping: "off: this is a test".to_owned(),
             web: Some(Web::load(&path).unwrap()),
+            more: None,
         };
         let server = http::bind("127.0.0.1:0", "--http-address").await.unwrap();
         let (address, token) = (server.local_address(), CancellationToken::new());

@@ -3,7 +3,7 @@
 
 use clap::Subcommand;
 
-use super::{Backfill, Common, Gaps, Inspect, Ls, Restore, Sidecar, UploadBlocks, Verify};
+use super::{Backfill, Common, Gaps, Inspect, Ls, Restore, Sidecar, Status, UploadBlocks, Verify};
 
 /// What narthex is asked to do.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -14,6 +14,12 @@ pub enum Command {
     /// bucket; Prometheus' own files are only read. Queriers reach Prometheus' data through the StoreAPI on
     /// --grpc-address.
     Sidecar(Box<Sidecar>),
+
+    /// Show the state of a running sidecar: what is durable, what waits and why, what failed last
+    ///
+    /// Asks the HTTP port of the sidecar for what its status page shows, and prints it; --output=json prints the document as
+    /// it is.
+    Status(Box<Status>),
 
     /// Send blocks that exist already to a bucket: plan, apply, verify
     ///
@@ -128,6 +134,7 @@ impl Command {
     pub fn common(&self) -> &Common {
         match self {
             Self::Sidecar(flags) => &flags.common,
+            Self::Status(flags) => &flags.common,
             Self::Backfill(flags) => &flags.common,
             Self::Bucket(Bucket::Ls(flags)) => &flags.common,
             Self::Bucket(Bucket::Inspect(flags)) => &flags.common,

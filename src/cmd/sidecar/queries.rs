@@ -47,6 +47,7 @@ const SPILL_LEAST: u64 = 1 << 20;
 pub(super) struct Queries {
     port: grpc::Bound,
     routes: Routes,
+    series: Series,
     settings: grpc::Settings,
     grace: Duration,
     snapshots: watch::Receiver<Snapshot>,
@@ -57,6 +58,8 @@ pub(super) struct Queries {
 pub(super) struct Config {
     tls: Option<grpc::Tls>,
     log: Option<grpc::CallLog>,
+    /// The YAML that says which calls are logged.
+    pub(super) logging: String,
 }
 
 impl Config {
@@ -89,7 +92,11 @@ impl Config {
             true => None,
             false => grpc::CallLog::parse(&yaml).with_context(|| invalid_yaml(flags))?,
         };
-        Ok(Self { tls, log })
+        Ok(Self {
+            tls,
+            log,
+            logging: yaml,
+        })
     }
 }
 
@@ -142,7 +149,7 @@ pub(super) async fn build(
         slow_clients(flags, &context, registry)?,
         registry,
     );
-    let routes = storeapi::routes(&context, series, grpc::MESSAGE_MAX);
+    let routes = storeapi::routes(&context, series.clone(), grpc::MESSAGE_MAX);
     let (reflection, reflection_alpha) = grpc::reflection(pb::FILE_DESCRIPTOR_SET)?;
     let routes = routes
         .add_service(grpc::health(&probe))
@@ -151,6 +158,7 @@ pub(super) async fn build(
     Ok(Queries {
         port,
         routes,
+        series,
         settings,
         grace: flags.grpc.grace_period,
         snapshots,
@@ -207,6 +215,11 @@ fn slow_clients(flags: &cli::Sidecar, context: &Context, registry: &mut Registry
 }
 
 impl Queries {
+    /// What answers Series calls.
+    pub(super) fn series(&self) -> Series {
+        self.series.clone()
+    }
+
     /// Serves until `token` is cancelled, and for the grace period beyond that.
     ///
     /// # Errors

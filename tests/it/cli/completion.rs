@@ -21,7 +21,10 @@ fn complete(words: &[&str]) -> Vec<String> {
 
 /// Words, what may stand for the last of them, and what it is.
 const TABLE: [(&[&str], &[&str]); 27] = [
-    (&[""], &["sidecar", "backfill", "bucket", "restore", "tools", "help"]),
+    (
+        &[""],
+        &["sidecar", "status", "backfill", "bucket", "restore", "tools", "help"],
+    ),
     (&["si"], &["sidecar"]),
     (&["b"], &["backfill", "bucket"]),
     (&["bucket", ""], &["ls", "inspect", "verify", "gaps"]),

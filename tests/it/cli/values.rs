@@ -3,11 +3,12 @@
 use std::{path::Path, time::Duration};
 
 use narthex::{
-    cli::{HashFunc, LogFormat, LogLevel, MinTime, ReloadMethod, TlsVersion},
+    cli::{Command, HashFunc, LogFormat, LogLevel, MinTime, Outcome, ReloadMethod, TlsVersion},
     model::duration::TimeOrDuration,
 };
 
-use super::{bad_value, bad_value_of, refused, sidecar};
+use super::{bad_value, bad_value_of, refused, run, sidecar};
+use crate::rig::tools::temp_dir;
 
 #[test]
 fn without_flags_every_default_is_that_of_thanos() {
@@ -67,6 +68,29 @@ fn without_flags_every_default_is_that_of_thanos() {
         (ReloadMethod::Http, "prometheus")
     );
     assert_eq!((flags.store.request_series, flags.store.request_samples), (0, 0));
+}
+
+#[test]
+fn the_flags_of_status_are_understood() {
+    let status = |words: &[&str]| match run(&[&["status"], words].concat()) {
+        Outcome::Run(Command::Status(flags)) => *flags,
+        other => panic!("no status: {other:?}"),
+    };
+    let flags = status(&[]);
+    assert_eq!(flags.url.as_str(), "http://localhost:10902/");
+    assert_eq!(
+        (flags.timeout, flags.http_client_yaml().unwrap()),
+        (Duration::from_secs(10), String::new())
+    );
+    let dir = temp_dir("status-flags");
+    let file = dir.path().join("client.yaml");
+    fs_err::write(&file, "bearer_token: x").unwrap();
+    let flags = status(&["--timeout=1m", &format!("--http-client-file={}", file.display())]);
+    assert_eq!(
+        (flags.timeout, &*flags.http_client_yaml().unwrap()),
+        (Duration::from_secs(60), "bearer_token: x")
+    );
+    assert!(refused(&["status", "--timeout=0s"]).contains("--timeout must be above 0"));
 }
 
 #[test]

@@ -37,6 +37,7 @@ async fn running_calls_are_shown_until_they_end() {
         running: Some(rig.running.clone()),
         shipping: String::new(),
         web: None,
+        more: None,
     };
     let server = http::bind("127.0.0.1:0", "--http-address").await.unwrap();
     let url = format!("http://{}/debug/calls", server.local_address());

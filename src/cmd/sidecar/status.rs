@@ -1,0 +1,276 @@
+//! What the status page of the sidecar shows, gathered from all its parts when somebody asks: nothing is kept, nothing waits.
+
+use std::{collections::BTreeMap, path::Path};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    cli,
+    model::{Labels, Retention, readable::byte_size},
+    ops::{
+        grpc::{CallView, Running},
+        http::{MorePages, Page},
+        probe::Probe,
+        recent::{self, Recent},
+    },
+    prometheus::heartbeat::Snapshot,
+    shipper::{self, BlockOverview, BlockState, Overviews},
+    status::{
+        Block, Build, Call, Configuration, Flag, Message, Prometheus, Queries, Readiness, Shipping, Status, Upload,
+        VERSION, configuration::entries, page::page, times::duration,
+    },
+    storeapi::{min_time::MinTime, series::Series},
+};
+
+/// The most running calls that are shown.
+const CALLS_SHOWN: usize = 50;
+/// The flags of Prometheus that matter here.
+const PROMETHEUS_FLAGS: [&str; 8] = [
+    "storage.tsdb.path",
+    "storage.tsdb.min-block-duration",
+    "storage.tsdb.max-block-duration",
+    "storage.tsdb.delay-compact-file.path",
+    "storage.remote.read-concurrent-limit",
+    "web.enable-lifecycle",
+    "web.route-prefix",
+    "enable-feature",
+];
+
+/// The YAML that flags name, as it was read at the start: by the flag, with the name of its file.
+pub(super) type Texts = Vec<(String, String)>;
+
+/// The flag of a pair that a text came from, with the name of the file.
+pub(super) fn named(flag: &str, file: Option<&Path>) -> String {
+    match cli::named(file) {
+        Some(file) => format!("--{flag}-file={}", file.display()),
+        None => format!("--{flag}"),
+    }
+}
+
+/// Where all that is shown comes from.
+pub(super) struct Sources {
+    pub(super) flags: Vec<cli::Setting>,
+    pub(super) texts: Texts,
+    pub(super) started_ms: i64,
+    pub(super) probe: Probe,
+    pub(super) url: String,
+    pub(super) snapshots: watch::Receiver<Snapshot>,
+    /// Whether blocks are shipped, in words.
+    pub(super) shipping: String,
+    pub(super) bucket: String,
+    pub(super) dir: String,
+    pub(super) overviews: Overviews,
+    pub(super) min_time: MinTime,
+    pub(super) series: Series,
+    pub(super) running: Running,
+    pub(super) recent: Recent,
+}
+
+impl Sources {
+    /// The pages: `/` and `/api/v1/status`.
+    pub(super) fn pages(self) -> MorePages {
+        MorePages::new(move |path| match path {
+            "/" => Some(Page {
+                content_type: "text/html; charset=utf-8",
+                body: page(&self.status()),
+            }),
+            "/api/v1/status" => Some(Page {
+                content_type: "application/json",
+                body: self.status().to_json().ok()?,
+            }),
+            _ => None,
+        })
+    }
+
+    fn status(&self) -> Status {
+        let snapshot = self.snapshots.borrow().clone();
+        Status {
+            version: VERSION,
+            time_ms: Timestamp::now().as_millisecond(),
+            build: Build {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                revision: option_env!("NARTHEX_REVISION").unwrap_or("unknown").to_owned(),
+                started_ms: self.started_ms,
+            },
+            readiness: readiness(self.probe.ready()),
+            prometheus: prometheus(&self.url, &snapshot),
+            shipping: self.shipping(),
+            queries: self.queries(),
+            messages: self.recent.messages().into_iter().map(message).collect(),
+            flags: self.flags.iter().map(flag).collect(),
+            configuration: self.texts.iter().map(configuration).collect(),
+        }
+    }
+
+    fn shipping(&self) -> Shipping {
+        let overview = self.overviews.newest();
+        let uploads = self.overviews.under_way().uploads();
+        let block = |block: &BlockOverview| {
+            let is_sent = uploads.iter().any(|upload| upload.id == block.id);
+            self::block(block, is_sent)
+        };
+        Shipping {
+            state: self.shipping.clone(),
+            bucket: self.bucket.clone(),
+            dir: self.dir.clone(),
+            looked_at_ms: overview.at_ms,
+            failure: overview.failure.clone(),
+            durable_until_ms: overview.durable_until_ms,
+            not_durable: overview.not_durable,
+            bytes: overview.bytes,
+            held_bytes: overview.held_bytes,
+            blocks: overview.blocks.iter().map(block).collect(),
+            more_blocks: overview.more,
+            uploads: uploads.iter().map(upload).collect(),
+        }
+    }
+
+    fn queries(&self) -> Queries {
+        let load = self.series.load();
+        let (calls_running, calls) = self.running.calls(CALLS_SHOWN);
+        let limit = self.min_time.limit_ms();
+        Queries {
+            min_time_ms: (limit > MinTime::EVERYTHING.limit_ms()).then_some(limit),
+            slots: load.slots,
+            remote_reads_running: load.running,
+            waiting: load.waiting,
+            oldest_remote_read_seconds: load.oldest.map(|age| age.as_secs_f64()),
+            shed: load.shed,
+            stalled: load.stalled,
+            lagged: load.lagged,
+            memory_bytes: load.memory_bytes as u64,
+            memory_limit_bytes: load.memory_limit_bytes as u64,
+            read_ahead_bytes: load.read_ahead_bytes as u64,
+            spilled_bytes: load.spilled_bytes,
+            series_limit: load.limits.series,
+            samples_limit: load.limits.samples,
+            calls_running,
+            calls: calls.into_iter().map(call).collect(),
+        }
+    }
+}
+
+fn readiness(ready: Result<(), String>) -> Readiness {
+    Readiness {
+        ready: ready.is_ok(),
+        reason: ready.err(),
+    }
+}
+
+fn prometheus(url: &str, snapshot: &Snapshot) -> Prometheus {
+    let pairs = |labels: &Labels| {
+        let pairs = labels
+            .iter()
+            .map(|label| (label.name.to_string(), label.value.to_string()));
+        pairs.collect::<BTreeMap<_, _>>()
+    };
+    let flags = PROMETHEUS_FLAGS.iter().filter_map(|name| {
+        let value = snapshot.flags.get(*name).filter(|value| !value.is_empty())?;
+        Some(((*name).to_owned(), value.clone()))
+    });
+    let retention = snapshot.retention();
+    Prometheus {
+        url: url.to_owned(),
+        up: snapshot.up,
+        version: snapshot.version.clone(),
+        labels: pairs(&snapshot.labels),
+        flags: flags.collect(),
+        retention: retention.map(in_words).unwrap_or_default(),
+        retention_ms: retention.and_then(|retention| retention.time_ms),
+        // 0 is not told, the lowest is nothing held.
+        lowest_time_ms: Some(snapshot.lowest_time_ms).filter(|time| !matches!(time, 0 | &i64::MIN)),
+        head_min_time_ms: snapshot.head_min_time_ms.filter(|time| *time < i64::MAX),
+        delays_compaction: snapshot.delays_compaction(),
+    }
+}
+
+/// What limits how long blocks are kept.
+fn in_words(retention: Retention) -> String {
+    let disk = |millionths: u32| format!("{} % of the disk", f64::from(millionths) / 10_000.0);
+    let limits = [
+        retention.time_ms.map(duration),
+        retention.disk_millionths.map(disk).or(retention.bytes.map(byte_size)),
+    ];
+    let limits: Vec<String> = limits.into_iter().flatten().collect();
+    match limits.is_empty() {
+        true => "without limit".to_owned(),
+        false => limits.join(", "),
+    }
+}
+
+fn block(block: &BlockOverview, is_sent: bool) -> Block {
+    let meta = block.meta.as_deref();
+    let state = match (block.state, is_sent) {
+        (BlockState::Due, true) => "uploading",
+        (state, _) => state.as_str(),
+    };
+    Block {
+        id: block.id.to_string(),
+        min_time_ms: meta.map(|meta| meta.min_time),
+        max_time_ms: meta.map(|meta| meta.max_time),
+        level: meta.map_or(0, |meta| meta.level),
+        series: meta.map_or(0, |meta| meta.num_series),
+        samples: meta.map_or(0, |meta| meta.num_samples),
+        bytes: block.bytes,
+        state: state.to_owned(),
+        reason: block.why.clone(),
+        content: block.kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
+        seal_to_durable_seconds: block.seal_to_durable.map(|took| took.as_secs_f64()),
+        deletion_ms: block.deletion_ms,
+        held: block.held,
+    }
+}
+
+fn upload(upload: &shipper::Upload) -> Upload {
+    let seconds = upload.took.as_secs_f64();
+    Upload {
+        block: upload.id.to_string(),
+        total_bytes: upload.total,
+        sent_bytes: upload.sent,
+        bytes_per_second: if seconds > 0.0 {
+            upload.sent_now as f64 / seconds
+        } else {
+            0.0
+        },
+    }
+}
+
+fn call(call: CallView) -> Call {
+    Call {
+        method: call.method,
+        peer: call.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        age_seconds: call.age.as_secs_f64(),
+        deadline_in_seconds: call.deadline_in.map(|left| left.as_secs_f64()),
+        sent_bytes: call.sent_bytes,
+        client_idle_seconds: call.client_idle_for.as_secs_f64(),
+        stage: call.stage.to_owned(),
+    }
+}
+
+fn message(message: recent::Message) -> Message {
+    let fields = message.fields.into_iter().map(|(name, value)| (name.to_owned(), value));
+    Message {
+        level: message.level.to_owned(),
+        text: message.text,
+        fields: fields.collect(),
+        count: message.count,
+        first_ms: message.first_ms,
+        last_ms: message.last_ms,
+    }
+}
+
+fn flag(setting: &cli::Setting) -> Flag {
+    Flag {
+        name: setting.flag.clone(),
+        value: setting.value.clone(),
+        given: setting.given,
+    }
+}
+
+fn configuration((flag, yaml): &(String, String)) -> Configuration {
+    Configuration {
+        flag: flag.clone(),
+        entries: entries(yaml),
+    }
+}
