@@ -10,6 +10,7 @@ mod azure;
 mod backoff;
 mod batches;
 mod blocking;
+mod canary;
 pub mod config;
 mod filesystem;
 mod gcs;
@@ -19,6 +20,7 @@ mod pages;
 mod rate_limit;
 mod rest;
 mod s3;
+mod store_clock;
 mod transfer;
 
 use std::{
@@ -41,8 +43,10 @@ use self::config::{BucketConfig, ConfigError, Provider};
 pub(crate) use self::{backoff::Backoff, filesystem::missing};
 pub use self::{
     backoff::{Transient, retry_transient},
+    canary::{CANARY_DIR, Canary, CanaryKey},
     live::{Follower, ReadConfig},
     rate_limit::RateLimit,
+    store_clock::StoreClock,
 };
 
 /// How old what an upload left behind must be before it is taken for given up: other processes may be at work on it, and
@@ -58,6 +62,8 @@ pub struct Limits {
     pub stall: Duration,
     /// How fast bodies may move, and how many bytes of them did; without limit by default.
     pub rate_limit: RateLimit,
+    /// Where it is noted what time it is in the store.
+    pub store_clock: StoreClock,
 }
 
 impl Default for Limits {
@@ -66,6 +72,7 @@ impl Default for Limits {
             requests_at_once: 4,
             stall: Duration::from_secs(30),
             rate_limit: RateLimit::default(),
+            store_clock: StoreClock::default(),
         }
     }
 }
@@ -324,6 +331,15 @@ pub trait Bucket: Send + Sync + fmt::Debug + 'static {
     /// forbids it, or fails, this is an error which the caller may note and otherwise passes over.
     async fn abort_stale(&self, dir: &str) -> Result<(), Error>;
 
+    /// Whether a rule of the store clears unfinished uploads away; `None` where there are none, and where the rules cannot be
+    /// read.
+    async fn clears_unfinished_uploads(&self) -> Option<bool> {
+        None
+    }
+
+    /// Removes an object that a check has written; that there is none is no error. There is no way to remove another one.
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error>;
+
     /// Waits until puts that were given up are dropped, also those of tasks that were aborted a moment ago, and what they
     /// left is cleaned up; call it before the process ends, under a deadline.
     async fn settle(&self);
@@ -338,7 +354,7 @@ pub enum Op {
     Get,
     /// Sending an object.
     Upload,
-    /// Removing something (multipart uploads of our own only).
+    /// Removing something: multipart uploads of our own, and what a check has written.
     Delete,
 }
 

@@ -27,7 +27,8 @@ use object_store::{
 use url::Url;
 
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, Proof, Reading, Source,
+    Bucket, CanaryKey, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, Proof, Reading,
+    Source,
     config::{AzureConfig, AzureCredentials, ConfigError},
     rest::{
         Answer, Dialect, Failed, Place, Refusal, Rest, address, encoded,
@@ -393,6 +394,12 @@ impl Bucket for AzureBucket {
     /// Blocks of objects that were never put together cannot be listed apart, and go by themselves.
     async fn abort_stale(&self, _: &str) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error> {
+        let rest = &self.0.rest;
+        let uri = rest.dialect.address(&rest.full(canary.as_str()), "");
+        rest.remove(canary, uri).await
     }
 
     async fn settle(&self) {

@@ -36,12 +36,12 @@ use self::{
     failure::failure,
     place::Existing,
     root::Root,
-    walk::{Step, dirs as dirs_in, is_temp, read, remove_stale, walk},
+    walk::{Step, dirs as dirs_in, is_temp, read, remove_stale, remove_with_dirs, walk},
     write::{Content, Failed, Writer},
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, RateLimit, Reading,
-    STALE_AFTER, Source, config::FilesystemConfig, rate_limit,
+    Bucket, CanaryKey, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, RateLimit,
+    Reading, STALE_AFTER, Source, config::FilesystemConfig, rate_limit,
 };
 use crate::threads::StopOnDrop;
 
@@ -298,6 +298,13 @@ impl Bucket for Filesystem {
             None => Ok(()),
         };
         self.blocking(Op::Delete, dir, work).await
+    }
+
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error> {
+        let (key, base) = (canary.as_str(), self.base.clone());
+        let path = self.path(Op::Delete, key)?;
+        self.blocking(Op::Delete, key, move || remove_with_dirs(&base, &path))
+            .await
     }
 
     async fn settle(&self) {

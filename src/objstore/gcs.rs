@@ -23,7 +23,8 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, Proof, Reading, Source,
+    Bucket, CanaryKey, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, Proof, Reading,
+    Source,
     config::{ConfigError, GcsConfig, check_google_key},
     rest::{
         ANSWER_LIMIT, Dialect, Failed, Place, Refusal, Rest, address, encoded,
@@ -380,6 +381,12 @@ impl Bucket for GcsBucket {
     /// Sessions cannot be listed, and end by themselves.
     async fn abort_stale(&self, _: &str) -> Result<(), Error> {
         Ok(())
+    }
+
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error> {
+        let rest = &self.0.rest;
+        let uri = address(&rest.dialect.description(&rest.full(canary.as_str())));
+        rest.remove(canary, uri).await
     }
 
     async fn settle(&self) {

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Pieces, Placed, Reading, Source,
+    Bucket, CanaryKey, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Pieces, Placed, Reading, Source,
     config::{self, BucketConfig},
     open_plain,
 };
@@ -152,6 +152,14 @@ impl Bucket for Live {
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {
         // What may not be cleaned up says nothing of the credentials.
         self.now().abort_stale(dir).await
+    }
+
+    async fn clears_unfinished_uploads(&self) -> Option<bool> {
+        self.now().clears_unfinished_uploads().await
+    }
+
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error> {
+        self.noted(self.now().remove(canary).await)
     }
 
     async fn settle(&self) {

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 
 pub(super) use self::tries::Tries;
 use super::{
-    Error, ErrorKind, Limits, Op, RateLimit,
+    CanaryKey, Error, ErrorKind, Limits, Op, RateLimit,
     transfer::{
         body::{BufferPool, Failure},
         content::Content,
@@ -218,6 +218,13 @@ impl<D: Dialect> Rest<D> {
             content: None,
             expected: &[],
         })
+    }
+
+    /// Removes an object that a check has written.
+    pub(super) async fn remove(&self, canary: &CanaryKey, uri: Result<Uri, String>) -> Result<(), Error> {
+        let mut call = self.prepare(Op::Delete, canary.as_str(), Method::DELETE, uri)?;
+        call.expected = &[404];
+        self.call(canary.as_str(), &call).await.map(drop)
     }
 
     /// The size of an object, as the store says it.

@@ -20,6 +20,7 @@ mod multipart;
 mod payload;
 mod put;
 mod read;
+mod remove;
 mod retries;
 mod stall_timeout;
 mod streamed;
@@ -44,7 +45,8 @@ use self::{
     multipart::Plan,
 };
 use super::{
-    Bucket, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, RateLimit, Reading, Source,
+    Bucket, CanaryKey, Comparison, Error, ErrorKind, Limits, NameFilter, Object, Op, Pieces, Placed, RateLimit,
+    Reading, Source,
     config::{ConfigError, ListVersion, S3Config},
     transfer::{body, content, progress, transport},
 };
@@ -275,6 +277,14 @@ impl Bucket for S3Bucket {
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {
         self.0.abort_stale_below(dir).await
+    }
+
+    async fn clears_unfinished_uploads(&self) -> Option<bool> {
+        self.0.clears_unfinished_uploads().await
+    }
+
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error> {
+        self.0.remove_canary(canary).await
     }
 
     async fn settle(&self) {

@@ -165,6 +165,7 @@ pub(super) async fn open(
         requests_at_once: flags.shipper.requests_at_once(),
         stall: STALL,
         rate_limit: objstore::RateLimit::at_most(flags.shipper.max_rate),
+        ..objstore::Limits::default()
     };
     if flags.shipper.jitter > LONG_JITTER {
         tracing::warn!(

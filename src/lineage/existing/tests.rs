@@ -222,7 +222,7 @@ fn a_file_is_put_back_only_with_the_length_and_the_hash_that_the_meta_says() {
 /// A bucket whose listings do not yet show some objects.
 mod late {
     use super::*;
-    use crate::objstore::{Comparison, NameFilter, Object, Pieces, Reading, Source};
+    use crate::objstore::{CanaryKey, Comparison, NameFilter, Object, Pieces, Reading, Source};
     use async_trait::async_trait;
     use bytes::Bytes;
 
@@ -268,6 +268,9 @@ mod late {
         }
         async fn abort_stale(&self, dir: &str) -> Result<(), objstore::Error> {
             self.0.abort_stale(dir).await
+        }
+        async fn remove(&self, canary: &CanaryKey) -> Result<(), objstore::Error> {
+            self.0.remove(canary).await
         }
         async fn settle(&self) {
             self.0.settle().await;

@@ -157,3 +157,23 @@ pub(super) fn remove_stale(dir: &Path, before: SystemTime, live: &InProgress) ->
     }
     Ok(())
 }
+
+/// Removes the file at `path`, which need not be there, and the directories between it and `base` as far as they are empty: so
+/// that nothing of it stays.
+pub(super) fn remove_with_dirs(base: &Path, path: &Path) -> io::Result<()> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let dirs = path
+        .ancestors()
+        .skip(1)
+        .take_while(|dir| *dir != base && dir.starts_with(base));
+    for dir in dirs {
+        // One that holds more, or that another process has just removed, stays or is gone.
+        if fs_err::remove_dir(dir).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::objstore::{
-    Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Op, Pieces, Placed, Reading, Source, batches::Batches,
+    Bucket, CanaryKey, Comparison, Error, ErrorKind, NameFilter, Object, Op, Pieces, Placed, Reading, Source,
+    batches::Batches,
 };
 
 /// What goes wrong.
@@ -80,7 +81,7 @@ impl Faulty {
     }
 
     /// What was called, in order: [`Op::Upload`], [`Op::Get`] and [`Op::Iter`] with key or directory ("list_top" has an
-    /// empty one), [`Op::Delete`] for `abort_stale`.
+    /// empty one), [`Op::Delete`] for `abort_stale` and `remove`.
     pub fn calls(&self) -> Vec<(Op, String)> {
         lock(&self.log).clone()
     }
@@ -331,6 +332,11 @@ impl Bucket for Faulty {
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {
         self.call(Op::Delete, dir, self.inner.abort_stale(dir)).await
+    }
+
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error> {
+        let key = canary.as_str();
+        self.call(Op::Delete, key, self.inner.remove(canary)).await
     }
 
     async fn settle(&self) {

@@ -28,7 +28,9 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use crate::objstore::{Bucket, Comparison, Error, ErrorKind, NameFilter, Object, Pieces, Placed, Reading, Source};
+use crate::objstore::{
+    Bucket, CanaryKey, Comparison, Error, ErrorKind, NameFilter, Object, Pieces, Placed, Reading, Source,
+};
 
 /// Every value of the label `operation`; all of them are shown from the start.
 const OPERATIONS: [&str; 7] = ["iter", "get", "get_range", "exists", "upload", "delete", "attributes"];
@@ -321,6 +323,14 @@ impl Bucket for Metered {
 
     async fn abort_stale(&self, dir: &str) -> Result<(), Error> {
         self.inner.abort_stale(dir).await
+    }
+
+    async fn clears_unfinished_uploads(&self) -> Option<bool> {
+        self.inner.clears_unfinished_uploads().await
+    }
+
+    async fn remove(&self, canary: &CanaryKey) -> Result<(), Error> {
+        self.measure("delete", self.inner.remove(canary)).await
     }
 
     async fn settle(&self) {

@@ -41,7 +41,7 @@ use super::{
     limited_body::RateLimitedBody,
     progress::{Progress, Stall, Timeouts},
 };
-use crate::objstore::{Limits, RateLimit, config::HttpConfig};
+use crate::objstore::{Limits, RateLimit, StoreClock, config::HttpConfig};
 
 /// Putting parts together may take a store longer than answering anything else, and it is silent meanwhile.
 const COMPLETION_FACTOR: u32 = 4;
@@ -70,6 +70,7 @@ pub(in crate::objstore) struct StallTimeout<T> {
     inner: T,
     timeouts: Timeouts,
     rate_limit: RateLimit,
+    store_clock: StoreClock,
     connections: Option<Arc<Semaphore>>,
 }
 
@@ -83,6 +84,7 @@ impl<T> StallTimeout<T> {
             inner,
             timeouts: Timeouts::new(limits.stall, secure, http),
             rate_limit: limits.rate_limit.clone(),
+            store_clock: limits.store_clock.clone(),
             connections: connections.map(|limit| Arc::new(Semaphore::new(limit))),
         }
     }
@@ -95,6 +97,7 @@ impl HttpClient for StallTimeout<SharedHttpClient> {
             inner,
             timeouts: self.timeouts,
             rate_limit: self.rate_limit.clone(),
+            store_clock: self.store_clock.clone(),
             connections: self.connections.clone(),
         })
     }
@@ -119,7 +122,7 @@ impl HttpClient for StallTimeout<SharedHttpClient> {
 impl HttpConnector for StallTimeout<SharedHttpConnector> {
     fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
         let (inner, mut timeouts, connections) = (self.inner.clone(), self.timeouts, self.connections.clone());
-        let rate_limit = self.rate_limit.clone();
+        let (rate_limit, store_clock) = (self.rate_limit.clone(), self.store_clock.clone());
         HttpConnectorFuture::new(async move {
             let permit = match connections {
                 Some(connections) => connections.acquire_owned().await.ok(),
@@ -146,6 +149,9 @@ impl HttpConnector for StallTimeout<SharedHttpConnector> {
                 }
             };
             let response = watch(inner.call(request), &progress, total, timeouts).await?;
+            if let Some(date) = response.headers().get("date") {
+                store_clock.observe(date);
+            }
             Ok(with_read_timeout(response, timeouts.stall, permit))
         })
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use narthex::objstore::{Bucket, ErrorKind, Object, Placed, Source};
+use narthex::objstore::{Bucket, CANARY_DIR, Canary, ErrorKind, Object, Placed, Source};
 
 use super::{content, limits, open, reading::reads, s3, s3_yaml, streamed, unlinked};
 use crate::rig::{Emulator, Kind, Weed};
@@ -31,6 +31,7 @@ async fn conforms_but_for_conditions(bucket: Arc<dyn Bucket>) {
     works_side_by_side(&*bucket).await;
     shows_nothing_of_a_dropped_put(&*bucket).await;
     streamed::conforms(&*bucket).await;
+    removes_what_a_check_wrote_and_nothing_beside_it(&*bucket).await;
     // Not every store can list what is to be cleared away; it leaves alone what it should either way.
     let before = bucket.list("").await.unwrap();
     drop(bucket.abort_stale("b").await);
@@ -82,6 +83,26 @@ async fn reads_the_start(bucket: &dyn Bucket) {
     }
     let absent = bucket.read_start("start/nothing", 5).await.unwrap_err();
     assert_eq!(absent.kind, ErrorKind::NotFound);
+}
+
+async fn removes_what_a_check_wrote_and_nothing_beside_it(bucket: &dyn Bucket) {
+    let (canary, other) = (Canary::new(), Canary::new());
+    for key in [canary.whole(), canary.parts(), other.whole()] {
+        bucket.put_bytes(key.as_str(), Bytes::from_static(b"x")).await.unwrap();
+    }
+    let keys = async || -> Vec<String> {
+        let listed = bucket.list(CANARY_DIR).await.unwrap();
+        listed.into_iter().map(|object| object.key).collect()
+    };
+    bucket.remove(&canary.whole()).await.unwrap();
+    let mut left = [canary.parts(), other.whole()].map(|key| key.as_str().to_owned());
+    left.sort_unstable();
+    assert_eq!(keys().await, left);
+    // Twice is no error; nor is one that was never there.
+    for key in [canary.whole(), canary.parts(), other.parts(), other.whole()] {
+        bucket.remove(&key).await.unwrap();
+    }
+    assert_eq!(keys().await, Vec::<String>::new());
 }
 
 async fn lists(bucket: &dyn Bucket) {

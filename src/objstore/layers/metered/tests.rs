@@ -66,6 +66,10 @@ impl Bucket for Empty {
         Ok(())
     }
 
+    async fn remove(&self, _: &CanaryKey) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn settle(&self) {}
 }
 
