@@ -29,9 +29,34 @@ pub enum Severity {
     Error,
 }
 
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// It runs in agent mode.
+    Mode,
+    /// Its own metrics cannot be read.
+    Metrics,
+    /// It has no external labels.
+    Labels,
+    /// Values of external labels.
+    LabelValues,
+    /// The encodings of the chunks that it writes.
+    Encodings,
+    /// Flags that it does not report, or not as it should.
+    Flags,
+    /// The file by which it knows which blocks are uploaded.
+    DelayFile,
+    /// It compacts blocks that may not be uploaded.
+    Compaction,
+    /// How long its blocks are.
+    BlockDuration,
+}
+
 /// Something about Prometheus' flags that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// What it is about.
+    pub subject: Subject,
     /// How bad it is.
     pub severity: Severity,
     /// What is wrong and what to change.
@@ -39,14 +64,22 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn error(text: String) -> Self {
+    fn error(subject: Subject, text: String) -> Self {
         let severity = Severity::Error;
-        Self { severity, text }
+        Self {
+            subject,
+            severity,
+            text,
+        }
     }
 
-    fn warning(text: String) -> Self {
+    fn warning(subject: Subject, text: String) -> Self {
         let severity = Severity::Warning;
-        Self { severity, text }
+        Self {
+            subject,
+            severity,
+            text,
+        }
     }
 }
 
@@ -91,12 +124,13 @@ pub(super) fn newer_encodings(flags: Option<&BTreeMap<String, String>>, settings
     let nothing = BTreeMap::new();
     let found = newer_encoding_settings(flags.unwrap_or(&nothing), settings);
     (!found.is_empty()).then(|| {
-        Finding::warning(format!(
+        let text = format!(
             "Prometheus writes chunks in an encoding that Thanos' Store Gateway and Compactor refuse ({}): sent as they \
              are, they fail every query over their block, and stop the compactor. Unless --shipper.newer-encodings says \
              otherwise, narthex rewrites them on the way, and nothing is to be done",
             found.join(", ")
-        ))
+        );
+        Finding::warning(Subject::Encodings, text)
     })
 }
 
@@ -108,6 +142,7 @@ pub(super) fn flags_of_an_agent() -> BTreeMap<String, String> {
 /// The finding for a Prometheus in agent mode, whose other flags mean nothing.
 pub(super) fn agent() -> Finding {
     Finding::warning(
+        Subject::Mode,
         "Prometheus runs in agent mode: it stores no blocks and answers no queries, so that nothing is shipped, and only \
          its targets and the metadata of their metrics are offered to queriers. Run narthex beside the server that it \
          sends to (remote_write), or run Prometheus without agent mode"
@@ -117,15 +152,19 @@ pub(super) fn agent() -> Finding {
 
 /// The finding for a Prometheus whose metrics page is an error.
 pub(super) fn guarded(error: &Error) -> Finding {
-    Finding::warning(format!(
-        "Prometheus' own metrics cannot be read, so the oldest time that it holds is unknown (queriers ask narthex \
+    Finding::warning(
+        Subject::Metrics,
+        format!(
+            "Prometheus' own metrics cannot be read, so the oldest time that it holds is unknown (queriers ask narthex \
          about all times), and so is whether it fails to load blocks: allow narthex to read them ({error})"
-    ))
+        ),
+    )
 }
 
 /// The finding for a Prometheus without external labels.
 pub(super) fn unlabelled() -> Finding {
     Finding::error(
+        Subject::Labels,
         "Prometheus has no external labels, so its blocks and series could not be told from those of other Prometheus \
          instances; no block is uploaded and queries are refused until it has some: set global.external_labels in its \
          configuration, or --label here"
@@ -139,13 +178,14 @@ pub(super) fn unreplaced(labels: &Labels) -> Option<Finding> {
     let odd = labels.iter().filter(|label| has_variable(&label.value));
     let odd: Vec<String> = odd.map(|label| format!("{}={:?}", label.name, &*label.value)).collect();
     (!odd.is_empty()).then(|| {
-        Finding::error(format!(
+        let text = format!(
             "external labels look like variables that nobody has replaced ({}); every replica has the same then, so that their \
              blocks, which are shipped all the same, overlap in the bucket. Have the variable replaced in Prometheus' \
              configuration (the operator's config-reloader does it for $(POD_NAME); Prometheus replaces ${{POD_NAME}} from 3.0 on, and before that with \
              --enable-feature=expand-external-labels), or in --label",
             odd.join(", ")
-        ))
+        );
+        Finding::error(Subject::LabelValues, text)
     })
 }
 
@@ -170,20 +210,24 @@ pub fn validate(
     ignore_unequal: bool,
 ) -> Vec<Finding> {
     let Some(flags) = flags else {
-        return vec![Finding::warning(format!(
-            "Prometheus does not expose its flags (404), so it cannot be checked that blocks are uploaded before they \
+        return vec![Finding::warning(
+            Subject::Flags,
+            format!(
+                "Prometheus does not expose its flags (404), so it cannot be checked that blocks are uploaded before they \
              are compacted: make sure that its --{MIN} and --{MAX} are equal"
-        ))];
+            ),
+        )];
     };
     let mut findings = Vec::new();
     let ledger = join(&tsdb_path.to_string_lossy(), ledger_name);
     let delay = flags.get(DELAY).map(String::as_str).filter(|path| !path.is_empty());
     if let Some(delay) = delay.filter(|delay| clean(delay) != ledger) {
-        findings.push(Finding::error(format!(
+        let text = format!(
             "Prometheus waits for {delay} before it compacts blocks, but uploaded blocks are recorded in {ledger}, so \
              it may compact blocks that are not uploaded: set its --{DELAY}={ledger}, or change --tsdb.path and \
              --shipper.meta-file-name so that both paths are the same (both containers need the same mount path)"
-        )));
+        );
+        findings.push(Finding::error(Subject::DelayFile, text));
     }
     let remedy = delay.is_none().then_some(Remedy { ledger, ignore_unequal });
     check_durations(flags, remedy, &mut findings);
@@ -192,9 +236,10 @@ pub fn validate(
             .get(switch)
             .filter(|value| !matches!(value.as_str(), "true" | "false"))
         {
-            findings.push(Finding::warning(format!(
-                "Prometheus reports {switch}={value:?}, which is neither true nor false"
-            )));
+            findings.push(Finding::warning(
+                Subject::Flags,
+                format!("Prometheus reports {switch}={value:?}, which is neither true nor false"),
+            ));
         }
     }
     findings
@@ -209,22 +254,28 @@ struct Remedy {
 impl Remedy {
     fn finding(&self, min: &str, max: &str) -> Finding {
         if self.ignore_unequal {
-            return Finding::warning(format!(
-                "Prometheus compacts blocks (--{MIN}={min}, --{MAX}={max}), and --shipper.ignore-unequal-block-size \
+            return Finding::warning(
+                Subject::Compaction,
+                format!(
+                    "Prometheus compacts blocks (--{MIN}={min}, --{MAX}={max}), and --shipper.ignore-unequal-block-size \
                  accepts that it may do so before they are uploaded"
-            ));
+                ),
+            );
         }
         let ledger = &self.ledger;
-        Finding::error(format!(
-            "Prometheus compacts blocks (--{MIN}={min}, --{MAX}={max}) and may do so before they are uploaded: set \
+        Finding::error(
+            Subject::Compaction,
+            format!(
+                "Prometheus compacts blocks (--{MIN}={min}, --{MAX}={max}) and may do so before they are uploaded: set \
              its --{MAX}={min}, or from Prometheus 3.9 on set its --{DELAY}={ledger}"
-        ))
+            ),
+        )
     }
 }
 
 fn check_durations(flags: &BTreeMap<String, String>, remedy: Option<Remedy>, findings: &mut Vec<Finding>) {
     let (Some(min_text), Some(max_text)) = (flags.get(MIN), flags.get(MAX)) else {
-        findings.push(Finding::warning(format!(
+        findings.push(Finding::warning(Subject::Flags, format!(
             "Prometheus does not report {MIN} and {MAX}, so it cannot be checked that blocks are uploaded before they \
              are compacted"
         )));
@@ -233,10 +284,11 @@ fn check_durations(flags: &BTreeMap<String, String>, remedy: Option<Remedy>, fin
     let mut parse = |name: &str, text: &str| match parse_prometheus(text) {
         Ok(duration) => Some(duration),
         Err(error) => {
-            findings.push(Finding::error(format!(
+            let text = format!(
                 "Prometheus reports {name}={text:?}, which is not a duration ({error}): set its --{name} to one like \
                  2h"
-            )));
+            );
+            findings.push(Finding::error(Subject::Flags, text));
             None
         }
     };
@@ -246,9 +298,10 @@ fn check_durations(flags: &BTreeMap<String, String>, remedy: Option<Remedy>, fin
         findings.push(remedy.finding(min_text, max_text));
     }
     if min != USUAL {
-        findings.push(Finding::warning(format!(
-            "Prometheus runs with --{MIN}={min_text}, but compactors and dashboards expect 2h: set it to 2h"
-        )));
+        findings.push(Finding::warning(
+            Subject::BlockDuration,
+            format!("Prometheus runs with --{MIN}={min_text}, but compactors and dashboards expect 2h: set it to 2h"),
+        ));
     }
 }
 

@@ -132,6 +132,18 @@ impl Heartbeat {
         token.run_until_cancelled(self.run_forever()).await;
     }
 
+    /// Asks once, logs and publishes nothing; what is known then, and what is wrong with this Prometheus. A metrics page that
+    /// cannot be had is one of the things that are wrong.
+    ///
+    /// # Errors
+    /// Prometheus does not answer, or not as it should.
+    pub async fn observe(&self) -> Result<(Snapshot, Vec<Finding>), Error> {
+        let (_, reading) = self.read(Instant::now() + self.client.limit(), false).await?;
+        let findings = self.findings(&reading);
+        let unknown = Snapshot::unknown(self.client.url());
+        Ok((answered(&unknown, reading, &findings, &self.settings), findings))
+    }
+
     async fn run_forever(&mut self) {
         loop {
             let (began, result) = match self.read_twice().await {

@@ -92,7 +92,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// What is known before the first heartbeat.
-    pub(super) fn unknown(url: &str) -> Self {
+    pub(crate) fn unknown(url: &str) -> Self {
         Self {
             labels: Labels::default(),
             version: String::new(),
