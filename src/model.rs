@@ -3,6 +3,7 @@
 pub mod duration;
 pub mod duration_text;
 pub mod error_text;
+pub mod few;
 pub mod fields;
 pub mod go_string;
 pub mod labels;
@@ -16,6 +17,7 @@ pub mod variables;
 pub mod whole_number;
 pub mod yaml_text;
 
+pub use few::few;
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;
 pub use retention::Retention;

@@ -26,7 +26,7 @@ mod watcher;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -117,6 +117,16 @@ pub struct Reloader {
     passed_over: Vec<String>,
 }
 
+/// What is wrong with the files of `settings`, a line each: none where there is nothing to follow. Writes nothing, and reads no
+/// further once `stop` is set. Blocks the thread.
+pub fn problems(settings: &Settings, stop: &AtomicBool) -> Vec<String> {
+    let inputs = Inputs::of(settings);
+    let look = inputs.look(settings.variables, stop);
+    let problems = [look.config.err(), look.rules.err(), inputs.unwritable()];
+    let problems = problems.into_iter().flatten().map(|problem| problem.to_string());
+    problems.chain(look.passed_over).collect()
+}
+
 /// A state of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
@@ -140,11 +150,7 @@ impl Reloader {
         metrics.is_told_by(&settings.method);
         let (watcher, events) = Watcher::new(&metrics);
         Self {
-            inputs: Inputs {
-                config: settings.config_file.clone(),
-                output: settings.output_file.clone().filter(|_| settings.config_file.is_some()),
-                rule_dirs: settings.rule_dirs.clone(),
-            },
+            inputs: Inputs::of(&settings),
             settings,
             client,
             metrics,

@@ -54,7 +54,6 @@ mod watcher;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fmt,
     hash::RandomState,
     path::PathBuf,
     sync::Arc,
@@ -355,17 +354,6 @@ impl Shipper {
                 "cannot write the ledger; Prometheus may compact blocks that are not durable. Make the directory writable and check its space; retrying in every pass"
             );
         }
-    }
-}
-
-/// The first of `names`, and how many more there are: a message stays short however many blocks or files it is about.
-fn few<T: fmt::Display>(names: impl ExactSizeIterator<Item = T>) -> String {
-    const NAMED: usize = 3;
-    let more = names.len().saturating_sub(NAMED);
-    let named: Vec<String> = names.take(NAMED).map(|name| name.to_string()).collect();
-    match more {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 

@@ -34,8 +34,9 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use self::certificate::{Certificate, Validity};
+use self::certificate::Certificate;
 pub use self::{
+    certificate::Validity,
     client::{ClientFiles, FileError, client_config},
     handshake::ServerProblem,
 };
@@ -324,6 +325,29 @@ pub fn signed_in_tls13(
 /// cannot be read.
 pub fn alternative_names(der: &CertificateDer<'_>) -> Vec<String> {
     Certificate::read(der).map_or_else(|_| Vec::new(), |certificate| certificate.extensions.names)
+}
+
+/// When what a server shows, and what it asks of clients, is valid; `None` for what it does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerValidity {
+    /// Its own certificate.
+    pub certificate: Option<Validity>,
+    /// The one of its clients' CA that lasts longest.
+    pub client_ca: Option<Validity>,
+}
+
+impl ServerValidity {
+    /// Of the chain that the server shows, and the certificates from which those of clients come.
+    pub fn of(chain: &[CertificateDer<'_>], client_ca: &[CertificateDer<'_>]) -> Self {
+        let validity = |der: &CertificateDer<'_>| Certificate::read(der).ok().map(|read| read.validity);
+        Self {
+            certificate: chain.first().and_then(validity),
+            client_ca: client_ca
+                .iter()
+                .filter_map(validity)
+                .max_by_key(|validity| validity.not_after),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -52,6 +52,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is as a Prometheus seals its blocks: nothing was merged into it.
+    pub fn is_as_sealed(&self) -> bool {
+        self.level <= 1 && *self.sources == [self.id]
+    }
+
     /// Whether all of this block is in `other`, by what both say of themselves: the same labels and resolution, its times
     /// within those of the other, and all that it was made of among what the other was made of. A compactor has merged
     /// it into that one, or drops it for that one. A block is within itself, and two of one content within each other.

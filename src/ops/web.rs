@@ -28,6 +28,7 @@ use self::{
     rate::RateLimit,
 };
 use super::{file_check::FileCheck, log_limit::LogLimit};
+use crate::trust::ServerValidity;
 
 mod client_auth;
 mod config;
@@ -118,6 +119,21 @@ impl Web {
             refusals: LogLimit::default(),
             handshakes: LogLimit::default(),
         })))
+    }
+
+    /// What of the file has no effect, or not the one that is meant.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.current.load().config.warnings.clone()
+    }
+
+    /// When the certificates are valid that are configured now; `None` without TLS. Blocks the thread.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn validity(&self) -> Result<Option<ServerValidity>, WebError> {
+        let current = self.0.current.load();
+        let of_tls = |tls| tls::validity(tls, &self.0.path);
+        current.config.tls.as_ref().map(of_tls).transpose()
     }
 
     /// Whether clients must use TLS.

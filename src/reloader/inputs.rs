@@ -14,10 +14,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use rustix::fs::Access;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    output,
+    Settings, output,
     problem::Problem,
     render::{self, LARGEST},
     trail,
@@ -91,6 +92,28 @@ pub(super) struct Config {
 }
 
 impl Inputs {
+    /// Those that `settings` name.
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            config: settings.config_file.clone(),
+            output: settings.output_file.clone().filter(|_| settings.config_file.is_some()),
+            rule_dirs: settings.rule_dirs.clone(),
+        }
+    }
+
+    /// Why what a look has rendered could not be written, as far as that can be seen without writing.
+    pub(super) fn unwritable(&self) -> Option<Problem> {
+        let dir = self.output.as_deref()?.parent()?;
+        let dir = if dir.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            dir
+        };
+        let allowed = rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK);
+        let problem = |error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", dir.display()));
+        allowed.err().map(|error| Problem::Write(problem(error)))
+    }
+
     /// Whether there is nothing to follow.
     pub(super) fn is_empty(&self) -> bool {
         self.config.is_none() && self.rule_dirs.is_empty()

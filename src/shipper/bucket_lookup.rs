@@ -14,7 +14,6 @@ use super::{
     Shipper, Skip, Verdict,
     due_block::DueBlock,
     durability_metrics::View,
-    few,
     plan::Decision,
     quarantine::{self, Problem},
     upload,
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     catalog::{self, Text},
     lineage::{self, Elsewhere, Entry, Existing},
-    model::Labels,
+    model::{Labels, few},
     objstore,
     tsdb::{Block, BlockId, Scan},
 };

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
+    model::few,
     shipper::{
         Decision, Pending, Shipper, Skip, Verdict, Wait,
         durability::{Candidate, OpenBlock, OpenReason, Report, ShippedAs},
-        few,
         ledger::now_ms,
     },
     tsdb::{BlockId, Scan},

@@ -6,8 +6,12 @@
 //! it, so that it is found at the latest after a restart. It is reported, once for each block, and holds nothing up. Kept in
 //! memory only, for the newest [`MOST`] blocks.
 
-use super::{Shipper, due_block::DueBlock, few};
-use crate::{lineage::Entry, model::Labels, tsdb::BlockId};
+use super::{Shipper, due_block::DueBlock};
+use crate::{
+    lineage::Entry,
+    model::{Labels, few},
+    tsdb::BlockId,
+};
 
 /// The most blocks that are remembered as reported.
 const MOST: usize = 1000;
@@ -16,13 +20,12 @@ impl Shipper {
     /// Reports the blocks of others among what was read of the bucket. `labels`: those of now.
     pub(super) fn report_other_writers(&mut self, due: &[DueBlock], labels: &Labels) {
         let local = due.iter().map(|due| &due.request.block);
-        let local = local.filter(|block| block.meta.level <= 1 && block.meta.hints.is_empty());
+        let local = local.filter(|block| block.meta.is_cut_from_head());
         let local: Vec<Entry> = local
             .map(|block| Entry::local(&block.meta, &self.labels_of(block.id, labels)))
             .collect();
         let is_other = |entry: &&Entry| {
-            entry.level <= 1
-                && *entry.sources == [entry.id]
+            entry.is_as_sealed()
                 && !self.scanned.contains(&entry.id)
                 && !self.ledger.knows(entry.id)
                 && !self.other_writers.contains(&entry.id)

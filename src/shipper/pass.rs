@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    model::Labels,
+    model::{Labels, few},
     shipper::{
         Decision, Facts, Liveness, LocalBlock, QUIET, Shipper, Skip, Verdict,
         block_events::{MAY_BE_WITHDRAWN, YOUNG, made, made_within},
@@ -13,7 +13,7 @@ use crate::{
         due_block::DueBlock,
         durability_metrics::View,
         failure::Failure,
-        few, plan,
+        plan,
         quarantine::{self, Problem},
         upload::UploadRequest,
     },

@@ -7,13 +7,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    few,
-    upload::{Error, Uploader},
-};
+use super::upload::{Error, Uploader};
 use crate::{
     catalog::DELETION_MARK,
     lineage::may_lie_beside,
+    model::few,
     objstore::Object,
     tsdb::{BlockId, BucketFile},
 };

@@ -55,9 +55,11 @@ pub(super) struct Certificate<'a> {
 
 /// From when to when a certificate holds, both included, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
+pub struct Validity {
+    /// The first moment.
+    pub not_before: i64,
+    /// The last moment.
+    pub not_after: i64,
 }
 
 /// What the extensions say; nothing in versions 1 and 2.

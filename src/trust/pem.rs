@@ -19,6 +19,11 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> 
     }
 }
 
+/// The certificates of a file that can be read.
+pub fn readable_certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect()
+}
+
 /// The first private key of a file.
 ///
 /// # Errors

@@ -64,7 +64,7 @@ pub fn by_meta(meta: &BlockMeta) -> Vec<Kind> {
         kinds.push(Kind::StaleSeries);
     }
     // Before there were hints, only the parent without a name told it.
-    if hint("from-out-of-order") || meta.level <= 1 && meta.hints.is_empty() && meta.parents == Parents::Nameless {
+    if hint("from-out-of-order") || meta.is_cut_from_head() && meta.parents == Parents::Nameless {
         kinds.push(Kind::OutOfOrder);
     }
     // A block that was cut from the head has no parent; one that was compacted is of a higher level.

@@ -19,6 +19,11 @@ impl BlockId {
         (id.array_to_str(&mut [0; ulid::ULID_LEN]) == name).then_some(Self(id))
     }
 
+    /// The lowest name of a block that is made at this time (ms since 1970).
+    pub fn first_at(ms: u64) -> Self {
+        Self(Ulid::from_parts(ms, 0))
+    }
+
     /// When the block was made, by the clock of its maker (ms since 1970). Not the time of its samples.
     pub fn timestamp_ms(self) -> u64 {
         self.0.timestamp_ms()

@@ -188,6 +188,11 @@ impl BlockMeta {
         self.num_samples == 0 && self.num_series == 0 && self.num_chunks == 0
     }
 
+    /// Whether it is as Prometheus cuts it from its head, in order.
+    pub fn is_cut_from_head(&self) -> bool {
+        self.level <= 1 && self.hints.is_empty()
+    }
+
     /// How far apart the samples are (ms): 0 unless the block was downsampled.
     pub fn resolution(&self) -> i64 {
         self.resolution

@@ -29,7 +29,7 @@ use crate::{
         log_limit::LogLimit,
         tls_names::{self, Keys},
     },
-    trust::{Trusted, pem},
+    trust::{ServerValidity, Trusted, pem},
 };
 
 mod error;
@@ -141,6 +141,17 @@ impl Tls {
             check: FileCheck::new(),
             failures: Default::default(),
         }))))
+    }
+
+    /// When the certificates are valid that the files have now. Blocks the thread.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub fn validity(&self) -> Result<ServerValidity, TlsError> {
+        let chain = certificates(CERT, &self.0.cert)?;
+        let client_ca = self.0.client_ca.as_deref().map(|path| read(CLIENT_CA, path));
+        let client_ca = client_ca.transpose()?.unwrap_or_default();
+        Ok(ServerValidity::of(&chain, &pem::readable_certificates(&client_ca)))
     }
 
     /// The configuration for the next handshake.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     ops::tls_names::{self, Keys},
-    trust::{self, Trusted},
+    trust::{self, ServerValidity, Trusted},
 };
 
 const KEYS: Keys = Keys {
@@ -71,6 +71,16 @@ pub(super) fn server(config: &TlsConfig, http2: bool, at: &Path) -> Result<Serve
         false => vec![b"http/1.1".to_vec()],
     };
     Ok(server)
+}
+
+/// When the certificates are valid.
+///
+/// # Errors
+/// As for [`server`].
+pub(super) fn validity(config: &TlsConfig, at: &Path) -> Result<ServerValidity, WebError> {
+    let client_ca = config.client_ca.as_ref().map(|ca| ca.read(at)).transpose()?;
+    let client_ca = trust::pem::readable_certificates(&client_ca.unwrap_or_default());
+    Ok(ServerValidity::of(&certificates(&config.cert, at)?, &client_ca))
 }
 
 fn trusted(source: &Source, at: &Path) -> Result<Trusted, WebError> {
