@@ -14,9 +14,11 @@ use std::{
     io::{Write, stderr},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use url::Url;
 
 use crate::{
     cli::{self, Bucket, Command, Common, LogFormat, LogLevel, Tools, ToolsBucket},
@@ -26,6 +28,7 @@ use crate::{
         supervisor::Outcome,
         telemetry::{self, Format, InitError, Level},
     },
+    prometheus::client::{Client, HttpClientConfig},
     spans,
 };
 
@@ -106,6 +109,20 @@ async fn run_command(command: Command, spans: &spans::Metrics, recent: Recent) -
 fn spans_config(flags: &Common) -> anyhow::Result<Option<spans::Config>> {
     let yaml = flags.tracing(&cli::process_env)?;
     spans::Config::parse(&yaml, cli::process_env).context("the configuration of tracing (--tracing.config) is wrong")
+}
+
+/// How Prometheus is talked to, and the YAML that says so; reads the file that a flag names.
+fn http_client(flags: &cli::PrometheusClient) -> anyhow::Result<(HttpClientConfig, String)> {
+    let yaml = flags.yaml()?;
+    warn_if_empty("prometheus.http-client-file", flags.http_client_file.as_deref(), &yaml);
+    let http = HttpClientConfig::parse(&yaml)
+        .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
+    Ok((http, yaml))
+}
+
+/// A client for the Prometheus at `url` that gives each call `limit`.
+fn prometheus_client(url: &Url, http: &HttpClientConfig, limit: Duration) -> anyhow::Result<Client> {
+    Client::new(url, http, limit).context("--prometheus.url or --prometheus.http-client cannot be used")
 }
 
 /// Where the wrong YAML of the bucket came from: the error names the line, and needs the file beside it.

@@ -23,7 +23,7 @@ use crate::{
     cli,
     model::Labels,
     ops::supervisor::Outcome,
-    prometheus::client::{Client, HttpClientConfig},
+    prometheus::client::Client,
     shipper::NewerEncodings,
 };
 
@@ -110,19 +110,11 @@ async fn labels(source: &cli::BackfillSource) -> Result<Labels> {
     let Some(url) = &source.prometheus_url else {
         return Ok(source.labels());
     };
-    let yaml = source.client.yaml()?;
-    super::warn_if_empty(
-        "prometheus.http-client-file",
-        source.client.http_client_file.as_deref(),
-        &yaml,
-    );
-    let http = HttpClientConfig::parse(&yaml)
-        .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
+    let (http, _) = super::http_client(&source.client)?;
     for warning in Client::warnings(url, &http) {
         tracing::warn!(warning, "configuration of the client for Prometheus");
     }
-    let client =
-        Client::new(url, &http, PROMETHEUS).context("--prometheus.url or --prometheus.http-client cannot be used")?;
+    let client = super::prometheus_client(url, &http, PROMETHEUS)?;
     let configuration = client
         .configuration()
         .await

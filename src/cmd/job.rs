@@ -83,12 +83,26 @@ pub(super) async fn open(flags: &cli::Objstore, requests_at_once: usize, max_rat
     Ok(OpenBucket { bucket, rate_limit })
 }
 
-/// Runs `job` until it ends. The first signal cancels its token, upon which it is to come to an end within seconds; a
-/// second one ends the process at once.
+/// Runs `job` on a bucket until it ends. The first signal cancels its token, upon which it is to come to an end within seconds;
+/// a second one ends the process at once.
 ///
 /// # Errors
 /// Those of the job.
 pub(super) async fn run<F>(store: &OpenBucket, job: impl FnOnce(CancellationToken) -> F) -> Result<Outcome>
+where
+    F: Future<Output = Result<Completion>>,
+{
+    run_then(job, store.bucket.settle()).await
+}
+
+/// The same without a bucket, or with one that is not open yet; `clean_up` follows upon the job's end.
+///
+/// # Errors
+/// Those of the job.
+pub(super) async fn run_then<F>(
+    job: impl FnOnce(CancellationToken) -> F,
+    clean_up: impl Future<Output = ()>,
+) -> Result<Outcome>
 where
     F: Future<Output = Result<Completion>>,
 {
@@ -111,7 +125,7 @@ where
         }
     };
     tokio::select! {
-        _ = timeout(CLEAN_UP, store.bucket.settle()) => {}
+        _ = timeout(CLEAN_UP, clean_up) => {}
         () = stop(&mut signals) => {}
     }
     Ok(ended?.outcome())

@@ -3,10 +3,10 @@
 //! [`Config`] holds what was checked, [`build`] binds the port and opens the bucket, [`Sidecar::run`] runs until a signal.
 //! No failure of Prometheus or the bucket ends the process: it is reported in the log, the metrics and the readiness.
 
-mod queries;
+pub(super) mod queries;
 mod relay;
-mod reloading;
-mod shipping;
+pub(super) mod reloading;
+pub(super) mod shipping;
 mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -77,14 +77,7 @@ impl Config {
         if let Configured::Bucket(_, yaml) = &bucket {
             texts.push((flags.objstore.given().unwrap_or_default(), yaml.clone()));
         }
-        let yaml = flags.prometheus.client.yaml()?;
-        super::warn_if_empty(
-            "prometheus.http-client-file",
-            flags.prometheus.client.http_client_file.as_deref(),
-            &yaml,
-        );
-        let http_client = HttpClientConfig::parse(&yaml)
-            .context("the configuration of the client for Prometheus (--prometheus.http-client) is wrong")?;
+        let (http_client, yaml) = super::http_client(&flags.prometheus.client)?;
         let queries = queries::Config::new(&flags.grpc)?;
         let web = cli::named(flags.http.config.as_deref()).map(Web::load).transpose()?;
         let http_client_file = flags.prometheus.client.http_client_file.as_deref();
@@ -152,10 +145,14 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
     for warning in Client::warnings(&flags.prometheus.url, &http_client) {
         tracing::warn!(warning, "configuration of the client for Prometheus");
     }
-    let client = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
-        .context("--prometheus.url or --prometheus.http-client cannot be used")?;
+    let client = new_client(&flags, &http_client)?;
     let peer = heartbeat::Heartbeat::new(client.clone(), peer_settings(&flags, bucket.is_on()), &mut registry);
-    let reloader = reloading::reloader(&flags, &http_client, peer.trigger(), &mut registry)?;
+    let reloader = reloading::reloader(
+        &flags.reloader,
+        new_client(&flags, &http_client)?,
+        peer.trigger(),
+        &mut registry,
+    );
     let passed_on = watch::Sender::new(None);
     bucket.report(&mut registry);
     let shipping_status = bucket.status();
@@ -169,8 +166,7 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
         }
     };
     // Connections of its own: they live in the thread that answers queries.
-    let asked = Client::new(&flags.prometheus.url, &http_client, flags.prometheus.get_config_timeout)
-        .context("--prometheus.url or --prometheus.http-client cannot be used")?;
+    let asked = new_client(&flags, &http_client)?;
     let pool = BlockingPool::new(HEAVY_AT_ONCE);
     let context = storeapi::Context {
         client: asked,
@@ -234,7 +230,13 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
     })
 }
 
-fn peer_settings(flags: &cli::Sidecar, uploads: bool) -> PeerSettings {
+/// A client with connections of its own.
+fn new_client(flags: &cli::Sidecar, http: &HttpClientConfig) -> Result<Client> {
+    super::prometheus_client(&flags.prometheus.url, http, flags.prometheus.get_config_timeout)
+}
+
+/// What the heartbeat of a sidecar works with.
+pub(super) fn peer_settings(flags: &cli::Sidecar, uploads: bool) -> PeerSettings {
     PeerSettings {
         interval: flags.prometheus.get_config_interval,
         extra_labels: flags.prometheus.labels(),

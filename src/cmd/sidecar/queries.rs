@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -68,36 +68,48 @@ impl Config {
     /// # Errors
     /// The first mistake, with flag and file.
     pub(super) fn new(flags: &cli::Grpc) -> Result<Self> {
-        let file = |path: &Option<PathBuf>| cli::named(path.as_deref()).map(Path::to_owned);
-        let tls = grpc::Tls::load(grpc::TlsFlags {
-            cert: file(&flags.tls_cert),
-            key: file(&flags.tls_key),
-            client_ca: file(&flags.tls_client_ca),
-            min_version: match flags.tls_min_version {
-                cli::TlsVersion::V1_0 => grpc::TlsVersion::V1_0,
-                cli::TlsVersion::V1_1 => grpc::TlsVersion::V1_1,
-                cli::TlsVersion::V1_2 => grpc::TlsVersion::V1_2,
-                cli::TlsVersion::V1_3 => grpc::TlsVersion::V1_3,
-            },
-            ciphers: flags.tls_ciphers.clone(),
-            curves: flags.tls_curves.clone(),
-        })?;
-        let yaml = flags.logging(&cli::process_env)?;
-        crate::cmd::warn_if_empty(
-            "request.logging-config-file",
-            flags.request_logging_file.as_deref(),
-            &yaml,
-        );
-        let log = match yaml.trim().is_empty() {
-            true => None,
-            false => grpc::CallLog::parse(&yaml).with_context(|| invalid_yaml(flags))?,
-        };
-        Ok(Self {
-            tls,
-            log,
-            logging: yaml,
-        })
+        let (tls, (log, logging)) = (tls(flags)?, call_log(flags)?);
+        Ok(Self { tls, log, logging })
     }
+}
+
+/// The TLS of the server; reads certificates.
+///
+/// # Errors
+/// The first mistake, with flag and file.
+pub(in crate::cmd) fn tls(flags: &cli::Grpc) -> Result<Option<grpc::Tls>, grpc::TlsError> {
+    let file = |path: &Option<PathBuf>| cli::named(path.as_deref()).map(Path::to_owned);
+    grpc::Tls::load(grpc::TlsFlags {
+        cert: file(&flags.tls_cert),
+        key: file(&flags.tls_key),
+        client_ca: file(&flags.tls_client_ca),
+        min_version: match flags.tls_min_version {
+            cli::TlsVersion::V1_0 => grpc::TlsVersion::V1_0,
+            cli::TlsVersion::V1_1 => grpc::TlsVersion::V1_1,
+            cli::TlsVersion::V1_2 => grpc::TlsVersion::V1_2,
+            cli::TlsVersion::V1_3 => grpc::TlsVersion::V1_3,
+        },
+        ciphers: flags.tls_ciphers.clone(),
+        curves: flags.tls_curves.clone(),
+    })
+}
+
+/// Which calls are logged, and the YAML that says so.
+///
+/// # Errors
+/// The first mistake, with flag and file.
+pub(in crate::cmd) fn call_log(flags: &cli::Grpc) -> Result<(Option<grpc::CallLog>, String)> {
+    let yaml = flags.logging(&cli::process_env)?;
+    crate::cmd::warn_if_empty(
+        "request.logging-config-file",
+        flags.request_logging_file.as_deref(),
+        &yaml,
+    );
+    let log = match yaml.trim().is_empty() {
+        true => None,
+        false => grpc::CallLog::parse(&yaml).with_context(|| invalid_yaml(flags))?,
+    };
+    Ok((log, yaml))
 }
 
 /// Where the wrong YAML came from.
@@ -166,7 +178,7 @@ pub(super) async fn build(
 }
 
 /// Settings that are accepted and do not do what they seem to, in words for the log.
-fn without_effect(store: &cli::Store) -> Vec<&'static str> {
+pub(in crate::cmd) fn without_effect(store: &cli::Store) -> Vec<&'static str> {
     let has_dir = cli::named(store.spill_dir.as_deref()).is_some();
     let mut found = Vec::new();
     let is_auto = store.min_time == cli::MinTime::Auto;
@@ -201,17 +213,22 @@ fn slow_clients(flags: &cli::Sidecar, context: &Context, registry: &mut Registry
     let bytes = usize::try_from(flags.store.read_ahead).unwrap_or(usize::MAX);
     let memory = Memory::new(context.budget.clone(), bytes);
     memory.register(registry);
-    let dir = cli::named(flags.store.spill_dir.as_deref());
-    let used = spill::register(registry);
-    let spill_dir = dir
-        .map(|dir| SpillDir::open(dir, flags.store.spill_limit, used))
-        .transpose();
     Ok(SlowClients {
         memory,
-        spill_dir: spill_dir
-            .context("--store.spill-dir cannot be used: it must be a directory that narthex may write to")?,
+        spill_dir: spill_dir(&flags.store, spill::register(registry))?,
         patience: flags.store.max_client_lag,
     })
+}
+
+/// Where answers that wait for slow clients are put, if anywhere.
+///
+/// # Errors
+/// The directory cannot be written to.
+pub(in crate::cmd) fn spill_dir(store: &cli::Store, used: Gauge) -> Result<Option<SpillDir>> {
+    let dir = cli::named(store.spill_dir.as_deref());
+    dir.map(|dir| SpillDir::open(dir, store.spill_limit, used))
+        .transpose()
+        .context("--store.spill-dir cannot be used: it must be a directory that narthex may write to")
 }
 
 impl Queries {

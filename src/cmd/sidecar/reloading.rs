@@ -5,32 +5,30 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 
 use crate::{
     cli,
-    prometheus::client::{Client, HttpClientConfig},
+    prometheus::client::Client,
     reloader::{Method, Metrics, Reloader, Settings},
 };
 
-/// The reloader that the flags describe; `reloaded` is notified after each reload, since labels may be others then.
-///
-/// # Errors
-/// As for the client of Prometheus.
+/// The reloader that the flags describe; `reloaded` is notified after each reload, since labels may be others then. The client
+/// is to have connections of its own: a reload that takes long must not take the heartbeat's.
 pub(super) fn reloader(
-    flags: &cli::Sidecar,
-    http: &HttpClientConfig,
+    flags: &cli::Reloader,
+    client: Client,
     reloaded: Arc<Notify>,
     registry: &mut Registry,
-) -> Result<Reloader> {
-    // Connections of its own: a reload that takes long must not take the heartbeat's.
-    let client = Client::new(&flags.prometheus.url, http, flags.prometheus.get_config_timeout)
-        .context("--prometheus.url or --prometheus.http-client cannot be used")?;
-    let flags = &flags.reloader;
+) -> Reloader {
+    Reloader::new(settings(flags), client, Metrics::register(registry), reloaded)
+}
+
+/// What the flags say of it.
+pub(in crate::cmd) fn settings(flags: &cli::Reloader) -> Settings {
     let path = |path: Option<&PathBuf>| cli::named(path.map(PathBuf::as_path)).map(Path::to_owned);
-    let settings = Settings {
+    Settings {
         config_file: path(flags.config_file.as_ref()),
         output_file: path(flags.envsubst_file.as_ref()),
         rule_dirs: flags.rule_dirs.iter().filter_map(|dir| path(Some(dir))).collect(),
@@ -41,6 +39,5 @@ pub(super) fn reloader(
             cli::ReloadMethod::Signal => Method::Signal(flags.process_name.clone()),
         },
         variables: cli::process_env,
-    };
-    Ok(Reloader::new(settings, client, Metrics::register(registry), reloaded))
+    }
 }

@@ -33,7 +33,7 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// A broken block is looked at again after this time: a copy may have been mended.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// A request to the bucket that makes no progress for so long is given up.
-const STALL: Duration = Duration::from_secs(30);
+pub(in crate::cmd) const STALL: Duration = Duration::from_secs(30);
 /// Half of the time after which the alert for blocks that are not in the bucket fires.
 const LONG_JITTER: Duration = Duration::from_secs(15 * 60);
 
@@ -47,7 +47,7 @@ struct State {
 
 /// What the flags say of the bucket.
 #[derive(Debug)]
-pub(super) enum Configured {
+pub(in crate::cmd) enum Configured {
     /// Which it is, and the text that says so.
     Bucket(Box<BucketConfig>, String),
     /// Nothing: neither flag was given.
@@ -61,7 +61,7 @@ impl Configured {
     ///
     /// # Errors
     /// The first mistake, with flag, file, key and line.
-    pub(super) fn read(flags: &cli::Objstore) -> Result<Self> {
+    pub(in crate::cmd) fn read(flags: &cli::Objstore) -> Result<Self> {
         let yaml = flags.content(&cli::process_env)?;
         Ok(match (yaml.trim().is_empty(), flags.given()) {
             (true, Some(flag)) => Self::Empty(flag),
