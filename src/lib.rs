@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`cli`] | flags, their syntax and their checks; nothing below `cmd` knows clap | model |
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
+//! | [`preflight`] | what can be wrong before a sidecar runs: rules over what is found, and what is tried in the bucket | shipper, lineage, catalog, tsdb, prometheus, trust, objstore, model |
 //! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model, threads, spans |
 //! | [`restore`] | blocks of a bucket brought back to disk | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model, threads |
@@ -39,6 +40,7 @@ pub mod model;
 pub mod objstore;
 pub mod ops;
 pub mod pb;
+pub mod preflight;
 pub mod prometheus;
 pub mod reloader;
 pub mod restore;
