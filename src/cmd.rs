@@ -2,6 +2,7 @@
 
 mod backfill;
 mod bucket;
+mod check;
 mod encodings;
 mod job;
 mod output;
@@ -53,10 +54,16 @@ pub fn run(command: Command) -> ExitCode {
 }
 
 fn start(command: Command) -> anyhow::Result<Outcome> {
-    let (layer, sender) = spans_config(command.common())?.map(spans::set_up).unzip();
+    // What checks the configuration of spans among others says itself what is wrong with it, and sends none.
+    let sends_spans = !matches!(command, Command::Check(_));
+    let spans = match sends_spans {
+        true => spans_config(command.common())?,
+        false => None,
+    };
+    let (layer, sender) = spans.map(spans::set_up).unzip();
     let recent = Recent::default();
     init_log(command.common(), layer, recent.clone())?;
-    if sender.is_none() {
+    if sends_spans && sender.is_none() {
         warn_if_empty(
             "tracing.config-file",
             command.common().tracing_config_file.as_deref(),
@@ -94,6 +101,7 @@ async fn run_command(command: Command, spans: &spans::Metrics, recent: Recent) -
             let config = sidecar::Config::new(*flags)?;
             sidecar::build(config, spans, recent).await?.run().await
         }
+        Command::Check(flags) => check::check(*flags).await,
         Command::Status(flags) => status::status(*flags).await,
         Command::Backfill(flags) => backfill::backfill(*flags).await,
         Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => backfill::upload_blocks(*flags).await,

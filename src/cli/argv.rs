@@ -440,8 +440,9 @@ mod tests {
         }
         assert!(seen > 150 && shorts.len() >= 3, "{seen} {shorts:?}");
         let on: Vec<_> = spec.flags.iter().filter(|(_, flag)| flag.on_by_default).collect();
-        assert_eq!(on.len(), 1, "{on:?}");
-        assert_eq!(on[0].0, "upload-compacted");
+        let mut on: Vec<&str> = on.iter().map(|(name, _)| name.as_str()).collect();
+        on.sort_unstable();
+        assert_eq!(on, ["prometheus", "upload-compacted", "write"]);
     }
 
     #[test]
@@ -451,6 +452,7 @@ mod tests {
         let want = [
             "",
             "sidecar",
+            "check",
             "backfill",
             "bucket",
             "bucket ls",

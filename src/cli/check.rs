@@ -25,6 +25,13 @@ pub(super) fn command(command: &Command) -> Vec<String> {
     common(command.common(), &mut found);
     match command {
         Command::Sidecar(flags) => sidecar(flags, &mut found),
+        Command::Check(flags) => {
+            sidecar(&flags.sidecar, &mut found);
+            found.when(
+                flags.check.timeout.is_zero(),
+                "--timeout must be above 0, for example 30s".to_owned(),
+            );
+        }
         Command::Status(flags) => found.when(
             flags.timeout.is_zero(),
             "--timeout must be above 0, for example 10s".to_owned(),
@@ -146,6 +153,7 @@ fn set(inline: &InlineYaml, file: &Option<PathBuf>) -> bool {
 pub(super) fn repeated_label(command: &Command) -> Option<&str> {
     let labels = match command {
         Command::Sidecar(flags) => &flags.prometheus.label,
+        Command::Check(flags) => &flags.sidecar.prometheus.label,
         Command::Backfill(flags) => &flags.source.label,
         Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(flags))) => &flags.label,
         Command::Status(_) | Command::Bucket(_) | Command::Restore(_) => return None,

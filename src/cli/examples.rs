@@ -20,6 +20,18 @@ const SIDECAR: &[Example] = &[
     },
 ];
 
+const CHECK: &[Example] = &[
+    Example {
+        what: "Is everything ready for this sidecar?",
+        line: "narthex check --tsdb.path=/var/lib/prometheus --objstore.config-file=bucket.yaml",
+    },
+    Example {
+        what: "Before Prometheus runs, without a byte written, and for a program",
+        line: "narthex check --tsdb.path=/var/lib/prometheus --objstore.config-file=bucket.yaml \\\n  \
+               --no-prometheus --no-write --output=json",
+    },
+];
+
 const STATUS: &[Example] = &[
     Example {
         what: "Is my data safe?",
@@ -134,6 +146,7 @@ const UPLOAD_BLOCKS: &[Example] = &[
 pub(super) fn of(path: &[String]) -> &'static [Example] {
     match path.join(" ").as_str() {
         "sidecar" => SIDECAR,
+        "check" => CHECK,
         "status" => STATUS,
         "backfill" => BACKFILL,
         "bucket ls" => LS,
@@ -165,6 +178,7 @@ pub(super) fn exit_codes(path: &[String]) -> Option<Vec<(u8, &'static str)>> {
                 "done, but blocks are refused, or others cannot be read in the bucket; each is named",
             )
         }
+        "check" => ("nothing fails; warnings are shown", "something fails; it is named"),
         "bucket ls" | "bucket inspect" => ("printed", "printed, but some blocks could not be read; each is named"),
         "bucket verify" => ("every block is whole", "something is broken or missing; it is named"),
         "bucket gaps" => (

@@ -69,8 +69,18 @@ pub fn command_section(command: &str) -> String {
     let common = |arg: &Arg| {
         arg.get_help_heading() == Some(HELP) || root.get_arguments().any(|one| one.get_id() == arg.get_id())
     };
-    for arg in definition.get_arguments().filter(|arg| !common(arg)) {
+    // What runs and what checks it have their flags in common, which are listed once.
+    let sidecar = find(&root, &["sidecar".to_owned()]).filter(|_| command == "check");
+    let of_sidecar =
+        |arg: &Arg| sidecar.is_some_and(|sidecar| sidecar.get_arguments().any(|one| one.get_id() == arg.get_id()));
+    for arg in definition
+        .get_arguments()
+        .filter(|arg| !common(arg) && !of_sidecar(arg))
+    {
         row(&mut text, arg);
+    }
+    if sidecar.is_some() {
+        text.push_str("\nAll [flags of the sidecar](../README.md#flags) are taken, too.\n");
     }
     text
 }

@@ -55,7 +55,7 @@ fn shown(command: clap::Command, path: &[String]) -> clap::Command {
 
 /// The flags that describe the bucket, which mean more where nothing goes without one.
 fn about_bucket(command: clap::Command, path: &[String]) -> clap::Command {
-    if path.first().is_none_or(|name| name == "sidecar") {
+    if path.first().is_none_or(|name| name == "sidecar" || name == "check") {
         return command;
     }
     command.mut_args(|arg| {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 mod blocks;
 mod completion;
-mod docs;
+pub(crate) mod docs;
 mod nested;
 mod values;
 
@@ -146,7 +146,7 @@ fn mistakes_of_form_are_one_line_and_exit_1() {
         (&["sidecar", "two\nlines"], "unexpected \"two\\nlines\""),
         (
             &["store"],
-            "expected a command (sidecar, status, backfill, bucket, restore, tools), got \"store\"",
+            "expected a command (sidecar, check, status, backfill, bucket, restore, tools), got \"store\"",
         ),
         (&["-"], "expected a command"),
         (&["sidecar", "--tsdb.path"], "--tsdb.path needs a value"),

@@ -8,6 +8,7 @@ mod bad_config;
 mod bad_data_dir;
 mod bad_store;
 mod bucket_commands;
+mod check;
 mod cli;
 mod codegen;
 mod corners;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
-mod agent;
+pub(crate) mod agent;
 mod client;
 pub(crate) mod fake;
 mod names;

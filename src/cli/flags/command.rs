@@ -3,7 +3,7 @@
 
 use clap::Subcommand;
 
-use super::{Backfill, Common, Gaps, Inspect, Ls, Restore, Sidecar, Status, UploadBlocks, Verify};
+use super::{Backfill, Check, Common, Gaps, Inspect, Ls, Restore, Sidecar, Status, UploadBlocks, Verify};
 
 /// What narthex is asked to do.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
@@ -14,6 +14,17 @@ pub enum Command {
     /// bucket; Prometheus' own files are only read. Queriers reach Prometheus' data through the StoreAPI on
     /// --grpc-address.
     Sidecar(Box<Sidecar>),
+
+    /// Check what can be wrong before a sidecar runs: Prometheus, data directory, bucket, ports, files
+    ///
+    /// Takes the flags of narthex sidecar, and looks at everything that they name: one line for each thing, with ok, warn or
+    /// fail, and for what is not ok the cause and what to do. All mistakes are found, not only the first. docs/check.md explains
+    /// each line.
+    ///
+    /// Nothing of Prometheus is changed. In the bucket two objects are written below narthex-check/, read back, and removed; where
+    /// they may not be removed, it is said what stays. --no-write leaves writing out. As an init container, which runs before
+    /// Prometheus does, it takes the arguments of the sidecar and --no-prometheus.
+    Check(Box<Check>),
 
     /// Show the state of a running sidecar: what is durable, what waits and why, what failed last
     ///
@@ -134,6 +145,7 @@ impl Command {
     pub fn common(&self) -> &Common {
         match self {
             Self::Sidecar(flags) => &flags.common,
+            Self::Check(flags) => &flags.sidecar.common,
             Self::Status(flags) => &flags.common,
             Self::Backfill(flags) => &flags.common,
             Self::Bucket(Bucket::Ls(flags)) => &flags.common,

@@ -29,7 +29,7 @@ fn page(path: &str) -> String {
 
 /// Compares what stands between two markers of a page with `text`, or writes it there.
 #[track_caller]
-fn between_markers(path: &str, marker: &str, text: &str) {
+pub(crate) fn between_markers(path: &str, marker: &str, text: &str) {
     let page = page(path);
     let (start, end) = (format!("<!-- {marker} -->\n"), format!("<!-- /{marker} -->"));
     let (head, rest) = page.split_once(&start).expect("the start marker");

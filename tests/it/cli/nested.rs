@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use narthex::cli::{Bucket, Command, LsOutput, Outcome, Tools, ToolsBucket, command_names};
+use narthex::cli::{Bucket, CheckOutput, Command, LsOutput, Outcome, Tools, ToolsBucket, command_names};
 
 use super::{bad_value_of, printed, refused, run};
 
@@ -60,7 +60,7 @@ fn a_flag_belongs_to_the_commands_that_have_it() {
         ),
         (
             &["backfill", "--tsdb.path=x"],
-            "unknown flag --tsdb.path for backfill: it is one of sidecar;",
+            "unknown flag --tsdb.path for backfill: it is one of sidecar, check;",
         ),
         (&["backfill", "--selector=x"], "unknown flag --selector for backfill"),
         (
@@ -114,7 +114,7 @@ fn a_flag_belongs_to_the_commands_that_have_it() {
         ),
         (
             &["ls"],
-            "expected a command (sidecar, status, backfill, bucket, restore, tools), got \"ls\"",
+            "expected a command (sidecar, check, status, backfill, bucket, restore, tools), got \"ls\"",
         ),
         (&["--to=x"], "--to needs a command: narthex restore --to ..."),
         (
@@ -211,7 +211,7 @@ fn every_command_has_a_help_that_is_reached_in_every_way() {
         let section = format!("\n.SH narthex {}\n", name.replace('-', "\\-"));
         assert!(man.contains(&section), "{name}");
     }
-    // Only the sidecar does without a bucket.
+    // Only the sidecar, and what checks it, do without a bucket.
     let long = printed(&["--help-long"], true, 0);
     let (_, others) = long.split_once("\nnarthex backfill\n").unwrap();
     assert!(
@@ -222,7 +222,7 @@ fn every_command_has_a_help_that_is_reached_in_every_way() {
     assert_eq!(group, printed(&["tools", "bucket", "-h"], false, 0));
     assert!(group.contains("upload-blocks"), "{group}");
     let root = printed(&["--help"], false, 0);
-    for name in ["sidecar", "status", "backfill", "bucket", "restore", "tools"] {
+    for name in ["sidecar", "check", "status", "backfill", "bucket", "restore", "tools"] {
         assert!(root.contains(&format!("\n  {name} ")), "{root}");
     }
 }
@@ -314,4 +314,34 @@ fn usage_and_line_name_the_whole_command() {
         let text = bad_value_of(command, words);
         assert!(text.contains(part), "{words:?}: {text}");
     }
+}
+
+#[test]
+fn what_checks_a_sidecar_takes_its_flags() {
+    let words = [
+        "--tsdb.path=/p",
+        "--shipper.ignore-unequal-block-size",
+        "--no-write",
+        "--timeout=5s",
+        "-o",
+        "json",
+    ];
+    let words: Vec<&str> = ["check"].into_iter().chain(words).collect();
+    let Command::Check(check) = command(&words) else {
+        panic!("no check: {words:?}")
+    };
+    assert_eq!(check.sidecar.tsdb.path, Path::new("/p"));
+    assert!(check.sidecar.shipper.ignore_unequal_block_size && check.check.prometheus && !check.check.write);
+    assert_eq!(check.check.timeout, std::time::Duration::from_secs(5));
+    assert_eq!(check.check.output, CheckOutput::Json);
+    for (words, part) in [
+        (&["check", "--timeout=0s"][..], "--timeout must be above 0"),
+        (
+            &["check", "--store.memory-limit=1"],
+            "--store.memory-limit must be at least 1MiB",
+        ),
+    ] {
+        assert!(refused(words).contains(part), "{words:?}");
+    }
+    assert!(bad_value_of("check", &["check", "--output=csv"]).contains("--output"));
 }

@@ -15,7 +15,10 @@ use super::{divided, files, newest, pages, pages_and_manifests, root, spans as c
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 41] = [
+const FOREIGN: [&str; 44] = [
+    "web.route-prefix",
+    "web.external-url",
+    "no-storage.tsdb.allow-overlapping-compaction",
     "enable-feature",
     "web.enable-lifecycle",
     "compact.enable-vertical-compaction",

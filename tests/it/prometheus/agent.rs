@@ -16,7 +16,7 @@ use crate::rig::{
 };
 
 /// Starts an agent that scrapes itself and sends to nobody.
-async fn start(leg: &Leg, dir: &Path) -> (Process, String) {
+pub(crate) async fn start(leg: &Leg, dir: &Path) -> (Process, String) {
     let port = free_port();
     let config = format!(
         "global:\n  scrape_interval: 1s\n  external_labels: {{cluster: rig}}\nremote_write:\n  - url: \
