@@ -13,6 +13,7 @@ mod cli;
 mod codegen;
 mod corners;
 mod demo;
+mod deploy;
 mod docs;
 mod every_flag;
 mod full_check;

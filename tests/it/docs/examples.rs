@@ -15,51 +15,70 @@ use super::{divided, files, newest, pages, pages_and_manifests, root, spans as c
 use crate::rig::tools::temp_dir;
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 44] = [
-    "web.route-prefix",
-    "web.external-url",
-    "no-storage.tsdb.allow-overlapping-compaction",
-    "enable-feature",
-    "web.enable-lifecycle",
+const FOREIGN: [&str; 63] = [
+    "all-targets",
+    "bucket",
+    "check",
     "compact.enable-vertical-compaction",
-    "deduplication.replica-label",
     "config.file",
     "consistency-delay",
+    "data-dir",
+    "data-urlencode",
+    "deduplication.replica-label",
     "delete-delay",
     "details",
-    "marker",
+    "enable-feature",
     "endpoint",
+    "format-version",
+    "from-file",
+    "from-literal",
     "grpc-client-tls-ca",
     "grpc-client-tls-cert",
     "grpc-client-tls-key",
     "grpc-client-tls-secure",
     "id",
     "ignore-deletion-marks-delay",
+    "install",
     "issues",
+    "lifecycle-configuration",
     "list",
+    "locked",
+    "marker",
+    "name",
+    "no-storage.tsdb.allow-overlapping-compaction",
+    "no-x",
+    "now",
     "objstore-backup.config",
     "objstore-backup.config-file",
+    "offline",
+    "patch-file",
+    "previous",
+    "query.auto-downsampling",
     "query.replica-label",
+    "release",
     "repair",
+    "repo",
+    "retention.resolution-1h",
+    "retention.resolution-5m",
+    "retention.resolution-raw",
+    "rm",
     "selector.relabel-config",
     "selector.relabel-config-file",
     "storage.remote.read-concurrent-limit",
-    "sync-block-duration",
+    "storage.tsdb.delay-compact-file.path",
+    "storage.tsdb.max-block-duration",
+    "storage.tsdb.min-block-duration",
     "storage.tsdb.path",
     "storage.tsdb.retention.time",
-    "storage.tsdb.delay-compact-file.path",
-    "storage.tsdb.min-block-duration",
-    "storage.tsdb.max-block-duration",
-    "locked",
-    "release",
-    "all-targets",
-    "check",
-    "now",
-    "bucket",
-    "lifecycle-configuration",
-    "name",
+    "sync-block-duration",
+    "type",
+    "volumes",
+    "wait",
+    "web.enable-lifecycle",
+    "web.external-url",
+    "web.route-prefix",
+    "workspace",
     "x",
-    "no-x",
 ];
 
 /// How the command line of a sidecar is understood; why not, if it is not.
@@ -224,25 +243,6 @@ fn a_shell_is_imitated() {
     for bad in ["a --b=<c d>", "a | b", "a $B"] {
         assert!(words(bad).is_err(), "{bad}");
     }
-}
-
-#[test]
-fn the_unit_of_systemd_starts_a_sidecar_and_waits_for_its_end() {
-    let unit = fs::read_to_string(root().join("deploy/systemd/narthex.service")).unwrap();
-    let unit = unit.replace("\\\n", " ");
-    let value = |key: &str| {
-        unit.lines()
-            .find_map(|line| line.strip_prefix(&format!("{key}=")))
-            .unwrap()
-    };
-    let words: Vec<&str> = value("ExecStart").split_whitespace().collect();
-    assert_eq!(words[0], "/usr/local/bin/narthex");
-    let sidecar = understood(&words).unwrap().expect("it runs");
-    let minutes = value("TimeoutStopSec").strip_suffix("min").unwrap();
-    let patience = Duration::from_secs(60 * minutes.parse::<u64>().unwrap());
-    assert!(sidecar.shipper.grace_period < patience);
-    let writable = value("ReadWritePaths");
-    assert!(sidecar.tsdb.path.starts_with(writable), "{writable}");
 }
 
 #[test]

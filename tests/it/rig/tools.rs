@@ -68,6 +68,13 @@ impl Tools {
         (program(chromium), program(driver))
     }
 
+    /// The program that checks manifests, and the directory with the schemas of Kubernetes and of the operator.
+    pub(crate) fn kubernetes_models() -> (PathBuf, PathBuf) {
+        let text = list("kubernetes-models.list");
+        let (node, dir) = text.trim().split_once('\t').expect("two fields");
+        (program(node), dir.into())
+    }
+
     /// SeaweedFS, the separate S3 server.
     pub(crate) fn weed() -> PathBuf {
         program(list("weed.list").trim())
