@@ -36,8 +36,8 @@ bench: ## The benchmarks, in a minute or two after the build; figures, no verdic
 image: ## The container image
 	$(BUILDER) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE):$(VERSION) .
 
-flags: ## Rewrites the recorded help texts, README's table of flags and docs/commands.md
-	UPDATE=1 $(CARGO) test --locked --test it cli
+flags: ## Rewrites the recorded help texts, docs/flags.md, docs/commands.md and docs/metrics.md
+	UPDATE=1 $(CARGO) test --locked --test it -- cli:: docs::metrics
 
 proto: ## Generates src/pb from proto
 	UPDATE=1 $(CARGO) test --locked --test it codegen

@@ -148,7 +148,7 @@ impl Uploader {
             }
             (NewerEncodings::Rewrite | NewerEncodings::Hold, _) => format!(
                 "queries over it fail, and a compactor stops at it {UNLESS_MARKED}. What is committed is never overwritten: see \
-                 \"XOR2 is in the bucket already\" in README for how to have it rewritten"
+                 \"XOR2 is in the bucket already\" in docs/encodings.md for how to have it rewritten"
             ),
         };
         Ok(Some(format!(

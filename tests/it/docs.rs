@@ -3,23 +3,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics, also in its helpers")]
 
+mod alerts;
+mod dashboard;
 mod decisions;
 mod examples;
+mod messages;
+mod metrics;
 mod parity;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use fs_err as fs;
 use serde_json::Value;
 
-use crate::rig::{Leg, Tools, tools::temp_dir};
+use crate::rig::{Leg, Tools};
 
 /// The longest that the page about the design may get.
 const ARCHITECTURE: usize = 180;
+
+/// The longest that the first page may get: the rest has pages of its own.
+const README: usize = 200;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -169,11 +175,33 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn links_that_lead_nowhere_are_found() {
-    assert_eq!(broken("docs/parity.md", "../README.md#what-to-watch"), None);
-    assert_eq!(broken("README.md", "#what-to-watch"), None);
+    assert_eq!(broken("docs/parity.md", "../README.md#install"), None);
+    assert_eq!(broken("README.md", "#install"), None);
     for target in ["none.md", "#none", "docs/parity.md#none", "docs#none", "../../../etc"] {
         assert!(broken("README.md", target).is_some(), "{target}");
     }
+}
+
+#[test]
+fn the_image_has_this_version_wherever_it_is_named() {
+    let (mut seen, mut texts) = (0, pages_and_manifests());
+    texts.insert(
+        "Dockerfile".to_owned(),
+        fs::read_to_string(root().join("Dockerfile")).unwrap(),
+    );
+    for (name, text) in texts {
+        for tag in values(&text, "narthex:").filter(|tag| tag.starts_with(|char: char| char.is_ascii_digit())) {
+            assert_eq!(tag, env!("CARGO_PKG_VERSION"), "{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "only {seen}");
+}
+
+#[test]
+fn the_readme_stays_short() {
+    let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
+    assert!(lines < README, "README.md has {lines} lines");
 }
 
 #[test]
@@ -183,36 +211,6 @@ fn the_page_about_the_design_stays_short() {
         .lines()
         .count();
     assert!(lines <= ARCHITECTURE, "ARCHITECTURE.md has {lines} lines");
-}
-
-#[test]
-fn the_alerts_are_good_rules_and_fire_when_they_should() {
-    let leg = newest();
-    for words in [
-        ["check", "rules", "deploy/alerts.yaml"],
-        ["test", "rules", "deploy/alerts.test.yaml"],
-    ] {
-        let done = Command::new(&leg.promtool)
-            .args(words)
-            .current_dir(root())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
-        assert!(
-            done.status.success(),
-            "promtool {} {}: {said}",
-            leg.version,
-            words.join(" ")
-        );
-    }
-    let rules = fs::read_to_string(root().join("deploy/alerts.yaml")).unwrap();
-    let tests = fs::read_to_string(root().join("deploy/alerts.test.yaml")).unwrap();
-    let untested: Vec<&str> = rules
-        .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("- alert: "))
-        .filter(|name| !tests.contains(&format!("alertname=\"{name}\"")))
-        .collect();
-    assert!(untested.is_empty(), "alerts that no test lets fire: {untested:?}");
 }
 
 /// All texts under `key`, wherever they are.
@@ -225,45 +223,6 @@ fn under<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
         }
         _ => {}
     }
-}
-
-#[test]
-fn the_dashboard_shows_every_metric_that_the_readme_tells_to_watch() {
-    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
-    let (readme, dashboard) = (read("README.md"), read("deploy/dashboard.json"));
-    let section = readme.split("## What to watch").nth(1).unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let names: BTreeSet<&str> = section
-        .split(|char: char| !(char.is_ascii_alphanumeric() || char == '_'))
-        .filter(|word| word.starts_with("narthex_"))
-        .collect();
-    let missing: Vec<_> = names.iter().filter(|name| !dashboard.contains(**name)).collect();
-    assert!(names.len() >= 30 && missing.is_empty(), "no panel shows {missing:?}");
-}
-
-#[test]
-fn the_panels_of_the_dashboard_ask_what_prometheus_understands() {
-    let text = fs::read_to_string(root().join("deploy/dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
-    let mut asked = Vec::new();
-    under(&dashboard, "expr", &mut asked);
-    assert!(asked.len() >= 15, "only {asked:?}");
-    let rule = |(at, expr): (usize, &&str)| {
-        let expr = expr.replace("$__rate_interval", "5m");
-        // A JSON string is a YAML string.
-        format!("  - record: panel:{at}\n    expr: {}\n", Value::from(expr))
-    };
-    let rules: String = asked.iter().enumerate().map(rule).collect();
-    let dir = temp_dir("docs");
-    let path = dir.path().join("panels.yml");
-    fs::write(&path, format!("groups:\n- name: panels\n  rules:\n{rules}")).unwrap();
-    let done = Command::new(newest().promtool)
-        .args(["check", "rules"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{said}\n{rules}");
 }
 
 /// The targets of the Makefile.

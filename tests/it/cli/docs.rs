@@ -55,7 +55,7 @@ fn the_help_of_every_command_is_the_checked_in_one() {
 
 #[test]
 fn the_documented_flags_are_the_parsed_ones() {
-    between_markers("README.md", "flags", &flag_table("sidecar"));
+    between_markers("docs/flags.md", "flags", &flag_table("sidecar"));
 }
 
 #[test]

@@ -152,8 +152,8 @@ fn metrics(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What the program serves: families by name, with the names of their lines.
-async fn served() -> BTreeMap<String, BTreeSet<String>> {
+/// The page of metrics that the program serves.
+pub(super) async fn metrics_page() -> String {
     let stage = Stage::start(&[]).await;
     // This family is only there when it has something to tell.
     seal(&sound(0), stage.dir(), |dir| {
@@ -169,7 +169,12 @@ async fn served() -> BTreeMap<String, BTreeSet<String>> {
         let (_, page) = http::get(&url).await?;
         Some(String::from_utf8(page.to_vec()).unwrap())
     };
-    let page = stage.sidecar.wait_until(PATIENCE, "metrics", page).await;
+    stage.sidecar.wait_until(PATIENCE, "metrics", page).await
+}
+
+/// What the program serves: families by name, with the names of their lines.
+async fn served() -> BTreeMap<String, BTreeSet<String>> {
+    let page = metrics_page().await;
     let (mut families, mut family): (BTreeMap<String, BTreeSet<String>>, String) = (BTreeMap::new(), String::new());
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
