@@ -1,11 +1,14 @@
-//! `deploy/alerts.yaml`: the rules are good, and fire when they should.
+//! `deploy/alerts.yaml`: the rules are good, fire when they should, and lead to what there is to do.
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use fs_err as fs;
 use serde_json::Value;
 
-use super::{newest, root};
+use super::{anchors, newest, pages, root};
+
+/// Where the pages are, for those who have them nowhere else.
+const PAGE: &str = "https://git.example.com/narthex/blob/main/docs/operations.md#";
 
 fn rules() -> Vec<Value> {
     let text = fs::read_to_string(root().join("deploy/alerts.yaml")).unwrap();
@@ -45,4 +48,26 @@ fn they_are_good_rules_and_fire_when_they_should() {
         .filter(|name| !tests.contains(&format!("alertname=\"{name}\"")))
         .collect();
     assert!(untested.is_empty(), "alerts that no test lets fire: {untested:?}");
+}
+
+#[test]
+fn each_leads_to_its_section_and_each_section_has_its_alert() {
+    let page = &pages()["docs/operations.md"];
+    let (anchors, mut named) = (anchors(page), BTreeSet::new());
+    for rule in rules() {
+        let name = rule["alert"].as_str().unwrap();
+        let url = rule["annotations"]["runbook_url"].as_str().unwrap_or_default();
+        let anchor = url
+            .strip_prefix(PAGE)
+            .unwrap_or_else(|| panic!("{name} leads to {url:?}"));
+        assert_eq!(anchor, name.to_ascii_lowercase());
+        assert!(anchors.contains(anchor), "there is no section for {name}");
+        named.insert(name.to_owned());
+    }
+    let alerts = page.split("\n## Alerts\n").nth(1).unwrap();
+    let sections: BTreeSet<String> = alerts
+        .lines()
+        .filter_map(|line| line.strip_prefix("### ").map(str::to_owned))
+        .collect();
+    assert_eq!(sections, named);
 }
