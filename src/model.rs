@@ -12,6 +12,7 @@ pub mod readable;
 pub mod retention;
 pub mod selector;
 pub mod served_from;
+pub mod url_text;
 pub mod uvarint;
 pub mod variables;
 pub mod whole_number;

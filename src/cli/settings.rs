@@ -8,6 +8,7 @@ use super::{
     flags::Setting,
     text::{HELP, shown_default},
 };
+use crate::model::url_text::without_secrets;
 
 /// What is shown in the place of a secret.
 const REDACTED: &str = "<redacted>";
@@ -47,20 +48,8 @@ fn shown(arg: &Arg, value: &str) -> String {
     let kind = arg.get_value_names().and_then(|names| names.first());
     match kind.map(|kind| kind.as_str()) {
         Some("yaml") if !value.is_empty() => REDACTED.to_owned(),
-        Some("url") => without_password(value),
+        Some("url") => Url::parse(value).map_or(REDACTED.to_owned(), |url| without_secrets(&url).into()),
         _ => value.to_owned(),
-    }
-}
-
-fn without_password(text: &str) -> String {
-    match Url::parse(text) {
-        Ok(mut url) if url.password().is_some() => {
-            // It can only fail for an address without a host, which has no password.
-            let _ = url.set_password(Some("redacted"));
-            url.into()
-        }
-        Ok(_) => text.to_owned(),
-        Err(_) => REDACTED.to_owned(),
     }
 }
 
@@ -112,7 +101,7 @@ mod tests {
         ]);
         assert_eq!(
             value(&settings, "prometheus.url"),
-            Some(("http://admin:redacted@localhost:9090/prom".to_owned(), true))
+            Some(("http://localhost:9090/prom".to_owned(), true))
         );
         assert!(
             settings.iter().all(|setting| !setting.value.contains("hunter2")),

@@ -23,7 +23,7 @@ use super::{
     request_queue::{Kind, RequestQueues},
     transport::{PostResponse, Transport, has_credentials},
 };
-use crate::spans;
+use crate::{model::url_text::without_secrets, spans};
 
 pub use self::reload::LastReload;
 pub use super::{http_client::HttpClientConfig, metrics_page::Storage};
@@ -83,11 +83,7 @@ impl Client {
         base.set_fragment(None);
         let prefix = base.path().trim_end_matches('/').to_owned();
         base.set_path(&prefix);
-        let mut shown = base.clone();
-        // Both can only fail for URLs without a host.
-        let _ = shown.set_username("");
-        let _ = shown.set_password(None);
-        shown.set_query(None);
+        let shown = without_secrets(&base);
         let transport = Transport::new(&mut base, http)?;
         let inner = Inner {
             base,

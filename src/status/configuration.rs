@@ -1,7 +1,7 @@
 //! YAML as it may be shown: every key, and of the values only those that are no secret by their key.
 //!
-//! A text is shown only under a key that is known to hold no secret; numbers and truth values are always shown, since no
-//! secret is one of them by its type. So a key that is new, or misspelled, hides its value.
+//! A value is shown only under a key that is known to hold no secret, whatever its type: a password may consist of digits. So
+//! a key that is new, or misspelled, hides its value.
 
 use serde_json::Value;
 
@@ -10,50 +10,55 @@ use crate::model::yaml_text;
 /// What is shown in the place of a text that may be a secret.
 const REDACTED: &str = "<redacted>";
 
-/// Keys whose texts are no secrets, on every level.
-const PLAIN: [&str; 42] = [
-    "type",
+/// Keys whose values are no secrets, on every level.
+const PLAIN: [&str; 47] = [
+    "aws_sdk_auth",
+    "bearer_token_file",
     "bucket",
-    "endpoint",
-    "region",
-    "prefix",
-    "directory",
-    "container",
-    "storage_account",
-    "endpoint_suffix",
-    "user_assigned_id",
     "bucket_lookup_type",
-    "list_objects_version",
-    "sts_endpoint",
-    "kms_key_id",
-    "idle_conn_timeout",
-    "response_header_timeout",
-    "tls_handshake_timeout",
-    "expect_continue_timeout",
-    "dialer_timeout",
     "ca_file",
     "cert_file",
-    "key_file",
-    "client_ca_file",
-    "server_name",
-    "min_version",
-    "max_version",
-    "client_auth_type",
-    "password_file",
-    "bearer_token_file",
-    "username",
-    "service_name",
-    "service_namespace",
-    "sampler_type",
-    "sampler_parent_config",
-    "client_type",
-    "compression",
-    "reconnection_period",
-    "timeout",
-    "level",
+    "container",
     "decision",
-    "part_size",
+    "dialer_timeout",
+    "directory",
+    "disable_compression",
+    "disable_dualstack",
+    "disable_multipart",
+    "enable",
+    "endpoint",
+    "endpoint_suffix",
+    "expect_continue_timeout",
+    "idle_conn_timeout",
+    "insecure",
+    "insecure_skip_verify",
+    "key_file",
+    "kms_key_id",
+    "level",
+    "list_objects_version",
+    "log_end",
+    "log_start",
+    "max_conns_per_host",
+    "max_idle_conns",
+    "max_idle_conns_per_host",
     "max_retries",
+    "method",
+    "part_size",
+    "password_file",
+    "port",
+    "prefix",
+    "region",
+    "response_header_timeout",
+    "send_content_md5",
+    "server_name",
+    "service",
+    "signature_version2",
+    "storage_account",
+    "sts_endpoint",
+    "tls_handshake_timeout",
+    "type",
+    "user_assigned_id",
+    "username",
 ];
 
 /// The keys of a document in their order, with dots between those of several levels, and their values. Nothing for a text that
@@ -80,9 +85,10 @@ fn walk(value: &Value, path: &str, key: &str, entries: &mut Vec<(String, String)
             .enumerate()
             .for_each(|(at, item)| walk(item, &below(&at.to_string()), key, entries)),
         Value::Null => entries.push((path.to_owned(), String::new())),
+        Value::String(text) if text.is_empty() => entries.push((path.to_owned(), String::new())),
+        _ if !PLAIN.contains(&key) => entries.push((path.to_owned(), REDACTED.to_owned())),
+        Value::String(text) => entries.push((path.to_owned(), text.clone())),
         Value::Bool(_) | Value::Number(_) => entries.push((path.to_owned(), value.to_string())),
-        Value::String(text) if text.is_empty() || PLAIN.contains(&key) => entries.push((path.to_owned(), text.clone())),
-        Value::String(_) => entries.push((path.to_owned(), REDACTED.to_owned())),
     }
 }
 
@@ -92,10 +98,10 @@ mod tests {
 
     #[test]
     fn what_may_be_a_secret_is_not_shown_and_the_rest_is() {
-        let yaml = "type: S3\nconfig:\n  bucket: metrics\n  access_key: AKID\n  secret_key: hunter2\n  insecure: true\n  \
+        let yaml = "type: S3\nconfig:\n  bucket: metrics\n  access_key: 123456789012\n  secret_key: hunter2\n  insecure: true\n  \
                     part_size: 16777216\n  http_config:\n    idle_conn_timeout: 90s\n    tls_config: {ca_file: /ca.pem}\n  \
                     put_user_metadata: {team: hunter2}\n  sse_config: {type: SSE-C, encryption_key: hunter2}\n  region: \"\"\nprefix: a/b\n\
-                    list: [hunter2, {password: hunter2}]\n";
+                    list: [hunter2, {password: 12345678}, {token: true}]\n";
         let entries = entries(yaml);
         let shown: Vec<(&str, &str)> = entries.iter().map(|(key, value)| (&**key, &**value)).collect();
         assert_eq!(
@@ -116,6 +122,7 @@ mod tests {
                 ("prefix", "a/b"),
                 ("list.0", "<redacted>"),
                 ("list.1.password", "<redacted>"),
+                ("list.2.token", "<redacted>"),
             ]
         );
     }
