@@ -1,7 +1,7 @@
 //! What an operator sees of a running sidecar: one value, as a page ([`page`]), as JSON, and as text ([`text`]).
 //!
 //! The JSON of `/api/v1/status` is [`Status`] as it is: keys are added over time, and [`VERSION`] changes when one changes its
-//! meaning or goes. Times are ms since 1970, sizes bytes, durations seconds. Whoever fills it leaves secrets out
+//! meaning or goes. Times are ms since 1970, sizes bytes, durations seconds; what is not known is `None`. Whoever fills it leaves secrets out
 //! ([`configuration`]). Everything here is pure: nothing is asked, nothing waits.
 
 pub mod configuration;
@@ -9,6 +9,8 @@ pub mod page;
 pub mod text;
 pub mod times;
 
+#[cfg(test)]
+mod tests;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -74,14 +76,16 @@ pub struct Prometheus {
     pub url: String,
     /// It answered the last heartbeat.
     pub up: bool,
-    /// Its version; empty until it was asked.
-    pub version: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// It runs in agent mode, and stores no blocks.
+    pub agent: bool,
     /// The external labels, those of `--label` laid over them.
     pub labels: BTreeMap<String, String>,
     /// Those of its flags that matter here.
     pub flags: BTreeMap<String, String>,
     /// How long and how much it keeps, in words.
-    pub retention: String,
+    pub retention: Option<String>,
     /// For how long it keeps blocks, if that is limited.
     pub retention_ms: Option<i64>,
     /// The oldest time that it still holds, if it holds anything and tells.
@@ -96,28 +100,34 @@ pub struct Prometheus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Shipping {
-    /// `on`, or `off: ` and why.
+    /// `on`, `not_configured` or `empty_configuration`, as in the metric `narthex_shipping`.
     pub state: String,
+    /// The same in words.
+    pub reason: String,
     /// The bucket.
     pub bucket: String,
     /// The data directory of Prometheus.
     pub dir: String,
-    /// When the blocks were looked at; 0 before the first time.
-    pub looked_at_ms: i64,
-    /// Why not all that is due could be done then.
+    /// When the blocks were looked at.
+    pub looked_at_ms: Option<i64>,
+    /// What failed last, until something has worked.
     pub failure: Option<String>,
     /// All samples of local blocks before this time are in the bucket.
     pub durable_until_ms: Option<i64>,
     /// How many blocks are not.
     pub not_durable: usize,
+    /// How many do not get there unless somebody acts, or are deleted by retention soon.
+    pub need_attention: usize,
     /// What all blocks take on the disk.
     pub bytes: u64,
     /// What is held of blocks that Prometheus has deleted.
     pub held_bytes: u64,
-    /// The blocks, oldest first: all that are not durable, and the newest of the others.
+    /// The blocks, oldest first: those that need somebody, those that are not durable, and the newest of the others.
     pub blocks: Vec<Block>,
     /// How many more there are.
     pub more_blocks: usize,
+    /// How many of those are not durable.
+    pub more_not_durable: usize,
     /// What is being sent.
     pub uploads: Vec<Upload>,
 }
@@ -133,14 +143,14 @@ pub struct Block {
     /// Its end.
     pub max_time_ms: Option<i64>,
     /// How often it was compacted.
-    pub level: u64,
+    pub level: Option<u64>,
     /// How many series it has.
-    pub series: u64,
+    pub series: Option<u64>,
     /// How many samples it has.
-    pub samples: u64,
+    pub samples: Option<u64>,
     /// What it takes on the disk.
     pub bytes: Option<u64>,
-    /// `durable`, `due`, `uploading`, `waiting`, `arriving`, `set_aside`, `not_shipped` or `empty`.
+    /// `durable`, `due`, `uploading`, `waiting`, `held_up`, `arriving`, `set_aside`, `not_shipped`, `merged` or `empty`.
     pub state: String,
     /// Why, in words.
     pub reason: String,
@@ -150,6 +160,8 @@ pub struct Block {
     pub seal_to_durable_seconds: Option<f64>,
     /// When retention deletes it, if it is not durable.
     pub deletion_ms: Option<i64>,
+    /// Less than a quarter of its time until then is left.
+    pub near_deletion: bool,
     /// Prometheus has deleted it; its files are held open.
     pub held: bool,
 }
@@ -278,24 +290,46 @@ impl Status {
     /// The first word that is to be said: whether data is safe.
     pub fn verdict(&self) -> Verdict {
         let shipping = &self.shipping;
-        let near = |block: &Block| block.deletion_ms.is_some_and(|at| at - self.time_ms < NEAR_DELETION_MS);
-        let stuck = |block: &Block| matches!(&*block.state, "set_aside" | "not_shipped");
-        if !shipping.is_on() {
-            return Verdict::Off;
+        let is_moving = shipping.uploads.iter().any(|upload| upload.bytes_per_second > 0.0);
+        let is_held_up = shipping.blocks.iter().any(|block| block.state == "held_up");
+        match &*shipping.state {
+            "on" => {}
+            "empty_configuration" => return Verdict::Misconfigured,
+            _ => return Verdict::Off,
         }
-        match shipping.blocks.iter().any(|block| stuck(block) || near(block)) {
-            true => Verdict::AtRisk,
-            false if shipping.failure.is_some() => Verdict::Failing,
-            false if shipping.looked_at_ms == 0 => Verdict::Starting,
+        match shipping.failure.is_some() && !is_moving || is_held_up {
+            _ if shipping.need_attention > 0 => Verdict::AtRisk,
+            true => Verdict::Failing,
+            false if shipping.looked_at_ms.is_none() => Verdict::Starting,
             false if shipping.not_durable > 0 => Verdict::Busy,
             false if shipping.blocks.is_empty() => Verdict::NoBlocks,
             false => Verdict::Safe,
         }
     }
+
+    /// The blocks: those first that need somebody, then those that are not durable, by when retention deletes them, then the newest.
+    pub fn blocks_by_urgency(&self) -> Vec<&Block> {
+        let mut blocks: Vec<&Block> = self.shipping.blocks.iter().rev().collect();
+        blocks.sort_by_key(|block| {
+            let needs_attention = block.near_deletion || tone_of(&block.state) == Tone::Bad;
+            let deletion = block.deletion_ms.unwrap_or(i64::MAX);
+            (
+                !needs_attention,
+                !block.is_open(),
+                tone_of(&block.state) != Tone::Warning,
+                deletion,
+            )
+        });
+        blocks
+    }
 }
 
-/// A block that retention deletes within this time, and that is not durable, is at risk.
-const NEAR_DELETION_MS: i64 = 3600 * 1000;
+impl Block {
+    /// Whether its samples are on the disk of Prometheus alone.
+    pub fn is_open(&self) -> bool {
+        !matches!(&*self.state, "durable" | "merged" | "empty")
+    }
+}
 
 impl Shipping {
     /// Whether blocks are shipped.
@@ -319,6 +353,8 @@ pub enum Verdict {
     Failing,
     /// A block will not get to the bucket unless somebody acts, or is about to be deleted.
     AtRisk,
+    /// Nothing is shipped, by mistake as it seems.
+    Misconfigured,
     /// Nothing is shipped.
     Off,
 }
@@ -333,6 +369,7 @@ impl Verdict {
             Self::NoBlocks => "There are no sealed blocks yet",
             Self::Failing => "Shipping fails and is tried again",
             Self::AtRisk => "Blocks need your attention",
+            Self::Misconfigured => "No blocks are shipped: the configuration is empty",
             Self::Off => "No blocks are shipped",
         }
     }
@@ -342,7 +379,7 @@ impl Verdict {
         match self {
             Self::Safe => Tone::Good,
             Self::Busy | Self::Starting | Self::NoBlocks | Self::Off => Tone::Neutral,
-            Self::Failing => Tone::Warning,
+            Self::Failing | Self::Misconfigured => Tone::Warning,
             Self::AtRisk => Tone::Bad,
         }
     }
@@ -366,7 +403,7 @@ pub fn tone_of(state: &str) -> Tone {
     match state {
         "durable" => Tone::Good,
         "set_aside" | "not_shipped" => Tone::Bad,
-        "waiting" | "arriving" => Tone::Warning,
+        "held_up" => Tone::Warning,
         _ => Tone::Neutral,
     }
 }

@@ -7,7 +7,7 @@ pub(super) mod queries;
 mod relay;
 pub(super) mod reloading;
 pub(super) mod shipping;
-mod status;
+mod shown;
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +44,6 @@ use self::{
     queries::Queries,
     relay::StatusRelay,
     shipping::{Configured, Shipping},
-    status::Texts,
 };
 
 /// Pieces of work of the query half that take the processor, at once.
@@ -62,8 +61,8 @@ pub struct Config {
     http_client: HttpClientConfig,
     web: Option<Web>,
     queries: queries::Config,
-    /// The YAML that flags name, to be shown.
-    texts: Texts,
+    /// What may be shown of the YAML that flags name.
+    configuration: Vec<crate::status::Configuration>,
 }
 
 impl Config {
@@ -72,29 +71,32 @@ impl Config {
     /// # Errors
     /// The first mistake, with flag, file, key and line.
     pub fn new(flags: cli::Sidecar) -> Result<Self> {
-        let mut texts = Texts::new();
         let bucket = Configured::read(&flags.objstore)?;
-        if let Configured::Bucket(_, yaml) = &bucket {
-            texts.push((flags.objstore.given().unwrap_or_default(), yaml.clone()));
-        }
-        let (http_client, yaml) = super::http_client(&flags.prometheus.client)?;
+        let (http_client, client_yaml) = super::http_client(&flags.prometheus.client)?;
         let queries = queries::Config::new(&flags.grpc)?;
         let web = cli::named(flags.http.config.as_deref()).map(Web::load).transpose()?;
-        let http_client_file = flags.prometheus.client.http_client_file.as_deref();
-        texts.push((status::named("prometheus.http-client", http_client_file), yaml));
-        let logging_file = flags.grpc.request_logging_file.as_deref();
-        texts.push((
-            status::named("request.logging-config", logging_file),
-            queries.logging.clone(),
-        ));
-        texts.retain(|(_, yaml)| !yaml.trim().is_empty());
+        let (client_file, logging_file) = (
+            &flags.prometheus.client.http_client_file,
+            &flags.grpc.request_logging_file,
+        );
+        let configuration = shown::configuration([
+            (flags.objstore.given().unwrap_or_default(), bucket.yaml()),
+            (
+                shown::named("prometheus.http-client", client_file.as_deref()),
+                &*client_yaml,
+            ),
+            (
+                shown::named("request.logging-config", logging_file.as_deref()),
+                &*queries.logging,
+            ),
+        ]);
         Ok(Self {
             flags,
             bucket,
             http_client,
             web,
             queries,
-            texts,
+            configuration,
         })
     }
 }
@@ -135,7 +137,7 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
         http_client,
         web,
         queries,
-        texts,
+        configuration,
     } = config;
     let server = http::bind(flags.http.address.to_socket().as_str(), "--http-address").await?;
     let mut registry = Registry::default();
@@ -155,7 +157,7 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
     );
     let passed_on = watch::Sender::new(None);
     bucket.report(&mut registry);
-    let shipping_status = bucket.status();
+    let (shipping_state, shipping_status) = (bucket.state(), bucket.status());
     let (min_time, wanted) = shipping::min_time(&flags.store, &bucket);
     let served_from = min_time.clone();
     let shipping = match bucket {
@@ -185,14 +187,14 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
     let at_once = connections::within(process::open_files(), most.0, most.1);
     let calls = (connections.clone(), running.clone(), at_once.0);
     let queries = queries::build(&flags, queries, context, calls, &mut registry).await?;
-    let sources = status::Sources {
+    let sources = shown::Sources {
         flags: flags.settings.clone(),
-        texts,
+        configuration,
         started_ms,
         probe: probe.clone(),
         url: client.url().to_owned(),
         snapshots: peer.snapshots(),
-        shipping: shipping_status.clone(),
+        shipping: (shipping_state, shipping_status.clone()),
         bucket: shipping
             .as_ref()
             .map(|shipping| shipping.bucket.identity().to_owned())

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::output;
 use crate::{
@@ -23,10 +23,9 @@ const PATH: &str = "/api/v1/status";
 /// Asks, and prints the answer.
 pub(super) async fn status(flags: cli::Status) -> Result<Outcome> {
     let yaml = flags.http_client_yaml()?;
-    let http_client =
-        HttpClientConfig::parse(&yaml).context("the configuration of the client (--http-client) is wrong")?;
-    let client =
-        Client::new(&flags.url, &http_client, flags.timeout).context("--url or --http-client cannot be used")?;
+    let http_client = HttpClientConfig::parse(&yaml).map_err(|error| anyhow!(ours(&error.to_string())))?;
+    let client = Client::new(&flags.url, &http_client, flags.timeout);
+    let client = client.map_err(|error| anyhow!(ours(&error.to_string())))?;
     let answer = client.document(PATH, ANSWER_MAX).await;
     let answer = answer.map_err(|error| anyhow!("{} {}: {}", error.method, error.url, in_words(&error.kind)))?;
     let status: Status = serde_json::from_slice(&answer).map_err(|error| {
@@ -79,6 +78,13 @@ fn in_words(kind: &ErrorKind) -> String {
             "there is no such page: this is no narthex, or one without a status page; check --url".to_owned()
         }
         ErrorKind::Status { code, .. } => format!("status {code}"),
-        kind => kind.to_string(),
+        kind => ours(&kind.to_string()),
     }
+}
+
+/// A message about the flags of the sidecar for its Prometheus, with those of this command.
+fn ours(message: &str) -> String {
+    message
+        .replace("--prometheus.http-client", "--http-client")
+        .replace("--prometheus.url", "--url")
 }

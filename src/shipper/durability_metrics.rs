@@ -96,7 +96,7 @@ impl Shipper {
         self.metrics.durable_until.set(until);
         self.report_blocked_compaction(view);
         self.report_retention(view, &report);
-        self.publish_progress(view, &report);
+        self.publish_overview(view, &report);
         report
     }
 }

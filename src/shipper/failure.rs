@@ -15,6 +15,8 @@ pub(super) struct Failure {
     key: String,
     /// It was met on the way to the bucket: that nothing fails any more shows only when something has worked there.
     of_bucket: bool,
+    /// It is none: something that is normal at a start is waited for.
+    is_wait: bool,
 }
 
 impl Failure {
@@ -25,6 +27,7 @@ impl Failure {
             key: message.clone(),
             message,
             of_bucket: false,
+            is_wait: false,
         }
     }
 
@@ -63,12 +66,6 @@ impl From<objstore::Error> for Failure {
 }
 
 impl Shipper {
-    fn set_failure(&mut self, failure: Option<Failure>) {
-        let message = failure.as_ref().map(|failure| failure.message.clone());
-        self.settings.overviews.show_failure(message);
-        self.last_failure = failure;
-    }
-
     fn is_new_failure(&self, failure: &Failure) -> bool {
         self.last_failure.as_ref().is_none_or(|last| last.key != failure.key)
     }
@@ -82,19 +79,25 @@ impl Shipper {
                 failure.what
             );
         }
-        self.set_failure(Some(failure));
+        self.settings.overviews.show_failure(Some(failure.message.clone()));
+        self.last_failure = Some(failure);
     }
 
-    /// As [`Self::log_failure`], for blocks that wait for labels. That they are not known yet is normal for a moment at each
+    /// As [`Self::log_failure`], for blocks that wait for labels. That they are not `known` yet is normal for a moment at each
     /// start; when it lasts, `--prometheus.ready_timeout` says so as an error.
-    pub(super) fn log_waiting(&mut self, failure: Failure) {
+    pub(super) fn log_waiting(&mut self, why: &'static str, known: bool) {
+        let failure = Failure {
+            is_wait: !known,
+            ..Failure::new(why.to_owned())
+        };
         if self.is_new_failure(&failure) {
-            match self.labels() {
-                None => tracing::info!(why = failure.message, "blocks wait for external labels"),
-                Some(_) => tracing::warn!(why = failure.message, "blocks wait for external labels"),
+            match known {
+                false => tracing::info!(why, "blocks wait for external labels"),
+                true => tracing::warn!(why, "blocks wait for external labels"),
             }
         }
-        self.set_failure(Some(failure));
+        self.settings.overviews.show_failure(known.then(|| why.to_owned()));
+        self.last_failure = Some(failure);
     }
 
     /// After a pass in which nothing failed: logs that nothing fails any more, if a failure was logged. One of the bucket is
@@ -102,11 +105,14 @@ impl Shipper {
     /// `nothing_open`, it is forgotten without a word, and logged anew when it comes back.
     pub(super) fn log_recovery(&mut self, worked: bool, nothing_open: bool) {
         let Some(last) = &self.last_failure else { return };
-        if worked || !last.of_bucket {
+        if last.is_wait {
+            tracing::debug!("the external labels are known");
+        } else if worked || !last.of_bucket {
             tracing::info!("shipping works again");
         } else if !nothing_open {
             return;
         }
-        self.set_failure(None);
+        self.settings.overviews.show_failure(None);
+        self.last_failure = None;
     }
 }

@@ -1,7 +1,8 @@
-//! What the shipper knows of the local blocks, for whoever shows it to an operator: made anew after each pass, and about once a
-//! second while one takes longer.
+//! What the shipper knows of the local blocks, for whoever shows it to an operator: made anew in each pass at its beginning, after
+//! each block, and at its end.
 //!
-//! At most [`SHOWN`] blocks are in it, those first that are not durable, so that it stays some 200 KiB whatever is on the disk.
+//! At most [`SHOWN`] blocks are in it, those first that need somebody, then those that are not durable, so that it stays some 200
+//! KiB whatever is on the disk.
 //! Kept in memory only; a restart makes it anew, without what was seen of blocks before.
 
 use std::{
@@ -10,8 +11,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-
-use tokio::time::Instant;
 
 use super::{
     Decision, Shipper, Skip, Verdict, Wait,
@@ -25,8 +24,6 @@ use crate::tsdb::{BlockId, BlockMeta, content, content::Kind};
 
 /// The most blocks that are shown.
 const SHOWN: usize = 1000;
-/// While a pass goes on it is made no more often than that.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of the local blocks.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,10 +32,12 @@ pub struct Overview {
     pub at_ms: i64,
     /// The blocks, oldest first.
     pub blocks: Vec<BlockOverview>,
-    /// How many durable blocks there are that are not in `blocks`.
-    pub more: usize,
+    /// How many blocks there are that are not in `blocks`, and how many of them are not durable.
+    pub more: (usize, usize),
     /// How many blocks are not durable.
     pub not_durable: usize,
+    /// How many blocks need somebody: they are set aside or not shipped, or retention deletes them soon.
+    pub need_attention: usize,
     /// What all blocks take on the disk, in bytes, as far as they were measured.
     pub bytes: u64,
     /// All samples of local blocks before this time (ms since 1970) are durable; `None` if nobody can tell.
@@ -68,6 +67,8 @@ pub struct BlockOverview {
     pub seal_to_durable: Option<Duration>,
     /// When retention deletes it (ms since 1970), if it is not durable and that is known.
     pub deletion_ms: Option<i64>,
+    /// Less than a quarter of its time until then is left.
+    pub near_deletion: bool,
     /// Prometheus has deleted it, and its files are held open.
     pub held: bool,
 }
@@ -79,28 +80,54 @@ pub enum BlockState {
     Durable,
     /// It waits for its turn, or is being sent.
     Due,
-    /// Its data is in the bucket, and its commit waits.
+    /// Its data is in the bucket, and its commit waits, as it does after each seal.
     Waiting,
+    /// Its data is in the bucket, and its commit waits for something that somebody has to mend.
+    HeldUp,
     /// It is being copied in.
     Arriving,
     /// It is broken, or the bucket holds or answers something that keeps it out.
     SetAside,
     /// It is not shipped by decision, and its samples are not known to be in the bucket.
     NotShipped,
+    /// It was compacted, and its samples go to the bucket in the blocks that it was made of.
+    Merged,
     /// It has no samples.
     Empty,
 }
 
+impl BlockOverview {
+    /// It does not get to the bucket unless somebody acts, or is about to be deleted.
+    fn needs_attention(&self) -> bool {
+        self.near_deletion || matches!(self.state, BlockState::SetAside | BlockState::NotShipped)
+    }
+
+    /// Whether its samples are on this disk alone.
+    fn is_open(&self) -> bool {
+        !matches!(self.state, BlockState::Durable | BlockState::Merged | BlockState::Empty)
+    }
+}
+
 impl BlockState {
+    /// That of a block that waits at the gate.
+    fn at_gate(why: WaitReason) -> Self {
+        match why {
+            WaitReason::Settling | WaitReason::CopiedIn => Self::Waiting,
+            WaitReason::Labels | WaitReason::ReloadFailing => Self::HeldUp,
+        }
+    }
+
     /// In one word, for a program.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Durable => "durable",
             Self::Due => "due",
             Self::Waiting => "waiting",
+            Self::HeldUp => "held_up",
             Self::Arriving => "arriving",
             Self::SetAside => "set_aside",
             Self::NotShipped => "not_shipped",
+            Self::Merged => "merged",
             Self::Empty => "empty",
         }
     }
@@ -138,10 +165,12 @@ impl Overviews {
         self.change(|newest| {
             for block in &mut newest.blocks {
                 match (at_gate.get(&block.id), block.state) {
-                    (Some(why), BlockState::Due | BlockState::Waiting) => {
-                        (block.state, block.why) = (BlockState::Waiting, why.waits());
+                    (Some(why), BlockState::Due | BlockState::Waiting | BlockState::HeldUp) => {
+                        (block.state, block.why) = (BlockState::at_gate(*why), why.waits());
                     }
-                    (None, BlockState::Waiting) => (block.state, block.why) = (BlockState::Due, String::new()),
+                    (None, BlockState::Waiting | BlockState::HeldUp) => {
+                        (block.state, block.why) = (BlockState::Due, String::new());
+                    }
                     _ => {}
                 }
             }
@@ -163,7 +192,6 @@ pub(super) struct Seen {
     pub(super) seal_to_durable: HashMap<BlockId, Duration>,
     /// The kinds of the local blocks that it has sent.
     pub(super) kinds: HashMap<BlockId, Vec<Kind>>,
-    published: Option<Instant>,
 }
 
 impl Seen {
@@ -175,15 +203,8 @@ impl Seen {
 }
 
 impl Shipper {
-    /// Makes the overview anew in the middle of a pass, unless that was done a moment ago.
-    pub(super) fn publish_progress(&mut self, view: View<'_>, report: &Report) {
-        if self.seen.published.is_none_or(|at| at.elapsed() >= PAUSE) {
-            self.publish_overview(view, report);
-        }
-    }
-
     /// Makes the overview anew.
-    pub(super) fn publish_overview(&mut self, view: View<'_>, report: &Report) {
+    pub(super) fn publish_overview(&self, view: View<'_>, report: &Report) {
         let open: HashMap<BlockId, &OpenBlock> = report.open.iter().map(|open| (open.id, open)).collect();
         let read = view.decisions.iter().map(|decision| {
             let meta = Some(Arc::clone(&decision.block.meta));
@@ -198,10 +219,16 @@ impl Shipper {
         });
         let mut blocks: Vec<BlockOverview> = read.chain(unreadable).collect();
         let bytes = blocks.iter().filter_map(|block| block.bytes).sum();
-        let more = blocks.len().saturating_sub(SHOWN);
-        if more > 0 {
-            blocks.sort_by_key(|block| (block.state == BlockState::Durable, Reverse(block.id)));
-            blocks.truncate(SHOWN);
+        let need_attention = blocks.iter().filter(|block| block.needs_attention()).count();
+        let mut more = (0, 0);
+        if blocks.len() > SHOWN {
+            let deletion = |block: &BlockOverview| block.deletion_ms.unwrap_or(i64::MAX);
+            blocks.sort_by_key(|block| {
+                let (first, second) = (!block.needs_attention(), !block.is_open());
+                (first, second, deletion(block), Reverse(block.id))
+            });
+            let rest = blocks.split_off(SHOWN);
+            more = (rest.len(), rest.iter().filter(|block| block.is_open()).count());
         }
         let begin = |block: &BlockOverview| block.meta.as_ref().map(|meta| meta.min_time);
         blocks.sort_by_key(|block| (begin(block).unwrap_or(i64::MAX), block.id));
@@ -210,12 +237,12 @@ impl Shipper {
             blocks,
             more,
             not_durable: report.open.len(),
+            need_attention,
             bytes,
             durable_until_ms: report.until,
             held_bytes: self.held.deleted_bytes(),
-            failure: self.last_failure.as_ref().map(|failure| failure.message.clone()),
+            failure: self.settings.overviews.newest().failure.clone(),
         });
-        self.seen.published = Some(Instant::now());
     }
 
     fn block_overview(
@@ -231,6 +258,7 @@ impl Shipper {
             kinds: self.seen.kinds.get(&id).cloned().unwrap_or_else(by_meta),
             seal_to_durable: self.seen.seal_to_durable.get(&id).copied(),
             deletion_ms: self.retention.deletion(id).map(|deletion| deletion.at_ms),
+            near_deletion: self.retention.is_near_deletion(id),
             held: self.held.is_deleted(id),
             id,
             meta,
@@ -254,14 +282,14 @@ impl Shipper {
                 _ if report.durable.contains(&id) => (BlockState::Durable, String::new()),
                 Some(Verdict::Skip(Skip::Empty)) => (BlockState::Empty, "it holds no sample".to_owned()),
                 _ => (
-                    BlockState::Due,
+                    BlockState::Merged,
                     "its samples go to the bucket in the blocks that it was compacted of".to_owned(),
                 ),
             };
         };
         let state = match (&open.why, verdict) {
             (OpenReason::Sources(_), _) => BlockState::NotShipped,
-            _ if self.at_gate.contains_key(&id) => BlockState::Waiting,
+            _ if let Some(why) = self.at_gate.get(&id) => BlockState::at_gate(*why),
             _ if self.quarantine.is_arriving(id) => BlockState::Arriving,
             (_, Some(Verdict::Wait(Wait::Arriving(_)))) => BlockState::Arriving,
             (OpenReason::Unreadable, _) | (_, Some(Verdict::Wait(Wait::Quarantined(_)))) => BlockState::SetAside,

@@ -39,8 +39,8 @@ pub(super) enum Outcome {
 /// Why a pass has not shipped all that is due.
 #[derive(Debug)]
 pub(super) enum Unfinished {
-    /// There are no external labels; why.
-    Unlabelled(&'static str),
+    /// There are no external labels; why. That they are not known yet is normal at a start.
+    Unlabelled { why: &'static str, known: bool },
     /// Commits wait at the gate until then.
     AtGate(Instant),
     /// Something failed.
@@ -93,6 +93,8 @@ impl Shipper {
         let sources = self.sources_looked_up_at;
         let result = self.ship_due(view).await;
         self.save_ledger();
+        // Not before: nothing is shipped later for it.
+        self.measure_blocks(&scan).await;
         let shown = Shown {
             shipped: self.ledger.listed().any(|id| !durable.contains(&id)),
             sources: self.sources_looked_up_at != sources,
@@ -116,8 +118,8 @@ impl Shipper {
                 None
             }
             Err(Unfinished::AtGate(opens)) => Some(opens),
-            Err(Unfinished::Unlabelled(why)) => {
-                self.log_waiting(Failure::new(why.to_owned()));
+            Err(Unfinished::Unlabelled { why, known }) => {
+                self.log_waiting(why, known);
                 return Outcome::Unlabelled;
             }
             Err(Unfinished::Failed(trouble)) => {
@@ -239,14 +241,16 @@ impl Shipper {
         }
         self.prometheus.mark_unchanged();
         let Some(labels) = self.labels() else {
-            return Err(Unfinished::Unlabelled(
-                "the external labels are not known yet: Prometheus has not answered; blocks wait for them",
-            ));
+            return Err(Unfinished::Unlabelled {
+                why: "the external labels are not known yet: Prometheus has not answered; blocks wait for them",
+                known: false,
+            });
         };
         if labels.is_empty() {
-            return Err(Unfinished::Unlabelled(
-                "there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label",
-            ));
+            return Err(Unfinished::Unlabelled {
+                why: "there are no external labels, and a block without labels cannot be committed: set global.external_labels in the configuration of Prometheus, or --label",
+                known: true,
+            });
         }
         let (due, unsent) = self.check_quiet(due, view);
         let due = self.recheck_quarantined(due).await;

@@ -214,6 +214,8 @@ impl Shipper {
         self.ledger.record(block.id, labels, block.meta.max_time);
         self.events.forget_sealed(block.id);
         self.save_ledger();
+        // Whatever failed before, the bucket takes blocks now.
+        self.settings.overviews.show_failure(None);
     }
 
     /// Whether somebody may still be writing to the block, or removing it: nothing that is missing counts yet.

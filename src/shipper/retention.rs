@@ -92,6 +92,11 @@ impl Forecast {
         self.deletions.get(&id).copied()
     }
 
+    /// Whether a block is not durable, and less than a quarter is left of its time until retention deletes it.
+    pub(super) fn is_near_deletion(&self, id: BlockId) -> bool {
+        self.logged.contains(&id)
+    }
+
     /// What a block takes on the disk, in bytes, if it was measured.
     pub(super) fn bytes(&self, id: BlockId) -> Option<u64> {
         self.disk.blocks.get(&id).copied()
@@ -178,44 +183,51 @@ fn limit_of_disk(dir: &Path, retention: Retention) -> Option<u64> {
     part.or(retention.bytes)
 }
 
-/// Measures the blocks that are not known yet, and with `head` what the head takes, and what it may take with the blocks.
-fn measure(dir: &Path, head: Option<Retention>, known: Disk, blocks: Vec<(BlockId, PathBuf)>) -> Disk {
-    let limit = head.and_then(|retention| limit_of_disk(dir, retention));
-    let bytes = |(id, dir): &(BlockId, PathBuf)| {
-        let known = known.blocks.get(id).copied();
-        (*id, known.unwrap_or_else(|| bytes_below(dir, DEPTH)))
+/// What blocks take, in bytes; those that are not known are measured.
+fn measure_blocks(known: &HashMap<BlockId, u64>, blocks: Vec<(BlockId, PathBuf)>) -> HashMap<BlockId, u64> {
+    let bytes = |(id, dir): (BlockId, PathBuf)| {
+        let known = known.get(&id).copied();
+        (id, known.unwrap_or_else(|| bytes_below(&dir, DEPTH)))
     };
-    let measured = |name| bytes_below(&dir.join(name), DEPTH);
-    Disk {
-        blocks: blocks.iter().map(bytes).collect(),
-        head: head.map_or(0, |_| HEAD.into_iter().map(measured).sum()),
-        limit,
-    }
+    blocks.into_iter().map(bytes).collect()
+}
+
+/// What the head takes, and what it may take with the blocks.
+fn measure_head(dir: &Path, retention: Retention) -> (u64, Option<u64>) {
+    let head = HEAD.iter().map(|name| bytes_below(&dir.join(name), DEPTH)).sum();
+    (head, limit_of_disk(dir, retention))
 }
 
 impl Shipper {
-    /// Reads from the disk what blocks take, and what else is needed to tell when retention deletes them by size, if it does.
+    /// Reads from the disk what is needed to tell when retention deletes blocks by size, if it does.
     pub(super) async fn measure_disk(&mut self, scan: &Scan) {
         let retention = self.prometheus.borrow().retention.unwrap_or_default();
         self.retention.kept = retention;
         let by_size = retention.bytes.is_some() || retention.disk_millionths.is_some();
         let all_listed = scan.blocks.iter().all(|block| self.ledger.contains(block.id));
-        let head = (by_size && !all_listed).then_some(retention);
-        let known = std::mem::take(&mut self.retention.disk);
-        let is_known = |block: &Block| known.blocks.contains_key(&block.id);
-        if head.is_none() && known.blocks.len() == scan.blocks.len() && scan.blocks.iter().all(is_known) {
-            self.retention.disk = Disk {
-                blocks: known.blocks,
-                ..Disk::default()
-            };
+        let mut measured = (0, None);
+        if by_size && !all_listed {
+            self.measure_blocks(scan).await;
+            let dir = self.settings.dir.clone();
+            // Without an answer nothing is known of the disk, as before.
+            measured = blocking(move || measure_head(&dir, retention))
+                .await
+                .unwrap_or_default();
+        }
+        (self.retention.disk.head, self.retention.disk.limit) = measured;
+    }
+
+    /// Reads from the disk what those blocks take of which that is not known.
+    pub(super) async fn measure_blocks(&mut self, scan: &Scan) {
+        let known = std::mem::take(&mut self.retention.disk.blocks);
+        if known.len() == scan.blocks.len() && scan.blocks.iter().all(|block| known.contains_key(&block.id)) {
+            self.retention.disk.blocks = known;
             return;
         }
-        let dir = self.settings.dir.clone();
         let blocks = scan.blocks.iter().map(|block| (block.id, block.dir.to_path_buf()));
         let blocks = blocks.collect();
-        // Without an answer nothing is known of the disk, as before.
-        let measured = blocking(move || measure(&dir, head, known, blocks)).await;
-        self.retention.disk = measured.unwrap_or_default();
+        let measured = blocking(move || measure_blocks(&known, blocks)).await;
+        self.retention.disk.blocks = measured.unwrap_or_default();
     }
 
     /// Sets the metrics to when retention deletes what is not durable, and logs which blocks have little time left.
@@ -397,12 +409,12 @@ mod tests {
             ..Retention::default()
         };
         let list = || vec![(numbered(1), block.clone())];
-        let first = measure(dir.path(), Some(retention), Disk::default(), list());
-        assert_eq!(first.blocks[&numbered(1)], 110);
-        assert_eq!((first.head, first.limit), (111_000, Some(5)));
+        let first = measure_blocks(&HashMap::new(), list());
+        assert_eq!(first[&numbered(1)], 110);
+        assert_eq!(measure_head(dir.path(), retention), (111_000, Some(5)));
         fs::write(block.join("index"), "longer than it was").unwrap();
         fs::write(dir.path().join("wal/00000002"), "x").unwrap();
-        let second = measure(dir.path(), Some(retention), first, list());
-        assert_eq!((second.blocks[&numbered(1)], second.head), (110, 111_001));
+        assert_eq!(measure_blocks(&first, list())[&numbered(1)], 110);
+        assert_eq!(measure_head(dir.path(), retention).0, 111_001);
     }
 }

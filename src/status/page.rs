@@ -22,7 +22,7 @@ const DELETION_SHOWN_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// A block on its way through an arch.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath \
-                    d='M2 15V7a6 6 0 0 1 12 0v8' fill='none' stroke='%233b6fb6' stroke-width='2.5'/%3E%3Cpath d='M6 9h4v6H6z' \
+                    d='M2 15V7a6 6 0 0 1 12 0v8' fill='none' stroke='%232e62a6' stroke-width='2.5'/%3E%3Cpath d='M6 9h4v6H6z' \
                     fill='%231a7f4b'/%3E%3C/svg%3E";
 
 /// The page.
@@ -119,9 +119,9 @@ fn summary(status: &Status) -> Markup {
 
 fn how_it_goes(shipping: &Shipping) -> Markup {
     html! {
-        @if let Some(failure) = &shipping.failure { (failure) }
+        @if let Some(failure) = &shipping.failure { "The last try failed: " (failure) }
         @else if shipping.is_on() { "to " code { (shipping.bucket) } }
-        @else { (shipping.state) }
+        @else { (shipping.reason) }
     }
 }
 
@@ -151,7 +151,7 @@ fn timeline(status: &Status) -> Markup {
                 span.row {}
                 div.ends {
                     time { (time_to_the_second(line.begin_ms)) }
-                    span { (duration(line.end_ms - line.begin_ms)) }
+                    span { (duration(line.end_ms.saturating_sub(line.begin_ms))) }
                     time { (time_to_the_second(line.end_ms)) }
                 }
             }
@@ -208,15 +208,7 @@ fn uploads(uploads: &[Upload]) -> Markup {
 
 fn blocks(status: &Status) -> Markup {
     let shipping = &status.shipping;
-    // Those first that need somebody, then the newest.
-    let mut sorted: Vec<&Block> = shipping.blocks.iter().rev().collect();
-    let rank = |block: &Block| match tone_of(&block.state) {
-        Tone::Bad => 0,
-        Tone::Warning => 1,
-        Tone::Neutral => 2,
-        Tone::Good => 3,
-    };
-    sorted.sort_by_key(|block| rank(block));
+    let sorted = status.blocks_by_urgency();
     let (open, rest) = sorted.split_at(sorted.len().min(BLOCKS_OPEN));
     let titles = [
         "Block",
@@ -245,7 +237,11 @@ fn blocks(status: &Status) -> Markup {
                 }
             }
             @if shipping.more_blocks > 0 {
-                p.none { "And " (with_commas(shipping.more_blocks as u64)) " older ones, all durable." }
+                p.none {
+                    "And " (with_commas(shipping.more_blocks as u64)) " more, of which "
+                    @if shipping.more_not_durable == 0 { "all are durable." }
+                    @else { (with_commas(shipping.more_not_durable as u64)) " are not durable." }
+                }
             }
         }
     }
@@ -258,7 +254,7 @@ fn block_row(block: &Block, now_ms: i64) -> Markup {
             span.pill.(class(tone_of(&block.state))) { (block.state.replace('_', " ")) }
             @if block.held { " " span.pill.warning { "deleted, held open" } }
             @if !block.reason.is_empty() { p.reason { (block.reason) } }
-            @if let Some(at) = block.deletion_ms.filter(|at| at - now_ms < DELETION_SHOWN_MS) {
+            @if let Some(at) = block.deletion_ms.filter(|at| at.saturating_sub(now_ms) < DELETION_SHOWN_MS) {
                 p.reason { "deleted by retention " (span_of(at, now_ms)) }
             }
         }
@@ -267,9 +263,9 @@ fn block_row(block: &Block, now_ms: i64) -> Markup {
             @if let (Some(from), Some(to)) = (block.min_time_ms, block.max_time_ms) { (duration(to.saturating_sub(from))) }
         }
         td.number { @if let Some(bytes) = block.bytes { (byte_size(bytes)) } }
-        td.number { (with_commas(block.series)) }
-        td.number { (with_commas(block.samples)) }
-        td.number { (block.level) }
+        td.number { @if let Some(series) = block.series { (with_commas(series)) } }
+        td.number { @if let Some(samples) = block.samples { (with_commas(samples)) } }
+        td.number { @if let Some(level) = block.level { (level) } }
         td { (block.content.join(", ").replace('_', " ")) }
         td.number { @if let Some(seconds) = block.seal_to_durable_seconds { (format!("{seconds:.1} s")) } }
     }
@@ -333,19 +329,23 @@ fn prometheus(prometheus: &Prometheus, now_ms: i64) -> Markup {
                     code { (prometheus.url) } " "
                     @if prometheus.up { span.pill.good { "answers" } } @else { span.pill.bad { "does not answer" } }
                 }
-                dt { "Version" } dd { @if prometheus.version.is_empty() { "not known yet" } @else { (prometheus.version) } }
+                dt { "Version" } dd { (prometheus.version.as_deref().unwrap_or("not known yet")) }
                 dt { "External labels" } dd {
                     @if prometheus.labels.is_empty() { "none" }
                     @for (name, value) in &prometheus.labels { code { (name) "=\"" (value) "\"" } " " }
                 }
-                dt { "Retention" } dd { @if prometheus.retention.is_empty() { "not known" } @else { (prometheus.retention) } }
+                @if prometheus.agent {
+                    dt { "Blocks" } dd { "none: it runs in agent mode" }
+                } @else {
+                    dt { "Retention" } dd { (prometheus.retention.as_deref().unwrap_or("not known")) }
+                    dt { "Compaction" } dd { (compaction(prometheus)) }
+                }
                 @if let Some(lowest) = prometheus.lowest_time_ms {
                     dt { "Oldest sample" } dd { time { (time_to_the_second(lowest)) } " (" (ago(lowest, now_ms)) ")" }
                 }
                 @if let Some(head) = prometheus.head_min_time_ms {
                     dt { "Head from" } dd { time { (time_to_the_second(head)) } " (" (ago(head, now_ms)) ")" }
                 }
-                dt { "Compaction" } dd { (compaction(prometheus)) }
                 @for (name, value) in &prometheus.flags { dt.flag { "--" (name) } dd { code { (value) } } }
             }
         }
@@ -362,6 +362,7 @@ fn compaction(prometheus: &Prometheus) -> &'static str {
     match (prometheus.delays_compaction, least.is_some() && least == most) {
         (true, _) => "waits until blocks are shipped",
         (false, true) => "off: all blocks have the same length",
+        (false, false) if prometheus.flags.is_empty() => "not known",
         (false, false) => "does not wait until blocks are shipped",
     }
 }
@@ -391,7 +392,7 @@ fn footer(status: &Status) -> Markup {
             p {
                 "narthex " (build.version) ", revision " (build.revision) ", started " (ago(build.started_ms, status.time_ms))
                 ". This page: " time { (time_to_the_second(status.time_ms)) }
-                @if status.shipping.looked_at_ms > 0 { "; blocks as of " (ago(status.shipping.looked_at_ms, status.time_ms)) }
+                @if let Some(looked_at) = status.shipping.looked_at_ms { "; blocks as of " (ago(looked_at, status.time_ms)) }
                 "."
             }
             nav {

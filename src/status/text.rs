@@ -2,13 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::{Block, Status, Tone, times::ago, tone_of};
+use super::{
+    Block, Status, Tone,
+    times::{ago, span_of},
+    tone_of,
+};
 use crate::model::readable::{byte_size, printable, time_to_the_second, with_commas};
 
 /// Messages that are printed.
 const MESSAGES: usize = 5;
-/// Durable blocks that are printed, the newest.
-const BLOCKS: usize = 5;
+/// Open blocks that are printed, the most urgent ones, and durable ones, the newest.
+const BLOCKS: (usize, usize) = (20, 5);
 
 /// The status in some lines; `colours`, where a terminal shows them.
 pub fn text(status: &Status, colours: bool) -> String {
@@ -24,7 +28,10 @@ pub fn text(status: &Status, colours: bool) -> String {
         None => paint(Tone::Good, "ready"),
         Some(reason) => format!("{}: {}", paint(Tone::Bad, "not ready"), printable(reason)),
     };
-    line("narthex", format!("{}, {ready}", printable(&status.build.version)));
+    line(
+        "sidecar",
+        format!("narthex {}, {ready}", printable(&status.build.version)),
+    );
     let up = match prometheus.up {
         true => paint(Tone::Good, "answers"),
         false => paint(Tone::Bad, "does not answer"),
@@ -38,16 +45,16 @@ pub fn text(status: &Status, colours: bool) -> String {
         "prometheus",
         format!(
             "{} {}, {up}, {{{}}}",
-            printable(&prometheus.version),
+            printable(prometheus.version.as_deref().unwrap_or("version not known,")),
             printable(&prometheus.url),
             printable(&labels)
         ),
     );
     line("shipping", paint(verdict.tone(), verdict.in_words()));
     match &shipping.failure {
-        Some(failure) => line("", printable(failure)),
+        Some(failure) => line("", format!("the last try failed: {}", printable(failure))),
         None if shipping.is_on() => line("", format!("to {}", printable(&shipping.bucket))),
-        None => line("", printable(&shipping.state)),
+        None => line("", printable(&shipping.reason)),
     }
     if let Some(until) = shipping.durable_until_ms {
         let past = ago(until, status.time_ms);
@@ -74,7 +81,7 @@ pub fn text(status: &Status, colours: bool) -> String {
         ),
     );
     for upload in &shipping.uploads {
-        let percent = 100 * upload.sent_bytes / upload.total_bytes.max(1);
+        let percent = upload.sent_bytes.saturating_mul(100) / upload.total_bytes.max(1);
         let (size, rate) = (byte_size(upload.total_bytes), byte_size(upload.bytes_per_second as u64));
         line(
             "upload",
@@ -86,29 +93,45 @@ pub fn text(status: &Status, colours: bool) -> String {
     out
 }
 
-/// All blocks that are not durable, and the newest of the others.
+/// The most urgent blocks that are not durable, and the newest of the others.
 fn block_lines(status: &Status, colours: bool) -> String {
-    let blocks = &status.shipping.blocks;
-    let is_durable = |block: &&Block| tone_of(&block.state) == Tone::Good;
-    let durable: Vec<&Block> = blocks.iter().filter(is_durable).collect();
-    let newest = &durable[durable.len().saturating_sub(BLOCKS)..];
-    let others = blocks.iter().filter(|block| !is_durable(block));
-    let mut out = String::new();
-    for block in others.chain(newest.iter().copied()) {
-        let state = painted(
-            tone_of(&block.state),
-            &format!("{:<11}", printable(&block.state)),
-            colours,
-        );
-        let from = block.min_time_ms.map(time_to_the_second).unwrap_or_default();
-        let bytes = block.bytes.map(byte_size).unwrap_or_default();
-        let _ = write!(out, "  {:<26}  {state}  {from:<20}  {bytes:>10}", printable(&block.id));
-        let _ = match block.reason.is_empty() {
-            true => writeln!(out),
-            false => writeln!(out, "  {}", printable(&block.reason)),
-        };
+    let (open, others): (Vec<&Block>, Vec<&Block>) = status
+        .blocks_by_urgency()
+        .into_iter()
+        .partition(|block| block.is_open());
+    let shown = open.iter().take(BLOCKS.0).chain(others.iter().take(BLOCKS.1));
+    let mut out: String = shown.map(|block| block_line(block, status.time_ms, colours)).collect();
+    let more = open.len().saturating_sub(BLOCKS.0) + status.shipping.more_not_durable;
+    if more > 0 {
+        let _ = writeln!(out, "  and {} more that are not durable", with_commas(more as u64));
     }
     out
+}
+
+fn block_line(block: &Block, now_ms: i64, colours: bool) -> String {
+    let state = painted(
+        tone_of(&block.state),
+        &format!("{:<11}", printable(&block.state)),
+        colours,
+    );
+    let from = block.min_time_ms.map(time_to_the_second).unwrap_or_default();
+    let bytes = block.bytes.map(byte_size).unwrap_or_default();
+    let mut notes = Vec::new();
+    if !block.reason.is_empty() {
+        notes.push(printable(&block.reason));
+    }
+    if block.held {
+        notes.push("deleted, held open".to_owned());
+    }
+    if let Some(at) = block.deletion_ms.filter(|_| block.near_deletion) {
+        notes.push(format!("deleted by retention {}", span_of(at, now_ms)));
+    }
+    let line = format!(
+        "  {:<26}  {state}  {from:<20}  {bytes:>10}  {}",
+        printable(&block.id),
+        notes.join("; ")
+    );
+    format!("{}\n", line.trim_end())
 }
 
 fn message_lines(status: &Status, colours: bool) -> String {

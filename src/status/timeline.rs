@@ -82,7 +82,10 @@ impl Timeline {
         let begins = shipping.blocks.iter().filter_map(|block| block.min_time_ms);
         let ends = shipping.blocks.iter().filter_map(|block| block.max_time_ms);
         let held = [prometheus.lowest_time_ms, prometheus.head_min_time_ms];
-        let begin_ms = begins.chain(held.into_iter().flatten()).min()?.min(now - LEAST_MS);
+        let begin_ms = begins
+            .chain(held.into_iter().flatten())
+            .min()?
+            .min(now.saturating_sub(LEAST_MS));
         let end_ms = ends.chain([now]).max().unwrap_or(now);
         let scale = Scale { begin_ms, end_ms };
         let blocks = shipping.blocks.iter().filter_map(|block| {
@@ -93,10 +96,7 @@ impl Timeline {
         let blocks = joined(blocks);
         let durable = shipping.durable_until_ms.filter(|until| *until > begin_ms);
         let whole = |from: i64, to: i64, tone, what: &str| scale.stretch(from, to, tone, what.to_owned());
-        let open = shipping
-            .blocks
-            .iter()
-            .filter(|block| tone_of(&block.state) != Tone::Good);
+        let open = shipping.blocks.iter().filter(|block| block.is_open());
         let open = open
             .filter_map(|block| block.min_time_ms)
             .chain(prometheus.head_min_time_ms)

@@ -100,7 +100,16 @@ impl Configured {
         );
     }
 
-    fn state(&self) -> &'static str {
+    /// The text that says which bucket it is; empty if there is none.
+    pub(super) fn yaml(&self) -> &str {
+        match self {
+            Self::Bucket(_, yaml) => yaml,
+            Self::Nothing | Self::Empty(_) => "",
+        }
+    }
+
+    /// The same as the value of a metric's label.
+    pub(super) fn state(&self) -> &'static str {
         match self {
             Self::Bucket(..) => "on",
             Self::Nothing => "not_configured",

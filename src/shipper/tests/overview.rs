@@ -46,7 +46,10 @@ async fn every_block_has_a_state_and_why() {
         assert_eq!((id, *state), (&expected.0, expected.1));
         assert!(why.starts_with(expected.2), "{why}");
     }
-    assert_eq!((overview.not_durable, overview.more), (2, 0));
+    assert_eq!(
+        (overview.not_durable, overview.need_attention, overview.more),
+        (2, 2, (0, 0))
+    );
     assert_eq!(overview.durable_until_ms, Some(10), "the broken one begins there");
     let took = overview.blocks[0].seal_to_durable.unwrap();
     assert!(took < Duration::from_secs(60), "{took:?}");
@@ -116,9 +119,44 @@ async fn of_very_many_blocks_those_are_shown_that_are_not_durable_and_the_newest
     let overview = overviews.newest();
     assert_eq!(
         (overview.blocks.len(), overview.more, overview.not_durable),
-        (1000, 6, 1)
+        (1000, (6, 0), 1)
     );
     assert_eq!(overview.blocks[0].id, id(&first), "it is the oldest, and not durable");
     assert_eq!(overview.blocks[1].id, id(&name(7)));
     assert_eq!(overview.blocks[999].id, id(&name(1005)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_committed_is_shown_as_durable_while_another_block_takes_long() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let overviews = shipper.settings.overviews.clone();
+    let blocks = [1, 2, 3].map(name);
+    world.bucket.on(Op::Upload, &blocks[2], .., Fault::Hang);
+    for (block, min) in blocks.iter().zip([0, 10, 20]) {
+        world.seal(&mut shipper, &Made::new(block, min));
+    }
+    let pass = timeout(Duration::from_secs(600), shipper.pass());
+    assert!(pass.await.is_err(), "the last one hangs");
+    let overview = overviews.newest();
+    let states: Vec<BlockState> = overview.blocks.iter().map(|block| block.state).collect();
+    assert_eq!(states, [BlockState::Durable, BlockState::Durable, BlockState::Due]);
+    assert_eq!((overview.not_durable, overview.durable_until_ms), (1, Some(20)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_labels_are_not_known_yet_is_no_failure_and_that_there_are_none_is() {
+    let world = World::new().await;
+    let mut shipper = world.shipper();
+    let overviews = shipper.settings.overviews.clone();
+    world.seal(&mut shipper, &Made::new(&name(1), 0));
+    world.prometheus.send_modify(|prometheus| prometheus.labels = None);
+    assert_eq!(shipper.pass().await, Outcome::Unlabelled);
+    assert_eq!(overviews.newest().failure, None);
+    world
+        .prometheus
+        .send_modify(|prometheus| prometheus.labels = Some(Labels::default()));
+    assert_eq!(shipper.pass().await, Outcome::Unlabelled);
+    let failure = overviews.newest().failure.clone().unwrap();
+    assert!(failure.starts_with("there are no external labels"), "{failure}");
 }

@@ -5,7 +5,7 @@ pub(super) const CSS: &str = r#"
 :root {
   color-scheme: light dark;
   --page: #f6f7f9; --card: #fff; --line: #dde1e7; --text: #1b2430; --soft: #586474;
-  --good: #14703f; --good-soft: #dff3e7; --neutral: #3b6fb6; --neutral-soft: #e2ecf9;
+  --good: #14703f; --good-soft: #dff3e7; --neutral: #2e62a6; --neutral-soft: #e2ecf9;
   --warning: #9a6200; --warning-soft: #fdf0d3; --bad: #b42318; --bad-soft: #fde4e1;
 }
 @media (prefers-color-scheme: dark) {

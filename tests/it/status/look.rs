@@ -1,9 +1,7 @@
 //! How the page looks in a real Chromium: in both colour schemes, on a desk and on a phone, with much, little and nothing to
 //! show. A picture of each is left in `target/screenshots`.
 
-use std::time::Duration;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{SOON, directory, newest, quiet, states, status_when};
 use crate::rig::{
@@ -133,13 +131,11 @@ async fn five_hundred_blocks_and_a_prometheus_that_is_gone() {
     flags.push(format!("--tsdb.path={}", dir.path().display()));
     flags.remove(1);
     let sidecar = Sidecar::start(flags);
-    let long = Duration::from_secs(180);
-    let all = |status: &Value| states(status).iter().filter(|state| **state == "durable").count() == 500;
-    sidecar
-        .wait_until(long, "all are durable", async || {
-            super::status(&sidecar).await.filter(all)
-        })
-        .await;
+    status_when(&sidecar, "all are seen, and some are durable", |status| {
+        let states = states(status);
+        states.len() == 500 && states.contains(&"durable")
+    })
+    .await;
     let browser = Browser::start().await;
     look(&browser, &sidecar, "500-blocks").await;
     let shown = "return [...document.querySelectorAll('tbody tr')].filter(row => row.checkVisibility()).length";

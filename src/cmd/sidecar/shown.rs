@@ -37,9 +37,6 @@ const PROMETHEUS_FLAGS: [&str; 8] = [
     "enable-feature",
 ];
 
-/// The YAML that flags name, as it was read at the start: by the flag, with the name of its file.
-pub(super) type Texts = Vec<(String, String)>;
-
 /// The flag of a pair that a text came from, with the name of the file.
 pub(super) fn named(flag: &str, file: Option<&Path>) -> String {
     match cli::named(file) {
@@ -51,13 +48,13 @@ pub(super) fn named(flag: &str, file: Option<&Path>) -> String {
 /// Where all that is shown comes from.
 pub(super) struct Sources {
     pub(super) flags: Vec<cli::Setting>,
-    pub(super) texts: Texts,
+    pub(super) configuration: Vec<Configuration>,
     pub(super) started_ms: i64,
     pub(super) probe: Probe,
     pub(super) url: String,
     pub(super) snapshots: watch::Receiver<Snapshot>,
-    /// Whether blocks are shipped, in words.
-    pub(super) shipping: String,
+    /// Whether blocks are shipped, as the metric has it and in words.
+    pub(super) shipping: (&'static str, String),
     pub(super) bucket: String,
     pub(super) dir: String,
     pub(super) overviews: Overviews,
@@ -99,7 +96,7 @@ impl Sources {
             queries: self.queries(),
             messages: self.recent.messages().into_iter().map(message).collect(),
             flags: self.flags.iter().map(flag).collect(),
-            configuration: self.texts.iter().map(configuration).collect(),
+            configuration: self.configuration.clone(),
         }
     }
 
@@ -111,17 +108,20 @@ impl Sources {
             self::block(block, is_sent)
         };
         Shipping {
-            state: self.shipping.clone(),
+            state: self.shipping.0.to_owned(),
+            reason: self.shipping.1.clone(),
             bucket: self.bucket.clone(),
             dir: self.dir.clone(),
-            looked_at_ms: overview.at_ms,
+            looked_at_ms: Some(overview.at_ms).filter(|at| *at > 0),
             failure: overview.failure.clone(),
             durable_until_ms: overview.durable_until_ms,
             not_durable: overview.not_durable,
+            need_attention: overview.need_attention,
             bytes: overview.bytes,
             held_bytes: overview.held_bytes,
             blocks: overview.blocks.iter().map(block).collect(),
-            more_blocks: overview.more,
+            more_blocks: overview.more.0,
+            more_not_durable: overview.more.1,
             uploads: uploads.iter().map(upload).collect(),
         }
     }
@@ -173,10 +173,11 @@ fn prometheus(url: &str, snapshot: &Snapshot) -> Prometheus {
     Prometheus {
         url: url.to_owned(),
         up: snapshot.up,
-        version: snapshot.version.clone(),
+        version: Some(snapshot.version.clone()).filter(|version| !version.is_empty()),
+        agent: snapshot.is_agent(),
         labels: pairs(&snapshot.labels),
         flags: flags.collect(),
-        retention: retention.map(in_words).unwrap_or_default(),
+        retention: retention.map(in_words),
         retention_ms: retention.and_then(|retention| retention.time_ms),
         // 0 is not told, the lowest is nothing held.
         lowest_time_ms: Some(snapshot.lowest_time_ms).filter(|time| !matches!(time, 0 | &i64::MIN)),
@@ -209,15 +210,16 @@ fn block(block: &BlockOverview, is_sent: bool) -> Block {
         id: block.id.to_string(),
         min_time_ms: meta.map(|meta| meta.min_time),
         max_time_ms: meta.map(|meta| meta.max_time),
-        level: meta.map_or(0, |meta| meta.level),
-        series: meta.map_or(0, |meta| meta.num_series),
-        samples: meta.map_or(0, |meta| meta.num_samples),
+        level: meta.map(|meta| meta.level),
+        series: meta.map(|meta| meta.num_series),
+        samples: meta.map(|meta| meta.num_samples),
         bytes: block.bytes,
         state: state.to_owned(),
         reason: block.why.clone(),
         content: block.kinds.iter().map(|kind| kind.as_str().to_owned()).collect(),
         seal_to_durable_seconds: block.seal_to_durable.map(|took| took.as_secs_f64()),
         deletion_ms: block.deletion_ms,
+        near_deletion: block.near_deletion,
         held: block.held,
     }
 }
@@ -268,9 +270,11 @@ fn flag(setting: &cli::Setting) -> Flag {
     }
 }
 
-fn configuration((flag, yaml): &(String, String)) -> Configuration {
-    Configuration {
-        flag: flag.clone(),
+/// What may be shown of the YAML that flags name; nothing of a text that is empty.
+pub(super) fn configuration<'a>(texts: impl IntoIterator<Item = (String, &'a str)>) -> Vec<Configuration> {
+    let configurations = texts.into_iter().map(|(flag, yaml)| Configuration {
+        flag,
         entries: entries(yaml),
-    }
+    });
+    configurations.filter(|one| !one.entries.is_empty()).collect()
 }
