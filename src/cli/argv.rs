@@ -453,6 +453,7 @@ mod tests {
             "",
             "sidecar",
             "check",
+            "status",
             "backfill",
             "bucket",
             "bucket ls",

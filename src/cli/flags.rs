@@ -29,7 +29,7 @@ pub use bucket::{
     BlockTimes, BucketBlocks, Gaps, Inspect, InspectColumn, InspectOutput, Ls, LsOutput, Output, ResultFormat,
     Selection, TimeLimit, Verify,
 };
-pub use check::{Check, CheckFlags, CheckOutput};
+pub use check::{Check, CheckFlags};
 pub use command::{Bucket, Command, Tools, ToolsBucket};
 pub use common::Common;
 pub use prometheus::{Prometheus, PrometheusClient};

@@ -80,7 +80,7 @@ pub fn command_section(command: &str) -> String {
         row(&mut text, arg);
     }
     if sidecar.is_some() {
-        text.push_str("\nAll [flags of the sidecar](../README.md#flags) are taken, too.\n");
+        text.push_str("\nAll [flags of the sidecar](flags.md) are taken, too.\n");
     }
     text
 }

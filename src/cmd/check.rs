@@ -68,9 +68,9 @@ pub(super) async fn check(flags: cli::Check) -> Result<Outcome> {
         let Some(findings) = run.all().await else {
             return Ok(Completion::Interrupted);
         };
-        output::print(&match run.own.output {
-            cli::CheckOutput::Table => report::text(&findings),
-            cli::CheckOutput::Json => output::json(&report::json(&findings))?,
+        output::print(&match run.own.result.output {
+            cli::Output::Text => report::text(&findings),
+            cli::Output::Json => output::json(&report::json(&findings))?,
         })?;
         Ok(match preflight::verdict(&findings) {
             Verdict::Ok | Verdict::Warn => Completion::Clean,

@@ -81,7 +81,10 @@ async fn other_writers(
         .await?;
     let local: Vec<Entry> = local.iter().map(|block| Entry::local(&block.meta, labels)).collect();
     let others = others(&local, entries.into_iter().flatten());
-    let text = format!("none of {read} blocks of about the same time has labels and times of local ones");
+    let text = match read {
+        0 => "the bucket has no other blocks of about the same time".to_owned(),
+        _ => format!("none of {read} blocks of about the same time has labels and times of local ones"),
+    };
     Ok(Some(match others.is_empty() {
         true => Finding::ok(&BUCKET_WRITERS, text),
         false => Finding::fail(

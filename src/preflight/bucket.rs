@@ -184,7 +184,7 @@ fn rule_for_uploads(clears: bool) -> Finding {
     let text = match clears {
         true => "a rule of the bucket clears unfinished uploads away",
         false => {
-            "no rule of the bucket clears unfinished uploads away; what a killed narthex leaves, its successor aborts after a day"
+            "no rule of the bucket clears unfinished uploads away; what a killed narthex leaves of a block, the next one that sends the block aborts after a day"
         }
     };
     Finding::ok(&BUCKET_UPLOADS, text)

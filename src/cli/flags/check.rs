@@ -2,19 +2,10 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::Sidecar;
+use super::{ResultFormat, Sidecar};
 use crate::cli::value;
-
-/// How the findings are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CheckOutput {
-    /// For people.
-    Table,
-    /// One JSON document.
-    Json,
-}
 
 /// The flags of `narthex check`.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -32,11 +23,9 @@ pub struct Check {
 #[command(next_help_heading = "Check")]
 #[group(skip)]
 pub struct CheckFlags {
-    /// How the findings are printed
-    ///
-    /// json is one document on stdout, for programs.
-    #[arg(long = "output", short = 'o', value_name = "format", default_value = "table")]
-    pub output: CheckOutput,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub result: ResultFormat,
 
     /// How long all of it may take
     ///

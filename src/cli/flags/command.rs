@@ -117,7 +117,8 @@ pub enum Bucket {
     ///
     /// Divides the time of each label set into slots and says of each whether its data is found, partial, missing, or
     /// not sealed yet. The time goes from the first block of the set to the end of its last one, or as far as --min-time
-    /// and --max-time say; --until=now also finds what is missing after it. Only reads.
+    /// and --max-time say; --until=now also finds what is missing after it. A compactor that merges replicas takes their label
+    /// off: what it has merged is a label set of its own, and missing for each replica. Only reads.
     Gaps(Box<Gaps>),
 }
 

@@ -23,7 +23,9 @@ fn complete(words: &[&str]) -> Vec<String> {
 const TABLE: [(&[&str], &[&str]); 27] = [
     (
         &[""],
-        &["sidecar", "check", "status", "backfill", "bucket", "restore", "tools", "help"],
+        &[
+            "sidecar", "check", "status", "backfill", "bucket", "restore", "tools", "help",
+        ],
     ),
     (&["si"], &["sidecar"]),
     (&["b"], &["backfill", "bucket"]),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use narthex::cli::{Bucket, CheckOutput, Command, LsOutput, Outcome, Tools, ToolsBucket, command_names};
+use narthex::cli::{Bucket, Command, LsOutput, Outcome, Output, Tools, ToolsBucket, command_names};
 
 use super::{bad_value_of, printed, refused, run};
 
@@ -333,7 +333,7 @@ fn what_checks_a_sidecar_takes_its_flags() {
     assert_eq!(check.sidecar.tsdb.path, Path::new("/p"));
     assert!(check.sidecar.shipper.ignore_unequal_block_size && check.check.prometheus && !check.check.write);
     assert_eq!(check.check.timeout, std::time::Duration::from_secs(5));
-    assert_eq!(check.check.output, CheckOutput::Json);
+    assert_eq!(check.check.result.output, Output::Json);
     for (words, part) in [
         (&["check", "--timeout=0s"][..], "--timeout must be above 0"),
         (
