@@ -9,7 +9,9 @@ use crate::rig::{one_shot, tools::temp_dir};
 
 /// Every `name version` that `Cargo.lock` names with a checksum: those that come from a registry.
 fn locked(text: &str) -> BTreeSet<String> {
-    let packages = text.split("[[package]]").filter(|package| package.contains("\nchecksum = "));
+    let packages = text
+        .split("[[package]]")
+        .filter(|package| package.contains("\nchecksum = "));
     let field = |package: &str, key: &str| {
         let start = format!("\n{key} = \"");
         let value = package.split(&start).nth(1).unwrap();
@@ -25,7 +27,10 @@ fn the_list_of_parts_and_the_licences_are_whole() {
     let (root, out) = (Path::new(env!("CARGO_MANIFEST_DIR")), temp_dir("licenses"));
     one_shot::run(Command::new(root.join("scripts/licenses")).arg(out.path())).ended(0);
     let parts: Value = serde_json::from_slice(&fs::read(out.path().join("sbom.cdx.json")).unwrap()).unwrap();
-    assert_eq!((&parts["bomFormat"], &parts["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    assert_eq!(
+        (&parts["bomFormat"], &parts["specVersion"]),
+        (&"CycloneDX".into(), &"1.5".into())
+    );
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(parts["metadata"]["component"]["version"], version);
     let locked = locked(&fs::read_to_string(root.join("Cargo.lock")).unwrap());
@@ -37,7 +42,10 @@ fn the_list_of_parts_and_the_licences_are_whole() {
         .map(|part| {
             let text = |key: &str| part[key].as_str().unwrap().to_owned();
             let (name, version) = (text("name"), text("version"));
-            assert_eq!(text("purl"), format!("pkg:cargo/{name}@{}", version.replace('+', "%2B")));
+            assert_eq!(
+                text("purl"),
+                format!("pkg:cargo/{name}@{}", version.replace('+', "%2B"))
+            );
             let licence = part["licenses"][0]["expression"].as_str().unwrap();
             assert!(!licence.is_empty() && !licence.contains('/'), "{name}: {licence}");
             let line = format!("\n{name} {version}: {licence}\n");
