@@ -293,12 +293,13 @@ impl Shipper {
             _ if self.quarantine.is_arriving(id) => BlockState::Arriving,
             (_, Some(Verdict::Wait(Wait::Arriving(_)))) => BlockState::Arriving,
             (OpenReason::Unreadable, _) | (_, Some(Verdict::Wait(Wait::Quarantined(_)))) => BlockState::SetAside,
-            (OpenReason::Unshipped, _) => BlockState::Due,
+            // It is looked at again in this pass, and nothing has changed before that is through.
+            (OpenReason::Unshipped, _) if let Some(detail) = self.quarantine.detail(id) => {
+                let wait = Wait::Quarantined(detail.to_owned());
+                return (BlockState::SetAside, Verdict::Wait(wait).to_string());
+            }
+            (OpenReason::Unshipped, _) => return (BlockState::Due, String::new()),
         };
-        let why = match state {
-            BlockState::Due => String::new(),
-            _ => self.why_open(open, verdict, view.scan),
-        };
-        (state, why)
+        (state, self.why_open(open, verdict, view.scan))
     }
 }

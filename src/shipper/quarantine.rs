@@ -255,9 +255,17 @@ impl Quarantine {
 
     /// Why a block is set aside, unless it is on its way in.
     pub(super) fn reason(&self, id: BlockId) -> Option<&'static str> {
+        self.problem(id).map(|problem| problem.reason)
+    }
+
+    /// What is wrong with a block that is set aside, unless it is on its way in; also while it is looked at again.
+    pub(super) fn detail(&self, id: BlockId) -> Option<&str> {
+        self.problem(id).map(|problem| problem.detail.as_str())
+    }
+
+    fn problem(&self, id: BlockId) -> Option<&Problem> {
         let entry = self.entries.get(&id).filter(|entry| !entry.arriving);
-        let problem = entry.map(|entry| &entry.problem).or_else(|| self.corrupt.get(&id));
-        problem.map(|problem| problem.reason)
+        entry.map(|entry| &entry.problem).or_else(|| self.corrupt.get(&id))
     }
 
     /// Whether a block was set aside for what the bucket holds.
