@@ -21,7 +21,7 @@ pub(super) struct View<'a> {
 }
 
 impl Shipper {
-    /// Updates the metrics, and keeps what is not durable for the next pass.
+    /// Updates the metrics and the overview, and keeps what is not durable for the next pass.
     pub(super) fn record_pending(&mut self, view: View<'_>) {
         let report = self.update_durability_metrics(view);
         let verdicts: HashMap<BlockId, &Verdict> = view
@@ -42,7 +42,6 @@ impl Shipper {
             pending.insert(id, Pending { why, is_no_block });
         }
         self.pending = pending;
-        self.publish_overview(view, &report);
     }
 
     /// Why the samples of a block are not all durable, in words.
@@ -68,7 +67,7 @@ impl Shipper {
         Verdict::Wait(wait).to_string()
     }
 
-    /// Sets the metrics to what is durable by now.
+    /// Sets the metrics and the overview to what is durable by now.
     pub(super) fn update_durability_metrics(&mut self, view: View<'_>) -> Report {
         let blocks: Vec<Candidate<'_>> = view
             .decisions
