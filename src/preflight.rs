@@ -104,7 +104,7 @@ impl Part {
         self.state().findings.extend(findings);
     }
 
-    /// Says what is waited for from now on, in words that go on from "waited for"; it is told if the time ends meanwhile.
+    /// Says what is waited for from now on, in words that go on from "waited for"; it is reported if the time ends meanwhile.
     pub fn waits_for(&self, check: &'static Check, what: impl Into<String>) {
         self.state().waits_for = Some((check, what.into()));
     }

@@ -446,7 +446,7 @@ pub struct Reloader {
     )]
     pub retry_interval: Duration,
 
-    /// How Prometheus is told to reload: by HTTP, which it must allow (--web.enable-lifecycle), or by SIGHUP
+    /// How Prometheus is asked to reload: by HTTP, which it must allow (--web.enable-lifecycle), or by SIGHUP
     #[arg(long = "reloader.method", value_name = "method", default_value = "http")]
     pub method: ReloadMethod,
 

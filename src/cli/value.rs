@@ -86,7 +86,7 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// How Prometheus is told to reload.
+/// How Prometheus is asked to reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ReloadMethod {
     /// By a request to its HTTP port.

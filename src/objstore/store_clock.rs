@@ -10,7 +10,7 @@ use jiff::{Timestamp, fmt::rfc2822};
 pub struct StoreClock(Arc<Mutex<Option<i64>>>);
 
 impl StoreClock {
-    /// By how many seconds the store's clock is ahead of ours, behind if it is negative; `None` until it was told.
+    /// By how many seconds the store's clock is ahead of ours, behind if it is negative; `None` before its first answer.
     pub fn ahead_secs(&self) -> Option<i64> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

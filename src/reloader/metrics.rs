@@ -72,7 +72,7 @@ impl Metrics {
         );
         registry.register(
             "thanos_sidecar_reloader_info",
-            "1, with how Prometheus is told to reload",
+            "1, with how Prometheus is asked to reload",
             self.info.clone(),
         );
     }
@@ -112,7 +112,7 @@ impl Metrics {
         gauge("watches", "Directories and files that are watched", &self.watches);
     }
 
-    /// Tells how Prometheus is told to reload.
+    /// Shows how Prometheus is asked to reload.
     pub(super) fn is_told_by(&self, method: &Method) {
         self.info.get_or_create(&[("method", method.name())]).set(1);
     }

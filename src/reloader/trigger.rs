@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// Prometheus tells the time of a reload in whole seconds.
 const RESOLUTION: Duration = Duration::from_secs(1);
 
-/// How Prometheus is told to reload.
+/// How Prometheus is asked to reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     /// With a POST to `/-/reload`.

@@ -1,5 +1,5 @@
 //! Certificates and keys in PEM, and what is wrong with them in words that show nothing of a key: those of the parser show the
-//! bytes of the line that it stumbles over, which with lost line breaks is the key.
+//! bytes of the line at fault, which with lost line breaks is the key.
 
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer,

@@ -78,7 +78,7 @@ pub(super) static ALL: [Files; 6] = [
     },
 ];
 
-/// Whether Prometheus is to be told by HTTP of files that change.
+/// Whether Prometheus is asked by HTTP to reload when files change.
 pub(super) fn reloads_by_http(flags: &cli::Reloader) -> bool {
     follows_files(flags) && flags.method == cli::ReloadMethod::Http && !flags.watch_interval.is_zero()
 }

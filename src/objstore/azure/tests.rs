@@ -93,7 +93,7 @@ async fn credentials_come_from_where_azure_has_them() {
     fs_err::write(&token, "of-the-workload").unwrap();
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let told = Arc::clone(&seen);
-    // What asks is told apart by its path and what it shows; the token says so.
+    // The token names which of the sources has asked for it, by the path and the body of the request.
     let authority = serve(None, move |request: Seen| {
         let asked = format!("{} {}", request.head.uri, String::from_utf8_lossy(&request.body));
         told.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());

@@ -163,7 +163,7 @@ impl<C: Send + Sync + 'static> Credentials<C> {
 
 fn none(error: &object_store::Error) -> Failed {
     let text = chain(error);
-    // The reader of keys shows the bytes that it stumbles over.
+    // The error of a key that cannot be read shows the bytes at fault.
     let why = match text.contains("pem file") {
         true => "the private key is no PEM: each of its line breaks must be one, in JSON written as \\n",
         false => &text,

@@ -25,7 +25,7 @@ fn verdict_of(check: &'static Check, snapshot: &Snapshot, wanted: Wanted) -> Opt
     let findings = judge("http://p", snapshot, &[], wanted);
     let mut found = findings.iter().filter(|finding| finding.check == check);
     let verdict = found.next().map(|finding| finding.verdict);
-    assert!(found.next().is_none(), "{} is told twice", check.name);
+    assert!(found.next().is_none(), "{} is found twice", check.name);
     verdict
 }
 
