@@ -1,5 +1,6 @@
 //! Pure values that every module shares: they do no I/O and import nothing of ours.
 
+pub mod build;
 pub mod duration;
 pub mod duration_text;
 pub mod error_text;

@@ -11,6 +11,7 @@ use super::{
     examples,
     flags::Common,
 };
+use crate::model::build;
 
 /// The heading of the flags that print something in place of running.
 pub(super) const HELP: &str = "Help";
@@ -92,10 +93,8 @@ fn printing() -> [Arg; 7] {
 /// The version as Prometheus' family of programs prints it; branch and revision come from `NARTHEX_BRANCH` and
 /// `NARTHEX_REVISION` at build time.
 pub fn version() -> String {
-    let branch = option_env!("NARTHEX_BRANCH").unwrap_or("unknown");
-    let revision = option_env!("NARTHEX_REVISION").unwrap_or("unknown");
+    let (version, branch, revision) = (build::VERSION, build::BRANCH, build::REVISION);
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let version = env!("CARGO_PKG_VERSION");
     format!("narthex, version {version} (branch: {branch}, revision: {revision})\n  platform:       {os}/{arch}\n")
 }
 

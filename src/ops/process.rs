@@ -22,6 +22,8 @@ use prometheus_client::{
 };
 use rlimit::Resource;
 
+use crate::model::build;
+
 /// Ticks of the clock in `/proc/self/stat` a second: a constant of Linux' interface to programs.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -42,24 +44,25 @@ pub fn open_files() -> Option<u64> {
 /// Registers the metrics of the process and of its build.
 pub fn register(registry: &mut Registry) {
     registry.register_collector(Box::new(Process));
-    let version = env!("CARGO_PKG_VERSION");
-    let revision = option_env!("NARTHEX_REVISION").unwrap_or("unknown");
     constant(
         registry,
         "thanos_build_info",
         "Build information with Thanos' labels; always 1",
         &[
-            ("branch", option_env!("NARTHEX_BRANCH").unwrap_or("unknown")),
+            ("branch", build::BRANCH),
             ("goarch", goarch(std::env::consts::ARCH)),
             ("goos", std::env::consts::OS),
             ("goversion", "none"),
-            ("revision", revision),
+            ("revision", build::REVISION),
             ("tags", "none"),
-            ("version", version),
+            ("version", build::VERSION),
         ],
     );
-    let rustc = option_env!("NARTHEX_RUSTC").unwrap_or("unknown");
-    let labels = [("version", version), ("revision", revision), ("rustc", rustc)];
+    let labels = [
+        ("version", build::VERSION),
+        ("revision", build::REVISION),
+        ("rustc", build::RUSTC),
+    ];
     constant(registry, "narthex_build_info", "Build information; always 1", &labels);
 }
 

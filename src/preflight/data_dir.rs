@@ -163,10 +163,10 @@ pub fn is_that_of(dir: &DataDir, prometheus: &Snapshot) -> Finding {
             ),
         );
     }
-    // In whole seconds, as Prometheus tells it.
+    // In whole seconds, as Prometheus reports it.
     let seconds = |ms: i64| ms.div_euclid(1000);
     let oldest = dir.scan.blocks.first().map(|block| seconds(block.meta.min_time));
-    let lowest = known_lowest(prometheus).map(seconds);
+    let lowest = prometheus.known_lowest_time_ms().map(seconds);
     let head = prometheus.head_min_time_ms.map(seconds);
     let is_of_block = lowest.zip(head).is_some_and(|(lowest, head)| lowest < head);
     let all_read = dir.scan.corrupt.iter().all(|corrupt| !corrupt.is_block());
@@ -181,11 +181,6 @@ pub fn is_that_of(dir: &DataDir, prometheus: &Snapshot) -> Finding {
         ),
         _ => by_path(dir, prometheus),
     }
-}
-
-/// The oldest time that Prometheus holds (ms since 1970), if it tells and there is one.
-fn known_lowest(prometheus: &Snapshot) -> Option<i64> {
-    Some(prometheus.lowest_time_ms).filter(|lowest| !matches!(*lowest, 0 | i64::MIN | i64::MAX))
 }
 
 fn by_path(dir: &DataDir, prometheus: &Snapshot) -> Finding {

@@ -19,8 +19,6 @@ use std::{
 use fs_err as fs;
 use serde_json::Value;
 
-use crate::rig::{Leg, Tools};
-
 /// The longest that the page about the design may get.
 const ARCHITECTURE: usize = 180;
 
@@ -29,11 +27,6 @@ const README: usize = 200;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The newest Prometheus at hand.
-fn newest() -> Leg {
-    Tools::find().legs.pop().expect("there is one at least")
 }
 
 /// The files of the repository whose names end so, by their paths from its root.

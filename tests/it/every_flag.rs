@@ -114,7 +114,7 @@ fn name(arg: &str) -> &str {
 
 #[tokio::test]
 async fn it_runs_with_every_flag_at_a_value_that_is_not_its_default() {
-    let leg = Tools::find().legs.pop().unwrap();
+    let leg = Tools::newest();
     let options = Options {
         block: "2h",
         ..Options::default()

@@ -84,7 +84,7 @@ fn promtool(leg: &Leg, arguments: &[&str], data: &Path) -> String {
 
 #[test]
 fn promtool_reads_rewritten_blocks_as_those_that_had_the_old_encodings() {
-    let leg = Tools::find().legs.pop().unwrap();
+    let leg = Tools::newest();
     let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/rewrite");
     for name in ["floats", "histograms", "labels", "segments"] {
         let (source, _) = place(&testdata.join(name).join("source"));

@@ -10,15 +10,10 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::rig::{
-    Leg, Prometheus, Sidecar, Tools, blocks, http, one_shot, prometheus::Options, tools::temp_dir, wait_until,
+    BucketView, Prometheus, Sidecar, Tools, blocks, http, one_shot, prometheus::Options, tools::temp_dir, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// The newest Prometheus at hand.
-fn newest() -> Leg {
-    Tools::find().legs.pop().unwrap()
-}
 
 /// A Prometheus that seals nothing while a test runs.
 async fn quiet() -> Prometheus {
@@ -26,11 +21,7 @@ async fn quiet() -> Prometheus {
         block: "2h",
         ..Options::default()
     };
-    Prometheus::start(&newest(), options).await
-}
-
-fn directory(bucket: &Path) -> String {
-    format!("{{type: FILESYSTEM, config: {{directory: {}}}}}", bucket.display())
+    Prometheus::start(&Tools::newest(), options).await
 }
 
 /// `None` while it does not serve yet.
@@ -74,7 +65,7 @@ async fn it_says_of_each_block_what_its_files_say_and_where_it_is() {
     let (whole, bucket) = (blocks::generate(blocks::Spec::small(0)), temp_dir("bucket"));
     let id = blocks::place(&whole, prometheus.data());
     let broken = blocks::copy_without_index(&blocks::generate(blocks::Spec::small(1)), prometheus.data());
-    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &directory(bucket.path())));
+    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &BucketView::dir(bucket.path()).config()));
     let mut wanted = ["durable", "set_aside"];
     wanted.sort_unstable();
     let status = status_when(&sidecar, "both blocks are judged", |status| {
@@ -189,7 +180,7 @@ async fn an_upload_under_way_is_shown_with_what_was_sent_of_it() {
         ..blocks::Spec::small(2)
     };
     let id = blocks::place(&blocks::generate(spec), prometheus.data());
-    let mut flags = Sidecar::flags(&prometheus, &directory(bucket.path()));
+    let mut flags = Sidecar::flags(&prometheus, &BucketView::dir(bucket.path()).config());
     // It does not end while anybody looks.
     flags.push("--shipper.max-rate=1KiB".to_owned());
     let sidecar = Sidecar::start(flags);
@@ -277,7 +268,7 @@ async fn nothing_secret_is_on_it_and_it_is_guarded_like_everything() {
 async fn the_command_prints_what_the_page_shows_and_its_exit_code_tells_whether_to_look() {
     let (prometheus, bucket) = (quiet().await, temp_dir("bucket"));
     let id = blocks::place(&blocks::generate(blocks::Spec::small(0)), prometheus.data());
-    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &directory(bucket.path())));
+    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &BucketView::dir(bucket.path()).config()));
     status_when(&sidecar, "the block is durable", |status| {
         states(status) == ["durable"] && status["readiness"]["ready"] == true
     })

@@ -32,7 +32,7 @@ fn tracing(kind: &str, port: u16, more: &str) -> String {
 }
 
 async fn prometheus(options: Options) -> Prometheus {
-    let leg = Tools::find().legs.pop().unwrap();
+    let leg = Tools::newest();
     Prometheus::start(&leg, options).await
 }
 

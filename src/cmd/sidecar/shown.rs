@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     cli,
-    model::{Labels, Retention, readable::byte_size},
+    model::{Labels, Retention, build, readable::byte_size},
     ops::{
         grpc::{CallView, Running},
         http::{MorePages, Page},
@@ -86,8 +86,8 @@ impl Sources {
             version: VERSION,
             time_ms: Timestamp::now().as_millisecond(),
             build: Build {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                revision: option_env!("NARTHEX_REVISION").unwrap_or("unknown").to_owned(),
+                version: build::VERSION.to_owned(),
+                revision: build::REVISION.to_owned(),
                 started_ms: self.started_ms,
             },
             readiness: readiness(self.probe.ready()),
@@ -179,8 +179,7 @@ fn prometheus(url: &str, snapshot: &Snapshot) -> Prometheus {
         flags: flags.collect(),
         retention: retention.map(in_words),
         retention_ms: retention.and_then(|retention| retention.time_ms),
-        // 0 is not told, the lowest is nothing held.
-        lowest_time_ms: Some(snapshot.lowest_time_ms).filter(|time| !matches!(time, 0 | &i64::MIN)),
+        lowest_time_ms: snapshot.known_lowest_time_ms(),
         head_min_time_ms: snapshot.head_min_time_ms.filter(|time| *time < i64::MAX),
         delays_compaction: snapshot.delays_compaction(),
     }

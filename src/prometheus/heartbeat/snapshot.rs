@@ -120,6 +120,11 @@ impl Snapshot {
         !checks::newer_encoding_settings(&self.flags, &self.settings).is_empty()
     }
 
+    /// The oldest time that it still holds (ms since 1970), if it holds anything and reports it.
+    pub fn known_lowest_time_ms(&self) -> Option<i64> {
+        Some(self.lowest_time_ms).filter(|time| !matches!(*time, 0 | i64::MIN | i64::MAX))
+    }
+
     /// How long Prometheus keeps its blocks, as far as its flags and settings show.
     pub fn retention(&self) -> Option<Retention> {
         retention::retention(&self.flags, &self.settings)

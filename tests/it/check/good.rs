@@ -23,7 +23,7 @@ async fn a_good_set_up_has_neither_a_warning_nor_a_failure() {
         scrape: false,
         ..Options::default()
     };
-    let prometheus = Prometheus::start(&Tools::find().legs.pop().unwrap(), options).await;
+    let prometheus = Prometheus::start(&Tools::newest(), options).await;
     let bucket = Weed::shared().await.bucket("check").await;
     let dir = temp_dir("files");
     pair(&dir, "tls", 90);

@@ -140,7 +140,7 @@ async fn flags_of_a_real_prometheus_that_do_not_suit_are_all_found_at_once() {
         .into(),
         ..Options::default()
     };
-    let prometheus = Prometheus::start(&Tools::find().legs.pop().unwrap(), options).await;
+    let prometheus = Prometheus::start(&Tools::newest(), options).await;
     let scene = Scene::new();
     let mut flags = with(&scene, &[format!("--prometheus.url={}", prometheus.url())]);
     // Another directory, which no Prometheus holds.

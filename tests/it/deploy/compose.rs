@@ -1,6 +1,6 @@
 //! The whole picture on a laptop: services, volumes and files that are named are there, and Prometheus takes its configuration.
 
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
 
 use fs_err as fs;
 use narthex::objstore;
@@ -106,22 +106,13 @@ fn the_bucket_is_the_one_that_is_made_and_its_keys_are_those_of_the_server() {
 #[test]
 fn prometheus_takes_its_configuration_and_the_replicas_differ_in_one_label() {
     let dir = temp_dir("compose");
-    let leg = Tools::find().legs.pop().unwrap();
+    let leg = Tools::newest();
     fs::copy(deploy("alerts.yaml"), dir.path().join("alerts.yaml")).unwrap();
     let mut labels = Vec::new();
     for name in ["prometheus-a.yml", "prometheus-b.yml"] {
         let path = dir.path().join(name);
         fs::copy(deploy("compose").join(name), &path).unwrap();
-        let done = Command::new(&leg.promtool)
-            .args(["check", "config"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(
-            done.status.success(),
-            "{name}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
+        leg.assert_configuration(&path, name);
         labels.push(document(&format!("compose/{name}"))["global"]["external_labels"].clone());
     }
     assert_eq!(labels[0]["cluster"], labels[1]["cluster"]);

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, process::Command};
 use fs_err as fs;
 use serde_json::Value;
 
-use super::{anchors, newest, pages, root};
+use super::{anchors, pages, root};
+use crate::rig::Tools;
 
 /// Where the pages are, for those who have them nowhere else.
 const PAGE: &str = "https://git.example.com/narthex/blob/main/docs/operations.md#";
@@ -22,7 +23,7 @@ fn rules() -> Vec<Value> {
 
 #[test]
 fn they_are_good_rules_and_fire_when_they_should() {
-    let leg = newest();
+    let leg = Tools::newest();
     for words in [
         ["check", "rules", "deploy/alerts.yaml"],
         ["test", "rules", "deploy/alerts.test.yaml"],

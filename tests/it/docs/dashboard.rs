@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use fs_err as fs;
 use serde_json::Value;
 
-use super::{newest, pages, root, under};
+use super::{pages, root, under};
 use crate::{
     bad_blocks::stage::{PATIENCE, Stage, seal, sound},
-    rig::{Prometheus, http, prometheus::Options, tools::temp_dir, wait::try_until},
+    rig::{Prometheus, Tools, http, prometheus::Options, tools::temp_dir, wait::try_until},
 };
 
 /// What is there only when it has something to tell; the stage has none of it.
@@ -91,7 +91,7 @@ async fn prometheus_answers_every_panel() {
         ),
         ..Options::default()
     };
-    let prometheus = Prometheus::start(&newest(), options).await;
+    let prometheus = Prometheus::start(&Tools::newest(), options).await;
     // Two scrapes of what comes last: then all else has been there twice.
     let ready = "count_over_time(narthex_quarantined_blocks{reason=\"index\"}[1m]) >= 2";
     let scraped = async || (answered(&prometheus, ready).await > 0).then_some(());

@@ -1,6 +1,6 @@
 //! Examples can be used as they are written: YAML by whom it is for, command lines by the program.
 
-use std::{collections::BTreeSet, ffi::OsString, process::Command, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, time::Duration};
 
 use fs_err as fs;
 use narthex::{
@@ -11,8 +11,8 @@ use narthex::{
 };
 use serde_json::Value;
 
-use super::{divided, files, newest, pages, pages_and_manifests, root, spans as code_spans};
-use crate::rig::tools::temp_dir;
+use super::{divided, files, pages, pages_and_manifests, root, spans as code_spans};
+use crate::rig::{Tools, tools::temp_dir};
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
 const FOREIGN: [&str; 63] = [
@@ -118,16 +118,7 @@ fn is_taken(what: &str, text: &str) {
         let dir = temp_dir("docs");
         let path = dir.path().join("prometheus.yml");
         fs::write(&path, text).unwrap();
-        let done = Command::new(newest().promtool)
-            .args(["check", "config"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        assert!(
-            done.status.success(),
-            "{what}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
+        Tools::newest().assert_configuration(&path, what);
     } else {
         assert!(value.get("spec").is_some(), "{what}: nobody knows what this is for");
     }

@@ -95,7 +95,7 @@ async fn a_prometheus_that_runs_or_ran_a_moment_ago_is_seen() {
         ..Options::default()
     };
     // Old ones of some distributions make no lock.
-    let newest = Tools::find().legs.pop().expect("there is one at least");
+    let newest = Tools::newest();
     let prometheus = Prometheus::start(&newest, options).await;
     scene
         .restore(&[])

@@ -103,7 +103,7 @@ async fn the_oldest_prometheus_answers_as_before() {
 
 #[tokio::test]
 async fn the_newest_prometheus_answers_as_before() {
-    let leg = Tools::find().legs.pop().unwrap();
+    let leg = Tools::newest();
     answers_alike(&Scene::s3().await, &leg, Listed::Hashed).await;
 }
 

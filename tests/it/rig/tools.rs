@@ -1,6 +1,9 @@
 //! The programs that `scripts/setup` fetched, and where test files may be written.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use fs_err as fs;
 use tempfile::TempDir;
@@ -14,6 +17,23 @@ pub(crate) struct Leg {
     pub version: String,
     pub prometheus: PathBuf,
     pub promtool: PathBuf,
+}
+
+impl Leg {
+    /// Panics unless promtool takes this file for a configuration; `what` it is, in words.
+    #[track_caller]
+    pub(crate) fn assert_configuration(&self, path: &Path, what: &str) {
+        let done = Command::new(&self.promtool)
+            .args(["check", "config"])
+            .arg(path)
+            .output();
+        let done = done.expect("promtool can be started");
+        assert!(
+            done.status.success(),
+            "{what}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
 }
 
 /// The programs at hand.
@@ -47,6 +67,11 @@ impl Tools {
     /// The Prometheus that every test runs with: 2.42.
     pub(crate) fn oldest() -> Leg {
         Tools::find().legs.swap_remove(0)
+    }
+
+    /// The newest one at hand.
+    pub(crate) fn newest() -> Leg {
+        Tools::find().legs.pop().expect("there is one at least")
     }
 
     /// The directory with the Python modules of the emulator of Google's store.

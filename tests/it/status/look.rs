@@ -3,9 +3,9 @@
 
 use serde_json::json;
 
-use super::{SOON, directory, newest, quiet, states, status_when};
+use super::{SOON, quiet, states, status_when};
 use crate::rig::{
-    Browser, Prometheus, Sidecar, blocks,
+    Browser, BucketView, Prometheus, Sidecar, Tools, blocks,
     prometheus::{Options, sealed},
     tools::temp_dir,
 };
@@ -89,7 +89,7 @@ async fn a_busy_sidecar() {
         blocks::place(&blocks::generate(blocks::Spec::small(slot)), prometheus.data());
     }
     let broken = blocks::copy_without_index(&blocks::generate(blocks::Spec::small(1)), prometheus.data());
-    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &directory(bucket.path())));
+    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &BucketView::dir(bucket.path()).config()));
     status_when(&sidecar, "all but one are durable", |status| {
         let states = states(status);
         states.contains(&"set_aside") && states.iter().filter(|state| **state == "durable").count() == 3
@@ -120,14 +120,14 @@ async fn five_hundred_blocks_and_a_prometheus_that_is_gone() {
         block: "2h",
         ..Options::default()
     };
-    let (prometheus, bucket) = (Prometheus::start(&newest(), options).await, temp_dir("bucket"));
+    let (prometheus, bucket) = (Prometheus::start(&Tools::newest(), options).await, temp_dir("bucket"));
     let dir = temp_dir("data");
     let ids = sealed(&many);
     assert_eq!(ids.len(), 500);
     for id in &ids {
         blocks::place(&many.join(id), dir.path());
     }
-    let mut flags = Sidecar::flags(&prometheus, &directory(bucket.path()));
+    let mut flags = Sidecar::flags(&prometheus, &BucketView::dir(bucket.path()).config());
     flags.push(format!("--tsdb.path={}", dir.path().display()));
     flags.remove(1);
     let sidecar = Sidecar::start(flags);
@@ -158,7 +158,7 @@ async fn five_hundred_blocks_and_a_prometheus_that_is_gone() {
 #[tokio::test]
 async fn nothing_yet() {
     let (prometheus, bucket) = (quiet().await, temp_dir("bucket"));
-    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &directory(bucket.path())));
+    let sidecar = Sidecar::start(Sidecar::flags(&prometheus, &BucketView::dir(bucket.path()).config()));
     sidecar.wait_ready(SOON).await;
     status_when(&sidecar, "it has looked", |status| {
         status["shipping"]["looked_at_ms"] != 0

@@ -124,7 +124,7 @@ async fn twenty_thousand_targets_that_a_real_prometheus_has_dropped_are_answered
         scrape_configs,
         ..Options::default()
     };
-    let leg = Tools::find().legs.pop().unwrap();
+    let leg = Tools::newest();
     let prometheus = Prometheus::start(&leg, options).await;
     let scene = Scene::before(&prometheus.url()).await;
     wait_until(PATIENCE, "all targets", async || {
