@@ -138,7 +138,10 @@ async fn five_hundred_blocks_and_a_prometheus_that_is_gone() {
     .await;
     let browser = Browser::start().await;
     look(&browser, &sidecar, "500-blocks").await;
-    let shown = "return [...document.querySelectorAll('tbody tr')].filter(row => row.checkVisibility()).length";
+    // Not those of the uploads, of which there are some or none.
+    let shown = "const blocks = [...document.querySelectorAll('section')].find(section => \
+                 section.querySelector('h2')?.textContent == 'Blocks'); \
+                 return [...blocks.querySelectorAll('tbody tr')].filter(row => row.checkVisibility()).length";
     assert_eq!(browser.evaluate(shown).await, 20);
     browser
         .evaluate("for (const more of document.querySelectorAll('details')) more.open = true")
