@@ -9,8 +9,10 @@ use rand::{RngExt, rngs::StdRng};
 
 use super::limit;
 
-/// How long to pause between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long to pause between two looks, at least and at most: a look takes the processor from what is waited for.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
+/// Which part of the time that was waited a pause is.
+const PART: u32 = 20;
 
 /// Asks `probe` again and again until it gives something; panics when that takes longer than `within`.
 pub(crate) async fn wait_until<T>(within: Duration, what: impl Display, probe: impl AsyncFnMut() -> Option<T>) -> T {
@@ -23,15 +25,16 @@ pub(crate) async fn wait_until<T>(within: Duration, what: impl Display, probe: i
 /// As [`wait_until`], for callers that have more to say when it does not come.
 pub(crate) async fn try_until<T>(within: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     limit::begin();
-    let end = Instant::now() + within;
+    let begun = Instant::now();
     loop {
         if let Some(found) = probe().await {
             return Some(found);
         }
-        if Instant::now() >= end {
+        let waited = begun.elapsed();
+        if waited >= within {
             return None;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep((waited / PART).clamp(PAUSES[0], PAUSES[1])).await;
     }
 }
 

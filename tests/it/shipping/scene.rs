@@ -147,6 +147,8 @@ pub(super) async fn all_quiet(data: &Path) {
 /// What a [`LedgerWatch`] has seen.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
+    /// How often it was looked whether the file has changed.
+    pub(super) looks: u64,
     /// How often the file was read.
     pub(super) reads: u64,
     /// How many different lists were seen.
@@ -168,18 +170,27 @@ impl LedgerWatch {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let watch = move || {
-            let (mut watched, mut last) = (Watched::default(), None);
+            let (mut watched, mut good, mut last) = (Watched::default(), (None, String::new()), None);
             // Some bad moments tell as much as all of them.
             while !flag.load(Ordering::Relaxed) && watched.wrong.len() < 10 {
-                watched.reads += 1;
-                match look(&ledger, bucket.as_deref()) {
-                    Ok(list) if last.as_ref() == Some(&list) => {}
-                    Ok(list) => {
-                        watched.lists += 1;
-                        last = Some(list);
+                // Each time it is opened the sidecar that is watched hears of it, so that what has not changed is read now and
+                // then only.
+                let stamp = stamp(&ledger);
+                if stamp.is_none() || stamp != good.0 || watched.looks.is_multiple_of(50) {
+                    watched.reads += 1;
+                    match look(&ledger) {
+                        Ok(text) if text == good.1 => good.0 = stamp,
+                        Ok(text) => match list(&text, bucket.as_deref()) {
+                            Ok(list) => {
+                                watched.lists += usize::from(last.as_ref() != Some(&list));
+                                (good, last) = ((stamp, text), Some(list));
+                            }
+                            Err(wrong) => watched.wrong.push(wrong),
+                        },
+                        Err(wrong) => watched.wrong.push(wrong),
                     }
-                    Err(wrong) => watched.wrong.push(wrong),
                 }
+                watched.looks += 1;
                 std::thread::sleep(Duration::from_millis(1));
             }
             watched
@@ -203,7 +214,20 @@ impl LedgerWatch {
     }
 }
 
-fn look(ledger: &Path, bucket: Option<&Path>) -> Result<Vec<String>, String> {
+/// What changes with a file; none if there is none.
+fn stamp(path: &Path) -> Option<(u64, u64, i64, i64, u32)> {
+    let found = fs::metadata(path).ok()?;
+    Some((
+        found.ino(),
+        found.len(),
+        found.ctime(),
+        found.ctime_nsec(),
+        found.mode(),
+    ))
+}
+
+/// What the ledger holds, if others may read it.
+fn look(ledger: &Path) -> Result<String, String> {
     let text = fs::read_to_string(ledger).map_err(|error| error.to_string())?;
     let mode = fs::metadata(ledger)
         .map_err(|error| error.to_string())?
@@ -212,7 +236,12 @@ fn look(ledger: &Path, bucket: Option<&Path>) -> Result<Vec<String>, String> {
     if mode & 0o7777 != 0o644 {
         return Err(format!("mode {mode:o}"));
     }
-    let json: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text:?}"))?;
+    Ok(text)
+}
+
+/// What a ledger of this text lists, all of which is visible in a bucket that is a directory.
+fn list(text: &str, bucket: Option<&Path>) -> Result<Vec<String>, String> {
+    let json: Value = serde_json::from_str(text).map_err(|error| format!("{error}: {text:?}"))?;
     if json["version"] != 1 || !(json["uploaded"].is_array() || json["uploaded"].is_null()) {
         return Err(format!("not a ledger: {text:?}"));
     }
