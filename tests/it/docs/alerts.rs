@@ -1,12 +1,12 @@
 //! `deploy/alerts.yaml`: the rules are good, fire when they should, and lead to what there is to do.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, process::Command, thread};
 
 use fs_err as fs;
 use serde_json::Value;
 
 use super::{anchors, pages, root};
-use crate::rig::Tools;
+use crate::rig::{Tools, tools::temp_dir};
 
 /// Where the pages are, for those who have them nowhere else.
 const PAGE: &str = "https://git.example.com/narthex/blob/main/docs/operations.md#";
@@ -21,26 +21,45 @@ fn rules() -> Vec<Value> {
         .collect()
 }
 
+/// Where a group of tests begins.
+const GROUP: &str = "\n  - name: ";
+
+/// Panics if promtool finds something wrong.
+fn promtool(words: &[&str]) {
+    let leg = Tools::newest();
+    let mut command = Command::new(&leg.promtool);
+    let done = command.args(words).current_dir(root()).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+    let words = words.join(" ");
+    assert!(done.status.success(), "promtool {} {words}: {said}", leg.version);
+}
+
 #[test]
 fn they_are_good_rules_and_fire_when_they_should() {
-    let leg = Tools::newest();
-    for words in [
-        ["check", "rules", "deploy/alerts.yaml"],
-        ["test", "rules", "deploy/alerts.test.yaml"],
-    ] {
-        let done = Command::new(&leg.promtool)
-            .args(words)
-            .current_dir(root())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
-        assert!(
-            done.status.success(),
-            "promtool {} {}: {said}",
-            leg.version,
-            words.join(" ")
-        );
-    }
+    promtool(&["check", "rules", "deploy/alerts.yaml"]);
+    let tests = fs::read_to_string(root().join("deploy/alerts.test.yaml")).unwrap();
+    // One group takes promtool a second of the processor, and all in one file would wait for each other.
+    let mut parts = tests.split(GROUP);
+    let path = root().join("deploy/alerts.yaml").display().to_string();
+    let head = parts.next().unwrap().replace("- alerts.yaml", &format!("- {path}"));
+    assert!(head.contains(&path), "{head}");
+    let dir = temp_dir("alerts");
+    let files = parts.enumerate().map(|(at, group)| {
+        let path = dir.path().join(format!("{at}.yaml"));
+        fs::write(&path, format!("{head}{GROUP}{group}")).unwrap();
+        path.display().to_string()
+    });
+    let files: Vec<String> = files.collect();
+    assert!(files.len() > 10, "{files:?}");
+    thread::scope(|scope| {
+        for path in &files {
+            scope.spawn(move || promtool(&["test", "rules", path]));
+        }
+    });
+}
+
+#[test]
+fn a_test_lets_each_fire() {
     let tests = fs::read_to_string(root().join("deploy/alerts.test.yaml")).unwrap();
     let names = rules()
         .into_iter()
