@@ -348,8 +348,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
         #[test]
         fn what_is_kept_has_bounds(
             asked in proptest::collection::vec((0..400_usize, 1..40_000_usize, proptest::option::of(0..20_usize)), 1..400)

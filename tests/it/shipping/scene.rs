@@ -176,7 +176,7 @@ impl LedgerWatch {
                 // Each time it is opened the sidecar that is watched hears of it, so that what has not changed is read now and
                 // then only.
                 let stamp = stamp(&ledger);
-                if stamp.is_none() || stamp != good.0 || watched.looks.is_multiple_of(50) {
+                if stamp.is_none() || stamp != good.0 || watched.looks.is_multiple_of(10) {
                     watched.reads += 1;
                     match look(&ledger) {
                         Ok(text) if text == good.1 => good.0 = stamp,

@@ -154,7 +154,7 @@ async fn ends(mut stand: Stand, data: &Path, keeper: &Keeper, labels: &[(String,
     assert!(stand.sidecar.stop().await.success(), "{}", stand.sidecar.log());
     let watched = stand.watch.take().expect("it was set").end();
     // The list grows block by block, and was read many times while it did.
-    assert!(watched.lists >= 2 && watched.looks > 300, "{watched:?}");
+    assert!(watched.lists >= 2 && watched.reads > 300, "{watched:?}");
     assert_all_shipped(&stand.bucket, keeper).await;
     for id in keeper.blocks() {
         let source = keeper.block(&id).expect("it was just listed");
