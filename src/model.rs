@@ -7,6 +7,7 @@ pub mod error_text;
 pub mod few;
 pub mod fields;
 pub mod go_string;
+pub mod label_bytes;
 pub mod labels;
 pub mod matcher;
 pub mod readable;
@@ -20,6 +21,7 @@ pub mod whole_number;
 pub mod yaml_text;
 
 pub use few::few;
+pub use label_bytes::LabelBytes;
 pub use labels::{Label, Labels};
 pub use matcher::Matcher;
 pub use retention::Retention;

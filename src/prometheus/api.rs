@@ -39,11 +39,10 @@ use super::{
     Client,
     error::{Error, ErrorKind},
     json::{Item, Node, Sink},
-    remote_read::wire::LabelBytes,
     request_queue::Kind,
     version::at_least,
 };
-use crate::model::{Matcher, matcher::Op};
+use crate::model::{LabelBytes, Matcher, matcher::Op};
 
 /// What each text costs beside its bytes.
 const OVERHEAD: usize = 96;

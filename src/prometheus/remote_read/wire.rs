@@ -1,15 +1,14 @@
 //! Parses the payload of a frame in place: labels stay the bytes that arrived, chunk data are slices of the frame.
 //!
-//! A label set is kept as the bytes of its `Label` fields ([`LabelBytes`]), which are the same in Prometheus' message
-//! and in the StoreAPI's: what need not change is passed on as it is. Text is not checked to be UTF-8, as in Go.
+//! A label set is kept as the bytes of its `Label` fields ([`LabelBytes`]): what need not change is passed on as it is.
+//! Text is not checked to be UTF-8, as in Go.
 
-use std::cmp::Ordering;
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::model::{
+    LabelBytes,
     fields::{Fields, Malformed, Value},
-    uvarint::uvarint,
+    label_bytes,
 };
 
 /// What is read from a frame may take about seven times its bytes and no more: Prometheus' own chunks have more bytes than
@@ -78,104 +77,6 @@ pub struct ReadChunk {
     pub encoding: i32,
     /// The encoded samples.
     pub data: Bytes,
-}
-
-/// A label set as the bytes of `repeated Label labels = 1`: sorted by name, names unique, no empty value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelBytes(Bytes);
-
-/// `Label` as a field with number 1.
-const LABEL_TAG: u8 = 0x0a;
-const NAME_TAG: u8 = 0x0a;
-const VALUE_TAG: u8 = 0x12;
-
-impl LabelBytes {
-    /// Encodes pairs that are in order. Pairs with an empty value are left out.
-    pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
-        let mut bytes = BytesMut::new();
-        for (name, value) in pairs {
-            put_label(&mut bytes, name, value);
-        }
-        Self(bytes.freeze())
-    }
-
-    /// Encodes pairs in any order; of several with one name the last counts.
-    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
-        let mut pairs: Vec<_> = pairs.into_iter().collect();
-        pairs.sort_by_key(|(name, _)| *name);
-        let last = |at: &usize| pairs.get(at + 1).is_none_or(|next| next.0 != pairs[*at].0);
-        Self::from_sorted((0..pairs.len()).filter(last).map(|at| pairs[at]))
-    }
-
-    /// The encoded fields.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
-    }
-
-    /// Names and values, sorted by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || {
-            let mut label = field(&mut rest, LABEL_TAG)?;
-            Some((
-                field(&mut label, NAME_TAG).unwrap_or_default(),
-                field(&mut label, VALUE_TAG).unwrap_or_default(),
-            ))
-        })
-    }
-
-    /// The same labels with memory of their own, which keeps no frame alive.
-    pub fn detached(&self) -> Self {
-        Self(Bytes::copy_from_slice(&self.0))
-    }
-}
-
-impl Ord for LabelBytes {
-    /// The order of the StoreAPI: pair by pair, name before value, bytewise; the shorter set first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        match self.0 == other.0 {
-            true => Ordering::Equal,
-            false => self.iter().cmp(other.iter()),
-        }
-    }
-}
-
-impl PartialOrd for LabelBytes {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-fn put_label(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    if value.is_empty() {
-        return;
-    }
-    let length = 2 + length_size(name.len()) + length_size(value.len()) + name.len() + value.len();
-    out.reserve(1 + length_size(length) + length);
-    out.put_u8(LABEL_TAG);
-    prost::encode_length_delimiter(length, out).unwrap_or_default();
-    for (tag, text) in [(NAME_TAG, name), (VALUE_TAG, value)] {
-        out.put_u8(tag);
-        prost::encode_length_delimiter(text.len(), out).unwrap_or_default();
-        out.put_slice(text);
-    }
-}
-
-fn length_size(length: usize) -> usize {
-    prost::length_delimiter_len(length)
-}
-
-/// Takes a length-delimited field off `rest` if it comes next.
-fn field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
-    let (&first, after) = rest.split_first()?;
-    if first != tag {
-        return None;
-    }
-    let (length, size) = uvarint(after)?;
-    let end = size.checked_add(usize::try_from(length).ok()?)?;
-    let text = after.get(size..end)?;
-    *rest = &after[end..];
-    Some(text)
 }
 
 /// How much may still come in a frame.
@@ -257,7 +158,7 @@ fn parse_series(limits: &mut FrameLimits<'_>, start: usize, end: usize) -> Resul
             None => break,
             Some((1, Value::Bytes { start: from, end: to })) => {
                 limits.label()?;
-                let name = plain_name(&payload[from..to]);
+                let name = label_bytes::plain_name(&payload[from..to]);
                 plain &= at == labels_end && name.is_some() && before.is_none_or(|before| Some(before) < name);
                 before = name;
                 labels_end = to;
@@ -270,17 +171,10 @@ fn parse_series(limits: &mut FrameLimits<'_>, start: usize, end: usize) -> Resul
         }
     }
     series.labels = match plain {
-        true => LabelBytes(payload.slice(start..labels_end)),
+        true => LabelBytes::from_encoded(payload.slice(start..labels_end)),
         false => sort_labels(payload, start, end)?,
     };
     Ok(series)
-}
-
-/// The name of a label that is written as we would: name, value, which is not empty, and nothing else.
-fn plain_name(mut label: &[u8]) -> Option<&[u8]> {
-    let name = field(&mut label, NAME_TAG)?;
-    let value = field(&mut label, VALUE_TAG)?;
-    (label.is_empty() && !value.is_empty()).then_some(name)
 }
 
 /// Labels that are out of order, doubled, empty or otherwise unusual, written anew.

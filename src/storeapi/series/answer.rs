@@ -18,11 +18,8 @@ use super::{
     order::{Labelled, Order, OutOfOrder, Placed, sort},
 };
 use crate::{
-    prometheus::remote_read::{
-        Frames,
-        gate::Permit,
-        wire::{Frame, LabelBytes},
-    },
+    model::LabelBytes,
+    prometheus::remote_read::{Frames, gate::Permit, wire::Frame},
     storeapi::{budget::Reservation, errors},
     threads::{BlockingPool, Lost},
 };

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     chunk,
-    prometheus::remote_read::wire::{LabelBytes, ReadChunk, ReadSeries},
+    model::LabelBytes,
+    prometheus::remote_read::wire::{ReadChunk, ReadSeries},
 };
 
 /// How much of a label set is shown in an error.

@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::order::Labelled;
-use crate::prometheus::remote_read::wire::LabelBytes;
+use crate::model::LabelBytes;
 
 /// A batch is sent once it has so many bytes, also if it is asked to hold more series.
 const BATCH_BYTES: usize = 1 << 20;

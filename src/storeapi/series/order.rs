@@ -10,7 +10,7 @@
 
 use std::{cmp::Ordering, collections::VecDeque};
 
-use crate::prometheus::remote_read::wire::LabelBytes;
+use crate::model::LabelBytes;
 
 /// What has labels to be sorted by.
 pub trait Labelled {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{model::Labels, prometheus::remote_read::wire::LabelBytes};
+use crate::model::{LabelBytes, Labels};
 
 /// A label's name and its value.
 type Setting = (Box<[u8]>, Box<[u8]>);

@@ -15,11 +15,9 @@ use crate::{
         histogram::{Counts, Histogram, ResetHint, Span},
         xor,
     },
+    model::LabelBytes,
     pb::prometheus::{self as pb, TimeSeries, histogram},
-    prometheus::remote_read::{
-        samples::{Sampled, SampledError},
-        wire::LabelBytes,
-    },
+    prometheus::remote_read::samples::{Sampled, SampledError},
     storeapi::budget::Reservation,
 };
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use twox_hash::XxHash64;
 
-use crate::{pb::thanos::ShardInfo, prometheus::remote_read::wire::LabelBytes};
+use crate::{model::LabelBytes, pb::thanos::ShardInfo};
 
 /// Follows each name and each value.
 const SEPARATOR: u8 = 0xff;

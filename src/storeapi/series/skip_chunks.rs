@@ -9,10 +9,10 @@ use tonic::Status;
 
 use super::{answer::OVERHEAD, call::SeriesCall, convert::Convert, encode::OutSeries, query::Query};
 use crate::{
+    model::LabelBytes,
     prometheus::{
         Client,
         api::{RequestOptions, SeriesFilter},
-        remote_read::wire::LabelBytes,
     },
     storeapi::{budget::Reservation, context::Context, errors},
 };

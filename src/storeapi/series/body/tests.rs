@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep};
 use self::rig::{CHUNK, Call, MIB, PATIENCE, Setup, endless, frames, wanted};
 use super::*;
 use crate::{
+    model::LabelBytes,
     prometheus::remote_read::{
         Frames,
         gate::{ClientKey, Permit},
-        wire::LabelBytes,
     },
     storeapi::{
         budget::Budget,
