@@ -7,10 +7,13 @@
 mod bits;
 pub mod histogram;
 mod st;
+mod trim;
 mod value;
 mod varbit;
 pub mod xor;
 pub mod xor2;
+
+pub use trim::{Trimmed, trim};
 
 /// The most samples that go into a chunk that is written here; what Prometheus and Thanos aim at, too.
 pub const SAMPLES_PER_CHUNK: usize = 120;

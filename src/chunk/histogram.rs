@@ -2,12 +2,14 @@
 //! counter resets, and the layout of the buckets; then each sample is a list of differences to the one before it.
 
 mod buckets;
+mod cut;
 mod layout;
 mod read;
 #[cfg(test)]
 pub(super) mod tests;
 mod write;
 
+pub(super) use cut::cut;
 pub(super) use read::COUNT_BESIDE_RESETS;
 pub use read::{Decoder, decode, transcode_into};
 

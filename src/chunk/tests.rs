@@ -39,7 +39,7 @@ pub(super) fn float(hex: &str) -> f64 {
 }
 
 /// Samples by their bits: NaN must equal itself.
-fn by_bits(samples: impl IntoIterator<Item = Result<(i64, f64), Error>>) -> Result<Vec<(i64, u64)>, Error> {
+pub(super) fn by_bits(samples: impl IntoIterator<Item = Result<(i64, f64), Error>>) -> Result<Vec<(i64, u64)>, Error> {
     let bits = |sample: Result<(i64, f64), Error>| sample.map(|(time, value)| (time, value.to_bits()));
     samples.into_iter().map(bits).collect()
 }
@@ -175,10 +175,10 @@ fn encodings_have_their_numbers() {
 }
 
 /// The XOR2 chunks of the vectors.
-static XOR2: LazyLock<Vec<Vec<u8>>> =
+pub(super) static XOR2: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| vectors().floats.iter().map(|vector| bytes(&vector.xor2)).collect());
 
-fn any_float() -> impl Strategy<Value = f64> {
+pub(super) fn any_float() -> impl Strategy<Value = f64> {
     prop_oneof![
         any::<u64>().prop_map(f64::from_bits),
         (0..9).prop_map(f64::from),
@@ -186,7 +186,7 @@ fn any_float() -> impl Strategy<Value = f64> {
     ]
 }
 
-fn any_time() -> impl Strategy<Value = i64> {
+pub(super) fn any_time() -> impl Strategy<Value = i64> {
     prop_oneof![any::<i64>(), 1_700_000_000_000_i64..1_700_000_100_000]
 }
 

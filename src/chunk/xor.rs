@@ -27,7 +27,7 @@ pub fn encode(samples: impl IntoIterator<Item = (i64, f64)>) -> Result<Vec<u8>, 
 
 /// A chunk that is being written.
 #[derive(Debug)]
-struct Encoder {
+pub(super) struct Encoder {
     writer: Writer,
     count: u16,
     time: i64,
@@ -36,7 +36,7 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut bytes = Vec::with_capacity(128);
         bytes.extend([0; HEADER]);
         Self {
@@ -48,7 +48,8 @@ impl Encoder {
         }
     }
 
-    fn push(&mut self, time: i64, value: f64) -> Result<(), Error> {
+    /// One more sample, at a time in Unix milliseconds.
+    pub(super) fn push(&mut self, time: i64, value: f64) -> Result<(), Error> {
         let delta = time.wrapping_sub(self.time) as u64;
         match self.count {
             0 => {
@@ -77,7 +78,7 @@ impl Encoder {
         Ok(())
     }
 
-    fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         let mut bytes = self.writer.into_bytes();
         bytes[..HEADER].copy_from_slice(&self.count.to_be_bytes());
         bytes

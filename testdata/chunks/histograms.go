@@ -48,6 +48,8 @@ type histogramVector struct {
 	Chunks  []string        `json:"chunks"`
 	// The same with start timestamps.
 	Started []string `json:"chunks_with_start"`
+	// What is left of the chunks, the first ones above.
+	Cuts []cut `json:"cuts"`
 }
 
 func spans(in []histogram.Span) [][2]int64 {
@@ -153,6 +155,8 @@ func histogramPair(name string, samples []histogramSample) []histogramVector {
 	floats.Chunks, floats.Recoded = appendAll(len(samples), func() chunkenc.Chunk { return chunkenc.NewFloatHistogramChunk() }, addFloat)
 	integers.Started, _ = appendAll(len(samples), func() chunkenc.Chunk { return chunkenc.NewHistogramSTChunk() }, addInteger)
 	floats.Started, _ = appendAll(len(samples), func() chunkenc.Chunk { return chunkenc.NewFloatHistogramSTChunk() }, addFloat)
+	integers.Cuts = cuts(chunkenc.EncHistogram, integers.Chunks)
+	floats.Cuts = cuts(chunkenc.EncFloatHistogram, floats.Chunks)
 	integers.Samples, floats.Samples = withoutRepeats(integers.Samples), withoutRepeats(floats.Samples)
 	return []histogramVector{integers, floats}
 }

@@ -207,8 +207,23 @@ impl<'a> Decoder<'a> {
         Ok((!good).then_some(BAD_WINDOW))
     }
 
+    /// Reads the next sample and returns its index.
+    pub(super) fn advance(&mut self) -> Option<Result<u16, Error>> {
+        let index = match self.samples.begin()? {
+            Ok(index) => index,
+            Err(error) => return Some(Err(error)),
+        };
+        let read = self.sample(index);
+        Some(self.samples.end(index, read).map(|()| index))
+    }
+
+    /// The time of what was read last, in Unix milliseconds.
+    pub(super) fn time(&self) -> i64 {
+        self.time
+    }
+
     /// What was read last.
-    fn histogram(&self, index: u16) -> Histogram {
+    pub(super) fn histogram(&self, index: u16) -> Histogram {
         let stale = is_stale(self.sum.value());
         let empty = Layout::default();
         let layout = if stale { &empty } else { &self.layout };
@@ -275,11 +290,7 @@ impl Iterator for Decoder<'_> {
     type Item = Result<Histogram, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let index = match self.samples.begin()? {
-            Ok(index) => index,
-            Err(error) => return Some(Err(error)),
-        };
-        let read = self.sample(index);
-        Some(self.samples.end(index, read).map(|()| self.histogram(index)))
+        let read = self.advance()?;
+        Some(read.map(|index| self.histogram(index)))
     }
 }

@@ -20,6 +20,43 @@ pub(in crate::chunk) struct Vector {
     samples: Vec<Sample>,
     chunks: Vec<String>,
     chunks_with_start: Vec<String>,
+    cuts: Vec<Cut>,
+}
+
+/// What a query gets of a chunk that crosses its limits.
+#[derive(Deserialize)]
+struct Cut {
+    chunk: usize,
+    from: i64,
+    to: i64,
+    data: String,
+}
+
+/// A chunk, and what Prometheus makes of it for a range (Unix milliseconds).
+pub(in crate::chunk) struct CutVector {
+    pub(in crate::chunk) name: String,
+    pub(in crate::chunk) float: bool,
+    pub(in crate::chunk) chunk: Vec<u8>,
+    pub(in crate::chunk) chunk_with_start: Vec<u8>,
+    pub(in crate::chunk) from: i64,
+    pub(in crate::chunk) to: i64,
+    pub(in crate::chunk) data: Vec<u8>,
+}
+
+pub(in crate::chunk) fn cut_vectors() -> Vec<CutVector> {
+    let of = |vector: &Vector| -> Vec<CutVector> {
+        let cut = |cut: &Cut| CutVector {
+            name: vector.name.clone(),
+            float: vector.float,
+            chunk: bytes(&vector.chunks[cut.chunk]),
+            chunk_with_start: bytes(&vector.chunks_with_start[cut.chunk]),
+            from: cut.from,
+            to: cut.to,
+            data: bytes(&cut.data),
+        };
+        vector.cuts.iter().map(cut).collect()
+    };
+    vectors().histograms.iter().flat_map(of).collect()
 }
 
 #[derive(Deserialize)]
