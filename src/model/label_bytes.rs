@@ -1,6 +1,6 @@
 //! A label set as the bytes of a message, which are the same in Prometheus' remote read and in the StoreAPI.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -52,6 +52,17 @@ impl LabelBytes {
                 field(&mut label, NAME_TAG).unwrap_or_default(),
                 field(&mut label, VALUE_TAG).unwrap_or_default(),
             ))
+        })
+    }
+
+    /// Where each label is among the [fields](Self::as_bytes), and its name, in order.
+    pub fn places(&self) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let start = self.0.len() - rest.len();
+            let mut label = field(&mut rest, LABEL_TAG)?;
+            let end = self.0.len() - rest.len();
+            Some((start..end, field(&mut label, NAME_TAG).unwrap_or_default()))
         })
     }
 

@@ -111,7 +111,10 @@ impl Matcher {
     }
 
     /// The pattern made ready to be used many times.
-    pub(super) fn compile(&self) -> Result<go_regex::Pattern, PatternError> {
+    ///
+    /// # Errors
+    /// As for [`Self::matches`].
+    pub fn compile(&self) -> Result<go_regex::Pattern, PatternError> {
         go_regex::Pattern::new(&self.value).map_err(|refusal| self.refused(refusal))
     }
 

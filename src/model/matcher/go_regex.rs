@@ -7,12 +7,14 @@
 
 mod class;
 mod escape;
+mod pattern;
 mod unicode;
+
+pub use pattern::Pattern;
+pub(super) use pattern::is_literals;
 
 /// The longest pattern that is compiled, in bytes. Alternations of plain text are not compiled and know no limit.
 const MAX_PATTERN: usize = 128 << 10;
-/// The most memory that a compiled pattern may take, in bytes.
-const MAX_COMPILED: usize = 4 << 20;
 /// The most classes such as `\pL` in one pattern: each stands for hundreds of ranges before any other limit counts.
 const MAX_UNICODE_CLASSES: usize = 64;
 /// The most repetitions of repetitions that only `\Q\E` or a group of flags between them makes legal.
@@ -29,72 +31,6 @@ pub enum Refusal {
     Invalid(String),
     /// Go may well take it, but this program does not; the text says why.
     Unsupported(String),
-}
-
-/// A pattern made ready to be held against whole values.
-#[derive(Clone, Debug)]
-pub struct Pattern(Kind);
-
-#[derive(Clone, Debug)]
-enum Kind {
-    /// `a|b|c` without any other sign of the syntax.
-    Literals(String),
-    Compiled(regex::Regex),
-}
-
-impl Pattern {
-    /// Reads and compiles a pattern in Go's syntax.
-    ///
-    /// # Errors
-    /// [`Refusal::Invalid`] if Go would refuse it; [`Refusal::Unsupported`] if it is too large or needs what the `regex`
-    /// crate does not have.
-    pub fn new(pattern: &str) -> Result<Self, Refusal> {
-        if is_literals(pattern) {
-            return Ok(Self(Kind::Literals(pattern.to_owned())));
-        }
-        let translated = translate(pattern)?;
-        let compiled = regex::RegexBuilder::new(&format!(r"\A(?:{translated})\z"))
-            .size_limit(MAX_COMPILED)
-            .dfa_size_limit(MAX_COMPILED)
-            .build()
-            .map_err(|error| Refusal::Unsupported(short(&error)))?;
-        Ok(Self(Kind::Compiled(compiled)))
-    }
-
-    /// Whether the pattern matches the whole of `value`.
-    pub fn is_match(&self, value: &str) -> bool {
-        match &self.0 {
-            Kind::Literals(literals) => literals.split('|').any(|literal| literal == value),
-            Kind::Compiled(regex) => regex.is_match(value),
-        }
-    }
-}
-
-/// The `regex` crate's own message quotes our translation over many lines, which helps nobody.
-fn short(error: &regex::Error) -> String {
-    match error {
-        regex::Error::CompiledTooBig(limit) => format!("compiled it takes more than {limit} bytes"),
-        other => {
-            let text = other.to_string();
-            text.lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned()
-        }
-    }
-}
-
-/// Whether a pattern is plain text, or several with `|` between them.
-pub(super) fn is_literals(pattern: &str) -> bool {
-    // All of them have one byte, and bytes are faster than characters.
-    let sign = |byte: u8| {
-        matches!(
-            byte,
-            b'\\' | b'.' | b'+' | b'*' | b'?' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'^' | b'$'
-        )
-    };
-    !pattern.bytes().any(sign)
 }
 
 /// Reads a pattern in Go's syntax and gives one for the `regex` crate that matches the same texts. It is not anchored.

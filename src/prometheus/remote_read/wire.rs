@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::model::{
-    LabelBytes,
+    LabelBytes, ReadChunk, ReadSeries,
     fields::{Fields, Malformed, Value},
     label_bytes,
 };
@@ -55,28 +55,6 @@ pub struct Frame {
     pub query_index: i64,
     /// The series, or a part of one; Prometheus sends one a frame.
     pub series: Vec<ReadSeries>,
-}
-
-/// A series, or a part of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReadSeries {
-    /// Its labels.
-    pub labels: LabelBytes,
-    /// Its chunks, in the order sent.
-    pub chunks: Vec<ReadChunk>,
-}
-
-/// A chunk as it was sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReadChunk {
-    /// Time of the first sample, in ms.
-    pub min_ms: i64,
-    /// Time of the last sample, in ms.
-    pub max_ms: i64,
-    /// The encoding's number in Prometheus' message.
-    pub encoding: i32,
-    /// The encoded samples.
-    pub data: Bytes,
 }
 
 /// How much may still come in a frame.

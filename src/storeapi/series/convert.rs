@@ -1,6 +1,6 @@
 //! From a series as Prometheus sends it to one as the StoreAPI sends it. Pure.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tonic::Status;
 
 use super::{
@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{
     chunk,
-    model::LabelBytes,
-    prometheus::remote_read::wire::{ReadChunk, ReadSeries},
+    model::{LabelBytes, ReadChunk, ReadSeries},
 };
 
 /// How much of a label set is shown in an error.
@@ -24,12 +23,15 @@ const SHOWN_CHARS: usize = 500;
 pub struct Convert {
     relabel: Relabel,
     shard: Option<Shard>,
+    /// Memory for labels.
+    shared: BytesMut,
 }
 
 impl Convert {
     /// Changes labels and keeps what belongs to the shard.
     pub fn new(relabel: Relabel, shard: Option<Shard>) -> Self {
-        Self { relabel, shard }
+        let shared = BytesMut::new();
+        Self { relabel, shard, shared }
     }
 
     /// Nothing yet, of series that are made so.
@@ -39,7 +41,7 @@ impl Convert {
 
     /// The labels to be sent; `None` if the series belongs to another shard.
     pub fn labels(&mut self, stored: &LabelBytes) -> Option<LabelBytes> {
-        let labels = self.relabel.apply(stored);
+        let labels = self.relabel.apply(stored, &mut self.shared);
         let keeps = self.shard.as_mut().is_none_or(|shard| shard.keeps(&labels));
         keeps.then_some(labels)
     }

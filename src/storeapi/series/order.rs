@@ -268,7 +268,7 @@ mod tests {
         let (mut order, mut ready, mut most) = (Order::new(relabel.greatest_added()), Vec::new(), 0);
         let touched = |set: &&(Map, Range<usize>)| relabel.touched().iter().any(|name| set.0.contains_key(name));
         let parts = |(set, numbers): &(Map, Range<usize>)| {
-            let labels = relabel.apply(&bytes(set));
+            let labels = relabel.apply(&bytes(set), &mut bytes::BytesMut::new());
             numbers.clone().map(move |number| Part(labels.clone(), number))
         };
         for part in stored.iter().filter(touched).flat_map(parts) {

@@ -2,15 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{LabelBytes, Labels};
+use bytes::{Bytes, BytesMut};
 
-/// A label's name and its value.
-type Setting = (Box<[u8]>, Box<[u8]>);
+use crate::model::{LabelBytes, Labels, label_bytes::put_label};
+
+/// What a label is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Setting {
+    name: Box<[u8]>,
+    /// Empty, if the label is removed.
+    value: Box<[u8]>,
+    /// As it is sent.
+    encoded: Bytes,
+}
+
+/// Label sets that had to be written anew share memory of this size (bytes).
+const SHARED: usize = 16 << 10;
 
 /// What is done to the labels of each series of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relabel {
-    /// Set over what is stored, sorted by name; with an empty value the label is removed.
+    /// Set over what is stored, sorted by name.
     set: Vec<Setting>,
     /// The names of all labels that a stored series must not have for its order to stay: sorted.
     touched: Vec<String>,
@@ -25,8 +37,17 @@ impl Relabel {
         let mut touched: BTreeSet<&str> = without.clone();
         touched.extend(external.iter().map(|label| &*label.name));
         let set = touched.iter().map(|&name| {
-            let value = external.get(name).filter(|_| !without.contains(name));
-            (name.as_bytes().into(), value.unwrap_or_default().as_bytes().into())
+            let value = external
+                .get(name)
+                .filter(|_| !without.contains(name))
+                .unwrap_or_default();
+            let mut encoded = BytesMut::new();
+            put_label(&mut encoded, name.as_bytes(), value.as_bytes());
+            Setting {
+                name: name.as_bytes().into(),
+                value: value.as_bytes().into(),
+                encoded: encoded.freeze(),
+            }
         });
         Self {
             set: set.collect(),
@@ -41,25 +62,43 @@ impl Relabel {
 
     /// The greatest name of the labels that are added to each series; empty, if there are none.
     pub fn greatest_added(&self) -> &[u8] {
-        let added = self.set.iter().rev().find(|(_, value)| !value.is_empty());
-        added.map_or(&[], |(name, _)| name)
+        let added = self.set.iter().rev().find(|setting| !setting.value.is_empty());
+        added.map_or(&[], |setting| &setting.name)
     }
 
-    /// The labels to be sent: the same memory, if nothing has to change.
-    pub fn apply(&self, stored: &LabelBytes) -> LabelBytes {
+    /// The labels to be sent: the same memory, if nothing has to change, else some of `shared`.
+    pub fn apply(&self, stored: &LabelBytes, shared: &mut BytesMut) -> LabelBytes {
         if self.holds(stored) {
             return stored.clone();
         }
-        let mut merged: Vec<(&[u8], &[u8])> = Vec::new();
-        let mut set = self.set.iter().map(|(name, value)| (&**name, &**value)).peekable();
-        for (name, value) in stored.iter() {
-            while let Some(label) = set.next_if(|label| label.0 < name) {
-                merged.push(label);
-            }
-            merged.push(set.next_if(|label| label.0 == name).unwrap_or((name, value)));
+        let bytes = stored.as_bytes();
+        let most = bytes.len() + self.set.iter().map(|setting| setting.encoded.len()).sum::<usize>();
+        if shared.capacity() < most {
+            *shared = BytesMut::with_capacity(SHARED.max(most));
         }
-        merged.extend(set);
-        LabelBytes::from_sorted(merged)
+        let mut set = self.set.iter().peekable();
+        // Up to where what is stored was copied or left out.
+        let mut done = 0;
+        for (place, name) in stored.places() {
+            while let Some(setting) = set.next_if(|setting| *setting.name < *name) {
+                shared.extend_from_slice(&bytes[done..place.start]);
+                shared.extend_from_slice(&setting.encoded);
+                done = place.start;
+            }
+            if let Some(setting) = set.next_if(|setting| *setting.name == *name) {
+                shared.extend_from_slice(&bytes[done..place.start]);
+                shared.extend_from_slice(&setting.encoded);
+                done = place.end;
+            }
+            if set.peek().is_none() {
+                break;
+            }
+        }
+        shared.extend_from_slice(&bytes[done..]);
+        for setting in set {
+            shared.extend_from_slice(&setting.encoded);
+        }
+        LabelBytes::from_encoded(shared.split().freeze())
     }
 
     /// Whether the labels are as they shall be already: Prometheus adds its external labels itself.
@@ -67,13 +106,13 @@ impl Relabel {
         let mut set = self.set.iter();
         let mut next = set.next();
         for (name, value) in stored.iter() {
-            while let Some((wanted, wanted_value)) = next
-                && **wanted <= *name
+            while let Some(wanted) = next
+                && *wanted.name <= *name
             {
-                let there = **wanted == *name;
+                let there = *wanted.name == *name;
                 let good = match there {
-                    true => **wanted_value == *value,
-                    false => wanted_value.is_empty(),
+                    true => *wanted.value == *value,
+                    false => wanted.value.is_empty(),
                 };
                 if !good {
                     return false;
@@ -81,7 +120,8 @@ impl Relabel {
                 next = set.next();
             }
         }
-        next.is_none_or(|(_, value)| value.is_empty()) && set.all(|(_, value)| value.is_empty())
+        let is_removed = |setting: &Setting| setting.value.is_empty();
+        next.is_none_or(is_removed) && set.all(is_removed)
     }
 }
 
@@ -105,7 +145,10 @@ mod tests {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
         let stored = bytes(&stored);
-        assert_eq!(relabel.apply(&stored).as_bytes().as_ptr(), stored.as_bytes().as_ptr());
+        assert_eq!(
+            relabel.apply(&stored, &mut BytesMut::new()).as_bytes().as_ptr(),
+            stored.as_bytes().as_ptr()
+        );
         assert_eq!(relabel.touched(), ["cluster", "empty", "replica"]);
     }
 
@@ -131,7 +174,7 @@ mod tests {
             wanted.extend(external.clone());
             wanted.retain(|name, value| !value.is_empty() && !without.contains(name));
             let relabel = Relabel::new(&Labels::from_pairs(&external), &without);
-            prop_assert_eq!(relabel.apply(&bytes(&stored)), bytes(&wanted));
+            prop_assert_eq!(relabel.apply(&bytes(&stored), &mut BytesMut::new()), bytes(&wanted));
         }
     }
 }
