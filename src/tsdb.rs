@@ -23,11 +23,13 @@
 
 pub mod check;
 pub mod content;
+mod file_version;
 mod id;
 mod json;
 mod listed;
 mod meta;
 mod pinned;
+pub mod read;
 pub mod rewrite;
 mod rewritten_from;
 mod scan;
@@ -36,8 +38,10 @@ mod stamp;
 mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
+mod window;
 
 pub use check::{Broken, Depth, Encodings, Reason};
+pub use file_version::FileVersion;
 pub use id::BlockId;
 pub use meta::{BlockMeta, Meta, MetaError, Parents};
 pub use pinned::{PinError, Pinned, PinnedFile, count_segments};

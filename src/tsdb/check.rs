@@ -17,15 +17,16 @@
 
 use std::{fmt, io, ops::Range, os::unix::fs::FileExt};
 
-use super::{Pinned, PinnedFile, segment_path};
+use super::{
+    Pinned, PinnedFile, segment_path,
+    window::{self, Window},
+};
 
 mod encodings;
 pub mod full;
 pub(super) mod index;
-pub(super) mod window;
 
 pub use encodings::{Depth, Encodings, at_start_of_segment};
-use window::Window;
 
 /// Every segment begins with it.
 pub(super) const SEGMENT_MAGIC: [u8; 4] = 0x85BD_40DD_u32.to_be_bytes();
@@ -36,6 +37,8 @@ pub(super) const SEGMENT_HEADER: u64 = 8;
 
 /// The encoding of the chunks that Thanos downsampled: up to five chunks in one, which count nothing together.
 const AGGREGATES: u8 = 0xff;
+/// No chunk is longer (bytes), its encoding included: 16,384 samples of noise take a hundredth of it.
+pub(super) const LONGEST_CHUNK: u64 = 16 << 20;
 
 /// What kind of thing is wrong with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +105,7 @@ impl Broken {
         }
     }
 
-    fn unreadable(file: &PinnedFile, error: &io::Error) -> Self {
+    pub(super) fn unreadable(file: &PinnedFile, error: &io::Error) -> Self {
         Self::new(
             Reason::Unreadable,
             format_args!("{} cannot be read: {error}", file.path.display()),
@@ -213,7 +216,7 @@ fn damaged_chunk(name: &str, offset: u64) -> Broken {
 
 /// Checks the chunk at `offset`: length, one byte for the encoding, data, checksum over the latter two. Returns where
 /// encoding and data are.
-pub(super) fn chunk(window: &mut Window<'_>, segment: &PinnedFile, offset: u32) -> Result<Range<u64>, Broken> {
+pub(super) fn chunk(window: &mut Window, segment: &PinnedFile, offset: u32) -> Result<Range<u64>, Broken> {
     let name = &segment.rel_path;
     let start = u64::from(offset);
     let bytes = window.at(start, window::LONGEST_UVARINT)?;

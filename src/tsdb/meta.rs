@@ -44,6 +44,8 @@ pub struct BlockMeta {
     pub parents: Parents,
     /// A compaction that this block took part in failed.
     pub failed: bool,
+    /// Nothing is left of it: Prometheus does not serve it and deletes it with its next reload.
+    pub deletable: bool,
     /// What Prometheus notes about the block's origin, such as `from-out-of-order`.
     pub hints: Vec<String>,
     /// `thanos.labels`: `None` when there is no `thanos` section, which is how Prometheus writes it.
@@ -160,6 +162,7 @@ impl Meta {
             sources: compaction.list("sources", block_id)?,
             parents: parents(&compaction),
             failed: compaction.object.get("failed") == Some(&Node::Leaf("true".into())),
+            deletable: compaction.object.get("deletable") == Some(&Node::Leaf("true".into())),
             hints: compaction.list("hints", text)?,
             thanos_labels: thanos.as_ref().map(thanos_labels).transpose()?,
             resolution: thanos.as_ref().map(resolution).transpose()?.unwrap_or_default(),
@@ -339,7 +342,7 @@ mod tests {
         let text = r#"{"ulid":"$ID","minTime":-5,"maxTime":9007199254740993,
             "stats":{"numSamples":18446744073709551615,"numFloatSamples":3,"numSeries":2,"numChunks":2,"numTombstones":1},
             "compaction":{"level":3,"sources":["$ID","00000000000000000000000000"],
-              "parents":[{"ulid":"00000000000000000000000000","minTime":0,"maxTime":0}],"hints":["from-out-of-order"]},
+              "parents":[{"ulid":"00000000000000000000000000","minTime":0,"maxTime":0}],"hints":["from-out-of-order"],"deletable":true},
             "version":1}"#;
         let meta = parse(text).unwrap();
         assert_eq!(
@@ -355,6 +358,7 @@ mod tests {
             (3, 2, vec!["from-out-of-order".to_owned()])
         );
         assert_eq!((meta.thanos_labels.clone(), meta.resolution), (None, 0));
+        assert!(meta.deletable && !meta.failed);
     }
 
     #[test]

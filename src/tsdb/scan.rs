@@ -11,12 +11,11 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{self, Read},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{BlockId, BlockMeta, Broken, Meta, PinError, Reason, stamp::META};
+use super::{BlockId, BlockMeta, Broken, FileVersion, Meta, PinError, Reason, stamp::META};
 use crate::model::Labels;
 
 /// No `meta.json` is larger than this (bytes); what is larger is not read.
@@ -72,19 +71,8 @@ pub struct Scanner {
 
 #[derive(Debug)]
 struct Known {
-    version: Version,
+    version: FileVersion,
     found: Result<Block, Corrupt>,
-}
-
-/// Two files with the same version have the same content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
-    dev: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Tells an edit that set the time of modification back.
-    changed: (i64, i64),
 }
 
 /// Scans `dir` once. Use a [`Scanner`] to do so again and again.
@@ -154,7 +142,7 @@ fn read_block(
         Err(error) if gone(&error) => return missing(id, dir),
         Err(error) => return Err(error),
     };
-    let version = Version::of(&status);
+    let version = FileVersion::of(&status);
     if let Some(known) = before.filter(|known| known.version == version) {
         return Ok(Some(known));
     }
@@ -170,7 +158,7 @@ fn read_block(
         Err(error) if gone(&error) => return missing(id, dir),
         Err(error) => return Err(error),
     };
-    let version = Version::of(&file.metadata()?);
+    let version = FileVersion::of(&file.metadata()?);
     let found = read(id, &file)?.map(|meta| {
         let mut meta = meta.block;
         if let Some(own) = &mut meta.thanos_labels {
@@ -246,7 +234,7 @@ fn missing(id: BlockId, dir: &Path) -> io::Result<Option<Known>> {
         Ok(status) if status.is_dir() => {
             let found = Err(corrupt(id, Reason::NoMeta, "meta.json is missing"));
             Ok(Some(Known {
-                version: Version::of(&status),
+                version: FileVersion::of(&status),
                 found,
             }))
         }
@@ -276,18 +264,6 @@ impl Known {
     /// The labels that the block carries.
     fn labels(&self) -> Option<&Labels> {
         self.found.as_ref().ok()?.meta.thanos_labels.as_ref()
-    }
-}
-
-impl Version {
-    fn of(status: &std::fs::Metadata) -> Self {
-        Self {
-            dev: status.dev(),
-            inode: status.ino(),
-            size: status.size(),
-            modified: (status.mtime(), status.mtime_nsec()),
-            changed: (status.ctime(), status.ctime_nsec()),
-        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Blocks for tests: a small writer of the format, and the real block of `testdata/blocks`.
 
+pub(crate) mod indexed;
+pub(crate) mod summed;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

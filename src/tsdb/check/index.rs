@@ -25,6 +25,7 @@ const ALIGNMENT: u64 = 16;
 pub(in crate::tsdb) const LONGEST_SERIES: u64 = 16 << 20;
 
 /// Where the sections begin, and where the series end.
+#[derive(Debug)]
 pub(in crate::tsdb) struct Toc {
     pub(in crate::tsdb) symbols: u64,
     pub(in crate::tsdb) series: u64,
@@ -54,7 +55,7 @@ pub(super) fn last_chunks(file: &PinnedFile, segments: usize) -> Result<(Vec<Opt
     Ok((last, sample))
 }
 
-pub(in crate::tsdb) fn version(file: &PinnedFile, window: &mut Window<'_>) -> Result<u8, Broken> {
+pub(in crate::tsdb) fn version(file: &PinnedFile, window: &mut Window) -> Result<u8, Broken> {
     long_enough(file.len)?;
     format(window.at(0, HEADER as usize)?)
 }
@@ -87,7 +88,7 @@ pub(in crate::tsdb) fn alignment(version: u8) -> u64 {
 }
 
 /// The table of contents at the end of an index that is long enough for one.
-pub(in crate::tsdb) fn toc(file: &PinnedFile, window: &mut Window<'_>) -> Result<Toc, Broken> {
+pub(in crate::tsdb) fn toc(file: &PinnedFile, window: &mut Window) -> Result<Toc, Broken> {
     Toc::parse(window.at(file.len - TOC, TOC as usize)?, file.len)
 }
 
@@ -137,12 +138,7 @@ impl Toc {
 
 /// Checks a section `length (4 bytes) | content | CRC-32C of the content`, which must end at `limit` or before; returns where
 /// its content is.
-pub(in crate::tsdb) fn section(
-    window: &mut Window<'_>,
-    start: u64,
-    limit: u64,
-    name: &str,
-) -> Result<Range<u64>, Broken> {
+pub(in crate::tsdb) fn section(window: &mut Window, start: u64, limit: u64, name: &str) -> Result<Range<u64>, Broken> {
     let head = window.at(start, 4)?;
     let len = head
         .first_chunk()
@@ -164,7 +160,7 @@ pub(in crate::tsdb) fn section(
 
 /// Checks the series at `start`, notes its chunks in `last` and `sample`, and returns where it ends.
 fn series(
-    window: &mut Window<'_>,
+    window: &mut Window,
     start: u64,
     limit: u64,
     last: &mut [Option<u32>],
@@ -193,11 +189,7 @@ fn series(
 
 /// The labels and chunks of the series at `start`, which has the right checksum and ends at `limit` or before; and where it
 /// ends.
-pub(in crate::tsdb) fn sound_series<'a>(
-    window: &'a mut Window<'_>,
-    start: u64,
-    limit: u64,
-) -> Result<(&'a [u8], u64), Broken> {
+pub(in crate::tsdb) fn sound_series(window: &mut Window, start: u64, limit: u64) -> Result<(&[u8], u64), Broken> {
     let (len, head) = uvarint(window.at(start, LONGEST_UVARINT)?).ok_or_else(|| damaged(start))?;
     let body = start + head as u64;
     let room = limit.saturating_sub(body);

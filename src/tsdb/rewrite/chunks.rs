@@ -9,10 +9,8 @@ use std::fmt;
 use super::{
     super::{
         Broken, PinnedFile, Reason,
-        check::{
-            SEGMENT_HEADER, chunk, cut_chunk, missing_segment, segment_header,
-            window::{CHECKSUM, Window},
-        },
+        check::{LONGEST_CHUNK, SEGMENT_HEADER, chunk, cut_chunk, missing_segment, segment_header},
+        window::{CHECKSUM, Window},
     },
     Error, Options, Rewritten,
     files::Files,
@@ -22,8 +20,6 @@ use crate::{
     model::uvarint::put_uvarint,
 };
 
-/// No chunk is longer (bytes), its encoding included: 16,384 samples of noise take a hundredth of it.
-const LONGEST_CHUNK: u64 = 16 << 20;
 /// No new block has more segments.
 const MOST_SEGMENTS: u32 = 1 << 16;
 /// The encoding of chunks that Thanos downsampled.
@@ -123,7 +119,7 @@ impl<'a> Chunks<'a> {
 struct Source<'a> {
     segments: Vec<&'a PinnedFile>,
     /// The segment that was read last.
-    window: Option<(usize, Window<'a>)>,
+    window: Option<(usize, Window)>,
     /// How many bytes of chunks may still be read.
     budget: u64,
 }

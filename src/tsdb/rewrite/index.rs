@@ -10,10 +10,8 @@ use std::ops::Range;
 use super::{
     super::{
         PinnedFile,
-        check::{
-            index::{HEADER, LONGEST_SERIES, TOC, Toc, bad, damaged, number, section, sound_series, toc, version},
-            window::{CHECKSUM, WIDTH, Window, varint},
-        },
+        check::index::{HEADER, LONGEST_SERIES, TOC, Toc, bad, damaged, number, section, sound_series, toc, version},
+        window::{CHECKSUM, WIDTH, Window, varint},
     },
     Error,
     chunks::Chunks,
@@ -57,7 +55,7 @@ pub(super) fn rewrite(file: &PinnedFile, chunks: &mut Chunks<'_>, files: &mut Fi
 }
 
 struct Index<'a, 'b> {
-    window: Window<'a>,
+    window: Window,
     /// Up to where everything was read, and has its place in the new index.
     at: u64,
     /// Where the table of contents begins.

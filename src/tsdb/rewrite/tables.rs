@@ -4,9 +4,8 @@
 use std::ops::Range;
 
 use super::{
-    super::check::{
-        Broken,
-        index::bad,
+    super::{
+        check::{Broken, index::bad},
         window::{LONGEST_UVARINT, WIDTH, Window, uvarint},
     },
     Error,
@@ -40,7 +39,7 @@ impl Moved {
 /// Writes the table `name`, whose checksum was found right, with the new places of lists. The table is read twice, since its
 /// length comes first.
 pub(super) fn table(
-    window: &mut Window<'_>,
+    window: &mut Window,
     content: Range<u64>,
     name: &str,
     moved: &Moved,
@@ -67,7 +66,7 @@ pub(super) fn table(
 
 /// Hands the new bytes of a table to `out`, piece by piece.
 fn each(
-    window: &mut Window<'_>,
+    window: &mut Window,
     content: Range<u64>,
     name: &str,
     moved: &Moved,
@@ -106,14 +105,14 @@ fn each(
 }
 
 /// A table that is read.
-struct Table<'a, 'b> {
-    window: &'a mut Window<'b>,
+struct Table<'a> {
+    window: &'a mut Window,
     /// What is still to be read.
     content: Range<u64>,
     name: &'a str,
 }
 
-impl Table<'_, '_> {
+impl Table<'_> {
     /// The next bytes: so many, unless the table ends before.
     fn see(&mut self, count: usize) -> Result<&[u8], Broken> {
         let left = usize::try_from(self.content.end - self.content.start).unwrap_or(usize::MAX);

@@ -5,7 +5,10 @@ use std::{cell::RefCell, ops::Range};
 use proptest::prelude::*;
 
 use super::*;
-use crate::tsdb::Reason;
+use crate::tsdb::{
+    Reason,
+    testing::summed::{repair, summed},
+};
 
 /// A block whose files can be changed.
 struct Changed {
@@ -35,42 +38,6 @@ impl Changed {
         fs_err::write(&path, &self.files[&file]).unwrap();
         result
     }
-}
-
-/// The parts of an index of version 2 that have checksums behind them.
-fn summed(index: &[u8]) -> Vec<Range<usize>> {
-    let (words, _) = index[index.len() - 52..].as_chunks::<8>();
-    let [symbols, series, label_indices, label_table, postings, table] =
-        std::array::from_fn(|i| u64::from_be_bytes(words[i]) as usize);
-    let section = |start: usize| {
-        let length = u32::from_be_bytes(*index[start..].first_chunk().unwrap()) as usize;
-        start + 4..start + 4 + length
-    };
-    let mut parts = vec![section(symbols), section(table), index.len() - 52..index.len() - 4];
-    let starts = [label_indices, label_table, postings, table];
-    let end_of = |start: usize| starts.iter().copied().filter(|other| *other > start).min().unwrap();
-    let mut at = series.next_multiple_of(16);
-    while at < end_of(series) {
-        let (length, head) = uvarint(&index[at..]).unwrap();
-        parts.push(at + head..at + head + length as usize);
-        at = (at + head + length as usize + 4).next_multiple_of(16);
-    }
-    for lists in [label_indices, postings] {
-        let mut at = lists.next_multiple_of(4);
-        while lists > 0 && at < end_of(lists) {
-            parts.push(section(at));
-            at = (section(at).end + 4).next_multiple_of(4);
-        }
-    }
-    if label_table > 0 && label_table < table {
-        parts.push(section(label_table));
-    }
-    parts
-}
-
-fn repair(index: &mut [u8], part: &Range<usize>) {
-    let sum = crc32c::crc32c(&index[part.clone()]).to_be_bytes();
-    index[part.end..part.end + 4].copy_from_slice(&sum);
 }
 
 /// Blocks with a small index: with and without label indices.

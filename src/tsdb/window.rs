@@ -1,8 +1,14 @@
-//! A file seen through a window that moves forward.
+//! A file seen through a window that is moved over it.
+//!
+//! Files are read by position into buffers, and never mapped: reading a map of a file that was cut meanwhile ends the
+//! process (`SIGBUS`), and that nobody cuts a file of Prometheus' cannot be proven from here.
 
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use super::{super::PinnedFile, Broken};
+use bytes::Bytes;
+use rustix::{buffer::spare_capacity, io::Errno};
+
+use super::{Broken, PinnedFile};
 pub(in crate::tsdb) use crate::model::uvarint::{LONGEST_UVARINT, uvarint};
 
 /// What is read at once (bytes), of a file that is read on from place to place.
@@ -13,49 +19,81 @@ const NARROW: usize = 4 << 10;
 pub(in crate::tsdb) const CHECKSUM: u64 = 4;
 
 /// Reads a file of any size with a buffer of one size.
-pub(in crate::tsdb) struct Window<'a> {
-    file: &'a PinnedFile,
-    buffer: Vec<u8>,
-    /// The offset of the buffer's first byte.
+#[derive(Debug)]
+pub(in crate::tsdb) struct Window {
+    file: Arc<PinnedFile>,
+    bytes: Bytes,
+    /// The offset of the first of these bytes.
     start: u64,
-    /// How many bytes of the buffer are the file's.
-    filled: usize,
+    /// The most that is read at once, unless more is asked for.
+    width: usize,
 }
 
-impl<'a> Window<'a> {
-    pub(in crate::tsdb) fn new(file: &'a PinnedFile) -> Self {
+impl Window {
+    pub(in crate::tsdb) fn new(file: &PinnedFile) -> Self {
+        Self::of_width(&Arc::new(file.clone()), WIDTH)
+    }
+
+    /// A window in which at most so many bytes are read at once, unless more are asked for.
+    pub(in crate::tsdb) fn of_width(file: &Arc<PinnedFile>, width: usize) -> Self {
         Self {
-            file,
-            buffer: Vec::new(),
+            file: Arc::clone(file),
+            bytes: Bytes::new(),
             start: 0,
-            filled: 0,
+            width,
         }
+    }
+
+    /// The file.
+    pub(in crate::tsdb) fn file(&self) -> &Arc<PinnedFile> {
+        &self.file
     }
 
     /// The bytes from `offset` on: at least `len` of them, unless the file ends before; mostly more. The buffer grows to
     /// `len`, so `len` must not be taken from a file unchecked.
+    #[inline]
     pub(in crate::tsdb) fn at(&mut self, offset: u64, len: usize) -> Result<&[u8], Broken> {
+        let skip = self.seek(offset, len)?;
+        Ok(&self.bytes[skip..])
+    }
+
+    /// The `len` bytes from `offset` on, or fewer if the file ends before, as a part of the buffer, which lives as long
+    /// as any of its parts. For `len` see [`Self::at`].
+    #[inline]
+    pub(in crate::tsdb) fn slice(&mut self, offset: u64, len: usize) -> Result<Bytes, Broken> {
+        let skip = self.seek(offset, len)?;
+        let end = skip.saturating_add(len).min(self.bytes.len());
+        Ok(self.bytes.slice(skip..end))
+    }
+
+    /// Moves the window so that it shows these bytes, and returns where they are in it.
+    #[inline]
+    fn seek(&mut self, offset: u64, len: usize) -> Result<usize, Broken> {
         let inside = offset.checked_sub(self.start).map(|skip| skip as usize);
-        if let Some(skip) = inside.filter(|skip| skip.saturating_add(len) <= self.filled) {
-            return Ok(&self.buffer[skip..self.filled]);
+        match inside.filter(|skip| skip.saturating_add(len) <= self.bytes.len()) {
+            Some(skip) => Ok(skip),
+            None => self.read(offset, len, inside).map(|()| 0),
         }
-        let goes_on = self.filled > 0 && inside.is_some_and(|skip| skip <= self.filled);
+    }
+
+    #[cold]
+    fn read(&mut self, offset: u64, len: usize, inside: Option<usize>) -> Result<(), Broken> {
+        let goes_on = !self.bytes.is_empty() && inside.is_some_and(|skip| skip <= self.bytes.len());
         let ahead = match goes_on {
-            true => (2 * self.filled).clamp(NARROW, WIDTH),
-            false => NARROW,
+            true => (2 * self.bytes.len()).clamp(NARROW.min(self.width), self.width),
+            false => NARROW.min(self.width),
         };
-        let ahead = ahead.max(len);
         let rest = self.file.len.saturating_sub(offset);
-        let want = usize::try_from(rest).unwrap_or(usize::MAX).min(ahead);
-        if self.buffer.len() < want {
-            self.buffer.resize(want, 0);
-        }
-        self.filled = 0;
-        self.start = offset;
-        let read = self.file.file.read_exact_at(&mut self.buffer[..want], offset);
-        read.map_err(|error| Broken::unreadable(self.file, &error))?;
-        self.filled = want;
-        Ok(&self.buffer[..want])
+        let want = usize::try_from(rest).unwrap_or(usize::MAX).min(ahead.max(len));
+        let old = std::mem::take(&mut self.bytes);
+        // Its memory is used again, unless somebody has a part of it, or more would be read than is wanted.
+        let fits = old.is_unique() && old.len() <= 2 * want;
+        let mut buffer = if fits { Vec::from(old) } else { Vec::new() };
+        buffer.clear();
+        buffer.reserve_exact(want);
+        read_at(&self.file, offset, want, &mut buffer)?;
+        (self.bytes, self.start) = (buffer.into(), offset);
+        Ok(())
     }
 
     /// Whether the bytes from `start` to `end`, the last four of which are their CRC-32C, are sound. The caller has
@@ -64,7 +102,7 @@ impl<'a> Window<'a> {
         let end = end.saturating_sub(CHECKSUM);
         let (mut at, mut sum) = (start, 0);
         while at < end {
-            let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(WIDTH);
+            let piece = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.width);
             let bytes = self.at(at, piece)?;
             let bytes = &bytes[..piece.min(bytes.len())];
             sum = crc32c::crc32c_append(sum, bytes);
@@ -75,6 +113,19 @@ impl<'a> Window<'a> {
         }
         Ok(self.at(end, CHECKSUM as usize)?.starts_with(&sum.to_be_bytes()))
     }
+}
+
+/// Fills `buffer` with `file` from `offset` on, with `len` bytes or some more; with fewer if it was cut since it was opened.
+fn read_at(file: &PinnedFile, offset: u64, len: usize, buffer: &mut Vec<u8>) -> Result<(), Broken> {
+    while buffer.len() < len {
+        let at = offset + buffer.len() as u64;
+        match rustix::io::pread(&*file.file, spare_capacity(buffer), at) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Broken::unreadable(file, &error.into())),
+        }
+    }
+    Ok(())
 }
 
 /// The signed number at the start of `bytes` (zigzag) and how many bytes it takes, if there is one.
