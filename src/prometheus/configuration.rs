@@ -1,8 +1,9 @@
 //! Reads what concerns us of Prometheus' configuration, the response of `/api/v1/status/config`, in memory that does not grow
-//! with it: `global.external_labels`, and a few settings below `storage.tsdb`.
+//! with it: `global.external_labels`, a few settings below `storage.tsdb`, and whether `remote_read` has it answer with what others
+//! have.
 //!
 //! The response holds Prometheus' whole configuration as one JSON string: sometimes megabytes, often with secrets. So
-//! it is never held: while it arrives, the lines of these two sections are kept and all others are dropped. Only they are
+//! it is never held: while it arrives, the lines of these sections are kept and all others are dropped. Only they are
 //! parsed as YAML, leniently, since their keys grow with each version of Prometheus: what is odd below `storage` is as if it
 //! were not there.
 //!
@@ -24,7 +25,7 @@ use crate::model::{Labels, duration::parse_prometheus};
 pub(super) const LIMIT: usize = 64 << 20;
 
 /// The sections that are kept.
-const WANTED: [&[u8]; 2] = [b"global:", b"storage:"];
+const WANTED: [&[u8]; 3] = [b"global:", b"storage:", b"remote_read:"];
 
 /// Largest total of these sections, and largest remainder of the JSON around the configuration, in bytes.
 const KEPT: usize = 1 << 20;
@@ -55,6 +56,9 @@ pub struct StorageSettings {
     /// `storage.tsdb.out_of_order_time_window` (ms): how much older than the newest sample one may be that is still taken. 0
     /// if it is not set; `None` until it was read, or where it cannot be made out.
     pub out_of_order_window_ms: Option<i64>,
+    /// A `remote_read` with `read_recent`: what Prometheus answers is not only its own, whatever the time. So it counts where it cannot
+    /// be made out.
+    pub reads_elsewhere: bool,
 }
 
 /// `storage.tsdb.retention`; what it does not say has no limit.
@@ -238,7 +242,9 @@ fn may_begin_section(line: &[u8]) -> bool {
 
 /// Whether a line, with its escapes, belongs to the top-level key above it.
 fn continues_section(line: &[u8]) -> bool {
-    line.is_empty() || line.starts_with(b" ") || line.starts_with(b"#") || line.starts_with(b"\\n")
+    // Prometheus does not indent the items of a list.
+    let starts: [&[u8]; 4] = [b" ", b"- ", b"#", b"\\n"];
+    line.is_empty() || starts.iter().any(|start| line.starts_with(start))
 }
 
 fn parse(yaml: &str) -> Result<Configuration, ErrorKind> {
@@ -264,6 +270,7 @@ fn parse(yaml: &str) -> Result<Configuration, ErrorKind> {
         labels: Labels::from_pairs(labels),
         storage: StorageSettings {
             out_of_order_window_ms: out_of_order_window(yaml),
+            reads_elsewhere: reads_elsewhere(yaml),
             ..storage(yaml).unwrap_or_default()
         },
     })
@@ -293,6 +300,25 @@ fn out_of_order_window(yaml: &str) -> Option<i64> {
     match tsdb::<Tsdb>(yaml)?.and_then(|tsdb| tsdb.out_of_order_time_window) {
         None => Some(0),
         Some(window) => i64::try_from(parse_prometheus(&window).ok()?.as_millis()).ok(),
+    }
+}
+
+/// Whether one of `remote_read` is asked about times that Prometheus has itself.
+fn reads_elsewhere(yaml: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Config {
+        remote_read: Option<Vec<RemoteRead>>,
+    }
+    #[derive(Deserialize)]
+    struct RemoteRead {
+        read_recent: Option<bool>,
+    }
+    match serde_saphyr::from_str_with_options::<Option<Config>>(yaml, options()) {
+        Ok(config) => {
+            let servers = config.and_then(|config| config.remote_read).unwrap_or_default();
+            servers.iter().any(|server| server.read_recent.unwrap_or_default())
+        }
+        Err(_) => yaml.contains("read_recent"),
     }
 }
 

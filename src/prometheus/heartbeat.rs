@@ -13,8 +13,8 @@
 //! than the last one comes from a new process, so that all of it is new. (A new process that has failed exactly as
 //! often as the old one, between two heartbeats, is not noticed.)
 //!
-//! **Metrics page.** If the page is refused or cannot be parsed, only what it would have told is unknown: the lowest
-//! time. A Prometheus that does not respond there at all counts as down.
+//! **Metrics page.** If the page is refused or cannot be parsed, only what it would have told is unknown: times,
+//! blocks and reloads. A Prometheus that does not respond there at all counts as down.
 //!
 //! **Label names.** After each heartbeat the names that queries need are looked up ([`StoredNames`]), each with a
 //! request whose response is one line. That takes 5 s at most and fails nothing: a name that was not looked up is
@@ -105,7 +105,8 @@ impl Heartbeat {
         }
     }
 
-    /// Where the snapshots arrive; a new one only when something has changed. The last one stays readable after
+    /// Where the snapshots arrive; a new one only when something has changed, be it the head's newest time. When the storage was
+    /// asked is no such change: [`Heartbeat::answered`] tells that. The last one stays readable after
     /// [`Heartbeat::run`] has ended.
     pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
         self.sender.subscribe()
@@ -198,6 +199,7 @@ impl Heartbeat {
         };
         let version = self.client.build_version();
         let version = self.by(end, "/api/v1/status/buildinfo", version).await?;
+        let asked_at = Instant::now();
         let (storage, guarded) = match self.by(end, "/metrics", self.client.storage(&version)).await {
             Err(error) if !wanted && error.kind.is_an_answer() => (Storage::default(), Some(error)),
             storage => (storage?, None),
@@ -209,6 +211,7 @@ impl Heartbeat {
             version,
             flags,
             storage,
+            storage_asked_at: guarded.is_none().then_some(asked_at),
             guarded,
         };
         Ok((began, reading))
@@ -295,6 +298,7 @@ impl Heartbeat {
         log_change(&old, &new, self.client.url());
         self.log_reloads(&old, &new);
         self.sender.send_if_modified(|snapshot| {
+            snapshot.storage_asked_at = new.storage_asked_at;
             let changed = *snapshot != new;
             *snapshot = new;
             changed

@@ -1,6 +1,6 @@
 //! Reads what Prometheus reports of its storage from its metrics page, in memory that does not grow with the page.
 //!
-//! The page can have many megabytes, of which three lines are needed. So it is scanned once, while it arrives, and
+//! The page can have many megabytes, of which a few lines are needed. So it is scanned once, while it arrives, and
 //! never held; of each line only the beginning is.
 
 pub(super) mod families;
@@ -15,15 +15,25 @@ const LINE: usize = 4 << 10;
 
 const LOWEST_TIME: &str = "prometheus_tsdb_lowest_timestamp_seconds";
 const HEAD_MIN_TIME: &str = "prometheus_tsdb_head_min_time";
+const HEAD_MAX_TIME: &str = "prometheus_tsdb_head_max_time";
+const BLOCKS_LOADED: &str = "prometheus_tsdb_blocks_loaded";
+const BLOCKS_BYTES: &str = "prometheus_tsdb_storage_blocks_bytes";
 const RELOAD_FAILURES: &str = "prometheus_tsdb_reloads_failures_total";
 
 /// What Prometheus reports of its storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
-    /// The oldest time that it holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not report it.
+    /// The oldest time that it holds, in ms since 1970 and cut to whole seconds; `i64::MIN` if it holds nothing, 0 if it does
+    /// not report it.
     pub lowest_time_ms: i64,
     /// The oldest time that its head holds, in ms since 1970; `i64::MAX` if the head is empty, `None` if it does not report it.
     pub head_min_time_ms: Option<i64>,
+    /// The newest time that its head holds, in ms since 1970; `i64::MIN` if the head is empty, `None` if it does not report it.
+    pub head_max_time_ms: Option<i64>,
+    /// How many blocks it has loaded; `None` if it does not report it.
+    pub blocks_loaded: Option<u64>,
+    /// What the files of these blocks take, in bytes, as of its last reload; `None` if it does not report it.
+    pub blocks_bytes: Option<u64>,
     /// How often it could not reload its blocks since it was started; `None` if it does not report it.
     pub reload_failures: Option<u64>,
 }
@@ -37,6 +47,9 @@ pub(super) struct Scan {
     gauge: bool,
     lowest_time_ms: Option<i64>,
     head_min_time_ms: Option<i64>,
+    head_max_time_ms: Option<i64>,
+    blocks_loaded: Option<u64>,
+    blocks_bytes: Option<u64>,
     reload_failures: Option<u64>,
 }
 
@@ -66,6 +79,9 @@ impl Scan {
         Ok(Storage {
             lowest_time_ms: self.lowest_time_ms.unwrap_or(0),
             head_min_time_ms: self.head_min_time_ms,
+            head_max_time_ms: self.head_max_time_ms,
+            blocks_loaded: self.blocks_loaded,
+            blocks_bytes: self.blocks_bytes,
             reload_failures: self.reload_failures,
         })
     }
@@ -101,7 +117,13 @@ impl Scan {
                 false => 0,
             });
         } else if let Some(value) = sample(line, HEAD_MIN_TIME).filter(|_| self.head_min_time_ms.is_none()) {
-            self.head_min_time_ms = number(value).and_then(head_min_time);
+            self.head_min_time_ms = number(value).and_then(head_time);
+        } else if let Some(value) = sample(line, HEAD_MAX_TIME).filter(|_| self.head_max_time_ms.is_none()) {
+            self.head_max_time_ms = number(value).and_then(head_time);
+        } else if let Some(value) = sample(line, BLOCKS_LOADED).filter(|_| self.blocks_loaded.is_none()) {
+            self.blocks_loaded = number(value).and_then(count);
+        } else if let Some(value) = sample(line, BLOCKS_BYTES).filter(|_| self.blocks_bytes.is_none()) {
+            self.blocks_bytes = number(value).and_then(count);
         } else if let Some(value) = sample(line, RELOAD_FAILURES).filter(|_| self.reload_failures.is_none()) {
             self.reload_failures = number(value).and_then(count);
         }
@@ -136,8 +158,8 @@ fn lowest_time(seconds: f64) -> i64 {
     if time == i64::MAX as f64 { i64::MIN } else { time as i64 }
 }
 
-/// The head's lowest time: whole milliseconds, which a float holds exactly for some 285,000 years.
-fn head_min_time(milliseconds: f64) -> Option<i64> {
+/// The head's lowest or highest time: whole milliseconds, which a float holds exactly for some 285,000 years.
+fn head_time(milliseconds: f64) -> Option<i64> {
     (!milliseconds.is_nan()).then_some(milliseconds as i64)
 }
 
@@ -234,8 +256,8 @@ mod tests {
             for page in [format!("{time}{sample}"), format!("{sample}{time}")] {
                 let want = Storage {
                     lowest_time_ms: 7_000,
-                    head_min_time_ms: None,
                     reload_failures: want,
+                    ..Storage::default()
                 };
                 assert_eq!(scan(&page).unwrap(), want, "{page}");
             }
@@ -253,6 +275,35 @@ mod tests {
         ] {
             let page = format!("# TYPE {HEAD_MIN_TIME} gauge\n{HEAD_MIN_TIME}{sample}\n");
             assert_eq!(scan(&page).unwrap().head_min_time_ms, want, "{sample}");
+        }
+    }
+
+    #[test]
+    fn reads_which_blocks_are_loaded_and_how_far_the_head_reaches() {
+        // As Prometheus 2.42 writes them, with neighbours whose names begin alike.
+        let page = format!(
+            "# HELP {BLOCKS_LOADED} Number of currently loaded data blocks\n# TYPE {BLOCKS_LOADED} gauge\n\
+             {BLOCKS_LOADED} 13\n# TYPE {HEAD_MAX_TIME} gauge\n{HEAD_MAX_TIME} 1.795855795524e+12\n\
+             # TYPE {HEAD_MAX_TIME}_seconds gauge\n{HEAD_MAX_TIME}_seconds 1.795855795e+09\n\
+             # TYPE {BLOCKS_BYTES} gauge\n{BLOCKS_BYTES} 1.234567891e+09\n{BLOCKS_BYTES} 7\n"
+        );
+        let want = Storage {
+            head_max_time_ms: Some(1_795_855_795_524),
+            blocks_loaded: Some(13),
+            blocks_bytes: Some(1_234_567_891),
+            ..Storage::default()
+        };
+        assert_eq!(scan(&page).unwrap(), want);
+        for (page, want) in [
+            (format!("{HEAD_MAX_TIME} -9.223372036854775808e+18\n"), Some(i64::MIN)),
+            (format!("{HEAD_MAX_TIME} NaN\n"), None),
+            (format!("{HEAD_MAX_TIME}_seconds 7\n"), None),
+        ] {
+            assert_eq!(scan(&page).unwrap().head_max_time_ms, want, "{page}");
+        }
+        for odd in ["NaN", "-1", "+Inf", "x", ""] {
+            let page = format!("{BLOCKS_LOADED} {odd}\n{BLOCKS_BYTES} {odd}\n");
+            assert_eq!(scan(&page).unwrap(), Storage::default(), "{odd}");
         }
     }
 

@@ -148,7 +148,16 @@ async fn follows_a_real_prometheus_through_its_life() {
         );
         assert_eq!(client(&url, "", LONG).alive().await, narthex::prometheus::Alive::Gone);
         server.start_again().await;
-        assert_eq!(running.until_ready().await, up);
+        let again = running.until_ready().await;
+        let asked_at = again.storage_asked_at;
+        assert!(asked_at > up.storage_asked_at);
+        assert_eq!(
+            again,
+            Snapshot {
+                storage_asked_at: asked_at,
+                ..up
+            }
+        );
     }
 }
 

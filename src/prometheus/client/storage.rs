@@ -1,4 +1,4 @@
-//! What Prometheus reports of its storage: from 3.12 on three metrics by name, before that its metrics page.
+//! What Prometheus reports of its storage: from 3.12 on a few metrics by name, before that its metrics page.
 
 use std::time::Duration;
 

@@ -75,6 +75,7 @@ fn reads_the_settings_of_the_storage_wherever_they_are_and_passes_over_odd_ones(
             percentage: Some("80.5".into()),
         }),
         out_of_order_window_ms: Some(36 * 3_600_000),
+        reads_elsewhere: false,
     };
     let jobs = "scrape_configs:\n- job_name: x\n  params:\n    a: [\"\\n\", storage]\n";
     let global = "global:\n  external_labels:\n    a: b\n";
@@ -207,5 +208,27 @@ proptest! {
         }
         yaml.push_str("rule_files:\n- a: b\n");
         prop_assert_eq!(scan(&answer(&yaml), piece).unwrap().labels, Labels::from_pairs(pairs));
+    }
+}
+
+#[test]
+fn a_server_that_is_read_for_recent_times_too_is_seen() {
+    let server = |more: &str| format!("remote_read:\n- url: http://other/read\n  remote_timeout: 1m\n{more}");
+    for (yaml, reads_elsewhere) in [
+        ("global:\n  external_labels:\n    a: b\n".to_owned(), false),
+        (server(""), false),
+        (server("  read_recent: false\n"), false),
+        (server("  read_recent: true\n"), true),
+        (server("- url: http://third/read\n  read_recent: true\n"), true),
+        // What it is cannot be told.
+        (server("  read_recent: [1]\n"), true),
+    ] {
+        for yaml in [
+            yaml.clone(),
+            format!("scrape_configs:\n- job_name: x\n{yaml}storage:\n  tsdb: {{}}\n"),
+        ] {
+            let found = scan(&answer(&yaml), 7).unwrap();
+            assert_eq!(found.storage.reads_elsewhere, reads_elsewhere, "{yaml}");
+        }
     }
 }

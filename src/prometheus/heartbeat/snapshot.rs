@@ -54,6 +54,8 @@ pub(super) struct Observation {
     /// `None` if Prometheus does not report them.
     pub(super) flags: Option<BTreeMap<String, String>>,
     pub(super) storage: Storage,
+    /// The moment before `storage` was asked for; `None` if nothing is known of it.
+    pub(super) storage_asked_at: Option<Instant>,
     /// Why nothing is known of its storage.
     pub(super) guarded: Option<Error>,
 }
@@ -69,11 +71,23 @@ pub struct Snapshot {
     pub flags: BTreeMap<String, String>,
     /// Settings of its storage as last read.
     pub settings: StorageSettings,
-    /// The oldest time that it still holds, in ms since 1970; `i64::MIN` if it holds nothing, 0 if it does not report it.
+    /// The oldest time that it still holds, in ms since 1970 and cut to whole seconds; `i64::MIN` if it holds nothing, 0 if it
+    /// does not report it.
     pub lowest_time_ms: i64,
     /// The oldest time that its head holds, in ms since 1970, as last read; `i64::MAX` if the head is empty, `None` if it
     /// does not report it. It empties its head up to the end of a block once it has reloaded its blocks with that one.
     pub head_min_time_ms: Option<i64>,
+    /// The newest time that its head holds, in ms since 1970, as last read; `i64::MIN` if the head is empty, `None` if it does
+    /// not report it.
+    pub head_max_time_ms: Option<i64>,
+    /// How many blocks it has loaded, as last read; `None` if it does not report it.
+    pub blocks_loaded: Option<u64>,
+    /// What the files of these blocks take (bytes), as last read; `None` if it does not report it. It sets this when it reloads
+    /// its blocks.
+    pub blocks_bytes: Option<u64>,
+    /// The moment before the request whose answer told what is said here of times, blocks and reloads; `None` if no answer
+    /// could be read. What was true of the disk before that moment and still is was so when Prometheus answered.
+    pub storage_asked_at: Option<Instant>,
     /// How often it could not reload its blocks since it was started, as last read; `None` until it reports it.
     pub reload_failures: Option<u64>,
     /// When `reload_failures` was last seen to have grown.
@@ -100,6 +114,10 @@ impl Snapshot {
             settings: StorageSettings::default(),
             lowest_time_ms: 0,
             head_min_time_ms: None,
+            head_max_time_ms: None,
+            blocks_loaded: None,
+            blocks_bytes: None,
+            storage_asked_at: None,
             reload_failures: None,
             reload_failed_at: None,
             up: false,
@@ -108,6 +126,13 @@ impl Snapshot {
             seen: false,
             gone: false,
         }
+    }
+
+    /// Whether this is of another Prometheus or another process than `old`, by what it says of itself.
+    pub fn is_of_another(&self, old: &Snapshot) -> bool {
+        old.version != self.version
+            || old.flags != self.flags
+            || matches!((old.reload_failures, self.reload_failures), (Some(before), Some(now)) if now < before)
     }
 
     /// Whether Prometheus waits for the ledger before it compacts blocks, as far as its flags show.
@@ -148,6 +173,10 @@ pub(super) fn answered(old: &Snapshot, reading: Observation, findings: &[Finding
         settings: reading.configuration.storage,
         lowest_time_ms: storage.lowest_time_ms,
         head_min_time_ms: storage.head_min_time_ms,
+        head_max_time_ms: storage.head_max_time_ms,
+        blocks_loaded: storage.blocks_loaded,
+        blocks_bytes: storage.blocks_bytes,
+        storage_asked_at: reading.storage_asked_at,
         // A page without it leaves the value that the next one is compared with.
         reload_failures: storage.reload_failures.or(old.reload_failures),
         reload_failed_at: reload_failed_at(old, storage.reload_failures),
@@ -172,10 +201,7 @@ pub(super) fn failed(old: &Snapshot, error: &Error) -> Snapshot {
 
 /// Whether this may be another Prometheus, or another process of it, than the one before, as far as it can be seen.
 pub(super) fn is_another(old: &Snapshot, new: &Snapshot) -> bool {
-    !old.up
-        || old.version != new.version
-        || old.flags != new.flags
-        || matches!((old.reload_failures, new.reload_failures), (Some(before), Some(now)) if now < before)
+    !old.up || new.is_of_another(old)
 }
 
 /// How long to rest after a heartbeat.

@@ -50,6 +50,7 @@ fn reading(labels: &[(&str, &str)], max: &str) -> Result<Observation, Error> {
             lowest_time_ms: 1_700_000_000_000,
             ..Storage::default()
         },
+        storage_asked_at: Some(Instant::now()),
         guarded: None,
     })
 }
@@ -90,12 +91,30 @@ fn keeps_what_was_known_while_prometheus_is_down() {
         (up.labels.clone(), up.version.clone(), up.flags.clone())
     );
 
+    assert_eq!(down.storage_asked_at, up.storage_asked_at);
     heartbeat.apply(refused());
     assert!(!snapshots.has_changed().unwrap(), "nothing has changed");
     heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
-    assert_eq!(*snapshots.borrow_and_update(), up);
-    heartbeat.apply(reading(&[("cluster", "eu")], "2h"));
+    let asked_at = snapshots.borrow_and_update().storage_asked_at;
+    assert_eq!(
+        *snapshots.borrow(),
+        Snapshot {
+            storage_asked_at: asked_at,
+            ..up
+        }
+    );
+    let again = Observation {
+        storage_asked_at: asked_at.map(|at| at + Duration::from_secs(30)),
+        ..reading(&[("cluster", "eu")], "2h").unwrap()
+    };
+    let at = again.storage_asked_at;
+    heartbeat.apply(Ok(again));
     assert!(!snapshots.has_changed().unwrap(), "the same again");
+    assert_eq!(
+        snapshots.borrow().storage_asked_at,
+        at,
+        "and yet it is known when it was asked"
+    );
     let later = Storage {
         lowest_time_ms: i64::MIN,
         ..Storage::default()
@@ -103,6 +122,18 @@ fn keeps_what_was_known_while_prometheus_is_down() {
     heartbeat.apply(telling(later));
     assert!(snapshots.has_changed().unwrap());
     assert_eq!(snapshots.borrow_and_update().lowest_time_ms, i64::MIN);
+    let held = Storage {
+        head_max_time_ms: Some(1_795_855_795_524),
+        blocks_loaded: Some(13),
+        blocks_bytes: Some(1_234_567_891),
+        ..later
+    };
+    heartbeat.apply(telling(held));
+    let told = snapshots.borrow_and_update().clone();
+    assert_eq!(
+        (told.head_max_time_ms, told.blocks_loaded, told.blocks_bytes),
+        (held.head_max_time_ms, held.blocks_loaded, held.blocks_bytes)
+    );
 }
 
 #[test]

@@ -3,10 +3,20 @@
 
 use serde::Deserialize;
 
-use super::{HEAD_MIN_TIME, LOWEST_TIME, RELOAD_FAILURES, Storage, count, head_min_time, lowest_time};
+use super::{
+    BLOCKS_BYTES, BLOCKS_LOADED, HEAD_MAX_TIME, HEAD_MIN_TIME, LOWEST_TIME, RELOAD_FAILURES, Storage, count, head_time,
+    lowest_time,
+};
 
 /// What to ask for.
-pub(in crate::prometheus) const NAMES: [&str; 3] = [LOWEST_TIME, HEAD_MIN_TIME, RELOAD_FAILURES];
+pub(in crate::prometheus) const NAMES: [&str; 6] = [
+    LOWEST_TIME,
+    HEAD_MIN_TIME,
+    HEAD_MAX_TIME,
+    BLOCKS_LOADED,
+    BLOCKS_BYTES,
+    RELOAD_FAILURES,
+];
 
 /// A metric with all its samples.
 #[derive(Debug, Deserialize)]
@@ -60,7 +70,10 @@ pub(in crate::prometheus) fn storage(families: &[Family]) -> Storage {
     let counter = |name: &str| first(name)?.counter.as_ref()?.number();
     Storage {
         lowest_time_ms: gauge(LOWEST_TIME).map_or(0, lowest_time),
-        head_min_time_ms: gauge(HEAD_MIN_TIME).and_then(head_min_time),
+        head_min_time_ms: gauge(HEAD_MIN_TIME).and_then(head_time),
+        head_max_time_ms: gauge(HEAD_MAX_TIME).and_then(head_time),
+        blocks_loaded: gauge(BLOCKS_LOADED).and_then(count),
+        blocks_bytes: gauge(BLOCKS_BYTES).and_then(count),
         reload_failures: counter(RELOAD_FAILURES).and_then(count),
     }
 }
@@ -81,6 +94,8 @@ mod tests {
             lowest_time_ms: 1_795_865_004_000,
             head_min_time_ms: Some(1_795_865_004_219),
             reload_failures: Some(0),
+            // It was not asked for the others.
+            ..Storage::default()
         };
         assert_eq!(storage(&families), want);
     }
@@ -107,6 +122,21 @@ mod tests {
             (failures(json!(3)), failures(json!(-1)), failures(json!("Infinity"))),
             (Some(3), None, None)
         );
+        let newest = |value| read(one(HEAD_MAX_TIME, "gauge", value)).head_max_time_ms;
+        // The head is empty.
+        assert_eq!(newest(json!(-9_223_372_036_854_775_808_i64)), Some(i64::MIN));
+        assert_eq!(
+            (newest(json!(1_795_865_034_219_u64)), newest(json!("NaN"))),
+            (Some(1_795_865_034_219), None)
+        );
+        let loaded = |value| read(one(BLOCKS_LOADED, "gauge", value)).blocks_loaded;
+        assert_eq!((loaded(json!(13)), loaded(json!("Infinity"))), (Some(13), None));
+        let bytes = |value| read(one(BLOCKS_BYTES, "gauge", value)).blocks_bytes;
+        assert_eq!(
+            (bytes(json!(1_234_567_891)), bytes(json!(-1))),
+            (Some(1_234_567_891), None)
+        );
+        assert_eq!(read(one(BLOCKS_LOADED, "counter", json!(7))), Storage::default());
         for nothing in [
             json!([]),
             json!([{}]),

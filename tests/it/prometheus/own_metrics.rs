@@ -26,8 +26,8 @@ async fn looks_a_metrics_page_through_without_holding_it() {
     let fake = Fake::start(move |_| Answer::Http(200, page.clone().into()));
     let told = Storage {
         lowest_time_ms: 1_500,
-        head_min_time_ms: None,
         reload_failures: Some(3),
+        ..Storage::default()
     };
     assert_eq!(plain(&fake).storage("3.11.9").await.unwrap(), told);
     let head = fake.last_head().to_lowercase();
@@ -47,7 +47,9 @@ async fn looks_a_metrics_page_through_without_holding_it() {
 
 /// What one tells of metrics by name.
 const BY_NAME: &str = "/api/v1/status/self_metrics?metric_name_pattern=prometheus_tsdb_lowest_timestamp_seconds%7C\
-                       prometheus_tsdb_head_min_time%7Cprometheus_tsdb_reloads_failures_total";
+                       prometheus_tsdb_head_min_time%7Cprometheus_tsdb_head_max_time%7C\
+                       prometheus_tsdb_blocks_loaded%7Cprometheus_tsdb_storage_blocks_bytes%7C\
+                       prometheus_tsdb_reloads_failures_total";
 
 fn page() -> Answer {
     let text = "# TYPE prometheus_tsdb_lowest_timestamp_seconds gauge\nprometheus_tsdb_lowest_timestamp_seconds 2.5\n";
@@ -59,9 +61,12 @@ async fn from_3_12_on_metrics_are_asked_for_by_name_and_the_page_is_left_alone()
     let answer = |path: &str| {
         let family = |name: &str, kind: &str, value: u32| json!({"name": name, "metric": [{kind: {"value": value}}]});
         let data = [
+            family("prometheus_tsdb_blocks_loaded", "gauge", 2),
+            family("prometheus_tsdb_head_max_time", "gauge", 1900),
             family("prometheus_tsdb_head_min_time", "gauge", 1700),
             family("prometheus_tsdb_lowest_timestamp_seconds", "gauge", 1),
             family("prometheus_tsdb_reloads_failures_total", "counter", 3),
+            family("prometheus_tsdb_storage_blocks_bytes", "gauge", 4096),
         ];
         match path {
             BY_NAME => Answer::Http(200, json!({"status": "success", "data": data}).to_string().into()),
@@ -72,6 +77,9 @@ async fn from_3_12_on_metrics_are_asked_for_by_name_and_the_page_is_left_alone()
     let told = Storage {
         lowest_time_ms: 1000,
         head_min_time_ms: Some(1700),
+        head_max_time_ms: Some(1900),
+        blocks_loaded: Some(2),
+        blocks_bytes: Some(4096),
         reload_failures: Some(3),
     };
     assert_eq!(plain(&fake).storage("3.12.0").await.unwrap(), told);
@@ -125,6 +133,9 @@ async fn a_real_prometheus_tells_the_same_by_name_and_on_its_page() {
         let empty = Storage {
             lowest_time_ms: i64::MIN,
             head_min_time_ms: Some(i64::MAX),
+            head_max_time_ms: Some(i64::MIN),
+            blocks_loaded: Some(0),
+            blocks_bytes: Some(0),
             reload_failures: Some(0),
         };
         assert_eq!(

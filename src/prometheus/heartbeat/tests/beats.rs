@@ -121,6 +121,27 @@ async fn one_try_that_hangs_is_made_good_by_the_other() {
         start.elapsed()
     );
     assert_eq!(reading.configuration.labels, Labels::from_pairs([("cluster", "eu")]));
+    assert!(
+        reading.storage_asked_at >= Some(began),
+        "{:?}",
+        reading.storage_asked_at
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_storage_is_asked_after_the_moment_that_is_told() {
+    let answered = Arc::new(Mutex::new(None));
+    let heard = Arc::clone(&answered);
+    let server = Server::start(move |path, _| {
+        if path == "/metrics" {
+            *heard.lock().unwrap() = Some(Instant::now());
+        }
+        well(path)
+    })
+    .await;
+    let (began, reading) = up(&server).read_twice().await.unwrap();
+    let (asked, answered) = (reading.storage_asked_at, *answered.lock().unwrap());
+    assert!(Some(began) <= asked && asked <= answered, "{asked:?} {answered:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +155,7 @@ async fn a_guarded_metrics_page_costs_what_is_on_it_and_is_told_once() {
         let mut heartbeat = up(&server);
         for round in 1..3 {
             let (_, reading) = heartbeat.read_twice().await.unwrap();
-            assert_eq!(reading.storage, Storage::default());
+            assert_eq!((reading.storage, reading.storage_asked_at), (Storage::default(), None));
             heartbeat.apply(Ok(reading));
             let snapshot = heartbeat.sender.borrow().clone();
             assert!(snapshot.up && snapshot.problem.is_none(), "{snapshot:?}");
