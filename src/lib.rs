@@ -15,8 +15,9 @@
 //! | [`lineage`] | whether a block is in the bucket: under its own name, or within other blocks | catalog, tsdb, objstore, model |
 //! | [`catalog`] | the blocks of a bucket, by their `meta.json` | tsdb, objstore, model |
 //! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: how a block reaches the bucket | lineage, catalog, tsdb, objstore, model, threads, spans |
-//! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | prometheus, chunk, ops, pb, model, threads |
+//! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | sealed, tsdb, prometheus, chunk, ops, pb, model, threads |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads, spans |
+//! | [`sealed`] | which ranges are answered from sealed blocks on disk | prometheus, tsdb, model, threads |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |
 //! | [`tsdb`] | a block on disk: scan, strict names, `meta.json`, integrity, open descriptors, newer encodings rewritten | chunk, model |
 //! | [`objstore`] | the bucket: its trait and errors by kind, configuration, S3, local directory | trust, model, threads |
@@ -44,6 +45,7 @@ pub mod preflight;
 pub mod prometheus;
 pub mod reloader;
 pub mod restore;
+pub mod sealed;
 pub mod shipper;
 pub mod spans;
 pub mod status;
