@@ -6,14 +6,24 @@
     reason = "each fuzz target includes this file and calls one function of it"
 )]
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
 
 use bytes::Bytes;
 use narthex::{
-    chunk::{self, for_storeapi, histogram, xor, xor2},
+    chunk::{self, Encoding, for_storeapi, histogram, trim, xor, xor2},
     model::{
-        Labels,
-        matcher::go_regex::{Pattern, Refusal, translate},
+        Labels, Matcher,
+        matcher::{
+            Op,
+            go_regex::{Pattern, Refusal, translate},
+        },
+        uvarint::uvarint,
     },
     pb::{prometheus::ReadRequest, thanos::SeriesRequest},
     prometheus::remote_read::{frames::FrameReader, wire},
@@ -27,8 +37,9 @@ use narthex::{
         },
     },
     tsdb::{
-        Meta,
+        BlockId, Broken, Meta, Pinned, PinnedFile,
         check::full::{self, Options, TOC},
+        read::{Next, OpenBlock, Progress, Selector, SeriesReader, Tables, Wanted},
     },
 };
 use prost::Message;
@@ -37,11 +48,12 @@ use prost::Message;
 pub(crate) type Target = fn(&[u8]);
 
 /// Every target, under the name of its corpus and of its program.
-pub(crate) const ALL: [(&str, Target); 6] = [
+pub(crate) const ALL: [(&str, Target); 7] = [
     ("block_files", block_files),
     ("chunk_read", chunk_read),
     ("chunk_write", chunk_write),
     ("go_regex", go_regex),
+    ("index_reader", index_reader),
     ("remote_read", remote_read),
     ("series_request", series_request),
 ];
@@ -71,13 +83,18 @@ pub(crate) fn block_files(data: &[u8]) {
     }
 }
 
-/// Any bytes as a chunk of every encoding: read to its end or refused, and rewritten only into what can be read.
+/// Any bytes as a chunk of every encoding: read to its end or refused, and rewritten or cut only into what can be read.
 pub(crate) fn chunk_read(data: &[u8]) {
     for encoding in 0..3 {
         let _ = samples(encoding, data);
     }
     let floats = xor2::decode(data).try_fold(0, |count, sample| sample.map(|_| count + 1));
     for number in -1..8 {
+        let trimmed = Encoding::from_prometheus(number).map(|encoding| trim(encoding, data, 0..=i64::MAX));
+        if let Some(Ok(Some(trimmed))) = trimmed {
+            let again = trim(trimmed.encoding, &trimmed.data, 0..=i64::MAX);
+            assert_eq!(again, Ok(Some(trimmed)));
+        }
         match for_storeapi(number, data) {
             Ok((encoding, Some(rewritten))) => {
                 let count = samples(encoding, &rewritten).expect("what is written can be read");
@@ -192,6 +209,7 @@ pub(crate) fn series_request(body: &[u8]) {
         limit_ms: 0,
         version: "3.5.0".to_owned(),
         seen: true,
+        reads_elsewhere: false,
     };
     let matchers = request.matchers.iter().cloned().map(read).collect::<Result<_, _>>();
     let Ok(matchers) = matchers else { return };
@@ -202,7 +220,135 @@ pub(crate) fn series_request(body: &[u8]) {
                 .expect("what is written is read")
                 .queries
         };
-        assert_eq!(queries(query.split_by(names)).len(), names.len() + 1);
-        assert_eq!(queries(query.plain()).len(), 1);
+        let split = |names: &[String]| query.split_by(names, &(query.start_ms..=query.end_ms));
+        assert_eq!(queries(split(names)).len(), names.len() + 1);
+        assert_eq!(queries(split(&[])).len(), 1);
     }
+}
+
+/// What the matchers of `index_reader` are chosen from, by halves of a byte. 0 stands for none.
+const MATCHERS: [(&str, Op, &str); 15] = [
+    ("a", Op::Equal, "x"),
+    ("a", Op::NotEqual, "x"),
+    ("a", Op::Regex, ".+"),
+    ("a", Op::NotRegex, ".+"),
+    ("a", Op::Regex, "x|y"),
+    ("a", Op::Regex, "x.*"),
+    ("b", Op::Equal, ""),
+    ("b", Op::NotEqual, ""),
+    ("b", Op::Regex, "1|2|3"),
+    ("b", Op::Regex, "1.+"),
+    ("b", Op::NotRegex, "1.*|"),
+    ("b", Op::Regex, "[^x]*"),
+    ("missing", Op::Equal, "x"),
+    ("missing", Op::NotEqual, "x"),
+    ("", Op::Regex, ".*"),
+];
+
+/// Two bytes and an index, which is the only segment of its block, too. The first byte chooses two matchers, the second
+/// whether checksums are put right before (1), chunks are read (2), the block is there twice (4), the range is short (8).
+/// All series come, or an error does.
+pub(crate) fn index_reader(data: &[u8]) {
+    let Some(([chosen, how], index)) = data.split_first_chunk() else {
+        return;
+    };
+    let mut index = index.to_vec();
+    if how & 1 != 0 {
+        put_checksums(&mut index);
+    }
+    let halves = [chosen >> 4, chosen & 15].map(usize::from);
+    let matchers = halves.iter().filter_map(|half| MATCHERS.get(half.checked_sub(1)?));
+    let matchers: Vec<Matcher> = matchers
+        .map(|(name, op, value)| Matcher::new(*op, *name, *value))
+        .collect();
+    let selector = Selector::new(&matchers).expect("the patterns are good");
+    let range = if how & 8 != 0 { 0..=20 } else { i64::MIN..=i64::MAX };
+    let blocks = if how & 4 != 0 { 2 } else { 1 };
+    let read = || -> Result<usize, Broken> {
+        let files = block_of(&index);
+        let tables = Tables::read(files.index().expect("it is there"))?;
+        assert!(tables.bytes() <= Tables::LARGEST);
+        let block = OpenBlock::new(files, Arc::new(tables))?;
+        let wanted = vec![Wanted { block, range }; blocks];
+        let reader = SeriesReader::new(&wanted, &selector, how & 2 != 0, &Progress::default());
+        let mut reader = reader.map_err(|error| error.broken)?;
+        let (mut count, mut last) = (0, None);
+        loop {
+            match reader.next_series() {
+                // Another part of the last one does not count.
+                Ok(Next::Series(series)) => {
+                    count += usize::from(last.as_ref() != Some(&series.labels));
+                    last = Some(series.labels);
+                }
+                Ok(Next::Pause) => {}
+                Ok(Next::End) => return Ok(count),
+                Err(error) => {
+                    assert!(matches!(reader.next_series(), Ok(Next::End)));
+                    return Err(error.broken);
+                }
+            }
+        }
+    };
+    // Each series takes at least 16 bytes.
+    if let Ok(count) = read() {
+        assert!(count <= blocks * index.len() / 16);
+    }
+}
+
+/// A block whose index and whose segment have these bytes.
+fn block_of(index: &[u8]) -> Pinned {
+    let mut file = tempfile::tempfile().expect("there is a directory for temporary files");
+    file.write_all(index).expect("the file can be written");
+    let file = Arc::new(file);
+    let pinned = |rel_path: &str| PinnedFile {
+        rel_path: rel_path.to_owned(),
+        path: rel_path.into(),
+        file: Arc::clone(&file),
+        len: index.len() as u64,
+    };
+    Pinned {
+        id: BlockId::parse("01K4ABCDEFGHJKMNPQRSTVWXYZ").expect("it is a name"),
+        files: vec![pinned("chunks/000001"), pinned("index")],
+    }
+}
+
+/// Puts the right checksums behind all parts of an index that can be found: they keep a fuzzer out.
+fn put_checksums(index: &mut [u8]) {
+    let Some(end) = index.len().checked_sub(TOC as usize) else {
+        return;
+    };
+    let (words, _) = index[end..].as_chunks::<8>();
+    let places: Vec<usize> = words
+        .iter()
+        .map(|word| (u64::from_be_bytes(*word) as usize).min(end))
+        .collect();
+    let [symbols, series, _, _, lists, table] = places[..] else {
+        return;
+    };
+    let section = |index: &mut [u8], at: usize| {
+        let head = index.get(at..)?.first_chunk()?;
+        put_checksum(index, at + 4, u32::from_be_bytes(*head) as usize)
+    };
+    section(index, symbols);
+    section(index, table);
+    let mut at = lists.next_multiple_of(4);
+    while let Some(end) = section(index, at).filter(|_| at < table) {
+        at = end.next_multiple_of(4);
+    }
+    at = series.next_multiple_of(16);
+    while let Some((len, head)) = index.get(at..).and_then(uvarint).filter(|_| at < lists) {
+        let Some(end) = put_checksum(index, at + head, len as usize) else {
+            break;
+        };
+        at = end.next_multiple_of(16);
+    }
+    put_checksum(index, end, TOC as usize - 4);
+}
+
+/// Puts a checksum behind `len` bytes at `at`, and returns where it ends; `None` if the file ends before.
+fn put_checksum(index: &mut [u8], at: usize, len: usize) -> Option<usize> {
+    let end = at.checked_add(len)?;
+    let sum = crc32c::crc32c(index.get(at..end)?).to_be_bytes();
+    index.get_mut(end..)?.get_mut(..4)?.copy_from_slice(&sum);
+    Some(end + 4)
 }

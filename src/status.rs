@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::readable::time_to_the_second;
+
 /// The version of the document.
 pub const VERSION: u32 = 1;
 
@@ -212,10 +214,41 @@ pub struct Queries {
     pub series_limit: u64,
     /// The most samples of a call; 0 is no limit.
     pub samples_limit: u64,
+    /// What is read from sealed blocks.
+    pub sealed: Sealed,
     /// How many calls of any kind run.
     pub calls_running: usize,
     /// The oldest of them.
     pub calls: Vec<Call>,
+}
+
+/// What queries read from sealed blocks on disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sealed {
+    /// `on`, `off` (`--no-store.sealed-from-disk`), `waiting` (not one block is known to be what Prometheus has loaded) or `paused` (the
+    /// disk was too slow just now).
+    pub state: String,
+    /// How many blocks are read.
+    pub blocks: usize,
+    /// The end of the last of them: what follows is asked of Prometheus.
+    pub until_ms: Option<i64>,
+    /// What else is asked of Prometheus.
+    pub doubts: Vec<Doubt>,
+    /// What is kept of indices.
+    pub tables_bytes: u64,
+}
+
+/// A range that Prometheus is asked about although it is sealed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Doubt {
+    /// Its start; `None` if it has none.
+    pub from_ms: Option<i64>,
+    /// Its end, inclusive; `None` if it has none.
+    pub to_ms: Option<i64>,
+    /// Why, as in the metric `narthex_series_calls_to_prometheus_total`.
+    pub reason: String,
 }
 
 /// A running call.
@@ -321,6 +354,22 @@ impl Status {
             )
         });
         blocks
+    }
+}
+
+impl Sealed {
+    /// It in one sentence.
+    pub fn in_words(&self) -> String {
+        match (&*self.state, self.until_ms) {
+            ("on", Some(until)) => format!(
+                "{} sealed blocks, up to {}; Prometheus is asked for the rest",
+                self.blocks,
+                time_to_the_second(until)
+            ),
+            ("off", _) => "nothing (--no-store.sealed-from-disk): Prometheus is asked for all".to_owned(),
+            ("paused", _) => "nothing just now, the disk was too slow: Prometheus is asked for all".to_owned(),
+            _ => "nothing yet: Prometheus is asked for all".to_owned(),
+        }
     }
 }
 

@@ -442,7 +442,10 @@ mod tests {
         let on: Vec<_> = spec.flags.iter().filter(|(_, flag)| flag.on_by_default).collect();
         let mut on: Vec<&str> = on.iter().map(|(name, _)| name.as_str()).collect();
         on.sort_unstable();
-        assert_eq!(on, ["prometheus", "upload-compacted", "write"]);
+        assert_eq!(
+            on,
+            ["prometheus", "store.sealed-from-disk", "upload-compacted", "write"]
+        );
     }
 
     #[test]

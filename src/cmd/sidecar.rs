@@ -34,6 +34,7 @@ use crate::{
         heartbeat::{self, Settings as PeerSettings, Validation},
     },
     reloader::Reloader,
+    sealed::{Looker, Sealed},
     shipper::{Heartbeat, PrometheusStatus},
     spans,
     storeapi::{self, budget::Budget, patterns::Patterns},
@@ -50,6 +51,9 @@ use self::{
 const HEAVY_AT_ONCE: usize = 2;
 /// The most running calls that SIGQUIT writes to the log.
 const CALLS_LOGGED: usize = 200;
+/// The part of all descriptors that blocks which are read for queries may have, and the most.
+const BLOCK_FILES: u64 = 8;
+const MOST_BLOCK_FILES: usize = 4096;
 /// What cleaning up may take beyond a task's own grace period.
 const MARGIN: Duration = Duration::from_secs(15);
 
@@ -111,6 +115,7 @@ pub struct Sidecar {
     client: Client,
     peer: heartbeat::Heartbeat,
     reloader: Reloader,
+    looker: Option<Looker>,
     queries: Queries,
     connections: connections::Metrics,
     running: Running,
@@ -170,8 +175,14 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
     // Connections of its own: they live in the thread that answers queries.
     let asked = new_client(&flags, &http_client)?;
     let pool = BlockingPool::new(HEAVY_AT_ONCE);
+    let files = process::open_files();
+    let sealed_files = usize::try_from(files.unwrap_or(u64::MAX) / BLOCK_FILES).unwrap_or(usize::MAX);
+    let sealed_files = sealed_files.min(MOST_BLOCK_FILES);
+    let is_on = flags.store.sealed_from_disk;
+    let sealed = is_on.then(|| Sealed::new(flags.tsdb.path.clone(), sealed_files));
     let context = storeapi::Context {
         client: asked,
+        sealed: sealed.clone(),
         snapshots: peer.snapshots(),
         probe: probe.clone(),
         min_time,
@@ -184,7 +195,7 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
     let connections = connections::Metrics::register(&mut registry);
     let running = Running::register(&mut registry);
     let most = (grpc::Limits::default().connections, http::Limits::default().connections);
-    let at_once = connections::within(process::open_files(), most.0, most.1);
+    let at_once = connections::within(files.map(|files| files - sealed_files as u64), most.0, most.1);
     let calls = (connections.clone(), running.clone(), at_once.0);
     let queries = queries::build(&flags, queries, context, calls, &mut registry).await?;
     let sources = shown::Sources {
@@ -206,6 +217,7 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
             .unwrap_or_default(),
         min_time: served_from,
         series: queries.series(),
+        sealed: sealed.clone(),
         running: running.clone(),
         recent,
     };
@@ -215,6 +227,7 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
         registry,
         probe,
         client,
+        looker: sealed.map(|sealed| Looker::new(sealed, peer.snapshots(), peer.answered(), peer.trigger())),
         peer,
         reloader,
         queries,
@@ -281,6 +294,9 @@ impl Sidecar {
         tasks.spawn("heartbeat", following, infallible(self.peer.run(serving.clone())));
         tasks.spawn("status", following, infallible(relay.run(token.clone())));
 
+        if let Some(looker) = self.looker {
+            tasks.spawn("sealed blocks", MARGIN, infallible(looker.run(token.clone())));
+        }
         tasks.spawn("reloader", MARGIN, infallible(self.reloader.run(token.clone())));
 
         let grpc_grace = self.flags.grpc.grace_period + MARGIN;

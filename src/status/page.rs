@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::parts::{class, table};
 use super::{
-    Block, Prometheus, Queries, Readiness, Shipping, Status, Tone, Upload,
+    Block, Prometheus, Queries, Readiness, Sealed, Shipping, Status, Tone, Upload,
     timeline::Timeline,
     times::{ago, duration, span_of},
     tone_of,
@@ -271,6 +271,22 @@ fn block_row(block: &Block, now_ms: i64) -> Markup {
     }
 }
 
+/// What queries read from sealed blocks.
+fn sealed(sealed: &Sealed) -> Markup {
+    html! {
+        (sealed.in_words())
+        @for doubt in &sealed.doubts {
+            p.reason {
+                "Prometheus is asked "
+                @if let Some(from) = doubt.from_ms { "from " time { (time_to_the_second(from)) } " " }
+                @if let Some(to) = doubt.to_ms { "to " time { (time_to_the_second(to)) } " " }
+                @if doubt.from_ms.is_none() && doubt.to_ms.is_none() { "for all " }
+                "as well (" (doubt.reason.replace('_', " ")) ")"
+            }
+        }
+    }
+}
+
 fn queries(queries: &Queries, now_ms: i64) -> Markup {
     let limit = |limit: u64, what: &str| match limit {
         0 => format!("{what} without limit"),
@@ -285,6 +301,8 @@ fn queries(queries: &Queries, now_ms: i64) -> Markup {
                     (queries.remote_reads_running) " of " (queries.slots) " slots taken, " (queries.waiting) " waiting"
                     @if let Some(oldest) = queries.oldest_remote_read_seconds { ", the oldest for " (format!("{oldest:.1} s")) }
                 }
+                dt { "Sealed blocks" }
+                dd { (sealed(&queries.sealed)) }
                 dt { "Ended early" }
                 dd {
                     (with_commas(queries.shed)) " got no slot, " (with_commas(queries.lagged)) " had a client that was too slow, "

@@ -80,6 +80,7 @@ pub fn text(status: &Status, colours: bool) -> String {
             with_commas(queries.shed)
         ),
     );
+    line("from disk", queries.sealed.in_words());
     for upload in &shipping.uploads {
         let percent = upload.sent_bytes.saturating_mul(100) / upload.total_bytes.max(1);
         let (size, rate) = (byte_size(upload.total_bytes), byte_size(upload.bytes_per_second as u64));

@@ -10,6 +10,7 @@ use crate::{
     model::Labels,
     ops::{grpc::Caller, probe::Probe},
     prometheus::{api::RequestOptions, client::Client, heartbeat::Snapshot, stored_names::StoredNames},
+    sealed::Sealed,
     threads::BlockingPool,
 };
 
@@ -33,6 +34,8 @@ pub struct Context {
     pub budget: Budget,
     /// What is known of the patterns of matchers.
     pub patterns: Patterns,
+    /// What is answered from sealed blocks on disk; `None`: nothing is.
+    pub sealed: Option<Sealed>,
     /// For work that uses the CPU for more than a moment.
     pub pool: BlockingPool,
     /// How long a call without a deadline waits in queues and for Prometheus.
@@ -52,6 +55,8 @@ pub struct View {
     pub version: String,
     /// Whether Prometheus was read at least once, so that all this is its own.
     pub seen: bool,
+    /// Prometheus answers for all times with what other servers have, too (`remote_read` with `read_recent`).
+    pub reads_elsewhere: bool,
 }
 
 impl Context {
@@ -65,6 +70,7 @@ impl Context {
             limit_ms,
             version: snapshot.version.clone(),
             seen: snapshot.seen,
+            reads_elsewhere: snapshot.settings.reads_elsewhere,
         }
     }
 

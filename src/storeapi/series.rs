@@ -19,12 +19,15 @@ pub mod query;
 pub mod read_ahead;
 pub mod relabel;
 pub mod shard;
+pub mod source;
 
 mod call;
 mod load;
 mod remote_reads;
 mod sampled;
+mod sealed_part;
 mod skip_chunks;
+mod unsorted_server;
 
 use std::{sync::Arc, time::Duration};
 
@@ -107,12 +110,13 @@ impl Series {
             query,
             view,
             caller,
+            patience: inner.patience(),
             _reservation: reservation,
         });
         let (answer, strategy) = inner.remote_reads.ask(&call).await?;
         let delivery = Delivery {
             batch,
-            patience: inner.patience(),
+            patience: call.patience,
             share: inner.slow_clients.memory.share(),
             metrics: inner.metrics.clone(),
             caller: call.caller.clone(),

@@ -145,6 +145,10 @@ fn every_key_of_the_document_is_described_and_what_is_described_is_a_key() {
         },
         queries: narthex::status::Queries {
             calls: vec![Default::default()],
+            sealed: narthex::status::Sealed {
+                doubts: vec![Default::default()],
+                ..Default::default()
+            },
             ..Default::default()
         },
         messages: vec![Default::default()],
@@ -164,6 +168,9 @@ fn every_key_of_the_document_is_described_and_what_is_described_is_a_key() {
         "empty_configuration",
         "null",
         "narthex_shipped_block_content_total",
+        "off",
+        "paused",
+        "narthex_series_calls_to_prometheus_total",
     ];
     let described = spans
         .filter(is_key)

@@ -50,6 +50,16 @@ pub struct Store {
     )]
     pub min_time_margin: Duration,
 
+    /// Read sealed blocks below --tsdb.path for queries, and ask Prometheus for the rest; on unless it is turned off with --no-store.sealed-from-disk
+    ///
+    /// Prometheus is asked for its head, and for whatever is in doubt: blocks that overlap, that it has not been seen to have
+    /// loaded, of which something was deleted. Without its data directory, or with another one, it is asked for all.
+    #[arg(
+        long = "store.sealed-from-disk", value_parser = clap::value_parser!(bool), num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", default_value = "true", action = clap::ArgAction::Set
+    )]
+    pub sealed_from_disk: bool,
+
     /// Memory for answers whose clients read slowly, all calls together
     ///
     /// An open remote read keeps Prometheus from sealing blocks, so that it is read at its own speed, whatever the client

@@ -15,16 +15,19 @@ use crate::{
         recent::{self, Recent},
     },
     prometheus::heartbeat::Snapshot,
+    sealed::{self, Sealed},
     shipper::{self, BlockOverview, BlockState, Overviews},
     status::{
-        Block, Build, Call, Configuration, Flag, Message, Prometheus, Queries, Readiness, Shipping, Status, Upload,
-        VERSION, configuration::entries, page::page, times::duration,
+        self, Block, Build, Call, Configuration, Doubt, Flag, Message, Prometheus, Queries, Readiness, Shipping,
+        Status, Upload, VERSION, configuration::entries, page::page, times::duration,
     },
     storeapi::{min_time::MinTime, series::Series},
 };
 
 /// The most running calls that are shown.
 const CALLS_SHOWN: usize = 50;
+/// The most ranges that are shown which Prometheus is asked about.
+const DOUBTS_SHOWN: usize = 20;
 /// The flags of Prometheus that matter here.
 const PROMETHEUS_FLAGS: [&str; 8] = [
     "storage.tsdb.path",
@@ -60,6 +63,7 @@ pub(super) struct Sources {
     pub(super) overviews: Overviews,
     pub(super) min_time: MinTime,
     pub(super) series: Series,
+    pub(super) sealed: Option<Sealed>,
     pub(super) running: Running,
     pub(super) recent: Recent,
 }
@@ -145,9 +149,49 @@ impl Sources {
             spilled_bytes: load.spilled_bytes,
             series_limit: load.limits.series,
             samples_limit: load.limits.samples,
+            sealed: self
+                .sealed
+                .as_ref()
+                .map_or_else(sealed_off, |sealed| self::sealed(&sealed.overview())),
             calls_running,
             calls: calls.into_iter().map(call).collect(),
         }
+    }
+}
+
+/// Nothing is read from blocks.
+fn sealed_off() -> status::Sealed {
+    let state = "off".to_owned();
+    status::Sealed {
+        state,
+        ..status::Sealed::default()
+    }
+}
+
+fn sealed(overview: &sealed::Overview) -> status::Sealed {
+    let row = overview.row.as_ref();
+    let blocks = row.map_or(&[][..], sealed::Row::blocks);
+    let doubts = row.map_or(&[][..], sealed::Row::doubts);
+    let doubts = doubts.iter().filter(|doubt| doubt.reason != sealed::Reason::Head);
+    let bound = |time: i64, open: i64| Some(time).filter(|time| *time != open);
+    let state = match overview.is_paused {
+        true => "paused",
+        false if blocks.is_empty() => "waiting",
+        false => "on",
+    };
+    status::Sealed {
+        state: state.to_owned(),
+        blocks: blocks.len(),
+        until_ms: blocks.last().map(|(_, range)| range.end().saturating_add(1)),
+        doubts: doubts
+            .take(DOUBTS_SHOWN)
+            .map(|doubt| Doubt {
+                from_ms: bound(*doubt.range.start(), i64::MIN),
+                to_ms: bound(*doubt.range.end(), i64::MAX),
+                reason: doubt.reason.as_str().to_owned(),
+            })
+            .collect(),
+        tables_bytes: overview.tables_bytes as u64,
     }
 }
 

@@ -16,11 +16,12 @@ use super::{
     limits::{Limits, Usage},
     metrics::Metrics,
     order::{Labelled, Order, OutOfOrder, Placed, sort},
+    source::Source,
 };
 use crate::{
     model::LabelBytes,
-    prometheus::remote_read::{Frames, gate::Permit, wire::Frame},
-    storeapi::{budget::Reservation, errors},
+    prometheus::remote_read::wire::Frame,
+    storeapi::budget::Reservation,
     threads::{BlockingPool, Lost},
 };
 
@@ -88,7 +89,7 @@ impl From<Failed> for Status {
 #[derive(Debug)]
 pub struct Answer {
     plan: Plan,
-    frames: Option<(Box<Frames>, Permit)>,
+    source: Option<Source>,
     used: Usage,
     order: Order<OutSeries>,
     sorting: Option<Sorting>,
@@ -121,9 +122,9 @@ enum Next {
 
 impl Answer {
     /// An answer whose frames are still to come.
-    pub fn streaming(plan: Plan, frames: Box<Frames>, permit: Permit) -> Self {
+    pub fn streaming(plan: Plan, source: Source) -> Self {
         let mut answer = Self::empty(plan);
-        answer.frames = Some((frames, permit));
+        answer.source = Some(source);
         answer
     }
 
@@ -155,7 +156,7 @@ impl Answer {
         Self {
             order: plan.convert.order(),
             plan,
-            frames: None,
+            source: None,
             used: Usage::default(),
             sorting: None,
             torn: 0,
@@ -188,7 +189,7 @@ impl Answer {
                 self.at_once = 0;
                 return Poll::Ready(Ok(self.emit(placed)));
             }
-            let Some((frames, _)) = &mut self.frames else {
+            let Some(source) = &mut self.source else {
                 return Poll::Ready(Ok(None));
             };
             if self.at_once >= AT_ONCE {
@@ -196,14 +197,14 @@ impl Answer {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let polled = frames.poll_frame(cx);
-            let torn = frames.torn_bytes();
+            let polled = source.poll_frame(cx);
+            let torn = source.torn_bytes();
             self.reserve_partial_frame(torn)?;
             let next = match ready!(polled) {
                 Some(Ok(frame)) => Next::Frame(frame),
-                Some(Err(error)) => return Poll::Ready(Err(errors::read_status(&error).into())),
+                Some(Err(status)) => return Poll::Ready(Err(status.into())),
                 None => {
-                    self.leave_prometheus();
+                    self.source = None;
                     Next::End
                 }
             };
@@ -213,7 +214,7 @@ impl Answer {
 
     /// Whether an open remote read is behind it, which Prometheus keeps until it is read to its end.
     pub fn holds_prometheus(&self) -> bool {
-        self.frames.is_some()
+        self.source.as_ref().is_some_and(Source::holds_prometheus)
     }
 
     /// Counts what was given. To be called when the answer is complete.
@@ -342,19 +343,9 @@ impl Answer {
             })
     }
 
-    /// The response was read to its end: the slot is free, whatever is still done with it.
-    fn leave_prometheus(&mut self) {
-        if let Some((frames, permit)) = self.frames.take() {
-            self.plan.metrics.frames(frames.count());
-            permit.finish();
-        }
-    }
-
     /// Ends the answer early.
     fn stop(&mut self) {
-        if let Some((frames, _)) = self.frames.take() {
-            self.plan.metrics.frames(frames.count());
-        }
+        self.source = None;
         // What is sorted on another thread is much; until that begins it is owned here.
         if let Some(sorting) = self.sorting.take() {
             discard(sorting);

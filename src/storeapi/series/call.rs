@@ -1,5 +1,7 @@
 //! One Series call.
 
+use std::time::Duration;
+
 use super::query::Query;
 use crate::{
     ops::grpc::Caller,
@@ -12,6 +14,8 @@ pub(super) struct SeriesCall {
     pub(super) query: Query,
     pub(super) view: View,
     pub(super) caller: Caller,
+    /// How long what Prometheus has deleted or holds back may be held because of the client.
+    pub(super) patience: Duration,
     /// The memory of the query.
     pub(super) _reservation: Option<Reservation>,
 }

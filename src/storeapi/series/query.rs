@@ -14,6 +14,8 @@
 //!
 //! Matchers are held once, however many queries there are: the request is encoded directly.
 
+use std::ops::RangeInclusive;
+
 use bytes::{BufMut as _, Bytes};
 use tonic::Status;
 
@@ -113,14 +115,10 @@ impl Query {
         names.len() <= APART_MAX && (names.is_empty() || (names.len() + 1) * matchers().sum::<usize>() <= SPLIT_MAX)
     }
 
-    /// One query for all series, which come in the order of their stored labels.
-    pub fn plain(&self) -> Written {
-        self.split_by::<&str>(&[])
-    }
-
     /// Queries of which the last comes nearly in order and the others hold what may belong anywhere: the series with one of
     /// these names, which are the ones of [`Relabel::touched`] that may be stored. Without any it is the plain request.
-    pub fn split_by<N: AsRef<str>>(&self, names: &[N]) -> Written {
+    /// It is for `range` (ms since 1970) of what is asked for.
+    pub fn split_by<N: AsRef<str>>(&self, names: &[N], range: &RangeInclusive<i64>) -> Written {
         let mut matchers = Vec::new();
         for Matcher { op, name, value } in &self.matchers {
             put_matcher(&mut matchers, *op, name, value);
@@ -129,29 +127,29 @@ impl Query {
         for name in names {
             let mut present = Vec::new();
             put_matcher(&mut present, Op::NotEqual, name.as_ref(), "");
-            self.put_query(&mut out, &[&present, &matchers, &absent]);
+            put_query(&mut out, range, &[&present, &matchers, &absent]);
             put_matcher(&mut absent, Op::Equal, name.as_ref(), "");
         }
-        self.put_query(&mut out, &[&matchers, &absent]);
+        put_query(&mut out, range, &[&matchers, &absent]);
         out.put_slice(&ACCEPTED);
         Written {
             bytes: out.into(),
             queries: names.len() + 1,
         }
     }
+}
 
-    /// Appends a query with these encoded matchers, as a field of `ReadRequest`.
-    fn put_query(&self, out: &mut Vec<u8>, matchers: &[&[u8]]) {
-        let mut times = Vec::new();
-        put_number(&mut times, 0x08, self.start_ms as u64);
-        put_number(&mut times, 0x10, self.end_ms as u64);
-        let length = times.len() + matchers.iter().map(|part| part.len()).sum::<usize>();
-        put_head(out, 0x0a, length);
-        out.reserve(length);
-        out.put_slice(&times);
-        for part in matchers {
-            out.put_slice(part);
-        }
+/// Appends a query with these encoded matchers, as a field of `ReadRequest`.
+fn put_query(out: &mut Vec<u8>, range: &RangeInclusive<i64>, matchers: &[&[u8]]) {
+    let mut times = Vec::new();
+    put_number(&mut times, 0x08, *range.start() as u64);
+    put_number(&mut times, 0x10, *range.end() as u64);
+    let length = times.len() + matchers.iter().map(|part| part.len()).sum::<usize>();
+    put_head(out, 0x0a, length);
+    out.reserve(length);
+    out.put_slice(&times);
+    for part in matchers {
+        out.put_slice(part);
     }
 }
 
@@ -213,6 +211,14 @@ mod tests {
         Query::of(selection, request, view)
     }
 
+    fn split<N: AsRef<str>>(query: &Query, names: &[N]) -> Written {
+        query.split_by(names, &(query.start_ms..=query.end_ms))
+    }
+
+    fn plain(query: &Query) -> Written {
+        split::<&str>(query, &[])
+    }
+
     fn decoded(written: &Written) -> ReadRequest {
         let request = ReadRequest::decode(&written.bytes[..]).unwrap();
         assert_eq!(request.queries.len(), written.queries);
@@ -226,6 +232,7 @@ mod tests {
             limit_ms: i64::MIN,
             version: "2.42.0".to_owned(),
             seen: true,
+            reads_elsewhere: false,
         }
     }
 
@@ -258,9 +265,9 @@ mod tests {
         let query = new(&request(), &view(&[])).unwrap().unwrap();
         let wanted =
             "0a2c0880d095ffbc3110e0f7a7ffbc311a0e12085f5f6e616d655f5f1a0275701a0c080212036a6f621a036e2e2a12020100";
-        let found: String = query.plain().bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let found: String = plain(&query).bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(found, wanted);
-        assert_eq!(query.split_by(query.relabel.touched()), query.plain());
+        assert_eq!(split(&query, query.relabel.touched()), plain(&query));
     }
 
     #[test]
@@ -271,7 +278,7 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(
-            texts(&decoded(&query.split_by(query.relabel.touched()))),
+            texts(&decoded(&split(&query, query.relabel.touched()))),
             [
                 "cluster!=,__name__=up,job=~n.*",
                 "job2!=,__name__=up,job=~n.*,cluster=",
@@ -280,7 +287,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            texts(&decoded(&query.split_by(&["replica"]))),
+            texts(&decoded(&split(&query, &["replica"]))),
             ["replica!=,__name__=up,job=~n.*", "__name__=up,job=~n.*,replica="]
         );
     }
@@ -356,7 +363,7 @@ mod tests {
                 queries: queries.collect(),
                 accepted_response_types: vec![ResponseType::StreamedXorChunks.into(), ResponseType::Samples.into()],
             };
-            prop_assert_eq!(query.split_by(&names).bytes, wanted.encode_to_vec());
+            prop_assert_eq!(split(&query, &names).bytes, wanted.encode_to_vec());
         }
     }
 }

@@ -9,12 +9,9 @@
 //!
 //! [`StoredNames`]: crate::prometheus::stored_names::StoredNames
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -25,28 +22,25 @@ use super::{
     limits::Limits,
     metrics::{self, Metrics},
     read_ahead::Retry,
-    sampled, skip_chunks,
+    sampled,
+    sealed_part::{Part, SealedReads},
+    skip_chunks,
+    source::{self, PrometheusFrames},
+    unsorted_server::UnsortedServer,
 };
 use crate::{
-    model::Labels,
     ops::grpc::Caller,
     prometheus::remote_read::{
         self, ReadError,
         gate::{ClientKey, Gate, Permit, Shed, slots},
         samples::Sampled,
     },
-    storeapi::{
-        budget::Reservation,
-        context::{Context, View},
-        errors,
-    },
+    sealed::Reason,
+    storeapi::{budget::Reservation, context::Context, errors},
 };
 
 /// Prometheus' flag for the number of remote reads at once.
 const READ_LIMIT: &str = "storage.remote.read-concurrent-limit";
-/// External labels that have just changed bring disorder, too, for as long as a heartbeat takes: what comes after this time
-/// has another cause.
-const JUST_CHANGED: Duration = Duration::from_secs(60);
 /// A client gives up at its deadline, too, and its reset may come before that has passed here: by as much as its request took.
 const RESET_BEFORE: Duration = Duration::from_millis(100);
 
@@ -57,73 +51,6 @@ pub(super) enum Strategy {
     Apart(Vec<String>),
     /// All with one query, to be collected and sorted.
     Collected,
-}
-
-/// Remembers whether a Prometheus returns series out of order, whatever the strategy.
-#[derive(Debug)]
-pub(super) struct UnsortedServer {
-    state: Mutex<Option<State>>,
-    shown: Gauge,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Of whom this is known.
-    of: (Labels, String),
-    /// When it was first seen.
-    first: Instant,
-    remembered: bool,
-}
-
-impl UnsortedServer {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let shown = Gauge::default();
-        registry.register(
-            "narthex_prometheus_always_unsorted",
-            "1 if Prometheus returns series out of order, so that every answer is sorted in memory",
-            shown.clone(),
-        );
-        let state = Mutex::default();
-        Self { state, shown }
-    }
-
-    /// Whether it is remembered for this one, which is shown.
-    fn is_known(&self, view: &View) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = state
-            .as_ref()
-            .is_some_and(|state| state.remembered && state.of.0 == view.labels && state.of.1 == view.version);
-        self.shown.set(i64::from(is_known));
-        is_known
-    }
-
-    /// Series came out of order although all names that could cause it were queried separately.
-    fn record(&self, view: &View) {
-        let of = (view.labels.clone(), view.version.clone());
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *state {
-            Some(state) if state.of == of => {
-                let lasts = state.first.elapsed() >= JUST_CHANGED;
-                if lasts && !state.remembered {
-                    state.remembered = true;
-                    self.shown.set(1);
-                    tracing::warn!(
-                        "Prometheus' remote read returns series out of order, as a proxy that merges several servers \
-                         does: from now on every answer is collected and sorted in memory (at most \
-                         --store.memory-limit), until the external labels or the version change"
-                    );
-                }
-            }
-            other => {
-                *other = Some(State {
-                    of,
-                    first: Instant::now(),
-                    remembered: false,
-                });
-                self.shown.set(0);
-            }
-        }
-    }
 }
 
 /// Asks Prometheus for the series of calls; clones share it.
@@ -138,6 +65,7 @@ struct Inner {
     limits: Limits,
     gate: Gate,
     unsorted_server: UnsortedServer,
+    sealed: SealedReads,
     metrics: Metrics,
 }
 
@@ -146,8 +74,10 @@ impl RemoteReads {
     pub(super) fn new(context: Context, limits: Limits, registry: &mut Registry) -> Self {
         let gate = Gate::new(slots(None));
         metrics::register_gate(&gate, registry);
+        let sources = source::metrics::Metrics::register(registry);
         let inner = Inner {
             gate,
+            sealed: SealedReads::new(&context, sources),
             context,
             limits,
             unsorted_server: UnsortedServer::register(registry),
@@ -175,7 +105,8 @@ impl RemoteReads {
     pub(super) async fn ask(&self, call: &SeriesCall) -> Result<(Answer, Strategy), Status> {
         if call.query.skip_chunks {
             let mut plan = self.plan(call, None);
-            let sets = skip_chunks::read(&self.inner.context, call, &mut plan.convert, &mut plan.reservation).await?;
+            let part = self.part(call).await;
+            let sets = skip_chunks::read(&self.inner.context, call, part, &mut plan).await?;
             return Ok((Answer::sorted(plan, sets)?, Strategy::Collected));
         }
         let strategy = self.first_strategy(call);
@@ -237,12 +168,43 @@ impl RemoteReads {
             Strategy::Apart(names) => (names, Some(names.len() as i64)),
             Strategy::Collected => (&[], None),
         };
-        match self.request_once(call, names, streamed).await? {
+        // What waits for a slot holds no files.
+        let permit = match self.needs_prometheus(call) {
+            true => Some(self.acquire_permit(&call.caller).await?),
+            false => None,
+        };
+        let part = self.part(call).await;
+        match self.request_once(call, names, streamed, (part, permit)).await? {
             Ok(answer) => Ok(answer),
             // It knows one query only.
-            Err(_) if !names.is_empty() => self.request_once(call, &[], None).await?.map_err(unexpected),
+            Err(_) if !names.is_empty() => {
+                let all = self.inner.sealed.nothing(&call.query, Reason::Server);
+                let answer = self.request_once(call, &[], None, (all, None)).await?;
+                answer.map_err(unexpected)
+            }
             Err(results) => Err(unexpected(results)),
         }
+    }
+
+    /// Whether the server must be asked for everything: what it sends is not what its blocks say.
+    fn is_odd(&self, call: &SeriesCall) -> bool {
+        let SeriesCall { view, .. } = call;
+        self.inner.unsorted_server.is_known(view) || !is_prometheus(&view.version) || view.reads_elsewhere
+    }
+
+    fn needs_prometheus(&self, call: &SeriesCall) -> bool {
+        self.is_odd(call) || self.inner.sealed.needs_prometheus(&call.query)
+    }
+
+    /// What comes from sealed blocks.
+    async fn part(&self, call: &SeriesCall) -> Part {
+        let sealed = &self.inner.sealed;
+        let part = match self.is_odd(call) {
+            true => sealed.nothing(&call.query, Reason::Server),
+            false => sealed.part(&call.query).await,
+        };
+        tracing::debug!(source = part.origin().as_str(), "where series come from");
+        part
     }
 
     /// Sends the request; returns the number of results if it is not that of the queries.
@@ -251,13 +213,40 @@ impl RemoteReads {
         call: &SeriesCall,
         names: &[String],
         streamed: Option<i64>,
+        (part, permit): (Part, Option<Permit>),
     ) -> Result<Result<Answer, usize>, Status> {
-        let permit = self.acquire_permit(&call.caller).await?;
+        let Some(range) = part.prometheus.clone() else {
+            if let Some(permit) = permit {
+                permit.finish();
+            }
+            let source = part.source(None, call, names, streamed);
+            return Ok(Ok(match source {
+                Some(source) => Answer::streaming(self.plan(call, streamed), source),
+                None => Answer::sorted(self.plan(call, streamed), Vec::new())?,
+            }));
+        };
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.acquire_permit(&call.caller).await?,
+        };
         call.caller.set_stage("waiting for Prometheus");
         let mut reservation = self.inner.context.budget.reservation();
-        let samples = match self.remote_read(call, names, &mut reservation).await {
+        let samples = match self.remote_read(call, names, &range, &mut reservation).await {
             Ok(remote_read::Answer::Frames(frames)) => {
-                return Ok(Ok(Answer::streaming(self.plan(call, streamed), frames, permit)));
+                let (metrics, sources) = (self.inner.metrics.clone(), self.inner.sealed.metrics().clone());
+                let frames = PrometheusFrames::new(frames, permit, metrics, sources);
+                let source = part.source(Some(frames), call, names, streamed);
+                let plan = self.plan(call, streamed);
+                return Ok(Ok(match source {
+                    Some(source) => Answer::streaming(plan, source),
+                    None => Answer::collecting(plan),
+                }));
+            }
+            // It does not stream, as no Prometheus of today: it has its own idea of what lies where.
+            Ok(remote_read::Answer::Samples(_)) if part.has_blocks() => {
+                permit.finish();
+                let all = self.inner.sealed.nothing(&call.query, Reason::Server);
+                return Box::pin(self.request_once(call, names, streamed, (all, None))).await;
             }
             Ok(remote_read::Answer::Samples(samples)) => samples,
             Err(error) => {
@@ -281,10 +270,11 @@ impl RemoteReads {
         &self,
         call: &SeriesCall,
         names: &[String],
+        range: &RangeInclusive<i64>,
         reservation: &mut Reservation,
     ) -> Result<remote_read::Answer, ReadError> {
         let Self { inner } = self;
-        let request = call.query.split_by(names);
+        let request = call.query.split_by(names, range);
         let stall = inner.context.patience(&call.caller);
         let client = &inner.context.client;
         client
@@ -404,16 +394,6 @@ fn is_prometheus(version: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn view(labels: &[(&str, &str)]) -> View {
-        View {
-            labels: Labels::from_pairs(labels.iter().copied()),
-            min_time_ms: 0,
-            limit_ms: 0,
-            version: "3.14.0".to_owned(),
-            seen: true,
-        }
-    }
-
     /// What is shown of calls that waited: how many got no slot, how many waited, and for how many seconds.
     fn waited(registry: &Registry) -> [String; 3] {
         let mut page = String::new();
@@ -459,26 +439,5 @@ mod tests {
         let permit = gate.acquire(ClientKey::default(), None).await;
         waiting.end(permit).unwrap().finish();
         assert_eq!(waited(&registry), ["2", "3", "7.0"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn disorder_is_remembered_when_it_lasts_and_until_the_labels_change() {
-        let unsorted_server = UnsortedServer::register(&mut Registry::default());
-        let (one, other) = (view(&[("cluster", "eu")]), view(&[("cluster", "us")]));
-        unsorted_server.record(&one);
-        tokio::time::advance(JUST_CHANGED / 2).await;
-        unsorted_server.record(&one);
-        assert!(!unsorted_server.is_known(&one));
-        tokio::time::advance(JUST_CHANGED / 2).await;
-        unsorted_server.record(&one);
-        assert_eq!(unsorted_server.shown.get(), 1);
-        // The first call with other labels shows that it is over, the first one with the former ones that it is not.
-        for (view, known) in [(&other, false), (&one, true)] {
-            assert_eq!(unsorted_server.is_known(view), known);
-            assert_eq!(unsorted_server.shown.get(), i64::from(known));
-        }
-        unsorted_server.record(&other);
-        assert!(!unsorted_server.is_known(&one) && !unsorted_server.is_known(&other));
-        assert_eq!(unsorted_server.shown.get(), 0);
     }
 }

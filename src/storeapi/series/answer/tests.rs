@@ -10,8 +10,17 @@ use super::*;
 use crate::{
     model::Labels,
     pb::prometheus::{Chunk, ChunkedReadResponse, ChunkedSeries, Label},
-    prometheus::remote_read::gate::{ClientKey, Gate},
-    storeapi::{budget::Budget, series::relabel::Relabel},
+    prometheus::remote_read::{
+        Frames,
+        gate::{ClientKey, Gate, Permit},
+    },
+    storeapi::{
+        budget::Budget,
+        series::{
+            relabel::Relabel,
+            source::{self, PrometheusFrames},
+        },
+    },
     threads::BlockingPool,
 };
 
@@ -65,6 +74,16 @@ pub(in crate::storeapi::series) fn plan(streamed: Option<i64>, metrics: Metrics)
     }
 }
 
+/// An answer of a response of Prometheus.
+pub(in crate::storeapi::series) fn streaming(plan: Plan, frames: Box<Frames>, permit: Permit) -> Answer {
+    let (metrics, sources) = (
+        plan.metrics.clone(),
+        source::metrics::Metrics::register(&mut Registry::default()),
+    );
+    let frames = PrometheusFrames::new(frames, permit, metrics, sources);
+    Answer::streaming(plan, Source::Prometheus(frames))
+}
+
 /// What comes of a body, up to an error.
 #[derive(Debug)]
 struct Outcome {
@@ -93,7 +112,7 @@ fn read(mut body: Bytes, sizes: &[usize], mut plan: Plan, relabel: Relabel) -> O
             tokio::task::yield_now().await;
             piece
         });
-        let mut answer = Answer::streaming(plan, Box::new(Frames::of(pieces)), permit);
+        let mut answer = streaming(plan, Box::new(Frames::of(pieces)), permit);
         let (mut series, mut end) = (Vec::new(), Ok(()));
         while let Some(next) = std::future::poll_fn(|cx| answer.poll_next(cx)).await {
             match next {
@@ -307,7 +326,7 @@ async fn much_that_was_collected_is_sorted_on_the_lane_and_collected_with_pauses
     tokio::task::yield_now().await;
     let permit = Gate::new(1).acquire(ClientKey::default(), None).await.unwrap();
     let body = stream::iter([Ok(many(3 * FEW))]);
-    let mut answer = Answer::streaming(plan, Box::new(Frames::of(body)), permit);
+    let mut answer = streaming(plan, Box::new(Frames::of(body)), permit);
     let mut pauses = 0;
     while answer.sorting.is_none() {
         assert!(futures_util::poll!(std::future::poll_fn(|cx| answer.poll_next(cx))).is_pending());
@@ -362,7 +381,7 @@ async fn the_place_at_prometheus_is_free_while_what_came_of_it_is_sorted() {
     };
     let permit = gate.acquire(ClientKey::default(), None).await.unwrap();
     let frames = Frames::of(stream::iter([Ok(encode(0, &series))]));
-    let mut answer = Answer::streaming(plan, Box::new(frames), permit);
+    let mut answer = streaming(plan, Box::new(frames), permit);
     for _ in 0..100 {
         let polled = futures_util::poll!(std::future::poll_fn(|cx| answer.poll_next(cx)));
         assert!(polled.is_pending());

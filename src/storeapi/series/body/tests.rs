@@ -22,7 +22,7 @@ use crate::{
         series::{
             answer::{
                 Plan,
-                tests::{encode, set},
+                tests::{encode, set, streaming},
             },
             encode::{OutChunk, OutSeries},
             read_ahead::{PIECE, memory::Memory},
@@ -236,7 +236,7 @@ fn sorted(plan: Plan, _: Box<Frames>, permit: Permit) -> Answer {
 #[tokio::test(start_paused = true)]
 async fn an_answer_for_which_prometheus_does_not_wait_is_read_at_the_clients_pace() {
     type Make = fn(Plan, Box<Frames>, Permit) -> Answer;
-    for (answer, streamed) in [(sorted as Make, Some(0)), (Answer::streaming, None)] {
+    for (answer, streamed) in [(sorted as Make, Some(0)), (streaming, None)] {
         let setup = || Setup {
             read_ahead: 0,
             patience: Duration::from_secs(1),

@@ -22,7 +22,7 @@ use crate::{
         series::{
             answer::{
                 Plan,
-                tests::{encode, plan, set},
+                tests::{encode, plan, set, streaming},
             },
             metrics::Metrics,
             read_ahead::{Retry, memory::Memory},
@@ -77,7 +77,7 @@ impl Default for Setup {
             retry: None,
             shared: None,
             streamed: Some(0),
-            answer: Answer::streaming,
+            answer: streaming,
             batch: 1,
         }
     }
@@ -131,7 +131,7 @@ impl Call {
                 let retry: Retry = Box::pin(async move {
                     asking.set_stage("waiting for Prometheus");
                     let frames = Frames::of(stream::iter(frames.into_iter().map(Ok)));
-                    Ok(Answer::streaming(plan, Box::new(frames), permit().await))
+                    Ok(streaming(plan, Box::new(frames), permit().await))
                 });
                 Some(retry)
             }),
