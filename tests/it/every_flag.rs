@@ -57,6 +57,7 @@ const FLAGS: &str = "
 --hash-func=SHA256
 --shipper.meta-file-name=every.json
 --shipper.upload-concurrency=2
+--no-store.sealed-from-disk
 --shipper.grace-period=1m
 --shipper.max-rate=10MiB
 --shipper.jitter=1s
@@ -109,6 +110,8 @@ fn known() -> BTreeSet<String> {
 
 fn name(arg: &str) -> &str {
     let arg = arg.trim_start_matches("--");
+    // A switch that is on by default.
+    let arg = arg.trim_start_matches("no-");
     arg.split_once('=').map_or(arg, |(name, _)| name)
 }
 

@@ -5,5 +5,8 @@ mod auto_min_time;
 mod labelled;
 mod large;
 mod random;
+mod sealed;
+mod sealed_damage;
+mod sealed_moving;
 mod special;
 pub(crate) mod stage;

@@ -20,6 +20,12 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
+    /// Whether it is this version or a later one.
+    pub(crate) fn at_least(&self, major: u32, minor: u32) -> bool {
+        let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (parts.next(), parts.next()) >= (Some(major), Some(minor))
+    }
+
     /// Panics unless promtool takes this file for a configuration; `what` it is, in words.
     #[track_caller]
     pub(crate) fn assert_configuration(&self, path: &Path, what: &str) {

@@ -19,10 +19,10 @@ const SAMPLES: i64 = 60;
 const BLOCK: i64 = 2 * 60 * 60 * 1000;
 
 /// The same numbers in each run.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
+    pub(super) fn below(&mut self, end: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6364136223846793005)
@@ -30,7 +30,7 @@ impl Dice {
         (self.0 >> 33) as usize % end
     }
 
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+    pub(super) fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
         of[self.below(of.len())]
     }
 }

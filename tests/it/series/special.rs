@@ -64,7 +64,7 @@ async fn every_bit_of_a_float_arrives() {
 }
 
 /// A histogram whose buckets grow with `at`.
-fn histogram(start: i64, at: i64, float: bool) -> Histogram {
+pub(super) fn histogram(start: i64, at: i64, float: bool) -> Histogram {
     let base = Histogram {
         sum: at as f64 * 1.5,
         schema: 2,

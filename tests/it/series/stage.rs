@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use super::ask::{self, Floats, Got, Set};
 use crate::rig::{Leg, Prometheus, Sidecar, http, prometheus::Options};
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// Series in one request to write.
 const AT_ONCE: usize = 5000;
 
@@ -51,13 +51,23 @@ pub(crate) fn start_ms() -> i64 {
 
 /// Starts a Prometheus that can be written to.
 pub(crate) async fn prometheus(leg: &Leg, external: &[(&str, &str)], args: &[&str]) -> Prometheus {
+    prometheus_of(leg, external, "2h", args).await
+}
+
+/// As [`prometheus`], with blocks of this length.
+pub(super) async fn prometheus_of(
+    leg: &Leg,
+    external: &[(&str, &str)],
+    block: &'static str,
+    args: &[&str],
+) -> Prometheus {
     let mut all = vec![
         "--web.enable-remote-write-receiver".to_owned(),
         "--enable-feature=native-histograms".to_owned(),
     ];
     all.extend(args.iter().map(|&arg| arg.to_owned()));
     let options = Options {
-        block: "2h",
+        block,
         external_labels: external
             .iter()
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))

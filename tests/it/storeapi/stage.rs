@@ -206,6 +206,7 @@ impl Scene {
         client.register_metrics(&mut registry);
         let pool = BlockingPool::new(2);
         let context = Context {
+            sealed: None,
             client,
             snapshots,
             probe,
