@@ -1,7 +1,6 @@
 //! The data directory as it lies on the disk: what is listed of it, and whether that still holds. All calls block on the disk.
 
 use std::{
-    collections::HashMap,
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
@@ -15,7 +14,7 @@ use super::{
     listing::{BlockFacts, Listed, Listing},
     out_of_order::Wbl,
 };
-use crate::tsdb::{Block, BlockId, FileVersion, PinError, Pinned, Scanner};
+use crate::tsdb::{Block, FileVersion, PinError, Pinned, Scanner};
 
 /// The length of a file of tombstones that holds none (bytes): magic number, format, checksum.
 const NO_TOMBSTONES: u64 = 9;
@@ -32,8 +31,6 @@ const SETTLED_COARSE: Duration = Duration::from_secs(2);
 pub(super) struct Directory {
     path: PathBuf,
     scanner: Scanner,
-    /// The formats of the indices that were looked at, by the versions of the files.
-    formats: HashMap<BlockId, (Arc<[FileVersion]>, Option<u8>)>,
 }
 
 /// A listing, and the version of the directory that it is of.
@@ -48,7 +45,6 @@ impl Directory {
         Self {
             path,
             scanner: Scanner::default(),
-            formats: HashMap::new(),
         }
     }
 
@@ -71,13 +67,11 @@ impl Directory {
         let scan = self.scanner.scan(&self.path)?;
         let mut blocks = Vec::with_capacity(scan.blocks.len());
         for block in scan.blocks {
-            let Some(facts) = self.facts(&block)? else {
+            let Some(facts) = facts(&block)? else {
                 return Ok(None);
             };
             blocks.push(Listed { block, facts });
         }
-        self.formats
-            .retain(|id, _| blocks.iter().any(|listed| listed.block.id == *id));
         if !is_settled || self.version()? != version {
             return Ok(None);
         }
@@ -98,37 +92,31 @@ impl Directory {
     pub(super) fn wbl(&self) -> Option<Wbl> {
         wbl(&self.path)
     }
+}
 
-    /// What is known of a block's files; `None` if the block is gone.
-    fn facts(&mut self, block: &Block) -> io::Result<Option<BlockFacts>> {
-        let (pinned, files) = match open(block) {
-            Ok(found) => found,
-            Err(PinError::Vanished) => return Ok(None),
-            Err(PinError::Broken { .. }) => {
-                return Ok(Some(BlockFacts {
-                    bytes_total: 0,
-                    has_tombstones: false,
-                    index_version: None,
-                    quarantined: false,
-                    files: Arc::default(),
-                }));
-            }
-            Err(PinError::Io(error)) => return Err(error),
-        };
-        let index_version = match self.formats.get(&block.id) {
-            Some((known, format)) if *known == files.versions => *format,
-            _ => format(&pinned),
-        };
-        self.formats
-            .insert(block.id, (Arc::clone(&files.versions), index_version));
-        Ok(Some(BlockFacts {
-            bytes_total: pinned.bytes() + files.other_bytes,
-            has_tombstones: files.has_tombstones,
-            index_version,
-            quarantined: false,
-            files: files.versions,
-        }))
-    }
+/// What is known of a block's files; `None` if the block is gone.
+fn facts(block: &Block) -> io::Result<Option<BlockFacts>> {
+    let (pinned, files) = match open(block) {
+        Ok(found) => found,
+        Err(PinError::Vanished) => return Ok(None),
+        Err(PinError::Broken { .. }) => {
+            return Ok(Some(BlockFacts {
+                bytes_total: 0,
+                has_tombstones: false,
+                index_version: None,
+                quarantined: false,
+                files: Arc::default(),
+            }));
+        }
+        Err(PinError::Io(error)) => return Err(error),
+    };
+    Ok(Some(BlockFacts {
+        bytes_total: pinned.bytes() + files.other_bytes,
+        has_tombstones: files.has_tombstones,
+        index_version: format(&pinned),
+        quarantined: false,
+        files: files.versions,
+    }))
 }
 
 /// The version of a data directory.

@@ -25,7 +25,7 @@ use super::{
     sampled,
     sealed_part::{Part, SealedReads},
     skip_chunks,
-    source::{self, PrometheusFrames},
+    source::{self, PrometheusFrames, Source},
     unsorted_server::UnsortedServer,
 };
 use crate::{
@@ -36,7 +36,11 @@ use crate::{
         samples::Sampled,
     },
     sealed::Reason,
-    storeapi::{budget::Reservation, context::Context, errors},
+    storeapi::{
+        budget::Reservation,
+        context::{Context, View},
+        errors,
+    },
 };
 
 /// Prometheus' flag for the number of remote reads at once.
@@ -130,8 +134,8 @@ impl RemoteReads {
     }
 
     fn first_strategy(&self, call: &SeriesCall) -> Strategy {
-        let SeriesCall { query, view, .. } = call;
-        if self.inner.unsorted_server.is_known(view) || !is_prometheus(&view.version) {
+        let query = &call.query;
+        if self.gives_no_order(&call.view) {
             return Strategy::Collected;
         }
         let names = &self.inner.context.stored_names;
@@ -188,8 +192,12 @@ impl RemoteReads {
 
     /// Whether the server must be asked for everything: what it sends is not what its blocks say.
     fn is_odd(&self, call: &SeriesCall) -> bool {
-        let SeriesCall { view, .. } = call;
-        self.inner.unsorted_server.is_known(view) || !is_prometheus(&view.version) || view.reads_elsewhere
+        self.gives_no_order(&call.view) || call.view.reads_elsewhere
+    }
+
+    /// Whether the server returns series in no order, as far as is known.
+    fn gives_no_order(&self, view: &View) -> bool {
+        self.inner.unsorted_server.is_known(view) || !is_prometheus(&view.version)
     }
 
     fn needs_prometheus(&self, call: &SeriesCall) -> bool {
@@ -220,10 +228,7 @@ impl RemoteReads {
                 permit.finish();
             }
             let source = part.source(None, call, names, streamed);
-            return Ok(Ok(match source {
-                Some(source) => Answer::streaming(self.plan(call, streamed), source),
-                None => Answer::sorted(self.plan(call, streamed), Vec::new())?,
-            }));
+            return self.answer(call, streamed, source).map(Ok);
         };
         let permit = match permit {
             Some(permit) => permit,
@@ -236,11 +241,7 @@ impl RemoteReads {
                 let (metrics, sources) = (self.inner.metrics.clone(), self.inner.sealed.metrics().clone());
                 let frames = PrometheusFrames::new(frames, permit, metrics, sources);
                 let source = part.source(Some(frames), call, names, streamed);
-                let plan = self.plan(call, streamed);
-                return Ok(Ok(match source {
-                    Some(source) => Answer::streaming(plan, source),
-                    None => Answer::collecting(plan),
-                }));
+                return self.answer(call, streamed, source).map(Ok);
             }
             // It does not stream, as no Prometheus of today: it has its own idea of what lies where.
             Ok(remote_read::Answer::Samples(_)) if part.has_blocks() => {
@@ -264,6 +265,15 @@ impl RemoteReads {
         } else {
             Err(results)
         })
+    }
+
+    /// The answer of what comes from `source`; an empty one without.
+    fn answer(&self, call: &SeriesCall, streamed: Option<i64>, source: Option<Source>) -> Result<Answer, Status> {
+        let plan = self.plan(call, streamed);
+        match source {
+            Some(source) => Ok(Answer::streaming(plan, source)),
+            None => Answer::sorted(plan, Vec::new()),
+        }
     }
 
     async fn remote_read(

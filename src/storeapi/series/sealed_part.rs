@@ -8,9 +8,9 @@ use super::{
     call::SeriesCall,
     query::Query,
     source::{
-        PrometheusFrames, Source,
+        PrometheusFrames, Single, Source,
         blocks::{BlockFrames, Environment, Reading},
-        merged::{Merged, PartFrames},
+        merged::Merged,
         metrics::{Metrics, Origin},
     },
 };
@@ -80,28 +80,33 @@ impl SealedReads {
 
     /// Nothing of a call for which Prometheus must be asked.
     pub(super) fn nothing(&self, query: &Query, reason: Reason) -> Part {
-        if self.sealed.is_some() {
-            self.metrics.asked(&BTreeSet::from([reason]));
-        }
-        self.metrics.called(Origin::Prometheus);
-        Part {
-            prometheus: Some(query.start_ms..=query.end_ms),
-            blocks: None,
-        }
+        self.counted(self.all_of_prometheus(query, reason))
     }
 
     /// What of `query` comes from blocks, which are open.
     pub(super) async fn part(&self, query: &Query) -> Part {
-        let all = query.start_ms..=query.end_ms;
-        let Some(sealed) = self.sealed.as_ref().filter(|_| !all.is_empty()) else {
-            self.metrics.called(Origin::Prometheus);
-            return Part {
-                prometheus: Some(all),
-                blocks: None,
-            };
-        };
+        self.counted(match &self.sealed {
+            Some(sealed) if query.start_ms <= query.end_ms => self.choose(sealed, query).await,
+            _ => Part::of_prometheus(query),
+        })
+    }
+
+    /// Counts where a part comes from.
+    fn counted(&self, part: Part) -> Part {
+        self.metrics.called(part.origin());
+        part
+    }
+
+    fn all_of_prometheus(&self, query: &Query, reason: Reason) -> Part {
+        if self.sealed.is_some() {
+            self.metrics.asked(&BTreeSet::from([reason]));
+        }
+        Part::of_prometheus(query)
+    }
+
+    async fn choose(&self, sealed: &Sealed, query: &Query) -> Part {
         let Some(selector) = self.selector(query).await else {
-            return self.nothing(query, Reason::Pattern);
+            return self.all_of_prometheus(query, Reason::Pattern);
         };
         let since = Instant::now();
         let cover = sealed.cover(query.start_ms, query.end_ms).await;
@@ -117,27 +122,13 @@ impl SealedReads {
         }
         let prometheus = prometheus.map(|asked| asked.range);
         if !has_blocks {
-            let origin = if prometheus.is_some() {
-                Origin::Prometheus
-            } else {
-                Origin::Blocks
-            };
-            self.metrics.called(origin);
-            return Part {
-                prometheus,
-                blocks: None,
-            };
+            let blocks = None;
+            return Part { prometheus, blocks };
         }
         let mut reservation = self.budget.reservation();
         if !reservation.reserve(before.memory() + after.memory()) {
-            return self.nothing(query, Reason::Slow);
+            return self.all_of_prometheus(query, Reason::Slow);
         }
-        let origin = if prometheus.is_some() {
-            Origin::Both
-        } else {
-            Origin::Blocks
-        };
-        self.metrics.called(origin);
         let blocks = Blocks {
             before,
             after,
@@ -164,6 +155,14 @@ impl SealedReads {
 }
 
 impl Part {
+    /// Prometheus is asked for all.
+    fn of_prometheus(query: &Query) -> Self {
+        Self {
+            prometheus: Some(query.start_ms..=query.end_ms),
+            blocks: None,
+        }
+    }
+
     /// Where the series come from.
     pub(super) fn origin(&self) -> Origin {
         match (&self.blocks, &self.prometheus) {
@@ -188,17 +187,17 @@ impl Part {
         streamed: Option<i64>,
     ) -> Option<Source> {
         let Some(blocks) = &self.blocks else {
-            return prometheus.map(Source::Prometheus);
+            return prometheus.map(|frames| Source::Single(Single::Prometheus(frames)));
         };
         let ahead = blocks.reservation.sibling();
         let (before, after) = self.read(names, call);
         Some(match (before, prometheus, after) {
             (None, None, None) => return None,
-            (None, Some(frames), None) => Source::Prometheus(frames),
-            (Some(frames), None, None) | (None, None, Some(frames)) => Source::Blocks(Box::new(frames)),
+            (None, Some(frames), None) => Source::Single(Single::Prometheus(frames)),
+            (Some(frames), None, None) | (None, None, Some(frames)) => Source::Single(Single::Blocks(Box::new(frames))),
             (before, prometheus, after) => {
-                let blocks = |frames: Option<BlockFrames>| frames.map(|frames| PartFrames::Blocks(Box::new(frames)));
-                let parts = [blocks(before), prometheus.map(PartFrames::Prometheus), blocks(after)];
+                let blocks = |frames: Option<BlockFrames>| frames.map(|frames| Single::Blocks(Box::new(frames)));
+                let parts = [blocks(before), prometheus.map(Single::Prometheus), blocks(after)];
                 let touched = call.query.relabel.touched().to_vec();
                 let parts = parts.into_iter().flatten().collect();
                 Source::Merged(Merged::new(parts, streamed, touched, ahead))
@@ -243,7 +242,6 @@ impl Part {
                 since,
             };
             let environment = Environment {
-                pool: sealed.pool().clone(),
                 sealed: sealed.clone(),
                 metrics: metrics.clone(),
                 reservation: own,

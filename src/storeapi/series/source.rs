@@ -23,20 +23,26 @@ use crate::{
 /// Frames from somewhere.
 #[derive(Debug)]
 pub enum Source {
-    /// Prometheus alone.
-    Prometheus(PrometheusFrames),
-    /// Blocks alone.
-    Blocks(Box<BlockFrames>),
+    /// One of them alone.
+    Single(Single),
     /// Several, in the order of time.
     Merged(Merged),
+}
+
+/// Frames from one place.
+#[derive(Debug)]
+pub enum Single {
+    /// Prometheus.
+    Prometheus(PrometheusFrames),
+    /// Blocks.
+    Blocks(Box<BlockFrames>),
 }
 
 impl Source {
     /// The next frame; `None` at the end of a whole answer. After an error there is nothing more.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
         match self {
-            Self::Prometheus(frames) => frames.poll_frame(cx),
-            Self::Blocks(frames) => frames.poll_frame(cx),
+            Self::Single(single) => single.poll_frame(cx),
             Self::Merged(merged) => merged.poll_frame(cx),
         }
     }
@@ -44,8 +50,7 @@ impl Source {
     /// Bytes of a frame that has not come whole yet.
     pub fn torn_bytes(&self) -> usize {
         match self {
-            Self::Prometheus(frames) => frames.torn_bytes(),
-            Self::Blocks(_) => 0,
+            Self::Single(single) => single.torn_bytes(),
             Self::Merged(merged) => merged.torn_bytes(),
         }
     }
@@ -53,10 +58,29 @@ impl Source {
     /// Whether an open remote read is behind it, which Prometheus keeps until it is read to its end.
     pub fn holds_prometheus(&self) -> bool {
         match self {
-            Self::Prometheus(frames) => frames.is_open(),
-            Self::Blocks(_) => false,
+            Self::Single(single) => single.holds_prometheus(),
             Self::Merged(merged) => merged.holds_prometheus(),
         }
+    }
+}
+
+impl Single {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
+        match self {
+            Self::Prometheus(frames) => frames.poll_frame(cx),
+            Self::Blocks(frames) => frames.poll_frame(cx),
+        }
+    }
+
+    fn torn_bytes(&self) -> usize {
+        match self {
+            Self::Prometheus(frames) => frames.torn_bytes(),
+            Self::Blocks(_) => 0,
+        }
+    }
+
+    fn holds_prometheus(&self) -> bool {
+        matches!(self, Self::Prometheus(frames) if frames.is_open())
     }
 }
 

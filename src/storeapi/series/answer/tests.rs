@@ -18,7 +18,7 @@ use crate::{
         budget::Budget,
         series::{
             relabel::Relabel,
-            source::{self, PrometheusFrames},
+            source::{self, PrometheusFrames, Single},
         },
     },
     threads::BlockingPool,
@@ -81,7 +81,7 @@ pub(in crate::storeapi::series) fn streaming(plan: Plan, frames: Box<Frames>, pe
         source::metrics::Metrics::register(&mut Registry::default()),
     );
     let frames = PrometheusFrames::new(frames, permit, metrics, sources);
-    Answer::streaming(plan, Source::Prometheus(frames))
+    Answer::streaming(plan, Source::Single(Single::Prometheus(frames)))
 }
 
 /// What comes of a body, up to an error.

@@ -58,9 +58,7 @@ pub struct Reading {
 /// What reading needs beside the blocks.
 #[derive(Debug)]
 pub struct Environment {
-    /// Where blocks are read.
-    pub pool: BlockingPool,
-    /// Who is told of blocks that are damaged.
+    /// Where blocks are read, and where damaged ones are reported.
     pub sealed: Sealed,
     /// Where it is counted.
     pub metrics: Metrics,
@@ -135,7 +133,7 @@ impl BlockFrames {
             is_at_work: Arc::clone(&is_at_work),
         });
         Self {
-            state: State::work(&environment.pool, worker),
+            state: State::work(environment.sealed.pool(), worker),
             environment,
             progress,
             is_at_work,
@@ -163,9 +161,9 @@ impl BlockFrames {
                 Err(error) => return Poll::Ready(Some(Err(Status::internal(error.to_string())))),
             };
             match step {
-                Ok(Step::Pause) => self.state = State::work(&self.environment.pool, worker),
+                Ok(Step::Pause) => self.state = State::work(self.environment.sealed.pool(), worker),
                 Ok(Step::Frame(frame)) => {
-                    self.state = State::work(&self.environment.pool, worker);
+                    self.state = State::work(self.environment.sealed.pool(), worker);
                     self.environment.metrics.read(Origin::Blocks, &frame.series);
                     return Poll::Ready(Some(Ok(frame)));
                 }

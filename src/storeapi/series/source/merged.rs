@@ -12,7 +12,7 @@ use std::{
 
 use tonic::Status;
 
-use super::{PrometheusFrames, blocks::BlockFrames, size};
+use super::{Single, size};
 use crate::{
     model::{LabelBytes, ReadSeries},
     prometheus::remote_read::wire::Frame,
@@ -41,7 +41,7 @@ const AHEAD: usize = 16 << 20;
 
 #[derive(Debug)]
 struct Part {
-    frames: PartFrames,
+    frames: Single,
     /// What Prometheus has sent before its place has come.
     ahead: VecDeque<Frame>,
     ahead_bytes: usize,
@@ -52,18 +52,9 @@ struct Part {
     is_over: bool,
 }
 
-/// A source that can be merged with others.
-#[derive(Debug)]
-pub enum PartFrames {
-    /// Prometheus.
-    Prometheus(PrometheusFrames),
-    /// Blocks.
-    Blocks(Box<BlockFrames>),
-}
-
 impl Merged {
     /// The series of `parts`, merged by the labels other than `added` where they are of the query `streamed`.
-    pub fn new(parts: Vec<PartFrames>, streamed: Option<i64>, added: Vec<String>, reservation: Reservation) -> Self {
+    pub fn new(parts: Vec<Single>, streamed: Option<i64>, added: Vec<String>, reservation: Reservation) -> Self {
         let part = |frames| Part {
             frames,
             ahead: VecDeque::new(),
@@ -81,16 +72,11 @@ impl Merged {
     }
 
     pub(super) fn torn_bytes(&self) -> usize {
-        let torn = |part: &Part| match &part.frames {
-            PartFrames::Prometheus(frames) => frames.torn_bytes(),
-            PartFrames::Blocks(_) => 0,
-        };
-        self.parts.iter().map(torn).sum()
+        self.parts.iter().map(|part| part.frames.torn_bytes()).sum()
     }
 
     pub(super) fn holds_prometheus(&self) -> bool {
-        let is_open = |part: &Part| matches!(&part.frames, PartFrames::Prometheus(frames) if frames.is_open());
-        self.parts.iter().any(is_open)
+        self.parts.iter().any(|part| part.frames.holds_prometheus())
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
@@ -130,7 +116,7 @@ impl Merged {
     /// Takes what Prometheus has sent, while there is room.
     fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
         for part in &mut self.parts {
-            while let PartFrames::Prometheus(frames) = &mut part.frames
+            while let Single::Prometheus(frames) = &mut part.frames
                 && part.ahead_bytes < AHEAD
                 && frames.is_open()
             {
@@ -177,19 +163,12 @@ impl Part {
         reservation: &mut Reservation,
     ) -> Poll<Option<Result<Frame, Status>>> {
         let Some(frame) = self.ahead.pop_front() else {
-            return self.poll_frame(cx);
+            return self.frames.poll_frame(cx);
         };
         let bytes = held(&frame);
         self.ahead_bytes -= bytes;
         reservation.release(bytes);
         Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
-        match &mut self.frames {
-            PartFrames::Prometheus(frames) => frames.poll_frame(cx),
-            PartFrames::Blocks(frames) => frames.poll_frame(cx),
-        }
     }
 }
 

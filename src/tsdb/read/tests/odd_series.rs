@@ -6,7 +6,7 @@ use crate::tsdb::testing::{
     one_chunk, uvarint,
 };
 
-/// A segment with a chunk at byte 8, of which it is told where it ends.
+/// A segment with a chunk at byte 8, and where that chunk ends.
 fn segment() -> (Vec<u8>, u64) {
     let mut segment = SEGMENT_HEADER.to_vec();
     one_chunk(&mut segment, 1, b"samples");
