@@ -202,10 +202,8 @@ impl Sealed {
         let (inner, opening) = (Arc::clone(&self.inner), Opening::new(&self.inner.overdue));
         let (begun, seen) = (opening.clone(), Arc::clone(&state));
         let opened = self.inner.pool.run(move || {
-            begun.begin();
-            let cover = inner.open(&seen, split);
-            begun.end();
-            cover
+            let _running = begun.begin();
+            inner.open(&seen, split)
         });
         match timeout(OPENING, opened).await {
             Ok(Ok(Ok(cover))) => cover,
@@ -300,6 +298,15 @@ enum Phase {
     Over,
 }
 
+/// While it is there, blocks are being opened; it goes with a panic, too.
+struct Running<'a>(&'a Opening);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.enter(|_| Phase::Over);
+    }
+}
+
 impl Opening {
     fn new(overdue: &Arc<AtomicUsize>) -> Self {
         Self {
@@ -321,12 +328,9 @@ impl Opening {
         before
     }
 
-    fn begin(&self) {
+    fn begin(&self) -> Running<'_> {
         self.enter(|_| Phase::Running);
-    }
-
-    fn end(&self) {
-        self.enter(|_| Phase::Over);
+        Running(self)
     }
 
     /// Nobody waits any more; whether it runs all the same.

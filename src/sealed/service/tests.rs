@@ -51,3 +51,19 @@ async fn a_block_that_is_not_as_it_was_listed_has_all_listed_anew() {
     assert_eq!(asked.reasons, BTreeSet::from([Reason::Differs]));
     assert!(is_outdated(&sealed));
 }
+
+#[test]
+fn an_opening_that_nobody_waits_for_counts_until_it_ends_and_one_that_waits_for_a_thread_does_not() {
+    let overdue = Arc::new(AtomicUsize::new(0));
+    let queued = Opening::new(&overdue);
+    assert!(!queued.give_up());
+    let opening = Opening::new(&overdue);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _running = opening.begin();
+        assert!(opening.give_up());
+        assert_eq!(overdue.load(Ordering::Relaxed), 1);
+        panic!("while blocks are opened");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(overdue.load(Ordering::Relaxed), 0);
+}
