@@ -46,13 +46,7 @@ impl LabelBytes {
     /// Names and values, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.0[..];
-        std::iter::from_fn(move || {
-            let mut label = field(&mut rest, LABEL_TAG)?;
-            Some((
-                field(&mut label, NAME_TAG).unwrap_or_default(),
-                field(&mut label, VALUE_TAG).unwrap_or_default(),
-            ))
-        })
+        std::iter::from_fn(move || Some(pair(field(&mut rest, LABEL_TAG)?)))
     }
 
     /// Where each label is among the [fields](Self::as_bytes), and its name, in order.
@@ -75,9 +69,16 @@ impl LabelBytes {
 impl Ord for LabelBytes {
     /// The order of the StoreAPI: pair by pair, name before value, bytewise; the shorter set first.
     fn cmp(&self, other: &Self) -> Ordering {
-        match self.0 == other.0 {
-            true => Ordering::Equal,
-            false => self.iter().cmp(other.iter()),
+        let (mut left, mut right) = (&self.0[..], &other.0[..]);
+        loop {
+            let order = match (field(&mut left, LABEL_TAG), field(&mut right, LABEL_TAG)) {
+                (Some(left), Some(right)) if left == right => Ordering::Equal,
+                (Some(left), Some(right)) => pair(left).cmp(&pair(right)),
+                (left, right) => return left.is_some().cmp(&right.is_some()),
+            };
+            if order.is_ne() {
+                return order;
+            }
         }
     }
 }
@@ -88,6 +89,15 @@ impl PartialOrd for LabelBytes {
     }
 }
 
+/// Name and value of a label.
+#[inline]
+fn pair(mut label: &[u8]) -> (&[u8], &[u8]) {
+    (
+        field(&mut label, NAME_TAG).unwrap_or_default(),
+        field(&mut label, VALUE_TAG).unwrap_or_default(),
+    )
+}
+
 /// Appends a label as a field; one with an empty value is left out.
 pub fn put_label(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     if value.is_empty() {
@@ -95,12 +105,22 @@ pub fn put_label(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     }
     let length = 2 + length_size(name.len()) + length_size(value.len()) + name.len() + value.len();
     out.reserve(1 + length_size(length) + length);
-    out.put_u8(LABEL_TAG);
-    prost::encode_length_delimiter(length, out).unwrap_or_default();
+    put_head(out, LABEL_TAG, length);
     for (tag, text) in [(NAME_TAG, name), (VALUE_TAG, value)] {
-        out.put_u8(tag);
-        prost::encode_length_delimiter(text.len(), out).unwrap_or_default();
+        put_head(out, tag, text.len());
         out.put_slice(text);
+    }
+}
+
+/// Appends the head of a field that has so many bytes.
+fn put_head(out: &mut BytesMut, tag: u8, length: usize) {
+    match u8::try_from(length) {
+        // Mostly.
+        Ok(length @ ..0x80) => out.put_slice(&[tag, length]),
+        _ => {
+            out.put_u8(tag);
+            prost::encode_length_delimiter(length, out).unwrap_or_default();
+        }
     }
 }
 
@@ -109,6 +129,7 @@ fn length_size(length: usize) -> usize {
 }
 
 /// Takes a length-delimited field off `rest` if it comes next.
+#[inline]
 fn field<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
     let (&first, after) = rest.split_first()?;
     if first != tag {

@@ -4,12 +4,16 @@
 pub const LONGEST_UVARINT: usize = 10;
 
 /// The number at the start of `bytes` and how many bytes it takes; `None` if it is cut off, or longer than 64 bits.
-#[inline]
+#[inline(always)]
 pub fn uvarint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let &first = bytes.first()?;
-    if first < 0x80 {
-        return Some((u64::from(first), 1));
+    match bytes.first() {
+        // Mostly.
+        Some(&first) if first < 0x80 => Some((first.into(), 1)),
+        _ => long(bytes),
     }
+}
+
+fn long(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(LONGEST_UVARINT) {
         // Of the tenth byte only one bit fits.

@@ -54,8 +54,11 @@ impl Convert {
         let Some(labels) = self.labels(&series.labels) else {
             return Ok(None);
         };
-        let chunks: Result<Vec<_>, Status> = series.chunks.into_iter().map(|chunk| convert(chunk, &labels)).collect();
-        Ok(Some(OutSeries::new(labels, chunks?)))
+        let mut chunks = Vec::with_capacity(series.chunks.len());
+        for chunk in series.chunks {
+            chunks.push(convert(chunk, &labels)?);
+        }
+        Ok(Some(OutSeries::new(labels, chunks)))
     }
 }
 
