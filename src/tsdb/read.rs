@@ -9,7 +9,8 @@
 //!   them together and kind or 16 KiB each, which grow to what is longer (16 MiB at most), the lists of at most a thousand values
 //!   for each matcher, and some thousand labels. What is handed out comes on top: a label set of at most 32 MiB, and all chunks of
 //!   a series in the range.
-//! - Only open descriptors are read: a block that Prometheus deletes meanwhile stays readable.
+//! - Only open descriptors are read: a block that Prometheus deletes meanwhile stays readable. Symbols are mapped where many are read;
+//!   a file that is cut or cannot be read is an error all the same.
 //!
 //! Symbols and lists are read once more after their checksums were looked at, some of them much later. A rename or a deletion
 //! does not change what is open; that nobody has written into it meanwhile is to be asked of [`OpenBlock::check_unwritten`].
@@ -25,9 +26,11 @@ mod entry;
 mod filter;
 mod index;
 mod labels;
+mod map;
 mod merge;
 mod postings;
 mod postings_table;
+mod scattered;
 mod selector;
 mod symbols;
 mod table_entry;
@@ -178,7 +181,8 @@ impl Progress {
 
     /// Counts some more work; whether to go on.
     fn step(&self) -> bool {
-        self.steps.fetch_add(1, Ordering::Relaxed);
+        // Only the reader writes it.
+        self.steps.store(self.steps() + 1, Ordering::Relaxed);
         !self.stop.load(Ordering::Relaxed)
     }
 }

@@ -1,7 +1,7 @@
 //! A file seen through a window that is moved over it.
 //!
-//! Files are read by position into buffers, and never mapped: reading a map of a file that was cut meanwhile ends the
-//! process (`SIGBUS`), and that nobody cuts a file of Prometheus' cannot be proven from here.
+//! Files are read by position into buffers: what is read from place to place in order costs no more than a map of it would, and a
+//! file that was cut meanwhile is an error.
 
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub(in crate::tsdb) use crate::model::uvarint::{LONGEST_UVARINT, uvarint};
 pub(in crate::tsdb) const WIDTH: usize = 256 << 10;
 /// What is read at once elsewhere: of a segment often only a few bytes are wanted.
 const NARROW: usize = 4 << 10;
+/// A buffer of so many bytes is small: it was not read on from.
+const SMALL: usize = 2 * NARROW;
 /// How long a checksum is (bytes).
 pub(in crate::tsdb) const CHECKSUM: u64 = 4;
 
@@ -27,6 +29,8 @@ pub(in crate::tsdb) struct Window {
     start: u64,
     /// The most that is read at once, unless more is asked for.
     width: usize,
+    /// Bytes of all buffers that were not small.
+    large: u64,
 }
 
 impl Window {
@@ -41,6 +45,7 @@ impl Window {
             bytes: Bytes::new(),
             start: 0,
             width,
+            large: 0,
         }
     }
 
@@ -64,6 +69,16 @@ impl Window {
         let skip = self.seek(offset, len)?;
         let end = skip.saturating_add(len).min(self.bytes.len());
         Ok(self.bytes.slice(skip..end))
+    }
+
+    /// Whether its buffer is a small one: parts of those are better copied than kept, if they are few.
+    pub(in crate::tsdb) fn is_small(&self) -> bool {
+        self.bytes.len() <= SMALL
+    }
+
+    /// How many bytes all its buffers had that were not small, which live as long as their parts.
+    pub(in crate::tsdb) fn large_bytes(&self) -> u64 {
+        self.large
     }
 
     /// Moves the window so that it shows these bytes, and returns where they are in it.
@@ -92,6 +107,9 @@ impl Window {
         buffer.clear();
         buffer.reserve_exact(want);
         read_at(&self.file, offset, want, &mut buffer)?;
+        if want > SMALL {
+            self.large += want as u64;
+        }
         (self.bytes, self.start) = (buffer.into(), offset);
         Ok(())
     }

@@ -78,7 +78,7 @@ impl BlockSeries {
             series: Window::of_width(&block.index, width),
             segments: with_chunks.then(|| Segments::new(&block.segments, width)),
             range: range.clone(),
-            labels: LabelWriter::new(blocks),
+            labels: LabelWriter::new(&block.tables, blocks),
             part: (PART / blocks.max(1)).max(LEAST_PART),
             least: Some(0),
             pairs: Vec::new(),
@@ -97,6 +97,7 @@ impl BlockSeries {
                     Found::Nothing => return Ok(Next::End),
                 }
             }
+            self.labels.prefetch(&self.pairs, &self.index.symbols);
             let chunks = match &mut self.segments {
                 Some(segments) => segments.read_some(&mut self.entries, &self.range, self.part)?,
                 None => {
@@ -109,6 +110,11 @@ impl BlockSeries {
                 return Ok(Next::Series(ReadSeries { labels, chunks }));
             }
         }
+    }
+
+    /// How many bytes were read that are kept as long as any chunk in them is.
+    pub(super) fn large_bytes(&self) -> u64 {
+        self.segments.as_ref().map_or(0, Segments::large_bytes)
     }
 
     /// Goes on to the next series with a chunk that reaches into the range.

@@ -55,10 +55,13 @@ pub(super) fn choose(index: &mut IndexReader, selector: &Selector) -> Result<Opt
             _ => others.push(condition),
         }
     }
-    let all = index.postings_table.find(b"", b"")?;
+    let all = index.tables.all;
     let all = all.ok_or_else(|| bad("index is damaged: it has no list of all series"))?;
-    let count = count(index, all)?;
-    let shortest = |known: &[Lists<'_>]| known.iter().map(|lists| lists.series).min().unwrap_or(count);
+    let most = match known.is_empty() {
+        true => count(index, all)?,
+        false => u64::MAX,
+    };
+    let shortest = |known: &[Lists<'_>]| known.iter().map(|lists| lists.series).min().unwrap_or(most);
     let mut filtered = Vec::new();
     for condition in others {
         match by_values(index, condition, shortest(&known))? {

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{
     super::{
         PinnedFile, Reason,
@@ -15,8 +17,11 @@ use crate::{
     model::ReadChunk,
 };
 
-/// The chunks of a series that have more bytes come in several parts, as Prometheus sends them.
-pub(super) const PART: usize = 1 << 20;
+/// The chunks of a series that have more bytes come in several parts, as those of Prometheus do, which are larger.
+pub(super) const PART: usize = 256 << 10;
+
+/// Most series have no more chunks.
+const USUAL: usize = 64;
 
 /// Reads the chunks of a block; those that follow one another are read from one window.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(super) struct Segments {
     /// The segment that was read last.
     window: Option<(usize, Window)>,
     width: usize,
+    /// Bytes of the large buffers of the windows before this one.
+    large_before: u64,
 }
 
 impl Segments {
@@ -33,7 +40,13 @@ impl Segments {
             segments: Arc::clone(segments),
             window: None,
             width,
+            large_before: 0,
         }
+    }
+
+    /// How many bytes were read that are kept as long as any chunk in them is.
+    pub(super) fn large_bytes(&self) -> u64 {
+        self.large_before + self.window.as_ref().map_or(0, |(_, window)| window.large_bytes())
     }
 
     /// Takes chunks off `entries` and reads them with the samples in `range`, until they are `part` bytes.
@@ -46,7 +59,7 @@ impl Segments {
         range: &RangeInclusive<i64>,
         part: usize,
     ) -> Result<Vec<ReadChunk>, Broken> {
-        let (mut chunks, mut bytes) = (Vec::with_capacity(entries.len()), 0);
+        let (mut chunks, mut bytes) = (Vec::with_capacity(entries.len().min(USUAL)), 0);
         while bytes < part
             && let Some(entry) = entries.pop_front()
         {
@@ -62,6 +75,7 @@ impl Segments {
         let (number, offset) = ((entry.reference >> 32) as usize, entry.reference as u32);
         let segment = self.segments.get(number).ok_or_else(|| missing_segment(number))?;
         if self.window.as_ref().is_none_or(|(last, _)| *last != number) {
+            self.large_before = self.large_bytes();
             self.window = Some((number, Window::of_width(segment, self.width)));
         }
         let Some((_, window)) = &mut self.window else {
@@ -82,9 +96,16 @@ impl Segments {
         if len > LONGEST_CHUNK {
             return Err(broken(&format_args!("of {len} bytes, more than {LONGEST_CHUNK}")));
         }
-        let mut content = window.slice(place.start, len as usize)?;
-        let data = content.split_off(content.len().min(1));
-        let number = content.first().copied().unwrap_or_default();
+        let number = window.at(place.start, 1)?.first().copied().unwrap_or_default();
+        let (start, len) = (place.start + 1, (len as usize).saturating_sub(1));
+        let data = match window.is_small() {
+            // One of a few that are wanted would keep all of the buffer.
+            true => {
+                let data = window.at(start, len)?;
+                Bytes::copy_from_slice(&data[..len.min(data.len())])
+            }
+            false => window.slice(start, len)?,
+        };
         let encoding = Encoding::from_prometheus(number.into());
         let encoding = encoding.ok_or_else(|| broken(&format_args!("of the unknown encoding {number}")))?;
         if range.contains(&entry.min_ms) && range.contains(&entry.max_ms) {

@@ -48,7 +48,8 @@ impl Filter {
                 kept: vec![None; KEPT].into(),
             },
         };
-        let name = index.symbols.find(condition.name.as_bytes())?;
+        let name = index.tables.name(condition.name.as_bytes());
+        let name = name.and_then(|(name, _)| name.symbol);
         // The empty name stands for the list of all series.
         if name.is_none() && !condition.name.is_empty() {
             return Err(bad(format_args!(

@@ -1,12 +1,13 @@
 //! The labels of series, from the numbers of their symbols to the bytes that are sent.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::{
     super::check::{Broken, index::bad},
     symbols::Symbols,
+    tables::Tables,
 };
 use crate::model::{LabelBytes, label_bytes::put_label};
 
@@ -14,8 +15,8 @@ use crate::model::{LabelBytes, label_bytes::put_label};
 const KEPT: usize = 1 << 11;
 /// For one block no fewer.
 const LEAST_KEPT: usize = 1 << 6;
-/// So many names are kept.
-const NAMES: usize = 1 << 9;
+/// After so many label sets that many are kept: most answers have fewer.
+const FEW_SETS: u32 = 256;
 /// A label that takes more bytes is not kept.
 const LONGEST_KEPT: usize = 256;
 /// No label set is longer, as it is sent (bytes): many labels may have one long value.
@@ -26,13 +27,15 @@ const SHARED: usize = 32 << 10;
 /// Writes label sets.
 #[derive(Debug)]
 pub(super) struct LabelWriter {
+    tables: Arc<Tables>,
     out: BytesMut,
-    kept: Box<[Kept]>,
-    /// By their numbers.
-    names: HashMap<u32, Box<[u8]>>,
+    kept: Vec<Kept>,
+    /// How many are to be kept if there are many sets.
+    most_kept: usize,
+    sets: u32,
 }
 
-/// A label, as it is sent.
+/// A label, as it is sent; the first time that it is seen without its bytes.
 #[derive(Clone, Debug, Default)]
 struct Kept {
     name: u32,
@@ -40,14 +43,35 @@ struct Kept {
     bytes: Vec<u8>,
 }
 
+impl Kept {
+    fn is(&self, name: u32, value: u32) -> bool {
+        (self.name, self.value) == (name, value) && !self.bytes.is_empty()
+    }
+}
+
 impl LabelWriter {
     /// For one of `blocks` blocks that are read together.
-    pub(super) fn new(blocks: usize) -> Self {
+    pub(super) fn new(tables: &Arc<Tables>, blocks: usize) -> Self {
         Self {
+            tables: Arc::clone(tables),
             out: BytesMut::new(),
-            kept: vec![Kept::default(); (KEPT / blocks.max(1)).max(LEAST_KEPT)].into(),
-            names: HashMap::new(),
+            kept: vec![Kept::default(); LEAST_KEPT],
+            most_kept: (KEPT / blocks.max(1)).max(LEAST_KEPT),
+            sets: 0,
         }
+    }
+
+    /// Has the processor fetch what writing these labels needs, while other things are done.
+    pub(super) fn prefetch(&self, labels: &[(u32, u32)], symbols: &Symbols) {
+        for (name, value) in labels {
+            if !self.kept[self.slot(*name, *value)].is(*name, *value) {
+                symbols.prefetch(*value);
+            }
+        }
+    }
+
+    fn slot(&self, name: u32, value: u32) -> usize {
+        name.wrapping_mul(31).wrapping_add(value) as usize % self.kept.len()
     }
 
     /// The set of the labels with these numbers, which are in order.
@@ -56,7 +80,12 @@ impl LabelWriter {
     /// A symbol is not there, or the set is longer than any may be.
     pub(super) fn write(&mut self, labels: &[(u32, u32)], symbols: &mut Symbols) -> Result<LabelBytes, Broken> {
         if self.out.capacity() < LONGEST_KEPT {
-            self.out = BytesMut::with_capacity(SHARED);
+            let shared = if self.sets < FEW_SETS { SHARED / 8 } else { SHARED };
+            self.out = BytesMut::with_capacity(shared);
+        }
+        self.sets = self.sets.saturating_add(1);
+        if self.sets == FEW_SETS {
+            self.kept.resize(self.most_kept, Kept::default());
         }
         for (name, value) in labels {
             if self.out.len() > LONGEST_SET {
@@ -64,26 +93,27 @@ impl LabelWriter {
                     "index has a series whose labels take more than {LONGEST_SET} bytes"
                 )));
             }
-            let slot = name.wrapping_mul(31).wrapping_add(*value) as usize % self.kept.len();
+            let slot = self.slot(*name, *value);
             let kept = &mut self.kept[slot];
-            if (kept.name, kept.value) == (*name, *value) && !kept.bytes.is_empty() {
+            if kept.is(*name, *value) {
                 self.out.extend_from_slice(&kept.bytes);
                 continue;
             }
             let start = self.out.len();
-            if self.names.len() > NAMES {
-                self.names.clear();
+            match self.tables.name_of(*name) {
+                Some(name) => put_label(&mut self.out, name, symbols.get(*value)?),
+                // The postings table has no such name, which is no matter here.
+                None => {
+                    let name = symbols.get(*name)?.to_vec();
+                    put_label(&mut self.out, &name, symbols.get(*value)?);
+                }
             }
-            // Looked up apart: values of series that follow one another mostly do so, too, and names stand elsewhere.
-            let name_text = match self.names.entry(*name) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(free) => free.insert(symbols.get(*name)?.into()),
-            };
-            put_label(&mut self.out, name_text, symbols.get(*value)?);
             let written = &self.out[start..];
-            if written.len() <= LONGEST_KEPT {
-                (kept.name, kept.value) = (*name, *value);
-                kept.bytes.clear();
+            let is_seen_again = (kept.name, kept.value) == (*name, *value);
+            (kept.name, kept.value) = (*name, *value);
+            kept.bytes.clear();
+            // Many are never seen again.
+            if is_seen_again && written.len() <= LONGEST_KEPT {
                 kept.bytes.extend_from_slice(written);
             }
         }

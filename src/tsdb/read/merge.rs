@@ -95,6 +95,12 @@ impl SeriesReader {
         next
     }
 
+    /// How many bytes were read that are kept as long as any chunk of a series in them is: more than those of the chunks, where few
+    /// of those that stand side by side are wanted.
+    pub fn large_bytes(&self) -> u64 {
+        self.blocks.iter().map(BlockSeries::large_bytes).sum()
+    }
+
     fn merged(&mut self) -> Result<Next, ReadError> {
         if self.blocks.len() == 1 {
             return self.read(0);

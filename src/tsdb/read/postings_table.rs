@@ -51,7 +51,7 @@ impl PostingsTable {
         while at < entries.end {
             let entry = Entry::read(&mut self.window, at, entries.end)?;
             at = entry.next;
-            if entry.value() >= from && !on_value(entry.value(), entry.list)? {
+            if entry.value >= from && !on_value(entry.value, entry.list)? {
                 break;
             }
         }
@@ -64,7 +64,7 @@ impl PostingsTable {
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             let place = entries.place(middle).unwrap_or(entries.end);
-            match Entry::read(&mut self.window, place, entries.end)?.value() <= from {
+            match Entry::read(&mut self.window, place, entries.end)?.value <= from {
                 true => low = middle,
                 false => high = middle,
             }

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use super::super::{
     check::{Broken, index::bad},
     window::{LONGEST_UVARINT, Window, uvarint},
@@ -17,28 +15,27 @@ const LONGEST: usize = 2 * LONGEST_TEXT as usize + 4 * LONGEST_UVARINT;
 const USUAL: usize = 128;
 
 /// An entry of the table.
-#[derive(Debug)]
-pub(super) struct Entry {
-    bytes: Bytes,
-    name: Range<usize>,
-    value: Range<usize>,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
     /// Where the list is in the file.
     pub(super) list: u64,
     /// Where the next entry begins.
     pub(super) next: u64,
 }
 
-impl Entry {
+impl<'a> Entry<'a> {
     /// The entry at `at`, in a table that ends at `end`.
-    pub(super) fn read(window: &mut Window, at: u64, end: u64) -> Result<Self, Broken> {
+    pub(super) fn read(window: &'a mut Window, at: u64, end: u64) -> Result<Self, Broken> {
         let rest = usize::try_from(end.saturating_sub(at))
             .unwrap_or(usize::MAX)
             .min(LONGEST);
         let mut want = USUAL.min(rest);
-        loop {
-            let bytes = window.slice(at, want)?;
-            if let Some(entry) = Self::parse(bytes, at) {
-                return Ok(entry);
+        let places = loop {
+            let bytes = window.at(at, want)?;
+            if let Some(places) = Places::parse(&bytes[..want.min(bytes.len())]) {
+                break places;
             }
             if want == rest {
                 return Err(bad(format_args!(
@@ -46,12 +43,30 @@ impl Entry {
                 )));
             }
             want = want.saturating_mul(4).min(rest);
-        }
+        };
+        let bytes = window.at(at, places.len)?;
+        Ok(Self {
+            name: &bytes[places.name],
+            value: &bytes[places.value],
+            list: places.list,
+            next: at + places.len as u64,
+        })
     }
+}
 
+/// Where the parts of an entry are in its bytes.
+struct Places {
+    name: Range<usize>,
+    value: Range<usize>,
+    list: u64,
+    len: usize,
+}
+
+impl Places {
     /// `None`: there is no entry, or more bytes are needed.
-    fn parse(bytes: Bytes, at: u64) -> Option<Self> {
-        let (texts, head) = uvarint(&bytes)?;
+    #[inline]
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (texts, head) = uvarint(bytes)?;
         if texts != 2 {
             return None;
         }
@@ -65,21 +80,7 @@ impl Entry {
         };
         let (name, value) = (text(&mut position)?, text(&mut position)?);
         let (list, head) = uvarint(bytes.get(position..)?)?;
-        let next = at + (position + head) as u64;
-        Some(Self {
-            name,
-            value,
-            list,
-            next,
-            bytes,
-        })
-    }
-
-    pub(super) fn name(&self) -> &[u8] {
-        &self.bytes[self.name.clone()]
-    }
-
-    pub(super) fn value(&self) -> &[u8] {
-        &self.bytes[self.value.clone()]
+        let len = position + head;
+        Some(Self { name, value, list, len })
     }
 }

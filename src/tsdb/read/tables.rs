@@ -1,7 +1,7 @@
 //! What is kept of an index between two calls: its table of contents, the label names, and where every so manieth symbol and
 //! entry of the postings table stands. What lies between is read when it is needed.
 
-use std::{ops::Range, sync::Arc};
+use std::{cmp::Ordering, ops::Range, sync::Arc};
 
 use super::{
     super::{
@@ -29,9 +29,11 @@ const FORMAT: u8 = 2;
 pub struct Tables {
     pub(super) toc: Toc,
     pub(super) symbols: Samples,
-    /// Sorted by name.
-    pub(super) names: Vec<Name>,
+    /// Sorted by name, and by the numbers of their symbols.
+    names: Vec<Name>,
     pub(super) entries: Samples,
+    /// Where the list of all series is.
+    pub(super) all: Option<u64>,
 }
 
 /// Where every so manieth item of a section stands.
@@ -50,9 +52,11 @@ pub(super) struct Samples {
 /// A label name of the index.
 #[derive(Debug)]
 pub(super) struct Name {
-    pub(super) name: Box<[u8]>,
+    name: Box<[u8]>,
+    /// The number of its symbol; `None` for one that is no symbol, as the empty name, which stands for the list of all series.
+    pub(super) symbol: Option<u32>,
     /// The sample that is its first entry.
-    pub(super) first: u32,
+    first: u32,
     /// How many values it has.
     pub(super) values: u32,
 }
@@ -75,13 +79,18 @@ impl Tables {
         }
         let toc = toc(index, &mut window)?;
         let limit = index.len - TOC;
-        let symbols = symbols(&mut window, toc.symbols, limit)?;
-        let (names, entries) = entries(&mut window, toc.postings_table, limit)?;
+        let Entries {
+            mut names,
+            samples,
+            all,
+        } = Entries::read(&mut window, toc.postings_table, limit)?;
+        let symbols = symbols(&mut window, toc.symbols, limit, &mut names)?;
         Ok(Self {
             toc,
             symbols,
             names,
-            entries,
+            entries: samples,
+            all,
         })
     }
 
@@ -89,6 +98,15 @@ impl Tables {
     pub fn bytes(&self) -> usize {
         let names: usize = self.names.iter().map(Name::bytes).sum();
         size_of::<Self>() + names + 4 * (self.symbols.offsets.len() + self.entries.offsets.len())
+    }
+
+    /// The name whose symbol has this number; `None` if it is that of no label.
+    pub(super) fn name_of(&self, symbol: u32) -> Option<&[u8]> {
+        let at = self
+            .names
+            .binary_search_by_key(&Some(symbol), |name| name.symbol)
+            .ok()?;
+        Some(&self.names[at].name)
     }
 
     /// The label `name` with the samples and the end of its entries; none if no series has it.
@@ -138,6 +156,11 @@ impl Samples {
         Some(self.content.start + u64::from(*self.offsets.get(sample)?))
     }
 
+    /// How long an item is on average (bytes).
+    pub(super) fn average(&self) -> u64 {
+        (self.content.end - self.content.start) / u64::from(self.count.max(1))
+    }
+
     /// The section at `start`, of whose items none is noted yet.
     fn of(window: &mut Window, start: u64, limit: u64, name: &str, most: u32) -> Result<Self, Broken> {
         let content = section(window, start, limit, name)?;
@@ -164,64 +187,101 @@ impl Samples {
     }
 }
 
-fn symbols(window: &mut Window, start: u64, limit: u64) -> Result<Samples, Broken> {
+/// The symbols, among which those of `names` are found.
+fn symbols(window: &mut Window, start: u64, limit: u64, names: &mut [Name]) -> Result<Samples, Broken> {
     let mut samples = Samples::of(window, start, limit, "symbols", SYMBOLS)?;
+    let mut names = names.iter_mut().peekable();
     let (mut at, end) = (samples.content.start, samples.content.end);
     for number in 0..samples.count {
         if number % samples.every == 0 {
             samples.push(at);
         }
-        let next = uvarint(window.at(at, LONGEST_UVARINT)?)
-            .and_then(|(len, head)| at.checked_add(head as u64)?.checked_add(len))
-            .filter(|next| *next <= end);
-        at = next.ok_or_else(|| {
+        let missing = || {
             bad(format_args!(
                 "index is damaged: it has no symbol at byte {at}, where one is due"
             ))
-        })?;
+        };
+        let (len, head) = uvarint(window.at(at, LONGEST_UVARINT)?).ok_or_else(missing)?;
+        let text = at + head as u64;
+        let next = text.checked_add(len).filter(|next| *next <= end).ok_or_else(missing)?;
+        // Both are in order.
+        while let Some(name) = names.peek_mut() {
+            let seen = len.min(name.name.len() as u64 + 1) as usize;
+            let text = window.at(text, seen)?;
+            match (*name.name).cmp(&text[..seen.min(text.len())]) {
+                Ordering::Greater => break,
+                Ordering::Equal => name.symbol = Some(number),
+                Ordering::Less => {}
+            }
+            names.next();
+        }
+        at = next;
     }
     samples.offsets.shrink_to_fit();
     Ok(samples)
 }
 
-fn entries(window: &mut Window, start: u64, limit: u64) -> Result<(Vec<Name>, Samples), Broken> {
-    let mut samples = Samples::of(window, start, limit, "postings table", ENTRIES)?;
-    let (mut names, mut bytes, mut since) = (Vec::<Name>::new(), 0, 0);
-    let mut value = Vec::new();
-    let (mut at, end) = (samples.content.start, samples.content.end);
-    for _ in 0..samples.count {
-        let entry = Entry::read(window, at, end)?;
-        let last = names.last().map(|last| (&*last.name, &value[..]));
-        if last.is_some_and(|last| last >= (entry.name(), entry.value())) {
-            return Err(bad(format_args!(
-                "index is damaged: the entry at byte {at} of its postings table is not in order"
-            )));
-        }
-        value.clear();
-        value.extend_from_slice(entry.value());
-        match names.last_mut().filter(|last| *last.name == *entry.name()) {
-            Some(last) => last.values += 1,
-            None => {
-                let name = Name {
-                    name: entry.name().into(),
-                    first: samples.offsets.len() as u32,
-                    values: 1,
-                };
-                bytes += name.bytes() + size_of::<Name>();
+/// What is kept of the postings table.
+struct Entries {
+    names: Vec<Name>,
+    samples: Samples,
+    /// Where the list of all series is.
+    all: Option<u64>,
+}
+
+impl Entries {
+    fn read(window: &mut Window, start: u64, limit: u64) -> Result<Self, Broken> {
+        let samples = Samples::of(window, start, limit, "postings table", ENTRIES)?;
+        let (mut at, end, count) = (samples.content.start, samples.content.end, samples.count);
+        let mut entries = Self {
+            names: Vec::new(),
+            samples,
+            all: None,
+        };
+        let (mut bytes, mut since, mut value) = (0, 0, Vec::new());
+        for _ in 0..count {
+            let entry = Entry::read(window, at, end)?;
+            let last = entries.names.last().map(|last| (&*last.name, &value[..]));
+            if last.is_some_and(|last| last >= (entry.name, entry.value)) {
+                return Err(bad(format_args!(
+                    "index is damaged: the entry at byte {at} of its postings table is not in order"
+                )));
+            }
+            value.clear();
+            value.extend_from_slice(entry.value);
+            if entries.add(&entry) {
+                bytes += entries.names.last().map_or(0, Name::bytes) + size_of::<Name>();
                 if bytes > Tables::LARGEST / 2 {
                     return Err(bad("index has too many label names to be queried from disk"));
                 }
-                names.push(name);
                 since = 0;
             }
+            if since == 0 {
+                entries.samples.push(at);
+            }
+            since = (since + 1) % entries.samples.every;
+            at = entry.next;
         }
-        if since == 0 {
-            samples.push(at);
-        }
-        since = (since + 1) % samples.every;
-        at = entry.next;
+        entries.names.shrink_to_fit();
+        entries.samples.offsets.shrink_to_fit();
+        Ok(entries)
     }
-    names.shrink_to_fit();
-    samples.offsets.shrink_to_fit();
-    Ok((names, samples))
+
+    /// Takes in the next entry; whether it is the first one of a name.
+    fn add(&mut self, entry: &Entry<'_>) -> bool {
+        if entry.name.is_empty() && entry.value.is_empty() {
+            self.all = Some(entry.list);
+        }
+        if let Some(last) = self.names.last_mut().filter(|last| *last.name == *entry.name) {
+            last.values += 1;
+            return false;
+        }
+        self.names.push(Name {
+            name: entry.name.into(),
+            symbol: None,
+            first: self.samples.offsets.len() as u32,
+            values: 1,
+        });
+        true
+    }
 }

@@ -4,6 +4,8 @@ mod choices;
 mod corpus;
 mod damage;
 mod hand_made;
+#[cfg(target_os = "linux")]
+mod mapped;
 mod odd_series;
 mod random;
 mod sizes;
