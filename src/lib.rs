@@ -15,7 +15,7 @@
 //! | [`lineage`] | whether a block is in the bucket: under its own name, or within other blocks | catalog, tsdb, objstore, model |
 //! | [`catalog`] | the blocks of a bucket, by their `meta.json` | tsdb, objstore, model |
 //! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: how a block reaches the bucket | lineage, catalog, tsdb, objstore, model, threads, spans |
-//! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | sealed, tsdb, prometheus, chunk, ops, pb, model, threads |
+//! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | sealed, tsdb, prometheus, chunk, ops, pb, model, threads, spans |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads, spans |
 //! | [`sealed`] | which ranges are answered from sealed blocks on disk | prometheus, tsdb, model, threads |
 //! | [`chunk`] | the bytes of a chunk: encodings written, read and transcoded | nothing |

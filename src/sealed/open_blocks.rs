@@ -4,8 +4,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::tsdb::read::{ReadError, Wanted};
 
-/// What reading takes beside its blocks, at most (bytes).
-const READER: usize = 1 << 20;
+/// What reading takes beside its blocks, at most (bytes): frames that wait for the client, most of it.
+const READER: usize = 2 << 20;
 /// What each block takes: windows, a part of a series, labels (bytes). Parts and labels are fewer where blocks are more.
 const BLOCK: usize = 192 << 10;
 
@@ -21,6 +21,12 @@ pub struct OpenBlocks {
 impl OpenBlocks {
     pub(super) fn new(wanted: Vec<Wanted>, files: Option<OwnedSemaphorePermit>) -> Self {
         Self { wanted, _files: files }
+    }
+
+    /// For tests, which hold no more descriptors than there are.
+    #[cfg(test)]
+    pub(crate) fn of(wanted: Vec<Wanted>) -> Self {
+        Self::new(wanted, None)
     }
 
     /// The blocks.

@@ -149,6 +149,30 @@ async fn a_query_is_one_trace_from_its_caller_into_prometheus() {
 }
 
 #[tokio::test]
+async fn reading_sealed_blocks_is_a_span_of_its_call() {
+    let collector = Collector::start(None).await;
+    let prometheus = prometheus(Options::default()).await;
+    prometheus.wait_for_blocks(1, PATIENCE).await;
+    let sidecar = Sidecar::start(vec![
+        format!("--prometheus.url={}", prometheus.url()),
+        format!("--tsdb.path={}", prometheus.data().display()),
+        "--prometheus.get_config_interval=1s".to_owned(),
+        tracing("grpc", collector.port, ", insecure: true"),
+    ]);
+    sidecar.wait_ready(PATIENCE).await;
+    let store = store(&sidecar).await;
+    let found = async || {
+        read(&mut store.clone(), called(series())).await;
+        collector.named("read_sealed_blocks").into_iter().next()
+    };
+    let reading = wait_until(PATIENCE, "blocks that are read", found).await;
+    assert!(reading.error.is_none(), "{reading:?}");
+    assert!(reading.attributes["blocks"].parse::<u64>().unwrap() >= 1, "{reading:?}");
+    let is_parent = |call: &Received| collector.below(call).iter().any(|span| span.name == reading.name);
+    first(&collector, "/thanos.Store/Series", is_parent).await;
+}
+
+#[tokio::test]
 async fn each_block_on_its_way_is_a_trace() {
     let collector = Collector::start(None).await;
     let prometheus = prometheus(Options::default()).await;

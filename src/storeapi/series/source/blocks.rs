@@ -1,10 +1,14 @@
 //! The series of sealed blocks, in frames that are made on another thread.
 //!
-//! A frame is read ahead while the one before it is sent, and no more: a client that is slow makes reading wait. Dropping it
+//! A few frames are made ahead of the one that is sent, and no more: a client that is slow makes reading wait. Dropping it
 //! ends the reading at the next series that is looked at.
 //!
 //! **Guests.** A block that was deleted while it is read keeps its space on the disk until it is closed. It may be kept for as
 //! long as a client may lag; then the call ends with Aborted, and the next one finds the blocks that there are now.
+
+#[cfg(test)]
+pub(super) mod tests;
+mod worker;
 
 use std::{
     collections::VecDeque,
@@ -17,26 +21,25 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep, sleep},
+};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
+use tracing::{Span, info_span};
 
-use super::{
-    metrics::{Metrics, Origin},
-    size,
-};
+use self::worker::{AHEAD, Failure, Made, Worker};
+use super::metrics::{Metrics, Origin};
 use crate::{
     prometheus::remote_read::wire::Frame,
     sealed::{OpenBlocks, Sealed},
+    spans,
     storeapi::budget::Reservation,
-    threads::{BlockingPool, Lost, StopOnDrop},
-    tsdb::read::{Next, Progress, ReadError, Selector, SeriesReader},
+    threads::StopOnDrop,
+    tsdb::read::{Progress, Selector},
 };
 
-/// A frame has so many series at most.
-const SERIES: usize = 512;
-/// A frame is complete when it has so many bytes.
-const BYTES: usize = 256 << 10;
 /// How long the disk may take without any progress.
 const STALL: Duration = Duration::from_secs(10);
 
@@ -69,7 +72,8 @@ pub struct Environment {
 /// Frames of series from blocks.
 #[derive(Debug)]
 pub struct BlockFrames {
-    state: State,
+    /// `None` once there is nothing more.
+    made: Option<mpsc::Receiver<Made>>,
     environment: Environment,
     progress: Progress,
     /// Whether a thread is at work for this call, which may have to wait for one.
@@ -77,47 +81,11 @@ pub struct BlockFrames {
     /// The progress when it was last looked at, and the next time at which it is.
     seen: u64,
     timer: Pin<Box<Sleep>>,
+    /// Until this is dropped.
+    span: Span,
     _stop: StopOnDrop,
-}
-
-#[derive(Debug)]
-enum State {
-    /// In a task, so that it goes on whether or not somebody polls: what waits for a thread must take it, or give it up.
-    Working(AbortOnDropHandle<Result<Done, Lost>>),
-    Over,
-}
-
-/// A piece of work that is done.
-#[derive(Debug)]
-struct Done {
-    worker: Box<Worker>,
-    step: Result<Step, Failure>,
-}
-
-#[derive(Debug)]
-enum Step {
-    Frame(Frame),
-    /// Nothing yet, and others shall have their turn.
-    Pause,
-    End,
-}
-
-/// Why reading ended early.
-#[derive(Debug)]
-enum Failure {
-    Damaged(ReadError),
-    /// A block is deleted and was held for too long.
-    Held,
-}
-
-/// What is on the thread that reads.
-#[derive(Debug)]
-struct Worker {
-    // Dropped first, so that it is `reading` that closes files.
-    reader: Option<(i64, SeriesReader)>,
-    reading: Reading,
-    progress: Progress,
-    is_at_work: Arc<AtomicBool>,
+    /// A task, so that it goes on whether or not somebody polls: what waits for a thread must take it, or give it up.
+    _task: AbortOnDropHandle<()>,
 }
 
 impl BlockFrames {
@@ -126,51 +94,47 @@ impl BlockFrames {
         let stop = StopOnDrop::default();
         let progress = Progress::new(stop.flag());
         let is_at_work = Arc::<AtomicBool>::default();
-        let worker = Box::new(Worker {
-            reader: None,
-            reading,
-            progress: progress.clone(),
-            is_at_work: Arc::clone(&is_at_work),
-        });
+        let (to, made) = mpsc::channel(AHEAD);
+        let blocks = reading.blocks.wanted().len();
+        let span = info_span!(target: spans::TARGET, "read_sealed_blocks", blocks);
+        let worker = Worker::new(reading, progress.clone(), Arc::clone(&is_at_work), to);
+        let task = tokio::spawn(worker::run(environment.sealed.pool().clone(), worker));
         Self {
-            state: State::work(environment.sealed.pool(), worker),
+            made: Some(made),
             environment,
             progress,
             is_at_work,
             seen: 0,
             timer: Box::pin(sleep(STALL)),
+            span,
             _stop: stop,
+            _task: AbortOnDropHandle::new(task),
         }
     }
 
     /// The next frame; `None` at the end. After an error there is nothing more.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
-        loop {
-            let State::Working(work) = &mut self.state else {
-                return Poll::Ready(None);
-            };
-            let Poll::Ready(done) = Pin::new(work).poll(cx) else {
-                let stalled = ready!(self.poll_stall(cx));
-                self.state = State::Over;
-                return Poll::Ready(Some(Err(stalled)));
-            };
-            self.state = State::Over;
-            let Done { worker, step } = match done {
-                Ok(Ok(done)) => done,
-                Ok(Err(lost)) => return Poll::Ready(Some(Err(Status::internal(lost.to_string())))),
-                Err(error) => return Poll::Ready(Some(Err(Status::internal(error.to_string())))),
-            };
-            match step {
-                Ok(Step::Pause) => self.state = State::work(self.environment.sealed.pool(), worker),
-                Ok(Step::Frame(frame)) => {
-                    self.state = State::work(self.environment.sealed.pool(), worker);
-                    self.environment.metrics.read(Origin::Blocks, &frame.series);
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Ok(Step::End) => return Poll::Ready(None),
-                Err(failure) => return Poll::Ready(Some(Err(self.status(failure)))),
-            }
+        let Some(made) = &mut self.made else {
+            return Poll::Ready(None);
+        };
+        let next = match made.poll_recv(cx) {
+            Poll::Ready(Some(Made::Frame(frame))) => return Poll::Ready(Some(Ok(self.counted(frame)))),
+            Poll::Ready(Some(Made::End(last))) => last.map(|frame| Ok(self.counted(frame))),
+            Poll::Ready(Some(Made::Failed(failure))) => Some(Err(self.status(failure))),
+            // Not an end: nothing said so.
+            Poll::Ready(None) => Some(Err(Status::internal("reading sealed blocks was cut short"))),
+            Poll::Pending => Some(Err(ready!(self.poll_stall(cx)))),
+        };
+        self.made = None;
+        if let Some(Err(status)) = &next {
+            spans::fail(&self.span, &status.message());
         }
+        Poll::Ready(next)
+    }
+
+    fn counted(&self, frame: Frame) -> Frame {
+        self.environment.metrics.read(Origin::Blocks, &frame.series);
+        frame
     }
 
     /// Ready with an error once a thread that is at work makes no progress.
@@ -200,80 +164,11 @@ impl BlockFrames {
                 self.environment.sealed.report(&error);
                 Status::internal(text)
             }
+            Failure::Lost(lost) => Status::internal(lost.to_string()),
             Failure::Held => Status::aborted(
-                "Prometheus has deleted a block that this call still reads, which takes space on its disk: the client reads \
-                 too slowly; ask again, for a shorter time",
+                "Prometheus has deleted a block that this call still reads, which keeps its space on the disk, and the call has \
+                 lasted longer than --store.max-client-lag: ask again, for a shorter time",
             ),
         }
-    }
-}
-
-impl State {
-    fn work(pool: &BlockingPool, mut worker: Box<Worker>) -> Self {
-        let pool = pool.clone();
-        let work = async move {
-            let work = move || {
-                worker.is_at_work.store(true, Ordering::Relaxed);
-                let step = worker.step();
-                worker.is_at_work.store(false, Ordering::Relaxed);
-                Done { worker, step }
-            };
-            pool.run(work).await
-        };
-        Self::Working(AbortOnDropHandle::new(tokio::spawn(work)))
-    }
-}
-
-impl Worker {
-    /// Makes the next frame, or a part of the way to it.
-    fn step(&mut self) -> Result<Step, Failure> {
-        let held = self.reading.since.elapsed() > self.reading.patience;
-        if held && self.reading.blocks.has_deleted() {
-            return Err(Failure::Held);
-        }
-        let step = self.read()?;
-        self.reading.blocks.check_unwritten().map_err(Failure::Damaged)?;
-        Ok(step)
-    }
-
-    fn read(&mut self) -> Result<Step, Failure> {
-        let (mut series, mut bytes) = (Vec::new(), 0);
-        loop {
-            let (query_index, reader) = match &mut self.reader {
-                Some(reader) => reader,
-                None => match self.next_query()? {
-                    Some(reader) => self.reader.insert(reader),
-                    None => return Ok(Step::End),
-                },
-            };
-            let query_index = *query_index;
-            let (is_over, is_pause) = match reader.next_series().map_err(Failure::Damaged)? {
-                Next::Series(one) => {
-                    bytes += size(&one);
-                    series.push(one);
-                    (false, false)
-                }
-                Next::Pause => (false, true),
-                Next::End => (true, false),
-            };
-            if is_over {
-                self.reader = None;
-            }
-            let is_enough = is_over || is_pause || series.len() >= SERIES || bytes >= BYTES;
-            match series.is_empty() {
-                false if is_enough => return Ok(Step::Frame(Frame { query_index, series })),
-                true if is_pause => return Ok(Step::Pause),
-                _ => {}
-            }
-        }
-    }
-
-    fn next_query(&mut self) -> Result<Option<(i64, SeriesReader)>, Failure> {
-        let Some((index, selector)) = self.reading.queries.pop_front() else {
-            return Ok(None);
-        };
-        let (blocks, with_chunks) = (self.reading.blocks.wanted(), self.reading.with_chunks);
-        let reader = SeriesReader::new(blocks, &selector, with_chunks, &self.progress);
-        Ok(Some((index, reader.map_err(Failure::Damaged)?)))
     }
 }

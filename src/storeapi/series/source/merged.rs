@@ -185,3 +185,98 @@ fn compare(a: &LabelBytes, b: &LabelBytes, left_out: &[String]) -> Ordering {
     let counts = |label: &(&[u8], &[u8])| left_out.binary_search_by(|name| name.as_bytes().cmp(label.0)).is_err();
     a.iter().filter(counts).cmp(b.iter().filter(counts))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use super::{
+        super::blocks::tests::{block, frames},
+        *,
+    };
+    use crate::storeapi::budget::Budget;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    type Text = Vec<(String, String)>;
+
+    fn text(labels: &LabelBytes) -> Text {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        labels.iter().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    /// What comes of blocks with these series, each in order, whose chunks are of the times 0, 1, and so on.
+    async fn merged(blocks: &[&[Vec<(&str, &str)>]], added: &[&str]) -> Vec<(Text, Vec<i64>)> {
+        let (mut parts, mut dirs) = (Vec::new(), Vec::new());
+        for (time, labels) in blocks.iter().enumerate() {
+            let (wanted, dir) = block(labels, time as i64);
+            parts.push(Single::Blocks(Box::new(frames(wanted, LIMIT))));
+            dirs.push(dir);
+        }
+        let added = added.iter().map(|&name| name.to_owned()).collect();
+        let mut merged = Merged::new(parts, Some(0), added, Budget::new(1 << 30).reservation());
+        let mut found = Vec::new();
+        loop {
+            let next = tokio::time::timeout(LIMIT, poll_fn(|cx| merged.poll_frame(cx))).await;
+            let Some(frame) = next.expect("a frame or the end") else {
+                return found;
+            };
+            let frame = frame.unwrap();
+            assert!(frame.query_index == 0 && (1..=AT_ONCE).contains(&frame.series.len()));
+            let times = |series: &ReadSeries| series.chunks.iter().map(|chunk| chunk.min_ms).collect();
+            found.extend(frame.series.iter().map(|series| (text(&series.labels), times(series))));
+        }
+    }
+
+    #[tokio::test]
+    async fn series_of_several_sources_are_in_order_and_parts_of_one_by_time() {
+        let (a, b, c) = (vec![("n", "a")], vec![("n", "b")], vec![("n", "c")]);
+        let blocks: [&[_]; 3] = [
+            &[a.clone(), c.clone()],
+            &[b.clone(), c.clone()],
+            &[a.clone(), b.clone()],
+        ];
+        let found = merged(&blocks, &[]).await;
+        let found: Vec<_> = found
+            .iter()
+            .map(|(labels, times)| (&*labels[0].1, times[0], times.len()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("a", 0, 1),
+                ("a", 2, 1),
+                ("b", 1, 1),
+                ("b", 2, 1),
+                ("c", 0, 1),
+                ("c", 1, 1)
+            ]
+        );
+        assert!(merged(&[&[], &[]], &[]).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn many_series_of_two_sources_all_come() {
+        let values: Vec<String> = (0..10_000).map(|at| format!("{at:05}")).collect();
+        let with = |rest: usize| -> Vec<_> {
+            let wanted = values.iter().enumerate().filter(|(at, _)| at % 3 != rest);
+            wanted.map(|(_, value)| vec![("n", &**value)]).collect()
+        };
+        let found = merged(&[&with(1), &with(2)], &[]).await;
+        assert_eq!(found.len(), with(1).len() + with(2).len());
+        assert!(found.is_sorted());
+    }
+
+    #[tokio::test]
+    async fn labels_that_one_source_adds_say_nothing_of_the_order() {
+        // As Prometheus sends them, with its external labels: in the order of what is stored.
+        let stored = [vec![("n", "a")], vec![("n", "b")]];
+        let labelled = [vec![("cluster", "z"), ("n", "a")], vec![("cluster", "z"), ("n", "b")]];
+        let found = merged(&[&stored, &labelled], &["cluster"]).await;
+        let found: Vec<_> = found
+            .iter()
+            .map(|(labels, times)| (labels.last().unwrap().1.as_str(), times[0]))
+            .collect();
+        assert_eq!(found, [("a", 0), ("a", 1), ("b", 0), ("b", 1)]);
+    }
+}
