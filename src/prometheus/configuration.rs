@@ -56,8 +56,8 @@ pub struct StorageSettings {
     /// `storage.tsdb.out_of_order_time_window` (ms): how much older than the newest sample one may be that is still taken. 0
     /// if it is not set; `None` until it was read, or where it cannot be made out.
     pub out_of_order_window_ms: Option<i64>,
-    /// A `remote_read` with `read_recent`: what Prometheus answers is not only its own, whatever the time. So it counts where it cannot
-    /// be made out.
+    /// There is a `remote_read`: what Prometheus answers is not only its own, with `read_recent` whatever the time, else for times
+    /// before some hours after the beginning of its oldest block. So it counts where it cannot be made out.
     pub reads_elsewhere: bool,
 }
 
@@ -303,22 +303,15 @@ fn out_of_order_window(yaml: &str) -> Option<i64> {
     }
 }
 
-/// Whether one of `remote_read` is asked about times that Prometheus has itself.
+/// Whether there is any `remote_read`.
 fn reads_elsewhere(yaml: &str) -> bool {
     #[derive(Deserialize)]
     struct Config {
-        remote_read: Option<Vec<RemoteRead>>,
-    }
-    #[derive(Deserialize)]
-    struct RemoteRead {
-        read_recent: Option<bool>,
+        remote_read: Option<Vec<serde::de::IgnoredAny>>,
     }
     match serde_saphyr::from_str_with_options::<Option<Config>>(yaml, options()) {
-        Ok(config) => {
-            let servers = config.and_then(|config| config.remote_read).unwrap_or_default();
-            servers.iter().any(|server| server.read_recent.unwrap_or_default())
-        }
-        Err(_) => yaml.contains("read_recent"),
+        Ok(config) => config.is_some_and(|config| config.remote_read.is_some_and(|servers| !servers.is_empty())),
+        Err(_) => yaml.contains("remote_read"),
     }
 }
 

@@ -55,7 +55,7 @@ pub struct View {
     pub version: String,
     /// Whether Prometheus was read at least once, so that all this is its own.
     pub seen: bool,
-    /// Prometheus answers for all times with what other servers have, too (`remote_read` with `read_recent`).
+    /// Prometheus answers with what other servers have, too (`remote_read`).
     pub reads_elsewhere: bool,
 }
 

@@ -212,16 +212,19 @@ proptest! {
 }
 
 #[test]
-fn a_server_that_is_read_for_recent_times_too_is_seen() {
+fn a_server_that_is_read_too_is_seen() {
     let server = |more: &str| format!("remote_read:\n- url: http://other/read\n  remote_timeout: 1m\n{more}");
     for (yaml, reads_elsewhere) in [
         ("global:\n  external_labels:\n    a: b\n".to_owned(), false),
-        (server(""), false),
-        (server("  read_recent: false\n"), false),
+        ("remote_read:\n".to_owned(), false),
+        ("remote_read: []\n".to_owned(), false),
+        (server(""), true),
+        (server("  read_recent: false\n"), true),
         (server("  read_recent: true\n"), true),
         (server("- url: http://third/read\n  read_recent: true\n"), true),
         // What it is cannot be told.
         (server("  read_recent: [1]\n"), true),
+        ("remote_read: 7\n".to_owned(), true),
     ] {
         for yaml in [
             yaml.clone(),
