@@ -104,7 +104,7 @@ impl Metrics {
         );
         registry.register(
             "narthex_series_calls_to_prometheus",
-            "Series calls for which Prometheus was asked although sealed blocks can be read, by each reason",
+            "Series calls for which Prometheus was asked while sealed blocks are read from disk, once for each reason",
             Family::clone(&metrics.asked),
         );
         metrics
