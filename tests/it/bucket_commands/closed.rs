@@ -4,6 +4,7 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 use fs_err as fs;
@@ -141,7 +142,8 @@ fn blocks_go_there_and_back_beside_directories_that_are_closed() {
 async fn shipping_goes_on_beside_directories_that_are_closed() {
     let (data, store) = (temp_dir("data"), temp_dir("bucket"));
     let [good, second] = [0, 1].map(|slot| seal(&sound(slot), data.path(), |_| {}));
-    let other = ulid::Ulid::generate().to_string();
+    // Younger than those, also if all are made within one millisecond: an older one cannot hold them, and is not looked at.
+    let other = ulid::Ulid::from_datetime(SystemTime::now() + Duration::from_secs(1)).to_string();
     let dirs = [
         data.path().join("lost+found"),
         store.path().join("lost+found"),
