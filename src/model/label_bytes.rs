@@ -4,7 +4,7 @@ use std::{cmp::Ordering, ops::Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::uvarint::uvarint;
+use super::uvarint::{put_uvarint, uvarint, uvarint_size};
 
 /// A label set as the bytes of `repeated Label labels = 1`: sorted by name, names unique, no empty value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,8 +103,9 @@ pub fn put_label(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     if value.is_empty() {
         return;
     }
-    let length = 2 + length_size(name.len()) + length_size(value.len()) + name.len() + value.len();
-    out.reserve(1 + length_size(length) + length);
+    let text = |text: &[u8]| 1 + uvarint_size(text.len() as u64) + text.len();
+    let length = text(name) + text(value);
+    out.reserve(1 + uvarint_size(length as u64) + length);
     put_head(out, LABEL_TAG, length);
     for (tag, text) in [(NAME_TAG, name), (VALUE_TAG, value)] {
         put_head(out, tag, text.len());
@@ -114,18 +115,8 @@ pub fn put_label(out: &mut BytesMut, name: &[u8], value: &[u8]) {
 
 /// Appends the head of a field that has so many bytes.
 fn put_head(out: &mut BytesMut, tag: u8, length: usize) {
-    match u8::try_from(length) {
-        // Mostly.
-        Ok(length @ ..0x80) => out.put_slice(&[tag, length]),
-        _ => {
-            out.put_u8(tag);
-            prost::encode_length_delimiter(length, out).unwrap_or_default();
-        }
-    }
-}
-
-fn length_size(length: usize) -> usize {
-    prost::length_delimiter_len(length)
+    out.put_u8(tag);
+    put_uvarint(out, length as u64);
 }
 
 /// Takes a length-delimited field off `rest` if it comes next.

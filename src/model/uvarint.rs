@@ -1,5 +1,7 @@
 //! Unsigned numbers of one to ten bytes: seven bits in each, the lowest first, a set high bit saying that more follow.
 
+use bytes::BufMut;
+
 /// How long one of 64 bits is at most (bytes).
 pub const LONGEST_UVARINT: usize = 10;
 
@@ -29,12 +31,18 @@ fn long(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// Appends `number`.
-pub fn put_uvarint(out: &mut Vec<u8>, mut number: u64) {
+pub fn put_uvarint(out: &mut impl BufMut, mut number: u64) {
     while number >= 0x80 {
-        out.push(number as u8 | 0x80);
+        out.put_u8(number as u8 | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.put_u8(number as u8);
+}
+
+/// How many bytes `number` takes.
+pub fn uvarint_size(number: u64) -> usize {
+    let bits = 64 - (number | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
 }
 
 #[cfg(test)]
@@ -47,6 +55,7 @@ mod tests {
             let mut bytes = Vec::new();
             put_uvarint(&mut bytes, number);
             assert_eq!(uvarint(&bytes), Some((number, bytes.len())));
+            assert_eq!(uvarint_size(number), bytes.len());
         }
     }
 

@@ -4,7 +4,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::order::Labelled;
-use crate::model::LabelBytes;
+use crate::model::{
+    LabelBytes,
+    uvarint::{put_uvarint, uvarint_size},
+};
 
 /// A batch is sent once it has so many bytes, also if it is asked to hold more series.
 const BATCH_BYTES: usize = 1 << 20;
@@ -156,43 +159,30 @@ fn put_grpc_head(out: &mut BytesMut, length: usize) {
     out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }
 
-fn put_varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-fn varint_size(value: u64) -> usize {
-    let bits = 64 - (value | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
-}
-
 /// A field of a number below 16; left out if it is 0.
 fn put_number(out: &mut BytesMut, field: u8, value: u64) {
     if value != 0 {
         out.put_u8(field << 3);
-        put_varint(out, value);
+        put_uvarint(out, value);
     }
 }
 
 fn number_size(value: u64) -> usize {
     match value {
         0 => 0,
-        value => 1 + varint_size(value),
+        value => 1 + uvarint_size(value),
     }
 }
 
 /// The head of a field below 16 that has so many bytes.
 fn put_head(out: &mut BytesMut, field: u8, length: usize) {
     out.put_u8(field << 3 | 2);
-    put_varint(out, length as u64);
+    put_uvarint(out, length as u64);
 }
 
 /// Bytes of a field that has so many bytes, with its head.
 fn field_size(length: usize) -> usize {
-    1 + varint_size(length as u64) + length
+    1 + uvarint_size(length as u64) + length
 }
 
 #[cfg(test)]
