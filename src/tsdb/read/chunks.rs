@@ -96,7 +96,12 @@ impl Segments {
         if len > LONGEST_CHUNK {
             return Err(broken(&format_args!("of {len} bytes, more than {LONGEST_CHUNK}")));
         }
-        let number = window.at(place.start, 1)?.first().copied().unwrap_or_default();
+        // All of it at once: behind it the window may be elsewhere after the look at its checksum.
+        let number = window
+            .at(place.start, len as usize)?
+            .first()
+            .copied()
+            .unwrap_or_default();
         let (start, len) = (place.start + 1, (len as usize).saturating_sub(1));
         let data = match window.is_small() {
             // One of a few that are wanted would keep all of the buffer.
