@@ -82,21 +82,23 @@ enum Turn {
 }
 
 /// Lets `worker` have its turns until all is made, or nobody wants it any more.
-pub(super) async fn run(pool: BlockingPool, mut worker: Box<Worker>) {
+pub(super) async fn run(pool: BlockingPool, worker: Box<Worker>) {
     let to = worker.to.clone();
+    if let Err(lost) = turns(&pool, &to, worker).await {
+        // Nobody takes it any more, otherwise.
+        let _ = to.send(Made::Failed(Failure::Lost(lost))).await;
+    }
+}
+
+async fn turns(pool: &BlockingPool, to: &Sender<Made>, mut worker: Box<Worker>) -> Result<(), Lost> {
     loop {
-        worker = match pool.run(move || worker.turn()).await {
-            Ok(Turn::Yield(worker)) => worker,
-            Ok(Turn::Full(worker, made)) => match wait_for_room(&pool, &to, worker, made).await {
+        worker = match pool.run(move || worker.turn()).await? {
+            Turn::Yield(worker) => worker,
+            Turn::Full(worker, made) => match wait_for_room(pool, to, worker, made).await? {
                 Some(worker) => worker,
-                None => return,
+                None => return Ok(()),
             },
-            Ok(Turn::Over) => return,
-            Err(lost) => {
-                // Nobody takes it any more, otherwise.
-                let _ = to.send(Made::Failed(Failure::Lost(lost))).await;
-                return;
-            }
+            Turn::Over => return Ok(()),
         };
     }
 }
@@ -108,25 +110,21 @@ async fn wait_for_room(
     to: &Sender<Made>,
     mut worker: Box<Worker>,
     mut made: Made,
-) -> Option<Box<Worker>> {
+) -> Result<Option<Box<Worker>>, Lost> {
     let patient_until = worker.reading.since.checked_add(worker.reading.patience);
     let mut look_at = patient_until.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
     loop {
         tokio::select! {
             room = to.reserve_many(ROOM) => {
-                room.ok()?.next()?.send(made);
-                return (!worker.is_over).then_some(worker);
+                let Some(room) = room.ok().and_then(|mut room| room.next()) else {
+                    return Ok(None);
+                };
+                room.send(made);
+                return Ok((!worker.is_over).then_some(worker));
             }
             () = sleep_until(look_at), if !worker.is_over => {}
         }
-        let looked = pool.run(move || worker.let_go(made)).await;
-        (worker, made) = match looked {
-            Ok(looked) => looked,
-            Err(lost) => {
-                let _ = to.send(Made::Failed(Failure::Lost(lost))).await;
-                return None;
-            }
-        };
+        (worker, made) = pool.run(move || worker.let_go(made)).await?;
         look_at = Instant::now() + LOOK_AGAIN;
     }
 }
