@@ -79,10 +79,7 @@ impl Map {
     /// The file was cut, or cannot be read.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.check()?;
-        let skip = offset
-            .checked_sub(self.offset)
-            .and_then(|skip| usize::try_from(skip).ok());
-        let Some(skip) = skip.filter(|skip| *skip < self.len) else {
+        let Some(skip) = self.skip(offset) else {
             return Ok(0);
         };
         let len = buffer.len().min(self.len - skip);
@@ -102,10 +99,7 @@ impl Map {
     /// Has the processor fetch the bytes from `offset` in the file on, as far as it may be asked to.
     pub(super) fn prefetch(&self, offset: u64, len: usize) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(skip) = offset
-            .checked_sub(self.offset)
-            .and_then(|skip| usize::try_from(skip).ok())
-        {
+        if let Some(skip) = self.skip(offset) {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
             for line in (0..len.min(LINE * LINES)).step_by(LINE) {
@@ -113,6 +107,12 @@ impl Map {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr::without_provenance(self.start.wrapping_add(skip + line))) };
             }
         }
+    }
+
+    /// Where the byte at `offset` in the file is in the map; `None` if it is not.
+    fn skip(&self, offset: u64) -> Option<usize> {
+        let skip = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        (skip < self.len).then_some(skip)
     }
 
     fn check(&self) -> io::Result<()> {

@@ -23,10 +23,17 @@ pub(super) struct Scattered {
     file: Arc<PinnedFile>,
     part: Range<u64>,
     pieces: u32,
-    map: Option<Map>,
-    /// Which pages of the part were read by position since it is mapped, a bit for each. A disk that fails, or takes long, is met
-    /// there: in a map it would keep all threads from getting memory.
-    known: Vec<u64>,
+    map: Option<(Map, Known)>,
+}
+
+/// Which pages of a part were read by position since it is mapped. A disk that fails, or takes long, is met there: in a map it would
+/// keep all threads from getting memory.
+#[derive(Debug)]
+struct Known {
+    /// Where the first page begins.
+    start: u64,
+    /// A bit for each page.
+    pages: Vec<u64>,
 }
 
 impl Scattered {
@@ -36,39 +43,48 @@ impl Scattered {
             part,
             pieces: 0,
             map: None,
-            known: Vec::new(),
         }
     }
 
     /// Has the processor fetch some bytes, if they are in memory.
     pub(super) fn prefetch(&self, offset: u64, len: usize) {
-        if let Some(map) = &self.map {
+        if let Some((map, _)) = &self.map {
             map.prefetch(offset, len);
         }
     }
 
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if self.pieces == MANY {
-            self.map = Map::new(&self.file, self.part.clone());
-            let pages = (self.part.end - self.part.start) / PAGE + 2;
-            self.known = vec![0; self.map.as_ref().map_or(0, |_| (pages / 64 + 1) as usize)];
+            let map = Map::new(&self.file, self.part.clone());
+            self.map = map.map(|map| (map, Known::nothing_of(&self.part)));
         }
         self.pieces = self.pieces.saturating_add(1);
-        match &self.map {
-            Some(map) if Self::are_known(&mut self.known, self.part.start, offset, buffer.len()) => {
-                map.read_at(buffer, offset)
-            }
-            _ => self.file.file.read_at(buffer, offset),
+        if let Some((map, known)) = &mut self.map
+            && known.holds(offset, buffer.len())
+        {
+            return map.read_at(buffer, offset);
+        }
+        self.file.file.read_at(buffer, offset)
+    }
+}
+
+impl Known {
+    fn nothing_of(part: &Range<u64>) -> Self {
+        let start = part.start - part.start % PAGE;
+        let pages = (part.end - start) / PAGE + 1;
+        Self {
+            start,
+            pages: vec![0; (pages / 64 + 1) as usize],
         }
     }
 
     /// Whether all pages of `len` bytes from `offset` on are known; from now on they are.
-    fn are_known(known: &mut [u64], start: u64, offset: u64, len: usize) -> bool {
-        let first = offset.saturating_sub(start - start % PAGE) / PAGE;
-        let last = first + (offset % PAGE + len as u64) / PAGE;
+    fn holds(&mut self, offset: u64, len: usize) -> bool {
+        let first = offset.saturating_sub(self.start) / PAGE;
+        let last = (offset.saturating_sub(self.start) + len as u64) / PAGE;
         let mut are_known = true;
         for page in first..=last {
-            if let Some(bits) = known.get_mut((page / 64) as usize) {
+            if let Some(bits) = self.pages.get_mut((page / 64) as usize) {
                 let bit = 1 << (page % 64);
                 are_known &= *bits & bit != 0;
                 *bits |= bit;
