@@ -78,6 +78,8 @@ impl Scene {
         let mut args = vec![
             format!("--prometheus.url={}", prometheus.url()),
             format!("--tsdb.path={}", prometheus.data().display()),
+            // It is Prometheus that is read here, however soon it is known which blocks it has.
+            "--no-store.sealed-from-disk".to_owned(),
         ];
         args.extend(flags.iter().map(|&flag| flag.to_owned()));
         let sidecar = Sidecar::start(args);
