@@ -121,14 +121,16 @@ pub struct Object {
     pub size: u64,
 }
 
-/// A local file to be sent, held by an open descriptor: it stays readable when its name is unlinked.
+/// A local file to be sent, or a range of one, held by an open descriptor: it stays readable when its name is unlinked.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The descriptor; read by position only, so that parts can be read side by side.
     pub file: Arc<File>,
     /// Its name when it was opened, for messages.
     pub path: PathBuf,
-    /// Its length in bytes when it was opened; fewer bytes at reading time are an error.
+    /// Where in the file what is to be sent begins (bytes).
+    pub start: u64,
+    /// How many bytes there were from there on when it was opened; fewer bytes at reading time are an error.
     pub len: u64,
     /// Counts what is read of it to be sent, where somebody wants to know.
     pub read: ReadBytes,
@@ -153,19 +155,29 @@ impl ReadBytes {
 impl Source {
     /// A file that was opened under this name, when it had so many bytes.
     pub fn new(file: Arc<File>, path: PathBuf, len: u64) -> Self {
+        Self::range(file, path, 0, len)
+    }
+
+    /// The `len` bytes from `start` on of a file that may still grow.
+    pub fn range(file: Arc<File>, path: PathBuf, start: u64, len: u64) -> Self {
         let read = ReadBytes::default();
-        Self { file, path, len, read }
+        Self {
+            file,
+            path,
+            start,
+            len,
+            read,
+        }
     }
 
     /// Whether the file still has the length that it had when it was opened, or what has become of it.
     fn unchanged(&self) -> Result<(), String> {
-        let path = self.path.display();
+        let (path, end) = (self.path.display(), self.start + self.len);
         match self.file.metadata() {
-            Ok(now) if now.len() == self.len => Ok(()),
+            Ok(now) if now.len() == end => Ok(()),
             Ok(now) => Err(format!(
-                "{path} is {} than the {} bytes it had when it was opened: it has {}",
-                if now.len() < self.len { "shorter" } else { "longer" },
-                self.len,
+                "{path} is {} than the {end} bytes it had when it was opened: it has {}",
+                if now.len() < end { "shorter" } else { "longer" },
                 now.len()
             )),
             Err(error) => Err(format!("looking at {path} failed: {error}")),

@@ -258,9 +258,9 @@ fn split(target: &Path) -> io::Result<(&Path, &str)> {
     }
 }
 
-/// Fills `buffer` from the byte `at` of a local file on, or says why not.
+/// Fills `buffer` from the byte `at` of what is sent on, or says why not.
 pub(super) fn fill(source: &Source, buffer: &mut [u8], at: u64) -> Result<(), String> {
-    source.file.read_exact_at(buffer, at).map_err(|error| {
+    source.file.read_exact_at(buffer, source.start + at).map_err(|error| {
         let path = source.path.display();
         match error.kind() {
             io::ErrorKind::UnexpectedEof => {

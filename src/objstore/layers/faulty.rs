@@ -196,7 +196,7 @@ impl Bucket for Faulty {
             }
             Some(Fault::Flip) => {
                 let mut body = vec![0; usize::try_from(source.len).unwrap_or(usize::MAX)];
-                if source.file.read_exact_at(&mut body, 0).is_err() {
+                if source.file.read_exact_at(&mut body, source.start).is_err() {
                     return Err(self.error(Op::Upload, key, ErrorKind::Local));
                 }
                 self.inner.put_bytes(key, flip(body.into(), source.len / 2)).await

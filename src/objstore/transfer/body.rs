@@ -121,7 +121,7 @@ impl Slice {
         let path = self.source.path.display();
         self.source
             .file
-            .read_exact_at(buffer, self.offset + at)
+            .read_exact_at(buffer, self.source.start + self.offset + at)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => format!(
                     "{path} is shorter than the {} bytes it had when it was opened; was it truncated?",

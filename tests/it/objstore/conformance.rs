@@ -26,6 +26,7 @@ async fn conforms_but_for_conditions(bucket: Arc<dyn Bucket>) {
     reads(&*bucket).await;
     reads_the_start(&*bucket).await;
     sends_large_files(&*bucket).await;
+    sends_a_range_of_a_file(&*bucket).await;
     stores_nothing_of_a_file_that_became_shorter(&*bucket).await;
     tells_sizes(&*bucket).await;
     works_side_by_side(&*bucket).await;
@@ -154,6 +155,26 @@ async fn sends_large_files(bucket: &dyn Bucket) {
             "{all:?}"
         );
     }
+}
+
+async fn sends_a_range_of_a_file(bucket: &dyn Bucket) {
+    let content = content(12 << 20);
+    // Whole and in parts; what follows upon the range is as what was appended since.
+    for (start, len) in [(7, 0), (7, 1000), (32 << 10, (5 << 20) + 1), ((12 << 20) - 1, 1)] {
+        let all = unlinked(&content);
+        let source = Source::range(all.file, all.path, start as u64, len as u64);
+        bucket.put_file("r/range", &source).await.unwrap();
+        let sent = &content[start..start + len];
+        assert!(
+            bucket.get("r/range", ALL).await.unwrap() == sent,
+            "{len} bytes from {start} on"
+        );
+    }
+    let all = unlinked(&content);
+    let beyond = Source::range(all.file, all.path, (12 << 20) - 10, 11);
+    let error = bucket.put_file("r/beyond", &beyond).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Local, "{error}");
+    assert_eq!(bucket.stat("r/beyond").await.unwrap(), None);
 }
 
 async fn stores_nothing_of_a_file_that_became_shorter(bucket: &dyn Bucket) {
