@@ -169,6 +169,8 @@ pub struct Shipper {
     events: block_events::BlockEvents,
     /// The blocks that the last scan has shown.
     scanned: HashSet<BlockId>,
+    /// When the last scan began (ms since 1970).
+    scan_began_ms: i64,
     /// Something came or went since the last scan began.
     has_news: bool,
     /// A block was sealed that the last scan has not shown.
@@ -244,6 +246,7 @@ impl Shipper {
             hints,
             events: block_events::BlockEvents::default(),
             scanned: HashSet::new(),
+            scan_began_ms: 0,
             has_news: false,
             sealed_since: false,
             quiet_periods: quiet_period::QuietPeriods::default(),

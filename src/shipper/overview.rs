@@ -30,6 +30,8 @@ const SHOWN: usize = 1000;
 pub struct Overview {
     /// When it was made (ms since 1970); 0 before the first pass.
     pub at_ms: i64,
+    /// When the look at the data directory began from which it was made (ms since 1970): what was sealed before is in it.
+    pub scanned_ms: i64,
     /// The blocks, oldest first.
     pub blocks: Vec<BlockOverview>,
     /// How many blocks there are that are not in `blocks`, and how many of them are not durable.
@@ -46,6 +48,31 @@ pub struct Overview {
     pub held_bytes: u64,
     /// Why the last pass could not do all that is due, while that lasts.
     pub failure: Option<String>,
+}
+
+impl Overview {
+    /// Where what is known to be in the bucket of samples that came in order ends (ms since 1970): a block of others may reach
+    /// into times of which the head still holds samples.
+    pub fn durable_in_order_until_ms(&self) -> Option<i64> {
+        let metas = self.blocks.iter().filter_map(|block| block.meta.as_ref());
+        let in_order = metas.filter(|meta| content::is_in_order(meta));
+        self.durable_until_ms.min(in_order.map(|meta| meta.max_time).max())
+    }
+
+    /// Whether all blocks are in the bucket that were made up to this time (ms since 1970). `false` is no proof of the contrary.
+    pub fn has_all_of(&self, made_ms: i64) -> bool {
+        let is_older = |block: &BlockOverview| {
+            // One that was merged meanwhile holds the samples of older ones.
+            let sources = block.meta.iter().flat_map(|meta| &meta.sources).chain([&block.id]);
+            let oldest = sources.map(|id| id.timestamp_ms()).min();
+            oldest
+                .and_then(|at| i64::try_from(at).ok())
+                .is_none_or(|at| at <= made_ms)
+        };
+        self.scanned_ms > made_ms
+            && self.more.1 == 0
+            && !self.blocks.iter().any(|block| block.is_open() && is_older(block))
+    }
 }
 
 /// What is known of one block.
@@ -141,6 +168,31 @@ pub struct Overviews {
 }
 
 impl Overviews {
+    /// What a pass would publish that has found a block that is not durable, made at this time (ms since 1970), or none.
+    #[cfg(test)]
+    pub(crate) fn set_durable(&self, until_ms: i64, open: Option<u64>) {
+        let block = |made_ms| BlockOverview {
+            id: BlockId::new(made_ms, 0),
+            meta: None,
+            bytes: None,
+            state: BlockState::Due,
+            why: String::new(),
+            kinds: Vec::new(),
+            seal_to_durable: None,
+            deletion_ms: None,
+            near_deletion: false,
+            held: false,
+        };
+        let overview = Overview {
+            // After all that has happened in this millisecond.
+            scanned_ms: now_ms() + 1,
+            durable_until_ms: Some(until_ms),
+            blocks: open.map(block).into_iter().collect(),
+            ..Overview::default()
+        };
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(overview);
+    }
+
     /// The newest one.
     pub fn newest(&self) -> Arc<Overview> {
         Arc::clone(&self.newest.lock().unwrap_or_else(PoisonError::into_inner))
@@ -234,6 +286,7 @@ impl Shipper {
         blocks.sort_by_key(|block| (begin(block).unwrap_or(i64::MAX), block.id));
         self.settings.overviews.publish(Overview {
             at_ms: now_ms(),
+            scanned_ms: self.scan_began_ms,
             blocks,
             more,
             not_durable: report.open.len(),

@@ -152,6 +152,7 @@ impl Shipper {
 
     pub(super) async fn scan(&mut self) -> Result<Scan, String> {
         let mut scanner = std::mem::take(&mut self.scanner);
+        let began_ms = super::ledger::now_ms();
         let dir = self.settings.dir.clone();
         let scanned = blocking(move || {
             let scan = scanner.scan(&dir);
@@ -160,6 +161,7 @@ impl Shipper {
         let (scanner, scan) = scanned.await.map_err(|error| error.to_string())?;
         self.scanner = scanner;
         let scan = scan.map_err(|error| error.to_string())?;
+        self.scan_began_ms = began_ms;
         let corrupt = scan.corrupt.iter().map(|corrupt| corrupt.id);
         self.scanned = scan.blocks.iter().map(|block| block.id).chain(corrupt).collect();
         Ok(scan)

@@ -74,6 +74,11 @@ pub fn by_meta(meta: &BlockMeta) -> Vec<Kind> {
     kinds
 }
 
+/// Whether a block is of samples that came in order: only such a block tells where the head begins.
+pub fn is_in_order(meta: &BlockMeta) -> bool {
+    !by_meta(meta).contains(&Kind::OutOfOrder)
+}
+
 /// The kinds of a block; never empty.
 pub fn kinds(meta: &BlockMeta, encodings: &Encodings, overlapping: bool) -> Vec<Kind> {
     let mut kinds = by_meta(meta);

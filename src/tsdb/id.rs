@@ -19,6 +19,11 @@ impl BlockId {
         (id.array_to_str(&mut [0; ulid::ULID_LEN]) == name).then_some(Self(id))
     }
 
+    /// The name of a block that is made now (ms since 1970), with something by chance.
+    pub fn new(now_ms: u64, chance: u128) -> Self {
+        Self(Ulid::from_parts(now_ms, chance))
+    }
+
     /// The lowest name of a block that is made at this time (ms since 1970).
     pub fn first_at(ms: u64) -> Self {
         Self(Ulid::from_parts(ms, 0))
