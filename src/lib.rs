@@ -10,11 +10,12 @@
 //! | [`cmd`] | one file per subcommand: flags -> configuration -> build -> run | everything |
 //! | [`preflight`] | what can be wrong before a sidecar runs: rules over what is found, and what is tried in the bucket | shipper, lineage, catalog, tsdb, prometheus, trust, objstore, model |
 //! | [`backfill`] | blocks that exist already: found, checked, planned, sent, proven | audit, shipper, lineage, catalog, chunk, tsdb, objstore, model, threads, spans |
-//! | [`restore`] | blocks of a bucket brought back to disk | lineage, catalog, tsdb, objstore, model, threads |
+//! | [`restore`] | blocks of a bucket, and write-ahead logs, brought back to disk | wal, lineage, catalog, tsdb, objstore, model, threads |
 //! | [`audit`] | what is wrong with the blocks of a bucket: not whole, overlapping, missing | lineage, catalog, tsdb, objstore, model, threads |
 //! | [`lineage`] | whether a block is in the bucket: under its own name, or within other blocks | catalog, tsdb, objstore, model |
 //! | [`catalog`] | the blocks of a bucket, by their `meta.json` | tsdb, objstore, model |
 //! | [`shipper`] | plan, upload, verify, commit, ledger, watcher: how a block reaches the bucket | lineage, catalog, tsdb, objstore, model, threads, spans |
+//! | [`wal`] | the write-ahead log of Prometheus in the bucket: sent as it grows, and what is there of it | shipper, tsdb, objstore, model, threads |
 //! | [`storeapi`] | the StoreAPI over gRPC: how a query is answered, one file per service | sealed, tsdb, prometheus, chunk, ops, pb, model, threads, spans |
 //! | [`prometheus`] | one Prometheus over HTTP: client, and the heartbeat that publishes snapshots | trust, pb, model, threads, spans |
 //! | [`sealed`] | which ranges are answered from sealed blocks on disk | prometheus, tsdb, model, threads |
@@ -53,3 +54,4 @@ pub mod storeapi;
 pub mod threads;
 pub mod trust;
 pub mod tsdb;
+pub mod wal;

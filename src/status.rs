@@ -132,6 +132,43 @@ pub struct Shipping {
     pub more_not_durable: usize,
     /// What is being sent.
     pub uploads: Vec<Upload>,
+    /// The write-ahead log.
+    pub wal: Wal,
+}
+
+/// How far the write-ahead log is in the bucket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Wal {
+    /// `on`, or `off` if it is not sent.
+    pub state: String,
+    /// The time between two rounds.
+    pub interval_seconds: f64,
+    /// The newest copy in the bucket.
+    pub generation: String,
+    /// What Prometheus had taken at this time is in the bucket, in blocks or in this copy.
+    pub durable_ms: Option<i64>,
+    /// Why the last round could not do all that is due.
+    pub failure: Option<String>,
+}
+
+impl Wal {
+    /// Whether it is sent.
+    pub fn is_on(&self) -> bool {
+        self.state == "on"
+    }
+
+    /// How far it is, in words.
+    pub(crate) fn in_words(&self, now_ms: i64) -> String {
+        let until = match self.durable_ms {
+            Some(at) => format!("durable up to {}", times::ago(at, now_ms)),
+            None => "not known to be durable".to_owned(),
+        };
+        match &self.failure {
+            Some(failure) => format!("{until}: {failure}"),
+            None => until,
+        }
+    }
 }
 
 /// One local block.

@@ -13,6 +13,7 @@ mod restore;
 mod setting;
 mod status;
 mod store;
+mod wal;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -37,6 +38,7 @@ pub use restore::Restore;
 pub use setting::Setting;
 pub use status::Status;
 pub use store::Store;
+pub use wal::Wal;
 
 /// The flags of `narthex sidecar`.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -62,6 +64,9 @@ pub struct Sidecar {
     /// How blocks are shipped.
     #[command(flatten)]
     pub shipper: Shipper,
+    /// The write-ahead log.
+    #[command(flatten)]
+    pub wal: Wal,
     /// The reloader.
     #[command(flatten)]
     pub reloader: Reloader,

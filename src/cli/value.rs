@@ -270,6 +270,15 @@ pub(super) fn go_duration(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
 }
 
+/// The time between two rounds of sending the write-ahead log; none, or a second at least: each costs requests.
+pub(super) fn wal_interval(text: &str) -> Result<Duration, String> {
+    let interval = go_duration(text).map_err(|why| why.to_string())?;
+    match interval < Duration::from_secs(1) && !interval.is_zero() {
+        true => Err(format!("{text} is less than a second, the least; 0 sends nothing")),
+        false => Ok(interval),
+    }
+}
+
 pub(super) fn prometheus_duration(text: &str) -> Result<Duration, DurationError> {
     duration::parse_prometheus(text)
 }

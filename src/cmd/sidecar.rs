@@ -162,6 +162,9 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
     );
     let passed_on = watch::Sender::new(None);
     bucket.report(&mut registry);
+    if !bucket.is_on() && flags.wal.interval().is_some() {
+        tracing::warn!("--wal.interval has no effect without a bucket: the write-ahead log is not sent");
+    }
     let (shipping_state, shipping_status) = (bucket.state(), bucket.status());
     let (min_time, wanted) = shipping::min_time(&flags.store, &bucket);
     let served_from = min_time.clone();
@@ -215,6 +218,9 @@ pub async fn build(config: Config, spans: &spans::Metrics, recent: Recent) -> Re
             .as_ref()
             .map(|shipping| shipping.settings.overviews.clone())
             .unwrap_or_default(),
+        wal: shipping
+            .as_ref()
+            .and_then(|shipping| Some((shipping.wal_shown()?, flags.wal.interval()?))),
         min_time: served_from,
         series: queries.series(),
         sealed: sealed.clone(),

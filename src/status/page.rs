@@ -106,6 +106,21 @@ fn summary(status: &Status) -> Markup {
                     }
                 }
             }
+            @if shipping.wal.is_on() {
+                div.card {
+                    h2 { "Write-ahead log" }
+                    @match shipping.wal.durable_ms {
+                        Some(at) => { p.big { (ago(at, status.time_ms)) } },
+                        None => { p.big { "not known" } },
+                    }
+                    p {
+                        @match &shipping.wal.failure {
+                            Some(failure) => (failure),
+                            None => { "durable up to then, sent every " (duration((shipping.wal.interval_seconds * 1000.0) as i64)) },
+                        }
+                    }
+                }
+            }
             div.card {
                 h2 { "Calls running" }
                 p.big { (queries.calls_running) }

@@ -69,6 +69,9 @@ pub fn text(status: &Status, colours: bool) -> String {
             shipping.not_durable
         ),
     );
+    if shipping.wal.is_on() {
+        line("log", printable(&shipping.wal.in_words(status.time_ms)));
+    }
     line(
         "queries",
         format!(

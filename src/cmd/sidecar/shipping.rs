@@ -26,6 +26,7 @@ use crate::{
         Settings, Shipper,
     },
     storeapi::min_time::MinTime,
+    wal,
 };
 
 /// The time between two scans; a hint of the watcher comes sooner. Thanos' is the same.
@@ -34,6 +35,8 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// A request to the bucket that makes no progress for so long is given up.
 pub(in crate::cmd) const STALL: Duration = Duration::from_secs(30);
+/// How long aborting what was dropped at the end may take.
+const SETTLE: Duration = Duration::from_secs(10);
 /// Half of the time after which the alert for blocks that are not in the bucket fires.
 const LONG_JITTER: Duration = Duration::from_secs(15 * 60);
 
@@ -136,6 +139,9 @@ pub(super) struct Shipping {
     /// Follows the file of the configuration.
     pub(super) follower: Follower,
     pub(super) rate_limit: objstore::RateLimit,
+    /// Sends the write-ahead log as well, if it is to.
+    wal: Option<wal::Settings>,
+    wal_metrics: wal::Metrics,
 }
 
 /// From which time on queries are answered, and what the shipper has to tell for it.
@@ -211,16 +217,29 @@ pub(super) async fn open(
         min_time,
         overviews: Overviews::default(),
     };
+    let wal = flags.wal.interval().map(|interval| wal::Settings {
+        dir: flags.tsdb.path.clone(),
+        interval,
+        overviews: settings.overviews.clone(),
+        shown: wal::Shown::default(),
+    });
     Ok(Shipping {
         settings,
         bucket,
         metrics: Metrics::register(registry),
         follower,
         rate_limit: limits.rate_limit,
+        wal,
+        wal_metrics: wal::Metrics::register(registry),
     })
 }
 
 impl Shipping {
+    /// Where is shown what is known of the write-ahead log, if it is sent.
+    pub(super) fn wal_shown(&self) -> Option<wal::Shown> {
+        self.wal.as_ref().map(|wal| wal.shown.clone())
+    }
+
     /// Ships until `stop`, and then for at most `grace`.
     pub(super) async fn run(
         self,
@@ -228,18 +247,46 @@ impl Shipping {
         stop: &CancellationToken,
         grace: Duration,
     ) {
-        let shipper = Shipper::new(self.settings, self.bucket, statuses, self.metrics);
+        let bucket = Arc::clone(&self.bucket);
+        let shipper = Shipper::new(self.settings, Arc::clone(&bucket), statuses.clone(), self.metrics);
         let shipped = CancellationToken::new();
         let ship = async {
-            let _shipped = shipped.clone().drop_guard();
             log_drain_report(&shipper.run(stop.clone(), grace).await);
+        };
+        let send_wal = async {
+            let Some(wal) = self.wal else { return };
+            let sender = wal::Sender::new(wal, Arc::clone(&bucket), statuses, self.wal_metrics);
+            send_wal(sender, &*bucket, stop, grace).await;
+        };
+        let send = async {
+            let _shipped = shipped.clone().drop_guard();
+            tokio::join!(ship, send_wal);
         };
         let hurry = async {
             // There is no time left to spare the network.
             stop.cancelled().await;
             self.rate_limit.lift();
         };
-        tokio::join!(ship, self.follower.run(shipped.clone()), hurry);
+        tokio::join!(send, self.follower.run(shipped.clone()), hurry);
+    }
+}
+
+/// Sends the write-ahead log until `stop`, and then for at most `grace`.
+async fn send_wal(sender: wal::Sender, bucket: &dyn Bucket, stop: &CancellationToken, grace: Duration) {
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        all = sender.run(stop.clone()) => match all {
+            true => tracing::info!("the write-ahead log is in the bucket up to its end"),
+            false => tracing::warn!("stopped without all of the write-ahead log in the bucket; the lines above say why"),
+        },
+        () = deadline => {
+            tracing::warn!("the grace period (--shipper.grace-period) ended before the end of the write-ahead log was sent");
+            // What it takes to abort an upload in parts.
+            let _ = tokio::time::timeout(SETTLE, bucket.settle()).await;
+        }
     }
 }
 

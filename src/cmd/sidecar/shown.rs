@@ -1,6 +1,6 @@
 //! What the status page of the sidecar shows, gathered from all its parts when somebody asks: nothing is kept, nothing waits.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use crate::{
         Status, Upload, VERSION, configuration::entries, page::page, times::duration,
     },
     storeapi::{min_time::MinTime, series::Series},
+    wal,
 };
 
 /// The most running calls that are shown.
@@ -61,6 +62,8 @@ pub(super) struct Sources {
     pub(super) bucket: String,
     pub(super) dir: String,
     pub(super) overviews: Overviews,
+    /// The write-ahead log, and how often it is sent, if it is.
+    pub(super) wal: Option<(wal::Shown, Duration)>,
     pub(super) min_time: MinTime,
     pub(super) series: Series,
     pub(super) sealed: Option<Sealed>,
@@ -127,6 +130,7 @@ impl Sources {
             more_blocks: overview.more.0,
             more_not_durable: overview.more.1,
             uploads: uploads.iter().map(upload).collect(),
+            wal: self.wal.as_ref().map_or_else(wal_off, wal),
         }
     }
 
@@ -156,6 +160,25 @@ impl Sources {
             calls_running,
             calls: calls.into_iter().map(call).collect(),
         }
+    }
+}
+
+/// The write-ahead log is not sent.
+fn wal_off() -> status::Wal {
+    status::Wal {
+        state: "off".to_owned(),
+        ..status::Wal::default()
+    }
+}
+
+fn wal((shown, interval): &(wal::Shown, Duration)) -> status::Wal {
+    let overview = shown.newest();
+    status::Wal {
+        state: "on".to_owned(),
+        interval_seconds: interval.as_secs_f64(),
+        generation: overview.generation,
+        durable_ms: overview.durable_ms,
+        failure: overview.failure,
     }
 }
 
