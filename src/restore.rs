@@ -16,6 +16,7 @@ mod apply;
 mod block;
 mod download;
 mod files;
+pub mod log;
 mod occupied;
 pub mod plan;
 mod survey;

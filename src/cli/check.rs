@@ -10,7 +10,9 @@ use std::{
 
 use super::{
     content::named,
-    flags::{BackfillSource, BlockTimes, Bucket, Command, Common, Gaps, Selection, Sidecar, Tools, ToolsBucket},
+    flags::{
+        BackfillSource, BlockTimes, Bucket, Command, Common, Gaps, Restore, Selection, Sidecar, Tools, ToolsBucket,
+    },
     value::InlineYaml,
 };
 
@@ -41,7 +43,7 @@ pub(super) fn command(command: &Command) -> Vec<String> {
         Command::Bucket(Bucket::Inspect(flags)) => selection(&flags.blocks.selection, &mut found),
         Command::Bucket(Bucket::Verify(flags)) => selection(&flags.blocks.selection, &mut found),
         Command::Bucket(Bucket::Gaps(flags)) => gaps(flags, &mut found),
-        Command::Restore(flags) => selection(&flags.blocks.selection, &mut found),
+        Command::Restore(flags) => restore(flags, &mut found),
         Command::Tools(Tools::Bucket(ToolsBucket::UploadBlocks(_))) => {}
     }
     found.0
@@ -88,6 +90,16 @@ fn backfill(source: &BackfillSource, found: &mut Findings) {
 
 fn selection(selection: &Selection, found: &mut Findings) {
     times(selection.times, found);
+}
+
+fn restore(flags: &Restore, found: &mut Findings) {
+    selection(&flags.blocks.selection, found);
+    for (flag, is_given) in [("until", flags.until.is_some()), ("if-lost", flags.if_lost)] {
+        found.when(
+            is_given && !flags.wal,
+            format!("--{flag} is about the write-ahead log: give --wal, too"),
+        );
+    }
 }
 
 fn gaps(flags: &Gaps, found: &mut Findings) {

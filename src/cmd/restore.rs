@@ -1,5 +1,6 @@
 //! `narthex restore`.
 
+mod log;
 mod report;
 
 use std::{sync::Arc, time::Instant};
@@ -25,9 +26,33 @@ use crate::{
 pub(super) async fn restore(flags: cli::Restore) -> Result<Outcome> {
     let transfer = &flags.transfer;
     let store = job::open(&flags.blocks.objstore, transfer.concurrency, transfer.max_rate).await?;
+    // Where there is nothing to do it does not matter who is at work there.
+    if flags.wal && flags.if_lost && log::is_there(&flags)? {
+        return Ok(Outcome { code: 0 });
+    }
     // Before the bucket is read, which may take a while.
     Target::check(&flags.to)?;
-    job::run(&store, |token| run(&flags, &store, token)).await
+    if !flags.wal {
+        return job::run(&store, |token| run(&flags, &store, token)).await;
+    }
+    log::is_there(&flags)?;
+    job::run(&store, |token| with_log(&flags, &store, token)).await
+}
+
+/// The blocks, if they are wanted, and then the log: what it begins with depends on them.
+async fn with_log(flags: &cli::Restore, store: &OpenBucket, token: CancellationToken) -> Result<Completion> {
+    let blocks = match flags.blocks.selection.times.has_min_time() {
+        true => run(flags, store, token.clone()).await?,
+        false => Completion::Clean,
+    };
+    if blocks == Completion::Interrupted {
+        return Ok(blocks);
+    }
+    Ok(match log::run(flags, store, token).await? {
+        // A new Prometheus has no blocks, and is not to be kept from starting.
+        Completion::Clean if !flags.if_lost => blocks,
+        other => other,
+    })
 }
 
 async fn run(flags: &cli::Restore, store: &OpenBucket, token: CancellationToken) -> Result<Completion> {

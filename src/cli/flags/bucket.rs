@@ -38,6 +38,13 @@ pub struct BlockTimes {
     pub max_time: TimeOrDuration,
 }
 
+impl BlockTimes {
+    /// Whether blocks are wanted from some time on only.
+    pub fn has_min_time(self) -> bool {
+        value::time_or_duration(MIN_TIME).is_ok_and(|least| self.min_time != least)
+    }
+}
+
 /// Which blocks of a bucket.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[command(next_help_heading = "Selection")]

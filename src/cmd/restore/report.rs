@@ -151,24 +151,30 @@ fn several(sets: &Sets) -> String {
 }
 
 fn list_sets(text: &mut String, sets: &Sets) {
-    let mut table = Table::new(&[">BLOCKS", "SELECTOR"]);
+    text.push_str(&selectors(sets, ("BLOCKS", "block")));
+}
+
+/// A table of selectors, with how many `things` each selects: the title of the column, and one of them in a word.
+pub(super) fn selectors(sets: &Sets, (title, thing): (&str, &str)) -> String {
+    let mut table = Table::new(&[&format!(">{title}"), "SELECTOR"]);
     for (labels, count) in sets.counted.iter().take(LISTED) {
         let selector = in_shell(&sets.selector(labels));
         table.row(vec![count.to_string(), format!("--selector {selector}")]);
     }
-    let _ = write!(text, "{table}");
+    let mut text = table.to_string();
     let hidden: u64 = sets.counted.values().skip(LISTED).sum();
     if hidden + sets.more > 0 {
         let _ = writeln!(
             text,
             "and {} of further sets",
-            output::counted(hidden + sets.more, "block")
+            output::counted(hidden + sets.more, thing)
         );
     }
+    text
 }
 
 /// A word as a shell takes it.
-fn in_shell(word: &str) -> String {
+pub(super) fn in_shell(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
