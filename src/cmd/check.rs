@@ -284,7 +284,13 @@ impl Run<'_> {
             bucket: opened.bucket.identity().to_owned(),
             write: self.own.write,
         });
-        let looked = blocking(move || data_dir::look(&path, expected.as_ref())).await;
+        let sends_log = expected.is_some() && self.flags.wal.interval().is_some();
+        let looked = blocking(move || {
+            let (mut findings, dir) = data_dir::look(&path, expected.as_ref());
+            findings.extend((sends_log && dir.is_some()).then(|| data_dir::look_at_log(&path)));
+            (findings, dir)
+        })
+        .await;
         match looked {
             Ok((findings, dir)) => {
                 part.add(findings);

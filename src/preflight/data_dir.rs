@@ -13,7 +13,7 @@ use rustix::fs::Access;
 
 use super::{
     Finding,
-    table::{DATA_BLOCKS, DATA_DIRECTORY, DATA_LEDGER, DATA_PROMETHEUS},
+    table::{DATA_BLOCKS, DATA_DIRECTORY, DATA_LEDGER, DATA_PROMETHEUS, DATA_WAL},
 };
 use crate::{
     model::few,
@@ -71,6 +71,35 @@ pub fn look(path: &Path, expected: Option<&Expected>) -> (Vec<Finding>, Option<D
         has_lock: fs_err::symlink_metadata(path.join("lock")).is_ok(),
     };
     (findings, Some(dir))
+}
+
+/// Whether the segments of the log in the data directory `path` can be read. Blocks the thread.
+pub fn look_at_log(path: &Path) -> Finding {
+    let dir = path.join("wal");
+    let shown = dir.display();
+    let segments = || -> io::Result<usize> {
+        let mut segments = 0;
+        for entry in fs_err::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                fs_err::File::open(entry.path())?;
+                segments += 1;
+            }
+        }
+        Ok(segments)
+    };
+    match segments() {
+        Ok(0) => Finding::warn(
+            &DATA_WAL,
+            format!("{shown} has no segment: there is nothing to send yet"),
+        ),
+        Ok(segments) => Finding::ok(&DATA_WAL, format!("{shown} has {segments} segments")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = format!("{error}: Prometheus has written no log yet, or this is not its directory");
+            Finding::warn(&DATA_WAL, text)
+        }
+        Err(error) => Finding::fail(&DATA_WAL, format!("the write-ahead log cannot be sent: {error}")),
+    }
 }
 
 fn unreadable(scan: &Scan) -> Option<Finding> {

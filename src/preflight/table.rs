@@ -90,6 +90,9 @@ checks! {
     DATA_LEDGER "data.ledger",
         "The ledger can be written, and read by Prometheus' user; one that is there is of this bucket",
         "let narthex' user write into the data directory (fsGroup on Kubernetes), and see that nothing else has the ledger's name";
+    DATA_WAL "data.wal",
+        "The write-ahead log can be read, where it is sent (`--wal.interval`)",
+        "let narthex' user read the directory wal in the data directory";
     BUCKET_CONFIG "bucket.config",
         "The YAML of the bucket, and the files that it names; without a bucket nothing is shipped",
         "correct what the text names; an empty one is mostly a missing key of a Secret";

@@ -78,3 +78,27 @@ fn a_block_that_cannot_be_read_is_named() {
     });
     finds(&scene.flags(), &ALONE, &[("data.blocks", "warn", &broken)]);
 }
+
+#[test]
+fn a_log_that_is_sent_and_cannot_be_read_is_told() {
+    let scene = Scene::new();
+    let bucket = format!("--objstore.config={}", BucketView::dir(scene.store.path()).config());
+    let data = on_data(scene.data.path());
+    let more = [&*bucket, "--no-prometheus", "--wal.interval=10s"];
+    let wal = scene.data.path().join("wal");
+    finds(
+        &data,
+        &more,
+        &[("data.wal", "warn", "Prometheus has written no log yet")],
+    );
+    fs::write(&wal, "").unwrap();
+    finds(
+        &data,
+        &more,
+        &[("data.wal", "fail", "the write-ahead log cannot be sent")],
+    );
+    fs::remove_file(&wal).unwrap();
+    fs::create_dir(&wal).unwrap();
+    fs::write(wal.join("00000000"), "").unwrap();
+    finds(&data, &more, &[]);
+}
