@@ -61,6 +61,7 @@ const FLAGS: &str = "
 --shipper.grace-period=1m
 --shipper.max-rate=10MiB
 --shipper.jitter=1s
+--wal.interval=10s
 --reloader.config-file=DIR/prometheus.yml
 --reloader.config-envsubst-file=DIR/out.yml
 --reloader.rule-dir=DIR/rules

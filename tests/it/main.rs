@@ -37,4 +37,5 @@ mod status;
 mod storeapi;
 mod tracing;
 mod trust;
+mod wal;
 mod web;

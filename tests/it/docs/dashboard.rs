@@ -12,13 +12,14 @@ use crate::{
 };
 
 /// What is there only when it has something to tell; the stage has none of it.
-const ON_OCCASION: [&str; 7] = [
+const ON_OCCASION: [&str; 8] = [
     "narthex_blocks_waiting",
     "narthex_compaction_blocked",
     "narthex_store_min_time_seconds",
     "narthex_tls_handshake_failures_total",
     "narthex_tracing_spans_dropped_total",
     "narthex_unuploaded_block_deletion_timestamp_seconds",
+    "narthex_wal_durable_timestamp_seconds",
     "thanos_sidecar_reloader_last_reload_successful",
 ];
 

@@ -15,7 +15,7 @@ use super::{divided, files, pages, pages_and_manifests, root, spans as code_span
 use crate::rig::{Tools, tools::temp_dir};
 
 /// Flags of other programs that the pages speak of, and what stands for any flag.
-const FOREIGN: [&str; 63] = [
+const FOREIGN: [&str; 66] = [
     "all-targets",
     "bucket",
     "check",
@@ -36,6 +36,7 @@ const FOREIGN: [&str; 63] = [
     "grpc-client-tls-cert",
     "grpc-client-tls-key",
     "grpc-client-tls-secure",
+    "human-readable",
     "id",
     "ignore-deletion-marks-delay",
     "install",
@@ -55,6 +56,7 @@ const FOREIGN: [&str; 63] = [
     "previous",
     "query.auto-downsampling",
     "query.replica-label",
+    "recursive",
     "release",
     "repair",
     "repo",
@@ -70,6 +72,7 @@ const FOREIGN: [&str; 63] = [
     "storage.tsdb.min-block-duration",
     "storage.tsdb.path",
     "storage.tsdb.retention.time",
+    "summarize",
     "sync-block-duration",
     "type",
     "volumes",
