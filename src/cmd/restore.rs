@@ -25,11 +25,11 @@ use crate::{
 
 pub(super) async fn restore(flags: cli::Restore) -> Result<Outcome> {
     let transfer = &flags.transfer;
-    let store = job::open(&flags.blocks.objstore, transfer.concurrency, transfer.max_rate).await?;
-    // Where there is nothing to do it does not matter who is at work there.
+    // Where there is nothing to do it does not matter who is at work there, nor whether the bucket can be used.
     if flags.wal && flags.if_lost && log::is_there(&flags)? {
         return Ok(Outcome { code: 0 });
     }
+    let store = job::open(&flags.blocks.objstore, transfer.concurrency, transfer.max_rate).await?;
     // Before the bucket is read, which may take a while.
     Target::check(&flags.to)?;
     if !flags.wal {

@@ -20,8 +20,8 @@ use crate::{
 /// After so many segments of which nothing is there, none is looked for.
 const ABSENT: u32 = 3;
 
-/// Continues a generation, if the local log does, with the time (ms since 1970) at which what Prometheus had taken was in the
-/// bucket. Its manifests were written at these times (ms since 1970).
+/// Continues a generation, if the local log does. Its manifests were written at these times (ms since 1970). What of it is durable
+/// the next round tells: an earlier process may have been stopped within one.
 ///
 /// # Errors
 /// The bucket's, and those of reading the local log.
@@ -29,7 +29,7 @@ pub(super) async fn resume(
     context: &Context,
     generation: Generation,
     written: &[i64],
-) -> Result<Option<(Current, i64)>, Error> {
+) -> Result<Option<Current>, Error> {
     let bucket = &*context.bucket;
     let mut unreadable = Vec::new();
     let manifest = newest_manifest(bucket, &generation, written, &mut unreadable).await?;
@@ -42,12 +42,12 @@ pub(super) async fn resume(
     let Some(first) = manifest.first() else {
         return Ok(None);
     };
-    let End::At(wal, last) = end(context, &generation, Log::Wal, first).await? else {
+    let End::At(wal) = end(context, &generation, Log::Wal, first).await? else {
         return Ok(None);
     };
     let wbl = match manifest.first_wbl_segment {
         Some(first) => match end(context, &generation, Log::Wbl, first).await? {
-            End::At(wbl, _) => Some(wbl),
+            End::At(wbl) => Some(wbl),
             End::Nothing => Some(Sent::nothing(Log::Wbl, first)),
             End::OtherLog => return Ok(None),
         },
@@ -59,7 +59,7 @@ pub(super) async fn resume(
         wbl,
         ..Current::of(generation, manifest, now_ms())
     };
-    Ok(Some((current, last.read_ms)))
+    Ok(Some(current))
 }
 
 /// Where a log that was sent ends.
@@ -67,7 +67,7 @@ enum End {
     /// Nothing of it was sent.
     Nothing,
     /// Behind this piece, and the local log has the same bytes there.
-    At(Sent, Piece),
+    At(Sent),
     /// The local log has others.
     OtherLog,
 }
@@ -86,7 +86,7 @@ async fn end(context: &Context, generation: &Generation, log: Log, first: u64) -
         offset: last.offset + last.len,
         ..Sent::nothing(log, last.segment)
     };
-    Ok(End::At(sent, last))
+    Ok(End::At(sent))
 }
 
 /// The generations below a directory of manifests, with the times (ms since 1970) at which their manifests were written, those

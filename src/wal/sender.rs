@@ -153,7 +153,11 @@ impl Sender {
                 if self.tell(why.to_owned()) {
                     tracing::info!(why, "the write-ahead log is not sent yet");
                 }
-                SOON.min(self.settings.interval)
+                match self.current {
+                    // What there is was sent, or the line is left to others: no more often than else.
+                    Some(_) => self.settings.interval.saturating_sub(took),
+                    None => SOON.min(self.settings.interval),
+                }
             }
             Err(Error::Anew { why, reason }) => {
                 match reason {
@@ -229,13 +233,11 @@ impl Sender {
         let newest = there.pop_last();
         if matches!(self.anew, "first" | "labels")
             && let Some((generation, written)) = &newest
-            && let Some((current, durable_ms)) = resume(&self.context, generation.clone(), written).await?
+            && let Some(current) = resume(&self.context, generation.clone(), written).await?
         {
-            self.context.metrics.set_durable(durable_ms);
-            self.settings.shown.update(|shown| {
-                shown.generation = current.generation.name.clone();
-                shown.durable_ms = Some(durable_ms);
-            });
+            self.settings
+                .shown
+                .update(|shown| shown.generation = current.generation.name.clone());
             return Ok(current);
         }
         let generation = Generation::begin(

@@ -215,6 +215,12 @@ impl Log {
                 output::time(until)
             ));
         }
+        if choice.is_uncertain {
+            notes.push(
+                "not certain: this copy was not sent to the end of the log, or nothing tells what its checkpoint lacks; it may reach less far than it says"
+                    .to_owned(),
+            );
+        }
         for (from, until) in &choice.left_out_ms {
             notes.push(format!(
                 "missing: samples from {} to {}, of which the bucket has no block; what the log has of them cannot be replayed beside later blocks",
@@ -357,7 +363,8 @@ impl Report<'_> {
             }
         }
         let choice = &self.log.choice;
-        let is_missing = choice.missing_ms.is_some() || !choice.left_out_ms.is_empty() || choice.beyond > 0;
+        let is_missing =
+            choice.missing_ms.is_some() || choice.is_uncertain || !choice.left_out_ms.is_empty() || choice.beyond > 0;
         let is_damaged = self.applied.is_some_and(|applied| !applied.damaged.is_empty());
         Ok(match is_missing || is_damaged {
             true => Completion::WithFindings,

@@ -29,7 +29,7 @@ impl LogSurvey {
         for (generation, manifest) in &self.generations {
             let found = read(bucket, generation, manifest).await?;
             match choose(&found, &self.blocks, until_ms) {
-                Ok(choice) if choice.missing_ms.is_none() && found.manifest.caught_up_ms.is_some() => {
+                Ok(choice) if choice.missing_ms.is_none() && !choice.is_uncertain => {
                     if let Some((newer, found)) = best.chosen.take() {
                         let why = match newer.missing_ms {
                             Some(missing_ms) => Unusable::Lacks(missing_ms, newer.reaches_ms),

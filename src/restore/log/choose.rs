@@ -72,6 +72,9 @@ pub struct Choice {
     pub blocks_end_ms: Option<i64>,
     /// The log lacks samples from the first to the second time (ms since 1970), and no block has them as far as is known.
     pub missing_ms: Option<(i64, i64)>,
+    /// It is not known whether it lacks anything: it was never sent to its end, or begins with a checkpoint of which nothing tells
+    /// what it lacks.
+    pub is_uncertain: bool,
     /// Times of the last day before the end of the blocks that are in none of them (ms since 1970): what the log has of them is
     /// not replayed, since it would be sealed together with what is in later blocks.
     pub left_out_ms: Vec<(i64, i64)>,
@@ -117,6 +120,7 @@ pub fn choose(found: &Found, blocks: &InBlocks, until_ms: Option<i64>) -> Result
     Ok(Choice {
         generation: found.generation.clone(),
         missing_ms: missing(&start, blocks_end_ms),
+        is_uncertain: found.manifest.caught_up_ms.is_none() || tells_nothing(&start),
         start,
         wal: wal.to_vec(),
         wbl: wbl.to_vec(),
@@ -155,6 +159,10 @@ fn start(found: &Found, blocks_end_ms: Option<i64>, until_ms: i64) -> Result<(St
         true => Err(Unusable::Later(earliest_ms)),
         false => Ok(starts.swap_remove(best)),
     }
+}
+
+fn tells_nothing(start: &Start) -> bool {
+    matches!(start, Start::Checkpoint(checkpoint) if checkpoint.samples_from_ms.is_none())
 }
 
 fn missing(start: &Start, blocks_end_ms: Option<i64>) -> Option<(i64, i64)> {
@@ -256,8 +264,10 @@ mod tests {
     fn a_checkpoint_of_which_it_is_not_known_what_it_lacks_is_the_last_choice() {
         let log = found(0, &[(1, None)], &[0, 1, 2, 3]);
         assert_eq!(begins(&choose(&log, &until(Some(900)), None).unwrap()), (None, 0));
-        let log = found(2, &[(1, None)], &[2, 3]);
-        assert_eq!(begins(&choose(&log, &until(Some(900)), None).unwrap()), (Some(1), 2));
+        let mut log = found(2, &[(1, None)], &[2, 3]);
+        log.manifest.caught_up_ms = Some(1);
+        let choice = choose(&log, &until(Some(900)), None).unwrap();
+        assert_eq!((begins(&choice), choice.is_uncertain), ((Some(1), 2), true));
     }
 
     #[test]
@@ -266,6 +276,9 @@ mod tests {
         log.manifest.durable_until_ms = Some(200);
         let choice = choose(&log, &until(Some(150)), None).unwrap();
         assert_eq!((begins(&choice), choice.blocks_end_ms), ((Some(3), 4), Some(200)));
+        assert!(choice.is_uncertain, "it was never sent to its end");
+        log.manifest.caught_up_ms = Some(1);
+        assert!(!choose(&log, &until(Some(150)), None).unwrap().is_uncertain);
     }
 
     #[test]
