@@ -74,9 +74,12 @@ pub fn by_meta(meta: &BlockMeta) -> Vec<Kind> {
     kinds
 }
 
-/// Whether a block is of samples that came in order: only such a block tells where the head begins.
+/// Whether a block was cut from the head as a whole and in order: only such a block tells where the head begins. One of stale or
+/// selected series ends where its range does, and the head still holds samples of the others (Prometheus'
+/// `inOrderBlocksMaxTime`).
 pub fn is_in_order(meta: &BlockMeta) -> bool {
-    !by_meta(meta).contains(&Kind::OutOfOrder)
+    let is_of_some = |hint: &String| matches!(&**hint, "from-stale-series" | "from-selected-series");
+    !by_meta(meta).contains(&Kind::OutOfOrder) && !meta.hints.iter().any(is_of_some)
 }
 
 /// The kinds of a block; never empty.
@@ -134,6 +137,22 @@ mod tests {
             let text = format!(r#"{{"ulid":"01K4ABCDEFGHJKMNPQRSTVWXYZ","version":1,"compaction":{{{compaction}}}}}"#);
             let meta = Meta::parse(text.as_bytes()).unwrap();
             assert_eq!(by_meta(&meta), expected, "{compaction}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_some_series_or_out_of_order_does_not_tell_where_the_head_begins() {
+        for (hints, expected) in [
+            ("", true),
+            (r#""from-out-of-order""#, false),
+            (r#""from-stale-series""#, false),
+            (r#""from-selected-series""#, false),
+        ] {
+            let text = format!(
+                r#"{{"ulid":"01K4ABCDEFGHJKMNPQRSTVWXYZ","version":1,"compaction":{{"level":1,"hints":[{hints}]}}}}"#
+            );
+            let meta = crate::tsdb::Meta::parse(text.as_bytes()).unwrap();
+            assert_eq!(is_in_order(&meta), expected, "{hints}");
         }
     }
 

@@ -30,7 +30,12 @@ pub(super) async fn send(
     let at = dir.join("wal").join(checkpoint_name(number));
     let opened = blocking_io(move || {
         let sources = open(&at)?;
-        Ok((sources, newest_end(&dir)?))
+        // While it is deleted its files go one by one.
+        let is_whole = open(&at)?.len() == sources.len() && is_without_gap(&sources);
+        match is_whole {
+            true => Ok((sources, newest_end(&dir)?)),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
     });
     let (sources, samples_from_ms) = match opened.await {
         Ok(opened) => opened,
@@ -71,10 +76,35 @@ fn open(dir: &Path) -> io::Result<Vec<(String, Source)>> {
     Ok(files)
 }
 
+/// Whether the files are numbered from 0 on, and there is one.
+fn is_without_gap(files: &[(String, Source)]) -> bool {
+    let numbers = files.iter().map(|(name, _)| name.parse::<usize>().ok());
+    !files.is_empty() && numbers.enumerate().all(|(at, number)| number == Some(at))
+}
+
 /// The latest end of a block that was sealed in order: the head, and with it a new checkpoint, has lost no sample that is younger. A block that was
 /// sealed since makes this later than it need be, which is harmless: an older checkpoint is taken then.
 fn newest_end(dir: &Path) -> io::Result<Option<i64>> {
     let blocks = tsdb::scan(dir)?.blocks;
     let in_order = blocks.iter().filter(|block| content::is_in_order(&block.meta));
     Ok(in_order.map(|block| block.meta.max_time).max())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_is_being_deleted_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let is_whole = |names: &[&str]| {
+            let made = tempfile::tempdir_in(dir.path()).unwrap();
+            for name in names {
+                fs_err::write(made.path().join(name), "x").unwrap();
+            }
+            is_without_gap(&open(made.path()).unwrap())
+        };
+        assert!(is_whole(&["00000000"]) && is_whole(&["00000001", "00000000"]));
+        assert!(!is_whole(&[]) && !is_whole(&["00000001"]) && !is_whole(&["00000000", "00000002"]));
+    }
 }

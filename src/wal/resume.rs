@@ -64,7 +64,7 @@ pub(super) async fn resume(
 
 /// Where a log that was sent ends.
 enum End {
-    /// Nothing of it was sent.
+    /// Nothing of it was sent, or nothing that has bytes.
     Nothing,
     /// Behind this piece, and the local log has the same bytes there.
     At(Sent),
@@ -74,11 +74,22 @@ enum End {
 
 async fn end(context: &Context, generation: &Generation, log: Log, first: u64) -> Result<End, Error> {
     let pieces = pieces(&*context.bucket, generation, log, first).await?;
-    let Some(last) = Chain::from(&pieces, first).last().copied() else {
+    let chain = Chain::from(&pieces, first);
+    let Some(last) = chain.last().copied() else {
         return Ok(End::Nothing);
     };
-    let path = context.dir.join(log.dir()).join(segment_name(last.segment));
-    if !blocking_io(move || has(&path, &last)).await.map_err(Error::Local)? {
+    // One without bytes says nothing of the log.
+    let Some(told) = chain
+        .parts
+        .iter()
+        .rev()
+        .map(|part| part.piece)
+        .find(|piece| piece.len > 0)
+    else {
+        return Ok(End::Nothing);
+    };
+    let path = context.dir.join(log.dir()).join(segment_name(told.segment));
+    if !blocking_io(move || has(&path, &told)).await.map_err(Error::Local)? {
         return Ok(End::OtherLog);
     }
     let sent = Sent {

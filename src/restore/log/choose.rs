@@ -116,6 +116,7 @@ pub fn choose(found: &Found, blocks: &InBlocks, until_ms: Option<i64>) -> Result
         .manifest
         .first_wbl_segment
         .map(|first| Chain::from(&found.wbl, first));
+    let wbl_beyond = wbl.as_ref().map_or(0, |chain| chain.beyond);
     let wbl = wbl.as_ref().map_or(&[][..], |chain| chain.until(until_ms));
     Ok(Choice {
         generation: found.generation.clone(),
@@ -132,7 +133,7 @@ pub fn choose(found: &Found, blocks: &InBlocks, until_ms: Option<i64>) -> Result
             .copied()
             .filter(|(_, until)| *until > reaches_ms.saturating_sub(DAY_MS))
             .collect(),
-        beyond: chain.beyond,
+        beyond: chain.beyond + wbl_beyond,
     })
 }
 
