@@ -68,7 +68,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use commit::Committed;
 pub use drain::DrainReport;
+pub(crate) use drain::LINGER;
 pub use heartbeat::Heartbeat;
+pub(crate) use ledger::now_ms;
 pub use ledger::{Found, Ledger, LocalBlock};
 pub use metrics::Metrics;
 pub use min_time::AutoMinTime;

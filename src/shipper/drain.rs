@@ -12,7 +12,7 @@ use crate::{
 
 /// How long a Prometheus that answers as before is watched after we were told to stop: if it was told so, too, it needs a
 /// moment to show it.
-const LINGER: Duration = Duration::from_secs(5);
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 /// How long after Prometheus is gone a block may still be renamed into place.
 const SETTLED: Duration = Duration::from_secs(1);
 /// How often the data directory is scanned meanwhile.

@@ -492,7 +492,7 @@ fn blocks(names: &[String]) -> Result<Vec<BlockId>, &str> {
     names.iter().map(|name| parse(name).ok_or(name.as_str())).collect()
 }
 
-pub(super) fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     i64::try_from(now).unwrap_or(i64::MAX)
 }

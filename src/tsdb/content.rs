@@ -78,8 +78,8 @@ pub fn by_meta(meta: &BlockMeta) -> Vec<Kind> {
 /// selected series ends where its range does, and the head still holds samples of the others (Prometheus'
 /// `inOrderBlocksMaxTime`).
 pub fn is_in_order(meta: &BlockMeta) -> bool {
-    let is_of_some = |hint: &String| matches!(&**hint, "from-stale-series" | "from-selected-series");
-    !by_meta(meta).contains(&Kind::OutOfOrder) && !meta.hints.iter().any(is_of_some)
+    let is_of_some = |kind: &Kind| matches!(kind, Kind::OutOfOrder | Kind::StaleSeries);
+    !by_meta(meta).iter().any(is_of_some) && !meta.hints.iter().any(|hint| hint == "from-selected-series")
 }
 
 /// The kinds of a block; never empty.

@@ -8,7 +8,7 @@ use std::{io, path::Path, path::PathBuf, sync::Arc};
 
 use super::{
     layout::{Checkpoint, CheckpointFile, Generation, checkpoint_name},
-    put::{Error, crc, found},
+    put::{Error, crc, put_file},
 };
 use crate::{
     objstore::{Bucket, Source},
@@ -29,10 +29,10 @@ pub(super) async fn send(
 ) -> Result<Option<Checkpoint>, Error> {
     let at = dir.join("wal").join(checkpoint_name(number));
     let opened = blocking_io(move || {
-        let sources = open(&at)?;
+        let listed = names(&at)?;
+        let sources = open(&at, &listed)?;
         // While it is deleted its files go one by one.
-        let is_whole = open(&at)?.len() == sources.len() && is_without_gap(&sources);
-        match is_whole {
+        match is_without_gap(&listed) && names(&at)? == listed {
             true => Ok((sources, newest_end(&dir)?)),
             false => Err(io::ErrorKind::NotFound.into()),
         }
@@ -46,8 +46,7 @@ pub(super) async fn send(
     for (name, source) in sources {
         let crc32c = crc(&source).await?;
         let key = generation.checkpoint_file(number, &name);
-        bucket.put_file(&key, &source).await?;
-        found(&*bucket, &key, source.len).await?;
+        put_file(&*bucket, &key, &source).await?;
         let len = source.len;
         files.push(CheckpointFile { name, len, crc32c });
     }
@@ -59,31 +58,37 @@ pub(super) async fn send(
     }))
 }
 
-/// Its files, in order. What is no segment is not read by Prometheus.
-fn open(dir: &Path) -> io::Result<Vec<(String, Source)>> {
-    let mut files = Vec::new();
+/// The names of its files, in order. What is no segment is not read by Prometheus.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
     for entry in fs_err::read_dir(dir)? {
         let name = entry?.file_name().into_string().unwrap_or_default();
-        if name.is_empty() || !name.bytes().all(|c| c.is_ascii_digit()) {
-            continue;
+        if !name.is_empty() && name.bytes().all(|c| c.is_ascii_digit()) {
+            names.push(name);
         }
-        let path = dir.join(&name);
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn open(dir: &Path, names: &[String]) -> io::Result<Vec<(String, Source)>> {
+    let open = |name: &String| {
+        let path = dir.join(name);
         let file = fs_err::File::open(&path)?.into_file();
         let len = file.metadata()?.len();
-        files.push((name, Source::new(Arc::new(file), path, len)));
-    }
-    files.sort_by(|(one, _), (other, _)| one.cmp(other));
-    Ok(files)
+        Ok((name.clone(), Source::new(Arc::new(file), path, len)))
+    };
+    names.iter().map(open).collect()
 }
 
 /// Whether the files are numbered from 0 on, and there is one.
-fn is_without_gap(files: &[(String, Source)]) -> bool {
-    let numbers = files.iter().map(|(name, _)| name.parse::<usize>().ok());
-    !files.is_empty() && numbers.enumerate().all(|(at, number)| number == Some(at))
+fn is_without_gap(names: &[String]) -> bool {
+    let numbers = names.iter().map(|name| name.parse::<usize>().ok());
+    !names.is_empty() && numbers.enumerate().all(|(at, number)| number == Some(at))
 }
 
-/// The latest end of a block that was sealed in order: the head, and with it a new checkpoint, has lost no sample that is younger. A block that was
-/// sealed since makes this later than it need be, which is harmless: an older checkpoint is taken then.
+/// The latest end of a block that was sealed in order: the head, and with it a new checkpoint, has lost no sample that is younger.
+/// A block that was sealed since makes this later than it need be, which is harmless: an older checkpoint is taken then.
 fn newest_end(dir: &Path) -> io::Result<Option<i64>> {
     let blocks = tsdb::scan(dir)?.blocks;
     let in_order = blocks.iter().filter(|block| content::is_in_order(&block.meta));
@@ -102,7 +107,7 @@ mod tests {
             for name in names {
                 fs_err::write(made.path().join(name), "x").unwrap();
             }
-            is_without_gap(&open(made.path()).unwrap())
+            is_without_gap(&self::names(made.path()).unwrap())
         };
         assert!(is_whole(&["00000000"]) && is_whole(&["00000001", "00000000"]));
         assert!(!is_whole(&[]) && !is_whole(&["00000001"]) && !is_whole(&["00000000", "00000002"]));

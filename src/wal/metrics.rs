@@ -1,11 +1,8 @@
 //! The metrics of the log that is sent.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::{SystemTime, UNIX_EPOCH},
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
 
 use prometheus_client::{
@@ -14,6 +11,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::ConstGauge},
     registry::Registry,
 };
+
+use crate::shipper::now_ms;
 
 /// Why a generation began.
 pub(super) const REASONS: [&str; 5] = ["first", "other_log", "deleted", "labels", "age"];
@@ -125,12 +124,6 @@ impl Collector for Durable {
             self.lag_seconds(now_ms()),
         )
     }
-}
-
-/// Now, in ms since 1970.
-pub(super) fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

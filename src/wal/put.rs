@@ -2,6 +2,8 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
+use bytes::Bytes;
+
 use crate::{
     objstore::{self, Bucket, Source},
     threads::blocking_io,
@@ -53,7 +55,7 @@ pub(super) async fn crc(source: &Source) -> Result<u32, Error> {
 ///
 /// # Errors
 /// They cannot be read, or are not there; names the path.
-pub(super) fn crc_of(file: &File, path: &Path, start: u64, len: u64) -> io::Result<u32> {
+pub fn crc_of(file: &File, path: &Path, start: u64, len: u64) -> io::Result<u32> {
     let (mut buffer, mut crc, mut at) = (vec![0; BUFFER], 0, 0);
     while at < len {
         let take = usize::try_from(len - at).map_or(BUFFER, |left| left.min(BUFFER));
@@ -65,11 +67,26 @@ pub(super) fn crc_of(file: &File, path: &Path, start: u64, len: u64) -> io::Resu
     Ok(crc)
 }
 
-/// Has the store show that it has an object.
+/// Puts a file, or a range of one, and has the store show that it is there.
 ///
 /// # Errors
-/// It does not, or the bucket's.
-pub(super) async fn found(bucket: &dyn Bucket, key: &str, len: u64) -> Result<(), Error> {
+/// The bucket's; it is not there, or not whole.
+pub(super) async fn put_file(bucket: &dyn Bucket, key: &str, source: &Source) -> Result<(), Error> {
+    bucket.put_file(key, source).await?;
+    found(bucket, key, source.len).await
+}
+
+/// Puts bytes, and has the store show that they are there.
+///
+/// # Errors
+/// As for [`put_file`].
+pub(super) async fn put_bytes(bucket: &dyn Bucket, key: &str, body: Bytes) -> Result<(), Error> {
+    let len = body.len() as u64;
+    bucket.put_bytes(key, body).await?;
+    found(bucket, key, len).await
+}
+
+async fn found(bucket: &dyn Bucket, key: &str, len: u64) -> Result<(), Error> {
     match bucket.stat(key).await? {
         Some(there) if there == len => Ok(()),
         found => Err(Error::NotThere {

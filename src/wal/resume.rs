@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, io, path::Path};
 use super::{
     chain::Chain,
     layout::{Generation, LARGEST_MANIFEST, Log, Manifest, Piece, segment_name},
-    metrics::now_ms,
     put::{Error, crc_of},
     round::{Context, Current, Sent},
 };
 use crate::{
     objstore::{self, Bucket, Scope},
+    shipper::now_ms,
     threads::blocking_io,
 };
 
@@ -116,7 +116,7 @@ pub async fn generations(bucket: &dyn Bucket, dir: &str) -> Result<BTreeMap<Gene
     Ok(generations)
 }
 
-/// The newest manifest of a generation that can be used; why newer ones cannot is told.
+/// The newest manifest of a generation that can be used; `unreadable` gets why newer ones cannot.
 ///
 /// # Errors
 /// Those that concern the whole bucket.

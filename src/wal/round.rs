@@ -8,12 +8,12 @@ use super::{
     checkpoint,
     directory::Directory,
     layout::{Checkpoint, Generation, Log, Manifest, Piece, segment_name},
-    metrics::{Metrics, now_ms},
-    put::{Error, anew, crc, found},
+    metrics::Metrics,
+    put::{Error, anew, crc, put_bytes, put_file},
 };
 use crate::{
     objstore::{Bucket, Source},
-    shipper::Overview,
+    shipper::{Overview, now_ms},
     threads::blocking_io,
 };
 
@@ -85,12 +85,7 @@ impl Sent {
     /// Whether what was sent can be continued.
     fn fits(&self, look: &Directory) -> Result<(), Error> {
         let name = format!("{}/{}", self.log.dir(), segment_name(self.segment));
-        let other = |why| {
-            Err(Error::Anew {
-                why,
-                reason: "other_log",
-            })
-        };
+        let other = |why| Err(anew(why, "other_log"));
         match look.segments.get(&self.segment) {
             Some(seen) if self.open.as_ref().is_some_and(|open| open.inode != seen.inode) => {
                 other(format!("{name} is another file than the one that was sent"))
@@ -101,10 +96,10 @@ impl Sent {
             )),
             Some(_) => Ok(()),
             None if self.open.is_some() && look.segments.contains_key(&(self.segment + 1)) => Ok(()),
-            None if look.segments.range(self.segment..).next().is_some() => Err(Error::Anew {
-                why: format!("Prometheus has deleted {name}, which is in a checkpoint now, before it was sent"),
-                reason: "deleted",
-            }),
+            None if look.segments.range(self.segment..).next().is_some() => Err(anew(
+                format!("Prometheus has deleted {name}, which is in a checkpoint now, before it was sent"),
+                "deleted",
+            )),
             None => other(format!("{name} is gone, and no segment follows it")),
         }
     }
@@ -178,7 +173,7 @@ impl Current {
             self.is_changed = true;
         }
         self.wal.fits(&look.wal)?;
-        self.is_young(look.at_ms)?;
+        self.check_age(look.at_ms)?;
         self.note_wbl(look, blocks)?;
         self.collect_checkpoint(context).await?;
         self.begin_checkpoint(context, look);
@@ -199,28 +194,29 @@ impl Current {
 
     /// Whether there is a beginning that lacks only what is in blocks of the bucket, and that no rule of the bucket has removed.
     fn is_whole(&self, blocks: &Overview, now_ms: i64) -> bool {
-        let is_young = |since_ms: i64| now_ms.saturating_sub(since_ms) <= RENEW_AFTER_MS;
         // What came out of order before this generation began is in blocks.
         if self.settles_ms.is_some_and(|at_ms| !blocks.has_all_of(at_ms)) {
             return false;
         }
-        let has_beginning = self.manifest.first_segment == 0 && is_young(self.manifest.begun_ms);
+        let has_beginning = self.manifest.first_segment == 0 && !is_old(self.manifest.begun_ms, now_ms);
         has_beginning
             || self.manifest.checkpoints.iter().any(|checkpoint| {
-                is_young(checkpoint.seen_ms) && checkpoint.lacks_only_what_is_before(self.manifest.durable_until_ms)
+                !is_old(checkpoint.seen_ms, now_ms)
+                    && checkpoint.lacks_only_what_is_before(self.manifest.durable_until_ms)
             })
     }
 
-    fn is_young(&self, now_ms: i64) -> Result<(), Error> {
+    /// Everything is sent anew before a lifecycle rule takes what a restore would need.
+    fn check_age(&self, now_ms: i64) -> Result<(), Error> {
         let newest = self.manifest.checkpoints.last();
         let since = newest.map_or(self.manifest.begun_ms, |checkpoint| checkpoint.seen_ms);
         let since = since.min(self.wbl.as_ref().map_or(since, |_| self.wbl_since_ms));
-        match now_ms.saturating_sub(since) > RENEW_AFTER_MS {
+        match is_old(since, now_ms) {
             false => Ok(()),
-            true => Err(Error::Anew {
-                why: "what was sent is a day old, and a rule of the bucket may remove it".to_owned(),
-                reason: "age",
-            }),
+            true => Err(anew(
+                "what was sent is a day old, and a rule of the bucket may remove it".to_owned(),
+                "age",
+            )),
         }
     }
 
@@ -296,13 +292,16 @@ impl Current {
         self.manifest.written_ms = now_ms.max(self.manifest.written_ms.saturating_add(1));
         let key = self.generation.manifest(self.manifest.written_ms);
         let body = self.manifest.to_bytes();
-        let len = body.len() as u64;
-        context.bucket.put_bytes(&key, body.into()).await?;
-        found(&*context.bucket, &key, len).await?;
+        put_bytes(&*context.bucket, &key, body.into()).await?;
         context.metrics.objects.inc();
         self.is_changed = false;
         Ok(())
     }
+}
+
+/// Whether what was sent at one time may be gone at the other (ms since 1970).
+fn is_old(since_ms: i64, now_ms: i64) -> bool {
+    now_ms.saturating_sub(since_ms) > RENEW_AFTER_MS
 }
 
 /// Sends what a log has beyond what was sent. What was sent is counted piece by piece, so that a failure costs one at most.
@@ -315,7 +314,10 @@ async fn send(
 ) -> Result<(), Error> {
     loop {
         let (file, path, len) = open(sent, context, look).await?;
-        while sent.offset < len {
+        let is_last = look.is_last(sent.segment);
+        // One without bytes says that a complete segment has none, and not that they are missing.
+        let mut is_due = sent.offset < len || sent.offset == 0 && !is_last;
+        while is_due {
             let piece_len = (len - sent.offset).min(LARGEST_PIECE);
             let source = Source::range(Arc::clone(&file), path.clone(), sent.offset, piece_len);
             let piece = Piece {
@@ -326,50 +328,26 @@ async fn send(
                 read_ms,
                 crc: crc(&source).await?,
             };
-            let key = piece.key(generation, sent.log);
-            context.bucket.put_file(&key, &source).await?;
-            found(&*context.bucket, &key, piece_len).await?;
+            put_file(&*context.bucket, &piece.key(generation, sent.log), &source).await?;
             context.metrics.objects.inc();
             context.metrics.bytes.inc_by(piece_len);
             sent.position += piece_len;
             sent.offset += piece_len;
+            is_due = sent.offset < len;
         }
-        if look.is_last(sent.segment) {
+        if is_last {
             return Ok(());
-        }
-        if sent.offset == 0 {
-            say_empty(sent, generation, context, read_ms).await?;
         }
         let next = Sent::nothing(sent.log, sent.segment + 1);
         if !look.segments.contains_key(&next.segment) {
-            return Err(Error::Anew {
-                why: format!("{}/{} is missing", sent.log.dir(), segment_name(next.segment)),
-                reason: "deleted",
-            });
+            let why = format!("{}/{} is missing", sent.log.dir(), segment_name(next.segment));
+            return Err(anew(why, "deleted"));
         }
         *sent = Sent {
             position: sent.position,
             ..next
         };
     }
-}
-
-/// Puts a piece without bytes: it says that the segment has none, and not that they are missing.
-async fn say_empty(sent: &Sent, generation: &Generation, context: &Context, read_ms: i64) -> Result<(), Error> {
-    let (position, segment) = (sent.position, sent.segment);
-    let piece = Piece {
-        position,
-        segment,
-        offset: 0,
-        len: 0,
-        read_ms,
-        crc: 0,
-    };
-    let key = piece.key(generation, sent.log);
-    context.bucket.put_bytes(&key, bytes::Bytes::new()).await?;
-    found(&*context.bucket, &key, 0).await?;
-    context.metrics.objects.inc();
-    Ok(())
 }
 
 /// The segment of the next byte, and its length: that of one which another follows is final. Of the last one of `wbl/` only what
@@ -388,10 +366,8 @@ async fn open(sent: &mut Sent, context: &Context, look: &Directory) -> Result<(A
     let (file, path, status) = match opened.await {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::Anew {
-                why: format!("{error}: Prometheus has deleted it before it was sent"),
-                reason: "deleted",
-            });
+            let why = format!("{error}: Prometheus has deleted it before it was sent");
+            return Err(anew(why, "deleted"));
         }
         Err(error) => return Err(Error::Local(error)),
     };
@@ -405,10 +381,10 @@ async fn open(sent: &mut Sent, context: &Context, look: &Directory) -> Result<(A
         inode: status.ino(),
     });
     match len < sent.offset {
-        true => Err(Error::Anew {
-            why: format!("{} has {len} bytes and {} of it were sent", path.display(), sent.offset),
-            reason: "other_log",
-        }),
+        true => Err(anew(
+            format!("{} has {len} bytes and {} of it were sent", path.display(), sent.offset),
+            "other_log",
+        )),
         false => Ok((file, path, len)),
     }
 }

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Metrics, Shown,
     layout::{Generation, Identity, Manifest},
-    metrics::now_ms,
     put::Error,
     resume::{generations, resume},
     round::{Context, Current, Look},
@@ -16,12 +15,9 @@ use super::{
 use crate::{
     model::Labels,
     objstore::{Backoff, Bucket},
-    shipper::{Liveness, Overviews, PrometheusStatus},
+    shipper::{BlockOverview, BlockState, LINGER, Liveness, Overviews, PrometheusStatus, now_ms},
 };
 
-/// How long after a signal a Prometheus that answers as before is watched: if it was told to stop, too, it needs a moment to
-/// show it.
-const LINGER: Duration = Duration::from_secs(5);
 /// How soon it is tried again where there is nothing to send yet.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -48,7 +44,7 @@ pub struct Sender {
     /// Why the next generation begins.
     anew: &'static str,
     backoff: Backoff,
-    /// What the log was told last, so that it is told once.
+    /// Why nothing is sent, as it was logged last: so that it is logged once.
     told: Option<String>,
 }
 
@@ -268,9 +264,7 @@ impl Sender {
     /// Whether a block that is due is about to be deleted: then the line is left to it.
     fn blocks_go_first(&self) -> bool {
         let overview = self.settings.overviews.newest();
-        let presses = |block: &crate::shipper::BlockOverview| {
-            block.near_deletion && matches!(block.state, crate::shipper::BlockState::Due)
-        };
+        let presses = |block: &BlockOverview| block.near_deletion && block.state == BlockState::Due;
         overview.blocks.iter().any(presses)
     }
 }
