@@ -35,6 +35,7 @@ mod shown;
 pub(crate) mod testing;
 
 pub use metrics::Metrics;
+pub use put::crc_of;
 pub use resume::{generations, newest_manifest, pieces};
 pub use sender::{Sender, Settings};
 pub use shown::{Overview, Shown};

@@ -130,21 +130,37 @@ async fn apply(flags: &cli::Restore, store: &OpenBucket, plan: &Plan, token: &Ca
     // A rerun after a full disk must not be refused for what it writes over.
     let cut_off: u64 = plan.restored().map(|block| target.cut_off(block.id)).sum();
     let free = target.free()?.saturating_add(cut_off);
-    if lacks > free {
+    enough_room(
+        flags,
+        lacks,
+        free,
+        "free some space, or narrow --min-time and --max-time",
+    )?;
+    let _progress = progress(store, lacks);
+    let blocks = plan.restored().map(|block| block.id).collect();
+    let bucket = Arc::clone(&store.bucket);
+    Ok(restore::apply(bucket, target, blocks, flags.transfer.concurrency, token).await)
+}
+
+/// Whether so many bytes fit where so many are free; what helps otherwise is in `help`.
+///
+/// # Errors
+/// They do not.
+fn enough_room(flags: &cli::Restore, bytes: u64, free: u64, help: &str) -> Result<()> {
+    if bytes > free {
         bail!(
-            "{} are to be written to {}, and its file system has {} free; free some space, or narrow --min-time and --max-time",
-            output::byte_size(lacks),
+            "{} are to be written to {}, and its file system has {} free; {help}",
+            output::byte_size(bytes),
             flags.to.display(),
             output::byte_size(free)
         );
     }
+    Ok(())
+}
+
+/// Tells how much of so many bytes has come, until it is dropped.
+fn progress(store: &OpenBucket, bytes: u64) -> Progress {
     let (rate_limit, before) = (store.rate_limit.clone(), store.rate_limit.received());
-    let _progress = Progress::start(
-        move || lacks,
-        move || rate_limit.received().saturating_sub(before),
-        "restoring",
-    );
-    let blocks = plan.restored().map(|block| block.id).collect();
-    let bucket = Arc::clone(&store.bucket);
-    Ok(restore::apply(bucket, target, blocks, flags.transfer.concurrency, token).await)
+    let received = move || rate_limit.received().saturating_sub(before);
+    Progress::start(move || bytes, received, "restoring")
 }

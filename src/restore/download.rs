@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -67,7 +67,22 @@ where
 pub(super) async fn fetch(bucket: &dyn Bucket, key: &str, len: u64, path: &Path) -> Result<(), Failed> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
-    let part = std::path::PathBuf::from(part);
+    let part = PathBuf::from(part);
+    let created = part.clone();
+    let file = blocking(move || fs_err::File::create(created)).await?;
+    let file = append(bucket, key, len, file, |piece| piece).await?;
+    publish(file, part, path.to_owned()).await
+}
+
+/// Writes the object `key` of `len` bytes to a file from where it stands. `each` sees the pieces in order, and gives back what of
+/// each is written.
+pub(super) async fn append(
+    bucket: &dyn Bucket,
+    key: &str,
+    len: u64,
+    mut file: fs_err::File,
+    mut each: impl FnMut(Bytes) -> Bytes,
+) -> Result<fs_err::File, Failed> {
     let mut reading = bucket.read(key, 0).await?;
     if reading.len != len {
         return Err(Failed::Wrong(format!(
@@ -75,15 +90,11 @@ pub(super) async fn fetch(bucket: &dyn Bucket, key: &str, len: u64, path: &Path)
             reading.len
         )));
     }
-    let mut file = {
-        let part = part.clone();
-        blocking(move || fs_err::File::create(part)).await?
-    };
     let (mut batch, mut waiting, mut total) = (Vec::new(), 0, 0_u64);
     while let Some(piece) = reading.pieces.try_next().await? {
         waiting += piece.len();
         total += piece.len() as u64;
-        batch.push(piece);
+        batch.push(each(piece));
         if waiting >= BATCH {
             file = write(file, std::mem::take(&mut batch)).await?;
             waiting = 0;
@@ -92,14 +103,16 @@ pub(super) async fn fetch(bucket: &dyn Bucket, key: &str, len: u64, path: &Path)
     if total != len {
         return Err(Failed::Wrong(format!("{total} of {len} bytes of {key} came")));
     }
-    let file = write(file, batch).await?;
-    let path = path.to_owned();
-    blocking(move || {
+    Ok(write(file, batch).await?)
+}
+
+/// Gives a file that is all there its name, once it is flushed.
+pub(super) async fn publish(file: fs_err::File, part: PathBuf, path: PathBuf) -> Result<(), Failed> {
+    let publish = move || {
         file.sync_all()?;
         fs_err::rename(part, path)
-    })
-    .await?;
-    Ok(())
+    };
+    Ok(blocking(publish).await?)
 }
 
 async fn write(mut file: fs_err::File, batch: Vec<Bytes>) -> io::Result<fs_err::File> {

@@ -306,13 +306,12 @@ impl Manifest {
         }
     }
 
-    /// The first segment that is needed for any of the beginnings that it names.
-    pub fn first_of_all(&self) -> u64 {
-        let is_young = self.checkpoints.len() < CHECKPOINTS;
-        match self.checkpoints.first() {
-            Some(checkpoint) if self.first_segment > 0 || !is_young => checkpoint.number.saturating_add(1),
-            _ => self.first_segment,
-        }
+    /// The segments that follow upon the beginnings which it names, in order.
+    pub fn beginnings(&self) -> Vec<u64> {
+        let has_first = self.first_segment == 0 && self.checkpoints.len() < CHECKPOINTS || self.checkpoints.is_empty();
+        let first = has_first.then_some(self.first_segment);
+        let after = |checkpoint: &Checkpoint| checkpoint.number.saturating_add(1);
+        first.into_iter().chain(self.checkpoints.iter().map(after)).collect()
     }
 
     /// Adds a checkpoint; of many the newest remain.

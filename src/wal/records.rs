@@ -22,6 +22,13 @@ pub struct Extent {
     pub damage: Option<String>,
 }
 
+impl Extent {
+    /// Whether it ends within a record, or behind one without the zeros that fill a page.
+    pub fn is_cut_off(&self) -> bool {
+        self.damage.is_none() && self.whole < self.len && !self.len.is_multiple_of(PAGE as u64)
+    }
+}
+
 /// Which part of a record a fragment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -12,7 +12,6 @@ use crate::{
     cmd::{
         job::{Completion, OpenBucket},
         output,
-        progress::Progress,
     },
     model::Labels,
     restore::{
@@ -184,20 +183,8 @@ fn print_nothing(flags: &cli::Restore, store: &OpenBucket, why: &str) -> Result<
 async fn bring(flags: &cli::Restore, store: &OpenBucket, log: &Log, token: &CancellationToken) -> Result<Applied> {
     let target = Target::open(&flags.to)?;
     let (bytes, free) = (log.choice.bytes(), target.free()?);
-    if bytes > free {
-        bail!(
-            "{} are to be written to {}, and its file system has {} free; free some space",
-            output::byte_size(bytes),
-            flags.to.display(),
-            output::byte_size(free)
-        );
-    }
-    let (rate_limit, before) = (store.rate_limit.clone(), store.rate_limit.received());
-    let _progress = Progress::start(
-        move || bytes,
-        move || rate_limit.received().saturating_sub(before),
-        "restoring",
-    );
+    super::enough_room(flags, bytes, free, "free some space")?;
+    let _progress = super::progress(store, bytes);
     Ok(apply(&*store.bucket, &target, &log.choice, flags.transfer.concurrency, token).await)
 }
 

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{StreamExt, stream};
@@ -65,17 +64,12 @@ pub fn has_log(dir: &Path) -> io::Result<Option<PathBuf>> {
     for entry in entries {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
+        let is_of_a_head = OF_A_HEAD.contains(&&*name) || name.starts_with("chunk_snapshot.");
         // A run that was killed between its last renames has left it.
         let is_ours = is_begun && name == "wbl";
-        if !is_ours
-            && OF_A_HEAD
-                .iter()
-                .any(|of| name == *of || name.starts_with("chunk_snapshot."))
-        {
-            let path = dir.join(&*name);
-            if holds_something(&path)? {
-                return Ok(Some(path));
-            }
+        let path = dir.join(&*name);
+        if is_of_a_head && !is_ours && holds_something(&path)? {
+            return Ok(Some(path));
         }
     }
     Ok(None)
@@ -90,8 +84,8 @@ fn holds_something(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// How many bytes are to be brought.
-pub(super) fn wanted(choice: &Choice) -> Vec<Wanted> {
+/// The files that are to be brought.
+fn wanted(choice: &Choice) -> Vec<Wanted> {
     let generation = &choice.generation;
     let mut files = Vec::new();
     if let Start::Checkpoint(checkpoint) = &choice.start {
@@ -180,10 +174,7 @@ async fn all(
     bring_all(bucket, &built, &files, at_once, applied).await?;
     if let Some(end_ms) = choice.blocks_end_ms {
         // Only now: a restore that fails leaves no block behind.
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis() as u64;
+        let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         applied.empty_block = empty_block::lay_down(target, end_ms, rand::random(), now_ms)?;
     }
     let (target, dirs) = (target.dir().to_owned(), self::dirs(&files));
@@ -204,17 +195,13 @@ async fn bring_all(
     while let Some((file, found)) = brought.next().await {
         let extent = found?;
         (applied.files, applied.bytes) = (applied.files + 1, applied.bytes + extent.len);
-        let torn = (!file.is_last && extent.whole < extent.len).then(|| "its last record is cut off".to_owned());
-        let is_padded = extent.len.is_multiple_of(PAGE);
-        if let Some(why) = extent.damage.or(torn.filter(|_| !is_padded)) {
+        let torn = (!file.is_last && extent.is_cut_off()).then(|| "its last record is cut off".to_owned());
+        if let Some(why) = extent.damage.or(torn) {
             applied.damaged.push(format!("{}: {why}", file.rel_path.display()));
         }
     }
     Ok(())
 }
-
-/// The length of a page of a log (bytes).
-const PAGE: u64 = 32 * 1024;
 
 /// The directories of these files, those above first.
 fn dirs(files: &[Wanted]) -> Vec<PathBuf> {

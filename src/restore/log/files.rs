@@ -5,24 +5,22 @@
 //! same.
 
 use std::{
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
-use futures_util::TryStreamExt;
+use bytes::Bytes;
 
 use crate::{
     objstore::Bucket,
-    restore::download::{Failed, retry_transient},
+    restore::download::{Failed, append, publish, retry_transient},
     threads::blocking_io as blocking,
     wal::{
+        crc_of,
         markers::without_markers,
         records::{Extent, extent},
     },
 };
-
-/// So much is collected before it is written (bytes).
-const BATCH: usize = 1 << 20;
 
 /// A file, and the objects that it is made of.
 #[derive(Clone, Debug)]
@@ -73,7 +71,7 @@ pub(super) async fn bring(bucket: &dyn Bucket, wanted: &Wanted, dir: &Path) -> R
 
 /// Whether a complete file of an earlier run has exactly the bytes that are wanted.
 fn is_there(path: &Path, wanted: &Wanted) -> io::Result<bool> {
-    let mut file = match fs_err::File::open(path) {
+    let file = match fs_err::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
@@ -85,18 +83,13 @@ fn is_there(path: &Path, wanted: &Wanted) -> io::Result<bool> {
     if wanted.objects.iter().any(|object| object.skip > 0) {
         return Ok(false);
     }
-    let mut buffer = vec![0; BATCH];
+    let file = file.into_file();
+    let mut at = 0;
     for object in &wanted.objects {
-        let (mut left, mut crc) = (object.len, 0);
-        while left > 0 {
-            let take = usize::try_from(left).map_or(BATCH, |left| left.min(BATCH));
-            file.read_exact(&mut buffer[..take])?;
-            crc = crc32c::crc32c_append(crc, &buffer[..take]);
-            left -= take as u64;
-        }
-        if crc != object.crc {
+        if crc_of(&file, path, at, object.len)? != object.crc {
             return Ok(false);
         }
+        at += object.len;
     }
     Ok(true)
 }
@@ -107,59 +100,29 @@ async fn fetch(bucket: &dyn Bucket, wanted: &Wanted, path: &Path) -> Result<(), 
     let file = blocking(move || fs_err::File::create(created)).await?;
     let mut at = 0;
     for object in &wanted.objects {
-        retry_transient(|| append(bucket, object, &file, at)).await?;
+        retry_transient(|| append_object(bucket, object, &file, at)).await?;
         at += object.len - object.skip;
     }
-    let path = path.to_owned();
-    blocking(move || {
-        file.sync_all()?;
-        fs_err::rename(part, path)
-    })
-    .await?;
-    Ok(())
+    publish(file, part, path.to_owned()).await
 }
 
 /// Writes an object at the place `at` of a file. What an earlier try has written there is written over.
-async fn append(bucket: &dyn Bucket, object: &ObjectPart, file: &fs_err::File, at: u64) -> Result<(), Failed> {
-    let ObjectPart { key, len, .. } = object;
-    let mut reading = bucket.read(key, 0).await?;
-    if reading.len != *len {
-        let there = reading.len;
-        return Err(Failed::Wrong(format!(
-            "{key} has {there} bytes in the bucket, {len} were expected"
-        )));
-    }
-    let (mut file, mut crc, mut skip) = (file.try_clone()?, 0, object.skip);
-    let (mut batch, mut total, mut place) = (Vec::new(), 0, at);
-    loop {
-        let piece = reading.pieces.try_next().await?;
-        if let Some(piece) = &piece {
-            crc = crc32c::crc32c_append(crc, piece);
-            total += piece.len() as u64;
-            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
-            skip -= skipped as u64;
-            batch.extend_from_slice(&piece[skipped..]);
-        }
-        if piece.is_none() || batch.len() >= BATCH {
-            let (written, len) = (std::mem::take(&mut batch), place);
-            place += written.len() as u64;
-            file = blocking(move || {
-                file.seek(SeekFrom::Start(len))?;
-                file.write_all(&written)?;
-                Ok(file)
-            })
-            .await?;
-        }
-        if piece.is_none() {
-            break;
-        }
-    }
-    match (total == *len, crc == object.crc) {
-        (true, true) => Ok(()),
-        (false, _) => Err(Failed::Wrong(format!("{total} of {len} bytes of {key} came"))),
-        (true, false) => Err(Failed::Wrong(format!(
-            "{key} is damaged in the bucket: its CRC32C is {crc:08x}, and {:08x} was sent",
-            object.crc
+async fn append_object(bucket: &dyn Bucket, object: &ObjectPart, file: &fs_err::File, at: u64) -> Result<(), Failed> {
+    let mut file = file.try_clone()?;
+    file.seek(SeekFrom::Start(at))?;
+    let (mut crc, mut skip) = (0, object.skip);
+    let each = |mut piece: Bytes| {
+        crc = crc32c::crc32c_append(crc, &piece);
+        let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+        skip -= skipped as u64;
+        piece.split_off(skipped)
+    };
+    append(bucket, &object.key, object.len, file, each).await?;
+    match crc == object.crc {
+        true => Ok(()),
+        false => Err(Failed::Wrong(format!(
+            "{} is damaged in the bucket: its CRC32C is {crc:08x}, and {:08x} was sent",
+            object.key, object.crc
         ))),
     }
 }

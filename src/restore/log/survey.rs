@@ -92,14 +92,7 @@ async fn wal_pieces(
     generation: &Generation,
     manifest: &Manifest,
 ) -> Result<Vec<Piece>, objstore::Error> {
-    let checkpoints = manifest
-        .checkpoints
-        .iter()
-        .map(|checkpoint| checkpoint.number.saturating_add(1));
-    let mut firsts: Vec<u64> = checkpoints.chain([manifest.first_of_all()]).collect();
-    firsts.sort_unstable();
-    firsts.dedup();
-    for first in firsts {
+    for first in manifest.beginnings() {
         let found = pieces(bucket, generation, Log::Wal, first).await?;
         if !found.is_empty() {
             return Ok(found);
