@@ -6,19 +6,11 @@ use fs_err as fs;
 
 use super::{
     exporter::now_ms,
-    scene::{Kind, PATIENCE, Scene, assert_there, count, durable_since, generations, objects, pieces, samples},
+    scene::{
+        ALL_IN_THE_LOG, PATIENCE, Scene, assert_there, count, durable_since, generations, objects, pieces, samples,
+    },
 };
 use crate::rig::{Leg, Tools};
-
-const KIND: Kind = Kind {
-    block: "2h",
-    sorts: super::exporter::Sorts {
-        late: false,
-        shapes: false,
-    },
-    args: &[],
-    flags: &[],
-};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_of_the_oldest_version_is_continued_and_that_of_another_life_is_not() {
@@ -36,7 +28,7 @@ async fn begun(scene: &Scene) -> Option<f64> {
 }
 
 async fn continued(leg: &Leg) {
-    let mut scene = Scene::local(leg, KIND).await;
+    let mut scene = Scene::local(leg, ALL_IN_THE_LOG).await;
     scene.wait_for_scrapes(4).await;
     drop(scene.durable().await);
     assert_eq!(begun(&scene).await, Some(1.0));

@@ -6,20 +6,11 @@ use fs_err as fs;
 
 use super::{
     exporter::now_ms,
-    scene::{Kind, Samples, Scene, assert_there, count, durable_since, manifests, pieces, restore, samples},
+    scene::{
+        ALL_IN_THE_LOG, Piece, Samples, Scene, assert_there, count, durable_since, manifests, pieces, restore, samples,
+    },
 };
 use crate::rig::{BucketView, Leg, Tools};
-
-/// Everything is in the log: no block is sealed.
-const ALL_IN_THE_LOG: Kind = Kind {
-    block: "2h",
-    sorts: super::exporter::Sorts {
-        late: false,
-        shapes: false,
-    },
-    args: &[],
-    flags: &[],
-};
 
 /// A log in a bucket whose Prometheus still runs.
 struct Logged {
@@ -148,6 +139,14 @@ fn at(time_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(time_ms).expect("a time").to_string()
 }
 
+/// The first piece that is not needed for what was there at this time.
+fn first_behind(pieces: &[Piece], time_ms: i64) -> usize {
+    let times = pieces.iter().map(|piece| piece.read_ms);
+    let enough = times.filter(|at| *at >= time_ms).min();
+    let behind = pieces.iter().position(|piece| Some(piece.read_ms) > enough);
+    behind.expect("the log goes on after this time")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_piece_is_named_and_what_is_before_it_can_be_restored() {
     let Logged {
@@ -158,12 +157,7 @@ async fn a_damaged_piece_is_named_and_what_is_before_it_can_be_restored() {
     } = logged(&Tools::newest()).await;
     scene.lose(false);
     let pieces = pieces(&scene.bucket, "wal").await;
-    let enough = pieces
-        .iter()
-        .map(|piece| piece.read_ms)
-        .filter(|at| *at >= half_ms)
-        .min();
-    let damaged = pieces.iter().find(|piece| Some(piece.read_ms) > enough).unwrap();
+    let damaged = &pieces[first_behind(&pieces, half_ms)];
     let good = scene.bucket.read(&damaged.key).await.unwrap();
     let mut bad = good.clone();
     bad[good.len() / 2] ^= 1;
@@ -194,12 +188,7 @@ async fn a_piece_that_is_missing_is_told_and_what_is_before_it_is_restored() {
     } = logged(&Tools::oldest()).await;
     scene.lose(false);
     let pieces = pieces(&scene.bucket, "wal").await;
-    let enough = pieces
-        .iter()
-        .map(|piece| piece.read_ms)
-        .filter(|at| *at >= half_ms)
-        .min();
-    let missing = pieces.iter().position(|piece| Some(piece.read_ms) > enough).unwrap();
+    let missing = first_behind(&pieces, half_ms);
     assert!(missing + 1 < pieces.len(), "nothing follows: {pieces:?}");
     scene.bucket.delete(&pieces[missing].key).await;
     let to = scene.other("restored");
